@@ -1,0 +1,23 @@
+"""Arguments of a config, `--config=NAME:key=value,switch`."""
+
+from typing import Any
+
+from eve_jax.errors import UserError
+
+
+def parse_args(name: str, arg: str, **defaults: Any) -> dict[str, Any]:
+    """Values of `arg` over `defaults`; a bare word sets a switch (a default of False) or, if unknown, is refused.
+
+    Raises UserError naming the argument and those that the config knows.
+    """
+    values = dict(defaults)
+    for item in filter(None, arg.split(",")):
+        key, equals, value = item.partition("=")
+        if key not in defaults:
+            known = ", ".join(k if v is False else f"{k}=..." for k, v in defaults.items())
+            raise UserError(f"--config={name}:{arg}: unknown argument {key!r}; known: {known}")
+        switch = isinstance(defaults[key], bool)
+        if switch == bool(equals):
+            raise UserError(f"--config={name}:{arg}: {key} {'takes no value' if switch else f'wants {key}=VALUE'}")
+        values[key] = True if switch else value
+    return values

@@ -1,0 +1,61 @@
+"""Every field of a configuration, with its default and what it means. A stage file holds only what differs."""
+
+from ml_collections import ConfigDict
+
+from eve_jax.model.config import LLMS
+
+
+def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
+    """The defaults, with the sizes of the base LLM `llm` (a key of `eve_jax.model.config.LLMS`)."""
+    c = ConfigDict()
+    c.name = "base"  # folder of the stage below the work folder
+    c.stage = "3"  # what is trainable: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
+    c.seed = 0  # of initialisation and of the data plan
+    c.init = ""  # checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights
+
+    c.model = m = ConfigDict()
+    m.llm = llm
+    m.update(LLMS[llm])
+    m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice
+    m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
+    m.patch_hidden = 1024  # channels between the two patch convolutions
+    m.dtype = "bfloat16"  # of the computation
+    m.param_dtype = "float32"  # of the master weights of what trains
+    m.frozen_dtype = "bfloat16"  # of weights that do not train
+    m.remat = "full"  # full (recompute each layer in the backward pass) | none
+
+    c.data = d = ConfigDict()
+    d.records = ""  # LLaVA JSON or JSONL file(s), comma separated
+    d.images = ""  # folder that image paths of the records are relative to
+    d.tokenizer = ""  # folder with tokenizer.json; "" = the one beside `init`
+    d.template = "qwen2"  # plain | qwen2
+    d.image_first = False  # True moves the images of a turn to its front, as the original does
+    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution
+    d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
+    d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
+    d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.max_tokens = 5000  # longest sample, image tokens included; longer ones are left out and counted
+    d.row_tokens = 8192  # slots of a row, a multiple of 128
+    d.max_shapes = 6  # row shapes in the menu
+    d.rows = 64  # rows of a micro-batch, all hosts together
+    d.micro_batches = 2  # of a step
+    d.epochs = 1
+    d.max_bad = 1000  # records found broken while training before the run stops
+    d.threads = 2  # that build batches
+    d.prefetch = 4  # micro-batches built ahead
+
+    c.optim = o = ConfigDict()
+    o.lr = 1e-5  # peak
+    o.warmup = 0.03  # share of the steps
+    o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
+    o.weight_decay = 0.0
+    o.clip = 1.0  # global gradient norm, 0 = off
+
+    c.train = t = ConfigDict()
+    t.steps = 0  # 0 = as many as the epochs give
+    t.log_every = 1
+    t.save_every = 500
+    t.keep = 2  # newest checkpoints kept
+
+    c.mesh = "fsdp:-1"  # data:I,fsdp:J,tensor:K; -1 = the rest
+    return c

@@ -1,0 +1,59 @@
+"""The whole recipe at laptop size: a small LLM learns the language, then the four stages teach it to see.
+
+    python -m launch.recipe --config=demo --workdir=runs/demo          about 12 minutes on 2 cores
+    python -m launch.recipe --config=demo:tiny --workdir=runs/tiny     the same at test size
+
+Writes its own records (pictures of OpenMoji things and signs), trains llm, stage1, stage2_1, stage2_2 and stage3, each
+from the one before, answers held-out questions and leaves report.json, report.png and losses.png in the work folder.
+Pictures keep their sizes in training and answering (image rule `shrink`).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.args import parse_args
+
+# name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
+STAGES = (
+    ("llm", "llm", "plain", "llm.jsonl", 300, 3e-3),
+    ("stage1", "1", "plain", "captions.jsonl", 100, 3e-3),
+    ("stage2_1", "2.1", "plain", "captions.jsonl", 500, 1.5e-3),
+    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 500, 1e-3),
+    ("stage3", "3", "qwen2", "sft.jsonl", 200, 3e-4),
+)
+
+
+def stage(name: str, kind: str, template: str, records: str, steps: int, lr: float, tiny: bool) -> ConfigDict:
+    """One stage of the recipe; `WORKDIR` in a path stands for the recipe's work folder."""
+    c = base.get_config("tiny" if tiny else "demo")
+    c.name, c.stage = name, kind
+    c.model.variant = "dense" if name in ("llm", "stage1") else "dac"
+    c.model.patch_hidden = 64 if tiny else 256
+    c.model.dtype = c.model.frozen_dtype = "float32"
+    c.model.remat = "none"
+    c.data.records = f"WORKDIR/data/{records}"
+    c.data.images = "WORKDIR/data"
+    c.data.tokenizer = "WORKDIR/data/tokenizer"
+    c.data.template = template
+    c.data.image_mode = "anyratio_ld"
+    c.data.max_tokens = c.data.row_tokens = 256
+    c.data.max_shapes = 2 if tiny else 3
+    c.data.rows = 4 if tiny else 8
+    c.data.micro_batches = 2
+    c.data.epochs = 100
+    c.optim.lr = lr
+    c.optim.warmup = 0.05
+    c.train.steps = 8 if tiny else steps
+    c.train.log_every = 10
+    c.train.save_every = 100
+    return c
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    tiny = parse_args("demo", arg, tiny=False)["tiny"]
+    c = ConfigDict()
+    c.name = "demo"
+    c.demo = ConfigDict({"size": "tiny" if tiny else "full", "seed": 0, "answer_batch": 32, "max_new_tokens": 12})
+    c.order = tuple(s[0] for s in STAGES)
+    c.stages = ConfigDict({s[0]: stage(*s, tiny) for s in STAGES})
+    return c

@@ -1,0 +1,21 @@
+"""Stage 2.2, full alignment: everything trains on multi-task conversations (EVEv2 paper, Table 1).
+
+    python -m launch.train --config=stage2_2 --workdir=runs --config.init=runs/stage2_1_hd \
+        --config.data.records=multitask15m.jsonl --config.data.images=images
+
+EVE-multi-task-15M, images up to 1600^2, about 512 samples a step, one epoch. Arguments: llm=NAME, variant=NAME.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.args import parse_args
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    a = parse_args("stage2_2", arg, llm="qwen2.5-7b", variant="dac")
+    c = base.get_config(a["llm"], a["variant"])
+    c.name, c.stage = "stage2_2", "2.2"
+    c.data.max_tokens = 4096
+    c.optim.lr = 2e-5
+    return c

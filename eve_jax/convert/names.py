@@ -1,0 +1,100 @@
+"""Names and layouts: our parameters beside the Hugging Face checkpoint's, one table read in both directions.
+
+Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], heads as an axis of their own,
+layers stacked. The names are the original's (SPEC section 7): twins for vision tokens carry `moe_`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.model.config import SUB_PATCH, ModelConfig
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+class Entry(NamedTuple):
+    """One parameter of ours and the tensor(s) of theirs it is; `{layer}` in `theirs` marks a stack over layers."""
+
+    ours: str
+    theirs: str
+    to_ours: Transform
+    to_theirs: Transform
+
+    @property
+    def stacked(self) -> bool:
+        """True when `ours` stacks one tensor of theirs a layer."""
+        return "{layer}" in self.theirs
+
+
+def _same(w: np.ndarray) -> np.ndarray:
+    return w
+
+
+def _transpose(w: np.ndarray) -> np.ndarray:
+    return w.T
+
+
+def _reshape(*shape: int) -> Transform:
+    return lambda w: w.reshape(shape)
+
+
+def _heads_last(d: int, heads: int, size: int) -> tuple[Transform, Transform]:
+    return lambda w: w.T.reshape(d, heads, size), lambda w: w.reshape(d, heads * size).T
+
+
+def _heads_first(d: int, heads: int, size: int) -> tuple[Transform, Transform]:
+    return lambda w: w.T.reshape(heads, size, d), lambda w: w.reshape(heads * size, d).T
+
+
+def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
+    """[out, in, k, k] <-> [k * k * in, out], pixels row by row with their channels together."""
+    return (
+        lambda w: w.transpose(2, 3, 1, 0).reshape(kernel * kernel * channels, -1),
+        lambda w: w.reshape(kernel, kernel, channels, -1).transpose(3, 2, 0, 1),
+    )
+
+
+def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
+    d, size = cfg.hidden_size, cfg.head_dim
+    at = "model.layers.{layer}."
+
+    def branches(part: str) -> list[tuple[str, str]]:
+        return [("text", ""), ("vision", "moe_")] if part in cfg.parts else [("text", "")]
+
+    for branch, moe in branches("layernorm"):
+        for ours, theirs in (("input_norm", "input_layernorm"), ("post_norm", "post_attention_layernorm")):
+            yield Entry(f"layers.{ours}.{branch}.scale", f"{at}{moe}{theirs}.weight", _same, _same)
+    for branch, moe in branches("self_attn"):
+        for name in "qkv":
+            heads = cfg.num_heads if name == "q" else cfg.num_kv_heads
+            ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
+            yield Entry(f"{ours}.kernel", f"{theirs}.weight", *_heads_last(d, heads, size))
+            if cfg.qkv_bias:
+                yield Entry(f"{ours}.bias", f"{theirs}.bias", _reshape(heads, size), _reshape(heads * size))
+        ours, theirs = f"layers.attn.o.{branch}.kernel", f"{at}self_attn.{moe}o_proj.weight"
+        yield Entry(ours, theirs, *_heads_first(d, cfg.num_heads, size))
+    for branch, moe in branches("mlp"):
+        for name in ("gate", "up", "down"):
+            yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", _transpose, _transpose)
+
+
+def eve_qwen2(cfg: ModelConfig) -> list[Entry]:
+    """The table of `model_type` eve-qwen2: every parameter of `cfg`'s model once, every tensor of theirs once."""
+    tower = "model.vision_tower"
+    conv = f"{tower}.patch_embedding"
+    entries = [
+        Entry("embed", "model.embed_tokens.weight", _same, _same),
+        Entry("norm.scale", "model.norm.weight", _same, _same),
+        Entry("patch_embed.kernel1", f"{conv}.0.weight", *_conv(SUB_PATCH, 3)),
+        Entry("patch_embed.bias1", f"{conv}.0.bias", _same, _same),
+        Entry("patch_embed.kernel2", f"{conv}.2.weight", *_conv(2, cfg.patch_hidden)),
+        Entry("patch_embed.bias2", f"{conv}.2.bias", _same, _same),
+        Entry("patch_embed.class_embed", f"{tower}.class_embedding", _reshape(-1), _same),
+        Entry("patch_embed.split_embed", f"{tower}.split_embedding", _reshape(-1), _same),
+        *_layer_entries(cfg),
+    ]
+    if not cfg.tie_embeddings:
+        entries.append(Entry("head", "lm_head.weight", _same, _same))
+    return entries

@@ -1,0 +1,185 @@
+"""Pictures: what size they get, how they are read, and how they become patches.
+
+file -> image_size (header only, for planning) -> ImageRule.resized -> grid of 32x32 patches
+file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from eve_jax.errors import UserError
+
+PATCH = 32  # side of an image patch in pixels
+SUB_PATCH = 16  # side of the blocks that the first convolution sees
+PATCH_BYTES = PATCH * PATCH * 3
+MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600}  # own max_size
+FITS = ("shrink", "fill")
+MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(UserError):
+    """A picture that cannot be used: `reason` and `path`."""
+
+    def __init__(self, reason: str, path: str | Path) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason, self.path = reason, str(path)
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """Which size an image gets before it is cut into patches (SPEC 3, EVEv2 paper section 3.2).
+
+    mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
+    max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`).
+    fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
+    max_size: pixels, 0 = the mode's own (800, 1600, 800, 1600). max_aspect: a longer image is squeezed to this
+    ratio of its sides at the same area, 0 = never.
+    """
+
+    mode: str = "anyratio_hd"
+    fit: str = "shrink"
+    max_size: int = 0
+    max_aspect: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.fit not in FITS:
+            raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
+        if self.max_size != 0 and self.max_size < PATCH:
+            raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {PATCH} pixels")
+        if self.max_aspect != 0 and self.max_aspect < 1:
+            raise UserError(f"config.data.max_aspect: {self.max_aspect} is neither 0 nor at least 1")
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels, multiples of 32, of an image of `width` x `height` pixels."""
+        w, h = self._squeezed(float(width), float(height))
+        size = self.max_size or MODES[self.mode]
+        longest = self.mode == "anyratio_maxl"
+        scale = max(w, h) / size if longest else math.sqrt(w * h) / size
+        if self.fit == "fill" and self.mode != "anyresolution":
+            sides = [math.ceil(side / scale / PATCH) for side in (w, h)]
+        else:
+            sides = [round(side / max(scale, 1.0) / PATCH) for side in (w, h)]
+        limit = size // PATCH if longest else max(sides)
+        return _clip(sides[0], limit) * PATCH, _clip(sides[1], limit) * PATCH
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns (h, w) of patches of an image of `width` x `height` pixels."""
+        w, h = self.resized(width, height)
+        return h // PATCH, w // PATCH
+
+    def _squeezed(self, width: float, height: float) -> tuple[float, float]:
+        ratio = max(width, height) / min(width, height)
+        if not self.max_aspect or ratio <= self.max_aspect:
+            return width, height
+        change = math.sqrt(ratio / self.max_aspect)
+        return (width / change, height * change) if width > height else (width * change, height / change)
+
+
+def _clip(side: int, limit: int) -> int:
+    return max(min(side, limit), 1)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels as a viewer shows the image, from the header alone. Raises `BadImage`."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
+    with _opened(path) as image:
+        try:
+            turn = _UPRIGHT.get(_orientation(image))
+            image.load()
+            rgb = _to_rgb(image)
+            return rgb.transpose(turn) if turn is not None else rgb
+        except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
+            raise BadImage(f"cannot be decoded ({_one_line(e)})", path) from None
+
+
+def load_patches(path: str | Path, rule: ImageRule) -> tuple[np.ndarray, tuple[int, int]]:
+    """Patches uint8 [h*w, 3072] and grid (h, w) of the image file `path` under `rule`. Raises `BadImage`."""
+    rgb = resize(open_image(path), rule)
+    return patchify(rgb), (rgb.shape[0] // PATCH, rgb.shape[1] // PATCH)
+
+
+def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
+    """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
+    return np.asarray(image.resize(rule.resized(*image.size), Image.Resampling.BICUBIC))
+
+
+def patchify(rgb: np.ndarray) -> np.ndarray:
+    """Cuts uint8 [H, W, 3] (sides multiples of 32) into patches uint8 [h*w, 3072], row by row.
+
+    A patch holds its four 16x16 blocks one after the other (top left, top right, bottom left, bottom right),
+    each as (y, x, channel): [2, 2, 16, 16, 3] flattened.
+    """
+    h, w = rgb.shape[0] // PATCH, rgb.shape[1] // PATCH
+    blocks = rgb.reshape(h, 2, SUB_PATCH, w, 2, SUB_PATCH, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+    return blocks.reshape(h * w, PATCH_BYTES)
+
+
+def _opened(path: str | Path) -> Image.Image:
+    try:
+        if os.path.getsize(path) == 0:
+            raise BadImage("empty file", path)
+        image = Image.open(path)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+    except BadImage:
+        raise
+    except FileNotFoundError:
+        raise BadImage("missing file", path) from None
+    except Image.DecompressionBombError:
+        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", path) from None
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image that Pillow knows", path) from None
+    except OSError as e:
+        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", path) from None
+    except Exception as e:  # a broken header, by any of the plug-ins
+        raise BadImage(f"broken header ({_one_line(e)})", path) from None
+    if min(image.size) < 1:
+        raise BadImage("has no pixels", path)
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8 by the header; 1 for TIFF, which Pillow turns by itself."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        exif = Image.Image.getexif(image)  # PngImageFile's own would decode the picture to look behind it
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more; Pillow would clip at 255
+        deep = np.asarray(image).astype(np.float64)
+        top = 65535.0 if image.mode.startswith("I") else (1.0 if deep.max(initial=0) <= 1 else 255.0)
+        image = Image.fromarray(np.clip(deep * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

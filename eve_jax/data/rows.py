@@ -1,0 +1,196 @@
+"""Packed rows: samples laid out in the slots of a row shape, and the batches of a plan's micro-batches.
+
+Memory (slot) order of a row is [patches | specials | text]; causal order has each sample's tokens in sequence,
+sample after sample, the pads last. See DESIGN section 4 for the table of arrays.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.data.bad import BadRecords
+from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
+from eve_jax.data.images import PATCH_BYTES, BadImage, ImageRule, load_patches
+from eve_jax.data.lengths import Lengths
+from eve_jax.data.plan import MicroBatch
+from eve_jax.data.records import BadRecord, Records
+from eve_jax.data.shapes import RowShape
+from eve_jax.data.tokenizer import Tokenizer
+
+PAD, CLASS, SPLIT = 0, 1, 2  # special_ids
+_PATCH, _SPECIAL, _TEXT = 0, 1, 2  # kinds of slots, in memory order
+
+Batch = dict[str, np.ndarray]
+
+
+class Sample(NamedTuple):
+    """ids int32 [n] with IMAGE_ID per image, labels int32 [n], the grid (h, w) of each image, weight of its loss."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    grids: Sequence[tuple[int, int]]
+    weight: float = 1.0
+
+
+class _Tokens(NamedTuple):
+    """The tokens of a sample in causal order, images spelt out; arrays [n]."""
+
+    kind: np.ndarray  # _PATCH, _SPECIAL or _TEXT
+    value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
+    label: np.ndarray  # IGNORE where nothing is learnt
+
+
+def _image_tokens(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds and values of an image's tokens: class, then h times w patches and a split."""
+    kind = np.full(1 + h * (w + 1), _PATCH, np.int8)
+    value = np.zeros(len(kind), np.int32)
+    kind[0], value[0] = _SPECIAL, CLASS
+    kind[w + 1 :: w + 1], value[w + 1 :: w + 1] = _SPECIAL, SPLIT
+    return kind, value
+
+
+def _spell_out(sample: Sample) -> _Tokens:
+    places = np.flatnonzero(sample.ids == IMAGE_ID)
+    if len(places) != len(sample.grids):
+        raise ValueError(f"{len(places)} images in the ids, {len(sample.grids)} grids")
+    kind, value, label = [], [], []
+    start = 0
+    for place, (h, w) in zip([*places.tolist(), len(sample.ids)], [*sample.grids, (0, 0)], strict=True):
+        text = slice(start, place)
+        kind.append(np.full(place - start, _TEXT, np.int8))
+        value.append(sample.ids[text])
+        label.append(sample.labels[text])
+        start = place + 1
+        if place < len(sample.ids):
+            image_kind, image_value = _image_tokens(h, w)
+            kind.append(image_kind)
+            value.append(image_value)
+            label.append(np.full(len(image_kind), IGNORE, np.int32))
+    return _Tokens(np.concatenate(kind), np.concatenate(value), np.concatenate(label))
+
+
+def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
+    """The arrays of one row but its patches: special_ids [S], text_ids [T], segment, position, perm, inv [L],
+    loss_idx, labels [T] int32, loss_weight [T] float32.
+
+    perm[c] is the slot that comes c-th in causal order, inv its inverse. loss_idx is the slot whose hidden state
+    predicts, the causal predecessor of the label's token; unused entries are 0 with weight 0.
+    Patches take the slots 0, 1, ... in causal order. Raises `ValueError` when the samples do not fit the shape.
+    """
+    tokens = [_spell_out(sample) for sample in samples]
+    sizes = [len(t.kind) for t in tokens]
+    kind = np.concatenate([t.kind for t in tokens]) if tokens else np.zeros(0, np.int8)
+    value = np.concatenate([t.value for t in tokens]) if tokens else np.zeros(0, np.int32)
+    label = np.concatenate([t.label for t in tokens]) if tokens else np.zeros(0, np.int32)
+    weight = np.repeat(np.array([s.weight for s in samples], np.float32), sizes)
+    number = np.repeat(np.arange(1, len(samples) + 1, dtype=np.int32), sizes)
+    index = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]) if sizes else np.zeros(0, np.int32)
+
+    slot = np.zeros(len(kind), np.int32)
+    first = 0
+    used = np.zeros(shape.length, bool)
+    for which, budget in enumerate(shape):
+        mine = kind == which
+        count = int(mine.sum())
+        if count > budget:
+            raise ValueError(f"{count} {shape._fields[which]} do not fit into {shape}")
+        slot[mine] = first + np.arange(count, dtype=np.int32)
+        used[first : first + count] = True
+        first += budget
+
+    row = {
+        "special_ids": _padded(value[kind == _SPECIAL], shape.specials),
+        "text_ids": _padded(value[kind == _TEXT], shape.text),
+        "segment": np.zeros(shape.length, np.int32),
+        "position": np.zeros(shape.length, np.int32),
+        "perm": np.concatenate([slot, np.flatnonzero(~used).astype(np.int32)]),
+        "inv": np.empty(shape.length, np.int32),
+    }
+    row["segment"][slot] = number
+    row["position"][slot] = index
+    row["inv"][row["perm"]] = np.arange(shape.length, dtype=np.int32)
+    targets = np.flatnonzero((label != IGNORE) & (index > 0))
+    row["loss_idx"] = _padded(slot[targets - 1], shape.text)
+    row["labels"] = _padded(label[targets], shape.text)
+    row["loss_weight"] = _padded(weight[targets], shape.text)
+    return row
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    out = np.zeros(length, values.dtype)
+    out[: len(values)] = values
+    return out
+
+
+class RowBuilder:
+    """Builds the batches of a plan over `lengths`; safe for threads, and the same whoever builds."""
+
+    def __init__(
+        self,
+        records: Records,
+        lengths: Lengths,
+        tokenizer: Tokenizer,
+        rule: ImageRule,
+        template: str,
+        image_first: bool,
+        bad: BadRecords,
+    ) -> None:
+        self.records, self.lengths = records, lengths
+        self.tokenizer, self.rule = tokenizer, rule
+        self.template, self.image_first = template, image_first
+        self.bad = bad
+
+    def build(self, micro_batch: MicroBatch) -> Batch:
+        """The arrays of DESIGN section 4 with a leading dimension of rows; patches uint8 [R, P, 3072].
+
+        A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
+        raises `UserError` when there are too many of those.
+        """
+        shape = micro_batch.shape
+        patches = np.zeros((len(micro_batch.rows), shape.patches, PATCH_BYTES), np.uint8)
+        rows = []
+        for number, entries in enumerate(micro_batch.rows):
+            samples = []
+            used = 0
+            for entry in entries:
+                end = used + int(self.lengths.patches[entry])
+                samples.append(self._sample(entry, patches[number, used:end]))
+                used = end
+            rows.append(lay_out(samples, shape))
+        return {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
+
+    def _sample(self, entry: int, patches: np.ndarray) -> Sample:
+        """The sample of an entry; its patches are written into `patches` [p, 3072]."""
+        grids = self.lengths.entry_grids(entry)
+        index = int(self.lengths.record[entry])
+        n_text = int(self.lengths.text[entry])
+        encoded = None
+        id = ""
+        try:
+            record = self.records[index]
+            id = record.id
+            encoded = encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
+            if len(record.images) != len(grids) or len(encoded.ids) - len(grids) != n_text:
+                encoded = None
+                raise BadRecord("the record changed since it was measured")
+            self._load(record.images, grids, patches)
+            return Sample(*encoded, grids)
+        except BadImage as e:
+            self.bad.report(self.records.where(index), id, e.path, e.reason)
+        except BadRecord as e:
+            self.bad.report(self.records.where(index), id or e.id, e.image, e.reason)
+        patches[:] = 0
+        if encoded is None:
+            ids = np.array([IMAGE_ID] * len(grids) + [0] * n_text, np.int32)
+            return Sample(ids, np.full(len(ids), IGNORE, np.int32), grids, 0.0)
+        return Sample(*encoded, grids, 0.0)
+
+    def _load(self, paths: Sequence[str], grids: Sequence[tuple[int, int]], patches: np.ndarray) -> None:
+        used = 0
+        for path, grid in zip(paths, grids, strict=True):
+            own, real = load_patches(path, self.rule)
+            if real != grid:
+                raise BadImage("the image changed its size since it was measured", path)
+            patches[used : used + len(own)] = own
+            used += len(own)

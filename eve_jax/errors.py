@@ -1,0 +1,9 @@
+"""The one exception that users are meant to see."""
+
+
+class UserError(Exception):
+    """Bad input: the message alone says what is wrong, where, and what to do.
+
+    Launchers print it as a single `error:` line and exit with status 1; everything else is a defect of ours and
+    keeps its traceback.
+    """

@@ -1,0 +1,96 @@
+"""Sizes of a model and the table of base LLMs."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from eve_jax.errors import UserError
+
+PATCH = 32  # side of an image patch in pixels: a stride-16 and a stride-2 convolution
+SUB_PATCH = 16
+PATCH_BYTES = PATCH * PATCH * 3
+
+ROUTINGS = ("split", "masked")
+# Which parts of a layer exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "dense": (),
+    "moe": ("mlp",),
+    "dac": ("layernorm", "self_attn", "mlp"),
+}
+
+
+def _qwen2(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, vocab: int, tied: bool) -> dict[str, Any]:
+    return {
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": ffn,
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": hidden // heads,
+        "rope_theta": 1e6,
+        "rms_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "tie_embeddings": tied,
+    }
+
+
+LLMS: dict[str, dict[str, Any]] = {
+    "qwen2.5-7b": _qwen2(3584, 18944, 28, 28, 4, 152064, False),
+    "qwen2.5-3b": _qwen2(2048, 11008, 36, 16, 2, 151936, True),
+    "qwen2.5-1.5b": _qwen2(1536, 8960, 28, 12, 2, 151936, True),
+    "qwen2.5-0.5b": _qwen2(896, 4864, 24, 14, 2, 151936, True),
+    "demo": _qwen2(256, 704, 6, 4, 2, 1024, True),
+    "tiny": _qwen2(64, 160, 2, 4, 2, 1024, True),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
+
+    Names follow SPEC section 1: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
+    H = head_dim, Q = vocab_size.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    tie_embeddings: bool = False
+    parts: tuple[str, ...] = VARIANTS["dac"]
+    routing: str = "split"
+    patch_hidden: int = 1024
+    dtype: str = "bfloat16"
+    param_dtype: str = "float32"
+    frozen_dtype: str = "bfloat16"
+    remat: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.routing not in ROUTINGS:
+            raise UserError(f"model.routing={self.routing!r}: expected one of {', '.join(ROUTINGS)}")
+        unknown = set(self.parts) - set(VARIANTS["dac"])
+        if unknown:
+            raise UserError(f"model.parts: unknown part {sorted(unknown)[0]!r}; known: {', '.join(VARIANTS['dac'])}")
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(f"model.num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}")
+        if self.remat not in ("full", "none"):
+            raise UserError(f"model.remat={self.remat!r}: expected full or none")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """From a `config.model` section; `variant` gives the parts, names unknown to the model are ignored."""
+        known = {f.name for f in fields(cls)}
+        kept = {k: v for k, v in values.items() if k in known}
+        if "parts" not in kept:
+            variant = values.get("variant", "dac")
+            if variant not in VARIANTS:
+                raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")
+            kept["parts"] = VARIANTS[variant]
+        kept["parts"] = tuple(kept["parts"])
+        return cls(**kept)

@@ -1,0 +1,75 @@
+"""A decoder layer of the LLM whose parts may exist twice, and the scan over layers (EVEv2 paper, eqs. 1-4)."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm
+from eve_jax.model.routing import Hidden, Routed, Rows
+
+
+class SelfAttention(nnx.Module):
+    """Projections of one attention block; the attention itself belongs to the rows."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+        twice = "self_attn" in cfg.parts
+        self.q = Routed(lambda: HeadProjection(cfg, cfg.num_heads, rngs), twice)
+        self.k = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), twice)
+        self.v = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), twice)
+        self.o = Routed(lambda: OutProjection(cfg, rngs), twice)
+
+
+class DecoderLayer(nnx.Module):
+    """x + o(attention(q, k, v)) and x + mlp, each on the normed stream; each part by the token's modality."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+        self.input_norm = Routed(lambda: RMSNorm(cfg, rngs), "layernorm" in cfg.parts)
+        self.attn = SelfAttention(cfg, rngs)
+        self.post_norm = Routed(lambda: RMSNorm(cfg, rngs), "layernorm" in cfg.parts)
+        self.mlp = Routed(lambda: MLP(cfg, rngs), "mlp" in cfg.parts)
+
+    def __call__(self, x: Hidden, rows: Rows, cache: Any = None) -> tuple[Hidden, Any]:
+        """One layer on hidden states `x` as `rows` keeps them; returns them with the layer's cache as updated."""
+        h = rows.route(self.input_norm, x)
+        q, k, v = (rows.route(part, h) for part in (self.attn.q, self.attn.k, self.attn.v))
+        out, cache = rows.attend(q, k, v, cache)
+        x = _add(x, rows.route(self.attn.o, out))
+        x = _add(x, rows.route(self.mlp, rows.route(self.post_norm, x)))
+        return x, cache
+
+
+def _add(x: Hidden, y: Hidden) -> Hidden:
+    return jax.tree.map(lambda a, b: a + b, x, y)
+
+
+def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
+    """All layers as one module whose weights have a leading layer axis."""
+
+    @nnx.split_rngs(splits=cfg.num_layers)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def make(rngs: nnx.Rngs) -> DecoderLayer:
+        return DecoderLayer(cfg, rngs)
+
+    return make(rngs)
+
+
+def run_layers(
+    layers: DecoderLayer, x: Hidden, rows: Rows, cache: Any = None, remat: str = "none", keep: bool = False
+) -> tuple[Hidden, Any, Any]:
+    """Scan over the stacked layers.
+
+    Returns the last hidden states, the cache (leading layer axis) as updated, and, with `keep`, every layer's output
+    as `rows.leave` gives it: [layers, R, L, D].
+    """
+    graph, weights = nnx.split(layers)
+
+    def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
+        x, cache = nnx.merge(graph, layer[0])(x, rows, layer[1])
+        return x, (cache, rows.leave(x) if keep else None)
+
+    if remat == "full":
+        body = jax.checkpoint(body)
+    x, (cache, kept) = jax.lax.scan(body, x, (weights, cache))
+    return x, cache, kept

@@ -1,0 +1,129 @@
+"""The model: patch embedding, word embedding, routed decoder, head; and its parameters as a flat dict.
+
+Outside this package parameters are `Params`: {"layers.mlp.vision.up": array, ...}, weights of the decoder layers with
+a leading layer axis.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.decoder import run_layers, stack_layers
+from eve_jax.model.layers import RMSNorm, normal, param
+from eve_jax.model.patch_embed import PatchEmbed
+from eve_jax.model.routing import TRAINING_ROWS, CachedRows
+
+Params = dict[str, Any]
+Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
+Cache = tuple[Array, Array]  # keys and values, [layers, R, C, K, H], in causal order
+
+
+class Eve(nnx.Module):
+    """EVEv2 (and, with fewer `parts`, its ablations) on a Qwen2-like backbone."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+        self.cfg = cfg
+        self.patch_embed = PatchEmbed(cfg, rngs)
+        shape = (cfg.vocab_size, cfg.hidden_size)
+        self.embed = param(cfg, rngs, shape, ("vocab", "embed"), normal(0.02))
+        self.layers = stack_layers(cfg, rngs)
+        self.norm = RMSNorm(cfg, rngs)
+        if not cfg.tie_embeddings:
+            self.head = param(cfg, rngs, shape, ("vocab", "embed"), normal(0.02))
+
+    @property
+    def head_weight(self) -> Float[Array, "Q D"]:
+        """Rows of the LM head: its own weights, or the word embedding's when tied."""
+        return (self.embed if self.cfg.tie_embeddings else self.head)[...]
+
+    def embed_slots(self, batch: Batch) -> tuple[Array, Array]:
+        """Embeddings of the vision slots [R, P + S, D] and of the text slots [R, T, D]."""
+        dtype = jnp.dtype(self.cfg.dtype)
+        vision = self.patch_embed(batch["patches"], batch["special_ids"])
+        return vision, self.embed[...].astype(dtype)[batch["text_ids"]]
+
+    def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
+        """Residual stream after the last layer, [R, L, D] in slot order, before the final norm.
+
+        `batch` is a packed micro-batch (DESIGN section 4). With `keep`, also every layer's output [layers, R, L, D].
+        """
+        vision, text = self.embed_slots(batch)
+        rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
+        x, _, kept = run_layers(self.layers, rows.enter(vision, text), rows, None, self.cfg.remat, keep)
+        return rows.leave(x), kept
+
+    def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:
+        """Final norm and LM head; float32 logits."""
+        x = self.norm(hidden)
+        return jnp.einsum("...D,QD->...Q", x, self.head_weight.astype(x.dtype), preferred_element_type=jnp.float32)
+
+    def __call__(self, batch: Batch) -> Float[Array, "R L Q"]:
+        """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""
+        return self.logits(self.hidden(batch)[0])
+
+    def extend(self, batch: Batch, cache: Cache, start: Array) -> tuple[Array, Cache]:
+        """Append one sample's new tokens a row (slot order) to the cache, whose rows hold `start` [R] tokens.
+
+        Returns the residual stream of the new slots [R, L, D] and the cache. The cache must have room for `start` + L
+        entries; entries that pads write are overwritten by the next call.
+        """
+        vision, text = self.embed_slots(batch)
+        rows = CachedRows.of(self.cfg, batch, vision.shape[1], start)
+        x, cache, _ = run_layers(self.layers, rows.enter(vision, text), rows, cache)
+        return rows.leave(x), cache
+
+
+def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
+    """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
+    shape = (cfg.num_layers, rows, capacity, cfg.num_kv_heads, cfg.head_dim)
+    return jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)
+
+
+@functools.cache
+def _abstract(cfg: ModelConfig) -> tuple[nnx.GraphDef, dict[tuple, nnx.Variable]]:
+    graph, state = nnx.split(nnx.eval_shape(lambda: Eve(cfg, nnx.Rngs(0))))
+    return graph, dict(nnx.to_flat_state(state))
+
+
+def abstract_params(cfg: ModelConfig) -> Params:
+    """Shape and dtype of every parameter."""
+    return {".".join(map(str, path)): jax.ShapeDtypeStruct(v.shape, v.dtype) for path, v in _abstract(cfg)[1].items()}
+
+
+def logical_axes(cfg: ModelConfig) -> dict[str, tuple[str | None, ...]]:
+    """Logical axis names of every parameter, one a dimension; stacked layers have "layer" first."""
+    axes = {}
+    for path, v in _abstract(cfg)[1].items():
+        stacked = len(v.shape) - len(v.axes)
+        axes[".".join(map(str, path))] = ("layer",) * stacked + tuple(v.axes)
+    return axes
+
+
+def init_params(cfg: ModelConfig, seed: int) -> Params:
+    """Random parameters, the same on every machine for a seed (jit-compiled)."""
+
+    @jax.jit
+    def make(key: Array) -> Params:
+        state = nnx.state(Eve(cfg, nnx.Rngs(key)))
+        return {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
+
+    return make(jax.random.key(seed))
+
+
+def bind(cfg: ModelConfig, params: Params) -> Eve:
+    """The module with `params` in place; cheap, meant to be called inside compiled functions."""
+    graph, abstract = _abstract(cfg)
+    names = {".".join(map(str, path)): path for path in abstract}
+    if names.keys() != params.keys():
+        missing, unknown = names.keys() - params.keys(), params.keys() - names.keys()
+        raise UserError(
+            f"parameters do not fit the model: missing {sorted(missing)[:3]}, unknown {sorted(unknown)[:3]}"
+        )
+    flat = [(names[n], abstract[names[n]].replace(v)) for n, v in params.items()]
+    return nnx.merge(graph, nnx.from_flat_state(flat))

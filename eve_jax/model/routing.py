@@ -1,0 +1,181 @@
+"""Modality routing, the one place where text and vision tokens part (EVEv2 paper, section 3.2; DESIGN section 4).
+
+A part of a layer is `Routed`: one set of weights for both modalities, or one for each. How tokens reach their weights
+is a strategy with two forms that agree to rounding:
+
+`SplitRows`    hidden states are a pair (vision [R, V, D], text [R, T, D]) in slot order; routing is the slice that the
+               row layout already made, and only q, k, v and the attention's output are put in causal order and back.
+`MaskedRows`   hidden states are one array in causal order; both branches run for every token and a mask picks.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from eve_jax.model.attention import cached_attention, packed_attention
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.layers import rotary_angles, rotate
+
+Hidden = Any  # (vision, text) or one array, as the strategy keeps it
+
+
+class Routed(nnx.Module):
+    """A part that exists once (`text`, shared) or twice (`text`, `vision`)."""
+
+    def __init__(self, make: Callable[[], nnx.Module], twice: bool):
+        self.text = make()
+        if twice:
+            self.vision = make()
+
+    @property
+    def twice(self) -> bool:
+        """True when vision tokens have weights of their own."""
+        return hasattr(self, "vision")
+
+
+class Rows(Protocol):
+    """What a decoder layer needs to know about the rows it works on."""
+
+    def leave(self, x: Hidden) -> Array:
+        """Hidden states in slot order, [R, L, D]."""
+
+    def route(self, part: Routed, x: Hidden) -> Hidden:
+        """Apply `part` to every token, each with the weights of its modality."""
+
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any) -> tuple[Hidden, Any]:
+        """Rotary positions and joint attention; returns the output and the cache as updated."""
+
+
+@jax.custom_vjp
+def permute(x: Array, perm: Int[Array, "R L"], inv: Int[Array, "R L"]) -> Array:
+    """y[r, i] = x[r, perm[r, i]]; the backward pass gathers by `inv`, the inverse, where autodiff would scatter."""
+    return jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))(x, perm)
+
+
+permute.defvjp(
+    lambda x, perm, inv: (permute(x, perm, inv), (perm, inv)),
+    lambda res, g: (permute(g, res[1], res[0]), None, None),
+)
+
+
+def _route_split(part: Routed, x: Hidden) -> Hidden:
+    vision, text = x
+    return (part.vision if part.twice else part.text)(vision), part.text(text)
+
+
+class SplitRows(NamedTuple):
+    """Packed training rows in slot order."""
+
+    perm: Int[Array, "R L"]
+    inv: Int[Array, "R L"]
+    causal_segment: Int[Array, "R L"]
+    angles: tuple[Array, Array]
+    vision_slots: int
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
+        angles = rotary_angles(batch["position"], cfg.head_dim, cfg.rope_theta)
+        segment = permute(batch["segment"], batch["perm"], batch["inv"])
+        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots)
+
+    def enter(self, vision: Array, text: Array) -> Hidden:
+        return vision, text
+
+    def leave(self, x: Hidden) -> Float[Array, "R L D"]:
+        return jnp.concatenate(x, axis=1)
+
+    def route(self, part: Routed, x: Hidden) -> Hidden:
+        return _route_split(part, x)
+
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None) -> tuple[Hidden, None]:
+        q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
+        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
+        out = permute(packed_attention(q, k, v, self.causal_segment), self.inv, self.perm)
+        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
+
+
+class MaskedRows(NamedTuple):
+    """Packed training rows in causal order, both branches computed (the original's way, kept as reference)."""
+
+    perm: Int[Array, "R L"]
+    inv: Int[Array, "R L"]
+    causal_segment: Int[Array, "R L"]
+    angles: tuple[Array, Array]
+    is_vision: Array
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
+        perm, inv = batch["perm"], batch["inv"]
+        angles = rotary_angles(permute(batch["position"], perm, inv), cfg.head_dim, cfg.rope_theta)
+        return cls(perm, inv, permute(batch["segment"], perm, inv), angles, perm < vision_slots)
+
+    def enter(self, vision: Array, text: Array) -> Hidden:
+        return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
+
+    def leave(self, x: Hidden) -> Float[Array, "R L D"]:
+        return permute(x, self.inv, self.perm)
+
+    def route(self, part: Routed, x: Hidden) -> Hidden:
+        if not part.twice:
+            return part.text(x)
+
+        def mask_like(y: Array) -> Array:
+            return self.is_vision.reshape(self.is_vision.shape + (1,) * (y.ndim - 2))
+
+        # A branch sees zeros in place of the other's tokens: an overflow there can reach neither value nor gradient.
+        text = part.text(jnp.where(mask_like(x), 0, x))
+        vision = part.vision(jnp.where(mask_like(x), x, 0))
+        return jnp.where(mask_like(text), vision, text)
+
+    def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple[Array, None]:
+        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        return packed_attention(q, k, v, self.causal_segment), None
+
+
+class CachedRows(NamedTuple):
+    """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
+
+    `start` is the number of tokens that a row's cache already holds; `position` counts from the sample's beginning.
+    """
+
+    perm: Int[Array, "R L"]
+    inv: Int[Array, "R L"]
+    position: Int[Array, "R L"]
+    start: Int[Array, "R"]
+    angles: tuple[Array, Array]
+    vision_slots: int
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"]) -> "CachedRows":
+        position = batch["position"] + start[:, None]
+        angles = rotary_angles(position, cfg.head_dim, cfg.rope_theta)
+        return cls(batch["perm"], batch["inv"], position, start, angles, vision_slots)
+
+    def enter(self, vision: Array, text: Array) -> Hidden:
+        return vision, text
+
+    def leave(self, x: Hidden) -> Float[Array, "R L D"]:
+        return jnp.concatenate(x, axis=1)
+
+    def route(self, part: Routed, x: Hidden) -> Hidden:
+        return _route_split(part, x)
+
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: tuple[Array, Array]) -> tuple[Hidden, tuple[Array, Array]]:
+        q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
+        q, k = rotate(q, self.angles), rotate(k, self.angles)
+
+        def append(old: Array, new: Array) -> Array:
+            new = permute(new, self.perm, self.inv).astype(old.dtype)
+            return jax.vmap(lambda o, n, s: jax.lax.dynamic_update_slice_in_dim(o, n, s, axis=0))(old, new, self.start)
+
+        keys, values = append(cache[0], k), append(cache[1], v)
+        out = cached_attention(q, keys.astype(q.dtype), values.astype(q.dtype), self.position)
+        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), (keys, values)
+
+
+TRAINING_ROWS: dict[str, type[SplitRows] | type[MaskedRows]] = {"split": SplitRows, "masked": MaskedRows}

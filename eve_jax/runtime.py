@@ -1,0 +1,14 @@
+"""Process-wide settings of JAX, made once by every launcher."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def setup() -> None:
+    """Keep compiled programs in $EVE_CACHE or ~/.cache/eve_jax, so that a second start compiles nothing."""
+    cache = Path(os.environ.get("EVE_CACHE", Path.home() / ".cache" / "eve_jax")) / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM as a request that training honours at its next safe point."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """Training stopped on request, with its state saved; repeating the command goes on from there."""
+
+
+class StopRequest:
+    """While active, the first SIGINT or SIGTERM sets `wanted`; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._old: dict[int, Any] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.wanted = True
+        print("\nstopping after this step, saving (Ctrl-C again to stop at once) ...", flush=True)
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)

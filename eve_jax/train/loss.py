@@ -1,0 +1,51 @@
+"""Next-token loss at the positions that predict a target, and nowhere else (DESIGN section 4)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from eve_jax.model.eve import Batch, Eve
+
+VOCAB_CHUNK = 20_000  # most rows of the head whose logits exist at one time
+
+
+def vocab_chunks(vocab: int) -> int:
+    """Smallest number of equal chunks of at most VOCAB_CHUNK rows; 1 where `vocab` has no such divisor below 64."""
+    first = -(-vocab // VOCAB_CHUNK)
+    return next((n for n in range(first, 64) if vocab % n == 0), 1)
+
+
+def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"]) -> Float[Array, "M"]:
+    """-log softmax(hidden @ head.T)[labels], float32, with logits for one chunk of the vocabulary at a time.
+
+    `hidden` is after the final norm. The backward pass recomputes each chunk's logits.
+    """
+    chunks = vocab_chunks(head.shape[0])
+    size = head.shape[0] // chunks
+
+    @jax.checkpoint
+    def fold(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+        peak, total, picked = carry
+        first, weight = chunk
+        logits = jnp.einsum("MD,QD->MQ", hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        new_peak = jnp.maximum(peak, jax.lax.stop_gradient(logits.max(axis=1)))
+        total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
+        at = jnp.clip(labels - first, 0, size - 1)
+        here = (labels >= first) & (labels < first + size)
+        picked = jnp.where(here, jnp.take_along_axis(logits, at[:, None], axis=1)[:, 0], picked)
+        return (new_peak, total, picked), None
+
+    start = (jnp.full(labels.shape, -jnp.inf), jnp.zeros(labels.shape), jnp.zeros(labels.shape))
+    firsts = jnp.arange(chunks) * size
+    (peak, total, picked), _ = jax.lax.scan(fold, start, (firsts, head.reshape(chunks, size, -1)))
+    return peak + jnp.log(total) - picked
+
+
+def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
+    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
+    hidden, _ = model.hidden(batch)
+    hidden = jnp.take_along_axis(hidden, batch["loss_idx"][..., None], axis=1)
+    hidden = model.norm(hidden).reshape(-1, hidden.shape[-1])
+    nll = target_nll(hidden, model.head_weight, batch["labels"].reshape(-1))
+    weight = batch["loss_weight"].reshape(-1)
+    return jnp.sum(nll * weight), jnp.sum(weight)

@@ -1,0 +1,40 @@
+"""AdamW with warm-up and cosine decay, from the config (SPEC section 5)."""
+
+import math
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+
+def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate by step: linear from 0 to `lr` over `warmup` (a share of the steps, rounded up), cosine to 0."""
+    warmup = math.ceil(optim.warmup * steps)
+    return optax.warmup_cosine_decay_schedule(0.0, optim.lr, warmup, max(steps, warmup + 1))
+
+
+def optimizer(optim: ConfigDict, lr: optax.Schedule) -> optax.GradientTransformation:
+    """Clipping by global norm (`clip` > 0), then AdamW at `lr`; weight decay applies to matrices only."""
+
+    def corrected(count: Array) -> Array:
+        return lr(count) * _bias_correction(optim.b1, count + 1) / jnp.sqrt(_bias_correction(optim.b2, count + 1))
+
+    adamw = optax.adamw(
+        corrected,
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        mask=_matrices if optim.weight_decay else None,
+    )
+    return optax.chain(optax.clip_by_global_norm(optim.clip), adamw) if optim.clip else adamw
+
+
+def _bias_correction(decay: float, count: Array) -> Array:
+    """optax's 1 - decay**count over its exact value: in float32 the first step's is off by 1.3e-5 at decay 0.999."""
+    return (1 - decay**count) / -jnp.expm1(count * math.log(decay))
+
+
+def _matrices(params: dict) -> dict:
+    return {k: k.endswith((".kernel", ".gate", ".up", ".down", ".kernel1", ".kernel2")) for k in params}

@@ -1,0 +1,38 @@
+"""A recipe: stages in order, each from the last, with the demo's data before and its report after."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from eve_jax.errors import UserError
+from eve_jax.train.trainer import train
+
+
+def placed(config: ConfigDict, workdir: Path, init: str) -> ConfigDict:
+    """A stage's config with WORKDIR in its paths resolved and `init` where it names no checkpoint of its own."""
+    c = config.copy_and_resolve_references()
+    for field in ("records", "images", "tokenizer"):
+        c.data[field] = c.data[field].replace("WORKDIR", str(workdir))
+    c.init = c.init.replace("WORKDIR", str(workdir)) or init
+    return c
+
+
+def run_recipe(config: ConfigDict, workdir: Path) -> None:
+    """Train every stage of `config.order` that is not done; then, for a demo, answer and report."""
+    if "order" not in config:
+        raise UserError(
+            f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    if "demo" in config:
+        from eve_jax.demo.dataset import write_dataset
+
+        write_dataset(workdir / "data", config.demo.size, config.demo.seed)
+    init = ""
+    for number, name in enumerate(config.order, 1):
+        print(f"[{number}/{len(config.order)}] {name}", flush=True)
+        init = str(train(placed(config.stages[name], workdir, init), workdir))
+    if "demo" in config:
+        from eve_jax.demo.evaluate import evaluate
+
+        evaluate(config, workdir, Path(init))

@@ -1,0 +1,86 @@
+"""One optimizer step over micro-batches of any row shapes: gradient sums, divided once by the step's targets."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Batch, Params, bind
+from eve_jax.train.loss import loss_sums
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """What an optimizer step changes: the number of steps taken, trainable parameters, their optimizer state."""
+
+    step: jax.Array
+    trainable: Params
+    optimizer: Any
+
+
+class Sums(NamedTuple):
+    """Running sums over a step's micro-batches."""
+
+    grads: Params
+    loss: jax.Array
+    targets: jax.Array
+
+
+def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch) -> Sums:
+    """Gradient of the summed loss of one micro-batch with respect to `trainable` alone."""
+
+    def loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
+        return loss_sums(bind(cfg, {**trainable, **frozen}), batch)
+
+    (total, targets), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
+    return Sums(grads, total, targets)
+
+
+class StepFunctions:
+    """The compiled functions of a run: one gradient function a row shape, one update.
+
+    A step of a single micro-batch is one fused function, which holds no sums between its two halves.
+    """
+
+    def __init__(self, cfg: ModelConfig, tx: optax.GradientTransformation, schedule: optax.Schedule):
+        def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
+            targets = jnp.maximum(sums.targets, 1)
+            grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
+            updates, opt = tx.update(grads, state.optimizer, state.trainable)
+            metrics = {
+                "loss": sums.loss / targets,
+                "lr": schedule(state.step),
+                "grad_norm": optax.global_norm(grads),
+                "targets": sums.targets,
+            }
+            return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), opt), metrics
+
+        def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+            return update(state, gradient_sums(cfg, state.trainable, frozen, batch))
+
+        def accumulate(sums: Sums, trainable: Params, frozen: Params, batch: Batch) -> Sums:
+            return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch))
+
+        def update_and_clear(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
+            return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)
+
+        self.fused = jax.jit(fused, donate_argnums=0)
+        self.accumulate = jax.jit(accumulate, donate_argnums=0)
+        self.update = jax.jit(update_and_clear, donate_argnums=(0, 1))
+        self._sums: Sums | None = None
+
+    def __call__(self, state: TrainState, frozen: Params, batches: list[Batch]) -> tuple[TrainState, Metrics]:
+        """One step; `state` is donated. Metrics stay on the device."""
+        if len(batches) == 1:
+            return self.fused(state, frozen, batches[0])
+        sums = self._sums
+        if sums is None:
+            sums = Sums(jax.tree.map(jnp.zeros_like, state.trainable), jnp.zeros(()), jnp.zeros(()))
+        self._sums = None
+        for batch in batches:
+            sums = self.accumulate(sums, state.trainable, frozen, batch)
+        state, metrics, self._sums = self.update(state, sums)
+        return state, metrics

@@ -1,0 +1,196 @@
+"""Training of one stage: from the config and the state of its folder to the last checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from eve_jax import sharding
+from eve_jax.data.pipeline import StageData, open_stage_data
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
+from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, load_params, read_config
+from eve_jax.train.interrupt import Interrupted, StopRequest
+from eve_jax.train.metrics import MetricsLog, cut_back
+from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.stages import make_vision_twins, partition, trainable_names
+from eve_jax.train.step import StepFunctions, TrainState
+
+TOKENIZER = "tokenizer.json"
+# Fields that may differ between the parts of one run without changing a number of it.
+FREE_FIELDS = (
+    "mesh",
+    "data.threads",
+    "data.prefetch",
+    "data.max_bad",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+)
+
+
+def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
+    """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
+
+    Raises Interrupted after a save when asked to stop, UserError on bad input.
+    """
+    folder = workdir / config.name
+    cfg = ModelConfig.from_dict(config.model.to_dict())
+    data = open_stage_data(config, folder)
+    _adopt(folder, config)
+    _copy_tokenizer(data, folder, cfg)
+    steps = data.plan.steps
+    mesh = sharding.make_mesh(config.mesh)
+    lr = schedule(config.optim, steps)
+    tx = optimizer(config.optim, lr)
+    checkpoints = Checkpoints(folder, config.train.keep)
+    try:
+        state, frozen, start = _start(config, cfg, mesh, tx, checkpoints, data.plan.hash)
+        if start < steps:
+            cut_back(folder, start)
+            run = StepFunctions(cfg, tx, lr)
+            _loop(config, folder, data, run, checkpoints, state, frozen, (start, steps), mesh, quiet)
+    finally:
+        checkpoints.close()
+    return folder
+
+
+def _loop(
+    config: ConfigDict,
+    folder: Path,
+    data: StageData,
+    run: StepFunctions,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    frozen: Params,
+    span: tuple[int, int],
+    mesh: jax.sharding.Mesh,
+    quiet: bool,
+) -> None:
+    start, steps = span
+    place = sharding.batch_sharding(mesh)
+    log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
+    with StopRequest() as stop:
+        try:
+            for step, batches in data.batches(start):
+                state, metrics = run(state, frozen, [jax.device_put(b, place) for b in batches])
+                log.add(step + 1, metrics, _counts(batches))
+                done = step + 1
+                if stop.wanted or done == steps or done % config.train.save_every == 0:
+                    log.flush()
+                    meta = {"plan": data.plan.hash, "steps": steps}
+                    checkpoints.save(done, {**state.trainable, **frozen}, state.optimizer, meta)
+                if stop.wanted and done < steps:
+                    raise Interrupted(
+                        f"{config.name} stopped after step {done} of {steps}; repeat the command to go on"
+                    )
+        finally:
+            log.close()
+
+
+def _counts(batches: list[dict[str, np.ndarray]]) -> dict[str, int]:
+    """Real tokens, vision tokens and rows that hold any, of a step's micro-batches (host arrays)."""
+    counts = {"tokens": 0, "vision_tokens": 0, "rows": 0}
+    for batch in batches:
+        real = batch["segment"] > 0
+        vision = batch["patches"].shape[1] + batch["special_ids"].shape[1]
+        counts["tokens"] += int(real.sum())
+        counts["vision_tokens"] += int(real[:, :vision].sum())
+        counts["rows"] += int(real.any(axis=1).sum())
+    return counts
+
+
+def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
+    """Sharding of every parameter of the model on `mesh`."""
+    axes = logical_axes(cfg)
+    return {n: sharding.parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
+
+
+def _start(
+    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, plan_hash: str
+) -> tuple[TrainState, Params, int]:
+    """State to go on from: the run's own last checkpoint, else `config.init`, else random weights."""
+    shardings = parameter_shardings(cfg, mesh)
+    train_set = trainable_names(list(shardings), config.stage)
+    dtypes = {n: jnp.dtype(cfg.param_dtype if n in train_set else cfg.frozen_dtype) for n in shardings}
+    step = checkpoints.latest
+    if step is None:
+        params = initial_params(config, cfg, shardings)
+        params = {n: jax.device_put(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
+        trainable, frozen = partition(params, config.stage)
+        return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0
+    saved = checkpoints.meta(step)
+    if saved["plan"] != plan_hash:
+        raise UserError(
+            "the data plan is not the last checkpoint's (records or tokenizer have changed); use another --workdir"
+        )
+    shapes = abstract_params(cfg)
+    abstract = {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
+    trainable, _ = partition(abstract, config.stage)
+    params, opt = checkpoints.restore(step, abstract, jax.eval_shape(tx.init, trainable))
+    trainable, frozen = partition(params, config.stage)
+    return TrainState(jnp.asarray(step, jnp.int32), trainable, opt), frozen, step
+
+
+def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> Params:
+    """Parameters of `config.init`, with vision twins copied from the text weights where it has none, or random ones."""
+    if not config.init:
+        return init_params(cfg, config.seed)
+    source, params = load_params(Path(config.init), shardings)
+    for field in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_layers",
+        "num_heads",
+        "num_kv_heads",
+        "head_dim",
+        "tie_embeddings",
+        "patch_hidden",
+    ):
+        if getattr(source, field) != getattr(cfg, field):
+            raise UserError(
+                f"config.init={config.init} has {field}={getattr(source, field)}, "
+                f"config.model.{field} is {getattr(cfg, field)}"
+            )
+    return make_vision_twins(params, list(shardings))
+
+
+def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
+    if data.tokenizer.vocab_size > cfg.vocab_size:
+        raise UserError(
+            f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
+        )
+    if not (folder / TOKENIZER).exists():
+        data.tokenizer.save(folder)
+
+
+def _adopt(folder: Path, config: ConfigDict) -> None:
+    """Write the folder's config.json, or check that it agrees with the one that is there."""
+    mine = json.loads(config.to_json())
+    path = folder / CONFIG
+    if not (folder / CHECKPOINTS).is_dir() or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
+        temporary.replace(path)
+        return
+    old, new = _flat(read_config(folder)), _flat(mine)
+    for key in sorted(old.keys() | new.keys()):
+        if key not in FREE_FIELDS and old.get(key) != new.get(key):
+            raise UserError(
+                f"{folder} was trained with config.{key}={old.get(key)}, now it is {new.get(key)}; "
+                "use another --workdir, or remove the folder"
+            )
+
+
+def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return out

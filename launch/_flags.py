@@ -1,0 +1,101 @@
+"""Command lines: `--config=NAME[:args]` to `configs/NAME.py`, overrides, and errors as one line."""
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from eve_jax.errors import UserError
+
+CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
+NOT_CONFIGS = {"__init__", "base", "args"}
+
+
+def known_configs() -> list[str]:
+    """Names that `--config=` takes."""
+    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in NOT_CONFIGS)
+
+
+def define_config() -> Any:
+    """Define `--config` and its overrides; returns the flag holder."""
+    return config_flags.DEFINE_config_file("config", None, "NAME[:args] of a file in configs/; see its docstring")
+
+
+def load_config(value: str) -> ConfigDict:
+    """The configuration that `NAME[:args]` stands for."""
+    name, _, arg = value.partition(":")
+    if name not in known_configs():
+        raise UserError(f"--config={value}: unknown config {name!r}; known: {', '.join(known_configs())}")
+    return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+def _check_overrides(argv: list[str], config: ConfigDict) -> None:
+    for item in argv:
+        found = re.match(r"--config\.([^=]+)", item)
+        if found is None:
+            continue
+        node: Any = config
+        path = found[1].split(".")
+        for depth, key in enumerate(path):
+            if not isinstance(node, ConfigDict) or key not in node:
+                known = list(node.keys()) if isinstance(node, ConfigDict) else []
+                near = difflib.get_close_matches(key, known, 1)
+                near = near or [k for k in known if isinstance(node[k], ConfigDict) and path[-1] in node[k]][:1]
+                hint = f"; did you mean config.{'.'.join([*path[:depth], near[0]])}?" if near else ""
+                raise UserError(f"--config.{found[1]}: there is no field config.{'.'.join(path[: depth + 1])}{hint}")
+            node = node[key]
+
+
+def _resolve(argv: list[str]) -> list[str]:
+    """`--config=NAME:arg` and `--config NAME:arg` with the file's path in place of the name."""
+    joined = re.sub(r"(^|\0)--config\0(?!-)", r"\1--config=", "\0".join(argv)).split("\0")
+    out = []
+    for item in joined:
+        if item.startswith("--config="):
+            value = item.removeprefix("--config=")
+            _check_overrides(joined, load_config(value))
+            name, colon, arg = value.partition(":")
+            item = f"--config={CONFIGS / name}.py{colon}{arg}"
+        out.append(item)
+    return out
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(_resolve(argv))
+    except (flags.Error, UserError, TypeError, ValueError) as error:
+        fail(error)
+    if len(rest) > 1:
+        fail(UserError(f"unexpected argument {rest[1]!r} (see --help)"))
+    return rest
+
+
+def fail(error: BaseException) -> None:
+    """Print `error` as the one line that users are meant to see and exit with status 1."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Parse the command line, run `main`, turn UserError into a line and a requested stop into status 130."""
+    from eve_jax.train.interrupt import Interrupted
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            main()
+        except UserError as error:
+            fail(error)
+        except Interrupted as stop:
+            print(stop, flush=True)
+            sys.exit(130)
+        except KeyboardInterrupt:
+            print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse)

@@ -1,0 +1,26 @@
+"""Run the stages of a recipe in order: python -m launch.recipe --config=demo --workdir=runs/demo
+
+Each stage starts from the one before; what is done is skipped, so the same command goes on after any interruption.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch._flags import define_config, run
+
+CONFIG = define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the whole recipe")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    from eve_jax.runtime import setup
+    from eve_jax.train.recipe import run_recipe
+
+    setup()
+    run_recipe(CONFIG.value, Path(WORKDIR.value or ""))
+
+
+if __name__ == "__main__":
+    run(main)

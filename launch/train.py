@@ -1,0 +1,27 @@
+"""Train one stage: python -m launch.train --config=stage1 --workdir=runs [--config.optim.lr=1e-4 ...]
+
+Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C saves and stops.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch._flags import define_config, run
+
+CONFIG = define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder under which the stage's own folder is made")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    from eve_jax.runtime import setup
+    from eve_jax.train.trainer import train
+
+    setup()
+    folder = train(CONFIG.value, Path(WORKDIR.value or ""))
+    print(f"done: {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

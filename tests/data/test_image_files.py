@@ -1,0 +1,148 @@
+"""Image files as bad as they come: shown as a viewer would, or refused with a named reason."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eve_jax.data.images import BadImage, ImageRule, image_size, load_patches, open_image, patchify
+
+
+def gradient(width: int = 70, height: int = 40) -> np.ndarray:
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    return np.stack([x, y, 0.5 * np.ones_like(x)], -1)
+
+
+def rgb_image(width: int = 70, height: int = 40) -> Image.Image:
+    return Image.fromarray((gradient(width, height) * 255).astype(np.uint8))
+
+
+def mean_error(path: Path, expected: Image.Image) -> float:
+    image = open_image(path)
+    assert image.mode == "RGB"
+    assert image.size == expected.size == image_size(path)
+    return float(np.abs(np.asarray(image, np.float32) - np.asarray(expected, np.float32)).mean())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff"])
+def test_formats(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rgb_image().save(path)
+    assert mean_error(path, rgb_image()) < 6
+
+
+def test_unusual_modes_look_as_in_a_viewer(tmp_path: Path) -> None:
+    rgb = rgb_image()
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert mean_error(tmp_path / "cmyk.jpg", rgb) < 4
+    rgb.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    assert mean_error(tmp_path / "palette.png", rgb) < 6
+    rgba = rgb.copy()
+    rgba.putalpha(10)
+    rgba.save(tmp_path / "alpha.png")
+    assert mean_error(tmp_path / "alpha.png", rgb) == 0
+    rgb.convert("LA").save(tmp_path / "la.png")
+    assert mean_error(tmp_path / "la.png", rgb.convert("L").convert("RGB")) == 0
+    rgb.convert("1").save(tmp_path / "bits.png")
+    assert mean_error(tmp_path / "bits.png", rgb.convert("1").convert("RGB")) == 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_is_scaled_not_clipped(suffix: str, tmp_path: Path) -> None:
+    grey = gradient()[..., 0]
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / f"deep.{suffix}")
+    expected = Image.fromarray((grey * 255).astype(np.uint8)).convert("RGB")
+    assert mean_error(tmp_path / f"deep.{suffix}", expected) < 1
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    for suffix in ("gif", "webp", "png"):
+        path = tmp_path / f"a.{suffix}"
+        options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        assert mean_error(path, frames[0]) < 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    image = rgb_image(96, 64)
+    back = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = image.transpose(back[orientation]) if orientation > 1 else image
+    options: dict[str, Any] = {"quality": 95} if suffix in ("jpg", "webp") else {}
+    stored.save(path, exif=exif, **options)
+    assert mean_error(path, image) < 4
+
+
+def test_sizes_come_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    assert image_size(path) == (500, 300)
+    with pytest.raises(BadImage, match=r"a\.png: cannot be decoded"):
+        open_image(path)
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG file whose pixels are missing."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""))
+    parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "missing file"),
+        (b"", "empty file"),
+        (b"this is no picture", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image|broken header"),
+        (png(40_000, 40_000), "decompression bomb"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not an image|broken header|cannot be"),
+    ],
+)
+def test_bad_files_have_a_named_reason(content: bytes | None, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.png"
+    if content is not None:
+        path.write_bytes(content)
+    for use in (image_size, open_image, lambda p: load_patches(p, ImageRule())):
+        with pytest.raises(BadImage, match=reason) as error:
+            use(path)
+        assert "\n" not in str(error.value)
+        assert error.value.path == str(path)
+
+
+def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
+    with pytest.raises(BadImage, match="cannot be read"):
+        open_image(tmp_path)
+
+
+def test_truncated_jpeg_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    rgb_image(400, 300).save(path)
+    path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(BadImage, match="truncated"):
+        open_image(path)
+
+
+def test_load_patches(tmp_path: Path) -> None:
+    rgb_image(96, 64).save(tmp_path / "a.png")
+    patches, grid = load_patches(tmp_path / "a.png", ImageRule("anyratio_ld"))
+    assert grid == (2, 3)
+    assert np.array_equal(patches, patchify(np.asarray(rgb_image(96, 64))))

@@ -1,0 +1,118 @@
+"""Reading record files: every usable record, and a clear word about each that is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eve_jax.data.records import BadRecord, Record, Turn, open_records
+from eve_jax.errors import UserError
+
+GOOD = {"id": 7, "image": "a.jpg", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
+
+
+def line(**changes: Any) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def test_jsonl_and_array_alike(tmp_path: Path) -> None:
+    two = {**GOOD, "image": ["b.jpg", "/abs/c.jpg"]}
+    text = {"id": "t", "conversations": [{"from": "user", "value": "é 😀"}, {"from": "assistant", "value": "A"}]}
+    (tmp_path / "a.jsonl").write_bytes(b"\n\n".join([json.dumps(GOOD).encode(), json.dumps(two).encode()]) + b"\n  \n")
+    (tmp_path / "b.json").write_text(json.dumps([text, GOOD], ensure_ascii=False, indent=2), encoding="utf-8")
+    records = open_records(f"{tmp_path}/a.jsonl, {tmp_path}/b.json", "/data")
+    turns = (Turn("human", "Q"), Turn("gpt", "A"))
+    assert list(records) == [
+        Record("7", ("/data/a.jpg",), turns, f"{tmp_path}/a.jsonl:1"),
+        Record("7", ("/data/b.jpg", "/abs/c.jpg"), turns, f"{tmp_path}/a.jsonl:3"),
+        Record("t", (), (Turn("human", "é 😀"), Turn("gpt", "A")), f"{tmp_path}/b.json#1"),
+        Record("7", ("/data/a.jpg",), turns, f"{tmp_path}/b.json#2"),
+    ]
+    assert len(records) == 4
+    assert records[-1] == records[3]
+    assert records[1:3] == [records[1], records[2]]
+    with pytest.raises(IndexError):
+        records[4]
+
+
+def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + line() + b"\r\n\r\n" + line(id="b"))
+    assert [record.id for record in open_records(str(tmp_path / "a.jsonl"))] == ["7", "b"]
+    (tmp_path / "b.json").write_bytes(b"\xef\xbb\xbf [" + line() + b"]")
+    assert [record.id for record in open_records(str(tmp_path / "b.json"))] == ["7"]
+
+
+def test_a_record_without_id_is_called_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line() + b"\n" + line(id=None))
+    assert open_records(str(tmp_path / "a.jsonl"))[1].id == "a.jsonl:2"
+
+
+BAD: dict[str, tuple[bytes, str, str]] = {
+    "not JSON": (b'{"id": "x1", "conversations": [', "x1", "not valid JSON"),
+    "text": (b"what is this", "", "not valid JSON"),
+    "number": (b"12", "a.jsonl:2", "not an object but int"),
+    "list": (b"[1]", "a.jsonl:2", "not an object but list"),
+    "not UTF-8": (line(id="u").replace(b'"A"', b'"\xff\xfe"'), "u", "value of turn 2 is not valid UTF-8"),
+    "half a surrogate": (line(id="u").replace(b'"A"', b'"\\ud800"'), "u", "value of turn 2 is not valid UTF-8"),
+    "no conversations": (line(conversations=None), "7", "no conversations"),
+    "empty conversations": (line(conversations=[]), "7", "no conversations"),
+    "conversations as text": (line(conversations="hello"), "7", "not a list"),
+    "turn as text": (line(conversations=["hello"]), "7", "turn 1 is not an object"),
+    "unknown role": (line(conversations=[{"from": "robot", "value": "x"}]), "7", "'robot', not one of human, gpt"),
+    "no role": (line(conversations=[{"value": "x"}]), "7", "turn 1 is from None"),
+    "no value": (line(conversations=[{"from": "gpt"}]), "7", "the value of turn 1 is not a text but NoneType"),
+    "number as value": (line(conversations=[{"from": "gpt", "value": 3}]), "7", "not a text but int"),
+    "image as number": (line(image=3), "7", "image is neither a path nor a list"),
+    "image list with a hole": (line(image=["a.jpg", None]), "7", "image is neither a path nor a list"),
+    "deep": (b"[" * 100_000, "", "not valid JSON|not an object"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_leaves_the_others_alone(name: str, tmp_path: Path) -> None:
+    content, id, reason = BAD[name]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([line(id="first"), content, line(id="last")]))
+    records = open_records(str(tmp_path / "a.jsonl"))
+    assert (records[0].id, records[2].id) == ("first", "last")
+    with pytest.raises(BadRecord, match=reason) as error:
+        records[1]
+    assert error.value.where == records.where(1) == f"{tmp_path}/a.jsonl:2"
+    assert error.value.id == id
+    assert str(error.value).startswith(f"{tmp_path}/a.jsonl:2")
+    assert "\n" not in str(error.value)
+
+
+def test_a_bad_element_of_an_array(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(
+        b"[" + b",".join([line(), line(id="u").replace(b'"A"', b'"\xff"'), b"null"]) + b"]"
+    )
+    records = open_records(str(tmp_path / "a.json"))
+    assert records[0].id == "7"
+    for index, reason in [(1, r"a\.json#2 \(record u\): the value of turn 2 is not valid UTF-8"), (2, "not an object")]:
+        with pytest.raises(BadRecord, match=reason):
+            records[index]
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_bytes(b"[" + line() + b",")
+    (tmp_path / "empty.jsonl").write_bytes(b" \n\n")
+    for records, message in [
+        ("", "config.data.records is empty"),
+        (str(tmp_path / "none.json"), r"none\.json: no such records file"),
+        (str(tmp_path), "no such records file"),
+        (str(tmp_path / "cut.json"), r"cut\.json: not valid JSON \(.*line 1"),
+        (str(tmp_path / "empty.jsonl"), "no records"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            open_records(records)
+        assert "\n" not in str(error.value)
+
+
+def test_lines_longer_than_a_block_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eve_jax.data.records.SCAN_BYTES", 64)
+    content = b"\n".join(line(id=n, image="x" * n) for n in range(1, 200))
+    (tmp_path / "a.jsonl").write_bytes(content)
+    records = open_records(str(tmp_path / "a.jsonl"))
+    assert [record.id for record in records] == [str(n) for n in range(1, 200)]
+    assert records[150].images == ("x" * 151,)
