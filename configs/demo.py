@@ -32,7 +32,7 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.model.dtype = c.model.frozen_dtype = "float32"
     c.model.remat = "none"
     c.data.records = f"WORKDIR/data/{records}"
-    c.data.images = "WORKDIR/data"
+    c.data.images = "WORKDIR/data/images"
     c.data.tokenizer = "WORKDIR/data/tokenizer"
     c.data.template = template
     c.data.image_mode = "anyratio_ld"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from eve_jax.errors import UserError
@@ -87,6 +87,7 @@ def run(main: Callable[[], Any]) -> None:
     from eve_jax.train.interrupt import Interrupted
 
     def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
         try:
             main()
         except UserError as error:

@@ -81,15 +81,16 @@ def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[
     cfg = ModelConfig.from_dict(config["model"])
     if not (folder / CHECKPOINTS).is_dir():
         raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
-    with ocp.CheckpointManager((folder / CHECKPOINTS).resolve()) as manager:
+    tree = ocp.StandardCheckpointHandler()
+    handlers = {"params": tree, "optimizer": tree, "meta": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager((folder / CHECKPOINTS).resolve(), item_handlers=handlers) as manager:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint")
-        tree = manager.item_metadata(step)["params"].tree
         default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = {
             name: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(name, default))
-            for name, m in tree.items()
+            for name, m in manager.item_metadata(step)["params"].items()
         }
         restored = manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))
     return cfg, restored["params"]

@@ -52,6 +52,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     try:
         state, frozen, start = _start(config, cfg, mesh, tx, checkpoints, data.plan.hash)
         if start < steps:
+            print(f"{config.name}: {data.summary()}", flush=True)
             cut_back(folder, start)
             run = StepFunctions(cfg, tx, lr)
             _loop(config, folder, data, run, checkpoints, state, frozen, (start, steps), mesh, quiet)

@@ -1,0 +1,93 @@
+"""The end of the demo: answer the held-out questions, seeing and blind, and write the report."""
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from PIL import Image
+from rich.progress import track
+
+from eve_jax.demo.dataset import read_records
+from eve_jax.demo.report import draw_losses, draw_report, grey, is_right, stage_summary, summarise, write_report
+from eve_jax.infer.eve import EVE
+
+FIT = "shrink"  # pictures keep the sizes they had in training
+REPORT = "report.json"
+
+
+def answer_all(
+    eve: EVE,
+    records: list[dict[str, Any]],
+    images: Path,
+    see: Callable[[Image.Image], Image.Image],
+    batch: int,
+    max_new_tokens: int,
+    label: str,
+) -> list[str]:
+    """Greedy answers to one-question records, in their order; `see` is applied to every picture first.
+
+    Prompts are sorted by size, so that a batch of `batch` rows is prefilled in a shape that fits it.
+    """
+    prompts = []
+    for record in records:
+        paths = record["image"] if isinstance(record["image"], list) else [record["image"]]
+        pictures = [see(Image.open(images / path).convert("RGB")) for path in paths]
+        prompts.append(eve.prompt(record["conversations"][0]["value"], pictures))
+    order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
+    answers = [""] * len(prompts)
+    starts = range(0, len(order), batch)
+    for start in track(starts, description=label, total=len(starts)):
+        chosen = order[start : start + batch]
+        padded = [prompts[i] for i in chosen] + [prompts[chosen[-1]]] * (batch - len(chosen))
+        tokens = eve.engine.generate(padded, max_new_tokens, eve.stop_ids)
+        for i, ids in zip(chosen, tokens, strict=False):
+            answers[i] = eve.decode(ids)
+    return answers
+
+
+def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, Any]:
+    """Write report.json, report.png, losses.png and answers.jsonl into `workdir`; returns the report.
+
+    Prints a summary and a `launch.chat` command on a held-out picture.
+    """
+    began = time.perf_counter()
+    data = workdir / "data"
+    heldout = read_records(data / "heldout.jsonl")
+    eve = EVE.from_pretrained(checkpoint, FIT)
+    settings = (config.demo.answer_batch, config.demo.max_new_tokens)
+    answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, "answering")
+    blind = answer_all(eve, heldout, data / "images", grey, *settings, "answering blind")
+    metrics = {name: workdir / config.stages[name].name / "metrics.jsonl" for name in config.order}
+    report = summarise(heldout, answers, blind, {name: stage_summary(path) for name, path in metrics.items()})
+    report["answering_seconds"] = round(time.perf_counter() - began, 2)
+    report["image_rule"] = FIT
+    with (workdir / "answers.jsonl").open("w") as file:
+        for record, given, unseen in zip(heldout, answers, blind, strict=True):
+            line = {"id": record["id"], "expected": record["answer"], "given": given, "blind": unseen}
+            file.write(json.dumps(line) + "\n")
+    write_report(report, workdir / REPORT)
+    draw_report(report, heldout, answers, data / "images", workdir / "report.png")
+    draw_losses(metrics, workdir / "losses.png")
+    _print_summary(report, workdir)
+    right = [i for i, (r, a) in enumerate(zip(heldout, answers, strict=True)) if is_right(r["answer"], a)]
+    _print_chat(heldout[right[0] if right else 0], data / "images", checkpoint)
+    return report
+
+
+def _print_summary(report: dict[str, Any], workdir: Path) -> None:
+    print(f"\nheld-out questions: {report['accuracy']:.1%} right, {report['blind_accuracy']:.1%} with a grey picture")
+    for task, scores in report["per_task"].items():
+        print(f"  {task:14} {scores['accuracy']:6.1%}   blind {scores['blind_accuracy']:6.1%}   n = {scores['n']}")
+    print(f"see {workdir / REPORT}, {workdir / 'report.png'}, {workdir / 'losses.png'}")
+
+
+def _print_chat(record: dict[str, Any], images: Path, checkpoint: Path) -> None:
+    paths = record["image"] if isinstance(record["image"], list) else [record["image"]]
+    question = record["conversations"][0]["value"].replace("<image>", "").strip()
+    flags = " ".join(f"--image={shlex.quote(str(images / path))}" for path in paths)
+    print(f"\nask it yourself (the right answer here is {record['answer']!r}):")
+    print(f"  python -m launch.chat --checkpoint={checkpoint} --fit={FIT} {flags} --prompt={shlex.quote(question)}")
