@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from eve_jax.model.config import LLMS
+from eve_jax.model.config import llm_sizes
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -15,7 +15,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.model = m = ConfigDict()
     m.llm = llm
-    m.update(LLMS[llm])
+    m.update(llm_sizes(llm))
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
     m.patch_hidden = 1024  # channels between the two patch convolutions

@@ -15,11 +15,11 @@ from configs.args import parse_args
 
 # name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
 STAGES = (
-    ("llm", "llm", "plain", "llm.jsonl", 300, 3e-3),
-    ("stage1", "1", "plain", "captions.jsonl", 100, 3e-3),
-    ("stage2_1", "2.1", "plain", "captions.jsonl", 500, 1.5e-3),
-    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 500, 1e-3),
-    ("stage3", "3", "qwen2", "sft.jsonl", 200, 3e-4),
+    ("llm", "llm", "plain", "llm.jsonl", 200, 3e-3),
+    ("stage1", "1", "plain", "captions.jsonl", 60, 3e-3),
+    ("stage2_1", "2.1", "plain", "captions.jsonl", 300, 2e-3),
+    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 300, 1.5e-3),
+    ("stage3", "3", "qwen2", "sft.jsonl", 100, 5e-4),
 )
 
 
@@ -30,22 +30,21 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.model.variant = "dense" if name in ("llm", "stage1") else "dac"
     c.model.patch_hidden = 64 if tiny else 256
     c.model.dtype = c.model.frozen_dtype = "float32"
-    c.model.remat = "none"
+    c.model.remat = "full"
     c.data.records = f"WORKDIR/data/{records}"
     c.data.images = "WORKDIR/data/images"
     c.data.tokenizer = "WORKDIR/data/tokenizer"
     c.data.template = template
     c.data.image_mode = "anyratio_ld"
-    c.data.max_tokens = c.data.row_tokens = 256
-    c.data.max_shapes = 2 if tiny else 3
-    c.data.rows = 4 if tiny else 8
-    c.data.micro_batches = 2
+    c.data.max_tokens = c.data.row_tokens = 128
+    c.data.max_shapes = 2
+    c.data.rows = 4 if tiny else 16
+    c.data.micro_batches = 2 if tiny else 1
     c.data.epochs = 100
     c.optim.lr = lr
     c.optim.warmup = 0.05
     c.train.steps = 8 if tiny else steps
-    c.train.log_every = 10
-    c.train.save_every = 100
+    c.train.save_every = 200
     return c
 
 

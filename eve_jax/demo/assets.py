@@ -48,17 +48,17 @@ _WORDS = (
     "EAST WEST POOL BEACH LUNCH BOOKS MUSIC SCHOOL POLICE TICKET QUIET DANGER CLOSED STREET GARDEN MARKET OFFICE TOWN"
 )
 WORDS = tuple(_WORDS.split())
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (208, 32, 36),
+COLOURS: dict[str, tuple[int, int, int]] = {  # of signs: all dark enough for white letters
+    "red": (204, 30, 34),
     "blue": (38, 84, 200),
-    "green": (24, 138, 62),
-    "yellow": (250, 214, 30),
+    "green": (24, 132, 62),
     "black": (28, 28, 30),
-    "orange": (246, 134, 24),
+    "orange": (216, 104, 10),
     "purple": (126, 46, 160),
-    "pink": (246, 146, 190),
-    "grey": (132, 136, 142),
+    "pink": (222, 66, 146),
+    "grey": (112, 116, 122),
     "brown": (122, 76, 40),
+    "teal": (0, 138, 142),
 }
 BACKGROUNDS = (
     (250, 248, 242),
@@ -113,6 +113,12 @@ def a(noun: str) -> str:
 def text_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans Bold at `size` pixels, the one font of signs and reports."""
     return _dejavu("DejaVuSans-Bold.ttf", size)
+
+
+@cache
+def fitting_size(text: str, width: int, largest: int) -> int:
+    """The largest size, at most `largest`, at which `text_font` writes the text within `width` pixels."""
+    return next(size for size in range(largest, 0, -1) if text_font(size).getlength(text) <= width)
 
 
 @cache

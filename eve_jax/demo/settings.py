@@ -27,13 +27,14 @@ class DemoSettings:
     cell: int = 64  # side of a cell, one thing in each
     object_size: tuple[int, int] = (52, 60)  # longest side of a thing, smallest and largest
     size_step: int = 2  # sizes in between
-    jitter: int = 3  # a thing or a sign strays this far from its place, along both axes
+    jitter: int = 3  # a thing strays this far from its place, along both axes
+    sign_jitter: int = 1  # and a sign this far: words are much harder to learn than things when they move
     margin_share: float = 0.25  # chance of an extra half cell along an axis
     odd_share: float = 0.2  # share of pictures whose sides are no multiples of a patch
     odd_pixels: int = 6  # by how much, at most
     backgrounds: int = 6  # pale colours, of at most 8
     shade: int = 12  # how much the background darkens, at most, from top to bottom (levels of 255)
-    letter_size: int = 23  # font size of a sign's word
+    letter_size: int = 42  # largest font size on signs; a word that is too long for its board is smaller
     jpeg_share: float = 0.15  # of pictures kept as JPEG (quality 95), the rest as PNG
 
     # what is asked

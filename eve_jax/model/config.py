@@ -44,6 +44,13 @@ LLMS: dict[str, dict[str, Any]] = {
 }
 
 
+def llm_sizes(name: str) -> dict[str, Any]:
+    """Sizes of the base LLM `name`; UserError listing the known ones."""
+    if name not in LLMS:
+        raise UserError(f"unknown LLM {name!r}; known: {', '.join(LLMS)}")
+    return LLMS[name]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.

@@ -37,7 +37,7 @@ class MetricsLog:
     """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
 
     A step's record is {step, loss, lr, grad_norm, tokens, vision_tokens, targets, rows, seconds}; seconds is the wall
-    time since the step before was handed to the device.
+    time of the block it belongs to, divided by the block's steps; a run's first one includes compilation.
     """
 
     def __init__(self, folder: Path, name: str, start: int, steps: int, log_every: int, quiet: bool = False):
@@ -64,15 +64,20 @@ class MetricsLog:
         """Take over step `step` (counted from 1)."""
         if self.pending and self.pending[-1]["step"] % self.log_every == 0:
             self.flush()
-        now = time.perf_counter()
-        self.pending.append({"step": step, **device_values, **counts, "seconds": now - self.clock})
-        self.clock = now
+        self.pending.append({"step": step, **device_values, **counts})
 
     def flush(self) -> None:
         """Write what is pending; waits for the device."""
-        for record in self.pending:
-            values = {k: v if isinstance(v, int | float) else np.asarray(v).item() for k, v in record.items()}
-            self._write(values | {"targets": int(values["targets"])})
+        if not self.pending:
+            return
+        records = [
+            {k: v if isinstance(v, int) else np.asarray(v).item() for k, v in record.items()} for record in self.pending
+        ]
+        now = time.perf_counter()
+        for record in records:
+            seconds = (now - self.clock) / len(records)
+            self._write(record | {"targets": int(record["targets"]), "seconds": seconds})
+        self.clock = now
         self.pending = []
         self.file.flush()
 

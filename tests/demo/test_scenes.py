@@ -6,7 +6,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from PIL import ImageFont
 
 from eve_jax.demo import scenes as scenes_module
 from eve_jax.demo.assets import WORDS, a, all_kinds, sprite, text_font
@@ -72,10 +71,12 @@ def test_sizes_and_aspect_ratios_vary() -> None:
 
 
 def test_every_word_fits_its_board() -> None:
-    font = text_font(FULL.letter_size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
     assert len(set(WORDS)) == 40 and all(3 <= len(word) <= 6 for word in WORDS)
-    assert max(font.getlength(word) for word in WORDS) <= 2 * FULL.cell - 8 - 10
+    make = SceneMaker(replace(FULL, odd_share=0.0), Random(0))
+    for word in WORDS:
+        sign = make.sign(word, "red").sign
+        assert sign is not None and 18 <= sign.letter_size <= FULL.letter_size
+        assert text_font(sign.letter_size).getlength(word) <= sign.width - 8
 
 
 def test_the_size_of_a_group_does_not_tell_its_number() -> None:

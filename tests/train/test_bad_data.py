@@ -1,0 +1,92 @@
+"""Bad records and pictures in a training run: left out and listed, or masked and counted; too many stop it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import demo
+from eve_jax.data.pipeline import open_stage_data
+from eve_jax.demo.dataset import write_dataset
+from eve_jax.errors import UserError
+from eve_jax.train.metrics import read_metrics
+from eve_jax.train.recipe import placed
+from eve_jax.train.trainer import train
+
+
+@pytest.fixture
+def work(tmp_path):
+    write_dataset(tmp_path / "data", "tiny")
+    return tmp_path
+
+
+def config(work: Path, **overrides):
+    c = placed(demo.get_config("tiny").stages.stage1, work, "")
+    c.train.steps = 3
+    c.data.rows = 2
+    c.data.micro_batches = 1
+    c.data.max_shapes = 1
+    for name, value in overrides.items():
+        c.data[name] = value
+    return c
+
+
+def listed(work: Path) -> list[dict]:
+    return [json.loads(line) for line in (work / "stage1" / "bad_records.jsonl").read_text().splitlines()]
+
+
+def test_found_while_planning(work):
+    path = work / "data" / "captions.jsonl"
+    lines = path.read_text().splitlines()
+    first, second = json.loads(lines[0]), json.loads(lines[1])
+    (work / "data" / "images" / first["image"]).unlink()
+    (work / "data" / "images" / second["image"]).write_bytes(b"no picture")
+    third = json.loads(lines[2])
+    third["conversations"][1]["value"] = "word " * 500
+    lines[2] = json.dumps(third)
+    lines[3] = lines[3][:-20]
+    lines[4] = json.dumps({"id": "no-conversations", "image": first["image"]})
+    path.write_text("\n".join(lines) + "\n")
+    train(config(work), work, quiet=True)
+    bad = listed(work)
+    assert len(read_metrics(work / "stage1")) == 3
+    assert {b["where"].rsplit(":", 1)[1] for b in bad} == {"1", "2", "3", "4", "5"}
+    assert {b["found"] for b in bad} == {"planning"}
+    by_line = {b["where"].rsplit(":", 1)[1]: b for b in bad}
+    assert (by_line["1"]["id"], by_line["5"]["id"]) == (first["id"], "no-conversations")
+    assert "too long" in by_line["3"]["reason"]
+    assert all(b["reason"] for b in bad)
+
+
+def broken_later(work: Path, how_many: int) -> None:
+    """Plan with sound pictures, then break the files of the first ones that the run will read."""
+    data = open_stage_data(config(work), work / "stage1")
+    entries = [e for k in range(data.plan.steps) for m in data.plan.step(k) for row in m.rows for e in row]
+    for entry in list(dict.fromkeys(entries))[:how_many]:
+        record = data.builder.records[int(data.lengths.record[entry])]
+        Path(record.images[0]).write_bytes(b"broken")
+
+
+def test_broken_later_is_masked_and_counted(work):
+    broken_later(work, 2)
+    train(config(work), work, quiet=True)
+    lines = read_metrics(work / "stage1")
+    assert len(lines) == 3
+    assert [b["found"] for b in listed(work)] == ["training"] * 2
+
+
+def test_too_many_stop_the_run(work):
+    broken_later(work, 4)
+    with pytest.raises(UserError, match=r"config\.data\.max_bad=2"):
+        train(config(work, max_bad=2), work, quiet=True)
+
+
+def test_other_settings_in_a_used_folder_are_refused(work):
+    train(config(work), work, quiet=True)
+    changed = config(work)
+    changed.optim.lr = 1.0
+    with pytest.raises(UserError, match=r"config\.optim\.lr="):
+        train(changed, work, quiet=True)
+    changed = config(work)
+    changed.train.save_every = 7
+    train(changed, work, quiet=True)

@@ -1,0 +1,160 @@
+"""The demo recipe at test size: ends with its report, goes on bit for bit after Ctrl-C, says clearly what is wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eve_jax.train.metrics import read_metrics
+
+STAGES = ("llm", "stage1", "stage2_1", "stage2_2", "stage3")
+ROOT = Path(__file__).parents[2]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", *args]
+
+
+def run(*args: str, check: bool = True) -> subprocess.CompletedProcess:
+    done = subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+def losses(workdir: Path) -> dict[str, list[tuple]]:
+    keys = ("step", "loss", "lr", "grad_norm", "tokens", "vision_tokens", "targets", "rows")
+    return {s: [tuple(m[k] for k in keys) for m in read_metrics(workdir / s)] for s in STAGES}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("recipe") / "work"
+    return workdir, run("launch.recipe", "--config=demo:tiny", f"--workdir={workdir}").stdout
+
+
+def test_report_and_chat(undisturbed):
+    workdir, out = undisturbed
+    report = json.loads((workdir / "report.json").read_text())
+    assert {"accuracy", "blind_accuracy", "per_task", "stages"} <= report.keys()
+    assert set(report["stages"]) == set(STAGES)
+    for stage in report["stages"].values():
+        assert stage["last_loss"] < stage["first_loss"]
+    for picture in ("report.png", "losses.png"):
+        assert (workdir / picture).stat().st_size > 10_000
+    line = next(line for line in out.splitlines() if "-m launch.chat" in line)
+    chat = subprocess.run(
+        line.strip().replace("python ", f"{sys.executable} ", 1) + " --json", shell=True, cwd=ROOT, capture_output=True
+    )
+    answer = json.loads(chat.stdout)
+    assert answer.keys() == {"prompt", "text", "new_ids"}
+
+
+def test_metrics_and_skipping(undisturbed):
+    workdir, _ = undisturbed
+    before = losses(workdir)
+    for lines in before.values():
+        assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(m[5] == 0 for m in before["llm"])
+    assert all(0 < m[5] < m[4] for m in before["stage1"])
+    run("launch.recipe", "--config=demo:tiny", f"--workdir={workdir}")
+    assert losses(workdir) == before
+
+
+PHASES = ("data", *STAGES, "answers")
+
+
+def reached(workdir: Path, phase: str, steps: int) -> bool:
+    """True when a run is in the midst of `phase`."""
+    if phase == "data":
+        return any((workdir / "data.partial").glob("images/*/*"))
+    if phase == "answers":
+        return len(read_metrics(workdir / STAGES[-1])) == 8
+    return len(read_metrics(workdir / phase)) >= steps
+
+
+def interrupted(undisturbed: Path, workdir: Path, phase: str, steps: int = 1) -> None:
+    """Run a copy of the undisturbed recipe anew from `phase`, interrupt it there by Ctrl-C, and go on."""
+    shutil.copytree(undisturbed, workdir)
+    for later in PHASES[PHASES.index(phase) :]:
+        if (workdir / later).is_dir():
+            shutil.rmtree(workdir / later)
+    (workdir / "report.json").unlink()
+    args = command("launch.recipe", "--config=demo:tiny", f"--workdir={workdir}")
+    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    limit = time.monotonic() + 300
+    while not reached(workdir, phase, steps) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, out.decode()[-2000:]
+    assert "Traceback" not in out.decode()
+    assert not (workdir / "report.json").exists()
+    if phase in STAGES:
+        assert len(read_metrics(workdir / phase)) < len(read_metrics(undisturbed / phase))
+    run("launch.recipe", "--config=demo:tiny", f"--workdir={workdir}")
+    assert (workdir / "report.json").exists()
+
+
+def test_ctrl_c_changes_nothing(undisturbed, tmp_path):
+    interrupted(undisturbed[0], tmp_path / "work", "stage2_2", 2)
+    assert losses(tmp_path / "work") == losses(undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_in_every_phase(undisturbed, tmp_path, phase):
+    interrupted(undisturbed[0], tmp_path / "work", phase)
+    assert losses(tmp_path / "work") == losses(undisturbed[0])
+
+
+@pytest.mark.parametrize("config", ["stage1", "stage2_1", "stage2_1:hd", "stage2_2", "stage3"])
+def test_every_stage_config_trains_on_the_demos_records(undisturbed, tmp_path, config):
+    data = undisturbed[0] / "data"
+    records = "captions" if config.startswith(("stage1", "stage2_1")) else "sft"
+    name, _, arg = config.partition(":")
+    run(
+        "launch.train",
+        f"--config={name}:{','.join(filter(None, ('llm=tiny', arg)))}",
+        f"--workdir={tmp_path}",
+        f"--config.data.records={data}/{records}.jsonl",
+        f"--config.data.images={data}/images",
+        f"--config.data.tokenizer={data}/tokenizer",
+        "--config.data.row_tokens=256",
+        "--config.data.max_tokens=256",
+        "--config.data.rows=2",
+        "--config.data.micro_batches=1",
+        "--config.data.max_shapes=1",
+        "--config.train.steps=3",
+        "--config.model.patch_hidden=32",
+    )
+    (folder,) = tmp_path.iterdir()
+    assert len(read_metrics(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--config=stage9"], "unknown config 'stage9'; known: demo, evev2, stage1"),
+        (["--config=stage3", "--config.optim.lrr=1"], "no field config.optim.lrr; did you mean config.optim.lr?"),
+        (["--config=stage3:llm=nope"], "unknown LLM 'nope'"),
+        (["--config=stage3", "--config.data.records=/nope.jsonl"], "/nope.jsonl"),
+        (["--config=stage3:llm=tiny", "--config.mesh=fsdp:3"], "config.mesh"),
+    ],
+)
+def test_errors_are_one_line(undisturbed, tmp_path, args, says):
+    data = undisturbed[0] / "data"
+    given = " ".join(args)
+    args = [*args, f"--workdir={tmp_path}", f"--config.data.tokenizer={data}/tokenizer"]
+    if "data.records" not in given:
+        args += [f"--config.data.records={data}/sft.jsonl", f"--config.data.images={data}/images"]
+    done = run("launch.train", *args, check=False)
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.splitlines() if x]
+    assert line.startswith("error: ")
+    assert says in line
