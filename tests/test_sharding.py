@@ -25,5 +25,5 @@ def test_two_dimensions_on_one_mesh_axis_are_refused():
 
 @pytest.mark.parametrize("spec", ["fsdp:3", "rows:1", "data:-1,fsdp:-1", "fsdp:0", "fsdp:x"])
 def test_impossible_meshes(spec):
-    with pytest.raises(UserError, match="config.mesh"):
+    with pytest.raises(UserError, match=r"config\.mesh"):
         make_mesh(spec)

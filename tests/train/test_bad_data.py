@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import demo
 from eve_jax.data.pipeline import open_stage_data
@@ -20,7 +21,7 @@ def work(tmp_path):
     return tmp_path
 
 
-def config(work: Path, **overrides):
+def config(work: Path, **overrides: int) -> ConfigDict:
     c = placed(demo.get_config("tiny").stages.stage1, work, "")
     c.train.steps = 3
     c.data.rows = 2
