@@ -24,7 +24,8 @@ def known_configs() -> list[str]:
 
 def define_config() -> Any:
     """Define `--config` and its overrides; returns the flag holder."""
-    return config_flags.DEFINE_config_file("config", None, "NAME[:args] of a file in configs/; see its docstring")
+    text = f"NAME[:args], with NAME of {', '.join(known_configs())}; fields are set by --config.FIELD=VALUE"
+    return config_flags.DEFINE_config_file("config", None, text)
 
 
 def load_config(value: str) -> ConfigDict:
@@ -70,7 +71,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(_resolve(argv))
     except (flags.Error, UserError, TypeError, ValueError) as error:
-        fail(error)
+        missing = re.findall(r"flag --(\w+)=None: ", str(error))
+        fail(UserError(f"{' and '.join(f'--{m}' for m in missing)} must be given (see --help)") if missing else error)
     if len(rest) > 1:
         fail(UserError(f"unexpected argument {rest[1]!r} (see --help)"))
     return rest

@@ -10,6 +10,7 @@ from absl import flags
 from launch._flags import define_config, run
 
 CONFIG = define_config()
+flags.declare_key_flag("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder under which the stage's own folder is made")
 flags.mark_flags_as_required(["config", "workdir"])
 

@@ -1,38 +1,77 @@
 """Hugging Face tensors to our parameters, strictly: every name is accounted for or the conversion stops."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import jax
 import numpy as np
 
-from eve_jax.convert.names import eve_qwen2
+from eve_jax.convert.hf_config import CONFIG, data_config, is_plain, model_config, read_json
+from eve_jax.convert.names import Entry, eve_qwen2, plain_llm
+from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+# Tables that old LLaMA checkpoints hold, computed from the config.
+COMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+
+
+class HfSource:
+    """The parameters in a Hugging Face folder, read one tensor at a time.
+
+    Names and shapes are checked when it is made, from the headers of the files. Raises UserError naming the tensor
+    that is missing, unknown, in two shards or of the wrong shape, or the file that is missing or truncated.
+    """
+
+    def __init__(self, folder: Path, patch_hidden: int = 1024):
+        self.config = read_json(folder / CONFIG)
+        self.cfg = model_config(self.config, folder, patch_hidden)
+        self.data = data_config(self.config)
+        table = plain_llm(self.cfg) if is_plain(self.config) else eve_qwen2(self.cfg)
+        self.tensors = open_tensors(folder)
+        shapes = abstract_params(self.cfg)
+        found = {name: info.shape for name, info in self.tensors.items()}
+        check_names(str(folder), _expected(self.cfg, table, shapes), found, self._spare)
+        self.entries = {e.ours: e for e in table}
+        self.shapes: Params = {}
+        for entry in table:
+            dtypes = {self.tensors[n].dtype for n in entry.names(self.cfg)}
+            if len(dtypes) > 1:
+                raise UserError(f"{folder}: {entry.theirs} is of different types in different layers")
+            self.shapes[entry.ours] = jax.ShapeDtypeStruct(shapes[entry.ours].shape, dtypes.pop())
+
+    def _spare(self, name: str) -> bool:
+        """Tensors that say nothing new: rotary tables, and the head of a model that ties it to the embeddings."""
+        if name == HEAD and self.cfg.tie_embeddings:
+            return np.array_equal(self.tensors[HEAD].read(), self.tensors[EMBED].read())
+        return COMPUTED.fullmatch(name) is not None
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Our parameter `name`: its layers in order when it is stacked, else the one array."""
+        entry = self.entries[name]
+        for theirs in entry.names(self.cfg):
+            yield entry.to_ours(self.tensors[theirs].read())
+
+
+def _expected(cfg: ModelConfig, table: list[Entry], shapes: Params) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for entry in table:
+        shape = entry.their_shape(shapes[entry.ours].shape)
+        yield from ((name, shape) for name in entry.names(cfg))
+
 
 def from_hf(cfg: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:
-    """Our parameters (numpy, dtype of the source) from the tensors of an EVEv2-Qwen2 checkpoint.
+    """Our parameters (numpy, dtype of the source) from the tensors of an EVEv2 checkpoint in memory.
 
     Raises UserError naming a missing or unknown tensor, or one whose shape does not fit `cfg`.
     """
-    shapes = abstract_params(cfg)
-    used: set[str] = set()
+    table = eve_qwen2(cfg)
+    found = {name: value.shape for name, value in tensors.items()}
+    check_names("checkpoint", _expected(cfg, table, abstract_params(cfg)), found)
     params: Params = {}
-    for entry in eve_qwen2(cfg):
-        names = [entry.theirs.format(layer=i) for i in range(cfg.num_layers)] if entry.stacked else [entry.theirs]
-        missing = [n for n in names if n not in tensors]
-        if missing:
-            raise UserError(f"checkpoint: tensor {missing[0]} is missing")
-        try:
-            parts = [entry.to_ours(tensors[n]) for n in names]
-        except ValueError as error:
-            raise UserError(f"checkpoint: tensor {names[0]} has shape {tensors[names[0]].shape}: {error}") from error
-        value = np.stack(parts) if entry.stacked else parts[0]
-        if value.shape != shapes[entry.ours].shape:
-            raise UserError(f"checkpoint: {names[0]} gives {value.shape}, the model wants {shapes[entry.ours].shape}")
-        params[entry.ours] = value
-        used.update(names)
-    unknown = sorted(set(tensors) - used)
-    if unknown:
-        raise UserError(f"checkpoint: tensor {unknown[0]} is unknown to this model ({len(unknown)} such)")
+    for entry in table:
+        parts = [entry.to_ours(tensors[n]) for n in entry.names(cfg)]
+        params[entry.ours] = np.stack(parts) if entry.stacked else parts[0]
     return params

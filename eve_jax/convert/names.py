@@ -5,6 +5,7 @@ layers stacked. The names are the original's (SPEC section 7): twins for vision 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,15 @@ class Entry(NamedTuple):
     def stacked(self) -> bool:
         """True when `ours` stacks one tensor of theirs a layer."""
         return "{layer}" in self.theirs
+
+    def names(self, cfg: ModelConfig) -> list[str]:
+        """Their tensor's name, or one a layer."""
+        return [self.theirs.format(layer=i) for i in range(cfg.num_layers)] if self.stacked else [self.theirs]
+
+    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of each tensor of theirs, given ours."""
+        one = np.broadcast_to(np.zeros((), np.bool_), shape[1:] if self.stacked else shape)
+        return self.to_theirs(one).shape
 
 
 def _same(w: np.ndarray) -> np.ndarray:
@@ -81,7 +91,10 @@ def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
 
 
 def eve_qwen2(cfg: ModelConfig) -> list[Entry]:
-    """The table of `model_type` eve-qwen2: every parameter of `cfg`'s model once, every tensor of theirs once."""
+    """The table of EVEv2: every parameter of `cfg`'s model once, every tensor of theirs once.
+
+    `cfg.qkv_bias` makes the difference between a Qwen2 and a LLaMA backbone.
+    """
     tower = "model.vision_tower"
     conv = f"{tower}.patch_embedding"
     entries = [
@@ -98,3 +111,8 @@ def eve_qwen2(cfg: ModelConfig) -> list[Entry]:
     if not cfg.tie_embeddings:
         entries.append(Entry("head", "lm_head.weight", _same, _same))
     return entries
+
+
+def plain_llm(cfg: ModelConfig) -> list[Entry]:
+    """The table of a Qwen2 or LLaMA LLM: EVEv2's without the patch embedding and the twins for vision tokens."""
+    return [e for e in eve_qwen2(replace(cfg, parts=())) if not e.ours.startswith("patch_embed.")]

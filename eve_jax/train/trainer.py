@@ -39,6 +39,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
 
     Raises Interrupted after a save when asked to stop, UserError on bad input.
     """
+    if "order" in config:
+        raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     folder = workdir / config.name
     cfg = ModelConfig.from_dict(config.model.to_dict())
     data = open_stage_data(config, folder)
@@ -141,6 +143,7 @@ def _start(
 def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> Params:
     """Parameters of `config.init`, with vision twins copied from the text weights where it has none, or random ones."""
     if not config.init:
+        print(f"{config.name}: config.init is empty, so training starts from random weights", flush=True)
         return init_params(cfg, config.seed)
     source, params = load_params(Path(config.init), shardings)
     for field in (

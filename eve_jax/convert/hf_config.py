@@ -1,0 +1,172 @@
+"""Hugging Face's config.json to our sizes and settings, and back."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eve_jax.errors import UserError
+from eve_jax.model.config import VARIANTS, ModelConfig
+
+CONFIG = "config.json"
+OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
+PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
+EVE = {"eve-qwen2": True, "eve-llama3": False}
+MODELLING = "modeling_eve"
+DTYPES = ("float32", "float16", "bfloat16")
+DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template")
+# What is written when the folder that the model came from says nothing.
+DEFAULTS = {
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "attention_dropout": 0.0,
+    "max_position_embeddings": 32768,
+    "use_cache": True,
+}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; UserError when there is none at `path`."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object")
+    return value
+
+
+def is_plain(hf: dict[str, Any]) -> bool:
+    """True for an LLM without patch embedding."""
+    return hf.get("model_type") in PLAIN
+
+
+def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> ModelConfig:
+    """Sizes and parts of the model that config.json `hf` of the folder `where` describes.
+
+    A plain LLM has `parts=()` and takes `patch_hidden`. Raises UserError naming the field that is missing, or asks
+    for what this model does not do.
+    """
+    kind = hf.get("model_type")
+    known = PLAIN | EVE
+    if kind not in known:
+        raise UserError(f"{where / CONFIG}: model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
+    _refuse(hf, where)
+    try:
+        heads, hidden = int(hf["num_attention_heads"]), int(hf["hidden_size"])
+        return ModelConfig(
+            vocab_size=hf["vocab_size"],
+            hidden_size=hidden,
+            intermediate_size=hf["intermediate_size"],
+            num_layers=hf["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=hf.get("num_key_value_heads") or heads,
+            head_dim=hf.get("head_dim") or hidden // heads,
+            rope_theta=float(_rope(hf).get("rope_theta") or hf.get("rope_theta") or 10000.0),
+            rms_norm_eps=float(hf.get("rms_norm_eps", 1e-6)),
+            qkv_bias=bool(hf.get("attention_bias", known[kind])) if kind in EVE else known[kind],
+            tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
+            parts=_parts(hf, where),
+            patch_hidden=patch_hidden if kind in PLAIN else hf["mm_hidden_size"],
+        )
+    except KeyError as error:
+        raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
+
+
+def _rope(hf: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the rotary positions: a section in newer files, fields of their own in older ones."""
+    return hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+
+
+def _refuse(hf: dict[str, Any], where: Path) -> None:
+    rope = _rope(hf)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    wrong = {
+        f"rope_scaling of type {kind!r}": kind != "default",
+        f"hidden_act {hf.get('hidden_act')!r}": hf.get("hidden_act", "silu") != "silu",
+        "sliding-window attention": bool(hf.get("use_sliding_window")),
+        "attention_bias": hf["model_type"] in PLAIN and bool(hf.get("attention_bias")),
+        "mlp_bias": bool(hf.get("mlp_bias")),
+        "partial rotary positions": rope.get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0)) != 1.0,
+        "quantized weights": "quantization_config" in hf,
+    }
+    for what, present in wrong.items():
+        if present:
+            raise UserError(f"{where / CONFIG} asks for {what}, which eve_jax does not have")
+
+
+def _parts(hf: dict[str, Any], where: Path) -> tuple[str, ...]:
+    if not hf.get("add_moe"):
+        return ()
+    if hf["model_type"] == "eve-llama3":
+        raise UserError(f"{where / CONFIG}: eve-llama3 with add_moe (gated deltas, variant rep) is not supported yet")
+    parts = set(filter(None, (hf.get("moe_part") or "").split("-")))
+    unknown = sorted(parts - set(VARIANTS["dac"]))
+    if unknown or not parts:
+        raise UserError(f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(VARIANTS['dac'])}")
+    return tuple(p for p in VARIANTS["dac"] if p in parts)
+
+
+def data_config(hf: dict[str, Any]) -> dict[str, Any]:
+    """Image and chat settings that go with the model, under the names of `config.data`."""
+    found = re.search(r"res(\d+)", str(hf.get("mm_vision_tower")))
+    size = int(found[1]) if found else 800
+    data = {"image_mode": "anyratio_ld", "max_size": size, "max_aspect": 8.0, "template": "qwen2"}
+    if size > 800:
+        data["image_mode"] = "anyratio_hd"
+    return data | {k: v for k, v in hf.get(OURS, {}).items() if k in DATA_FIELDS}
+
+
+def our_config(cfg: ModelConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """config.json of a checkpoint folder of ours."""
+    variant = next((v for v, parts in VARIANTS.items() if parts == cfg.parts), "")
+    return {"name": "imported", "model": {**asdict(cfg), "variant": variant}, "data": data}
+
+
+def hf_config(
+    cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str, text_only: bool = False
+) -> dict[str, Any]:
+    """config.json of an export: EVE's with the modelling file, or with `text_only` that of the plain LLM.
+
+    `carried` is the config.json that the model was imported with, or {}; fields that are none of ours stay.
+    """
+    out = DEFAULTS | {k: v for k, v in carried.items() if k not in ("rope_parameters", "rope_scaling", OURS, "dtype")}
+    out |= {
+        "vocab_size": cfg.vocab_size,
+        "hidden_size": cfg.hidden_size,
+        "intermediate_size": cfg.intermediate_size,
+        "num_hidden_layers": cfg.num_layers,
+        "num_attention_heads": cfg.num_heads,
+        "num_key_value_heads": cfg.num_kv_heads,
+        "rope_theta": cfg.rope_theta,
+        "rms_norm_eps": cfg.rms_norm_eps,
+        "tie_word_embeddings": cfg.tie_embeddings,
+        "torch_dtype": dtype,
+    }
+    if cfg.head_dim * cfg.num_heads != cfg.hidden_size:
+        out["head_dim"] = cfg.head_dim
+    if text_only:
+        for name in ("add_moe", "moe_part", "init_moe", "mm_hidden_size", "mm_vision_tower", "auto_map"):
+            out.pop(name, None)
+        kind, architecture = ("qwen2", "Qwen2ForCausalLM") if cfg.qkv_bias else ("llama", "LlamaForCausalLM")
+        return out | {"model_type": kind, "architectures": [architecture]}
+    size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
+    out |= {
+        "model_type": "eve-llama3" if not (cfg.qkv_bias or cfg.parts) else "eve-qwen2",
+        "architectures": ["EveForCausalLM"],
+        "auto_map": {
+            "AutoConfig": f"{MODELLING}.EveConfig",
+            "AutoModelForCausalLM": f"{MODELLING}.EveForCausalLM",
+        },
+        "add_moe": bool(cfg.parts),
+        "moe_part": "-".join(p for p in VARIANTS["dac"] if p in cfg.parts) or None,
+        "mm_hidden_size": cfg.patch_hidden,
+        "mm_vision_tower": carried.get("mm_vision_tower") or f"openai/eve-anyratio-res{size}-patch16",
+        OURS: {k: data[k] for k in DATA_FIELDS if k in data},
+    }
+    if not cfg.qkv_bias:
+        out["attention_bias"] = False
+    return out

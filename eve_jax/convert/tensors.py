@@ -1,0 +1,193 @@
+"""Safetensors files read and written one tensor at a time.
+
+The format is 8 bytes of header length, a JSON header (name -> dtype, shape, data_offsets) and the raw data. The
+`safetensors` library maps files into memory, whose pages count as ours, and writes whole files from memory; a
+conversion larger than memory needs plain reads and a writer that knows every offset beforehand.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from eve_jax.errors import UserError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_HEADER = 100_000_000  # the format's own limit, bytes
+DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+class TensorInfo(NamedTuple):
+    """Where a tensor is: file, dtype, shape, and the byte at which its data starts."""
+
+    file: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> np.ndarray:
+        """The tensor, in memory of its own."""
+        with self.file.open("rb") as f:
+            f.seek(self.start)
+            flat = np.fromfile(f, np.uint8, self.nbytes)
+        if flat.size != self.nbytes:
+            raise UserError(f"{self.file} has become shorter while it was read")
+        return flat.view(self.dtype).reshape(self.shape)
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        head = f.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        if not 0 < length <= MAX_HEADER:
+            raise UserError(f"{path} is no safetensors file")
+        raw = f.read(length)
+    if len(raw) < length:
+        raise UserError(f"{path} is truncated: its header ends after {size} bytes; fetch it again")
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        spans = {name: (v["dtype"], tuple(v["shape"]), *v["data_offsets"]) for name, v in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no safetensors file: its header cannot be read") from error
+    out = {}
+    for name, (code, shape, start, end) in spans.items():
+        if code not in DTYPES:
+            raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(DTYPES)}")
+        out[name] = info = TensorInfo(path, DTYPES[code], shape, 8 + length + start)
+        if info.nbytes != end - start:
+            raise UserError(f"{path}: tensor {name} of shape {shape} cannot be {end - start} bytes long")
+    promised = 8 + length + max((s[3] for s in spans.values()), default=0)
+    if size < promised:
+        raise UserError(f"{path} is truncated: {size} bytes of {promised}; fetch it again")
+    return out
+
+
+def open_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a Hugging Face folder: model.safetensors, or the shards of model.safetensors.index.json.
+
+    Reads headers alone. Raises UserError naming what is missing, truncated, or in two shards.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        if not (folder / SINGLE).is_file():
+            hint = "; save it again as safetensors" if any(folder.glob("*.bin")) else ""
+            raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}")
+        return _read_header(folder / SINGLE)
+    try:
+        where: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} is no index of safetensors files") from error
+    found: dict[str, TensorInfo] = {}
+    for name in sorted(set(where.values())):
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{folder}: shard {name} is missing, which {INDEX} names")
+        for tensor, info in _read_header(path).items():
+            if tensor in found:
+                raise UserError(f"{folder}: tensor {tensor} is in two shards, {found[tensor].file.name} and {name}")
+            if where.get(tensor) != name:
+                raise UserError(f"{path}: tensor {tensor} is here, but not according to {INDEX}")
+            found[tensor] = info
+    lost = sorted(where.keys() - found.keys())
+    if lost:
+        raise UserError(f"{folder}: tensor {lost[0]} is in {INDEX}, but not in shard {where[lost[0]]}")
+    return found
+
+
+class TensorWriter:
+    """Writes the tensors `specs` (name, dtype, shape), in any order, into shards laid out beforehand.
+
+    With one shard the file is model.safetensors, else model-0000i-of-0000n.safetensors and the index. A shard holds
+    at most `max_bytes` unless a single tensor is larger.
+    """
+
+    def __init__(self, folder: Path, specs: Sequence[tuple[str, np.dtype, tuple[int, ...]]], max_bytes: int):
+        shards: list[list[tuple[str, np.dtype, tuple[int, ...], int]]] = []
+        room = 0
+        for name, dtype, shape in specs:
+            size = math.prod(shape) * dtype.itemsize
+            if not shards or size > room:
+                shards.append([])
+                room = max_bytes
+            shards[-1].append((name, dtype, shape, size))
+            room -= size
+        self.places: dict[str, tuple[BinaryIO, int, np.dtype, tuple[int, ...]]] = {}
+        self.files: list[BinaryIO] = []
+        where: dict[str, str] = {}
+        for i, shard in enumerate(shards, 1):
+            name = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+            self._lay_out(folder / name, shard)
+            where |= {tensor: name for tensor, *_ in shard}
+        if len(shards) > 1:
+            total = sum(size for shard in shards for *_, size in shard)
+            index = {"metadata": {"total_size": total}, "weight_map": where}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _lay_out(self, path: Path, shard: list[tuple[str, np.dtype, tuple[int, ...], int]]) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
+        end = 0
+        for name, dtype, shape, size in shard:
+            header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [end, end + size]}
+            end += size
+        raw = json.dumps(header, separators=(",", ":")).encode()
+        raw += b" " * (-len(raw) % 8)
+        file = path.open("wb")
+        self.files.append(file)
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + end)
+        for name, dtype, shape, _ in shard:
+            self.places[name] = (file, 8 + len(raw) + header[name]["data_offsets"][0], dtype, shape)
+
+    def write(self, name: str, value: np.ndarray) -> None:
+        """Write one tensor; each is written once."""
+        file, at, dtype, shape = self.places.pop(name)
+        if (value.dtype, value.shape) != (dtype, shape):
+            raise ValueError(f"{name}: {value.dtype} {value.shape} in the place of {dtype} {shape}")
+        file.seek(at)
+        file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+
+    def __enter__(self) -> "TensorWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for file in self.files:
+            file.close()
+        if kind is None and self.places:
+            raise ValueError(f"{len(self.places)} tensors were never written, {min(self.places)} first")
+
+
+def check_names(
+    where: str,
+    expected: Iterable[tuple[str, tuple[int, ...]]],
+    found: Mapping[str, tuple[int, ...]],
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """UserError unless `found` (name -> shape) is exactly what is `expected`, apart from the `ignored`."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, shape in expected:
+        if name in wanted:
+            raise ValueError(f"the table of names has {name} twice")
+        wanted[name] = shape
+    missing = [n for n in wanted if n not in found]
+    if missing:
+        raise UserError(f"{where}: tensor {missing[0]} is missing ({len(missing)} such)")
+    unknown = sorted(n for n in found if n not in wanted and not ignored(n))
+    if unknown:
+        raise UserError(f"{where}: tensor {unknown[0]} is unknown to this model ({len(unknown)} such)")
+    for name, shape in wanted.items():
+        if tuple(found[name]) != shape:
+            raise UserError(f"{where}: tensor {name} has shape {tuple(found[name])}, the model wants {shape}")
