@@ -3,8 +3,9 @@
     python -m launch.recipe --config=demo --workdir=runs/demo          about 12 minutes on 2 cores
     python -m launch.recipe --config=demo:tiny --workdir=runs/tiny     the same at test size
 
-Writes its own records (pictures of OpenMoji things and signs), trains llm, stage1, stage2_1, stage2_2 and stage3, each
-from the one before, answers held-out questions and leaves report.json, report.png and losses.png in the work folder.
+Writes its own records (pictures of OpenMoji things and signs), pretrains an LLM on text alone (llm, llm_chat), trains
+stage1, stage2_1, stage2_2 and stage3, each from the one before, answers held-out questions and leaves report.json,
+report.png and losses.png in the work folder.
 Pictures keep their sizes in training and answering (image rule `shrink`).
 """
 
@@ -15,11 +16,12 @@ from configs.args import parse_args
 
 # name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
 STAGES = (
-    ("llm", "llm", "plain", "llm.jsonl", 200, 3e-3),
-    ("stage1", "1", "plain", "captions.jsonl", 60, 3e-3),
-    ("stage2_1", "2.1", "plain", "captions.jsonl", 300, 2e-3),
-    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 300, 1.5e-3),
-    ("stage3", "3", "qwen2", "sft.jsonl", 100, 5e-4),
+    ("llm", "llm", "plain", "llm.jsonl", 300, 2e-3),
+    ("llm_chat", "llm", "qwen2", "llm_chat.jsonl", 1100, 1e-3),
+    ("stage1", "1", "plain", "captions.jsonl", 200, 2e-3),
+    ("stage2_1", "2.1", "plain", "captions.jsonl", 1050, 1e-3),
+    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 1350, 1e-3),
+    ("stage3", "3", "qwen2", "sft.jsonl", 500, 3e-4),
 )
 
 
@@ -27,7 +29,7 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     """One stage of the recipe; `WORKDIR` in a path stands for the recipe's work folder."""
     c = base.get_config("tiny" if tiny else "demo")
     c.name, c.stage = name, kind
-    c.model.variant = "dense" if name in ("llm", "stage1") else "dac"
+    c.model.variant = "dense" if kind in ("llm", "1") else "dac"
     c.model.patch_hidden = 64 if tiny else 256
     c.model.dtype = c.model.frozen_dtype = "float32"
     c.model.remat = "full"
@@ -38,13 +40,14 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.data.image_mode = "anyratio_ld"
     c.data.max_tokens = c.data.row_tokens = 128
     c.data.max_shapes = 2
-    c.data.rows = 4 if tiny else 16
+    c.data.rows = 4
     c.data.micro_batches = 2 if tiny else 1
     c.data.epochs = 100
     c.optim.lr = lr
+    c.optim.b2 = 0.98  # thousands of small steps, not tens of thousands of large ones
     c.optim.warmup = 0.05
     c.train.steps = 8 if tiny else steps
-    c.train.save_every = 200
+    c.train.save_every = 500
     return c
 
 

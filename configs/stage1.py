@@ -21,5 +21,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.image_mode = "anyratio_ld"
     c.data.max_tokens = 2048
     c.data.row_tokens = 4096
+    c.data.rows = 128  # times 2 micro-batches: 1 M slots, about 1,024 samples of 800^2
     c.optim.lr = 2e-4
     return c

@@ -22,11 +22,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.image_mode = "anyratio_ld"
     c.data.max_tokens = 2048
     c.data.row_tokens = 4096
+    c.data.rows = 128  # times 2 micro-batches: 1 M slots, about 1,024 samples of 800^2
     c.optim.lr = 1e-4
     if a["hd"]:
         c.name = "stage2_1_hd"
         c.data.image_mode = "anyratio_hd"
         c.data.max_tokens = 4096
         c.data.row_tokens = 8192
+        c.data.rows = 64
+        c.data.micro_batches = 5  # 2.6 M slots, about 1,024 samples of 1600^2
         c.optim.lr = 5e-5
     return c

@@ -17,5 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = base.get_config(a["llm"], a["variant"])
     c.name, c.stage = "stage2_2", "2.2"
     c.data.max_tokens = 4096
+    c.data.row_tokens = 8192
+    c.data.rows = 64  # times 2 micro-batches: 1 M slots, about 512 samples of mixed sizes
     c.optim.lr = 2e-5
     return c

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -35,6 +36,8 @@ class HfSource:
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._spare)
+        dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
+        self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}
         self.shapes: Params = {}
         for entry in table:

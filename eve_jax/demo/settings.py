@@ -28,7 +28,7 @@ class DemoSettings:
     object_size: tuple[int, int] = (52, 60)  # longest side of a thing, smallest and largest
     size_step: int = 2  # sizes in between
     jitter: int = 3  # a thing strays this far from its place, along both axes
-    sign_jitter: int = 1  # and a sign this far: words are much harder to learn than things when they move
+    sign_jitter: int = 0  # and a sign this far: words are much harder to learn than things when they move
     margin_share: float = 0.25  # chance of an extra half cell along an axis
     odd_share: float = 0.2  # share of pictures whose sides are no multiples of a patch
     odd_pixels: int = 6  # by how much, at most
@@ -51,7 +51,8 @@ class DemoSettings:
     sign: float = 0.25
 
     # how much there is
-    documents: int = 14000  # text-only, to pretrain the LLM
+    documents: int = 6000  # text-only, to pretrain the LLM
+    chats: int = 16000  # text-only, to teach it to answer
     caption_pictures: int = 12000  # records of captions.jsonl
     question_pictures: int = 8000  # of the same pictures, records of questions.jsonl about one picture
     question_pairs: int = 1500  # records of questions.jsonl about two pictures
@@ -83,7 +84,8 @@ TINY = replace(
     margin_share=0.0,
     odd_share=0.1,
     row_lengths=(2,),
-    documents=160,
+    documents=120,
+    chats=120,
     caption_pictures=120,
     question_pictures=80,
     question_pairs=16,

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from eve_jax.data.chat import TEMPLATES
 from eve_jax.demo.assets import Kind, a
 from eve_jax.demo.compose import TrainingComposer
-from eve_jax.demo.questions import DESCRIBE, NUMBERS, caption, questions_about
+from eve_jax.demo.questions import DESCRIBE, NUMBERS, ORDINALS, caption, questions_about
 from eve_jax.demo.scenes import word_map
 from eve_jax.demo.split import Split
 
@@ -33,16 +33,21 @@ def chat_text(dialogue: Dialogue) -> str:
 
 
 def document(composer: TrainingComposer) -> str:
-    """One text-only document: a caption, a word map with its caption, or a chat about word maps or about kinds."""
+    """One text-only document to read: a caption, a word map with its caption, or a chat."""
     style = composer.rng.random()
-    if style < 0.15:
+    if style < 0.3:
         return caption(composer.scene(), composer.rng)
-    if style < 0.5:
+    if style < 0.8:
         scene = composer.scene()
         return f"{word_map(scene)}\n{caption(scene, composer.rng)}"
-    if style < 0.9:
-        return chat_text(map_dialogue(composer))
-    return chat_text([knowledge(composer.split, composer.rng) for _ in range(composer.rng.randint(1, 3))])
+    return chat_text(text_dialogue(composer))
+
+
+def text_dialogue(composer: TrainingComposer) -> Dialogue:
+    """A chat without pictures: about word maps, one in ten about kinds and numbers."""
+    if composer.rng.random() < 0.9:
+        return map_dialogue(composer)
+    return [knowledge(composer.split, composer.rng) for _ in range(composer.rng.randint(1, 3))]
 
 
 def map_dialogue(composer: TrainingComposer) -> Dialogue:
@@ -50,13 +55,20 @@ def map_dialogue(composer: TrainingComposer) -> Dialogue:
     rng = composer.rng
     if rng.random() < 0.2:
         scenes, asked = composer.pair()
-        return about("".join(f"{word_map(scene)}\n" for scene in scenes), [(q.text, q.answer) for q in asked])
+        return about(numbered([word_map(scene) for scene in scenes]), [(q.text, q.answer) for q in asked])
     scene = composer.scene()
     asked = questions_about(scene, rng, composer.settings.max_count)[:3]
     dialogue = [(q.text, q.answer) for q in asked]
     if not asked or rng.random() < composer.settings.describe_share:
         dialogue.insert(0, (rng.choice(DESCRIBE), caption(scene, rng)))
     return about(f"{word_map(scene)}\n", dialogue)
+
+
+def numbered(pictures: Sequence[str]) -> str:
+    """Image markers or word maps a line each; several are called first, second."""
+    if len(pictures) < 2:
+        return "".join(f"{picture}\n" for picture in pictures)
+    return "".join(f"{name.capitalize()}: {picture}\n" for name, picture in zip(ORDINALS, pictures, strict=True))
 
 
 def about(prefix: str, dialogue: Dialogue) -> Dialogue:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.chat import prompt_ids
 from eve_jax.data.images import PATCH, ImageRule, open_image, patchify
 from eve_jax.data.records import Turn
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.train.checkpoint import load_params, read_config
 
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
@@ -31,17 +31,16 @@ class EVE:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, fit: str = "fill") -> "EVE":
-        """From a stage's folder; `fit` is shrink (the training rule) or fill (the inference rule).
+        """From a stage's folder, an imported or a Hugging Face folder.
 
-        Raises UserError when the folder is no checkpoint.
+        `fit` is shrink (the training rule) or fill (the inference rule). Raises UserError when the folder holds none.
         """
-        folder = Path(folder)
-        data = read_config(folder)["data"]
-        cfg, params = load_params(folder)
+        checkpoint = open_checkpoint(folder)
+        data = checkpoint.data
         rule = ImageRule(data["image_mode"], fit, data["max_size"], data["max_aspect"])
         template = "qwen2" if data["template"] == "plain" else data["template"]
-        cfg = replace(cfg, remat="none")
-        return cls(Engine(cfg, params), load_tokenizer(folder), template, rule)
+        cfg = replace(checkpoint.cfg, remat="none")
+        return cls(Engine(cfg, checkpoint.params()), load_tokenizer(folder), template, rule)
 
     def prompt(self, question: str, images: Sequence[str | Path | Image.Image] = ()) -> Prompt:
         """Prompt of one human turn; `<image>` in the question says where a picture goes, else they go first."""

@@ -1,6 +1,7 @@
 """Training of one stage: from the config and the state of its folder to the last checkpoint."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
-from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, load_params, read_config
+from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_config
 from eve_jax.train.interrupt import Interrupted, StopRequest
 from eve_jax.train.metrics import MetricsLog, cut_back
 from eve_jax.train.optimizer import optimizer, schedule
@@ -34,6 +36,18 @@ FREE_FIELDS = (
 )
 
 
+@dataclass
+class Run:
+    """What stays the same while a stage trains."""
+
+    config: ConfigDict
+    folder: Path
+    data: StageData
+    mesh: jax.sharding.Mesh
+    functions: StepFunctions
+    checkpoints: Checkpoints
+
+
 def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
 
@@ -43,57 +57,47 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     folder = workdir / config.name
     cfg = ModelConfig.from_dict(config.model.to_dict())
+    mesh = sharding.make_mesh(config.mesh)
     data = open_stage_data(config, folder)
     _adopt(folder, config)
     _copy_tokenizer(data, folder, cfg)
     steps = data.plan.steps
-    mesh = sharding.make_mesh(config.mesh)
     lr = schedule(config.optim, steps)
     tx = optimizer(config.optim, lr)
     checkpoints = Checkpoints(folder, config.train.keep)
     try:
-        state, frozen, start = _start(config, cfg, mesh, tx, checkpoints, data.plan.hash)
-        if start < steps:
+        if checkpoints.latest != steps:
+            state, frozen, start = _start(config, cfg, mesh, tx, checkpoints, data.plan.hash)
             print(f"{config.name}: {data.summary()}", flush=True)
             cut_back(folder, start)
-            run = StepFunctions(cfg, tx, lr)
-            _loop(config, folder, data, run, checkpoints, state, frozen, (start, steps), mesh, quiet)
+            run = Run(config, folder, data, mesh, StepFunctions(cfg, tx, lr), checkpoints)
+            log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
+            try:
+                _loop(run, state, frozen, start, log)
+            finally:
+                log.close()
     finally:
         checkpoints.close()
     return folder
 
 
-def _loop(
-    config: ConfigDict,
-    folder: Path,
-    data: StageData,
-    run: StepFunctions,
-    checkpoints: Checkpoints,
-    state: TrainState,
-    frozen: Params,
-    span: tuple[int, int],
-    mesh: jax.sharding.Mesh,
-    quiet: bool,
-) -> None:
-    start, steps = span
-    place = sharding.batch_sharding(mesh)
-    log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
+def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsLog) -> None:
+    """Steps `start` to the last; saves when due, at the end, and before stopping on request."""
+    steps, plan_hash = run.data.plan.steps, run.data.plan.hash
+    place = sharding.batch_sharding(run.mesh)
     with StopRequest() as stop:
-        try:
-            for step, batches in data.batches(start):
-                state, metrics = run(state, frozen, [jax.device_put(b, place) for b in batches])
-                log.add(step + 1, metrics, _counts(batches))
-                done = step + 1
-                if stop.wanted or done == steps or done % config.train.save_every == 0:
-                    log.flush()
-                    meta = {"plan": data.plan.hash, "steps": steps}
-                    checkpoints.save(done, {**state.trainable, **frozen}, state.optimizer, meta)
-                if stop.wanted and done < steps:
-                    raise Interrupted(
-                        f"{config.name} stopped after step {done} of {steps}; repeat the command to go on"
-                    )
-        finally:
-            log.close()
+        for step, batches in run.data.batches(start):
+            state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
+            done = step + 1
+            log.add(done, metrics, _counts(batches))
+            if stop.wanted or done == steps or done % run.config.train.save_every == 0:
+                log.flush()
+                params = {**state.trainable, **frozen}
+                run.checkpoints.save(done, params, state.optimizer, {"plan": plan_hash, "steps": steps})
+            if stop.wanted and done < steps:
+                raise Interrupted(
+                    f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on"
+                )
 
 
 def _counts(batches: list[dict[str, np.ndarray]]) -> dict[str, int]:
@@ -145,7 +149,8 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     if not config.init:
         print(f"{config.name}: config.init is empty, so training starts from random weights", flush=True)
         return init_params(cfg, config.seed)
-    source, params = load_params(Path(config.init), shardings)
+    checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
+    source = checkpoint.cfg
     for field in (
         "vocab_size",
         "hidden_size",
@@ -154,6 +159,9 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
         "num_heads",
         "num_kv_heads",
         "head_dim",
+        "rope_theta",
+        "rms_norm_eps",
+        "qkv_bias",
         "tie_embeddings",
         "patch_hidden",
     ):
@@ -162,7 +170,7 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
                 f"config.init={config.init} has {field}={getattr(source, field)}, "
                 f"config.model.{field} is {getattr(cfg, field)}"
             )
-    return make_vision_twins(params, list(shardings))
+    return make_vision_twins(checkpoint.params(shardings), list(shardings))
 
 
 def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:

@@ -16,10 +16,17 @@ from eve_jax.demo.dataset import MARKER, RECORD_FILES, read_records, write_datas
 from eve_jax.demo.questions import TASKS
 from eve_jax.demo.settings import TINY
 from eve_jax.demo.split import Split
-from eve_jax.demo.text import SPECIAL_TOKENS, SYSTEM, chat_text
+from eve_jax.demo.text import SPECIAL_TOKENS, SYSTEM, chat_text, numbered
 from eve_jax.errors import UserError
 
-TEMPLATE = {"llm": "plain", "captions": "plain", "questions": "qwen2", "sft": "qwen2", "heldout": "qwen2"}
+TEMPLATE = {
+    "llm": "plain",
+    "llm_chat": "qwen2",
+    "captions": "plain",
+    "questions": "qwen2",
+    "sft": "qwen2",
+    "heldout": "qwen2",
+}
 NOUNS = {noun: kind for kind in all_kinds() for noun in (kind.name, kind.plural)}
 
 
@@ -37,6 +44,7 @@ def test_numbers_of_records(tiny: Path) -> None:
     numbers = {name: len(read_records(tiny / f"{name}.jsonl")) for name in RECORD_FILES}
     assert numbers == {
         "llm": TINY.documents,
+        "llm_chat": TINY.chats,
         "captions": TINY.caption_pictures,
         "questions": TINY.question_pictures + TINY.question_pairs,
         "sft": TINY.sft_pictures + TINY.sft_pairs + TINY.sft_texts,
@@ -60,7 +68,7 @@ def test_records_are_sound(tiny: Path, name: str) -> None:
                 picture.load()
                 assert picture.mode == "RGB"
                 sizes.add(picture.size)
-    assert len(sizes) > 5 or name == "llm"
+    assert len(sizes) > 5 or name.startswith("llm")
 
 
 @pytest.mark.parametrize("name", RECORD_FILES)
@@ -70,13 +78,20 @@ def test_records_encode(tiny: Path, name: str) -> None:
         encoded = encode_chat(record.turns, tokenizer, TEMPLATE[name], len(record.images))
         learnt = tokenizer.decode(encoded.labels[encoded.labels >= 0])
         answers = [turn.text for turn in record.turns if turn.role == "gpt"]
-        if name != "llm":
+        if not name.startswith("llm"):
             assert learnt.split() == " ".join(answers).split()
 
 
 def test_mixture_of_records(tiny: Path) -> None:
     numbers = {name: {len(_images(r)) for r in read_records(tiny / f"{name}.jsonl")} for name in RECORD_FILES}
-    assert numbers == {"llm": {0}, "captions": {1}, "questions": {1, 2}, "sft": {0, 1, 2}, "heldout": {1, 2}}
+    assert numbers == {
+        "llm": {0},
+        "llm_chat": {0},
+        "captions": {1},
+        "questions": {1, 2},
+        "sft": {0, 1, 2},
+        "heldout": {1, 2},
+    }
 
 
 def test_heldout_records(tiny: Path) -> None:
@@ -85,7 +100,7 @@ def test_heldout_records(tiny: Path) -> None:
     for record in records:
         human, gpt = record["conversations"]
         assert gpt["value"] == record["answer"]
-        assert human["value"] == "<image>\n" * len(_images(record)) + record["question"]
+        assert human["value"] == numbered(["<image>"] * len(_images(record))) + record["question"]
     trained = {
         image for name in RECORD_FILES[:-1] for r in read_records(tiny / f"{name}.jsonl") for image in _images(r)
     }

@@ -12,7 +12,7 @@ import pytest
 
 from eve_jax.train.metrics import read_metrics
 
-STAGES = ("llm", "stage1", "stage2_1", "stage2_2", "stage3")
+STAGES = ("llm", "llm_chat", "stage1", "stage2_1", "stage2_2", "stage3")
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,7 +60,7 @@ def test_metrics_and_skipping(undisturbed):
     before = losses(workdir)
     for lines in before.values():
         assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
-    assert all(m[5] == 0 for m in before["llm"])
+    assert all(m[5] == 0 for m in before["llm"] + before["llm_chat"])
     assert all(0 < m[5] < m[4] for m in before["stage1"])
     run("launch.recipe", "--config=demo:tiny", f"--workdir={workdir}")
     assert losses(workdir) == before

@@ -1,0 +1,127 @@
+"""Parameters of an Orbax checkpoint, written and read layer by layer.
+
+Orbax saves trees of whole arrays. Here a leaf is a `Lazy`, whose pieces are made while it is written, so a conversion
+holds a layer of one parameter where a plain save would hold the model.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from eve_jax.convert.source import ParamSource
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import abstract_params
+from eve_jax.train.checkpoint import CHECKPOINTS, read_config
+
+CHUNK_BYTES = 1 << 26  # of the stored chunks of a parameter without layers
+Done = Callable[[int], None]  # is told the bytes that were converted
+
+
+class Lazy:
+    """An array that is yet to be made: shape, dtype, and its pieces along the first axis when it is `stacked`."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, stacked: bool, pieces: Callable[[], Iterator[np.ndarray]]):
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        self.stacked, self.pieces = stacked, pieces
+        self.size = math.prod(self.shape)
+
+
+class _LazyHandler(ocp.type_handlers.NumpyHandler):
+    """Writes `Lazy` leaves as Orbax writes NumPy arrays, one after the other and piece by piece."""
+
+    def __init__(self, done: Done):
+        super().__init__(deepcopy_host_arrays=False)
+        self.done = done
+
+    async def _background_serialize(self, values, infos, args=None):
+        for value, info, arg in zip(values, infos, args, strict=True):
+            await super()._background_serialize([value], [info], [arg])
+
+    async def _open_and_write(self, value, tspec, ts_context):
+        store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
+        for i, piece in enumerate(value.pieces()):
+            target = store[i] if value.stacked else store
+            await target.write(np.ascontiguousarray(piece), can_reference_source_data_indefinitely=True)
+            self.done(piece.nbytes)
+
+
+def is_stacked(name: str) -> bool:
+    """True for parameters with a leading layer axis."""
+    return name.startswith("layers.")
+
+
+def write_checkpoint(folder: Path, source: ParamSource, done: Done) -> None:
+    """Save every parameter of `source` as step 0 of the new stage folder `folder`, one layer in memory at a time."""
+    tree = {
+        name: Lazy(s.shape, s.dtype, is_stacked(name), partial(source.pieces, name))
+        for name, s in source.shapes.items()
+    }
+    by_layer, by_size = ocp.SaveArgs(shard_axes=(0,)), ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
+    save_args = {name: by_layer if lazy.stacked else by_size for name, lazy in tree.items()}
+    arrays = (jax.Array, ocp.type_handlers.ArrayHandler())  # unused, but Orbax warns when it is not there
+    registry = ocp.type_handlers.create_type_handler_registry((Lazy, _LazyHandler(done)), arrays)
+    handlers = {
+        "params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "meta": ocp.JsonCheckpointHandler(),
+    }
+    options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+    target = (folder / CHECKPOINTS).resolve()
+    with ocp.CheckpointManager(target, options=options, item_handlers=handlers) as manager:
+        items = {
+            "params": ocp.args.PyTreeSave(tree, save_args=save_args),
+            "meta": ocp.args.JsonSave({"plan": "", "steps": 0}),
+        }
+        manager.save(0, args=ocp.args.Composite(**items))
+
+
+class OrbaxSource:
+    """The newest parameters in a stage folder of ours, read by layers as far as they are stored by layers."""
+
+    def __init__(self, folder: Path):
+        self.cfg = ModelConfig.from_dict(read_config(folder)["model"])
+        checkpoints = (folder / CHECKPOINTS).resolve()
+        if not checkpoints.is_dir():
+            raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
+        tree = ocp.StandardCheckpointHandler()
+        handlers = {"params": tree, "optimizer": tree, "meta": ocp.JsonCheckpointHandler()}
+        with ocp.CheckpointManager(checkpoints, item_handlers=handlers) as manager:
+            step = manager.latest_step()
+            if step is None:
+                raise UserError(f"{checkpoints} holds no finished checkpoint")
+            metadata = dict(manager.item_metadata(step)["params"].items())
+        self.store = checkpoints / str(step) / "params"
+        self.shapes = {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in metadata.items()}
+        wanted = abstract_params(self.cfg)
+        for name in sorted(wanted.keys() | self.shapes.keys()):
+            have, want = self.shapes.get(name), wanted.get(name)
+            if have is None or want is None or have.shape != want.shape:
+                raise UserError(
+                    f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
+                )
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+        spec = {
+            "driver": "zarr",
+            "kvstore": {
+                "driver": "ocdbt",
+                "base": {"driver": "file", "path": f"{self.store}/"},
+                "path": f"{name}/",
+            },
+        }
+        array = ts.open(spec, read=True).result()
+        if not is_stacked(name):
+            yield array.read().result()
+            return
+        chunk = array.chunk_layout.read_chunk.shape
+        layers, step = array.shape[0], (chunk and chunk[0]) or 1
+        for start in range(0, layers, step):  # a stored chunk is decoded once, however many layers it holds
+            yield from array[start : start + step].read().result()

@@ -1,0 +1,64 @@
+"""Configuration of EVEv2 for `transformers`; travels with an exported checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class EveConfig(PretrainedConfig):
+    """Sizes of the LLM (names of Qwen2's config) and what EVE adds: `mm_hidden_size`, `add_moe`, `moe_part`."""
+
+    model_type = "eve-qwen2"
+    keys_to_ignore_at_inference = ("past_key_values",)
+
+    def __init__(
+        self,
+        vocab_size: int = 152064,
+        hidden_size: int = 3584,
+        intermediate_size: int = 18944,
+        num_hidden_layers: int = 28,
+        num_attention_heads: int = 28,
+        num_key_value_heads: int | None = None,
+        head_dim: int | None = None,
+        max_position_embeddings: int = 32768,
+        rms_norm_eps: float = 1e-6,
+        rope_theta: float = 1e6,
+        attention_bias: bool = True,
+        initializer_range: float = 0.02,
+        use_cache: bool = True,
+        mm_hidden_size: int = 1024,
+        add_moe: bool = True,
+        moe_part: str | None = "layernorm-self_attn-mlp",
+        tie_word_embeddings: bool = False,
+        bos_token_id: int | None = None,
+        eos_token_id: int | list[int] | None = None,
+        pad_token_id: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.head_dim = head_dim or hidden_size // num_attention_heads
+        self.max_position_embeddings = max_position_embeddings
+        self.rms_norm_eps = rms_norm_eps
+        self.rope_theta = rope_theta
+        self.attention_bias = attention_bias
+        self.initializer_range = initializer_range
+        self.use_cache = use_cache
+        self.mm_hidden_size = mm_hidden_size
+        self.add_moe = add_moe
+        self.moe_part = moe_part
+        self.tie_word_embeddings = tie_word_embeddings
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.pad_token_id = pad_token_id
+
+    def twice(self, part: str) -> bool:
+        """True when `part` of a layer has weights of its own for vision tokens."""
+        return bool(self.add_moe) and part in (self.moe_part or "").split("-")

@@ -1,0 +1,54 @@
+"""Checkpoints in and out.
+
+    python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|moe|dac]
+    python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
+
+Takes EVEv2 checkpoints and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import can be chatted with, exported and
+named by config.init; an export loads in `transformers` with trust_remote_code=True.
+"""
+
+import sys
+
+from absl import flags
+
+from launch._flags import fail, run
+
+FROM = flags.DEFINE_string("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
+TO = flags.DEFINE_string("to", None, "folder to make")
+VARIANT = flags.DEFINE_string("variant", "", "import: add vision weights as copies of the text weights: moe | dac")
+SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
+DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")
+SHARD = flags.DEFINE_float("max_shard_gb", 5.0, "export: largest file in 1e9 bytes", lower_bound=0.0)
+TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the text weights")
+flags.mark_flags_as_required(["from", "to"])
+ACTIONS = ("import", "export")
+
+
+def main(action: str) -> None:
+    from eve_jax.convert.convert import export_checkpoint, import_checkpoint
+    from eve_jax.runtime import setup
+
+    setup()
+    origin, target = FROM.value or "", TO.value or ""
+    if action == "import":
+        folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
+    else:
+        folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, bool(TEXT_ONLY.value))
+    print(f"done: {folder}")
+
+
+def take_action(argv: list[str]) -> str:
+    """Remove the action from the command line and return it; "help" when only help is asked for."""
+    words = [a for a in argv[1:] if not a.startswith("-")]
+    if any(a.startswith("--help") for a in argv) and not words:
+        return "help"
+    found = [a for a in words if a in ACTIONS]
+    if not found or argv[1] != found[0]:
+        fail(ValueError(f"say what to do first: python -m launch.convert {'|'.join(ACTIONS)} --from=... --to=..."))
+    argv.remove(found[0])
+    return found[0]
+
+
+if __name__ == "__main__":
+    chosen = take_action(sys.argv)
+    run(lambda: main(chosen))

@@ -1,0 +1,7 @@
+"""Settings of `transformers`, made before it is imported: no network, remote code in a folder of the test run."""
+
+import os
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="eve_jax_modules_")

@@ -1,0 +1,42 @@
+"""The loss by vocabulary chunks against the plain formula."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eve_jax.train import loss
+
+
+@pytest.mark.parametrize("chunk", [7, 40, 60, 120, 1000])
+def test_chunks_equal_plain_cross_entropy(monkeypatch, chunk):
+    monkeypatch.setattr(loss, "VOCAB_CHUNK", chunk)
+    key = jax.random.split(jax.random.key(0), 3)
+    hidden, head = jax.random.normal(key[0], (31, 16)), jax.random.normal(key[1], (120, 16))
+    labels = jax.random.randint(key[2], (31,), 0, 120).at[0].set(119).at[1].set(0)
+
+    def plain(hidden, head):
+        logits = hidden @ head.T
+        return jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(31), labels]
+
+    def chunked(hidden, head):
+        return loss.target_nll(hidden, head, labels)
+
+    np.testing.assert_allclose(chunked(hidden, head), plain(hidden, head), rtol=1e-5, atol=1e-5)
+    weights = jnp.linspace(0, 1, 31)
+    ours, theirs = (
+        jax.grad(lambda h, w, f=f: jnp.sum(f(h, w) * weights), argnums=(0, 1))(hidden, head) for f in (chunked, plain)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", [152064, 151936, 32000, 1024, 151665])
+def test_chunks_divide_the_vocabulary(vocab):
+    chunks = loss.vocab_chunks(vocab)
+    assert vocab % chunks == 0
+    assert vocab // chunks <= loss.VOCAB_CHUNK
+
+
+def test_a_prime_vocabulary_is_one_chunk():
+    assert loss.vocab_chunks(100_003) == 1
