@@ -24,9 +24,14 @@ from eve_jax.train.stages import make_vision_twins, partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
 TOKENIZER = "tokenizer.json"
-# Fields that may differ between the parts of one run without changing a number of it.
+# Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
+# work folder may be moved; the plan's hash tells whether the data behind them is the same.
 FREE_FIELDS = (
+    "init",
     "mesh",
+    "data.records",
+    "data.images",
+    "data.tokenizer",
     "data.threads",
     "data.prefetch",
     "data.max_bad",
