@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from eve_jax.errors import UserError
+from eve_jax.train import interrupt
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
 NOT_CONFIGS = {"__init__", "base", "args"}
@@ -47,7 +48,8 @@ def _check_overrides(argv: list[str], config: ConfigDict) -> None:
             if not isinstance(node, ConfigDict) or key not in node:
                 known = list(node.keys()) if isinstance(node, ConfigDict) else []
                 near = difflib.get_close_matches(key, known, 1)
-                near = near or [k for k in known if isinstance(node[k], ConfigDict) and path[-1] in node[k]][:1]
+                inside = [k for k in known if isinstance(node[k], ConfigDict) and path[-1] in node[k]]
+                near = near or [f"{k}.{path[-1]}" for k in inside[:1]]
                 hint = f"; did you mean config.{'.'.join([*path[:depth], near[0]])}?" if near else ""
                 raise UserError(f"--config.{found[1]}: there is no field config.{'.'.join(path[: depth + 1])}{hint}")
             node = node[key]
@@ -85,8 +87,8 @@ def fail(error: BaseException) -> None:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Parse the command line, run `main`, turn UserError into a line and a requested stop into status 130."""
-    from eve_jax.train.interrupt import Interrupted
+    """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
+    interrupt.install()
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -94,11 +96,15 @@ def run(main: Callable[[], Any]) -> None:
             main()
         except UserError as error:
             fail(error)
-        except Interrupted as stop:
+        except interrupt.Interrupted as stop:
             print(stop, flush=True)
             sys.exit(130)
-        except KeyboardInterrupt:
-            print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
-            sys.exit(130)
+        except (KeyboardInterrupt, Exception) as error:  # an interrupted import comes as ImportError
+            if interrupt.asked():
+                print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
+                sys.exit(130)
+            if isinstance(error, OSError) and error.filename:
+                fail(UserError(f"{error.filename}: {error.strerror}"))
+            raise
 
     app.run(guarded, flags_parser=_parse)

@@ -33,8 +33,11 @@ def main() -> None:
     if PROMPT.value is not None:
         answer(eve, PROMPT.value)
         return
-    while question := input("> ").strip():
-        answer(eve, question)
+    try:
+        while question := input("> ").strip():
+            answer(eve, question)
+    except EOFError:  # Ctrl-D, or the end of piped questions
+        print()
 
 
 def answer(eve: "EVE", question: str) -> None:

@@ -214,7 +214,8 @@ def _check(
     lengths: Lengths, row_tokens: int, max_shapes: int, rows: int, micro_batches: int, epochs: int, steps: int
 ) -> None:
     if not len(lengths):
-        raise UserError(f"none of the records can be used ({len(lengths.dropped)} were left out)")
+        first = f"; the first, {lengths.dropped[0].where}: {lengths.dropped[0].reason}" if lengths.dropped else ""
+        raise UserError(f"none of the records can be used ({len(lengths.dropped)} were left out{first})")
     if row_tokens < ROW_MULTIPLE or row_tokens % ROW_MULTIPLE:
         raise UserError(f"config.data.row_tokens={row_tokens} is not a multiple of {ROW_MULTIPLE}")
     for name, value in {

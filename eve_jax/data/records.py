@@ -215,4 +215,6 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
     paths = [path.strip() for path in records.split(",") if path.strip()]
     if not paths:
         raise UserError("config.data.records is empty: name one or more JSON or JSONL files")
+    if images_dir and not Path(images_dir).is_dir():
+        raise UserError(f"{images_dir}: no such folder; set config.data.images to the one that image paths start from")
     return Records(paths, images_dir)

@@ -180,12 +180,17 @@ def _share(flags: Sequence[bool]) -> float:
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
+    """The complete lines; one that a kill cut off is left out."""
+    rows = []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            rows.append(json.loads(line))
+    except OSError as error:
         raise UserError(f"cannot read the metrics {path}: {error}") from error
+    except ValueError:
+        pass
     if not rows:
-        raise UserError(f"the metrics {path} are empty: run the stage first")
+        raise UserError(f"the metrics {path} hold no step: remove the stage's folder and run it again")
     return rows
 
 

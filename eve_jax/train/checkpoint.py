@@ -43,7 +43,9 @@ class Checkpoints:
         self.manager.save(step, args=ocp.args.Composite(**items))
 
     def meta(self, step: int) -> dict[str, Any]:
-        """The JSON saved with `step`."""
+        """The JSON saved with `step`; empty for a checkpoint that no training saved."""
+        if not (self.manager.directory / str(step) / "meta").is_dir():
+            return {}
         return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def restore(self, step: int, params: Params, optimizer: Any) -> tuple[Params, Any]:

@@ -4,16 +4,34 @@ import signal
 from types import FrameType
 from typing import Any
 
+_asked = False  # a Ctrl-C came, even if the exception it raised was lost (Python drops those raised in callbacks)
+
 
 class Interrupted(Exception):
     """Training stopped on request, with its state saved; repeating the command goes on from there."""
+
+
+def install() -> None:
+    """Remember every Ctrl-C from now on; it still raises KeyboardInterrupt."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        global _asked
+        _asked = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+
+
+def asked() -> bool:
+    """True when a Ctrl-C came since `install`."""
+    return _asked
 
 
 class StopRequest:
     """While active, the first SIGINT or SIGTERM sets `wanted`; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.wanted = asked()
         self._old: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

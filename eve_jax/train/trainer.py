@@ -1,5 +1,6 @@
 """Training of one stage: from the config and the state of its folder to the last checkpoint."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,8 @@ class Run:
     """What stays the same while a stage trains."""
 
     config: ConfigDict
-    folder: Path
     data: StageData
+    identity: dict[str, str]
     mesh: jax.sharding.Mesh
     functions: StepFunctions
     checkpoints: Checkpoints
@@ -71,11 +72,14 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     tx = optimizer(config.optim, lr)
     checkpoints = Checkpoints(folder, config.train.keep)
     try:
+        identity = {"plan": data.plan.hash, "origin": _origin(config), "lineage": ""}
+        identity["lineage"] = _lineage(config, identity)
+        _check_identity(folder, checkpoints, identity)
         if checkpoints.latest != steps:
-            state, frozen, start = _start(config, cfg, mesh, tx, checkpoints, data.plan.hash)
+            state, frozen, start = _start(config, cfg, mesh, tx, checkpoints)
             print(f"{config.name}: {data.summary()}", flush=True)
             cut_back(folder, start)
-            run = Run(config, folder, data, mesh, StepFunctions(cfg, tx, lr), checkpoints)
+            run = Run(config, data, identity, mesh, StepFunctions(cfg, tx, lr), checkpoints)
             log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
             try:
                 _loop(run, state, frozen, start, log)
@@ -88,7 +92,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
 
 def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsLog) -> None:
     """Steps `start` to the last; saves when due, at the end, and before stopping on request."""
-    steps, plan_hash = run.data.plan.steps, run.data.plan.hash
+    steps = run.data.plan.steps
     place = sharding.batch_sharding(run.mesh)
     with StopRequest() as stop:
         for step, batches in run.data.batches(start):
@@ -98,7 +102,7 @@ def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsL
             if stop.wanted or done == steps or done % run.config.train.save_every == 0:
                 log.flush()
                 params = {**state.trainable, **frozen}
-                run.checkpoints.save(done, params, state.optimizer, {"plan": plan_hash, "steps": steps})
+                run.checkpoints.save(done, params, state.optimizer, run.identity)
             if stop.wanted and done < steps:
                 raise Interrupted(
                     f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on"
@@ -123,8 +127,44 @@ def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, 
     return {n: sharding.parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
 
 
+def _origin(config: ConfigDict) -> str:
+    """Lineage of the checkpoint that the stage starts from; "" when it has none or is not there (any more)."""
+    folder = Path(config.init)
+    if not config.init or not (folder / CHECKPOINTS).is_dir():
+        return ""
+    parent = Checkpoints(folder)
+    try:
+        return parent.meta(parent.latest).get("lineage", "") if parent.latest is not None else ""
+    finally:
+        parent.close()
+
+
+def _lineage(config: ConfigDict, identity: dict[str, str]) -> str:
+    """Hash of all that the stage's weights follow from: its settings, its plan, and where it started."""
+    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS}
+    text = json.dumps([settings, identity["plan"], identity["origin"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _check_identity(folder: Path, checkpoints: Checkpoints, identity: dict[str, str]) -> None:
+    """UserError when the last checkpoint comes from other data, or from another checkpoint than there is now."""
+    if checkpoints.latest is None:
+        return
+    saved = checkpoints.meta(checkpoints.latest)
+    if saved.get("plan") != identity["plan"]:
+        raise UserError(
+            f"{folder}: the data plan is not the last checkpoint's (records or tokenizer have changed); "
+            "use another --workdir, or remove the folder and those of the stages after it"
+        )
+    if identity["origin"] and saved.get("origin") != identity["origin"]:
+        raise UserError(
+            f"{folder} was trained from another checkpoint than config.init now holds; "
+            "use another --workdir, or remove the folder and those of the stages after it"
+        )
+
+
 def _start(
-    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, plan_hash: str
+    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints
 ) -> tuple[TrainState, Params, int]:
     """State to go on from: the run's own last checkpoint, else `config.init`, else random weights."""
     shardings = parameter_shardings(cfg, mesh)
@@ -136,11 +176,6 @@ def _start(
         params = {n: jax.device_put(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
         trainable, frozen = partition(params, config.stage)
         return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0
-    saved = checkpoints.meta(step)
-    if saved["plan"] != plan_hash:
-        raise UserError(
-            "the data plan is not the last checkpoint's (records or tokenizer have changed); use another --workdir"
-        )
     shapes = abstract_params(cfg)
     abstract = {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
     trainable, _ = partition(abstract, config.stage)
@@ -202,7 +237,7 @@ def _adopt(folder: Path, config: ConfigDict) -> None:
         if key not in FREE_FIELDS and old.get(key) != new.get(key):
             raise UserError(
                 f"{folder} was trained with config.{key}={old.get(key)}, now it is {new.get(key)}; "
-                "use another --workdir, or remove the folder"
+                "use another --workdir, or remove the folder and those of the stages after it"
             )
 
 

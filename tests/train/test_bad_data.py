@@ -1,6 +1,7 @@
 """Bad records and pictures in a training run: left out and listed, or masked and counted; too many stop it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,31 @@ def test_other_settings_in_a_used_folder_are_refused(work):
     changed = config(work)
     changed.train.save_every = 7
     train(changed, work, quiet=True)
+
+
+def test_an_earlier_stage_trained_anew_is_noticed(work):
+    first = train(config(work), work, quiet=True)
+
+    def second(lr: float = 1e-3) -> ConfigDict:
+        c = placed(demo.get_config("tiny").stages.stage2_1, work, str(first))
+        c.train.steps = 1
+        c.optim.lr = lr
+        return c
+
+    train(second(), work, quiet=True)
+    shutil.rmtree(first)
+    train(config(work), work, quiet=True)
+    train(second(), work, quiet=True)  # the very same checkpoint again
+    shutil.rmtree(first)
+    changed = config(work)
+    changed.optim.lr = 0.1
+    train(changed, work, quiet=True)
+    with pytest.raises(UserError, match="trained from another checkpoint"):
+        train(second(), work, quiet=True)
+
+
+def test_a_missing_images_folder_is_an_error(work):
+    c = config(work)
+    c.data.images = str(work / "nowhere")
+    with pytest.raises(UserError, match="no such folder"):
+        train(c, work, quiet=True)
