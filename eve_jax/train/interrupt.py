@@ -5,6 +5,7 @@ from types import FrameType
 from typing import Any
 
 _asked = False  # a Ctrl-C came, even if the exception it raised was lost (Python drops those raised in callbacks)
+_ready = False  # imports are over; an exception in the midst of a C extension's can crash the process
 
 
 class Interrupted(Exception):
@@ -12,14 +13,23 @@ class Interrupted(Exception):
 
 
 def install() -> None:
-    """Remember every Ctrl-C from now on; it still raises KeyboardInterrupt."""
+    """Remember every Ctrl-C from now on; it raises KeyboardInterrupt once `ready` was called."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         global _asked
         _asked = True
-        raise KeyboardInterrupt
+        if _ready:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handle)
+
+
+def ready() -> None:
+    """The imports are over: raise KeyboardInterrupt now if a Ctrl-C came, else when it comes."""
+    global _ready
+    _ready = True
+    if _asked:
+        raise KeyboardInterrupt
 
 
 def asked() -> bool:
