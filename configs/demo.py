@@ -1,6 +1,6 @@
 """The whole recipe at laptop size: a small LLM learns the language, then the four stages teach it to see.
 
-    python -m launch.recipe --config=demo --workdir=runs/demo          about 12 minutes on 2 cores
+    python -m launch.recipe --config=demo --workdir=runs/demo          under 15 minutes on 2 cores
     python -m launch.recipe --config=demo:tiny --workdir=runs/tiny     the same at test size
 
 Writes its own records (pictures of OpenMoji things and signs), pretrains an LLM on text alone (llm, llm_chat), trains

@@ -99,12 +99,12 @@ def run(main: Callable[[], Any]) -> None:
         except interrupt.Interrupted as stop:
             print(stop, flush=True)
             sys.exit(130)
-        except (KeyboardInterrupt, Exception) as error:  # an interrupted import comes as ImportError
-            if interrupt.asked():
-                print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
-                sys.exit(130)
-            if isinstance(error, OSError) and error.filename:
-                fail(UserError(f"{error.filename}: {error.strerror}"))
-            raise
+        except KeyboardInterrupt:
+            print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
+            sys.exit(130)
+        except OSError as error:
+            if not error.filename:
+                raise
+            fail(UserError(f"{error.filename}: {error.strerror}"))
 
     app.run(guarded, flags_parser=_parse)

@@ -72,9 +72,11 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     tx = optimizer(config.optim, lr)
     checkpoints = Checkpoints(folder, config.train.keep)
     try:
-        identity = {"plan": data.plan.hash, "origin": _origin(config), "lineage": ""}
+        saved = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
+        origin = _origin(config) or saved.get("origin", "")  # the stage before may have been removed since
+        identity = {"plan": data.plan.hash, "origin": origin, "lineage": ""}
         identity["lineage"] = _lineage(config, identity)
-        _check_identity(folder, checkpoints, identity)
+        _check_identity(folder, saved, identity)
         if checkpoints.latest != steps:
             state, frozen, start = _start(config, cfg, mesh, tx, checkpoints)
             print(f"{config.name}: {data.summary()}", flush=True)
@@ -146,17 +148,16 @@ def _lineage(config: ConfigDict, identity: dict[str, str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _check_identity(folder: Path, checkpoints: Checkpoints, identity: dict[str, str]) -> None:
+def _check_identity(folder: Path, saved: dict[str, str], identity: dict[str, str]) -> None:
     """UserError when the last checkpoint comes from other data, or from another checkpoint than there is now."""
-    if checkpoints.latest is None:
+    if not saved:
         return
-    saved = checkpoints.meta(checkpoints.latest)
     if saved.get("plan") != identity["plan"]:
         raise UserError(
             f"{folder}: the data plan is not the last checkpoint's (records or tokenizer have changed); "
             "use another --workdir, or remove the folder and those of the stages after it"
         )
-    if identity["origin"] and saved.get("origin") != identity["origin"]:
+    if saved.get("origin") != identity["origin"]:
         raise UserError(
             f"{folder} was trained from another checkpoint than config.init now holds; "
             "use another --workdir, or remove the folder and those of the stages after it"
