@@ -21,13 +21,15 @@ def test_jsonl_and_array_alike(tmp_path: Path) -> None:
     text = {"id": "t", "conversations": [{"from": "user", "value": "é 😀"}, {"from": "assistant", "value": "A"}]}
     (tmp_path / "a.jsonl").write_bytes(b"\n\n".join([json.dumps(GOOD).encode(), json.dumps(two).encode()]) + b"\n  \n")
     (tmp_path / "b.json").write_text(json.dumps([text, GOOD], ensure_ascii=False, indent=2), encoding="utf-8")
-    records = open_records(f"{tmp_path}/a.jsonl, {tmp_path}/b.json", "/data")
+    images = tmp_path / "images"
+    images.mkdir()
+    records = open_records(f"{tmp_path}/a.jsonl, {tmp_path}/b.json", images)
     turns = (Turn("human", "Q"), Turn("gpt", "A"))
     assert list(records) == [
-        Record("7", ("/data/a.jpg",), turns, f"{tmp_path}/a.jsonl:1"),
-        Record("7", ("/data/b.jpg", "/abs/c.jpg"), turns, f"{tmp_path}/a.jsonl:3"),
+        Record("7", (f"{images}/a.jpg",), turns, f"{tmp_path}/a.jsonl:1"),
+        Record("7", (f"{images}/b.jpg", "/abs/c.jpg"), turns, f"{tmp_path}/a.jsonl:3"),
         Record("t", (), (Turn("human", "é 😀"), Turn("gpt", "A")), f"{tmp_path}/b.json#1"),
-        Record("7", ("/data/a.jpg",), turns, f"{tmp_path}/b.json#2"),
+        Record("7", (f"{images}/a.jpg",), turns, f"{tmp_path}/b.json#2"),
     ]
     assert len(records) == 4
     assert records[-1] == records[3]
