@@ -1,21 +1,31 @@
 """Every field of a configuration, with its default and what it means. A stage file holds only what differs."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+from eve_jax.convert.hf_config import CONFIG, describe
 from eve_jax.model.config import llm_sizes
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
-    """The defaults, with the sizes of the base LLM `llm` (a key of `eve_jax.model.config.LLMS`)."""
+    """The defaults, with the sizes and the chat template of the base LLM `llm`.
+
+    `llm` is a key of `eve_jax.model.config.LLMS`, or a folder of Hugging Face's layout: then `init` and
+    `data.tokenizer` are that folder too.
+    """
+    local = Path(llm, CONFIG).is_file()
+    sizes, data = describe(Path(llm)) if local else (llm_sizes(llm), {})
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
     c.stage = "3"  # what is trainable: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
     c.seed = 0  # of initialisation and of the data plan
-    c.init = ""  # checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights
+    # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
+    c.init = llm if local else ""
 
     c.model = m = ConfigDict()
     m.llm = llm
-    m.update(llm_sizes(llm))
+    m.update(sizes)
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
     m.patch_hidden = 1024  # channels between the two patch convolutions
@@ -27,8 +37,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.data = d = ConfigDict()
     d.records = ""  # LLaVA JSON or JSONL file(s), comma separated
     d.images = ""  # folder that image paths of the records are relative to
-    d.tokenizer = ""  # folder with tokenizer.json; "" = the one beside `init`
-    d.template = "qwen2"  # plain | qwen2
+    d.tokenizer = llm if local else ""  # folder with tokenizer.json; "" = the one beside `init`
+    d.template = data.get("template", "llama3" if llm.startswith("llama3") else "qwen2")  # plain | qwen2 | llama3 | v1
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own

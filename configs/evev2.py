@@ -19,6 +19,8 @@ def get_config(arg: str = "") -> ConfigDict:
     stages += [stage2_1.get_config(hd), stage2_2.get_config(arg), stage3.get_config(arg)]
     c = ConfigDict()
     c.name = "evev2"
+    for later in stages[1:]:
+        later.init = ""  # each starts from the one before
     c.order = tuple(s.name for s in stages)
     c.stages = ConfigDict({s.name: s for s in stages})
     return c

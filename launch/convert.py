@@ -1,10 +1,10 @@
 """Checkpoints in and out.
 
-    python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|moe|dac]
+    python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
 
-Takes EVEv2 checkpoints and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import can be chatted with, exported and
-named by config.init; an export loads in `transformers` with trust_remote_code=True.
+Takes EVEv2 checkpoints (on Qwen2 and LLaMA-3) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import can be
+chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
 """
 
 import sys
@@ -15,12 +15,13 @@ from launch._flags import fail, run
 
 FROM = flags.DEFINE_string("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
 TO = flags.DEFINE_string("to", None, "folder to make")
-VARIANT = flags.DEFINE_string("variant", "", "import: add vision weights as copies of the text weights: moe | dac")
+VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
 DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")
 SHARD = flags.DEFINE_float("max_shard_gb", 5.0, "export: largest file in 1e9 bytes", lower_bound=0.0)
 TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the text weights")
 flags.mark_flags_as_required(["from", "to"])
+FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
 ACTIONS = ("import", "export")
 
 
@@ -33,7 +34,8 @@ def main(action: str) -> None:
     if action == "import":
         folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
     else:
-        folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, bool(TEXT_ONLY.value))
+        options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value)}
+        folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, **options)
     print(f"done: {folder}")
 
 

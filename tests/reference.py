@@ -1,4 +1,4 @@
-"""The golden model A (MANIFEST, sets A, B, G) as our parameters and packed rows."""
+"""The golden models A and C (MANIFEST, sets A, B, C, G) as our parameters and packed rows."""
 
 import json
 from functools import cache
@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 from safetensors.numpy import load_file
 
 from eve_jax.convert.hf import from_hf
-from eve_jax.convert.names import eve_qwen2
+from eve_jax.convert.names import eve_v2
 from eve_jax.data.images import patchify
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import TWICE, ModelConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE_ID = -200
@@ -36,9 +36,9 @@ def read_json(name: str) -> dict:
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
-def config(parts: tuple[str, ...] = ("layernorm", "self_attn", "mlp"), routing: str = "split") -> ModelConfig:
-    """Sizes of A_config.json, float32."""
-    c = read_json("A_config")
+def config(parts: tuple[str, ...] = TWICE, routing: str = "split", name: str = "A") -> ModelConfig:
+    """Sizes of A_config.json or C_config.json, float32."""
+    c = read_json(f"{name}_config")
     return ModelConfig(
         vocab_size=c["vocab_size"],
         hidden_size=c["hidden_size"],
@@ -49,6 +49,7 @@ def config(parts: tuple[str, ...] = ("layernorm", "self_attn", "mlp"), routing: 
         head_dim=c["hidden_size"] // c["num_attention_heads"],
         rope_theta=c["rope_theta"],
         rms_norm_eps=c["rms_norm_eps"],
+        qkv_bias=name == "A",
         tie_embeddings=c["tie_word_embeddings"],
         patch_hidden=c["mm_hidden_size"],
         parts=parts,
@@ -59,17 +60,17 @@ def config(parts: tuple[str, ...] = ("layernorm", "self_attn", "mlp"), routing: 
     )
 
 
-def params(cfg: ModelConfig) -> dict[str, jax.Array]:
-    """A's weights as far as `cfg` has them."""
-    weights = tensors("A_weights")
-    names = {e.theirs.format(layer=i) for e in eve_qwen2(cfg) for i in range(cfg.num_layers)}
+def params(cfg: ModelConfig, name: str = "A") -> dict[str, jax.Array]:
+    """The weights of A or C as far as `cfg` has them."""
+    weights = tensors(f"{name}_weights")
+    names = {n for e in eve_v2(cfg) for n in e.names(cfg)}
     return {k: jnp.array(v) for k, v in from_hf(cfg, {k: v for k, v in weights.items() if k in names}).items()}
 
 
 def by_their_names(cfg: ModelConfig, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our parameters (or gradients) under the original's names and layouts."""
     out: dict[str, np.ndarray] = {}
-    for entry in eve_qwen2(cfg):
+    for entry in eve_v2(cfg):
         if entry.ours not in values:
             continue
         value = np.asarray(values[entry.ours])

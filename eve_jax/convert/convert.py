@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from eve_jax.convert import hf_config
-from eve_jax.convert.names import Entry, eve_qwen2, plain_llm
+from eve_jax.convert.names import Entry, eve_v2, plain_llm
 from eve_jax.convert.orbax import OrbaxSource, write_checkpoint
-from eve_jax.convert.source import ParamSource, is_ours, open_checkpoint
+from eve_jax.convert.source import is_ours, open_checkpoint
+from eve_jax.convert.surgery import Folded, ParamSource
 from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
-from eve_jax.model.config import VARIANTS
+from eve_jax.model.config import DELTA, VARIANTS
 from eve_jax.train.checkpoint import CONFIG, read_config
 
 HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
@@ -59,24 +60,29 @@ def export_checkpoint(
     dtype: str = "",
     max_shard_gb: float = 5.0,
     text_only: bool = False,
+    folded: bool = False,
     quiet: bool = False,
 ) -> Path:
     """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
 
     `dtype` float32, float16 or bfloat16 casts every weight, "" keeps them bit for bit. `text_only` writes the plain
     LLM of the text weights, without patch embedding and vision twins; else the folder carries modelling files for
-    `transformers`. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing left behind.
+    `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
+    for which the original has names for them. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
+    left behind.
     """
     folder, target = Path(folder), Path(target)
     if dtype not in ("", *hf_config.DTYPES):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(hf_config.DTYPES)}")
     source = OrbaxSource(folder) if is_ours(folder) else open_checkpoint(folder).source
     assert source is not None
+    if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
+        source = Folded(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
-    table = plain_llm(cfg) if text_only else eve_qwen2(cfg)
+    table = plain_llm(cfg) if text_only else eve_v2(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    config = hf_config.hf_config(cfg, _data_of(folder), _carried_config(folder), widest, text_only)
+    config = hf_config.hf_config(cfg, _data_of(folder), carried_config(folder), widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _made_at_once(target) as temporary, _progress(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
@@ -135,7 +141,7 @@ def _data_of(folder: Path) -> dict[str, Any]:
     return config["data"] if "data" in config else hf_config.data_config(config)
 
 
-def _carried_config(folder: Path) -> dict[str, Any]:
+def carried_config(folder: Path) -> dict[str, Any]:
     """The Hugging Face config that the model, or the one it was trained from, was imported with; {} if none."""
     seen: set[Path] = set()
     while folder not in seen and (folder / CONFIG).is_file():
@@ -159,8 +165,10 @@ def _special_tokens(target: Path, config: dict[str, Any]) -> None:
     """Fill in what `generate` and AutoTokenizer need to know where the files carried along do not say it."""
     if (target / TOKENIZER_FILE).is_file():
         tokenizer = load_tokenizer(target)
-        end = next((t for t in ("<|im_end|>", "<|endoftext|>", "</s>") if tokenizer.find(t) is not None), None)
-        pad = next((t for t in ("<|endoftext|>", "</s>") if tokenizer.find(t) is not None), end)
+        ends = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
+        known = [t for t in ends if tokenizer.find(t) is not None]
+        end = known[0] if known else None
+        pad = next((t for t in known if t != "<|im_end|>"), end)
         for field, token in (("eos_token_id", end), ("pad_token_id", pad)):
             if config.get(field) is None and token is not None:
                 config[field] = tokenizer.find(token)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from eve_jax.convert.hf_config import CONFIG, data_config, is_plain, model_config, read_json
-from eve_jax.convert.names import Entry, eve_qwen2, plain_llm
+from eve_jax.convert.names import Entry, eve_v2, plain_llm
 from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
@@ -31,7 +31,7 @@ class HfSource:
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, patch_hidden)
         self.data = data_config(self.config)
-        table = plain_llm(self.cfg) if is_plain(self.config) else eve_qwen2(self.cfg)
+        table = plain_llm(self.cfg) if is_plain(self.config) else eve_v2(self.cfg)
         self.tensors = open_tensors(folder)
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
@@ -70,7 +70,7 @@ def from_hf(cfg: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:
 
     Raises UserError naming a missing or unknown tensor, or one whose shape does not fit `cfg`.
     """
-    table = eve_qwen2(cfg)
+    table = eve_v2(cfg)
     found = {name: value.shape for name, value in tensors.items()}
     check_names("checkpoint", _expected(cfg, table, abstract_params(cfg)), found)
     params: Params = {}

@@ -7,13 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import VARIANTS, ModelConfig
+from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 
 CONFIG = "config.json"
+# Fields of `ModelConfig` that an LLM decides.
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "rms_norm_eps",
+    "qkv_bias",
+    "tie_embeddings",
+)
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
 EVE = {"eve-qwen2": True, "eve-llama3": False}
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
+LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 DTYPES = ("float32", "float16", "bfloat16")
 DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template")
 # What is written when the folder that the model came from says nothing.
@@ -66,6 +82,7 @@ def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> M
             num_kv_heads=hf.get("num_key_value_heads") or heads,
             head_dim=hf.get("head_dim") or hidden // heads,
             rope_theta=float(_rope(hf).get("rope_theta") or hf.get("rope_theta") or 10000.0),
+            rope_scaling=_rope_scaling(hf, where),
             rms_norm_eps=float(hf.get("rms_norm_eps", 1e-6)),
             qkv_bias=bool(hf.get("attention_bias", known[kind])) if kind in EVE else known[kind],
             tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
@@ -76,16 +93,41 @@ def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> M
         raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
 
 
+def describe(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes of the LLM in a Hugging Face folder, under the names of `config.model`, and its settings of `config.data`.
+
+    Raises UserError when its config.json is not that of a model we know.
+    """
+    hf = read_json(folder / CONFIG)
+    cfg = model_config(hf, folder)
+    sizes = {name: getattr(cfg, name) for name in SIZES}
+    return sizes, data_config(hf)
+
+
 def _rope(hf: dict[str, Any]) -> dict[str, Any]:
     """Settings of the rotary positions: a section in newer files, fields of their own in older ones."""
     return hf.get("rope_parameters") or hf.get("rope_scaling") or {}
 
 
-def _refuse(hf: dict[str, Any], where: Path) -> None:
+def _rope_kind(hf: dict[str, Any]) -> str:
     rope = _rope(hf)
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _rope_scaling(hf: dict[str, Any], where: Path) -> tuple[float, ...]:
+    if _rope_kind(hf) == "default":
+        return ()
+    rope = _rope(hf)
+    missing = [name for name in LLAMA3_ROPE if name not in rope]
+    if missing:
+        raise UserError(f"{where / CONFIG}: rope_scaling of type llama3 has no field {missing[0]!r}")
+    return tuple(rope[name] for name in LLAMA3_ROPE)
+
+
+def _refuse(hf: dict[str, Any], where: Path) -> None:
+    rope, kind = _rope(hf), _rope_kind(hf)
     wrong = {
-        f"rope_scaling of type {kind!r}": kind != "default",
+        f"rope_scaling of type {kind!r}": kind not in ("default", "llama3"),
         f"hidden_act {hf.get('hidden_act')!r}": hf.get("hidden_act", "silu") != "silu",
         "sliding-window attention": bool(hf.get("use_sliding_window")),
         "attention_bias": hf["model_type"] in PLAIN and bool(hf.get("attention_bias")),
@@ -101,22 +143,30 @@ def _refuse(hf: dict[str, Any], where: Path) -> None:
 def _parts(hf: dict[str, Any], where: Path) -> tuple[str, ...]:
     if not hf.get("add_moe"):
         return ()
-    if hf["model_type"] == "eve-llama3":
-        raise UserError(f"{where / CONFIG}: eve-llama3 with add_moe (gated deltas, variant rep) is not supported yet")
+    if hf["model_type"] == "eve-llama3" and not hf.get("moe_part"):
+        return VARIANTS["rep"]  # the original's LLaMA-3 model calls its gated deltas "moe"
     parts = set(filter(None, (hf.get("moe_part") or "").split("-")))
-    unknown = sorted(parts - set(VARIANTS["dac"]))
+    unknown = sorted(parts - set(TWICE))
     if unknown or not parts:
-        raise UserError(
-            f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(VARIANTS['dac'])}"
-        )
-    return tuple(p for p in VARIANTS["dac"] if p in parts)
+        raise UserError(f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(TWICE)}")
+    return tuple(p for p in TWICE if p in parts)
+
+
+def chat_template(hf: dict[str, Any]) -> str:
+    """The chat template that goes with the LLM: of LLaMA's models the size of the vocabulary tells the generation."""
+    if hf.get("model_type") not in ("llama", "eve-llama3"):
+        return "qwen2"
+    vocab = hf.get("vocab_size", 0)
+    if 32_000 <= vocab <= 32_100:  # LLaMA-2 and Vicuna, perhaps with a few tokens added
+        return "v1"
+    return "llama3" if vocab >= 128_000 or hf["model_type"] == "eve-llama3" else "qwen2"
 
 
 def data_config(hf: dict[str, Any]) -> dict[str, Any]:
     """Image and chat settings that go with the model, under the names of `config.data`."""
     found = re.search(r"res(\d+)", str(hf.get("mm_vision_tower")))
     size = int(found[1]) if found else 800
-    data = {"image_mode": "anyratio_ld", "max_size": size, "max_aspect": 8.0, "template": "qwen2"}
+    data = {"image_mode": "anyratio_ld", "max_size": size, "max_aspect": 8.0, "template": chat_template(hf)}
     if size > 800:
         data["image_mode"] = "anyratio_hd"
     return data | {k: v for k, v in hf.get(OURS, {}).items() if k in DATA_FIELDS}
@@ -151,21 +201,25 @@ def hf_config(
     }
     if cfg.head_dim * cfg.num_heads != cfg.hidden_size:
         out["head_dim"] = cfg.head_dim
+    if cfg.rope_scaling:
+        out["rope_scaling"] = {"rope_type": "llama3", **dict(zip(LLAMA3_ROPE, cfg.rope_scaling, strict=True))}
     if text_only:
         for name in ("add_moe", "moe_part", "init_moe", "mm_hidden_size", "mm_vision_tower", "auto_map"):
             out.pop(name, None)
         kind, architecture = ("qwen2", "Qwen2ForCausalLM") if cfg.qkv_bias else ("llama", "LlamaForCausalLM")
         return out | {"model_type": kind, "architectures": [architecture]}
     size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
+    qwen2 = cfg.qkv_bias or bool(set(cfg.parts) & set(TWICE))
+    kind, stem = ("eve-qwen2", "Eve") if qwen2 else ("eve-llama3", "EveLlama")
     out |= {
-        "model_type": "eve-llama3" if not (cfg.qkv_bias or cfg.parts) else "eve-qwen2",
-        "architectures": ["EveForCausalLM"],
+        "model_type": kind,
+        "architectures": [f"{stem}ForCausalLM"],
         "auto_map": {
-            "AutoConfig": f"{CONFIGURATION}.EveConfig",
-            "AutoModelForCausalLM": f"{MODELLING}.EveForCausalLM",
+            "AutoConfig": f"{CONFIGURATION}.{stem}Config",
+            "AutoModelForCausalLM": f"{MODELLING}.{stem}ForCausalLM",
         },
         "add_moe": bool(cfg.parts),
-        "moe_part": "-".join(p for p in VARIANTS["dac"] if p in cfg.parts) or None,
+        "moe_part": "-".join(p for p in TWICE if p in cfg.parts) or None,
         "mm_hidden_size": cfg.patch_hidden,
         "mm_vision_tower": carried.get("mm_vision_tower") or f"openai/eve-anyratio-res{size}-patch16",
         OURS: {k: data[k] for k in DATA_FIELDS if k in data},

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.model.config import SUB_PATCH, ModelConfig
+from eve_jax.model.config import DELTA, SUB_PATCH, ModelConfig
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -88,12 +88,18 @@ def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
     for branch, moe in branches("mlp"):
         for name in ("gate", "up", "down"):
             yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", _transpose, _transpose)
+    if DELTA in cfg.parts:
+        for name in ("up", "down"):
+            ours, theirs = f"layers.mlp.text.delta_{name}", f"{at}mlp.moe_{name}"
+            yield Entry(f"{ours}.weight", f"{theirs}_proj", _same, _same)
+            yield Entry(f"{ours}.gate", f"{theirs}_gate", _same, _same)
 
 
-def eve_qwen2(cfg: ModelConfig) -> list[Entry]:
-    """The table of EVEv2: every parameter of `cfg`'s model once, every tensor of theirs once.
+def eve_v2(cfg: ModelConfig) -> list[Entry]:
+    """The table of EVEv2 on Qwen2 and LLaMA-3: every parameter of `cfg`'s model once, every tensor of theirs once.
 
-    `cfg.qkv_bias` makes the difference between a Qwen2 and a LLaMA backbone.
+    `cfg.qkv_bias` makes the difference between the backbones. Gated deltas have the names, and the transposed layout,
+    of the original's LLaMA-3 model, the only one that has them.
     """
     tower = "model.vision_tower"
     conv = f"{tower}.patch_embedding"
@@ -115,4 +121,4 @@ def eve_qwen2(cfg: ModelConfig) -> list[Entry]:
 
 def plain_llm(cfg: ModelConfig) -> list[Entry]:
     """The table of a Qwen2 or LLaMA LLM: EVEv2's without the patch embedding and the twins for vision tokens."""
-    return [e for e in eve_qwen2(replace(cfg, parts=())) if not e.ours.startswith("patch_embed.")]
+    return [e for e in eve_v2(replace(cfg, parts=())) if not e.ours.startswith("patch_embed.")]

@@ -1,68 +1,18 @@
 """A folder with a model in it, ours or Hugging Face's, opened without knowing which."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from eve_jax.convert.hf import HfSource
+from eve_jax.convert.surgery import Completed, ParamSource, fold
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, abstract_params
-from eve_jax.model.patch_embed import PatchEmbed
+from eve_jax.model.eve import Params
 from eve_jax.train.checkpoint import CONFIG, load_params, read_config
-from eve_jax.train.stages import text_twin
-
-
-class ParamSource(Protocol):
-    """Parameters that are read one at a time."""
-
-    cfg: ModelConfig
-    shapes: Params  # name -> jax.ShapeDtypeStruct
-
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Parameter `name`: its layers in order when it is stacked, else the one array."""
-
-
-class Completed:
-    """`source` as a model of `parts`: the vision twins that it lacks are copies of its text weights, a patch embedding
-    that it lacks is initialised from `seed` (the values of `init_params`)."""
-
-    def __init__(self, source: ParamSource, parts: tuple[str, ...], seed: int = 0):
-        self.source, self.seed = source, seed
-        self.cfg = replace(source.cfg, parts=parts)
-        lost = set(source.cfg.parts) - set(parts)
-        if lost:
-            raise UserError(f"the checkpoint has vision weights for {', '.join(sorted(lost))}, which would be dropped")
-        self.shapes: Params = {}
-        for name, shape in abstract_params(self.cfg).items():
-            origin = self._origin(name)
-            self.shapes[name] = source.shapes[origin] if origin else shape
-
-    def _origin(self, name: str) -> str | None:
-        return next((n for n in (name, text_twin(name)) if n in self.source.shapes), None)
-
-    @cached_property
-    def _fresh(self) -> Params:
-        @jax.jit  # as in init_params: uncompiled, the last bits differ
-        def make(key: jax.Array) -> Params:
-            state = nnx.state(PatchEmbed(self.cfg, nnx.Rngs(key)))
-            return {f"patch_embed.{'.'.join(map(str, path))}": v[...] for path, v in nnx.to_flat_state(state)}
-
-        return make(jax.random.key(self.seed))
-
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Parameter `name`: its layers in order when it is stacked, else the one array."""
-        origin = self._origin(name)
-        if origin is None:
-            yield np.asarray(self._fresh[name])
-        else:
-            yield from self.source.pieces(origin)
 
 
 @dataclass(frozen=True)
@@ -81,6 +31,10 @@ class Checkpoint:
         default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         places = {name: (shardings or {}).get(name, default) for name in self.source.shapes}
         return {name: jax.device_put(_gather(self.source, name), place) for name, place in places.items()}
+
+    def for_inference(self) -> tuple[ModelConfig, Params]:
+        """Sizes and parameters with gated deltas added into the weights."""
+        return fold(self.cfg, self.params())
 
 
 def _gather(source: ParamSource, name: str) -> np.ndarray:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import DELTA, ModelConfig
 
+GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 
 
@@ -24,6 +25,11 @@ def normal(std: float) -> Init:
 def zeros(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Initialiser: zeros (biases)."""
     return jnp.zeros(shape, dtype)
+
+
+def constant(value: float) -> Init:
+    """Initialiser: `value` everywhere."""
+    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
 
 
 def ones(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
@@ -80,25 +86,64 @@ class OutProjection(nnx.Module):
         return jnp.einsum("BTNH,NHD->BTD", x, self.kernel[...].astype(x.dtype))
 
 
+class GatedDelta(nnx.Module):
+    """A learnt addition to a weight, W + tanh(10 g) dW with a scalar g (EVEv1.2, ReP; SPEC section 1).
+
+    dW starts at zero, so the model starts as the LLM; g starts at GATE, where dW has a gradient from the first step.
+    """
+
+    def __init__(self, cfg: ModelConfig, shape: tuple[int, int], axes: tuple[str, str], rngs: nnx.Rngs):
+        self.weight = param(cfg, rngs, shape, axes, zeros)
+        self.gate = param(cfg, rngs, (1,), (None,), constant(GATE))
+
+    def __call__(self, weight: Float[Array, "D F"]) -> Float[Array, "D F"]:
+        return folded(weight, self.weight[...], self.gate[...])
+
+
+def folded(weight: Array, delta: Array, gate: Float[Array, "*L 1"]) -> Array:
+    """`weight` + tanh(10 `gate`) `delta`, in float32; weights may be stacked over layers [L, D, F]."""
+    return weight.astype(jnp.float32) + jnp.tanh(10 * gate.astype(jnp.float32))[..., None] * delta.astype(jnp.float32)
+
+
 class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)), no biases."""
+    """SwiGLU: down(silu(gate(x)) * up(x)), no biases; up and down may carry gated deltas."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         d, f = cfg.hidden_size, cfg.intermediate_size
         self.gate = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
         self.up = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
         self.down = param(cfg, rngs, (f, d), ("mlp", "embed"), normal((2 * cfg.num_layers * f) ** -0.5))
+        if DELTA in cfg.parts:
+            self.delta_up = GatedDelta(cfg, (d, f), ("embed", "mlp"), rngs)
+            self.delta_down = GatedDelta(cfg, (f, d), ("mlp", "embed"), rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        up_weight, down_weight = self.up[...], self.down[...]
+        if hasattr(self, "delta_up"):
+            up_weight, down_weight = self.delta_up(up_weight), self.delta_down(down_weight)
         gate = jnp.einsum("BTD,DF->BTF", x, self.gate[...].astype(x.dtype))
-        up = jnp.einsum("BTD,DF->BTF", x, self.up[...].astype(x.dtype))
-        return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, self.down[...].astype(x.dtype))
+        up = jnp.einsum("BTD,DF->BTF", x, up_weight.astype(x.dtype))
+        return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, down_weight.astype(x.dtype))
 
 
-def rotary_angles(position: Int[Array, "B T"], head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Cosines and sines, float32 [B, T, 1, H/2], of position * theta^(-2i/H)."""
-    inv_freq = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = position[..., None, None].astype(jnp.float32) * inv_freq
+def rotary_frequencies(cfg: ModelConfig) -> Float[Array, "F"]:
+    """Angle per position of each pair, theta^(-2i/H), float32 [H/2].
+
+    With `cfg.rope_scaling` (LLaMA-3.1), wavelengths beyond original/low are stretched by `factor`, those below
+    original/high stay, and between the two the frequency is interpolated.
+    """
+    inv_freq = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    if not cfg.rope_scaling:
+        return inv_freq
+    factor, low, high, original = cfg.rope_scaling
+    turns = original * inv_freq / (2 * jnp.pi)  # within the original context
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return inv_freq * (kept + (1 - kept) / factor)
+
+
+def rotary_angles(cfg: ModelConfig, position: Int[Array, "B T"]) -> tuple[Array, Array]:
+    """Cosines and sines, float32 [B, T, 1, H/2], of position * frequency."""
+    angles = position[..., None, None].astype(jnp.float32) * rotary_frequencies(cfg)
     return jnp.cos(angles), jnp.sin(angles)
 
 

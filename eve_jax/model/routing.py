@@ -78,7 +78,7 @@ class SplitRows(NamedTuple):
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        angles = rotary_angles(batch["position"], cfg.head_dim, cfg.rope_theta)
+        angles = rotary_angles(cfg, batch["position"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
         return cls(batch["perm"], batch["inv"], segment, angles, vision_slots)
 
@@ -111,7 +111,7 @@ class MaskedRows(NamedTuple):
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        angles = rotary_angles(permute(batch["position"], perm, inv), cfg.head_dim, cfg.rope_theta)
+        angles = rotary_angles(cfg, permute(batch["position"], perm, inv))
         return cls(perm, inv, permute(batch["segment"], perm, inv), angles, perm < vision_slots)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
@@ -153,7 +153,7 @@ class CachedRows(NamedTuple):
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"]) -> "CachedRows":
         position = batch["position"] + start[:, None]
-        angles = rotary_angles(position, cfg.head_dim, cfg.rope_theta)
+        angles = rotary_angles(cfg, position)
         return cls(batch["perm"], batch["inv"], position, start, angles, vision_slots)
 
     def enter(self, vision: Array, text: Array) -> Hidden:

@@ -41,11 +41,18 @@ def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: I
     return peak + jnp.log(total) - picked
 
 
-def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
-    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
+def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
+    """Negative log-likelihood (nats) of each target of a micro-batch, float32 [R, T] as `labels`.
+
+    Entries whose `loss_weight` is 0 mean nothing.
+    """
     hidden, _ = model.hidden(batch)
     hidden = jnp.take_along_axis(hidden, batch["loss_idx"][..., None], axis=1)
     hidden = model.norm(hidden).reshape(-1, hidden.shape[-1])
-    nll = target_nll(hidden, model.head_weight, batch["labels"].reshape(-1))
-    weight = batch["loss_weight"].reshape(-1)
-    return jnp.sum(nll * weight), jnp.sum(weight)
+    return target_nll(hidden, model.head_weight, batch["labels"].reshape(-1)).reshape(batch["labels"].shape)
+
+
+def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
+    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
+    weight = batch["loss_weight"]
+    return jnp.sum(target_losses(model, batch) * weight), jnp.sum(weight)

@@ -1,15 +1,16 @@
-"""What is trainable in each stage (EVEv2 paper, Table 1 and section 3.3), and the copy of text into vision weights."""
+"""What is trainable in each stage (EVEv2 paper, Table 1 and section 3.3)."""
 
 import re
 
 from eve_jax.errors import UserError
 from eve_jax.model.eve import Params
 
-# Every parameter belongs to the one group whose pattern it matches in full.
+# Every parameter belongs to the one group whose pattern it matches in full. The gated deltas of variant rep work on all
+# tokens and train with the vision weights, in whose place they stand.
 GROUPS = {
     "patch_embed": r"patch_embed\..+",
-    "vision": r"layers\.(.+\.)?vision\..+",
-    "text": r"(layers\.(.+\.)?text\..+|embed|norm\.scale|head)",
+    "vision": r"layers\.(.+\.)?vision\..+|layers\.mlp\.text\.delta_.+",
+    "text": r"layers\.(.+\.)?text\.(?!delta_).+|embed|norm\.scale|head",
 }
 
 TRAINABLE = {
@@ -47,14 +48,3 @@ def partition(params: Params, stage: str) -> tuple[Params, Params]:
     """(trainable, frozen) parameters of `stage`; works on arrays and on abstract values."""
     train = trainable_names(list(params), stage)
     return {k: v for k, v in params.items() if k in train}, {k: v for k, v in params.items() if k not in train}
-
-
-def text_twin(name: str) -> str:
-    """The text weight that a vision weight starts as."""
-    return re.sub(r"\.vision\.", ".text.", name)
-
-
-def make_vision_twins(params: Params, wanted: list[str]) -> Params:
-    """Add every vision weight of `wanted` that `params` lacks as a copy of its text weight (start of stage 2.1)."""
-    twins = {n: params[text_twin(n)].copy() for n in wanted if n not in params and text_twin(n) in params}
-    return {**params, **twins}

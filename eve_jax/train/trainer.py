@@ -12,7 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.convert.hf_config import SIZES
 from eve_jax.convert.source import open_checkpoint
+from eve_jax.convert.surgery import complete, refuse_loss
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
@@ -21,7 +23,7 @@ from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_conf
 from eve_jax.train.interrupt import Interrupted, StopRequest
 from eve_jax.train.metrics import MetricsLog, cut_back
 from eve_jax.train.optimizer import optimizer, schedule
-from eve_jax.train.stages import make_vision_twins, partition, trainable_names
+from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
 TOKENIZER = "tokenizer.json"
@@ -192,26 +194,14 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
         return init_params(cfg, config.seed)
     checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
     source = checkpoint.cfg
-    for field in (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_layers",
-        "num_heads",
-        "num_kv_heads",
-        "head_dim",
-        "rope_theta",
-        "rms_norm_eps",
-        "qkv_bias",
-        "tie_embeddings",
-        "patch_hidden",
-    ):
+    for field in (*SIZES, "patch_hidden"):
         if getattr(source, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(source, field)}, "
                 f"config.model.{field} is {getattr(cfg, field)}"
             )
-    return make_vision_twins(checkpoint.params(shardings), list(shardings))
+    refuse_loss(source, cfg)
+    return complete(checkpoint.params(shardings), abstract_params(cfg))
 
 
 def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:

@@ -63,6 +63,13 @@ def as_bfloat16(tensors: Tensors) -> Tensors:
     return {name: value.astype(BFLOAT16) for name, value in tensors.items()}
 
 
+def golden_llama(deltas: bool = True) -> tuple[Tensors, dict[str, Any]]:
+    """Weights and config.json of golden set C, with or without its gated deltas."""
+    weights = ref.tensors("C_weights")
+    config = ref.read_json("C_config") | {"add_moe": deltas}
+    return {name: value for name, value in weights.items() if deltas or "moe_" not in name}, config
+
+
 def plain(kind: str, tied: bool = False) -> tuple[Tensors, dict[str, Any]]:
     """Random weights and config.json of a plain LLM of `kind` qwen2 or llama, with a head size of its own."""
     cfg = ModelConfig(

@@ -76,11 +76,18 @@ BROKEN = {
     "parts": (lambda f: edit_config(f, moe_part="mlp-norm"), "moe_part 'mlp-norm'"),
     "fewer parts": (lambda f: edit_config(f, moe_part="mlp"), "is unknown to this model (27 such)"),
     "rope_scaling": (
+        lambda f: edit_config(f, rope_scaling={"rope_type": "yarn", "factor": 8.0}),
+        "rope_scaling of type 'yarn', which eve_jax does not have",
+    ),
+    "rope_scaling's fields": (
         lambda f: edit_config(f, rope_scaling={"rope_type": "llama3", "factor": 8.0}),
-        "rope_scaling of type 'llama3', which eve_jax does not have",
+        "rope_scaling of type llama3 has no field 'low_freq_factor'",
     ),
     "sizes": (lambda f: edit_config(f, intermediate_size=96), "has shape"),
-    "gated deltas": (lambda f: edit_config(f, model_type="eve-llama3"), "not supported yet"),
+    "gated deltas": (
+        lambda f: edit_config(f, model_type="eve-llama3", moe_part=None),
+        "tensor model.layers.0.mlp.moe_up_proj is missing",
+    ),
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "no model": (lambda f: (f / "config.json").write_text("{}"), "is of no model"),
 }

@@ -18,19 +18,21 @@ transformers = pytest.importorskip("transformers")
 GREEDY = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
 
 
-@pytest.fixture(scope="module", params=["untied", "tied", "dense"])
+@pytest.fixture(scope="module", params=["untied", "tied", "dense", "rep", "folded"])
 def pair(request, tmp_path_factory):
     """An exported folder's model in PyTorch and the checkpoint it was exported from."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp(request.param)
     parts = "" if request.param == "dense" else "layernorm-self_attn-mlp"
-    hf = folders.write_hf(folder / "hf", *folders.golden(parts, request.param == "tied"))
+    llama = request.param in ("rep", "folded")
+    golden = folders.golden_llama() if llama else folders.golden(parts, request.param == "tied")
+    hf = folders.write_hf(folder / "hf", *golden)
     ours = import_checkpoint(str(hf), folder / "ours", quiet=True)
-    out = export_checkpoint(ours, folder / "out", quiet=True)
+    out = export_checkpoint(ours, folder / "out", folded=request.param == "folded", quiet=True)
     load = transformers.AutoModelForCausalLM.from_pretrained
     model, info = load(out, trust_remote_code=True, output_loading_info=True)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")), info
-    return model.eval(), open_checkpoint(ours), request.param
+    return model.eval(), open_checkpoint(out if request.param == "folded" else ours), request.param
 
 
 def inputs():
@@ -58,6 +60,10 @@ def test_logits_and_loss(pair):
         np.testing.assert_allclose(out.loss, ref.tensors("A_outputs")["loss"], atol=5e-6)
         np.testing.assert_allclose(out.logits[0], ref.tensors("A_outputs")["logits"][0], atol=2e-5)
         assert list(model.state_dict()) == ref.read_json("A_meta")["parameter_names"]
+    if name in ("rep", "folded"):
+        np.testing.assert_allclose(out.logits[0], ref.tensors("C_outputs")["moe.logits"][0], atol=2e-5)
+        names = ref.read_json("C_meta")["parameter_names" if name == "rep" else "dense_parameter_names"]
+        assert sorted(model.state_dict()) == sorted(names)
 
 
 def test_gradients(pair):
@@ -132,10 +138,22 @@ def text_logits(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
     return ref.in_causal_order(batch, logits, 0, 0, int(lengths[0]))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("kind", ["qwen2", "llama"])
-def test_plain_llm_agrees_with_transformers(tmp_path, kind, tied):
-    hf = folders.write_hf(tmp_path / "hf", *folders.plain(kind, tied))
+LLAMA31 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied", "scaling"),
+    [("qwen2", False, None), ("qwen2", True, None), ("llama", False, None), ("llama", True, LLAMA31)],
+)
+def test_plain_llm_agrees_with_transformers(tmp_path, kind, tied, scaling):
+    tensors, config = folders.plain(kind, tied)
+    hf = folders.write_hf(tmp_path / "hf", tensors, config | ({"rope_scaling": scaling} if scaling else {}))
     ids = np.random.default_rng(1).integers(0, 320, 20)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(hf).eval()
     with torch.no_grad():

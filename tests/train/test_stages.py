@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from configs import stage1, stage2_1, stage2_2, stage3
+from eve_jax.convert.surgery import complete
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.train.stages import make_vision_twins, partition, trainable_names
+from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
@@ -68,8 +69,8 @@ def test_nothing_is_stored_for_frozen_parameters(stage):
 
 def test_stage_21_starts_from_the_text_weights():
     single = {k: np.asarray(v) for k, v in ref.params(ref.config(())).items()}
-    wanted = list(abstract_params(ref.config()))
-    params = make_vision_twins(single, wanted)
+    wanted = abstract_params(ref.config())
+    params = complete(single, wanted)
     assert set(params) == set(wanted)
     twins = [n for n in wanted if n not in single]
     assert len(twins) == 12

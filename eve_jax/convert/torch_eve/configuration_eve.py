@@ -25,6 +25,8 @@ class EveConfig(PretrainedConfig):
         max_position_embeddings: int = 32768,
         rms_norm_eps: float = 1e-6,
         rope_theta: float = 1e6,
+        rope_scaling: dict[str, Any] | None = None,
+        rope_parameters: dict[str, Any] | None = None,
         attention_bias: bool = True,
         initializer_range: float = 0.02,
         use_cache: bool = True,
@@ -48,6 +50,7 @@ class EveConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.rms_norm_eps = rms_norm_eps
         self.rope_theta = rope_theta
+        self.rope_parameters = rope_parameters or rope_scaling
         self.attention_bias = attention_bias
         self.initializer_range = initializer_range
         self.use_cache = use_cache
@@ -59,6 +62,20 @@ class EveConfig(PretrainedConfig):
         self.eos_token_id = eos_token_id
         self.pad_token_id = pad_token_id
 
+    @property
+    def gated_deltas(self) -> bool:
+        """True when the feed-forward's up and down weights carry learnt gated additions (the LLaMA-3 model's "moe")."""
+        return bool(self.add_moe) and not self.moe_part
+
     def twice(self, part: str) -> bool:
         """True when `part` of a layer has weights of its own for vision tokens."""
         return bool(self.add_moe) and part in (self.moe_part or "").split("-")
+
+
+class EveLlamaConfig(EveConfig):
+    """The same on a LLaMA-3 backbone, whose projections have no biases; its `add_moe` means gated deltas."""
+
+    model_type = "eve-llama3"
+
+    def __init__(self, attention_bias: bool = False, moe_part: str | None = None, **kwargs: Any):
+        super().__init__(attention_bias=attention_bias, moe_part=moe_part, **kwargs)

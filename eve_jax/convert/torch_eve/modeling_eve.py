@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .configuration_eve import EveConfig
+from .configuration_eve import EveConfig, EveLlamaConfig
 from .modules_eve import PATCH, EveModel, EveRMSNorm, EveVisionTower
 
 IMAGE_ID, IGNORE = -200, -100
@@ -34,7 +34,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 class EveForCausalLM(PreTrainedModel, GenerationMixin):
     """EVEv2 with its language-model head."""
 
-    config_class = EveConfig
+    config_class: type[EveConfig] = EveConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -221,3 +221,9 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
         pixels = torch.from_numpy(np.array(image.resize(size, 3))).float() / 255  # 3: bicubic
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
         return ((pixels - mean) / std).permute(2, 0, 1)
+
+
+class EveLlamaForCausalLM(EveForCausalLM):
+    """EVEv2 on a LLaMA-3 backbone."""
+
+    config_class = EveLlamaConfig

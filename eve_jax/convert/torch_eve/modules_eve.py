@@ -29,7 +29,14 @@ def rotary(position: Tensor, config: EveConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 [B, 1, T, H / 2]."""
     size = config.head_dim
     exponent = torch.arange(0, size, 2, dtype=torch.float32, device=position.device) / size
-    angles = position[:, None, :, None].float() * config.rope_theta**-exponent
+    frequency = config.rope_theta**-exponent
+    scaling = config.rope_parameters or {}
+    if scaling.get("rope_type") == "llama3":
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        turns = scaling["original_max_position_embeddings"] * frequency / (2 * torch.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        frequency = frequency * (kept + (1 - kept) / scaling["factor"])
+    angles = position[:, None, :, None].float() * frequency
     return angles.cos(), angles.sin()
 
 
@@ -54,7 +61,7 @@ class EveRMSNorm(nn.Module):
 
 
 class EveMLP(nn.Module):
-    """SwiGLU."""
+    """SwiGLU; up and down may have gated additions, x @ moe_proj * tanh(10 gate), for all tokens (EVEv1.2)."""
 
     def __init__(self, config: EveConfig):
         super().__init__()
@@ -62,9 +69,22 @@ class EveMLP(nn.Module):
         self.gate_proj = nn.Linear(d, f, bias=False)
         self.up_proj = nn.Linear(d, f, bias=False)
         self.down_proj = nn.Linear(f, d, bias=False)
+        self.gated_deltas = config.gated_deltas
+        if self.gated_deltas:
+            self.moe_up_proj = nn.Parameter(torch.zeros(d, f))
+            self.moe_down_proj = nn.Parameter(torch.zeros(f, d))
+            self.moe_up_gate = nn.Parameter(torch.zeros(1))
+            self.moe_down_gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        up = self.up_proj(x)
+        if self.gated_deltas:
+            up = up + x @ self.moe_up_proj * torch.tanh(10 * self.moe_up_gate)
+        hidden = F.silu(self.gate_proj(x)) * up
+        out = self.down_proj(hidden)
+        if self.gated_deltas:
+            out = out + hidden @ self.moe_down_proj * torch.tanh(10 * self.moe_down_gate)
+        return out
 
 
 class EveAttention(nn.Module):
