@@ -22,7 +22,7 @@ from rich.progress import track
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.hf_config import hf_config
-from eve_jax.convert.names import eve_qwen2
+from eve_jax.convert.names import eve_v2
 from eve_jax.convert.tensors import TensorWriter, open_tensors
 from eve_jax.model.config import ModelConfig, llm_sizes
 from eve_jax.model.eve import abstract_params
@@ -45,7 +45,7 @@ def write_synthetic(folder: Path, cfg: ModelConfig) -> None:
     """A Hugging Face folder of random bits."""
     folder.mkdir(parents=True)
     specs = []
-    for entry in eve_qwen2(cfg):
+    for entry in eve_v2(cfg):
         shape = entry.their_shape(abstract_params(cfg)[entry.ours].shape)
         specs += [(name, BFLOAT16, shape) for name in entry.names(cfg)]
     rng = np.random.default_rng(0)

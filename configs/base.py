@@ -32,10 +32,11 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.dtype = "bfloat16"  # of the computation
     m.param_dtype = "float32"  # of the master weights of what trains
     m.frozen_dtype = "bfloat16"  # of weights that do not train
-    m.remat = "full"  # full (recompute each layer in the backward pass) | none
+    m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
+    m.attention = "auto"  # kernel: auto (by processor) | chunked (any) | splash (TPU) | flash (GPU)
 
     c.data = d = ConfigDict()
-    d.records = ""  # LLaVA JSON or JSONL file(s), comma separated
+    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
     d.images = ""  # folder that image paths of the records are relative to
     d.tokenizer = llm if local else ""  # folder with tokenizer.json; "" = the one beside `init`
     d.template = data.get("template", "llama3" if llm.startswith("llama3") else "qwen2")  # plain | qwen2 | llama3 | v1
@@ -44,7 +45,10 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
-    d.max_tokens = 5000  # longest sample, image tokens included; longer ones are left out and counted
+    d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
+    d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
+    d.max_tokens = 5000  # longest sample, image tokens included
+    d.long = "drop"  # samples longer than that are left out (drop), or made to fit: truncate_text | shrink_image
     d.row_tokens = 8192  # slots of a row, a multiple of 128
     d.max_shapes = 6  # row shapes in the menu
     d.rows = 64  # rows of a micro-batch, all hosts together

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,16 @@ def fail(error: BaseException) -> None:
     """Print `error` as the one line that users are meant to see and exit with status 1."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
+    """Remove the action from the command line and return it; "help" when only help is asked for."""
+    words = [a for a in argv[1:] if not a.startswith("-")]
+    if any(a.startswith("--help") for a in argv) and not words:
+        return "help"
+    if len(argv) < 2 or argv[1] not in actions:
+        fail(ValueError(f"say what to do first: python -m {program} {'|'.join(actions)} --... (see --help)"))
+    return argv.pop(1)
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -1,59 +1,177 @@
-"""Ask about a picture: python -m launch.chat --checkpoint=runs/demo/stage3 --image=a.png --prompt="What is it?"
+"""Ask about pictures:
 
-Without --prompt, an interactive chat: one question a line, an empty line ends it.
+    python -m launch.chat --checkpoint=runs/demo/stage3 --image=a.png --prompt="What is it?"
+
+Takes a stage's folder, an import or a Hugging Face folder. Without --prompt, an interactive chat of several turns, one
+question a line; /help lists its commands. Answers go to stdout, everything else to stderr.
 """
 
+import importlib
 import json
 import sys
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-if TYPE_CHECKING:
-    from eve_jax.infer.eve import EVE
-
 from launch._flags import run
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage")
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from eve_jax.infer.chat import Chat
+    from eve_jax.infer.eve import EVE
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
 IMAGES = flags.DEFINE_multi_string("image", [], "picture file; may be given several times")
-PROMPT = flags.DEFINE_string("prompt", None, "the question; <image> in it says where a picture goes")
+PROMPT = flags.DEFINE_string(
+    "prompt", None, "the question; <image> in it says where a picture goes, else they go first"
+)
 MAX_NEW = flags.DEFINE_integer("max_new_tokens", 256, "longest answer in tokens", lower_bound=1)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy; more: tokens are drawn", lower_bound=0.0)
+TOP_P = flags.DEFINE_float("top_p", 1.0, "draw from the most probable tokens that add up to this", upper_bound=1.0)
+SEED = flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
 FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
-JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}')
+MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
+JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
+
+HELP = """/image FILE  add a picture to the next question; <image> in it says where it goes, else it goes first
+/new         start over
+/quit        leave, as Ctrl-D does"""
 
 
 def main() -> None:
-    from eve_jax.infer.eve import EVE, check_images
+    from eve_jax.data.images import open_image
+    from eve_jax.errors import UserError
+
+    if PROMPT.value is not None and not PROMPT.value.strip():
+        raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
+    pictures = [open_image(path) for path in IMAGES.value]  # before the checkpoint is read, which may take long
+
+    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.sampling import Sampling
     from eve_jax.runtime import setup
 
-    check_images(IMAGES.value)
     setup()
-    eve = EVE.from_pretrained(CHECKPOINT.value or "", FIT.value or "fill")
-    if PROMPT.value is not None:
-        answer(eve, PROMPT.value)
-        return
     try:
-        while question := input("> ").strip():
-            answer(eve, question)
-    except EOFError:  # Ctrl-D, or the end of piped questions
-        print()
+        Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
+        with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
+            eve = EVE.from_pretrained(CHECKPOINT.value or "", FIT.value or "fill", MAX_SIZE.value or 0)
+        if PROMPT.value is not None:
+            answer(eve.chat(), PROMPT.value, pictures)
+        else:
+            interactive(eve, pictures)
+    except UserError as error:  # the flags have the names of the fields that messages speak of
+        raise UserError(str(error).replace("config.data.", "--")) from error
 
 
-def answer(eve: "EVE", question: str) -> None:
-    """Print the answer, as it comes or as one JSON line."""
+def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
+    """Print the answer to the next question, as it comes or as one JSON line."""
+    settings: Any = {
+        "max_new_tokens": MAX_NEW.value,
+        "temperature": TEMPERATURE.value,
+        "top_p": TOP_P.value,
+        "seed": SEED.value,
+    }
     if JSON.value:
-        ids = eve.generate(question, IMAGES.value, MAX_NEW.value)
-        print(json.dumps({"prompt": question, "text": eve.decode(ids), "new_ids": ids}))
+        with compiling(chat.eve):
+            given = chat.ask(question, pictures, **settings)
+        print(json.dumps({"prompt": question, "text": given.text, "new_ids": given.new_ids}), flush=True)
         return
-    ids, shown = [], ""
-    for token in eve.stream(question, IMAGES.value, MAX_NEW.value):
-        ids.append(token)
-        text = eve.decode(ids)
-        sys.stdout.write(text[len(shown) :])
-        sys.stdout.flush()
-        shown = text
-    print()
+    pieces = chat.stream(question, pictures, **settings)
+    with compiling(chat.eve):
+        first = next(pieces, "")
+    print(first, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
+
+
+def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
+    """Answer questions until the input ends; what is wrong with one is said, and the chat goes on."""
+    from eve_jax.errors import UserError
+
+    with suppress(ImportError):
+        importlib.import_module("readline")  # gives `input` line editing
+    chat, failed, person = eve.chat(), False, sys.stdin.isatty()
+    if person:
+        say(f"one question a line; /help lists commands; pictures for the first question: {len(pictures)}")
+    shown = "> " if person and sys.stdout.isatty() else ""
+    try:
+        while (line := input(shown).strip()) != "/quit":
+            try:
+                if line.startswith("/"):
+                    pictures = command(chat, pictures, *line.split(maxsplit=1))
+                elif line:
+                    answer(chat, line, pictures)
+                    pictures = []
+            except UserError as error:
+                failed = True
+                say(f"error: {' '.join(str(error).split())}")
+    except EOFError:  # Ctrl-D, or the end of piped questions
+        if shown:
+            print()
+    except KeyboardInterrupt:
+        say("")
+        sys.exit(130)
+    if failed and not person:
+        sys.exit(1)
+
+
+def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
+    """Do what a line that starts with / says; returns the pictures that wait for the next question."""
+    from eve_jax.data.images import open_image
+
+    if name == "/image" and argument:
+        return [*pictures, open_image(argument.strip().strip("'\""))]
+    if name == "/new":
+        chat.new()
+        return []
+    say(HELP if name == "/help" else f"{name}: expected one of\n{HELP}")
+    return pictures
+
+
+def say(text: str) -> None:
+    """Print for people, not for what reads the answers."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Waiting:
+    """Says `text` on stderr once the block has taken a second; a text may also come while it runs."""
+
+    def __init__(self, text: str = ""):
+        self.text, self.late = text, threading.Event()
+        self.timer = threading.Timer(1.0, self._show)
+        self.timer.daemon = True
+
+    def _show(self) -> None:
+        self.late.set()
+        if self.text:
+            say(self.text)
+
+    def expect(self, text: str) -> None:
+        """What takes long from here on."""
+        if self.late.is_set() and text != self.text:
+            say(text)
+        self.text = text
+
+    def __enter__(self) -> "Waiting":
+        self.timer.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.timer.cancel()
+
+
+@contextmanager
+def compiling(eve: "EVE") -> Iterator[None]:
+    """Says that the engine compiles when it takes long to."""
+    with Waiting() as waiting:
+        eve.engine.on_compile = lambda: waiting.expect("compiling ...")
+        yield
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from launch._flags import fail, run
+from launch._flags import run, take_action
 
 FROM = flags.DEFINE_string("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
 TO = flags.DEFINE_string("to", None, "folder to make")
@@ -39,18 +39,6 @@ def main(action: str) -> None:
     print(f"done: {folder}")
 
 
-def take_action(argv: list[str]) -> str:
-    """Remove the action from the command line and return it; "help" when only help is asked for."""
-    words = [a for a in argv[1:] if not a.startswith("-")]
-    if any(a.startswith("--help") for a in argv) and not words:
-        return "help"
-    found = [a for a in words if a in ACTIONS]
-    if not found or argv[1] != found[0]:
-        fail(ValueError(f"say what to do first: python -m launch.convert {'|'.join(ACTIONS)} --from=... --to=..."))
-    argv.remove(found[0])
-    return found[0]
-
-
 if __name__ == "__main__":
-    chosen = take_action(sys.argv)
+    chosen = take_action(sys.argv, "launch.convert", ACTIONS)
     run(lambda: main(chosen))

@@ -1,7 +1,7 @@
 """Names and layouts: our parameters beside the Hugging Face checkpoint's, one table read in both directions.
 
-Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], heads as an axis of their own,
-layers stacked. The names are the original's (SPEC section 7): twins for vision tokens carry `moe_`.
+Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], layers stacked. The names are
+the original's (SPEC section 7): twins for vision tokens carry `moe_`.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,14 +50,6 @@ def _reshape(*shape: int) -> Transform:
     return lambda w: w.reshape(shape)
 
 
-def _heads_last(d: int, heads: int, size: int) -> tuple[Transform, Transform]:
-    return lambda w: w.T.reshape(d, heads, size), lambda w: w.reshape(d, heads * size).T
-
-
-def _heads_first(d: int, heads: int, size: int) -> tuple[Transform, Transform]:
-    return lambda w: w.T.reshape(heads, size, d), lambda w: w.reshape(heads * size, d).T
-
-
 def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
     """[out, in, k, k] <-> [k * k * in, out], pixels row by row with their channels together."""
     return (
@@ -67,7 +59,6 @@ def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
 
 
 def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
-    d, size = cfg.hidden_size, cfg.head_dim
     at = "model.layers.{layer}."
 
     def branches(part: str) -> list[tuple[str, str]]:
@@ -77,14 +68,11 @@ def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
         for ours, theirs in (("input_norm", "input_layernorm"), ("post_norm", "post_attention_layernorm")):
             yield Entry(f"layers.{ours}.{branch}.scale", f"{at}{moe}{theirs}.weight", _same, _same)
     for branch, moe in branches("self_attn"):
-        for name in "qkv":
-            heads = cfg.num_heads if name == "q" else cfg.num_kv_heads
+        for name in "qkvo":
             ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
-            yield Entry(f"{ours}.kernel", f"{theirs}.weight", *_heads_last(d, heads, size))
-            if cfg.qkv_bias:
-                yield Entry(f"{ours}.bias", f"{theirs}.bias", _reshape(heads, size), _reshape(heads * size))
-        ours, theirs = f"layers.attn.o.{branch}.kernel", f"{at}self_attn.{moe}o_proj.weight"
-        yield Entry(ours, theirs, *_heads_first(d, cfg.num_heads, size))
+            yield Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
+            if cfg.qkv_bias and name != "o":
+                yield Entry(f"{ours}.bias", f"{theirs}.bias", _same, _same)
     for branch, moe in branches("mlp"):
         for name in ("gate", "up", "down"):
             yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", _transpose, _transpose)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +16,8 @@ BAD_RECORDS_FILE = "bad_records.jsonl"
 class BadRecords:
     """Appends {"where", "id", "image", "reason", "found"} lines to `folder`/bad_records.jsonl; safe for threads.
 
-    A record is listed once, also when a run goes on after a stop. `found` is "planning" (the record was left out)
-    or "training" (its slots stay, its loss is masked); more than `max_bad` of the latter stop the run.
+    A record is listed once, also when a run goes on after a stop. `found` is "preparing" or "planning" (the record was
+    left out) or "training" (its slots stay, its loss is masked); more than `max_bad` of the latter stop the run.
     """
 
     def __init__(self, folder: str | Path, max_bad: int) -> None:
@@ -38,10 +39,10 @@ class BadRecords:
             self._known.add(entry["where"])
             self.count += entry["found"] == "training"
 
-    def report_dropped(self, dropped: Iterable[Dropped]) -> None:
-        """Lists the records that were left out while planning."""
+    def report_dropped(self, dropped: Iterable[Dropped], found: str = "planning") -> None:
+        """Lists the records that were left out while planning, or while preparing."""
         for one in dropped:
-            self.report(*one, found="planning")
+            self.report(*one, found=found)
 
     def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
         """Lists one record. Raises `UserError` when more than `max_bad` were found while training."""
@@ -57,3 +58,8 @@ class BadRecords:
                     f"{self.count} records broke while training, more than config.data.max_bad={self.max_bad}; "
                     f"the last: {where} (record {id}): {reason}; all are listed in {self.path}"
                 )
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what is particular to one record: `not valid JSON (Expecting ...)` -> `not valid JSON`."""
+    return re.sub(r"\d+", "N", re.split(r" \(|: ", reason, maxsplit=1)[0])

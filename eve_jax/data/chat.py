@@ -8,7 +8,7 @@ The targets come from the construction of the text, so no answer can upset them,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +24,13 @@ MARKER = "<image>"
 
 @dataclass(frozen=True)
 class Template:
-    """How a conversation is written: begin, system, (human, human_end, gpt, answer, end) for every exchange.
+    """How a conversation is written: system, (human, human_end, gpt, answer, end) for every exchange.
 
-    Learnt are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the images, then the
-    stripped text of the single gpt turn.
+    The tokenizer's bos token, where it has one, goes before everything. Learnt are `answer_begin` + the answer +
+    `end`. With `caption` there is no dialogue: the images, then the text of the single gpt turn, with `strip` without
+    outer white space.
     """
 
-    begin: str = ""
     system: str = ""
     system_end: str = ""
     human: str = ""
@@ -39,25 +39,28 @@ class Template:
     answer_begin: str = ""
     end: str = ""
     caption: bool = False
+    strip: bool = True
 
 
-_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+_DIALOGUE = Template(
+    system="A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    system_end=" ",
+    human="USER: ",
+    human_end=" ",
+    gpt="ASSISTANT:",
+    answer_begin=" ",
 )
 
 TEMPLATES = {
     "plain": Template(end="\n", caption=True),
-    "qwen2": Template(
-        system=_SYSTEM,
-        system_end=" ",
-        human="USER: ",
-        human_end=" ",
-        gpt="ASSISTANT:",
-        answer_begin=" ",
-        end="<|im_end|>",
-    ),
+    "plain_v1": Template(end="\n", caption=True, strip=False),  # as EVEv1 has it
+    "qwen2": replace(_DIALOGUE, end="<|im_end|>"),
+    "llama3": replace(_DIALOGUE, end="<|end_of_text|>"),
+    "v1": replace(_DIALOGUE, end="</s>"),
 }
+# Tokens that end a text in one model or another; an answer stops at them whatever its template.
+_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "</s>")
 
 
 class Encoded(NamedTuple):
@@ -84,7 +87,7 @@ def encode_chat(
     Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing is left to learn.
     """
     text, spans = _write(turns, get_template(template), n_images, image_first)
-    ids, labels = _tokenise(text, spans, tokenizer)
+    ids, labels = _tokenise(text, spans, tokenizer, tokenizer.bos)
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
         raise BadRecord("nothing to learn: every answer is empty or missing")
     return Encoded(ids, labels)
@@ -97,18 +100,51 @@ def prompt_ids(
     if turns and turns[-1].role == "gpt":
         turns = turns[:-1]
     text, _ = _write(turns, get_template(template), n_images, image_first, ask=True)
-    ids, _ = _tokenise(text, [], tokenizer)
+    ids, _ = _tokenise(text, [], tokenizer, tokenizer.bos)
     if not len(ids):
         raise UserError(f"the template {template} makes an empty prompt of this: add an image")
     return ids
 
 
+def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: int) -> np.ndarray:
+    """int32 [n] tokens that a further human turn `text` adds: after the last answer's end token, up to the next answer.
+
+    The turn's `n_images` images stand where its markers do, without markers before it. For a conversation so far
+    `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids` of the longer one. Raises `BadRecord` when
+    markers and images differ in number, `UserError` for a template without dialogue.
+    """
+    style = get_template(template)
+    if style.caption:
+        raise UserError(f"the template {template} has no dialogue that could go on")
+    (turn,) = _place_images([Turn("human", text)], n_images)
+    end = end_id(tokenizer, template)
+    # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
+    text = style.end + style.human + turn.text + style.human_end + style.gpt
+    ids, _ = _tokenise(text, [], tokenizer, bos=None)
+    if ids[0] != end:
+        raise UserError(f"{tokenizer.folder or 'the tokenizer'}: merges {style.end!r} with what follows")
+    return ids[1:]
+
+
 def end_id(tokenizer: Tokenizer, template: str) -> int:
-    """The token that ends an answer."""
-    ids = tokenizer.encode(get_template(template).end)
+    """The token that ends an answer. Raises `UserError` when the tokenizer has none for this template."""
+    end = get_template(template).end
+    ids = [id for id in tokenizer.encode(end) if tokenizer.decode([id], skip_special=False) == end]
     if len(ids) != 1:
-        raise UserError(f"{tokenizer.folder or 'the tokenizer'}: {get_template(template).end!r} is not one token")
+        owner = tokenizer.folder or "the tokenizer"
+        raise UserError(f"{owner}: has no token {end!r}, which the template {template} ends answers with")
     return ids[0]
+
+
+def stop_ids(tokenizer: Tokenizer, template: str) -> list[int]:
+    """The tokens that an answer stops at: the template's end, then the other ends of text that the tokenizer has."""
+    stops = [end_id(tokenizer, template)]
+    for token in _END_OF_TEXT:
+        id = tokenizer.find(token)
+        # To Qwen2 `</s>` is text like any other (the end of struck-out text in HTML): special tokens alone will do.
+        if id is not None and id not in stops and not tokenizer.decode([id]):
+            stops.append(id)
+    return stops
 
 
 def _write(
@@ -120,7 +156,7 @@ def _write(
     if template.caption:
         return _write_caption(turns, template, ask)
     _check_roles(turns)
-    text = template.begin + system + template.system_end
+    text = system + template.system_end
     spans = []
     for turn in turns:
         if turn.role == "human":
@@ -137,11 +173,14 @@ def _write(
 def _write_caption(turns: Sequence[Turn], template: Template, ask: bool) -> tuple[str, list[tuple[int, int]]]:
     if [turn.role for turn in turns] != ["human", "gpt"][: 1 if ask else 2]:
         raise BadRecord("a caption is one gpt turn, after one human turn at most; this is a longer conversation")
-    text = template.begin + MARKER * turns[0].text.count(MARKER)
-    caption = "" if ask else turns[1].text.strip()
-    if not caption:
-        return text, []
-    return text + caption + template.end, [(len(text), len(text + caption + template.end))]
+    images = MARKER * turns[0].text.count(MARKER)
+    caption = "" if ask else turns[1].text
+    if template.strip:
+        caption = caption.strip()
+    if not caption.strip():
+        return images, []
+    text = images + caption + template.end
+    return text, [(len(images), len(text))]
 
 
 def _split_system(turns: Sequence[Turn], template: Template) -> tuple[str, list[Turn]]:
@@ -180,9 +219,11 @@ def _check_roles(turns: Sequence[Turn]) -> None:
             raise BadRecord("turns do not alternate between human and gpt")
 
 
-def _tokenise(text: str, spans: Sequence[tuple[int, int]], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    ids: list[int] = []
-    starts: list[int] = []  # first character of each token in `text`
+def _tokenise(
+    text: str, spans: Sequence[tuple[int, int]], tokenizer: Tokenizer, bos: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    ids: list[int] = [] if bos is None else [bos]
+    starts: list[int] = [0] * len(ids)  # first character of each token in `text`
     position = 0
     for number, chunk in enumerate(text.split(MARKER)):
         if number:

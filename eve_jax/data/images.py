@@ -2,12 +2,17 @@
 
 file -> image_size (header only, for planning) -> ImageRule.resized -> grid of 32x32 patches
 file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
+
+A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet file ...) keeps inside.
 """
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -20,6 +25,7 @@ PATCH_BYTES = PATCH * PATCH * 3
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600}  # own max_size
 FITS = ("shrink", "fill")
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
+RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,11 +39,29 @@ _UPRIGHT = {
 
 
 class BadImage(UserError):
-    """A picture that cannot be used: `reason` and `path`."""
+    """A picture that cannot be used: `reason` and `path` (the name of a stored one)."""
 
-    def __init__(self, reason: str, path: str | Path) -> None:
+    def __init__(self, reason: str, path: object) -> None:
         super().__init__(f"{path}: {reason}")
         self.reason, self.path = reason, str(path)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """An image file inside another file: its `name` in messages, and `open()` for its bytes.
+
+    size: width and height as `image_size` gives them, where the source knows them without opening the image.
+    """
+
+    name: str
+    open: Callable[[], BinaryIO] = field(repr=False)
+    size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile = str | Path | StoredImage
 
 
 @dataclass(frozen=True)
@@ -96,34 +120,56 @@ def _clip(side: int, limit: int) -> int:
     return max(min(side, limit), 1)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(file: ImageFile) -> tuple[int, int]:
     """Width and height in pixels as a viewer shows the image, from the header alone. Raises `BadImage`."""
-    with _opened(path) as image:
+    if isinstance(file, StoredImage) and file.size is not None:
+        return file.size
+    with _opened(file) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def open_image(path: str | Path) -> Image.Image:
+def image_bytes(file: ImageFile) -> bytes:
+    """The image file as it is. Raises `BadImage` when it is empty or cannot be read."""
+    with _binary(file) as stream:
+        try:
+            return stream.read()
+        except Exception as e:  # whatever the source's library raises
+            raise BadImage(f"cannot be read ({_one_line(e)})", file) from None
+
+
+def open_image(file: ImageFile) -> Image.Image:
     """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
-    with _opened(path) as image:
+    with _opened(file) as image:
         try:
             turn = _UPRIGHT.get(_orientation(image))
             image.load()
-            rgb = _to_rgb(image)
+            rgb = to_rgb(image)
             return rgb.transpose(turn) if turn is not None else rgb
         except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
-            raise BadImage(f"cannot be decoded ({_one_line(e)})", path) from None
+            raise BadImage(f"cannot be decoded ({_one_line(e)})", file) from None
 
 
-def load_patches(path: str | Path, rule: ImageRule) -> tuple[np.ndarray, tuple[int, int]]:
-    """Patches uint8 [h*w, 3072] and grid (h, w) of the image file `path` under `rule`. Raises `BadImage`."""
-    rgb = resize(open_image(path), rule)
-    return patchify(rgb), (rgb.shape[0] // PATCH, rgb.shape[1] // PATCH)
+def load_patches(
+    file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Patches uint8 [h*w, 3072] of an image file, at `grid` (h, w) or under `rule`, and the grid (h, w) of `rule`.
+
+    Raises `BadImage`.
+    """
+    image = open_image(file)
+    natural = rule.grid(*image.size)
+    h, w = grid or natural
+    return patchify(_resized(image, w * PATCH, h * PATCH)), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
     """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
-    return np.asarray(image.resize(rule.resized(*image.size), Image.Resampling.BICUBIC))
+    return _resized(image, *rule.resized(*image.size))
+
+
+def _resized(image: Image.Image, width: int, height: int) -> np.ndarray:
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def patchify(rgb: np.ndarray) -> np.ndarray:
@@ -137,28 +183,59 @@ def patchify(rgb: np.ndarray) -> np.ndarray:
     return blocks.reshape(h * w, PATCH_BYTES)
 
 
-def _opened(path: str | Path) -> Image.Image:
+def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
+    """The image uint8 [32 * h, 32 * w, 3] whose patches uint8 [h*w, 3072] `patchify` made."""
+    blocks = patches.reshape(h, w, 2, 2, SUB_PATCH, SUB_PATCH, 3).transpose(0, 2, 4, 1, 3, 5, 6)
+    return blocks.reshape(h * PATCH, w * PATCH, 3)
+
+
+def _binary(file: ImageFile) -> BinaryIO:
+    """The bytes of an image file, opened; the caller closes it."""
     try:
-        if os.path.getsize(path) == 0:
-            raise BadImage("empty file", path)
-        image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
+        if isinstance(file, StoredImage):
+            return file.open()
+        if os.path.getsize(file) == 0:  # also of a pipe, which to open would wait for ever
+            raise BadImage("empty file", file)
+        return open(file, "rb")
     except BadImage:
         raise
     except FileNotFoundError:
-        raise BadImage("missing file", path) from None
-    except Image.DecompressionBombError:
-        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", path) from None
-    except Image.UnidentifiedImageError:
-        raise BadImage("not an image that Pillow knows", path) from None
+        raise BadImage("missing file", file) from None
     except OSError as e:
-        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", path) from None
+        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
+    except Exception as e:  # whatever the library of a source raises
+        raise BadImage(f"cannot be read ({_one_line(e)})", file) from None
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[Image.Image]:
+    with _binary(file) as stream:
+        yield _identified(stream, file)
+
+
+def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
+    try:
+        if not stream.read(1):
+            raise BadImage("empty file", file)
+        stream.seek(0)
+        image = Image.open(stream)
+        if image.format in RUNS_A_PROGRAM:
+            raise BadImage(f"{image.format} is no image but a program that draws one", file)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if min(image.size) < 1:
+            raise BadImage("has no pixels", file)
+        return image
+    except BadImage:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file) from None
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image that Pillow knows", file) from None
+    except OSError as e:
+        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
     except Exception as e:  # a broken header, by any of the plug-ins
-        raise BadImage(f"broken header ({_one_line(e)})", path) from None
-    if min(image.size) < 1:
-        raise BadImage("has no pixels", path)
-    return image
+        raise BadImage(f"broken header ({_one_line(e)})", file) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -173,11 +250,15 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of a picture of any mode; deep pixels are scaled to 8 bit, alpha is left away."""
+    """The picture as RGB: without alpha, deep pixels scaled to 8 bit."""
     if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more; Pillow would clip at 255
         deep = np.asarray(image).astype(np.float64)
         top = 65535.0 if image.mode.startswith("I") else (1.0 if deep.max(initial=0) <= 1 else 255.0)
         image = Image.fromarray(np.clip(deep * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:  # Pillow would warn, and make the same of it
+        image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

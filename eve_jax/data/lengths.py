@@ -6,23 +6,26 @@ record -> text tokens (tokenised), image grids (from file headers; nothing is de
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from eve_jax.data.chat import IMAGE_ID, encode_chat
 from eve_jax.data.images import BadImage, ImageRule, image_size
+from eve_jax.data.long import fitted, grid_tokens
+from eve_jax.data.npz import map_arrays, save_arrays
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.tokenizer import Tokenizer
 
-VERSION = 1  # of the table; part of its key
-HASH_BYTES = 1 << 22
+VERSION = 3  # of the table; part of its key
+QUICK = 2000  # records measured without a progress bar
 ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 
 
@@ -42,6 +45,8 @@ class Lengths:
     record: index into the records. text, patches, specials: tokens by kind (specials: a class token an image and a
     split token a row of patches). grids: int32 [images, 2], rows and columns of patches; those of entry i are
     grids[first_grid[i] : first_grid[i + 1]] (first_grid int64 [n + 1]). dropped: the records left out.
+    truncated, shrunk: how many entries are too long but for cut text or smaller images. key: stands for all that is
+    in the table, "" when it was not kept in a file.
     """
 
     record: np.ndarray
@@ -51,6 +56,9 @@ class Lengths:
     grids: np.ndarray
     first_grid: np.ndarray
     dropped: list[Dropped]
+    truncated: int = 0
+    shrunk: int = 0
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.record)
@@ -59,6 +67,26 @@ class Lengths:
         """Rows and columns of patches (h, w) of each image of an entry."""
         rows = self.grids[self.first_grid[entry] : self.first_grid[entry + 1]]
         return [(int(h), int(w)) for h, w in rows]
+
+    def save(self, path: Path) -> None:
+        """Writes the table to the file `path`."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        changed = np.array([self.truncated, self.shrunk])
+        save_arrays(path, {**arrays, "changed": changed, "dropped": np.array(json.dumps(self.dropped))})
+
+    @classmethod
+    def load(cls, path: Path) -> "Lengths":
+        """The table that `save` wrote, memory-mapped."""
+        arrays = map_arrays(path)
+        dropped = [Dropped(*line) for line in json.loads(str(arrays["dropped"]))]
+        truncated, shrunk = arrays["changed"].tolist()
+        return cls(
+            **{name: arrays[name] for name in ARRAYS},
+            dropped=dropped,
+            truncated=truncated,
+            shrunk=shrunk,
+            key=path.stem,
+        )
 
 
 def measure(
@@ -69,86 +97,106 @@ def measure(
     image_first: bool,
     max_tokens: int,
     cache_dir: str | Path | None = None,
+    long: str = "drop",
 ) -> Lengths:
-    """Measures every record; those that are malformed, lack an image or exceed `max_tokens` are in `dropped`.
+    """Measures every record; those that are malformed, lack an image or are too long are in `dropped`.
 
-    With `cache_dir` the table is kept there under the hash of all it depends on: the records files' content, the
-    tokenizer and the settings, but not the image files; delete it when images were added or mended.
+    Longer than `max_tokens` are made to fit by `long`, see `eve_jax.data.long.fitted`.
+
+    With `cache_dir` the table is kept there under the hash of all it depends on: the records' content, the tokenizer
+    and the settings, but not the image files; delete it when images were added or mended. The table that
+    `launch.prepare_data` left beside prepared records is used where there is one.
     """
-    path = None
-    if cache_dir is not None:
-        settings = repr((VERSION, rule, template, image_first, max_tokens, records.images_dir, tokenizer.fingerprint()))
-        path = Path(cache_dir) / f"lengths-{_content_hash(records.paths, settings)}.npz"
+    settings = (tokenizer, rule, template, image_first, max_tokens, long)
+    name = table_name(records, *settings) if cache_dir or records.tables else ""
+    for folder in (cache_dir, records.tables):
+        if folder is not None and (Path(folder) / name).exists():
+            return Lengths.load(Path(folder) / name)
+    lengths = joined([_measure_source(records, number, *settings) for number in range(len(records.names))])
+    if cache_dir is None:
+        return lengths
+    lengths.save(Path(cache_dir) / name)
+    return Lengths.load(Path(cache_dir) / name)
+
+
+def table_name(
+    records: Records,
+    tokenizer: Tokenizer,
+    rule: ImageRule,
+    template: str,
+    image_first: bool,
+    max_tokens: int,
+    long: str = "drop",
+) -> str:
+    """The file name of a table, with the hash of all it depends on."""
+    settings = repr((VERSION, rule, template, image_first, max_tokens, long, tokenizer.fingerprint()))
+    digest = hashlib.blake2b(f"{settings}\0{records.fingerprint()}".encode(), digest_size=16)
+    return f"lengths-{digest.hexdigest()}.npz"
+
+
+def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
+    """The table of the records of source `number`, the one that lies with them if there is one."""
+    span = range(int(records.starts[number]), int(records.starts[number + 1]))
+    alone = records.source(number)
+    if alone.tables is not None:
+        path = alone.tables / table_name(alone, *settings)
         if path.exists():
-            return _load(path)
-    lengths = _measure(records, tokenizer, rule, template, image_first, max_tokens)
-    if path is not None:
-        _save(path, lengths)
-    return lengths
+            found = Lengths.load(path)
+            return replace(found, record=found.record + np.int32(span.start))
+    about = f"measuring {escape(records.names[number])}"
+    bar = Console(stderr=True)
+    indices = track(span, description=about, console=bar, transient=True, disable=len(span) < QUICK)
+    return measure_part(records, indices, *settings)
 
 
-def _measure(
-    records: Records, tokenizer: Tokenizer, rule: ImageRule, template: str, image_first: bool, max_tokens: int
+def measure_part(
+    records: Records,
+    indices: Iterable[int],
+    tokenizer: Tokenizer,
+    rule: ImageRule,
+    template: str,
+    image_first: bool,
+    max_tokens: int,
+    long: str = "drop",
 ) -> Lengths:
+    """The table of the records `indices`, as `measure` makes it of all."""
     size_of = lru_cache(1 << 16)(image_size)  # many records ask about the same picture
     counts: list[tuple[int, int, int, int]] = []
     images: list[int] = [0]
     grids: list[tuple[int, int]] = []
     dropped = []
-    quick = len(records) < 2000
-    for index in track(range(len(records)), description="measuring records", transient=True, disable=quick):
-        where, id = records.where(index), ""
+    truncated = shrunk = 0
+    for index in indices:
+        id = ""
         try:
             record = records[index]
             id = record.id
-            ids, _ = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
-            own = [rule.grid(*size_of(path)) for path in record.images]
-            text = int((ids != IMAGE_ID).sum())
-            patches, specials = grid_tokens(own)
-            if text + patches + specials > max_tokens:
-                raise BadRecord(f"too long: {text + patches + specials} tokens, more than {max_tokens}")
+            encoded = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
+            sizes = [size_of(file) if isinstance(file, str) else image_size(file) for file in record.images]
+            natural = [rule.grid(*size) for size in sizes]
+            (ids, _), own = fitted(encoded, natural, max_tokens, long)
         except BadImage as e:
-            dropped.append(Dropped(where, id, e.path, e.reason))
+            dropped.append(Dropped(records.where(index), id, e.path, e.reason))
         except BadRecord as e:
-            dropped.append(Dropped(where, id or e.id, e.image, e.reason))
+            dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
         else:
-            counts.append((index, text, patches, specials))
+            truncated += len(ids) < len(encoded.ids)
+            shrunk += own is not natural
+            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own)))
             grids += own
             images.append(len(grids))
-    indices, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()
+    used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()
     all_grids = np.array(grids, np.int32).reshape(-1, 2)
-    return Lengths(indices, text_tokens, n_patches, n_specials, all_grids, np.array(images, np.int64), dropped)
+    first_grid = np.array(images, np.int64)
+    return Lengths(used, text_tokens, n_patches, n_specials, all_grids, first_grid, dropped, truncated, shrunk)
 
 
-def grid_tokens(grids: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Patches and special tokens of images of `grids` (h, w): h * w and 1 + h each (EVEv2 paper, section 3.2)."""
-    patches = specials = 0
-    for h, w in grids:
-        patches += h * w
-        specials += 1 + h
-    return patches, specials
-
-
-def _content_hash(paths: Iterable[Path], settings: str) -> str:
-    digest = hashlib.blake2b(settings.encode(), digest_size=16)
-    for path in paths:
-        digest.update(f"\0{path}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(HASH_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _save(path: Path, lengths: Lengths) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    arrays = {name: getattr(lengths, name) for name in ARRAYS}
-    with part.open("wb") as file:
-        np.savez(file, dropped=np.array(json.dumps(lengths.dropped)), **arrays)
-    part.replace(path)
-
-
-def _load(path: Path) -> Lengths:
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in ARRAYS}
-        return Lengths(**arrays, dropped=[Dropped(*line) for line in json.loads(str(file["dropped"]))])
+def joined(parts: Sequence[Lengths]) -> Lengths:
+    """The table of several parts' records, in that order."""
+    joint: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    starts = np.cumsum([0] + [len(part.grids) for part in parts])
+    first = [part.first_grid[:-1] + start for part, start in zip(parts, starts, strict=False)]
+    joint["first_grid"] = np.concatenate([*first, starts[-1:]]).astype(np.int64)
+    joint["dropped"] = [one for part in parts for one in part.dropped]
+    joint |= {name: sum(getattr(part, name) for part in parts) for name in ("truncated", "shrunk")}
+    return Lengths(**joint)

@@ -4,17 +4,20 @@
 micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the batches of one step
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.images import ImageRule
 from eve_jax.data.lengths import Lengths, measure
-from eve_jax.data.plan import MicroBatch, Plan, build_plan
-from eve_jax.data.records import open_records
+from eve_jax.data.long import check_long
+from eve_jax.data.mixture import Mixture
+from eve_jax.data.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
+from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
@@ -34,30 +37,43 @@ class StageData:
     threads: int
     prefetch: int
 
-    def batches(self, start_step: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-        """(step, its batches) from `start_step` to the end of the plan, see `loader`."""
-        return loader(self.plan, self.builder, start_step, self.threads, self.prefetch)
+    def batches(self, start_step: int = 0, rows: Sequence[int] | None = None) -> Iterator[tuple[int, list[Batch]]]:
+        """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
+        return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
 
     def summary(self) -> str:
         """One line for the log."""
         stats = self.plan.stats
         left_out = len(self.lengths.dropped) + len(self.plan.left_out)
-        line = (
+        parts = [
             f"{stats['samples']:,} samples in {stats['steps']:,} steps of {stats['samples_per_step']:.1f} samples and "
-            f"{stats['tokens_per_step']:,.0f} tokens, {stats['vision_share']:.0%} of them vision; "
-            f"{stats['fill']:.1%} of the slots filled, {len(self.plan.shapes)} row shapes"
-        )
-        return f"{line}; {left_out:,} records left out, see {self.bad.path}" if left_out else line
+            f"{stats['tokens_per_step']:,.0f} tokens, {stats['vision_share']:.0%} of them vision",
+            f"{stats['fill']:.1%} of the slots filled, {len(self.plan.shapes)} row shapes",
+        ]
+        if len(stats["sources"]) > 1:
+            shares = (f"{s['name']} {s['share']:.1%} (planned {s['share_planned']:.1%})" for s in stats["sources"])
+            parts.append("samples from " + ", ".join(shares))
+        for count, what in (
+            (self.lengths.truncated, "texts cut"),
+            (self.lengths.shrunk, "samples' images made smaller"),
+        ):
+            if count:
+                parts.append(f"{count:,} {what} to fit (config.data.long)")
+        if left_out:
+            parts.append(f"{left_out:,} records left out, see {self.bad.path}")
+        return "; ".join(parts)
 
 
 def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
     """Measures the records of `config.data`, plans the run and lists in `folder` what had to be left out.
 
-    The lengths table is kept in `folder`/plan, so a run that goes on has the plan it began with, whatever happened
-    to its pictures. Raises `UserError` for settings or files that cannot be used.
+    The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
+    there by memory mapping: a run that goes on has the plan it began with, whatever happened to its pictures, and
+    its memory does not grow with the number of records. Raises `UserError` for what cannot be used.
     """
     d = config.data
     rule = ImageRule(d.image_mode, d.fit, d.max_size, d.max_aspect)
+    check_long(d.long)
     where = d.tokenizer or config.init
     if not where:
         raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
@@ -65,43 +81,78 @@ def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
     records = open_records(d.records, d.images)
     bad = BadRecords(folder, d.max_bad)
     cache = Path(folder) / PLAN_FOLDER
-    lengths = measure(records, tokenizer, rule, d.template, d.image_first, d.max_tokens, cache)
+    longest = min(d.max_tokens, d.row_tokens)
+    lengths = measure(records, tokenizer, rule, d.template, d.image_first, longest, cache, d.long)
     bad.report_dropped(lengths.dropped)
-    plan = build_plan(
-        lengths, d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
+    mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
+    settings = PlanSettings(
+        d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
     )
+    plan = _kept_plan(lengths, mixture, settings, cache)
     bad.report_dropped(plan.dropped(lengths, records))
-    plan.save(cache)
-    builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad)
+    builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long)
     return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch)
 
 
-class _MicroBatches:
-    """The micro-batches of all steps from `start_step` on, as grain's random-access source."""
+def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
+    """How many entries of the lengths table each source of records has."""
+    ends = np.searchsorted(lengths.record, records.starts)
+    return dict(zip(records.names, np.diff(ends).tolist(), strict=True))
 
-    def __init__(self, plan: Plan, start_step: int) -> None:
-        self.plan, self.first = plan, start_step * plan.micro_batches
+
+def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache: Path) -> Plan:
+    """The plan in the folder `cache`, made if it is not there or another."""
+    key = plan_key(lengths.key, mixture, settings)
+    try:
+        return load_plan(cache, key)
+    except UserError:
+        build_plan(lengths, *settings, mixture=mixture).save(cache, key)
+        return load_plan(cache, key)
+
+
+def host_rows(rows: int, host: int, hosts: int) -> range:
+    """The rows of a micro-batch of `rows` rows that host number `host` of `hosts` builds.
+
+    Raises `UserError` when they cannot be shared out evenly.
+    """
+    if rows % hosts:
+        raise UserError(f"config.data.rows={rows} cannot be shared evenly by {hosts} hosts; make it a multiple")
+    return range(host * rows // hosts, (host + 1) * rows // hosts)
+
+
+class _MicroBatches:
+    """The micro-batches of all steps from `start_step` on, all their rows or `rows`, as grain's random access."""
+
+    def __init__(self, plan: Plan, start_step: int, rows: Sequence[int] | None) -> None:
+        self.plan, self.first, self.rows = plan, start_step * plan.micro_batches, rows
 
     def __len__(self) -> int:
         return self.plan.steps * self.plan.micro_batches - self.first
 
     def __getitem__(self, index: int) -> MicroBatch:
-        return self.plan.micro_batch(self.first + int(index))
+        shape, rows = self.plan.micro_batch(self.first + int(index))
+        return MicroBatch(shape, rows if self.rows is None else [rows[r] for r in self.rows])
 
 
 def loader(
-    plan: Plan, builder: RowBuilder, start_step: int = 0, threads: int = 2, prefetch: int = 4
+    plan: Plan,
+    builder: RowBuilder,
+    start_step: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, list[Batch]]]:
     """Yields (step, its `plan.micro_batches` batches) from `start_step` to the end of the plan.
 
     The batches are the same for any number of `threads` (0: built when asked for) and any `start_step`.
-    `prefetch` is the number of micro-batches built ahead.
+    `prefetch` is the number of micro-batches built ahead. rows: the rows of each micro-batch that this host builds,
+    in that order (`host_rows`, or what the sharding of batches asks of it); only their records are read.
     """
     import grain  # here, because it loads JAX, which nothing else under eve_jax.data needs
 
     if start_step >= plan.steps:
         return
-    dataset = grain.MapDataset.source(_MicroBatches(plan, start_step)).map(builder.build)
+    dataset = grain.MapDataset.source(_MicroBatches(plan, start_step, rows)).map(builder.build)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
     batches = iter(dataset.to_iter_dataset(options))
     for step in range(start_step, plan.steps):

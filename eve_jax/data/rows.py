@@ -5,14 +5,14 @@ sample after sample, the pads last. See DESIGN section 4 for the table of arrays
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from eve_jax.data.bad import BadRecords
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.images import PATCH_BYTES, BadImage, ImageRule, load_patches
+from eve_jax.data.images import PATCH_BYTES, BadImage, ImageFile, ImageRule, load_patches
 from eve_jax.data.lengths import Lengths
+from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.shapes import RowShape
@@ -123,6 +123,13 @@ def _padded(values: np.ndarray, length: int) -> np.ndarray:
     return out
 
 
+class Reporter(Protocol):
+    """What takes the records that break while rows are built (`BadRecords`)."""
+
+    def report(self, where: str, id: str, image: str, reason: str) -> None:
+        """Lists one record; called by several threads."""
+
+
 class RowBuilder:
     """Builds the batches of a plan over `lengths`; safe for threads, and the same whoever builds."""
 
@@ -134,18 +141,22 @@ class RowBuilder:
         rule: ImageRule,
         template: str,
         image_first: bool,
-        bad: BadRecords,
+        bad: Reporter,
+        max_tokens: int = 0,
+        long: str = "drop",
     ) -> None:
+        """`lengths` must have been measured with the same settings; `max_tokens` matters unless `long` is drop."""
         self.records, self.lengths = records, lengths
         self.tokenizer, self.rule = tokenizer, rule
         self.template, self.image_first = template, image_first
         self.bad = bad
+        self.max_tokens, self.long = max_tokens, long
 
     def build(self, micro_batch: MicroBatch) -> Batch:
         """The arrays of DESIGN section 4 with a leading dimension of rows; patches uint8 [R, P, 3072].
 
         A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
-        raises `UserError` when there are too many of those.
+        raises what `bad` raises when there are too many of those.
         """
         shape = micro_batch.shape
         patches = np.zeros((len(micro_batch.rows), shape.patches, PATCH_BYTES), np.uint8)
@@ -170,11 +181,13 @@ class RowBuilder:
         try:
             record = self.records[index]
             id = record.id
-            encoded = encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
-            if len(record.images) != len(grids) or len(encoded.ids) - len(grids) != n_text:
-                encoded = None
+            read = encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
+            if self.long == "truncate_text" and len(record.images) == len(grids):
+                read, _ = fitted(read, grids, self.max_tokens, self.long)
+            if len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
                 raise BadRecord("the record changed since it was measured")
-            self._load(record.images, grids, patches)
+            encoded = read
+            self._load(record.images, grids, n_text, patches)
             return Sample(*encoded, grids)
         except BadImage as e:
             self.bad.report(self.records.where(index), id, e.path, e.reason)
@@ -186,11 +199,20 @@ class RowBuilder:
             return Sample(ids, np.full(len(ids), IGNORE, np.int32), grids, 0.0)
         return Sample(*encoded, grids, 0.0)
 
-    def _load(self, paths: Sequence[str], grids: Sequence[tuple[int, int]], patches: np.ndarray) -> None:
+    def _load(
+        self, files: Sequence[ImageFile], grids: Sequence[tuple[int, int]], n_text: int, patches: np.ndarray
+    ) -> None:
+        """Writes the patches of a sample's images, at the grids of the table, into `patches` [p, 3072]."""
         used = 0
-        for path, grid in zip(paths, grids, strict=True):
-            own, real = load_patches(path, self.rule)
-            if real != grid:
-                raise BadImage("the image changed its size since it was measured", path)
+        natural = []
+        for file, grid in zip(files, grids, strict=True):
+            own, real = load_patches(file, self.rule, grid)
             patches[used : used + len(own)] = own
             used += len(own)
+            natural.append(real)
+        found: Grids = natural
+        if self.long == "shrink_image":
+            found = shrunk(natural, self.max_tokens - n_text) or natural
+        for file, grid, real in zip(files, grids, found, strict=True):
+            if grid != real:
+                raise BadImage("the image changed its size since it was measured", file)

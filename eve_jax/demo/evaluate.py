@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 from PIL import Image
-from rich.progress import track
 
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.report import draw_losses, draw_report, grey, is_right, stage_summary, summarise, write_report
@@ -28,25 +27,13 @@ def answer_all(
     max_new_tokens: int,
     label: str,
 ) -> list[str]:
-    """Greedy answers to one-question records, in their order; `see` is applied to every picture first.
-
-    Prompts are sorted by size, so that a batch of `batch` rows is prefilled in a shape that fits it.
-    """
-    prompts = []
+    """Greedy answers to one-question records, in their order; `see` is applied to every picture first."""
+    questions = [record["conversations"][0]["value"] for record in records]
+    pictures = []
     for record in records:
         paths = record["image"] if isinstance(record["image"], list) else [record["image"]]
-        pictures = [see(Image.open(images / path).convert("RGB")) for path in paths]
-        prompts.append(eve.prompt(record["conversations"][0]["value"], pictures))
-    order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
-    answers = [""] * len(prompts)
-    starts = range(0, len(order), batch)
-    for start in track(starts, description=label, total=len(starts)):
-        chosen = order[start : start + batch]
-        padded = [prompts[i] for i in chosen] + [prompts[chosen[-1]]] * (batch - len(chosen))
-        tokens = eve.engine.generate(padded, max_new_tokens, eve.stop_ids)
-        for i, ids in zip(chosen, tokens, strict=False):
-            answers[i] = eve.decode(ids)
-    return answers
+        pictures.append([see(Image.open(images / path).convert("RGB")) for path in paths])
+    return eve.generate_batch(questions, pictures, batch, label, max_new_tokens=max_new_tokens)
 
 
 def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, Any]:

@@ -1,22 +1,28 @@
-"""Generation with a key/value cache: prompts of any mixture of images and text, in batches.
+"""Generation with a key/value cache: prompts of any mixture of images and text, in batches, turn after turn.
 
 A prompt is prefilled in a row of its own with the split layout of training (a bucketed shape, so that few programs are
-compiled); decoded tokens are text, so a decoding step reads the text weights only.
+compiled); decoded tokens are text, so a decoding step reads the text weights only. Everything here is token ids.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
+from eve_jax.data.chat import IGNORE
 from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
+from eve_jax.data.shapes import RowShape
+from eve_jax.infer.cache import Session, bucket, roomy, round_up
+from eve_jax.infer.sampling import GREEDY, Sampling, choose
 from eve_jax.model.config import PATCH_BYTES, ModelConfig
-from eve_jax.model.eve import Cache, Params, bind, empty_cache
+from eve_jax.model.eve import Batch, Cache, Params, bind
+
+NONE = -1  # in place of a token after the end of an answer
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,14 @@ class Prompt:
     patches: Sequence[np.ndarray] = ()
     grids: Sequence[tuple[int, int]] = ()
 
+    def after(self, ids: Sequence[int]) -> "Prompt":
+        """The prompt with text tokens `ids` before it."""
+        return replace(self, ids=np.concatenate([np.asarray(ids, np.int32), self.ids])) if len(ids) else self
+
     @property
     def sample(self) -> Sample:
         """The prompt as a sample without targets."""
-        return Sample(np.asarray(self.ids, np.int32), np.full(len(self.ids), -100, np.int32), list(self.grids))
+        return Sample(np.asarray(self.ids, np.int32), np.full(len(self.ids), IGNORE, np.int32), list(self.grids))
 
     @property
     def need(self) -> tuple[int, int, int]:
@@ -39,34 +49,13 @@ class Prompt:
         specials = sum(h + 1 for h, _ in self.grids)
         return patches, specials, len(self.ids) - len(self.grids)
 
-
-@dataclass
-class Session:
-    """Rows whose caches hold `length` [R] tokens each; `token` [R, 1] is chosen and not yet in the cache."""
-
-    cache: Cache
-    length: Array
-    token: Array
-    done: Array
-    capacity: int
+    def __len__(self) -> int:
+        """Tokens of the prompt, image tokens included."""
+        return sum(self.need)
 
 
-def _round_up(n: int, step: int) -> int:
-    return -(-n // step) * step
-
-
-def bucket(need: tuple[int, int, int]) -> RowShape:
-    """A row shape that holds `need`: sizes in steps of an eighth of their magnitude, so that prompts share shapes."""
-
-    def roomy(n: int) -> int:
-        return _round_up(n, max(16, 2 ** max((n - 1).bit_length() - 3, 0))) if n else 0
-
-    patches, specials, text = map(roomy, need)
-    return RowShape(patches, specials, _round_up(patches + specials + text, ROW_MULTIPLE) - patches - specials)
-
-
-def pack_prompts(prompts: Sequence[Prompt], shape: RowShape) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Batch arrays with one prompt a row, and the prompts' lengths [R]."""
+def pack_prompts(prompts: Sequence[Prompt], shape: RowShape) -> tuple[Batch, np.ndarray]:
+    """Batch arrays with one prompt a row, and the prompts' lengths int32 [R]."""
     rows = [lay_out([p.sample], shape) for p in prompts]
     batch = {key: np.stack([r[key] for r in rows]) for key in rows[0]}
     patches = np.zeros((len(prompts), shape.patches, PATCH_BYTES), np.uint8)
@@ -74,45 +63,119 @@ def pack_prompts(prompts: Sequence[Prompt], shape: RowShape) -> tuple[dict[str, 
         if prompt.patches:
             every = np.concatenate(prompt.patches)
             row[: len(every)] = every
-    return {**batch, "patches": patches}, np.array([sum(p.need) for p in prompts], np.int32)
+    return {**batch, "patches": patches}, np.array([len(p) for p in prompts], np.int32)
 
 
 class Engine:
-    """Greedy or sampled generation by one set of parameters."""
+    """Greedy or sampled generation by one set of parameters.
+
+    `on_compile` is called before a program runs for the first time, which may take long.
+    """
 
     def __init__(self, cfg: ModelConfig, params: Params):
         self.cfg, self.params = cfg, params
-        self._prefill = jax.jit(functools.partial(_prefill, cfg), donate_argnums=2)
-        self._decode = jax.jit(functools.partial(_decode, cfg), static_argnums=(3,), donate_argnums=(1,))
+        self.on_compile: Callable[[], None] = lambda: None
+        self._ran: set[tuple] = set()
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> Session:
-        """Prefill `prompts`, one a row, leaving room for `room` more tokens."""
+    def session(self, rows: int = 1) -> Session:
+        """A session of `rows` rows without tokens."""
+        return Session.empty(self.cfg, rows)
+
+    def prefill(self, session: Session, prompts: Sequence[Prompt], room: int = 0) -> Float[Array, "R Q"]:
+        """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token."""
+        prompts = [p.after(ids) for p, ids in zip(prompts, session.pending, strict=True)]
         shape = bucket(tuple(np.max([p.need for p in prompts], axis=0).tolist()))
         batch, lengths = pack_prompts(prompts, shape)
-        capacity = _round_up(shape.length + room, ROW_MULTIPLE)
-        cache = empty_cache(self.cfg, len(prompts), capacity)
-        start = jnp.zeros(len(prompts), jnp.int32)
-        logits, cache = self._prefill(self.params, batch, cache, start, lengths)
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None]
-        return Session(cache, jnp.asarray(lengths), token, jnp.zeros(len(prompts), bool), capacity)
+        start = session.length
+        session.reserve(max(int(start.max()) + shape.length, int((start + lengths).max()) + room))
+        self._announce("prefill", len(prompts), shape, session.capacity)
+        logits, session.cache = _prefill(self.cfg, self.params, batch, session.cache, start, lengths)
+        session.length = start + lengths
+        session.pending = [[] for _ in prompts]
+        return logits
 
-    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
-        """Greedy tokens of each prompt, the stop token left out; each as if the prompt were alone."""
-        session = self.start(prompts, max_new_tokens)
-        stops = np.array(sorted(stop_ids), np.int32)
-        tokens = np.asarray(self._decode(self.params, session.cache, _decoding(session, stops), max_new_tokens)[1])
-        return [_until(row, stop_ids) for row in tokens.tolist()]
+    def reply(
+        self,
+        session: Session,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        sampling: Sampling = GREEDY,
+    ) -> list[list[int]]:
+        """Append each row's prompt and its answer to `session`; the answers, each as if the row were alone.
 
-    def stream(self, prompt: Prompt, max_new_tokens: int, stop_ids: Sequence[int]) -> Iterator[int]:
-        """Greedy tokens of one prompt as they are made, the stop token left out."""
-        session = self.start([prompt], max_new_tokens)
-        state, cache = _decoding(session, np.array(sorted(stop_ids), np.int32)), session.cache
-        for _ in range(max_new_tokens):
-            (cache, state), tokens = self._decode(self.params, cache, state, 1)
-            token = int(tokens[0, 0])
-            if token in stop_ids:
+        An answer ends before a token of `stop_ids`, which is not appended, or with `max_new_tokens`.
+        """
+        run = _Run(self, session, max_new_tokens, stop_ids, sampling)
+        first = run.start(prompts)
+        rest = run.decode(first, max_new_tokens - 1)[0] if max_new_tokens > 1 else first[:, None]
+        tokens = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)[:, :max_new_tokens]
+        answers = [_until(row, stop_ids) for row in tokens.tolist()]
+        cut = [len(ids) == max_new_tokens for ids in answers]
+        session.length = session.length + np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
+        session.pending = [ids[-1:] if c else [] for ids, c in zip(answers, cut, strict=True)]
+        return answers
+
+    def generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, stop_ids: Sequence[int], sampling: Sampling = GREEDY
+    ) -> list[list[int]]:
+        """The answer to each prompt, without the stop token, as if the prompt were alone."""
+        return self.reply(self.session(len(prompts)), prompts, max_new_tokens, stop_ids, sampling)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        sampling: Sampling = GREEDY,
+        session: Session | None = None,
+    ) -> Iterator[int]:
+        """The tokens of `reply` to one prompt as they are made; `session` has one row and is right at every token."""
+        session = session or self.session()
+        run = _Run(self, session, max_new_tokens, stop_ids, sampling)
+        token = run.start([prompt])
+        for left in reversed(range(max_new_tokens)):
+            value = int(token[0])
+            if value in stop_ids:
                 return
-            yield token
+            if left:  # the next one is under way while the caller has this one
+                token = run.decode(token, 1)[1]
+                session.length = session.length + np.int32(1)
+            else:
+                session.pending = [[value]]
+            yield value
+
+    def _announce(self, *program: Any) -> None:
+        if program not in self._ran:
+            self._ran.add(program)
+            self.on_compile()
+
+
+class _Run:
+    """One reply under way: the engine's programs with what stays the same from token to token."""
+
+    def __init__(
+        self, engine: Engine, session: Session, max_new_tokens: int, stop_ids: Sequence[int], sampling: Sampling
+    ):
+        self.engine, self.session = engine, session
+        self.max_new_tokens = max_new_tokens
+        self.stops = np.full(round_up(max(len(stop_ids), 1), 8), NONE, np.int32)  # one program for all few stops
+        self.stops[: len(stop_ids)] = list(stop_ids)
+        self.sampling = sampling.arrays()
+
+    def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
+        """Prefill; the first token of each answer."""
+        logits = self.engine.prefill(self.session, prompts, self.max_new_tokens)
+        return _choose(logits, self.session.length, self.sampling)
+
+    def decode(self, token: Int[Array, "R"], steps: int) -> tuple[Array, Array]:
+        """The tokens after `token`, [R, size] with NONE after an end, and the last of each row."""
+        engine, session = self.engine, self.session
+        size = roomy(self.max_new_tokens)
+        engine._announce("decode", session.capacity, size, self.stops.size, len(token), tuple(self.sampling or ()))
+        args = (session.cache, session.length, token, self.stops, self.sampling, np.int32(steps))
+        session.cache, tokens, last = _decode(engine.cfg, size, engine.params, *args)
+        return tokens, last
 
 
 def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
@@ -120,52 +183,64 @@ def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
     return tokens[:end]
 
 
-def _decoding(session: Session, stops: np.ndarray) -> tuple[Array, Array, Array, Array]:
-    return session.length, session.token, session.done, jnp.asarray(stops)
+_choose = jax.jit(choose)
 
 
+@partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _prefill(
-    cfg: ModelConfig, params: Params, batch: dict[str, Array], cache: Cache, start: Array, lengths: Array
-) -> tuple[Array, Cache]:
-    """Logits [R, Q] after each row's last token, and the cache."""
+    cfg: ModelConfig, params: Params, batch: Batch, cache: Cache, start: Int[Array, "R"], lengths: Int[Array, "R"]
+) -> tuple[Float[Array, "R Q"], Cache]:
+    """Logits after each row's last token, and the cache."""
     model = bind(cfg, params)
     hidden, cache = model.extend(batch, cache, start)
     last = jnp.take_along_axis(batch["perm"], lengths[:, None] - 1, axis=1)
     return model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]), cache
 
 
-def _text_step(token: Array) -> dict[str, Array]:
+def _text_step(token: Int[Array, "R"]) -> dict[str, Array]:
     """Batch arrays of one text token a row."""
     rows = token.shape[0]
     zero = jnp.zeros((rows, 1), jnp.int32)
     return {
         "patches": jnp.zeros((rows, 0, PATCH_BYTES), jnp.uint8),
         "special_ids": jnp.zeros((rows, 0), jnp.int32),
-        "text_ids": token,
+        "text_ids": token[:, None],
         "position": zero,
         "perm": zero,
         "inv": zero,
     }
 
 
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _decode(
-    cfg: ModelConfig, params: Params, cache: Cache, state: tuple[Array, Array, Array, Array], steps: int
-) -> tuple[tuple[Cache, tuple[Array, Array, Array, Array]], Array]:
-    """Emit `steps` tokens a row ([R, steps]; after a stop token, the stop token again), ending early when all stop."""
+    cfg: ModelConfig,
+    size: int,
+    params: Params,
+    cache: Cache,
+    length: Int[Array, "R"],
+    token: Int[Array, "R"],
+    stops: Int[Array, "N"],
+    sampling: dict[str, Any] | None,
+    steps: Int[Array, ""],
+) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
+    """Up to `steps` tokens a row after `token`, which is chosen and not in the cache yet.
+
+    Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a stop token) and
+    the last one. Ends early when every row has stopped; `size` >= `steps`.
+    """
     model = bind(cfg, params)
-    length, token, done, stops = state
-    out = jnp.broadcast_to(stops[0] if stops.size else 0, (token.shape[0], steps)).astype(jnp.int32)
+    out = jnp.full((token.shape[0], size), NONE, jnp.int32)
 
     def wanted(carry: tuple) -> Array:
         return (carry[0] < steps) & ~jnp.all(carry[4])
 
     def body(carry: tuple) -> tuple:
         i, cache, length, token, done, out = carry
-        out = jnp.where(jnp.arange(steps) == i, jnp.where(done[:, None], out, token), out)
-        done = done | jnp.isin(token[:, 0], stops)
         hidden, cache = model.extend(_text_step(token), cache, length)
-        token = jnp.argmax(model.logits(hidden[:, 0]), axis=-1).astype(jnp.int32)[:, None]
-        return i + 1, cache, length + 1, token, done, out
+        length = length + ~done  # what a stopped row writes there is never read
+        token = jnp.where(done, token, choose(model.logits(hidden[:, 0]), length, sampling))
+        out = out.at[:, i].set(jnp.where(done, NONE, token))
+        return i + 1, cache, length, token, done | jnp.isin(token, stops), out
 
-    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), cache, length, token, done, out))
-    return (carry[1], (carry[2], carry[3], carry[4], stops)), carry[5]
+    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), cache, length, token, jnp.isin(token, stops), out))
+    return carry[1], carry[5], carry[3]

@@ -1,10 +1,25 @@
-"""Attention over packed rows: causal, never across samples."""
+"""Attention over packed rows: causal, never across samples; one function, a kernel for each kind of processor.
+
+chunked   XLA, queries in chunks that read only the keys before their end: any processor
+splash    Pallas, TPU
+flash     Pallas on Triton, GPU
+"""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from eve_jax import sharding
+
 QUERY_CHUNK = 512  # queries whose scores exist at one time
+SPLASH_BLOCK = 512  # queries and keys of a tile, at most
+LANES = 128  # the kernels' unit of length
+ATTENTION = "attention"  # name under which remat policies know the output
+BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 
 
 def plain_attention(
@@ -31,12 +46,65 @@ def packed_attention(
     k: Float[Array, "B L K H"],
     v: Float[Array, "B L K H"],
     segment: Int[Array, "B L"],
+    kernel: str = "auto",
+    interpret: bool = False,
 ) -> Float[Array, "B L N H"]:
     """Attention of whole rows in causal order; token i sees j <= i of its own segment (pads, segment 0, see pads).
 
-    Queries go in chunks that read only the keys before their end; scores are recomputed in the backward pass, so
-    memory is linear in L.
+    Memory is linear in L with every `kernel`; "auto" takes the one for the processor, where the row's length and the
+    head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
+    mesh in use.
     """
+    if kernel == "auto":
+        kernel = BY_PLATFORM.get(sharding.platform(), "chunked")
+        if q.shape[1] % LANES or q.shape[3] % 64:
+            kernel = "chunked"
+    if kernel == "chunked":
+        return checkpoint_name(_chunked(q, k, v, segment), ATTENTION)
+    local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
+    mesh = sharding.current()
+    if mesh is not None:
+        rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
+        local = jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
+    return checkpoint_name(local(q, k, v, segment), ATTENTION)
+
+
+def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    length, heads, size = q.shape[1:]
+    block = next(b for b in (SPLASH_BLOCK, 256, LANES) if length % b == 0)
+    sizes = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        use_fused_bwd_kernel=True,
+    )
+    mask = splash.MultiHeadMask([splash.CausalMask((length, length))] * heads)
+    attend = splash.make_splash_mha_single_device(
+        mask, block_sizes=sizes, residual_checkpoint_name=ATTENTION, interpret=interpret
+    )
+
+    def row(q: Array, k: Array, v: Array, segment: Array) -> Array:
+        return attend(q, k, v, segment_ids=splash.SegmentIds(segment, segment))
+
+    heads_first = ((x.swapaxes(1, 2)) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))
+    return jax.vmap(row)(*heads_first, segment).swapaxes(1, 2).astype(q.dtype)
+
+
+def _flash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:
+    from jax.experimental.pallas.ops.gpu import attention
+
+    groups = q.shape[2] // k.shape[2]
+    k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
+    return attention.mha(q, k, v, segment, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
+
+
+def _chunked(q: Array, k: Array, v: Array, segment: Array) -> Array:
+    """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass."""
     length = q.shape[1]
     order = jnp.arange(length)
 

@@ -10,6 +10,8 @@ SUB_PATCH = 16
 PATCH_BYTES = PATCH * PATCH * 3
 
 ROUTINGS = ("split", "masked")
+REMATS = ("full", "attention", "none")
+ATTENTIONS = ("auto", "chunked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
@@ -85,6 +87,7 @@ class ModelConfig:
     param_dtype: str = "float32"
     frozen_dtype: str = "bfloat16"
     remat: str = "full"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.routing not in ROUTINGS:
@@ -98,8 +101,10 @@ class ModelConfig:
             raise UserError(f"model.rope_scaling={self.rope_scaling}: expected () or four numbers")
         if self.num_heads % self.num_kv_heads:
             raise UserError(f"model.num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}")
-        if self.remat not in ("full", "none"):
-            raise UserError(f"model.remat={self.remat!r}: expected full or none")
+        if self.remat not in REMATS:
+            raise UserError(f"model.remat={self.remat!r}: expected one of {', '.join(REMATS)}")
+        if self.attention not in ATTENTIONS:
+            raise UserError(f"model.attention={self.attention!r}: expected one of {', '.join(ATTENTIONS)}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":

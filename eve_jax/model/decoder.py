@@ -5,9 +5,11 @@ from typing import Any
 import jax
 from flax import nnx
 
+from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm
+from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered
 from eve_jax.model.routing import Hidden, Routed, Rows
+from eve_jax.sharding import constrain
 
 
 class SelfAttention(nnx.Module):
@@ -55,6 +57,10 @@ def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
     return make(rngs)
 
 
+# What the backward pass finds stored, beside each layer's input.
+REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
+
+
 def run_layers(
     layers: DecoderLayer, x: Hidden, rows: Rows, cache: Any = None, remat: str = "none", keep: bool = False
 ) -> tuple[Hidden, Any, Any]:
@@ -64,12 +70,14 @@ def run_layers(
     as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
+    dtype = jax.tree.leaves(x)[0].dtype
 
     def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
-        x, cache = nnx.merge(graph, layer[0])(x, rows, layer[1])
+        x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
+        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(x, rows, layer[1])
         return x, (cache, rows.leave(x) if keep else None)
 
-    if remat == "full":
-        body = jax.checkpoint(body)
+    if remat != "none":
+        body = jax.checkpoint(body, policy=REMAT[remat])
     x, (cache, kept) = jax.lax.scan(body, x, (weights, cache))
     return x, cache, kept

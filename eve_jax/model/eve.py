@@ -18,6 +18,7 @@ from eve_jax.model.decoder import run_layers, stack_layers
 from eve_jax.model.layers import RMSNorm, normal, param
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows
+from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
@@ -31,11 +32,11 @@ class Eve(nnx.Module):
         self.cfg = cfg
         self.patch_embed = PatchEmbed(cfg, rngs)
         shape = (cfg.vocab_size, cfg.hidden_size)
-        self.embed = param(cfg, rngs, shape, ("vocab", "embed"), normal(0.02))
+        self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
         self.layers = stack_layers(cfg, rngs)
         self.norm = RMSNorm(cfg, rngs)
         if not cfg.tie_embeddings:
-            self.head = param(cfg, rngs, shape, ("vocab", "embed"), normal(0.02))
+            self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
@@ -44,9 +45,11 @@ class Eve(nnx.Module):
 
     def embed_slots(self, batch: Batch) -> tuple[Array, Array]:
         """Embeddings of the vision slots [R, P + S, D] and of the text slots [R, T, D]."""
-        dtype = jnp.dtype(self.cfg.dtype)
         vision = self.patch_embed(batch["patches"], batch["special_ids"])
-        return vision, self.embed[...].astype(dtype)[batch["text_ids"]]
+        # Looked up while the table is sharded over its columns: otherwise the backward pass gathers the whole table.
+        ids = constrain(batch["text_ids"], "id_batch", None)
+        text = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
+        return vision, constrain(constrain(text, "id_batch", None, "table"), "batch", None, None)
 
     def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
         """Residual stream after the last layer, [R, L, D] in slot order, before the final norm.

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.config import DELTA, ModelConfig
+from eve_jax.sharding import constrain, gather
 
 GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
@@ -46,12 +47,19 @@ def param(
     return nnx.Param(init(rngs.params(), shape, jnp.dtype(cfg.param_dtype)), axes=axes)
 
 
+def gathered(weights: nnx.State, dtype: jnp.dtype) -> nnx.State:
+    """The weights of one layer in `dtype`, each gathered from where it is stored (see `sharding.gather`)."""
+    return jax.tree.map(
+        lambda v: v.replace(gather(v[...], v.axes, dtype)), weights, is_leaf=lambda v: isinstance(v, nnx.Variable)
+    )
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) * scale over the last axis; the mean square is taken in float32."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.eps = cfg.rms_norm_eps
-        self.scale = param(cfg, rngs, (cfg.hidden_size,), ("embed",), ones)
+        self.scale = param(cfg, rngs, (cfg.hidden_size,), (None,), ones)
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         x32 = x.astype(jnp.float32)
@@ -60,30 +68,36 @@ class RMSNorm(nnx.Module):
 
 
 class HeadProjection(nnx.Module):
-    """Hidden states to heads: BTD,DNH->BTNH, with a bias where the backbone has one (Qwen2: q, k, v)."""
+    """Hidden states to heads, with a bias where the backbone has one (Qwen2: q, k, v).
+
+    The kernel is a matrix, [D, N H]: accelerators would pad an axis of a few heads.
+    """
 
     def __init__(self, cfg: ModelConfig, heads: int, rngs: nnx.Rngs):
-        shape = (cfg.hidden_size, heads, cfg.head_dim)
-        self.kernel = param(cfg, rngs, shape, ("embed", "heads", None), normal(cfg.hidden_size**-0.5))
+        self.heads = heads
+        width = heads * cfg.head_dim
+        init = normal(cfg.hidden_size**-0.5)
+        self.kernel = param(cfg, rngs, (cfg.hidden_size, width), ("embed", "heads"), init)
         if cfg.qkv_bias:
-            self.bias = param(cfg, rngs, shape[1:], ("heads", None), zeros)
+            self.bias = param(cfg, rngs, (width,), ("heads",), zeros)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
-        y = jnp.einsum("BTD,DNH->BTNH", x, self.kernel[...].astype(x.dtype))
-        return y + self.bias[...].astype(x.dtype) if hasattr(self, "bias") else y
+        y = x @ self.kernel[...].astype(x.dtype)
+        if hasattr(self, "bias"):
+            y = y + self.bias[...].astype(x.dtype)
+        return constrain(y.reshape(*y.shape[:-1], self.heads, y.shape[-1] // self.heads), "batch", None, "heads", None)
 
 
 class OutProjection(nnx.Module):
-    """Heads back to hidden states: BTNH,NHD->BTD, no bias."""
+    """Heads back to hidden states by a kernel [N H, D], no bias."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
-        shape = (cfg.num_heads, cfg.head_dim, cfg.hidden_size)
         fan_in = cfg.num_heads * cfg.head_dim
         init = normal((2 * cfg.num_layers * fan_in) ** -0.5)
-        self.kernel = param(cfg, rngs, shape, ("heads", None, "embed"), init)
+        self.kernel = param(cfg, rngs, (fan_in, cfg.hidden_size), ("head_rows", None), init)
 
     def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        return jnp.einsum("BTNH,NHD->BTD", x, self.kernel[...].astype(x.dtype))
+        return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]) @ self.kernel[...].astype(x.dtype)
 
 
 class GatedDelta(nnx.Module):
@@ -92,7 +106,7 @@ class GatedDelta(nnx.Module):
     dW starts at zero, so the model starts as the LLM; g starts at GATE, where dW has a gradient from the first step.
     """
 
-    def __init__(self, cfg: ModelConfig, shape: tuple[int, int], axes: tuple[str, str], rngs: nnx.Rngs):
+    def __init__(self, cfg: ModelConfig, shape: tuple[int, int], axes: tuple[str | None, ...], rngs: nnx.Rngs):
         self.weight = param(cfg, rngs, shape, axes, zeros)
         self.gate = param(cfg, rngs, (1,), (None,), constant(GATE))
 
@@ -112,10 +126,10 @@ class MLP(nnx.Module):
         d, f = cfg.hidden_size, cfg.intermediate_size
         self.gate = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
         self.up = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
-        self.down = param(cfg, rngs, (f, d), ("mlp", "embed"), normal((2 * cfg.num_layers * f) ** -0.5))
+        self.down = param(cfg, rngs, (f, d), ("mlp_rows", None), normal((2 * cfg.num_layers * f) ** -0.5))
         if DELTA in cfg.parts:
             self.delta_up = GatedDelta(cfg, (d, f), ("embed", "mlp"), rngs)
-            self.delta_down = GatedDelta(cfg, (f, d), ("mlp", "embed"), rngs)
+            self.delta_down = GatedDelta(cfg, (f, d), ("mlp_rows", None), rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         up_weight, down_weight = self.up[...], self.down[...]
@@ -123,7 +137,8 @@ class MLP(nnx.Module):
             up_weight, down_weight = self.delta_up(up_weight), self.delta_down(down_weight)
         gate = jnp.einsum("BTD,DF->BTF", x, self.gate[...].astype(x.dtype))
         up = jnp.einsum("BTD,DF->BTF", x, up_weight.astype(x.dtype))
-        return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, down_weight.astype(x.dtype))
+        hidden = constrain(jax.nn.silu(gate) * up, "batch", None, "mlp")
+        return jnp.einsum("BTF,FD->BTD", hidden, down_weight.astype(x.dtype))
 
 
 def rotary_frequencies(cfg: ModelConfig) -> Float[Array, "F"]:

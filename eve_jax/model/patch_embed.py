@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from eve_jax.model.config import PATCH_BYTES, SUB_PATCH, ModelConfig
 from eve_jax.model.layers import normal, param, zeros
+from eve_jax.sharding import gather
 
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -23,22 +24,21 @@ class PatchEmbed(nnx.Module):
         self.kernel1 = param(cfg, rngs, (sub, hidden), (None, "patch"), normal((3 * sub) ** -0.5))
         self.bias1 = param(cfg, rngs, (hidden,), ("patch",), zeros)
         self.kernel2 = param(cfg, rngs, (4 * hidden, d), ("patch", "embed"), normal((12 * hidden) ** -0.5))
-        self.bias2 = param(cfg, rngs, (d,), ("embed",), zeros)
-        self.class_embed = param(cfg, rngs, (d,), ("embed",), normal(0.02))
-        self.split_embed = param(cfg, rngs, (d,), ("embed",), normal(0.02))
+        self.bias2 = param(cfg, rngs, (d,), (None,), zeros)
+        self.class_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
+        self.split_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
 
     def __call__(self, patches: UInt8[Array, "R P B"], special_ids: Int[Array, "R S"]) -> Float[Array, "R V D"]:
         """Vision slots of the rows: patches (uint8, 32x32 blocks as in DESIGN section 4), then special tokens."""
         rows, count = patches.shape[:2]
         mean, std = (np.tile(c, PATCH_BYTES // 3) for c in (PIXEL_MEAN, PIXEL_STD))
         pixels = (patches.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
+        kernel1, bias1, kernel2, bias2 = (
+            gather(p[...], p.axes, self.dtype) for p in (self.kernel1, self.bias1, self.kernel2, self.bias2)
+        )
         x = pixels.astype(self.dtype).reshape(rows, count, 4, PATCH_BYTES // 4)
-        x = jax.nn.gelu(
-            x @ self.kernel1[...].astype(self.dtype) + self.bias1[...].astype(self.dtype), approximate=False
-        )
-        x = x.reshape(rows, count, 4 * x.shape[-1]) @ self.kernel2[...].astype(self.dtype) + self.bias2[...].astype(
-            self.dtype
-        )
+        x = jax.nn.gelu(x @ kernel1 + bias1, approximate=False)
+        x = x.reshape(rows, count, 4 * x.shape[-1]) @ kernel2 + bias2
         table = jnp.stack([self.class_embed[...], self.split_embed[...]]).astype(self.dtype)
         one_hot = special_ids[..., None] == jnp.array([CLASS, SPLIT])
         return jnp.concatenate([x, one_hot.astype(self.dtype) @ table], axis=1)

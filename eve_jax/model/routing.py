@@ -75,12 +75,13 @@ class SplitRows(NamedTuple):
     causal_segment: Int[Array, "R L"]
     angles: tuple[Array, Array]
     vision_slots: int
+    kernel: str  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
         angles = rotary_angles(cfg, batch["position"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots)
+        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -95,7 +96,7 @@ class SplitRows(NamedTuple):
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = rotate(q, self.angles), rotate(k, self.angles)
         q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
-        out = permute(packed_attention(q, k, v, self.causal_segment), self.inv, self.perm)
+        out = permute(packed_attention(q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
 
 
@@ -107,12 +108,14 @@ class MaskedRows(NamedTuple):
     causal_segment: Int[Array, "R L"]
     angles: tuple[Array, Array]
     is_vision: Array
+    kernel: str
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
         angles = rotary_angles(cfg, permute(batch["position"], perm, inv))
-        return cls(perm, inv, permute(batch["segment"], perm, inv), angles, perm < vision_slots)
+        segment = permute(batch["segment"], perm, inv)
+        return cls(perm, inv, segment, angles, perm < vision_slots, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -134,7 +137,7 @@ class MaskedRows(NamedTuple):
 
     def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple[Array, None]:
         q, k = rotate(q, self.angles), rotate(k, self.angles)
-        return packed_attention(q, k, v, self.causal_segment), None
+        return packed_attention(q, k, v, self.causal_segment, self.kernel), None
 
 
 class CachedRows(NamedTuple):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
+from eve_jax.sharding import constrain, gather
 
 VOCAB_CHUNK = 20_000  # most rows of the head whose logits exist at one time
 
@@ -27,7 +28,9 @@ def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: I
     def fold(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         peak, total, picked = carry
         first, weight = chunk
-        logits = jnp.einsum("MD,QD->MQ", hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        weight = gather(weight, ("vocab", "table"), hidden.dtype)
+        logits = jnp.einsum("MD,QD->MQ", hidden, weight, preferred_element_type=jnp.float32)
+        logits = constrain(logits, "batch", "vocab")
         new_peak = jnp.maximum(peak, jax.lax.stop_gradient(logits.max(axis=1)))
         total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
         at = jnp.clip(labels - first, 0, size - 1)

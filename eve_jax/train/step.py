@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.train.loss import loss_sums
@@ -45,7 +47,13 @@ class StepFunctions:
     A step of a single micro-batch is one fused function, which holds no sums between its two halves.
     """
 
-    def __init__(self, cfg: ModelConfig, tx: optax.GradientTransformation, schedule: optax.Schedule):
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        tx: optax.GradientTransformation,
+        schedule: optax.Schedule,
+        mesh: Mesh | None = None,
+    ):
         def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
             targets = jnp.maximum(sums.targets, 1)
             grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
@@ -59,10 +67,12 @@ class StepFunctions:
             return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), opt), metrics
 
         def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-            return update(state, gradient_sums(cfg, state.trainable, frozen, batch))
+            with sharding.use(mesh):
+                return update(state, gradient_sums(cfg, state.trainable, frozen, batch))
 
         def accumulate(sums: Sums, trainable: Params, frozen: Params, batch: Batch) -> Sums:
-            return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch))
+            with sharding.use(mesh):
+                return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch))
 
         def update_and_clear(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
             return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)

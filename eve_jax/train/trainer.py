@@ -83,7 +83,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             state, frozen, start = _start(config, cfg, mesh, tx, checkpoints)
             print(f"{config.name}: {data.summary()}", flush=True)
             cut_back(folder, start)
-            run = Run(config, data, identity, mesh, StepFunctions(cfg, tx, lr), checkpoints)
+            run = Run(config, data, identity, mesh, StepFunctions(cfg, tx, lr, mesh), checkpoints)
             log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
             try:
                 _loop(run, state, frozen, start, log)

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.source import open_checkpoint
+from eve_jax.convert.surgery import complete
 from eve_jax.infer.eve import EVE
 from eve_jax.model.config import VARIANTS
 from eve_jax.model.eve import abstract_params, bind, init_params
 from eve_jax.train.checkpoint import Checkpoints, load_params
-from eve_jax.train.stages import make_vision_twins
 from eve_jax.train.trainer import initial_params
 from tests import reference as ref
 from tests.convert import folders
@@ -47,6 +47,43 @@ def test_import_export(tmp_path, shards, half):
     folders.same(load_params(again)[1], load_params(ours)[1])
     assert (again / "config.json").read_text() == (ours / "config.json").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "hf", "ours", "out"]
+
+
+@pytest.mark.parametrize("deltas", [True, False])
+def test_llama3(tmp_path, deltas):
+    tensors, config = folders.golden_llama(deltas)
+    hf = folders.write_hf(tmp_path / "hf", tensors, config, shards=2)
+    ours = import_checkpoint(str(hf), tmp_path / "ours", quiet=True)
+    checkpoint = open_checkpoint(ours)
+    assert checkpoint.cfg.parts == VARIANTS["rep" if deltas else "dense"]
+    assert checkpoint.data["template"] == "llama3"
+    out = export_checkpoint(ours, tmp_path / "out", quiet=True)
+    folders.same(folders.read_hf(out), tensors)
+    names = ref.read_json("C_meta")["parameter_names" if deltas else "dense_parameter_names"]
+    assert sorted(folders.read_hf(out)) == sorted(names)
+    written = json.loads((out / "config.json").read_text())
+    assert (written["model_type"], written["add_moe"], written["moe_part"]) == ("eve-llama3", deltas, None)
+
+
+def test_deltas_are_folded_where_the_original_has_no_name_for_them(tmp_path):
+    """On a Qwen2 backbone always, on LLaMA-3 on request: the same model with single weights."""
+    tensors, config = folders.plain("qwen2")
+    hf = folders.write_hf(tmp_path / "hf", tensors, config)
+    ours = import_checkpoint(str(hf), tmp_path / "ours", variant="rep", quiet=True)
+    assert open_checkpoint(ours).cfg.parts == VARIANTS["rep"]
+    out = folders.read_hf(export_checkpoint(ours, tmp_path / "out", quiet=True))
+    assert not [name for name in out if "moe_" in name]
+    folders.same({name: out[name] for name in tensors}, tensors)  # deltas that have not trained change nothing
+    llama, config = folders.golden_llama()
+    by_hand = {name: value.copy() for name, value in llama.items() if "moe_" not in name}
+    for name in [n for n in llama if n.endswith(("moe_up_proj", "moe_down_proj"))]:
+        gate = llama[name.replace("_proj", "_gate")]
+        by_hand[f"{name.replace('moe_', '')}.weight"] += np.tanh(10 * gate) * llama[name].T
+    hf = folders.write_hf(tmp_path / "llama", folders.golden_llama()[0], config)
+    folded = folders.read_hf(export_checkpoint(hf, tmp_path / "folded", folded=True, quiet=True))
+    assert folded.keys() == by_hand.keys()
+    for name, value in by_hand.items():
+        np.testing.assert_allclose(folded[name], value, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("parts", ["", "mlp", "self_attn-mlp", "layernorm"])
@@ -106,7 +143,7 @@ def test_plain_llm(tmp_path, kind, tied):
     cfg, params = load_params(ours)
     assert (cfg.qkv_bias, cfg.rope_theta, cfg.rms_norm_eps) == (kind == "qwen2", 5e5, 1e-5)
     assert (cfg.parts, cfg.head_dim) == (VARIANTS["dac"], 16)
-    folders.same(params, make_vision_twins(params, list(abstract_params(cfg))))
+    folders.same(params, complete(params, abstract_params(cfg)))
     for name, value in params.items():
         if ".vision." in name:
             np.testing.assert_array_equal(value, params[name.replace(".vision.", ".text.")])
@@ -143,7 +180,7 @@ def test_a_stage_starts_from_hugging_face(tmp_path):
 def test_answers_from_either_folder(tmp_path):
     hf = folders.write_hf(tmp_path / "hf", *folders.golden())
     ours = import_checkpoint(str(hf), tmp_path / "ours", quiet=True)
-    answers = [EVE.from_pretrained(folder).generate("Why?", max_new_tokens=4) for folder in (hf, ours)]
+    answers = [EVE.from_pretrained(folder).answer("Why?", max_new_tokens=4).new_ids for folder in (hf, ours)]
     assert answers[0] == answers[1]
     assert len(answers[0]) == 4
 

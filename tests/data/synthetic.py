@@ -11,7 +11,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.lengths import Lengths
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -21,7 +21,7 @@ def byte_tokenizer() -> Tokenizer:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken("<|im_end|>", special=True)])
-    return Tokenizer(inner)
+    return FastTokenizer(inner)
 
 
 def lengths_of(counts: Sequence[Sequence[int]] | np.ndarray) -> Lengths:

@@ -1,7 +1,10 @@
 """Image files as bad as they come: shown as a viewer would, or refused with a named reason."""
 
+import io
 import struct
+import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import BadImage, ImageRule, image_size, load_patches, open_image, patchify
+from eve_jax.data.images import (
+    BadImage,
+    ImageFile,
+    ImageRule,
+    StoredImage,
+    image_bytes,
+    image_size,
+    load_patches,
+    open_image,
+    patchify,
+)
 
 
 def gradient(width: int = 70, height: int = 40) -> np.ndarray:
@@ -41,6 +54,11 @@ def test_unusual_modes_look_as_in_a_viewer(tmp_path: Path) -> None:
     assert mean_error(tmp_path / "cmyk.jpg", rgb) < 4
     rgb.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
     assert mean_error(tmp_path / "palette.png", rgb) < 6
+    clear = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
+    clear.save(tmp_path / "clear.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mean_error(tmp_path / "clear.png", clear.convert("RGB")) == 0
     rgba = rgb.copy()
     rgba.putalpha(10)
     rgba.save(tmp_path / "alpha.png")
@@ -121,11 +139,33 @@ def test_bad_files_have_a_named_reason(content: bytes | None, reason: str, tmp_p
     path = tmp_path / "bad.png"
     if content is not None:
         path.write_bytes(content)
-    for use in (image_size, open_image, lambda p: load_patches(p, ImageRule())):
-        with pytest.raises(BadImage, match=reason) as error:
-            use(path)
-        assert "\n" not in str(error.value)
-        assert error.value.path == str(path)
+    uses: list[Callable[[ImageFile], Any]] = [image_size, open_image, lambda file: load_patches(file, ImageRule())]
+    files: list[ImageFile] = [path, str(path)]
+    if content is not None:
+        files.append(StoredImage(str(path), lambda: io.BytesIO(content)))
+    for use in uses:
+        for file in files:
+            with pytest.raises(BadImage, match=reason) as error:
+                use(file)
+            assert "\n" not in str(error.value)
+            assert error.value.path == str(path)
+
+
+def test_no_program_is_run_to_see_a_picture(tmp_path: Path) -> None:
+    rgb_image().save(tmp_path / "a.eps")
+    for use in (image_size, open_image):
+        with pytest.raises(BadImage, match="EPS is no image but a program"):
+            use(tmp_path / "a.eps")
+
+
+def test_a_stored_image_is_that_of_the_file(tmp_path: Path) -> None:
+    rgb_image(90, 50).save(tmp_path / "a.webp")
+    data = (tmp_path / "a.webp").read_bytes()
+    stored = StoredImage("a.tar#1", lambda: io.BytesIO(data))
+    assert image_bytes(stored) == image_bytes(tmp_path / "a.webp") == data
+    assert image_size(stored) == (90, 50)
+    assert np.array_equal(load_patches(stored, ImageRule())[0], load_patches(tmp_path / "a.webp", ImageRule())[0])
+    assert image_size(StoredImage("b", stored.open, (7, 3))) == (7, 3)
 
 
 def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
@@ -146,3 +186,9 @@ def test_load_patches(tmp_path: Path) -> None:
     patches, grid = load_patches(tmp_path / "a.png", ImageRule("anyratio_ld"))
     assert grid == (2, 3)
     assert np.array_equal(patches, patchify(np.asarray(rgb_image(96, 64))))
+
+
+def test_a_stored_image_prints_its_name_not_its_bytes() -> None:
+    image = StoredImage("a.tar#x[1]", lambda: io.BytesIO(b"secret"))
+    assert str(image) == "a.tar#x[1]"
+    assert "secret" not in repr(image)

@@ -77,13 +77,13 @@ def test_the_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     cache = tmp_path / "cache"
     first = measured(path, cache_dir=cache)
     calls = []
-    original = lengths_module._measure
+    original = lengths_module.measure_part
 
     def spy(*arguments: Any) -> Lengths:
         calls.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(lengths_module, "_measure", spy)
+    monkeypatch.setattr(lengths_module, "measure_part", spy)
     again = measured(path, cache_dir=cache)
     assert not calls
     assert again.dropped == first.dropped

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from configs.base import get_config
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.images import ImageRule
 from eve_jax.data.lengths import measure
-from eve_jax.data.pipeline import loader, open_stage_data
+from eve_jax.data.pipeline import host_rows, loader, open_stage_data
 from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.records import open_records
 from eve_jax.data.rows import Batch, RowBuilder
@@ -52,6 +53,66 @@ def test_same_batches_for_any_threads_and_start(tmp_path: Path) -> None:
     targets = [len("".join(turn.text for turn in record.turns[1:]).strip()) + 1 for record in builder.records]
     first_of_text_only = sum(not record.images for record in builder.records)  # nothing predicts those
     assert weight == 2 * (sum(targets) - first_of_text_only)
+
+
+def set_up_hosts(folder: Path) -> tuple[Plan, RowBuilder]:
+    """Micro-batches of 4 rows."""
+    plan, builder = set_up(folder)
+    return build_plan(builder.lengths, 256, 2, rows=4, micro_batches=2, epochs=1, seed=0), builder
+
+
+def glued(hosts: list[Steps]) -> Steps:
+    """The global batches of several hosts' own."""
+    return [
+        (
+            steps[0][0],
+            [
+                {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                for parts in zip(*(batches for _, batches in steps), strict=True)
+            ],
+        )
+        for steps in zip(*hosts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("hosts", "threads"), [(1, 3), (2, 0), (2, 1), (4, 3)])
+def test_hosts_build_their_rows_of_the_same_batches(tmp_path: Path, hosts: int, threads: int) -> None:
+    plan, builder = set_up_hosts(tmp_path)
+    assert plan.steps > 2
+    whole: Steps = [(k, [builder.build(batch) for batch in plan.step(k)]) for k in range(plan.steps)]
+    for start in (0, 1):
+        rows = [host_rows(4, host, hosts) for host in range(hosts)]
+        assert equal(glued([list(loader(plan, builder, start, threads, 3, mine)) for mine in rows]), whole[start:])
+
+
+def test_a_run_goes_on_with_another_number_of_hosts(tmp_path: Path) -> None:
+    plan, builder = set_up_hosts(tmp_path)
+    whole = list(loader(plan, builder, threads=0))
+    middle = plan.steps // 2
+
+    def run(hosts: int, start: int, stop: int) -> Steps:
+        mine = [loader(plan, builder, start, 1, 2, host_rows(4, host, hosts)) for host in range(hosts)]
+        return glued([list(islice(steps, stop - start)) for steps in mine])
+
+    assert equal(run(4, 0, 1) + run(1, 1, middle) + run(2, middle, plan.steps), whole)
+
+
+def test_a_host_reads_only_its_rows(tmp_path: Path) -> None:
+    plan, builder = set_up_hosts(tmp_path)
+    others = {e for k in range(plan.steps) for batch in plan.step(k) for row in batch.rows[:3] for e in row}
+    for entry in others:
+        for image in builder.records[int(builder.lengths.record[entry])].images:
+            Path(str(image)).unlink()
+    mine = list(loader(plan, builder, threads=0, rows=[3]))  # max_bad is 0: a missing image would end the run
+    assert all(len(array) == 1 for _, batches in mine for batch in batches for array in batch.values())
+    swapped = list(loader(plan, builder, threads=0, rows=[3, 3]))  # any index map
+    assert all(np.array_equal(a, b) for _, batches in swapped for batch in batches for a, b in batch.values())
+
+
+def test_rows_are_shared_evenly() -> None:
+    assert [list(host_rows(6, host, 3)) for host in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(UserError, match=r"config\.data\.rows=6 cannot be shared evenly by 4 hosts"):
+        host_rows(6, 0, 4)
 
 
 def test_the_end_of_the_run_reaches_the_caller(tmp_path: Path) -> None:
@@ -106,6 +167,47 @@ def test_stage_data_from_a_config(tmp_path: Path) -> None:
     assert again.plan.hash == open_stage_data(config, tmp_path / "stage").plan.hash
     config.seed = 1
     assert again.plan.hash != open_stage_data(config, tmp_path / "stage").plan.hash
+
+
+def test_a_kept_plan_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = stage_config(tmp_path)
+    first = open_stage_data(config, tmp_path / "stage").plan
+    made: list[int] = []
+
+    def spy(*arguments: object, **more: object) -> Plan:
+        made.append(1)
+        return build_plan(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("eve_jax.data.pipeline.build_plan", spy)
+    again = open_stage_data(config, tmp_path / "stage").plan
+    assert not made
+    assert (again.hash, again.stats) == (first.hash, first.stats)
+    path = tmp_path / "stage" / "plan" / "plan.npz"
+    whole = path.read_bytes()
+    for content in (whole[:-200], b"", whole.replace(again.entries.tobytes(), again.entries[::-1].tobytes())):
+        path.write_bytes(content)  # cut short, or with other entries
+        assert open_stage_data(config, tmp_path / "stage").plan.hash == first.hash
+    assert len(made) == 3
+    config.data.repeats = "2"
+    assert len(open_stage_data(config, tmp_path / "stage").plan.entries) == 2 * len(first.entries)
+    assert len(made) == 4
+
+
+def test_a_mixture_from_a_config(tmp_path: Path) -> None:
+    config = stage_config(tmp_path)
+    write_records(tmp_path / "more", 20, seed=1)
+    config.data.records += f",{tmp_path}/more/records.jsonl"
+    config.data.weights = "1:3"
+    for image in (tmp_path / "more" / "images").iterdir():
+        image.rename(tmp_path / "images" / image.name)
+    data = open_stage_data(config, tmp_path / "stage")
+    names = config.data.records.split(",")
+    assert [(s["name"], s["records"]) for s in data.plan.stats["sources"]] == [(names[0], 30), (names[1], 20)]
+    assert [s["samples"] for s in data.plan.stats["sources"]] == [7, 20]
+    assert f"samples from {names[0]} 25.9% (planned 25.0%), {names[1]} 74.1% (planned 75.0%)" in data.summary()
+    config.data.weights = "1:3:1"
+    with pytest.raises(UserError, match="3 numbers for 2 sources"):
+        open_stage_data(config, tmp_path / "stage")
 
 
 def test_a_stage_without_tokenizer(tmp_path: Path) -> None:

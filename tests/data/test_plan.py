@@ -118,7 +118,7 @@ def test_pack_is_a_partition_into_fitting_rows(sizes: list[tuple[int, int, int]]
 @given(counts_lists)
 def test_frontier_holds_the_largest(sizes: list[tuple[int, int, int]]) -> None:
     counts = np.array(sizes, np.int32)
-    front = counts[frontier(counts)]
+    front = counts[frontier(counts, np.arange(len(counts), dtype=np.int32))]
     assert all(np.all(size <= front, axis=1).any() for size in counts)
     smaller = np.all(front[:, None] <= front[None], axis=2)
     assert smaller.sum() == len(front)  # each only than itself
@@ -178,7 +178,8 @@ def test_epochs_follow_each_other_in_new_orders() -> None:
     plan = plan_of(counts, epochs=3)
     assert Counter(Counter(plan.entries.tolist()).values()) == {3: 800}
     thirds = np.array_split(plan.entries, 3)
-    assert all(len(set(third.tolist())) > 760 for third in thirds)
+    mixed = plan.stats["samples_per_step"]  # the step at the border of two epochs may hold records of both
+    assert all(len(set(third.tolist())) > 800 - mixed for third in thirds)
     assert plan.stats["empty_rows"] < plan.rows * plan.micro_batches
     assert thirds[0].tolist() != thirds[1].tolist()
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.tokenizer import FastTokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 
 
 def test_round_trip(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
+    assert isinstance(tokenizer, FastTokenizer)
     tokenizer.inner.enable_truncation(3)
     tokenizer.save(tmp_path / "a")
     (tmp_path / "a" / "tokenizer_config.json").write_text('{"x": 1}')
@@ -41,7 +42,7 @@ def test_special_token_numbers() -> None:
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
+    with pytest.raises(UserError, match=r"no tokenizer\.json and no tokenizer\.model"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):

@@ -66,7 +66,7 @@ def broken_later(work: Path, how_many: int) -> None:
     entries = [e for k in range(data.plan.steps) for m in data.plan.step(k) for row in m.rows for e in row]
     for entry in list(dict.fromkeys(entries))[:how_many]:
         record = data.builder.records[int(data.lengths.record[entry])]
-        Path(record.images[0]).write_bytes(b"broken")
+        Path(str(record.images[0])).write_bytes(b"broken")
 
 
 def test_broken_later_is_masked_and_counted(work):

@@ -1,0 +1,16 @@
+"""Encoder-free vision-language models (EVE, EVEv2) in JAX: `from eve_jax import EVE`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eve_jax.infer.eve import EVE
+
+__all__ = ["EVE"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EVE":  # on demand: it brings jax, which most of the package does without
+        from eve_jax.infer.eve import EVE
+
+        return EVE
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,197 @@
+"""LLaVA's own files: one JSON array, or a record a line (JSONL); pictures lie in a folder beside them.
+
+A file is read once to note where every `EVERY`-th record begins, a byte a record; a record is then read and
+parsed when asked for, so that neither time nor memory depends on how many there are, and a broken one leaves the
+others alone.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from eve_jax.data.sources.base import BadRecord, Record, digest_of, parse_record
+from eve_jax.errors import UserError
+
+EVERY = 16  # records between two noted places
+SCAN_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+# What the scanners remember from one block to the next.
+_COUNT = 0  # records begun so far
+_OPEN = 1  # 1 within a record
+_LINE = 2  # lines: number of this one
+_START = 3  # byte at which this line, or the last item, begins
+_DEPTH, _STRING, _ESCAPED, _EXTRA = 4, 5, 6, 7  # array: brackets open, states of a text, 1 + byte after the array's end
+
+
+@njit(cache=True, nogil=True)
+def _scan_lines(block, base, state, starts, stops, numbers):
+    """Writes begin, end and line number of the lines in `block` that are not blank; returns how many begin in it."""
+    n = 0
+    for i in range(len(block)):
+        c = block[i]
+        if c == 10:
+            if state[_OPEN] and n:
+                stops[n - 1] = base + i
+            state[_OPEN] = 0
+            state[_LINE] += 1
+            state[_START] = base + i + 1
+        elif not state[_OPEN] and c != 32 and c != 9 and c != 13:
+            if n == len(starts):
+                break
+            state[_OPEN] = 1
+            starts[n] = state[_START]
+            numbers[n] = state[_LINE]
+            n += 1
+    state[_COUNT] += n
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _scan_items(block, base, state, starts, stops, numbers):
+    """Writes begin, end and number of the array's items in `block`; returns how many begin in it."""
+    n = 0
+    for i in range(len(block)):
+        c = block[i]
+        if state[_STRING]:
+            if state[_ESCAPED]:
+                state[_ESCAPED] = 0
+            elif c == 92:
+                state[_ESCAPED] = 1
+            elif c == 34:
+                state[_STRING] = 0
+            continue
+        if c == 32 or c == 10 or c == 13 or c == 9:
+            continue
+        if state[_DEPTH] == 0:
+            state[_EXTRA] = base + i + 1
+            break
+        ends = state[_DEPTH] == 1 and (c == 44 or c == 93 or c == 125)
+        if not state[_OPEN] and not (ends and c != 44):
+            if n == len(starts):
+                break
+            state[_OPEN] = 1
+            state[_COUNT] += 1
+            state[_START] = base + i
+            starts[n] = base + i
+            numbers[n] = state[_COUNT]
+            n += 1
+        if ends:
+            if state[_OPEN] and n:
+                stops[n - 1] = base + i
+            state[_OPEN] = 0
+        if c == 34:
+            state[_STRING] = 1
+        elif c == 91 or c == 123:
+            state[_DEPTH] += 1
+        elif c == 93 or c == 125:
+            state[_DEPTH] -= 1
+    return n
+
+
+class JsonFile:
+    """The records of a JSON or JSONL file, see `base.Source`; image paths are relative to `images_dir`."""
+
+    tables: Path | None = None
+
+    def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
+        self.path, self.images_dir = Path(path), str(images_dir)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
+        try:
+            self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
+            self._size = os.fstat(self._file).st_size
+            head = os.pread(self._file, 4096, 0)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+        text = head.removeprefix(BOM).lstrip()
+        self._array = text.startswith(b"[")
+        self._first = len(head) - len(text) + 1 if self._array else len(head) - len(head.removeprefix(BOM))
+        self._index()
+
+    def _index(self) -> None:
+        state = self._state(self._first, 1)
+        places, lines = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        position = self._first
+        while block := os.pread(self._file, SCAN_BYTES, position):
+            skip = -int(state[_COUNT]) % EVERY
+            most = len(block) // 2 + 1  # a record has one byte at least, and one between it and the next
+            starts, _, numbers = self._scan(block, position, state, most)
+            places.append(starts[skip::EVERY].copy())
+            lines.append(numbers[skip::EVERY].copy())
+            position += len(block)
+        if self._array and (state[_EXTRA] or state[_DEPTH]):
+            last = f"it ends within item {state[_COUNT]}, which begins at byte {state[_START]}"
+            extra = f"there is something after the array's end, at byte {state[_EXTRA] - 1}"
+            raise UserError(
+                f"{self.path}: not valid JSON ({extra if state[_EXTRA] else last}); "
+                "mend the file, or write one record a line (JSONL)"
+            )
+        self._count = int(state[_COUNT])
+        self._places, self._lines = np.concatenate(places), np.concatenate(lines)
+
+    def _state(self, start: int, line: int) -> np.ndarray:
+        state = np.zeros(8, np.int64)
+        state[_START], state[_LINE], state[_DEPTH] = start, line, 1
+        return state
+
+    def _scan(self, block: bytes, base: int, state: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First byte, end and number of the first `most` records that begin in `block`; the last may end with it."""
+        starts, stops = np.empty(most, np.int64), np.full(most, base + len(block))
+        numbers = np.empty(most, np.int64)
+        scan = _scan_items if self._array else _scan_lines
+        n = scan(np.frombuffer(block, np.uint8), base, state, starts, stops, numbers)
+        return starts[:n], stops[:n], numbers[:n]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _read(self, index: int) -> tuple[bytes, str]:
+        """The bytes of a record and its place."""
+        group, own = divmod(index, EVERY)
+        start = int(self._places[group])
+        stop = int(self._places[group + 1]) if group + 1 < len(self._places) else self._size
+        block = os.pread(self._file, stop - start, start)
+        starts, stops, numbers = self._scan(block, 0, self._state(0, int(self._lines[group])), EVERY)
+        if own >= len(starts):
+            raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
+        where = f"{self.path}#{index + 1}" if self._array else f"{self.path}:{numbers[own]}"
+        return block[starts[own] : stops[own]], where
+
+    def where(self, index: int) -> str:
+        """file:line (JSONL) or file#number (JSON array), from 1."""
+        return self._read(index)[1]
+
+    def record(self, index: int) -> Record:
+        """The record, parsed. Raises `BadRecord`."""
+        data, where = self._read(index)
+        return parse_record(parse_json(data, where), where, self.images_dir, where.rpartition("/")[2])
+
+    def fingerprint(self) -> str:
+        """Hash of the file's content, its path and that of the images."""
+        return digest_of([str(self.path), self.images_dir, *self._blocks()])
+
+    def _blocks(self) -> Iterator[bytes]:
+        position = 0
+        while block := os.pread(self._file, SCAN_BYTES, position):
+            yield block
+            position += len(block)
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The JSON value in `data`. Raises `BadRecord`, with the id if one can be made out."""
+    text = data.decode("utf-8", "surrogateescape")  # a bad byte is reported with the record's id, by `text_of`
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        found = re.search(r'"id"\s*:\s*"?([^",}]*)', text)
+        id = found.group(1).encode("utf-8", "replace").decode() if found else ""
+        raise BadRecord(f"not valid JSON ({e})", where, id) from None
+    except RecursionError:
+        raise BadRecord("not valid JSON (nested too deeply)", where) from None

@@ -1,0 +1,75 @@
+"""Which source a name stands for."""
+
+import glob
+from collections.abc import Callable
+from pathlib import Path
+
+from eve_jax.data.sources.base import Source
+from eve_jax.data.sources.json_files import JsonFile
+from eve_jax.errors import UserError
+
+PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz")
+TFDS = "tfds:"
+KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, or tfds:NAME[:SPLIT]"
+
+
+def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
+    """The sources that one entry of `config.data.records` stands for.
+
+    A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
+    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`.
+    Raises `UserError` when there is nothing of that name.
+    """
+    if name.startswith(TFDS):
+        from eve_jax.data.sources.tfds import TfdsSplit
+
+        return [TfdsSplit(name.removeprefix(TFDS))]
+    if glob.has_magic(name) and not Path(name).exists():
+        paths = sorted(glob.glob(name))
+        if not paths:
+            raise UserError(f"{name}: no file matches; config.data.records takes {KINDS}")
+        return [_open_file(Path(path), images_dir) for path in paths]
+    if Path(name).is_dir():
+        return _open_folder(Path(name), images_dir)
+    return [_open_file(Path(name), images_dir)]
+
+
+def _parquet(path: Path, images_dir: str | Path) -> Source:
+    from eve_jax.data.sources.parquet import ParquetRecords
+
+    return ParquetRecords(path, images_dir)
+
+
+def _tar(path: Path, images_dir: str | Path) -> Source:
+    from eve_jax.data.sources.tar import TarFile
+
+    return TarFile(path)
+
+
+OPENERS: dict[str, Callable[[Path, str | Path], Source]] = {
+    ".parquet": _parquet,
+    ".tar": _tar,
+    ".jsonl": JsonFile,
+    ".json": JsonFile,
+}
+
+
+def _open_file(path: Path, images_dir: str | Path) -> Source:
+    if path.is_file() and path.suffix in PACKED:
+        raise UserError(f"{path}: cannot be read at any place while it is compressed; unpack it first")
+    return OPENERS.get(path.suffix, JsonFile)(path, images_dir)
+
+
+def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
+    from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shards
+
+    if (folder / DATASET_FILE).is_file():
+        return [Shards(folder)]
+    if (folder / CONVERSION_FILE).is_file():
+        raise UserError(f"{folder}: is not converted to its end; repeat launch.prepare_data convert")
+    if (folder / "features.json").is_file():
+        raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
+    for suffix, opener in OPENERS.items():
+        if paths := sorted(folder.glob(f"*{suffix}")):
+            return [opener(path, images_dir) for path in paths]
+    raise UserError(f"{folder}: no records in this folder; config.data.records takes {KINDS}")

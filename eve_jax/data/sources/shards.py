@@ -1,0 +1,174 @@
+"""Prepared records: ArrayRecord shards that hold conversations and image files, made by `launch.prepare_data`.
+
+    FOLDER/eve_records.json       the list of shards; written last
+    FOLDER/00003.records          conversations, as JSON: {"id", "images": [[number, width, height] ...], "turns"}
+    FOLDER/00003.images           the image files that those name by number, as they are
+
+Conversations and pictures lie apart, and every picture's size is beside its number, so that planning reads no picture;
+a picture that several records of a shard show is kept once.
+"""
+
+import hashlib
+import io
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from eve_jax.data.images import ImageFile, StoredImage, image_bytes, image_size
+from eve_jax.data.sources.base import BadRecord, Recent, Record, Turn, digest_of
+from eve_jax.errors import UserError
+
+DATASET_FILE = "eve_records.json"
+CONVERSION_FILE = "conversion.json"  # what the folder is being made from; written first
+FORMAT = 1
+OPEN_FILES = 256  # at a time; an operating system grants about 1,000
+PART = ".part"  # ending of a file that is being written
+
+
+class Shard(NamedTuple):
+    """Contents of a shard: numbers of records and images, bytes of its two files, hash of what is in them."""
+
+    records: int
+    images: int
+    record_bytes: int
+    image_bytes: int
+    digest: str
+
+
+def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    """The files of conversations and of pictures."""
+    return folder / f"{number:05d}.records", folder / f"{number:05d}.images"
+
+
+class Shards:
+    """The records of a folder that `launch.prepare_data` wrote, see `base.Source`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.tables: Path | None = self.folder
+        self._shards = read_dataset(self.folder)
+        for number, shard in enumerate(self._shards):
+            for path, size in zip(
+                shard_paths(self.folder, number), (shard.record_bytes, shard.image_bytes), strict=True
+            ):
+                found = path.stat().st_size if path.is_file() else -1
+                if found != size:
+                    state = "is missing" if found < 0 else f"has {found} bytes instead of {size}"
+                    raise UserError(f"{path} {state}; copy the folder again, or repeat launch.prepare_data")
+        self._first = np.cumsum([0] + [shard.records for shard in self._shards])
+        self._reader = Recent(_open_reader, OPEN_FILES)
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def _place(self, index: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        return shard, index - int(self._first[shard])
+
+    def where(self, index: int) -> str:
+        """folder/shard#number, from 1."""
+        shard, own = self._place(index)
+        return f"{self.folder.name}/{shard:05d}#{own + 1}"
+
+    def record(self, index: int) -> Record:
+        """The record. Raises `BadRecord` when the shard is damaged."""
+        shard, own = self._place(index)
+        conversations, pictures = shard_paths(self.folder, shard)
+        where = self.where(index)
+        try:
+            raw = json.loads(self._read(conversations, own))
+            images = tuple(self._image(pictures, *entry) for entry in raw["images"])
+            return Record(raw["id"], images, tuple(Turn(*turn) for turn in raw["turns"]), where)
+        except Exception as e:  # array_record raises RuntimeError; damage that it overlooks may look like anything
+            raise BadRecord(f"the shard is damaged ({' '.join(str(e).split())[:200]})", where) from None
+
+    def _image(self, path: Path, number: int, width: int, height: int) -> StoredImage:
+        name = f"{self.folder.name}/{path.name}#{number + 1}"
+        return StoredImage(name, partial(self._stream, path, number), (width, height))
+
+    def _stream(self, path: Path, number: int) -> BinaryIO:
+        return io.BytesIO(self._read(path, number))
+
+    def _read(self, path: Path, number: int) -> bytes:
+        return self._reader(path).read([number])[0]
+
+    def fingerprint(self) -> str:
+        """Hash of all conversations and pictures, by what was noted when they were written."""
+        return digest_of(shard.digest for shard in self._shards)
+
+
+def _open_reader(path: Path) -> Any:
+    return ArrayRecordReader(str(path), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15)
+
+
+def read_dataset(folder: Path) -> list[Shard]:
+    """The shards of a prepared folder. Raises `UserError` when its list is not readable."""
+    path = folder / DATASET_FILE
+    try:
+        listed = json.loads(path.read_text())
+        if listed["format"] != FORMAT:
+            raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
+        return [Shard(*shard) for shard in listed["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: cannot be read ({e}); repeat launch.prepare_data") from None
+
+
+def write_dataset(folder: Path, shards: list[Shard]) -> None:
+    """Writes the list that makes a folder of shards a data set."""
+    part = folder / (DATASET_FILE + PART)
+    part.write_text(json.dumps({"format": FORMAT, "shards": shards}) + "\n")
+    part.replace(folder / DATASET_FILE)
+
+
+class ShardWriter:
+    """Writes one shard; its files have their names only after `close`."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._paths = shard_paths(folder, number)
+        records, images = (str(path) + PART for path in self._paths)
+        self._records = ArrayRecordWriter(records, "group_size:1")
+        self._images = ArrayRecordWriter(images, "group_size:1,uncompressed")  # image files are compressed already
+        self._known: dict[str, list[int]] = {}  # path -> number, width, height
+        self._count = 0
+        self._n_images = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, record: Record) -> list[tuple[int, int]]:
+        """Adds a record; width and height of its images. Raises `BadImage` before anything is written."""
+        ready = [self._prepared(image) for image in record.images]
+        entries = [entry if data is None else self._write_image(image, entry, data) for image, entry, data in ready]
+        line = json.dumps({"id": record.id, "images": entries, "turns": record.turns}).encode()
+        self._records.write(line)
+        self._digest.update(line)
+        self._count += 1
+        return [(width, height) for _, width, height in entries]
+
+    def _prepared(self, image: ImageFile) -> tuple[ImageFile, list[int], bytes | None]:
+        known = self._known.get(str(image)) if not isinstance(image, StoredImage) else None
+        if known is not None:
+            return image, known, None
+        return image, [-1, *image_size(image)], image_bytes(image)
+
+    def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:
+        entry = [self._n_images, *entry[1:]]
+        self._images.write(data)
+        self._digest.update(data)
+        self._n_images += 1
+        if not isinstance(image, StoredImage):
+            self._known[str(image)] = entry
+        return entry
+
+    def close(self) -> Shard:
+        """Finishes the files and gives them their names."""
+        self._records.close()
+        self._images.close()
+        sizes = []
+        for path in reversed(self._paths):  # pictures first: conversations are never without theirs
+            part = Path(str(path) + PART)
+            sizes.append(part.stat().st_size)
+            part.replace(path)
+        return Shard(self._count, self._n_images, sizes[1], sizes[0], self._digest.hexdigest())

@@ -1,0 +1,76 @@
+"""A conversation of several turns whose key/value cache is kept: a turn prefills its own tokens only."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+
+from eve_jax.data.chat import continuation_ids, end_id
+from eve_jax.infer.engine import Prompt
+from eve_jax.infer.text import Answer, Picture, text_pieces
+
+if TYPE_CHECKING:
+    from eve_jax.infer.eve import EVE, Settings
+
+
+class Chat:
+    """A conversation with `eve`; `system` replaces the template's system sentence.
+
+    `answer` is the last one given, None before the first. A question that raises UserError leaves the conversation as
+    it was.
+    """
+
+    def __init__(self, eve: "EVE", system: str = ""):
+        self.eve, self.system = eve, system
+        self.new()
+
+    def new(self) -> None:
+        """Start over."""
+        self.session = self.eve.engine.session()
+        self.answer: Answer | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the conversation so far, image tokens included."""
+        return int(self.session.length[0]) + len(self.session.pending[0])
+
+    def ask(self, question: str, images: Picture | Sequence[Picture] = (), **settings: Unpack["Settings"]) -> Answer:
+        """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
+
+        `<image>` in the question says where a picture goes, else they go before it.
+        """
+        eve = self.eve
+        prompt = self._prompt(question, images)
+        run = eve.settings(self.tokens + len(prompt), **settings)
+        (ids,) = eve.engine.reply(self.session, [prompt], run.max_new_tokens, eve.stop_ids, run.sampling)
+        self.answer = Answer(eve.decode(ids), ids)
+        return self.answer
+
+    def stream(
+        self, question: str, images: Picture | Sequence[Picture] = (), **settings: Unpack["Settings"]
+    ) -> Iterator[str]:
+        """The text of `ask` in pieces as they are made; what was not asked for is not in the conversation either."""
+        eve = self.eve
+        prompt = self._prompt(question, images)
+        run = eve.settings(self.tokens + len(prompt), **settings)
+        ids: list[int] = []
+
+        def kept() -> Iterator[int]:
+            for token in eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, self.session):
+                ids.append(token)
+                yield token
+
+        try:
+            yield from text_pieces(kept(), eve.decode)
+        finally:
+            self.answer = Answer(eve.decode(ids), ids)
+
+    def _prompt(self, question: str, images: Picture | Sequence[Picture]) -> Prompt:
+        if not self.tokens:
+            messages = [{"role": "system", "content": self.system}] if self.system else []
+            return self.eve.prompt([*messages, {"role": "user", "content": question}], images)
+        template, tokenizer = self.eve.template, self.eve.tokenizer
+        end = end_id(tokenizer, template)  # also of an answer that was cut: the next turn is written after it
+        return self.eve.with_images(
+            question, images, lambda n: np.append(np.int32(end), continuation_ids(question, tokenizer, template, n))
+        )

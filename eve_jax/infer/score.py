@@ -1,0 +1,286 @@
+"""Scoring: the loss of every record under a model, the same whatever rows its tokens share.
+
+    records -> lengths -> plan of packed rows -> -log p of every target -> sums by sample -> a line a record, in order
+
+Records that cannot be scored are listed apart with the reason, never left out in silence.
+"""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from eve_jax.convert.source import open_checkpoint
+from eve_jax.data.chat import get_template
+from eve_jax.data.images import ImageRule
+from eve_jax.data.lengths import Dropped, Lengths, measure
+from eve_jax.data.pipeline import loader
+from eve_jax.data.plan import Plan, build_plan
+from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.rows import Batch, RowBuilder
+from eve_jax.data.shapes import ROW_MULTIPLE
+from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, bind
+from eve_jax.train.loss import target_losses
+
+MAX_SHAPES = 4  # row shapes, each compiled once
+PREFETCH = 4  # batches built ahead
+
+
+class Score(NamedTuple):
+    """One record: its mean loss over the targets and the sum (nats), and its numbers of targets, tokens (image tokens
+    included) and vision tokens."""
+
+    id: str
+    loss: float
+    nll_sum: float
+    n_target: int
+    n_tokens: int
+    n_vision: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The records that were scored, in their order, and those that could not be (`bad`), in theirs."""
+
+    lines: list[Score]
+    bad: list[Dropped]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the targets of all records, nats; NaN when nothing was scored."""
+        targets = sum(line.n_target for line in self.lines)
+        return sum(line.nll_sum for line in self.lines) / targets if targets else float("nan")
+
+    def summary(self) -> str:
+        """One line for people."""
+        tokens, vision = (sum(getattr(line, name) for line in self.lines) for name in ("n_tokens", "n_vision"))
+        return (
+            f"{len(self.lines):,} records, {tokens:,} tokens ({vision / max(tokens, 1):.0%} vision), "
+            f"{sum(line.n_target for line in self.lines):,} targets: mean loss {self.loss:.4f} nats a target"
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How records become samples, and samples rows.
+
+    template, rule, image_first: as in `config.data`. max_tokens: longer samples are not scored, 0 = no limit.
+    row_tokens: slots of a row; rows are longer where a sample needs it. rows: of a batch. threads: build batches.
+    """
+
+    template: str
+    rule: ImageRule
+    image_first: bool = False
+    max_tokens: int = 0
+    row_tokens: int = 4096
+    rows: int = 2
+    threads: int = 2
+
+    @classmethod
+    def of(cls, data: dict[str, Any], **changes: Any) -> "Settings":
+        """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit` and `max_size` of the
+        image rule among them; None leaves one as it is. Raises UserError for values that make no rule."""
+        given = {k: v for k, v in changes.items() if v is not None}
+        fit = given.pop("fit", data.get("fit", "shrink"))
+        size = given.pop("max_size", data["max_size"])
+        rule = ImageRule(data["image_mode"], fit, size, data["max_aspect"])
+        own = {"template": data["template"], "image_first": data.get("image_first", False), "rule": rule}
+        return cls(**own | given)
+
+
+class _Unscored:
+    """Takes the reports of the threads that build rows: the reason of each bad record by where it stands."""
+
+    def __init__(self, dropped: Iterable[Dropped]):
+        self.found = {one.where: one for one in dropped}
+
+    def report(self, where: str, id: str, image: str, reason: str) -> None:
+        """Lists one record."""
+        self.found[where] = Dropped(where, id, image, reason)
+
+
+def score_records(
+    cfg: ModelConfig, params: Params, tokenizer: Tokenizer, records: Records, settings: Settings, quiet: bool = False
+) -> Scores:
+    """Scores every record by the next-token loss of SPEC section 4, in packed rows.
+
+    No record is left out for its length unless `settings.max_tokens` says so. Raises UserError when the tokenizer does
+    not fit the model, or for a template that is unknown.
+    """
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model's vocabulary {cfg.vocab_size}")
+    s = settings
+    lengths = measure(records, tokenizer, s.rule, s.template, s.image_first, s.max_tokens or sys.maxsize)
+    bad = _Unscored(lengths.dropped)
+    nll, targets = np.zeros(len(lengths)), np.zeros(len(lengths), np.int64)
+    if len(lengths):
+        plan = _plan(lengths, s)
+        builder = RowBuilder(records, lengths, tokenizer, s.rule, s.template, s.image_first, bad)
+        with _progress(quiet) as bar:
+            task = bar.add_task("scoring", total=len(lengths))
+            for step, (batch,) in loader(plan, builder, threads=s.threads, prefetch=PREFETCH):
+                rows = plan.step(step)[0].rows
+                _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
+                bar.advance(task, sum(map(len, rows)))
+    return _in_order(records, lengths, nll, targets, bad)
+
+
+def _plan(lengths: Lengths, settings: Settings) -> Plan:
+    """Rows that hold every sample."""
+    counts = np.stack([lengths.patches, lengths.specials, lengths.text])
+    longest = int(counts.sum(axis=0).max())
+    roomiest = int(counts.max(axis=1).sum())  # in rows of this length a single shape holds every sample
+    for need in (longest, roomiest):
+        row_tokens = -(-max(settings.row_tokens, need) // ROW_MULTIPLE) * ROW_MULTIPLE
+        plan = build_plan(lengths, row_tokens, MAX_SHAPES, settings.rows, micro_batches=1, epochs=1, seed=0)
+        if not len(plan.left_out):
+            return plan
+    raise ValueError(f"rows of {row_tokens} slots do not hold every sample")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _target_losses(cfg: ModelConfig, params: Params, batch: Batch) -> Float[Array, "R T"]:
+    return target_losses(bind(cfg, params), batch)
+
+
+def _add_up(
+    batch: Batch, losses: np.ndarray, rows: Sequence[Sequence[int]], nll: np.ndarray, targets: np.ndarray
+) -> None:
+    """Write each entry's sum (float64) of `losses` [R, T] into `nll` and its number of targets into `targets`."""
+    segment = np.take_along_axis(batch["segment"], batch["loss_idx"], axis=1)
+    for number, entries in enumerate(rows):
+        learnt = batch["loss_weight"][number] > 0
+        sample = segment[number, learnt] - 1
+        nll[list(entries)] = np.bincount(sample, losses[number, learnt], len(entries))
+        targets[list(entries)] = np.bincount(sample, minlength=len(entries))
+
+
+def _in_order(records: Records, lengths: Lengths, nll: np.ndarray, targets: np.ndarray, bad: _Unscored) -> Scores:
+    lines: list[Score] = []
+    unscored: list[Dropped] = []
+    entries = np.full(len(records), -1)
+    entries[lengths.record] = np.arange(len(lengths))
+    for index, entry in enumerate(entries.tolist()):
+        where = records.where(index)
+        if where in bad.found:
+            unscored.append(bad.found[where])
+            continue
+        total, n = float(nll[entry]), int(targets[entry])
+        vision = int(lengths.patches[entry] + lengths.specials[entry])
+        try:
+            id = records[index].id
+        except BadRecord as e:
+            unscored.append(Dropped(where, e.id, "", f"the record changed since it was measured: {e.reason}"))
+            continue
+        if np.isfinite(total):
+            lines.append(Score(id, total / n, total, n, vision + int(lengths.text[entry]), vision))
+        else:
+            reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite"
+            unscored.append(Dropped(where, id, "", reason))
+    return Scores(lines, unscored)
+
+
+class _Rate(ProgressColumn):
+    """Records a second."""
+
+    def render(self, task: Task) -> Text:
+        if not task.completed:
+            return Text("compiling ...")
+        return Text(f"{task.speed or task.completed / max(task.elapsed or 0, 1e-9):,.1f} records/s")
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=quiet)
+
+
+def bad_file(out: str | Path) -> Path:
+    """Where the records that could not be scored are listed: `OUT.bad.jsonl`."""
+    return Path(f"{out}.bad.jsonl")
+
+
+def score_files(
+    checkpoint: str | Path,
+    records: str,
+    images: str | Path,
+    out: str | Path,
+    dtype: str | None = None,
+    quiet: bool = False,
+    **changes: Any,
+) -> Scores:
+    """Scores `records` (named as `open_records` takes them) by the model in `checkpoint` and writes the lines to `out`.
+
+    A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
+    only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
+    `dtype` is the computation's, None = the checkpoint's own; `changes` are those of `Settings.of`. Raises UserError,
+    before any work, when a file cannot be read or written; and when no record could be scored, which are then listed.
+    """
+    out = Path(out)
+    if any(Path(name.strip()).resolve() == out.resolve() for name in records.split(",")):
+        raise UserError(f"--out={out} is the file of records itself; name another")
+    opened = open_records(records, images)
+    with _in_place_of(out) as part:
+        source = open_checkpoint(checkpoint)
+        settings = Settings.of(source.data, **changes)
+        get_template(settings.template)  # now, not when the weights have been read
+        tokenizer = load_tokenizer(checkpoint)
+        cfg = replace(source.cfg, remat="none", dtype=dtype or source.cfg.dtype)
+        scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
+        bad_file(out).unlink(missing_ok=True)
+        if scores.bad:
+            with _in_place_of(bad_file(out)) as listed:
+                _write(listed, scores.bad)
+        if not scores.lines:
+            first = scores.bad[0]
+            raise UserError(
+                f"none of the {len(scores.bad)} records can be scored; the first, {first.where}: {first.reason}; "
+                f"all are listed in {bad_file(out)}"
+            )
+        _write(part, scores.lines)
+    return scores
+
+
+def _write(path: Path, lines: Iterable[Score | Dropped]) -> None:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps(line._asdict()) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """A new file that takes the name `path` when the block ends well; else nothing is left of it.
+
+    Raises UserError at once when there cannot be one.
+    """
+    if path.is_dir():
+        raise UserError(f"--out={path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"--out={path}: there is no folder {path.parent}; make it first")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+    except OSError as error:
+        raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

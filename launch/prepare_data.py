@@ -1,0 +1,84 @@
+"""Records made ready for training, and rows looked at.
+
+    python -m launch.prepare_data convert --from=RECORDS [--images=DIR] --to=DIR [--config=stage3 --config.data...]
+    python -m launch.prepare_data show --config=stage3 [--workdir=runs] --step=K --out=rows.png [--config.data...]
+
+`convert` writes any source (JSON, JSONL, Parquet, tar, TFDS; see docs) as ArrayRecord shards with the images inside,
+which `config.data.records=DIR` then names; with `--config`, the lengths table for that stage's tokenizer, template and
+image rule, too. Repeat the command to go on after an interruption.
+`show` draws the rows of a step as the model gets them. For a stage of a recipe: --config=demo --stage=stage3.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from eve_jax.errors import UserError
+from launch._flags import define_config, run, take_action
+
+CONFIG = define_config()
+flags.declare_key_flag("config")
+FROM = flags.DEFINE_string("from", "", "convert: the records, as config.data.records takes them")
+IMAGES = flags.DEFINE_string("images", "", "convert: folder that image paths of the records are relative to")
+TO = flags.DEFINE_string("to", "", "convert: folder to make")
+SHARD = flags.DEFINE_integer("records_per_shard", 10_000, "convert: records of the source in each shard")
+CHECK = flags.DEFINE_string("check", "headers", "convert: headers | decode (every image, to drop those that break)")
+PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 = one for each core")
+WORKDIR = flags.DEFINE_string("workdir", "", "show: that of the training, whose plan is then used; else a plan is made")
+STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
+STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)
+ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows drawn at most", lower_bound=1)
+OUT = flags.DEFINE_string("out", "", "show: picture to write (.png)")
+ACTIONS = ("convert", "show")
+
+
+def main(action: str) -> None:
+    from eve_jax.train import interrupt
+
+    interrupt.ready()
+    if action == "convert":
+        _convert()
+    else:
+        _show()
+
+
+def _need(**values: Any) -> None:
+    missing = [f"--{name}" for name, value in values.items() if not value]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given (see --help)")
+
+
+def _convert() -> None:
+    from eve_jax.data.prepare import Conversion, Table, convert
+    from eve_jax.data.summary import print_summary
+
+    _need(**{"from": FROM.value, "to": TO.value})
+    table = Table.of(CONFIG.value) if CONFIG.value is not None else None
+    conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
+    summary = convert(conversion, table, PROCESSES.value or os.cpu_count() or 1)
+    print_summary(summary)
+    print(f"done: {TO.value}")
+
+
+def _show() -> None:
+    from eve_jax.data.show import show_step
+
+    _need(config=CONFIG.value, out=OUT.value)
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "")
+    if "order" in config:
+        from eve_jax.train.recipe import placed
+
+        if STAGE.value not in config.order:
+            raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")
+        _need(workdir=WORKDIR.value)
+        config = placed(config.stages[STAGE.value], workdir, "")
+    show_step(config, workdir / config.name if WORKDIR.value else None, STEP.value or 0, OUT.value, ROWS.value or 1)
+    print(f"done: {OUT.value}")
+
+
+if __name__ == "__main__":
+    chosen = take_action(sys.argv, "launch.prepare_data", ACTIONS)
+    run(lambda: main(chosen))

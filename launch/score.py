@@ -1,0 +1,62 @@
+"""The loss of every record under a model:
+
+    python -m launch.score --checkpoint=runs/demo/stage3 --records=F.jsonl --images=DIR --out=scores.jsonl
+
+Writes a line a record, in their order: {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats
+as the mean over the record's targets. Records that cannot be scored are listed in OUT.bad.jsonl with the reason. Takes
+a folder of ours or a Hugging Face EVE folder.
+"""
+
+import sys
+from typing import Any
+
+from absl import flags
+
+from launch._flags import run
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
+RECORDS = flags.DEFINE_string("records", None, "LLaVA JSON or JSONL file(s), comma separated")
+IMAGES = flags.DEFINE_string("images", "", "folder that image paths of the records are relative to")
+OUT = flags.DEFINE_string("out", None, "file to write (JSONL)")
+TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")
+FIT = flags.DEFINE_enum("fit", None, ["shrink", "fill"], "image rule; default: the one the checkpoint trained with")
+MAX_SIZE = flags.DEFINE_integer("max_size", None, "side of the largest image area (pixels); default: the checkpoint's")
+FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
+MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "samples with more tokens are not scored; 0: all are", lower_bound=0)
+ROW_TOKENS = flags.DEFINE_integer("row_tokens", 4096, "slots of a packed row, more if a sample needs it", lower_bound=1)
+ROWS = flags.DEFINE_integer("rows", 2, "rows of a batch; fewer rows and slots take less memory", lower_bound=1)
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "of the computation; default: the checkpoint's own")
+THREADS = flags.DEFINE_integer("threads", 2, "that build batches", lower_bound=0)
+flags.mark_flags_as_required(["checkpoint", "records", "out"])
+
+
+def main() -> None:
+    from eve_jax.errors import UserError
+    from eve_jax.infer.score import bad_file, score_files
+    from eve_jax.runtime import setup
+
+    setup()
+    changes: dict[str, Any] = {
+        "template": TEMPLATE.value,
+        "fit": FIT.value,
+        "max_size": MAX_SIZE.value,
+        "image_first": FIRST.value,
+        "max_tokens": MAX_TOKENS.value,
+        "row_tokens": ROW_TOKENS.value,
+        "rows": ROWS.value,
+        "threads": THREADS.value,
+    }
+    out = OUT.value or ""
+    try:
+        scores = score_files(
+            CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value, **changes
+        )
+    except UserError as error:  # the flags have the names of the fields that messages speak of
+        raise UserError(str(error).replace("config.data.", "--")) from error
+    print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
+    if scores.bad:
+        print(f"{len(scores.bad):,} records could not be scored: see {bad_file(out)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+"""`python -m launch.prepare_data`: what users type, and what they see."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.data.synthetic import byte_tokenizer, write_records
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "launch.prepare_data", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("command")
+    write_records(target, 12)
+    (target / "images" / "4_0.png").unlink()
+    byte_tokenizer().save(target / "tokenizer")
+    return target
+
+
+def test_convert_then_show(folder: Path) -> None:
+    made, out = folder / "made", folder / "rows.png"
+    config = ("--config=stage3:llm=tiny", f"--config.data.tokenizer={folder}/tokenizer")
+    convert = ("convert", f"--from={folder}/records.jsonl", f"--images={folder}/images", f"--to={made}")
+    run = command(*convert, "--records_per_shard=5", "--processes=1", *config)
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, f"done: {made}")
+    assert "11 records kept, 1 dropped" in run.stdout
+    assert "missing file" in run.stdout
+    assert "up to 128^2" in run.stdout
+    assert "lengths: 11 records of" in run.stdout
+    assert json.loads((made / "summary.json").read_text())["kept"] == 11
+    run = command("show", *config, f"--config.data.records={made}", "--config.data.rows=2", f"--out={out}")
+    assert (run.returncode, run.stdout) == (0, f"done: {out}\n")
+    assert Image.open(out).size[0] == 1800
+
+
+def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
+    out = f"--out={folder}/x.png"
+    for arguments, message in (
+        ((), "say what to do first: python -m launch.prepare_data convert|show"),
+        (("convert", "--to=x"), "--from must be given"),
+        (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "none.json: no such records file"),
+        (("show", out), "--config must be given"),
+        (("show", "--config=demo:tiny", "--stage=stage9", out), "--stage=stage9 is not one of llm, llm_chat"),
+    ):
+        run = command(*arguments)
+        assert run.returncode == 1
+        assert message in run.stderr
+        assert run.stderr.count("\n") == 1
+    assert not (folder / "x").exists()

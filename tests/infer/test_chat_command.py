@@ -1,0 +1,96 @@
+"""launch.chat end to end: answers on stdout, everything else on stderr, several turns, clear errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eve_jax.infer.eve import EVE
+from tests import reference as ref
+from tests.convert import folders
+
+ROOT = Path(__file__).parents[2]
+NEW = 6
+
+
+def chat(*args: str, typed: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "launch.chat", *args]
+    return subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkpoint, two pictures and a file that is none."""
+    folder = tmp_path_factory.mktemp("chat")
+    folders.write_hf(folder / "hf", *folders.golden())
+    for i in (0, 1):
+        Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]).save(folder / f"{i}.png")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eve(folder: Path) -> EVE:
+    return EVE.from_pretrained(folder / "hf", fit="shrink")
+
+
+def test_one_question(folder: Path, eve: EVE):
+    flags = [f"--checkpoint={folder / 'hf'}", "--fit=shrink", f"--max_new_tokens={NEW}", "--prompt=What is it?"]
+    flags += [f"--image={folder / '0.png'}", f"--image={folder / '1.png'}"]
+    answer = eve.answer("What is it?", [folder / "0.png", folder / "1.png"], max_new_tokens=NEW)
+    done = chat(*flags)
+    assert (done.returncode, done.stdout) == (0, answer.text + "\n"), done.stderr
+
+
+def test_several_turns(folder: Path, eve: EVE):
+    flags = [f"--checkpoint={folder / 'hf'}", "--fit=shrink", f"--max_new_tokens={NEW}", "--json", "--temperature=0.7"]
+    typed = f"""What is it?
+/image {folder / "nowhere.png"}
+/image {folder / "text.png"}
+/image '{folder / "1.png"}'
+<image> <image>?
+
+And now?
+/nonsense
+/new
+What is it?
+/quit
+never asked
+"""
+    done = chat(*flags, f"--image={folder / '0.png'}", "--top_p=0.9", "--seed=3", typed=typed)
+    assert done.returncode == 1, "a line was wrong, and no person was there to see"
+    settings = {"max_new_tokens": NEW, "temperature": 0.7, "top_p": 0.9, "seed": 3}
+    talk = eve.chat()
+    expected = [
+        ("What is it?", talk.ask("What is it?", folder / "0.png", **settings)),  # type: ignore[arg-type]
+        ("And now?", talk.ask("And now?", folder / "1.png", **settings)),  # type: ignore[arg-type]
+        ("What is it?", eve.answer("What is it?", **settings)),  # type: ignore[arg-type]
+    ]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [{"prompt": q, "text": a.text, "new_ids": a.new_ids} for q, a in expected]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert ["missing file" in errors[0], "not an image" in errors[1], "2 <image> markers" in errors[2]] == [True] * 3
+    assert len(errors) == 3
+    assert "/nonsense: expected one of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--prompt="], "--prompt is empty"),
+        (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
+        (["--prompt=x", "--temperature=-1"], "temperature"),
+        (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
+        (["--prompt=x", "--max_size=5"], "--max_size: 5 is neither 0 nor"),
+    ],
+)
+def test_errors_are_one_line(folder: Path, flags: list[str], says: str):
+    done = chat(f"--checkpoint={folder / 'hf'}", *flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    *slow, line = done.stderr.splitlines()
+    assert all(text.endswith(" ...") for text in slow)
+    assert line.startswith("error: ")
+    assert says in line

@@ -1,0 +1,243 @@
+"""The class EVE on folders of ours and of Hugging Face: questions, messages, batches, streams, several turns."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eve_jax import EVE
+from eve_jax.convert.convert import import_checkpoint
+from eve_jax.data.chat import continuation_ids, end_id, prompt_ids
+from eve_jax.data.images import ImageRule
+from eve_jax.data.records import Turn
+from eve_jax.errors import UserError
+from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.eve import dialogue_template
+from tests import reference as ref
+from tests.convert import folders
+from tests.data.synthetic import byte_tokenizer
+
+NEW = 10
+A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1))  # 2x3 and 3x1 patches
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory) -> Path:
+    return folders.write_hf(tmp_path_factory.mktemp("eve") / "hf", *folders.golden())
+
+
+@pytest.fixture(scope="module")
+def eve(hf: Path) -> EVE:
+    return EVE.from_pretrained(hf, fit="shrink")
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def test_import_is_lazy():
+    code = "import sys, eve_jax; print('jax' in sys.modules, hasattr(eve_jax, 'EVA'), eve_jax.EVE.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "EVE"]
+
+
+def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE):
+    assert (eve.template, eve.positions, eve.sees) == ("qwen2", 512, True)
+    assert eve.rule == ImageRule("anyratio_ld", "shrink", 800, 8.0)
+    assert EVE.from_pretrained(hf).rule.fit == "fill"
+    assert EVE.from_pretrained(hf, max_size=96).rule.max_size == 96
+    assert {str(p.dtype) for p in eve.engine.params.values()} == {"float32"}
+
+
+def test_weights_have_the_type_of_the_computation(tmp_path: Path):
+    tensors, config = folders.golden()
+    half = folders.write_hf(tmp_path / "half", folders.as_bfloat16(tensors), config)
+    wide = folders.write_hf(
+        tmp_path / "wide",
+        tensors | {k: v for k, v in folders.as_bfloat16(tensors).items() if "embed_tokens" in k},
+        config,
+    )
+    for folder in (half, wide):
+        assert {str(p.dtype) for p in EVE.from_pretrained(folder).engine.params.values()} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "template"),
+    [
+        ("qwen2", [], "qwen2"),
+        ("v1", [], "v1"),
+        ("plain", ["<|im_end|>"], "qwen2"),
+        ("plain", ["<|end_of_text|>"], "llama3"),
+        ("plain_v1", ["</s>"], "v1"),
+        ("plain", [], "qwen2"),
+    ],
+)
+def test_template_follows_the_model(name: str, ends: list[str], template: str):
+    tokenizer = byte_tokenizer()
+    tokenizer.find = lambda token: 300 if token in ends else None  # type: ignore[method-assign]
+    assert dialogue_template(name, tokenizer) == template
+
+
+def test_question_and_messages_are_the_same_prompt(eve: EVE):
+    expected = prompt_ids([Turn("human", "<image>\nWhy?")], eve.tokenizer, "qwen2", 1)
+    for messages in ("Why?", "<image>\nWhy?", [user("Why?")], [{"from": "human", "value": "Why?"}]):
+        prompt = eve.prompt(messages, [A])
+        assert prompt.ids.tolist() == expected.tolist()
+        assert prompt.grids == [(2, 3)]
+        np.testing.assert_array_equal(prompt.patches[0], ref.patches(0))
+    assert eve.prompt("Why?", A).grids == [(2, 3)]
+    several = [
+        {"role": "system", "content": "S"},
+        user("<image> a"),
+        {"role": "assistant", "content": "b"},
+        user("c <image>"),
+    ]
+    prompt = eve.prompt(several, [A, B])
+    assert prompt.grids == [(2, 3), (3, 1)]
+    assert (prompt.ids == ref.IMAGE_ID).sum() == 2
+    assert len(prompt) == len(prompt.ids) - 2 + 9 + 7
+
+
+def brief(text: str) -> list[dict[str, str]]:
+    """The question after a short system sentence: prompts of few tokens compile fast."""
+    return [{"role": "system", "content": "S"}, user(text)]
+
+
+def test_answers_alone_in_a_batch_and_as_a_stream(eve: EVE):
+    questions = [brief("Why?"), brief("What is in it?"), brief("Is <image> before <image>?")]
+    images = [[], A, [A, B]]
+    alone = [eve.answer(q, i, max_new_tokens=NEW) for q, i in zip(questions, images, strict=True)]
+    texts = [a.text for a in alone]
+    assert all(len(a.new_ids) == NEW and a.text == eve.decode(a.new_ids) for a in alone)
+    assert len(set(texts)) == 3
+    assert eve.generate_batch(questions, images, rows=2, max_new_tokens=NEW) == texts
+    for question, given, text in zip(questions, images, texts, strict=True):
+        assert "".join(eve.stream(question, given, max_new_tokens=NEW)) == text
+        assert eve.generate(question, given, max_new_tokens=NEW) == text
+    with pytest.raises(UserError, match="1 lists of images for 3 conversations"):
+        eve.generate_batch(questions, [[]])
+
+
+def test_stops_at_the_templates_end(hf: Path, eve: EVE):
+    assert eve.stop_ids[0] == end_id(eve.tokenizer, "qwen2") == 256
+    new = eve.answer(brief("Why?"), max_new_tokens=NEW).new_ids
+    stopping = EVE.from_pretrained(hf)
+    stopping.stop_ids = [new[4]]
+    kept = new[: new.index(new[4])]
+    assert stopping.answer(brief("Why?"), max_new_tokens=NEW).new_ids == kept
+    assert "".join(stopping.stream(brief("Why?"), max_new_tokens=NEW)) == stopping.decode(kept)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("pictures", [[], [B]])
+def test_chat_gives_what_the_whole_conversation_gives(eve: EVE, streamed: bool, pictures: list):
+    """Three turns, each with reuse, against a fresh prefill of everything before the answer."""
+    chat = eve.chat(system="S")
+    asked: list[tuple[str, list]] = [("What is it?", [A]), ("And now?", pictures), ("Sure?", [])]
+    ids = np.zeros(0, np.int32)
+    shown: list = []
+    for number, (question, images) in enumerate(asked):
+        if number:
+            further = continuation_ids(question, eve.tokenizer, "qwen2", len(images))
+            ids = np.concatenate([ids, [end_id(eve.tokenizer, "qwen2")], further]).astype(np.int32)
+        else:
+            ids = prompt_ids([Turn("system", "S"), Turn("human", question)], eve.tokenizer, "qwen2", 1)
+        shown += images
+        whole = Prompt(ids, *patches_of(eve, shown))
+        if streamed:
+            text = "".join(chat.stream(question, images, max_new_tokens=NEW))
+            assert chat.answer is not None and chat.answer.text == text
+        else:
+            chat.ask(question, images, max_new_tokens=NEW)
+        assert chat.answer is not None
+        assert [chat.answer.new_ids] == eve.engine.generate([whole], NEW, eve.stop_ids)
+        ids = np.concatenate([ids, chat.answer.new_ids]).astype(np.int32)
+        assert chat.tokens == len(Prompt(ids, *patches_of(eve, shown)))
+    chat.new()
+    assert (chat.tokens, chat.answer) == (0, None)
+
+
+def patches_of(eve: EVE, images: list) -> tuple[list, list]:
+    prompt = eve.prompt("<image>" * len(images) + "?", images)
+    return list(prompt.patches), list(prompt.grids)
+
+
+class Said(Engine):
+    """An engine that answers "Yes." and notes what it was told."""
+
+    def __init__(self, eve: EVE):
+        super().__init__(eve.engine.cfg, eve.engine.params)
+        self.ids: list[int] = []
+        self.yes = eve.tokenizer.encode(" Yes.")
+
+    def reply(self, session, prompts, max_new_tokens, stop_ids, sampling):  # type: ignore[override]
+        self.ids += prompts[0].ids.tolist() + self.yes
+        session.length = session.length + len(self.ids)
+        return [self.yes]
+
+
+def test_chat_writes_what_the_template_writes(eve: EVE):
+    engine = Said(eve)
+    chat = EVE(engine, eve.tokenizer, "qwen2", eve.rule).chat(system="Be brief.")
+    chat.ask("Is it a <image>?", [A])
+    chat.ask("And this?", [B])
+    chat.ask("Both?")
+    yes = Turn("gpt", "Yes.")
+    turns = [Turn("system", "Be brief."), Turn("human", "Is it a <image>?"), yes, Turn("human", "<image>\nAnd this?")]
+    turns += [yes, Turn("human", "Both?")]
+    assert engine.ids == [*prompt_ids(turns, eve.tokenizer, "qwen2", 2).tolist(), *engine.yes]
+
+
+def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE):
+    chat = eve.chat(system="S")
+    chat.ask("Why?", max_new_tokens=4)
+    tokens = chat.tokens
+    for question, images, says in (
+        ("<image>", [], "1 <image> markers for 0 images"),
+        ("What?", ["nowhere.png"], "missing file"),
+        ("  ", [], "the question is empty"),
+        ("x" * 500, [], "leave no room for an answer: the model has 512 positions"),
+    ):
+        with pytest.raises(UserError, match=says):
+            chat.ask(question, images)
+        with pytest.raises(UserError, match=says):
+            list(chat.stream(question, images))
+        assert chat.tokens == tokens
+    assert len(list(itertools.islice(chat.stream("Why?", max_new_tokens=4), 1))) == 1
+
+
+def test_answers_end_with_the_models_positions(eve: EVE):
+    question = brief("x" * 40)
+    short = EVE(eve.engine, eve.tokenizer, "qwen2", eve.rule, positions=len(eve.prompt(question)) + 4)
+    answer = short.answer(question, max_new_tokens=NEW)
+    assert len(answer.new_ids) == 4
+    both = short.generate_batch([question, brief("Why?")], max_new_tokens=NEW)
+    assert both == [answer.text, eve.generate(brief("Why?"), max_new_tokens=NEW)]
+    with pytest.raises(UserError, match="leave no room for an answer"):
+        short.generate(brief("x" * 44))
+    with pytest.raises(UserError, match="max_new_tokens=0"):
+        eve.generate("x", max_new_tokens=0)
+    with pytest.raises(TypeError, match="max_tokens"):
+        eve.generate("x", max_tokens=3)  # type: ignore[call-arg]
+
+
+def test_text_only_model(tmp_path: Path):
+    plain = folders.write_hf(tmp_path / "plain", *folders.plain("qwen2"))
+    ours = import_checkpoint(str(plain), tmp_path / "ours", variant="dac", quiet=True)
+    for folder in (plain, ours):
+        eve = EVE.from_pretrained(folder)
+        assert eve.prompt("What?").grids == []
+        with pytest.raises(UserError, match="never trained to see"):
+            eve.prompt("What?", [A])
+
+
+def test_tokenizer_of_another_model(tmp_path: Path):
+    tensors, config = folders.golden()
+    tensors = tensors | {k: tensors[k][:200] for k in ("model.embed_tokens.weight", "lm_head.weight")}
+    eve = EVE.from_pretrained(folders.write_hf(tmp_path / "hf", tensors, config | {"vocab_size": 200}))
+    with pytest.raises(UserError, match="the model knows 200: it belongs to another model"):
+        eve.generate("Why?")
