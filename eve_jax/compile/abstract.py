@@ -1,6 +1,6 @@
 """A stage's step without data and without memory: shapes, dtypes and shardings of all that it takes.
 
-config, topology -> row shapes, rows of a micro-batch -> abstract parameters, optimizer state, batch -> programs to compile
+config, topology -> row shape, rows, micro-batches -> abstract parameters, optimizer state, batch -> programs to compile
 """
 
 import math
@@ -98,7 +98,9 @@ def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
     return shapes
 
 
-def plan_work(config: ConfigDict, mesh: Mesh, chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0) -> Work:
+def plan_work(
+    config: ConfigDict, mesh: Mesh, chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
+) -> Work:
     """Rows and micro-batches of a step on `mesh`, holding at least the slots that the config's own step has.
 
     The config's rows are kept if the mesh divides them and their activations take a sensible part of the memory.
@@ -177,8 +179,8 @@ def abstract_batch(shape: RowShape, rows: int, mesh: Mesh) -> dict[str, ShapeDty
         "patches": ((shape.patches, PATCH_BYTES), jnp.uint8),
         "special_ids": ((shape.specials,), i),
         "text_ids": ((shape.text,), i),
-        **{name: ((shape.length,), i) for name in ("segment", "position", "perm", "inv")},
-        **{name: ((shape.text,), i) for name in ("loss_idx", "labels")},
+        **dict.fromkeys(("segment", "position", "perm", "inv"), ((shape.length,), i)),
+        **dict.fromkeys(("loss_idx", "labels"), ((shape.text,), i)),
         "loss_weight": ((shape.text,), f),
     }
     return {n: ShapeDtypeStruct((rows, *dims), dtype, sharding=place) for n, (dims, dtype) in arrays.items()}

@@ -110,8 +110,8 @@ def product_flops(computation: Computation, instruction: Instruction) -> float:
         return 0
     left, right = (i.arrays[0].dims for i in computation.operands(instruction)[:2])
     if instruction.opcode == "dot":
-        contracted = _integers(instruction.attribute("lhs_contracting_dims"))
-        return 2.0 * instruction.arrays[0].size * math.prod(left[d] for d in contracted)
+        contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims"))
+        return 2.0 * instruction.arrays[0].size * math.prod(left[int(d)] for d in contracted)
     return _convolution_flops(instruction, left, right)
 
 

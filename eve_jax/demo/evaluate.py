@@ -46,6 +46,7 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, A
     heldout = read_records(data / "heldout.jsonl")
     eve = EVE.from_pretrained(checkpoint, FIT)
     settings = (config.demo.answer_batch, config.demo.max_new_tokens)
+    print(f"answering {len(heldout)} held-out questions, then once more with grey pictures", flush=True)
     answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, "answering")
     blind = answer_all(eve, heldout, data / "images", grey, *settings, "answering blind")
     metrics = {name: workdir / config.stages[name].name / "metrics.jsonl" for name in config.order}

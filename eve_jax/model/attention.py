@@ -91,8 +91,8 @@ def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Ar
     def row(q: Array, k: Array, v: Array, segment: Array) -> Array:
         return attend(q, k, v, segment_ids=splash.SegmentIds(segment, segment))
 
-    heads_first = ((x.swapaxes(1, 2)) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))
-    return jax.vmap(row)(*heads_first, segment).swapaxes(1, 2).astype(q.dtype)
+    q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
+    return jax.vmap(row)(q, k, v, segment).swapaxes(1, 2).astype(q.dtype)
 
 
 def _flash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:

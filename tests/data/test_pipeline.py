@@ -57,8 +57,8 @@ def test_same_batches_for_any_threads_and_start(tmp_path: Path) -> None:
 
 def set_up_hosts(folder: Path) -> tuple[Plan, RowBuilder]:
     """Micro-batches of 4 rows."""
-    plan, builder = set_up(folder)
-    return build_plan(builder.lengths, 256, 2, rows=4, micro_batches=2, epochs=1, seed=0), builder
+    _, builder = set_up(folder)
+    return build_plan(builder.lengths, 256, 2, rows=4, micro_batches=2, epochs=3, seed=0), builder
 
 
 def glued(hosts: list[Steps]) -> Steps:
@@ -99,7 +99,10 @@ def test_a_run_goes_on_with_another_number_of_hosts(tmp_path: Path) -> None:
 
 def test_a_host_reads_only_its_rows(tmp_path: Path) -> None:
     plan, builder = set_up_hosts(tmp_path)
-    others = {e for k in range(plan.steps) for batch in plan.step(k) for row in batch.rows[:3] for e in row}
+    rows = [row for k in range(plan.steps) for batch in plan.step(k) for row in batch.rows]
+    mine_too = {entry for row in rows[3::4] for entry in row}
+    others = {entry for row in rows for entry in row} - mine_too
+    assert len(others) > 5
     for entry in others:
         for image in builder.records[int(builder.lengths.record[entry])].images:
             Path(str(image)).unlink()

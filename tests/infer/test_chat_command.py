@@ -22,7 +22,7 @@ def chat(*args: str, typed: str = "") -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, two pictures and a file that is none."""
     folder = tmp_path_factory.mktemp("chat")
     folders.write_hf(folder / "hf", *folders.golden())
@@ -37,7 +37,7 @@ def eve(folder: Path) -> EVE:
     return EVE.from_pretrained(folder / "hf", fit="shrink")
 
 
-def test_one_question(folder: Path, eve: EVE):
+def test_one_question(folder: Path, eve: EVE) -> None:
     flags = [f"--checkpoint={folder / 'hf'}", "--fit=shrink", f"--max_new_tokens={NEW}", "--prompt=What is it?"]
     flags += [f"--image={folder / '0.png'}", f"--image={folder / '1.png'}"]
     answer = eve.answer("What is it?", [folder / "0.png", folder / "1.png"], max_new_tokens=NEW)
@@ -45,7 +45,7 @@ def test_one_question(folder: Path, eve: EVE):
     assert (done.returncode, done.stdout) == (0, answer.text + "\n"), done.stderr
 
 
-def test_several_turns(folder: Path, eve: EVE):
+def test_several_turns(folder: Path, eve: EVE) -> None:
     flags = [f"--checkpoint={folder / 'hf'}", "--fit=shrink", f"--max_new_tokens={NEW}", "--json", "--temperature=0.7"]
     typed = f"""What is it?
 /image {folder / "nowhere.png"}
@@ -87,7 +87,7 @@ never asked
         (["--prompt=x", "--max_size=5"], "--max_size: 5 is neither 0 nor"),
     ],
 )
-def test_errors_are_one_line(folder: Path, flags: list[str], says: str):
+def test_errors_are_one_line(folder: Path, flags: list[str], says: str) -> None:
     done = chat(f"--checkpoint={folder / 'hf'}", *flags)
     assert (done.returncode, done.stdout) == (1, "")
     *slow, line = done.stderr.splitlines()

@@ -26,7 +26,7 @@ A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0
 
 
 @pytest.fixture(scope="module")
-def hf(tmp_path_factory) -> Path:
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folders.write_hf(tmp_path_factory.mktemp("eve") / "hf", *folders.golden())
 
 
@@ -45,7 +45,7 @@ def test_import_is_lazy():
     assert done.stdout.split() == ["False", "False", "EVE"]
 
 
-def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE):
+def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE) -> None:
     assert (eve.template, eve.positions, eve.sees) == ("qwen2", 512, True)
     assert eve.rule == ImageRule("anyratio_ld", "shrink", 800, 8.0)
     assert EVE.from_pretrained(hf).rule.fit == "fill"
@@ -53,7 +53,7 @@ def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE):
     assert {str(p.dtype) for p in eve.engine.params.values()} == {"float32"}
 
 
-def test_weights_have_the_type_of_the_computation(tmp_path: Path):
+def test_weights_have_the_type_of_the_computation(tmp_path: Path) -> None:
     tensors, config = folders.golden()
     half = folders.write_hf(tmp_path / "half", folders.as_bfloat16(tensors), config)
     wide = folders.write_hf(
@@ -76,13 +76,13 @@ def test_weights_have_the_type_of_the_computation(tmp_path: Path):
         ("plain", [], "qwen2"),
     ],
 )
-def test_template_follows_the_model(name: str, ends: list[str], template: str):
+def test_template_follows_the_model(name: str, ends: list[str], template: str) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.find = lambda token: 300 if token in ends else None  # type: ignore[method-assign]
     assert dialogue_template(name, tokenizer) == template
 
 
-def test_question_and_messages_are_the_same_prompt(eve: EVE):
+def test_question_and_messages_are_the_same_prompt(eve: EVE) -> None:
     expected = prompt_ids([Turn("human", "<image>\nWhy?")], eve.tokenizer, "qwen2", 1)
     for messages in ("Why?", "<image>\nWhy?", [user("Why?")], [{"from": "human", "value": "Why?"}]):
         prompt = eve.prompt(messages, [A])
@@ -107,9 +107,9 @@ def brief(text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": "S"}, user(text)]
 
 
-def test_answers_alone_in_a_batch_and_as_a_stream(eve: EVE):
+def test_answers_alone_in_a_batch_and_as_a_stream(eve: EVE) -> None:
     questions = [brief("Why?"), brief("What is in it?"), brief("Is <image> before <image>?")]
-    images = [[], A, [A, B]]
+    images: list = [[], A, [A, B]]
     alone = [eve.answer(q, i, max_new_tokens=NEW) for q, i in zip(questions, images, strict=True)]
     texts = [a.text for a in alone]
     assert all(len(a.new_ids) == NEW and a.text == eve.decode(a.new_ids) for a in alone)
@@ -122,7 +122,7 @@ def test_answers_alone_in_a_batch_and_as_a_stream(eve: EVE):
         eve.generate_batch(questions, [[]])
 
 
-def test_stops_at_the_templates_end(hf: Path, eve: EVE):
+def test_stops_at_the_templates_end(hf: Path, eve: EVE) -> None:
     assert eve.stop_ids[0] == end_id(eve.tokenizer, "qwen2") == 256
     new = eve.answer(brief("Why?"), max_new_tokens=NEW).new_ids
     stopping = EVE.from_pretrained(hf)
@@ -134,7 +134,7 @@ def test_stops_at_the_templates_end(hf: Path, eve: EVE):
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("pictures", [[], [B]])
-def test_chat_gives_what_the_whole_conversation_gives(eve: EVE, streamed: bool, pictures: list):
+def test_chat_gives_what_the_whole_conversation_gives(eve: EVE, streamed: bool, pictures: list) -> None:
     """Three turns, each with reuse, against a fresh prefill of everything before the answer."""
     chat = eve.chat(system="S")
     asked: list[tuple[str, list]] = [("What is it?", [A]), ("And now?", pictures), ("Sure?", [])]
@@ -180,7 +180,7 @@ class Said(Engine):
         return [self.yes]
 
 
-def test_chat_writes_what_the_template_writes(eve: EVE):
+def test_chat_writes_what_the_template_writes(eve: EVE) -> None:
     engine = Said(eve)
     chat = EVE(engine, eve.tokenizer, "qwen2", eve.rule).chat(system="Be brief.")
     chat.ask("Is it a <image>?", [A])
@@ -192,7 +192,7 @@ def test_chat_writes_what_the_template_writes(eve: EVE):
     assert engine.ids == [*prompt_ids(turns, eve.tokenizer, "qwen2", 2).tolist(), *engine.yes]
 
 
-def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE):
+def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE) -> None:
     chat = eve.chat(system="S")
     chat.ask("Why?", max_new_tokens=4)
     tokens = chat.tokens
@@ -210,7 +210,7 @@ def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE):
     assert len(list(itertools.islice(chat.stream("Why?", max_new_tokens=4), 1))) == 1
 
 
-def test_answers_end_with_the_models_positions(eve: EVE):
+def test_answers_end_with_the_models_positions(eve: EVE) -> None:
     question = brief("x" * 40)
     short = EVE(eve.engine, eve.tokenizer, "qwen2", eve.rule, positions=len(eve.prompt(question)) + 4)
     answer = short.answer(question, max_new_tokens=NEW)
@@ -225,7 +225,7 @@ def test_answers_end_with_the_models_positions(eve: EVE):
         eve.generate("x", max_tokens=3)  # type: ignore[call-arg]
 
 
-def test_text_only_model(tmp_path: Path):
+def test_text_only_model(tmp_path: Path) -> None:
     plain = folders.write_hf(tmp_path / "plain", *folders.plain("qwen2"))
     ours = import_checkpoint(str(plain), tmp_path / "ours", variant="dac", quiet=True)
     for folder in (plain, ours):
@@ -235,7 +235,7 @@ def test_text_only_model(tmp_path: Path):
             eve.prompt("What?", [A])
 
 
-def test_tokenizer_of_another_model(tmp_path: Path):
+def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     tensors, config = folders.golden()
     tensors = tensors | {k: tensors[k][:200] for k in ("model.embed_tokens.weight", "lm_head.weight")}
     eve = EVE.from_pretrained(folders.write_hf(tmp_path / "hf", tensors, config | {"vocab_size": 200}))

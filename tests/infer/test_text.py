@@ -41,7 +41,7 @@ def test_messages_that_are_none(messages, says):
         to_turns(messages)
 
 
-def test_pictures(tmp_path: Path):
+def test_pictures(tmp_path: Path) -> None:
     pixels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     picture = Image.fromarray(pixels)
     picture.save(tmp_path / "a.png")
@@ -56,7 +56,7 @@ def test_pictures(tmp_path: Path):
     assert to_pictures([grey])[0].getcolors() == [(20, (156, 156, 156))]
 
 
-def test_pictures_that_are_none(tmp_path: Path):
+def test_pictures_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(UserError, match=r"a\.png: not an image"):
         to_pictures([tmp_path / "a.png"])
