@@ -17,9 +17,10 @@ from eve_jax.data.records import Turn
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.eve import dialogue_template
+from eve_jax.infer.score import score_files
 from tests import reference as ref
 from tests.convert import folders
-from tests.data.synthetic import byte_tokenizer
+from tests.data.synthetic import byte_tokenizer, write_records
 
 NEW = 10
 A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1))  # 2x3 and 3x1 patches
@@ -241,3 +242,13 @@ def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     eve = EVE.from_pretrained(folders.write_hf(tmp_path / "hf", tensors, config | {"vocab_size": 200}))
     with pytest.raises(UserError, match="the model knows 200: it belongs to another model"):
         eve.generate("Why?")
+
+
+def test_score_is_that_of_the_command(hf: Path, eve: EVE, tmp_path: Path) -> None:
+    records = write_records(tmp_path, 3)
+    scores = eve.score(records, tmp_path / "images")
+    assert [line.id for line in scores.lines] == ["r0", "r1", "r2"]
+    by_file = score_files(hf, str(records), tmp_path / "images", tmp_path / "out.jsonl", fit="shrink", quiet=True)
+    assert scores.lines == by_file.lines
+    with pytest.raises(UserError, match="no such records"):
+        eve.score(tmp_path / "nowhere.jsonl")

@@ -1,0 +1,153 @@
+"""Figures of the data pipeline: python -m benchmarks.data [--quick] [--json]
+
+How full planned rows are beside padded batches, how fast plans are made and how large they are, how many images a
+core turns into rows beside the usual PyTorch way, and how the memory of a training process depends on the number of
+records. Times are of the processor, one thread, without numba's compilation (which is kept between runs). Prints
+tables and, with --json, a line of JSON last. --quick leaves out more than 1 M records and takes a minute; all of it
+takes about five, 4 GB of memory and 2 GB in --folder. Needs the extra `torch`.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.data_images import measure_images
+from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
+from eve_jax.data.lengths import Lengths
+from eve_jax.data.plan import Plan, build_plan
+from launch._flags import run
+
+QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+FOLDER = flags.DEFINE_string("folder", "", 'where temporary files go; "" = the system\'s folder for them')
+ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES = 8192, 8, 64, 2
+RECORDS = 1_000_000
+SLOWEST = "cap1600_60%_at_cap"  # fewest records a row: of the four cases, the one that takes longest to plan
+SIZES = (1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000)
+MEMORY_SIZES = (100_000, 10_000_000)
+
+
+def planned(lengths: Lengths, rounds: int) -> tuple[Plan, float]:
+    """The plan of a run of an epoch, with its hash, and the best time of some, seconds of the processor."""
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.process_time()
+        plan = build_plan(lengths, ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES, epochs=1, seed=0)
+        assert plan.hash
+        best = min(best, time.process_time() - start)
+    return plan, best
+
+
+def planning(console: Console) -> dict[str, Any]:
+    """Fill of the four cases, by plan and by padding, with speed and size of the plans."""
+    build_plan(lengths_of(synthetic_counts(30_000, 800, 0.0)), ROW_TOKENS, MAX_SHAPES, 8, 2, 1, 0)  # compiles
+    table = Table("case", "fill", "padded", "grouped", "shapes", "records a row", "M records/s", "bytes a record")
+    fill, naive, rates = {}, {}, {}
+    seconds = nbytes = 0.0
+    for name, (cap, at_cap) in track(CASES.items(), "planning", console=console, transient=True):
+        counts = synthetic_counts(RECORDS, cap, at_cap)
+        plan, took = planned(lengths_of(counts), 2)
+        assert len(plan.shapes) <= MAX_SHAPES
+        assert max(shape.length for shape in plan.shapes) <= ROW_TOKENS
+        fill[name] = plan.stats["fill"]
+        naive[f"{name}/padded"] = padded_fill(counts)
+        naive[f"{name}/grouped"] = padded_fill(counts, grouped=True)
+        rates[name] = RECORDS / took
+        seconds, nbytes = seconds + took, nbytes + plan.nbytes
+        figures = [fill[name], naive[f"{name}/padded"], naive[f"{name}/grouped"]]
+        a_row = RECORDS / plan.stats["rows"]
+        table.add_row(
+            name,
+            *(f"{figure:.1%}" for figure in figures),
+            str(len(plan.shapes)),
+            f"{a_row:.1f}",
+            f"{rates[name] / 1e6:.2f}",
+            f"{plan.nbytes / RECORDS:.2f}",
+        )
+    Console().print(table)
+    n = len(CASES) * RECORDS
+    return {
+        "fill": fill,
+        "naive_fill": naive,
+        "plan_records_per_s": n / seconds,
+        "plan_records_per_s_by_case": rates,
+        "plan_bytes_per_record": nbytes / n,
+    }
+
+
+def linearity(console: Console) -> dict[str, Any]:
+    """Seconds of planning by the number of records."""
+    table = Table("records", "seconds", "ns a record", "bytes a record", "peak memory of the process")
+    found = {}
+    for n in track(SIZES, "planning more records", console=console, transient=True):
+        plan, seconds = planned(lengths_of(synthetic_counts(n, *CASES[SLOWEST])), 1)
+        found[str(n)] = seconds
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        cells = (
+            f"{n:,}",
+            f"{seconds:.2f}",
+            f"{seconds / n * 1e9:.0f}",
+            f"{plan.nbytes / n:.2f}",
+            f"{peak / 1e9:.2f} GB",
+        )
+        table.add_row(*cells)
+    Console().print(table)
+    return {"plan_seconds_by_records": found}
+
+
+def images(folder: Path) -> dict[str, Any]:
+    """Images a second and core, beside PyTorch's usual way."""
+    rates = measure_images(folder, 16 if QUICK.value else 48, 3 if QUICK.value else 5)
+    table = Table("1024x768 JPEG to about 800^2", "images a second and core")
+    table.add_row("packed uint8 rows (eve_jax)", f"{rates['ours']:.1f}")
+    table.add_row("Pillow + CLIPImageProcessor + padding collate (PyTorch)", f"{rates['torch']:.1f}")
+    Console().print(table)
+    return {"images_per_core_s": rates["ours"], "images_speedup_over_torch": rates["ours"] / rates["torch"]}
+
+
+def memory(folder: Path, console: Console) -> dict[str, Any]:
+    """Memory of a process that opens a planned stage and builds rows, by the number of records."""
+    table = Table("records", "own memory", "pages of mapped files", "peak", "plan")
+    found = {}
+    for n in track(MEMORY_SIZES, "opening stages", console=console, transient=True):
+        command = [sys.executable, "-m", "benchmarks.data_memory", f"--records={n}", f"--folder={folder / str(n)}"]
+        for _ in range(2):  # the first makes records and plan, the second trains by them
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[str(n)] = json.loads(done.stdout.splitlines()[-1])
+        shutil.rmtree(folder / str(n))
+        figures = (found[str(n)][name] for name in ("anonymous", "mapped", "peak", "plan"))
+        table.add_row(f"{n:,}", *(f"{figure / 1e6:.1f} MB" for figure in figures))
+    Console().print(table)
+    few, many = (found[str(n)] for n in MEMORY_SIZES)
+    return {"memory": found, "memory_growth_bytes": many["anonymous"] - few["anonymous"]}
+
+
+def main() -> None:
+    console = Console(stderr=True)
+    print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))
+    try:
+        figures = {**planning(console), **images(folder)}
+        if not QUICK.value:
+            figures |= {**linearity(console), **memory(folder, console)}
+    finally:
+        shutil.rmtree(folder)
+    figures["load"] = os.getloadavg()[0]
+    if JSON.value:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    run(main)
