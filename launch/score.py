@@ -25,7 +25,12 @@ FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; d
 MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "samples with more tokens are not scored; 0: all are", lower_bound=0)
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 4096, "slots of a packed row, more if a sample needs it", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 2, "rows of a batch; fewer rows and slots take less memory", lower_bound=1)
-DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "of the computation; default: the checkpoint's own")
+DTYPE = flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "of the computation; in bfloat16 a loss moves a little with the packing",
+)
 THREADS = flags.DEFINE_integer("threads", 2, "that build batches", lower_bound=0)
 flags.mark_flags_as_required(["checkpoint", "records", "out"])
 
@@ -49,7 +54,7 @@ def main() -> None:
     out = OUT.value or ""
     try:
         scores = score_files(
-            CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value, **changes
+            CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value or "float32", **changes
         )
     except UserError as error:  # the flags have the names of the fields that messages speak of
         raise UserError(str(error).replace("config.data.", "--")) from error

@@ -156,7 +156,8 @@ class EVE:
 
         settings = score.Settings.of(self.data, **changes)
         opened = open_records(str(records), images)
-        return score.score_records(self.engine.cfg, self.engine.params, self.tokenizer, opened, settings)
+        cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
+        return score.score_records(cfg, self.engine.params, self.tokenizer, opened, settings)
 
     def prompt(self, messages: Messages, images: Picture | Sequence[Picture] = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""

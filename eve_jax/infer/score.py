@@ -219,7 +219,7 @@ def score_files(
     records: str,
     images: str | Path,
     out: str | Path,
-    dtype: str | None = None,
+    dtype: str = "float32",
     quiet: bool = False,
     **changes: Any,
 ) -> Scores:
@@ -227,7 +227,7 @@ def score_files(
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, None = the checkpoint's own; `changes` are those of `Settings.of`. Raises UserError,
+    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises UserError,
     before any work, when a file cannot be read or written; and when no record could be scored, which are then listed.
     """
     out = Path(out)
@@ -239,7 +239,7 @@ def score_files(
         settings = Settings.of(source.data, **changes)
         get_template(settings.template)  # now, not when the weights have been read
         tokenizer = load_tokenizer(checkpoint)
-        cfg = replace(source.cfg, remat="none", dtype=dtype or source.cfg.dtype)
+        cfg = replace(source.cfg, remat="none", dtype=dtype)
         scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
         bad_file(out).unlink(missing_ok=True)
         if scores.bad:
