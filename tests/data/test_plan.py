@@ -186,7 +186,7 @@ def test_steps_are_near_the_mixture(micro_batches: int) -> None:
     texts = counts[:, 0] == 0
     counts[texts, 2] = rng.integers(150, 500, texts.sum())  # long texts: many rows without images
     plan = plan_of(counts, micro_batches=micro_batches)
-    assert any(shape.patches == 0 for shape in plan.shapes)
+    assert min(shape.patches for shape in plan.shapes) * 4 < max(shape.patches for shape in plan.shapes)
     share = step_shares(plan, counts)
     mean = plan.stats["vision_share"]
     assert plan.stats["vision_share_of_steps"] == pytest.approx([share.min(), share.max()], abs=1e-4)
