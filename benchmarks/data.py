@@ -76,7 +76,7 @@ def planning(console: Console) -> dict[str, Any]:
             f"{rates[name] / 1e6:.2f}",
             f"{plan.nbytes / RECORDS:.2f}",
         )
-    Console().print(table)
+    Console(width=112).print(table)
     n = len(CASES) * RECORDS
     return {
         "fill": fill,
@@ -103,7 +103,7 @@ def linearity(console: Console) -> dict[str, Any]:
             f"{peak / 1e9:.2f} GB",
         )
         table.add_row(*cells)
-    Console().print(table)
+    Console(width=112).print(table)
     return {"plan_seconds_by_records": found}
 
 
@@ -113,7 +113,7 @@ def images(folder: Path) -> dict[str, Any]:
     table = Table("1024x768 JPEG to about 800^2", "images a second and core")
     table.add_row("packed uint8 rows (eve_jax)", f"{rates['ours']:.1f}")
     table.add_row("Pillow + CLIPImageProcessor + padding collate (PyTorch)", f"{rates['torch']:.1f}")
-    Console().print(table)
+    Console(width=112).print(table)
     return {"images_per_core_s": rates["ours"], "images_speedup_over_torch": rates["ours"] / rates["torch"]}
 
 
@@ -129,7 +129,7 @@ def memory(folder: Path, console: Console) -> dict[str, Any]:
         shutil.rmtree(folder / str(n))
         figures = (found[str(n)][name] for name in ("anonymous", "mapped", "peak", "plan"))
         table.add_row(f"{n:,}", *(f"{figure / 1e6:.1f} MB" for figure in figures))
-    Console().print(table)
+    Console(width=112).print(table)
     few, many = (found[str(n)] for n in MEMORY_SIZES)
     return {"memory": found, "memory_growth_bytes": many["anonymous"] - few["anonymous"]}
 

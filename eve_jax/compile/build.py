@@ -23,7 +23,8 @@ _OUT_OF_MEMORY = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available|Used ([\d.
 class Memory(NamedTuple):
     """Bytes on a chip of a compiled program, padding included.
 
-    outputs: those that do not take the place of an argument.
+    temporaries: the most that is alive at a time, with the gaps between. outputs: those that do not take the place of
+    an argument.
     """
 
     arguments: float
@@ -118,7 +119,9 @@ def build(program: Program, label: str) -> Built:
 def _memory(compiled: Any) -> Memory:
     m = compiled.memory_analysis()
     outputs = m.output_size_in_bytes - m.alias_size_in_bytes
-    return Memory(m.argument_size_in_bytes, outputs, m.temp_size_in_bytes, m.generated_code_size_in_bytes)
+    # The TPU compiler's temp_size counts gaps twice; the peak, less the arguments, is what its own report says.
+    temporaries = m.peak_memory_in_bytes - m.argument_size_in_bytes - outputs
+    return Memory(m.argument_size_in_bytes, outputs, max(temporaries, 0), m.generated_code_size_in_bytes)
 
 
 def _needed(message: str) -> float:

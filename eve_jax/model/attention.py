@@ -55,10 +55,7 @@ def packed_attention(
     head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
     mesh in use.
     """
-    if kernel == "auto":
-        kernel = BY_PLATFORM.get(sharding.platform(), "chunked")
-        if q.shape[1] % LANES or q.shape[3] % 64:
-            kernel = "chunked"
+    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3])
     if kernel == "chunked":
         return checkpoint_name(_chunked(q, k, v, segment), ATTENTION)
     local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
@@ -67,6 +64,14 @@ def packed_attention(
         rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
         local = jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
     return checkpoint_name(local(q, k, v, segment), ATTENTION)
+
+
+def kernel_for(kernel: str, platform: str, length: int, head_size: int) -> str:
+    """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself."""
+    if kernel != "auto":
+        return kernel
+    suits = length % LANES == 0 and head_size % 64 == 0
+    return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
 
 
 def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:

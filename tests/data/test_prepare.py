@@ -172,7 +172,7 @@ from eve_jax.data import images, prepare
 from eve_jax.data.sources import shards
 original = shards.image_bytes
 def slow(file):
-    time.sleep(0.5)
+    time.sleep(0.2)
     return original(file)
 shards.image_bytes = slow
 prepare.convert(prepare.Conversion(*sys.argv[1:4], 5, "headers"))

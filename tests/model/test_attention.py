@@ -1,0 +1,62 @@
+"""Attention kernels against the plain formula: values and gradients, over rows of several samples and pads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from eve_jax.model import attention
+
+ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
+SEGMENT = np.zeros((ROWS, LENGTH), np.int32)
+SEGMENT[0, :90], SEGMENT[0, 90:200] = 1, 2  # then pads
+SEGMENT[1, :] = 1
+
+
+def inputs(length: int = LENGTH) -> tuple[Array, Array, Array]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = [(ROWS, length, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS)]
+    q, k, v = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+    return q, k, v
+
+
+def plain(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+    order = np.arange(segment.shape[1])
+    mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order)
+    return attention.plain_attention(q, k, v, jnp.asarray(mask))
+
+
+def loss_and_gradients(attend, q: Array, k: Array, v: Array, segment: np.ndarray) -> tuple[Array, tuple[Array, ...]]:
+    weight = jax.random.normal(jax.random.key(1), q.shape) * (segment > 0)[..., None, None]
+    return jax.value_and_grad(lambda *x: jnp.sum(attend(*x, segment) * weight), (0, 1, 2))(q, k, v)
+
+
+@pytest.mark.parametrize("kernel", ["chunked", "splash", "flash"])
+def test_kernels_agree_with_the_formula(kernel, monkeypatch):
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
+
+    def attend(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+        return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, interpret=True)
+
+    q, k, v = inputs()
+    real = SEGMENT > 0
+    got, wanted = attend(q, k, v, SEGMENT), plain(q, k, v, SEGMENT)
+    np.testing.assert_allclose(np.asarray(got)[real], np.asarray(wanted)[real], rtol=0, atol=2e-5)
+    assert np.isfinite(np.asarray(got)).all(), "pads, too"
+    _, ours = loss_and_gradients(attend, q, k, v, SEGMENT)
+    _, golden = loss_and_gradients(plain, q, k, v, SEGMENT)
+    for mine, theirs in zip(ours, golden, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_auto_takes_what_suits_the_processor():
+    q, k, v = inputs(96)  # no multiple of a tile
+    segment = SEGMENT[:, :96]
+    for platform in ("tpu", "gpu"):
+        kernel = attention.BY_PLATFORM[platform]
+        assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=SIZE) == kernel
+        assert attention.kernel_for(kernel="auto", platform=platform, length=96, head_size=SIZE) == "chunked"
+        assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=80) == "chunked"
+    got = attention.packed_attention(q, k, v, jnp.asarray(segment))
+    np.testing.assert_allclose(got, plain(q, k, v, segment), rtol=0, atol=2e-5)
