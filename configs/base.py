@@ -38,7 +38,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.data = d = ConfigDict()
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
     d.images = ""  # folder that image paths of the records are relative to
-    d.tokenizer = llm if local else ""  # folder with tokenizer.json; "" = the one beside `init`
+    d.tokenizer = llm if local else ""  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
     d.template = data.get("template", "llama3" if llm.startswith("llama3") else "qwen2")  # plain | qwen2 | llama3 | v1
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution

@@ -60,6 +60,8 @@ def _resolve(argv: list[str]) -> list[str]:
     joined = re.sub(r"(^|\0)--config\0(?!-)", r"\1--config=", "\0".join(argv)).split("\0")
     out = []
     for item in joined:
+        if item == "--config":
+            raise UserError(f"--config wants a name: --config=NAME, with NAME of {', '.join(known_configs())}")
         if item.startswith("--config="):
             value = item.removeprefix("--config=")
             _check_overrides(joined, load_config(value))

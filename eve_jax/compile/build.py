@@ -17,14 +17,16 @@ from eve_jax.compile.abstract import Program
 from eve_jax.compile.count import Counts, count
 
 INVOLUNTARY = "Involuntary full rematerialization"
-_OUT_OF_MEMORY = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available|Used ([\d.]+)([KMGT]?) of")
+# What the TPU compiler says of temporaries and code together, and of a program that does not fit.
+_USED = re.compile(r"program HBM usage: ([\d.]+)([KMGT]?) /")
+_OUT_OF_MEMORY = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
 
 
 class Memory(NamedTuple):
     """Bytes on a chip of a compiled program, padding included.
 
-    temporaries: the most that is alive at a time, with the gaps between. outputs: those that do not take the place of
-    an argument.
+    temporaries: the most that is alive at a time, and the gaps between. outputs: those that do not take the place of an
+    argument.
     """
 
     arguments: float
@@ -41,7 +43,7 @@ class Memory(NamedTuple):
 class Built(NamedTuple):
     """A compiled program.
 
-    memory: None when it does not fit, then `needed` says how much its temporaries want, bytes (0 if unknown).
+    memory: None when it does not fit, then `needed` says how many bytes it wants in all (0 if unknown).
     involuntary: the compiler's warnings that it had to gather a whole array to move it to another sharding.
     """
 
@@ -109,27 +111,30 @@ def build(program: Program, label: str) -> Built:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             seconds = time.monotonic() - started
-            return Built(program, None, _needed(str(error)), Counts(), _involuntary(read(file)), seconds)
+            needed = _bytes(_OUT_OF_MEMORY.findall(str(error)))
+            return Built(program, None, needed, Counts(), _involuntary(read(file)), seconds)
         phase(f"{label}: counting")
         counts = count(compiled.as_text())
         seconds = time.monotonic() - started
-        return Built(program, _memory(compiled), 0, counts, _involuntary(read(file)), seconds)
+        said = read(file)
+        return Built(program, _memory(compiled, _bytes(_USED.findall(said))), 0, counts, _involuntary(said), seconds)
 
 
-def _memory(compiled: Any) -> Memory:
+def _memory(compiled: Any, used: float) -> Memory:
+    """`used`: temporaries and code by the compiler's own account, 0 where it gave none.
+
+    Its figures for programs miss gaps in the peak and count them twice in the temporaries.
+    """
     m = compiled.memory_analysis()
+    arguments, code = m.argument_size_in_bytes, m.generated_code_size_in_bytes
     outputs = m.output_size_in_bytes - m.alias_size_in_bytes
-    # The TPU compiler's temp_size counts gaps twice; the peak, less the arguments, is what its own report says.
-    temporaries = m.peak_memory_in_bytes - m.argument_size_in_bytes - outputs
-    return Memory(m.argument_size_in_bytes, outputs, max(temporaries, 0), m.generated_code_size_in_bytes)
+    temporaries = used - code if used else m.peak_memory_in_bytes - arguments - outputs
+    return Memory(arguments, outputs, max(temporaries, 0), code)
 
 
-def _needed(message: str) -> float:
-    found = _OUT_OF_MEMORY.search(message)
-    if not found:
-        return 0
-    number, unit = found[1] or found[3], found[2] or found[4]
-    return float(number) * 2 ** (10 * " KMGT".index(unit or " "))
+def _bytes(found: list[tuple[str, str]]) -> float:
+    """The last of numbers with a unit of 1024, such as ("7.60", "G"); 0 without one."""
+    return float(found[-1][0]) * 2 ** (10 * " KMGT".index(found[-1][1] or " ")) if found else 0.0
 
 
 def _involuntary(text: str) -> list[str]:

@@ -20,9 +20,11 @@ SPARE = 0.1  # of the HBM that should stay free
 
 def peak_bytes(built: list[Built]) -> float:
     """Bytes on a chip at the worst moment of a step: one program's and what lies beside its arguments."""
-    return max(
-        b.program.beside + (b.memory.total if b.memory else nbytes(b.program.arguments) + b.needed) for b in built
-    )
+    return max(b.program.beside + (b.memory.total if b.memory else _wanted(b)) for b in built)
+
+
+def _wanted(built: Built) -> float:
+    return max(built.needed, nbytes(built.program.arguments))
 
 
 def fits(topology: Topology, built: list[Built], spare: float = SPARE) -> bool:
@@ -109,7 +111,7 @@ def _by_kind(step: Step, built: list[Built]) -> dict[str, int]:
         kinds["padding"] = arguments - sum(kinds.values())
         kinds |= {"temporaries": worst.memory.temporaries, "outputs": worst.memory.outputs, "code": worst.memory.code}
     else:
-        kinds["temporaries"] = worst.needed
+        kinds["temporaries"] = _wanted(worst) - nbytes(worst.program.arguments)
     return {kind: round(value) for kind, value in kinds.items()}
 
 

@@ -19,14 +19,14 @@ from eve_jax.convert.orbax import OrbaxSource, write_checkpoint
 from eve_jax.convert.source import is_ours, open_checkpoint
 from eve_jax.convert.surgery import Folded, ParamSource
 from eve_jax.convert.tensors import TensorWriter
-from eve_jax.data.tokenizer import COMPANIONS, TOKENIZER_FILE, load_tokenizer
+from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, VARIANTS
 from eve_jax.train.checkpoint import CONFIG, read_config
 
 HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
 GENERATION = "generation_config.json"
-CARRIED = (TOKENIZER_FILE, *COMPANIONS, "tokenizer.model", "chat_template.jinja", GENERATION)
+CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MODELLING = Path(__file__).parent / "torch_eve"
 
@@ -163,7 +163,7 @@ def _carry(folder: Path, target: Path) -> None:
 
 def _special_tokens(target: Path, config: dict[str, Any]) -> None:
     """Fill in what `generate` and AutoTokenizer need to know where the files carried along do not say it."""
-    if (target / TOKENIZER_FILE).is_file():
+    if (target / TOKENIZER_FILE).is_file() or (target / MODEL_FILE).is_file():
         tokenizer = load_tokenizer(target)
         ends = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
         known = [t for t in ends if tokenizer.find(t) is not None]
@@ -174,7 +174,8 @@ def _special_tokens(target: Path, config: dict[str, Any]) -> None:
                 config[field] = tokenizer.find(token)
         if not (target / "tokenizer_config.json").is_file():
             named = {"eos_token": end, "pad_token": pad}
-            fields = {"tokenizer_class": "PreTrainedTokenizerFast", **{k: v for k, v in named.items() if v}}
+            kind = "PreTrainedTokenizerFast" if (target / TOKENIZER_FILE).is_file() else "LlamaTokenizer"
+            fields = {"tokenizer_class": kind, **{k: v for k, v in named.items() if v}}
             _write_json(target / "tokenizer_config.json", fields)
     if not (target / GENERATION).is_file():
         ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(k) is not None}

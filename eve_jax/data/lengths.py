@@ -20,7 +20,7 @@ from rich.progress import track
 from eve_jax.data.chat import IMAGE_ID, encode_chat
 from eve_jax.data.images import BadImage, ImageRule, image_size
 from eve_jax.data.long import fitted, grid_tokens
-from eve_jax.data.npz import map_arrays, save_arrays
+from eve_jax.data.npz import ArrayFile, save_arrays
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.tokenizer import Tokenizer
 
@@ -38,6 +38,15 @@ class Dropped(NamedTuple):
     reason: str
 
 
+class Entry(NamedTuple):
+    """A line of the table: index of the record, tokens by kind, and the grid (h, w) of each image."""
+
+    record: int
+    text: int
+    patches: int
+    grids: list[tuple[int, int]]
+
+
 @dataclass(frozen=True, eq=False)
 class Lengths:
     """Token counts of the n usable records, in order. Arrays int32 [n] unless said otherwise.
@@ -45,8 +54,8 @@ class Lengths:
     record: index into the records. text, patches, specials: tokens by kind (specials: a class token an image and a
     split token a row of patches). grids: int32 [images, 2], rows and columns of patches; those of entry i are
     grids[first_grid[i] : first_grid[i + 1]] (first_grid int64 [n + 1]). dropped: the records left out.
-    truncated, shrunk: how many entries are too long but for cut text or smaller images. key: stands for all that is
-    in the table, "" when it was not kept in a file.
+    truncated, shrunk: how many entries are too long but for cut text or smaller images. file: where the table is kept
+    (None: nowhere); its arrays are then mapped from there.
     """
 
     record: np.ndarray
@@ -58,10 +67,26 @@ class Lengths:
     dropped: list[Dropped]
     truncated: int = 0
     shrunk: int = 0
-    key: str = ""
+    file: ArrayFile | None = None
 
     def __len__(self) -> int:
         return len(self.record)
+
+    @property
+    def key(self) -> str:
+        """Stands for all that is in the table; "" when it is not kept in a file."""
+        return self.file.path.stem if self.file else ""
+
+    def entry(self, number: int) -> Entry:
+        """Line `number`. Of a table in a file, nothing else of it comes into memory; safe for threads."""
+        if self.file is None:
+            record, text, patches = (int(column[number]) for column in (self.record, self.text, self.patches))
+            return Entry(record, text, patches, self.entry_grids(number))
+        names = ("record", "text", "patches")
+        record, text, patches = (int(self.file.read(name, number, number + 1)[0]) for name in names)
+        first, last = self.file.read("first_grid", number, number + 2).tolist()
+        grids = self.file.read("grids", first, last).tolist() if last > first else []
+        return Entry(record, text, patches, [(h, w) for h, w in grids])
 
     def entry_grids(self, entry: int) -> list[tuple[int, int]]:
         """Rows and columns of patches (h, w) of each image of an entry."""
@@ -77,7 +102,8 @@ class Lengths:
     @classmethod
     def load(cls, path: Path) -> "Lengths":
         """The table that `save` wrote, memory-mapped."""
-        arrays = map_arrays(path)
+        file = ArrayFile(path)
+        arrays = file.mapped()
         dropped = [Dropped(*line) for line in json.loads(str(arrays["dropped"]))]
         truncated, shrunk = arrays["changed"].tolist()
         return cls(
@@ -85,7 +111,7 @@ class Lengths:
             dropped=dropped,
             truncated=truncated,
             shrunk=shrunk,
-            key=path.stem,
+            file=file,
         )
 
 

@@ -4,11 +4,12 @@
 micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the batches of one step
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BadRecords
@@ -76,7 +77,7 @@ def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
     check_long(d.long)
     where = d.tokenizer or config.init
     if not where:
-        raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
+        raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
     tokenizer = load_tokenizer(where)
     records = open_records(d.records, d.images)
     bad = BadRecords(folder, d.max_bad)
@@ -90,14 +91,16 @@ def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
     )
     plan = _kept_plan(lengths, mixture, settings, cache)
     bad.report_dropped(plan.dropped(lengths, records))
+    if lengths.file:
+        lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
     builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long)
     return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch)
 
 
 def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
     """How many entries of the lengths table each source of records has."""
-    ends = np.searchsorted(lengths.record, records.starts)
-    return dict(zip(records.names, np.diff(ends).tolist(), strict=True))
+    ends = [bisect_left(lengths.record, start) for start in records.starts.tolist()]  # looks at a few pages alone
+    return {name: end - start for name, (start, end) in zip(records.names, pairwise(ends), strict=True)}
 
 
 def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache: Path) -> Plan:

@@ -21,7 +21,7 @@ import numpy as np
 from eve_jax.data.lengths import Dropped, Lengths
 from eve_jax.data.menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.mixture import Mixture, rounds
-from eve_jax.data.npz import map_arrays, save_arrays
+from eve_jax.data.npz import ArrayFile, save_arrays
 from eve_jax.data.packing import WINDOW, Packed, frontier, pack
 from eve_jax.data.records import Records
 from eve_jax.data.schedule import group_rows, row_content, spread
@@ -145,7 +145,7 @@ def load_plan(folder: str | Path, key: str | None = None) -> Plan:
     if not path.is_file():
         raise UserError(f"{path}: no such plan")
     try:
-        arrays = map_arrays(path)
+        arrays = ArrayFile(path).mapped()
         saved_key, saved_hash = arrays["key"].tolist()
         shapes = tuple(RowShape(*shape) for shape in arrays["shapes"].tolist())
         rows, micro_batches = arrays["sizes"].tolist()

@@ -11,7 +11,7 @@ import numpy as np
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
 from eve_jax.data.images import PATCH_BYTES, BadImage, ImageFile, ImageRule, load_patches
-from eve_jax.data.lengths import Lengths
+from eve_jax.data.lengths import Entry, Lengths
 from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch
 from eve_jax.data.records import BadRecord, Records
@@ -165,17 +165,16 @@ class RowBuilder:
             samples = []
             used = 0
             for entry in entries:
-                end = used + int(self.lengths.patches[entry])
-                samples.append(self._sample(entry, patches[number, used:end]))
+                line = self.lengths.entry(entry)
+                end = used + line.patches
+                samples.append(self._sample(line, patches[number, used:end]))
                 used = end
             rows.append(lay_out(samples, shape))
         return {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
 
-    def _sample(self, entry: int, patches: np.ndarray) -> Sample:
+    def _sample(self, entry: Entry, patches: np.ndarray) -> Sample:
         """The sample of an entry; its patches are written into `patches` [p, 3072]."""
-        grids = self.lengths.entry_grids(entry)
-        index = int(self.lengths.record[entry])
-        n_text = int(self.lengths.text[entry])
+        index, n_text, _, grids = entry
         encoded = None
         id = ""
         try:

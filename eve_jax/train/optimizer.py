@@ -37,4 +37,5 @@ def _bias_correction(decay: float, count: Array) -> Array:
 
 
 def _matrices(params: dict) -> dict:
-    return {k: k.endswith((".kernel", ".gate", ".up", ".down", ".kernel1", ".kernel2")) for k in params}
+    ends = (".kernel", ".text.gate", ".vision.gate", ".up", ".down", ".kernel1", ".kernel2", ".weight")
+    return {k: k.endswith(ends) for k in params}

@@ -16,6 +16,7 @@ from eve_jax.convert.hf_config import SIZES
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
 from eve_jax.data.pipeline import StageData, open_stage_data
+from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
@@ -26,7 +27,6 @@ from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
-TOKENIZER = "tokenizer.json"
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
 FREE_FIELDS = (
@@ -209,7 +209,7 @@ def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
         raise UserError(
             f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
         )
-    if not (folder / TOKENIZER).exists():
+    if not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
         data.tokenizer.save(folder)
 
 

@@ -95,4 +95,9 @@ def test_the_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_text(path.read_text() + "\n{worse\n")
     assert len(measured(path, cache_dir=cache).dropped) == 2
     assert len(calls) == 5
+    unkept = measured(path)
+    assert again.key
+    assert not unkept.key
+    assert [again.entry(i) for i in range(len(again))] == [unkept.entry(i) for i in range(len(unkept))]
+    assert again.entry(2) == (2, again.text[2], again.patches[2], again.entry_grids(2))
     assert len(list(cache.iterdir())) == 6

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eve_jax.data.npz import map_arrays, save_arrays
+from eve_jax.data.npz import ArrayFile, save_arrays
 
 
 def test_mapped_arrays_are_those_saved(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_mapped_arrays_are_those_saved(tmp_path: Path) -> None:
     }
     path = tmp_path / "deep" / "x.npz"
     save_arrays(path, arrays)
-    mapped = map_arrays(path)
+    mapped = ArrayFile(path).mapped()
     assert mapped.keys() == arrays.keys()
     for name, array in arrays.items():
         assert mapped[name].dtype == array.dtype
@@ -41,4 +41,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 
     with pytest.raises(OSError, match="no space"):
         save_arrays(path, {"a": np.arange(4), "b": Bad()})
-    assert map_arrays(path)["a"].tolist() == [0, 1, 2]
+    assert ArrayFile(path).mapped()["a"].tolist() == [0, 1, 2]
+
+
+def test_parts_are_read(tmp_path: Path) -> None:
+    arrays: dict[str, np.ndarray] = {"a": np.arange(10, dtype=np.int32), "grids": np.arange(12).reshape(6, 2)}
+    save_arrays(tmp_path / "x.npz", arrays)
+    file = ArrayFile(tmp_path / "x.npz")
+    assert file.read("a", 3, 5).tolist() == [3, 4]
+    assert file.read("grids", 2, 5).tolist() == arrays["grids"][2:5].tolist()
+    assert file.read("grids", 2, 2).shape == (0, 2)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ class JsonFile:
 
     def fingerprint(self) -> str:
         """Hash of the file's content, its path and that of the images."""
-        return digest_of([str(self.path), self.images_dir, *self._blocks()])
+        return digest_of(chain([str(self.path), self.images_dir], self._blocks()))  # a block at a time
 
     def _blocks(self) -> Iterator[bytes]:
         position = 0
