@@ -153,14 +153,16 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
         trainable,
         transform_non_params=scalar,
     )
-    state = TrainState(scalar(jnp.zeros((), jnp.int32)), trainable, moments)
+    step: Any = scalar(jnp.zeros((), jnp.int32))
+    state = TrainState(step, trainable, moments)
     batch = abstract_batch(work.shape, work.rows, mesh)
     functions = StepFunctions(cfg, tx, lr, mesh)
     sums = None
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
     else:
-        sums = Sums(trainable, *(scalar(jnp.zeros(())) for _ in range(2)))
+        total: Any = scalar(jnp.zeros(()))
+        sums = Sums(trainable, total, total)
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
         accumulate = (sums, trainable, frozen, batch)

@@ -114,7 +114,8 @@ def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
     """
     length = shape.length / samples
     pairs = samples * length * (length + 1) / 2
-    return Tokens(*(float(rows * n) for n in (*shape, shape.text)), rows * pairs)
+    patches, specials, text = (float(rows * n) for n in shape)
+    return Tokens(patches, specials, text, text, rows * pairs)
 
 
 def batch_tokens(batch: dict[str, Any]) -> Tokens:
@@ -126,7 +127,9 @@ def batch_tokens(batch: dict[str, Any]) -> Tokens:
     for row in segment:
         lengths = np.bincount(row[row > 0]).astype(np.float64)
         pairs += float((lengths * (lengths + 1) / 2).sum())
-    return Tokens(*(float(p.sum()) for p in parts), float((np.asarray(batch["loss_weight"]) > 0).sum()), pairs)
+    real_patches, specials, text = (float(p.sum()) for p in parts)
+    targets = float((np.asarray(batch["loss_weight"]) > 0).sum())
+    return Tokens(real_patches, specials, text, targets, pairs)
 
 
 def add(tokens: list[Tokens]) -> Tokens:

@@ -6,7 +6,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -178,7 +177,7 @@ def _arrays(text: str) -> tuple[Array, ...]:
 
 def executions(module: Module) -> Executions:
     """Walks the calls from the entry. Every branch of a conditional is taken to run."""
-    result = Executions(Counter(), {}, [])
+    result = Executions({}, {}, [])
 
     def visit(name: str, times: float, schedule: str) -> None:
         result.times[name] = result.times.get(name, 0) + times

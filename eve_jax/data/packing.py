@@ -85,9 +85,10 @@ def _best(size, room0, room1, room2, inverse0, inverse1, inverse2, index_bits):
 
 
 @njit(cache=True, nogil=True)
-def _fill(size, seed, shape, inverse, index_bits, picked):
-    """Fills one row, record `seed` of the window first; returns how many it picked and the slots left over."""
-    room0, room1, room2 = shape[0], shape[1], shape[2]
+def _fill(size, seed, shapes, inverse, k, index_bits, picked):
+    """Fills a row of shape k, record `seed` of the window first; returns how many it picked and the slots left over."""
+    room0, room1, room2 = shapes[k, 0], shapes[k, 1], shapes[k, 2]
+    inverse0, inverse1, inverse2 = inverse[k, 0], inverse[k, 1], inverse[k, 2]
     number_of = np.int32((1 << index_bits) - 1)
     n_picked = 0
     chosen = seed
@@ -98,7 +99,7 @@ def _fill(size, seed, shape, inverse, index_bits, picked):
         size[0, chosen] += BIG
         picked[n_picked] = chosen
         n_picked += 1
-        best = _best(size, room0, room1, room2, inverse[0], inverse[1], inverse[2], index_bits)
+        best = _best(size, room0, room1, room2, inverse0, inverse1, inverse2, index_bits)
         if best == NO_FIT:
             break
         chosen = best & number_of
@@ -119,11 +120,12 @@ def _fullest(size, seed, shapes, length, inverse, index_bits, last, picked, kept
         k = (last + step) % len(shapes)
         if size[0, seed] > shapes[k, 0] or size[1, seed] > shapes[k, 1] or size[2, seed] > shapes[k, 2]:
             continue
-        n_picked, unused = _fill(size, seed, shapes[k], inverse[k], index_bits, picked)
+        n_picked, unused = _fill(size, seed, shapes, inverse, k, index_bits, picked)
         used = length[k] - unused
         if best < 0 or used * length[best] > most * length[k]:  # fills, multiplied out
             best, most, n_kept = k, used, n_picked
-            kept[:n_picked] = picked[:n_picked]
+            for i in range(n_picked):
+                kept[i] = picked[i]
             if used * 1000 >= FULL * length[k]:
                 break
     return best, most, n_kept

@@ -227,8 +227,9 @@ def score_files(
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises UserError,
-    before any work, when a file cannot be read or written; and when no record could be scored: all are then listed.
+    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises
+    UserError, before any work, when a file cannot be read or written; and when no record could be scored, which are
+    then listed.
     """
     out = Path(out)
     if any(Path(name.strip()).resolve() == out.resolve() for name in records.split(",")):

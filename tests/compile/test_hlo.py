@@ -1,5 +1,7 @@
 """Counting in HLO text: small programs compiled here, and lines as the TPU compiler writes them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,9 +10,9 @@ from eve_jax.compile.count import count
 from eve_jax.compile.hlo import executions, parse
 
 
-def optimised(function, *shapes: tuple[int, ...]) -> str:
+def optimised(function: Callable, *shapes: tuple[int, ...]) -> str:
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    return jax.jit(function).lower(*arguments).compile().as_text()
+    return jax.jit(function).lower(*arguments).compile().as_text() or ""
 
 
 def test_nested_loops_multiply():
@@ -55,7 +57,7 @@ def test_memory_traffic_of_a_slice_is_the_slice():
     assert 2 * 128 * 128 * 4 <= traffic < 4 * 128 * 128 * 4
 
 
-# A loop as the TPU compiler leaves it: no known trip count, the bound carried in the state, a convolution for a product,
+# A loop as the TPU compiler leaves it: no known trip count, the bound in the state, a convolution for a product,
 # an all-gather that shows up in two fusions of the schedule, a reduce-scatter in disguise.
 TPU = """HloModule jit_step, is_scheduled=true
 
@@ -108,7 +110,7 @@ ENTRY %main (a: bf16[128,512], b: bf16[64,512]) -> bf16[128,512] {
   %from = s32[]{:T(128)} constant(0)
   %to = s32[]{:T(128)} constant(13)
   %t.2 = (s32[]{:T(128)}, bf16[128,512]{1,0}, bf16[64,512]{1,0}, s32[]{:T(128)}) tuple(%from, %a, %b, %to)
-  %while.1 = (s32[]{:T(128)}, bf16[128,512]{1,0}, bf16[64,512]{1,0}, s32[]{:T(128)}) while(%t.2), condition=%condition, body=%body
+  %while.1 = (s32[], bf16[128,512]{1,0}, bf16[64,512]{1,0}, s32[]) while(%t.2), condition=%condition, body=%body
   ROOT %out = bf16[128,512]{1,0} get-tuple-element(%while.1), index=1
 }
 """
