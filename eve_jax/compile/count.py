@@ -23,11 +23,15 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Product(NamedTuple):
-    """A matrix product: FLOPs of one execution, executions, and where it comes from."""
+    """A matrix product: FLOPs of one execution, executions, and where it comes from.
+
+    batched: many products at once, of activations with each other, where a weight is shared by all tokens.
+    """
 
     flops: float
     times: float
     op_name: str
+    batched: bool
 
 
 class Collective(NamedTuple):
@@ -85,19 +89,19 @@ def count(text: str) -> Counts:
     module = parse(text)
     runs = executions(module)
     counts = Counts(unknown=runs.unknown)
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for name, times in runs.times.items():
         computation, schedule = module.computations[name], runs.inside[name]
         for instruction in computation.values():
             flops = product_flops(computation, instruction)
             if flops:
-                counts.products.append(Product(flops, times, instruction.op_name))
+                counts.products.append(Product(flops, times, instruction.op_name, _batched(instruction)))
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
                 # One that runs beside computations appears in several fusions of a schedule: its start, them, its end.
-                key = schedule, instruction.attribute("channel_id") or instruction.name
-                if key not in seen:
+                key = schedule, instruction.opcode, instruction.attribute("channel_id") or instruction.name
+                if schedule == name or key not in seen:
                     counts.collectives.append(_collective(computation, instruction, times))
-                seen.add(key)
+                seen |= {key} if schedule != name else set()
             if schedule == name:
                 counts.hbm += times * _traffic(module, computation, instruction)
                 counts.cycles += times * sum(map(int, _CYCLES.findall(instruction.rest)))
@@ -113,6 +117,10 @@ def product_flops(computation: Computation, instruction: Instruction) -> float:
         contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims"))
         return 2.0 * instruction.arrays[0].size * math.prod(left[int(d)] for d in contracted)
     return _convolution_flops(instruction, left, right)
+
+
+def _batched(instruction: Instruction) -> bool:
+    return bool(re.search(r"lhs_batch_dims=\{\d|[lr]hs_dilate=|(?:feature|batch)_group_count=", instruction.rest))
 
 
 def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
+from eve_jax.compile.count import Counts
 from eve_jax.compile.flops import slots, step_flops
 from eve_jax.compile.topology import GIB, Chip, Topology
 
 SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
-SCORES = "BKGTS"  # in the names of the products of `plain_attention`
+SCORES = "BKGTS"  # in the names of the products of `plain_attention`, where the compiler keeps them
 SPARE = 0.1  # of the HBM that should stay free
 
 
@@ -43,7 +44,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     dense = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches))
     useful = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
-    scores = sum(b.program.times * _attention_flops(b) for b in built)
+    scores = sum(b.program.times * attention_flops(b.counts) for b in built)
     hidden = 0.0 if scores else dense.kernel / chips  # a custom kernel hides its products from the compiler
     wire = sum(b.program.times * b.counts.wire for b in built)
     traffic = sum(b.program.times * b.counts.hbm for b in built)
@@ -87,9 +88,9 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     return summary
 
 
-def _attention_flops(built: Built) -> float:
-    """FLOPs of attention that is no custom kernel."""
-    return sum(p.flops * p.times for p in built.counts.products if SCORES in p.op_name)
+def attention_flops(counts: Counts) -> float:
+    """FLOPs found of attention that is no custom kernel."""
+    return sum(p.flops * p.times for p in counts.products if p.batched or SCORES in p.op_name)
 
 
 def _elements(params: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ OURS = "eve_jax"  # section of an exported config.json that holds settings of ou
 PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
 EVE = {"eve-qwen2": True, "eve-llama3": False}
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
+COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 DTYPES = ("float32", "float16", "bfloat16")
 DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template")
@@ -71,6 +72,9 @@ def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> M
     if kind not in known:
         raise UserError(f"{where / CONFIG}: model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
     _refuse(hf, where)
+    for name in COUNTS:
+        if name in hf and not (isinstance(hf[name], int) and hf[name] > 0):
+            raise UserError(f"{where / CONFIG}: {name} is {hf[name]!r}: expected a whole number above 0")
     try:
         heads, hidden = int(hf["num_attention_heads"]), int(hf["hidden_size"])
         return ModelConfig(

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.images import ImageRule
@@ -109,7 +110,8 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
     try:
         return load_plan(cache, key)
     except UserError:
-        build_plan(lengths, *settings, mixture=mixture).save(cache, key)
+        with Console(stderr=True).status(f"planning rows of {len(lengths):,} records"):
+            build_plan(lengths, *settings, mixture=mixture).save(cache, key)
         return load_plan(cache, key)
 
 

@@ -21,9 +21,7 @@ from eve_jax.compile.topology import open_topology, topology_mesh
 
 topology = open_topology("cpu:8")
 mesh = topology_mesh(topology, "data:2,fsdp:4")
-
-def place(*spec):
-    return NamedSharding(mesh, P(*spec))
+cube = topology_mesh(topology, "data:2,fsdp:2,tensor:2")
 
 def known(x):
     def local(x):
@@ -32,12 +30,12 @@ def known(x):
     return jax.shard_map(local, mesh=mesh, in_specs=P(("data", "fsdp")), out_specs=(P(), P("fsdp")), check_vma=False)(x)
 
 def moved(x):
-    x = jax.lax.with_sharding_constraint(jnp.sin(x), place("fsdp", "data"))
-    return jax.lax.with_sharding_constraint(jnp.sin(x), place(("data", "fsdp"), None))
+    x = jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P("fsdp")))
+    return jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P(None, ("data", "tensor"))))
 
 out = []
-for function in (known, moved):
-    x = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=place(("data", "fsdp")))
+for function, place in ((known, NamedSharding(mesh, P(("data", "fsdp")))), (moved, NamedSharding(cube, P("fsdp")))):
+    x = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=place)
     built = build(Program("f", jax.jit(function), (x,), 1, 0), "test")
     out.append([built.counts.by_kind(), built.counts.wire, len(built.involuntary)])
 print(json.dumps(out))
@@ -75,12 +73,12 @@ def test_tiny_stage_on_eight_devices():
     assert figures["hbm_bytes"] is None
     assert figures["hbm_peak_bytes"] == pytest.approx(sum(figures["hbm_by_kind"].values()), rel=0.01)
     assert figures["model_flops_per_chip"] > 0
-    assert figures["hlo_over_formula"] == pytest.approx(1, abs=0.05)
+    assert figures["hlo_over_formula"] == pytest.approx(1, abs=0.01)
     assert figures["hlo_flops_per_chip"] > figures["model_flops_per_chip"]
     assert figures["involuntary_remat"] == 0
     assert figures["unknown_loops"] == []
     assert not [w for w in figures["whole_weights_moved"] if "layers." in w]
-    assert figures["collectives"]["all-gather"]["largest_bytes"] <= 1024 * 64 * 4  # the word embedding, used as head
+    assert figures["collectives"]["all-gather"]["largest_bytes"] <= 4096 * 64 * 4  # the second convolution
     assert "tokens per step" in done.stdout
 
 

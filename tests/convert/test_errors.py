@@ -83,6 +83,7 @@ BROKEN = {
         lambda f: edit_config(f, rope_scaling={"rope_type": "llama3", "factor": 8.0}),
         "rope_scaling of type llama3 has no field 'low_freq_factor'",
     ),
+    "no heads": (lambda f: edit_config(f, num_attention_heads=0), "num_attention_heads is 0: expected a whole number"),
     "sizes": (lambda f: edit_config(f, intermediate_size=96), "has shape"),
     "gated deltas": (
         lambda f: edit_config(f, model_type="eve-llama3", moe_part=None),

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.lengths import Lengths
+from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
 
 
@@ -39,6 +40,21 @@ def mixed_counts(n: int, seed: int = 0, text_only: float = 0.15) -> np.ndarray:
     h, w = rng.integers(2, 7, n), rng.integers(2, 7, n)
     images = np.where(rng.random(n) < text_only, 0, np.where(rng.random(n) < 0.05, 2, 1))
     return np.stack([h * w * images, (1 + h) * images, rng.integers(10, 61, n)], 1).astype(np.int32)
+
+
+PLAN_SETTINGS: dict[str, Any] = {
+    "row_tokens": 512,
+    "max_shapes": 6,
+    "rows": 4,
+    "micro_batches": 2,
+    "epochs": 1,
+    "seed": 0,
+}
+
+
+def plan_of(counts: Any, **changes: Any) -> Plan:
+    """A plan of records of `counts` [n, 3], by default of PLAN_SETTINGS."""
+    return build_plan(lengths_of(counts), **{**PLAN_SETTINGS, **changes})
 
 
 def write_records(folder: Path, n: int, seed: int = 0) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import mixture
 from eve_jax.data.mixture import BUCKET, Mixture, repeats_of, rounds, shuffled
 from eve_jax.data.plan import build_plan
 from eve_jax.errors import UserError
@@ -111,6 +112,13 @@ def test_every_stretch_has_the_ratio() -> None:
         kinds = np.searchsorted([7000, 9000], order[start : start + 50], side="right")
         assert np.abs(np.bincount(kinds, minlength=3) - [35, 10, 5]).max() <= 1
     assert not np.array_equal(order, second)
+
+
+def test_the_paper_s_ratio_is_a_config() -> None:
+    config = mixture.get_config("llm=tiny")
+    assert repeats_of({"synth": 70, "text": 40, "web": 30}, config.data.repeats, config.data.weights) == [1, 0.5, 1 / 3]
+    assert mixture.get_config("ratio=5:5:0").data.weights == "5:5:0"
+    assert (config.name, config.stage, config.model.variant) == ("mixture", "2.2", "dense")
 
 
 def mixed_plan(repeats: str = "", weights: str = "", **changes: Any) -> tuple[Any, np.ndarray]:
