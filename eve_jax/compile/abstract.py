@@ -103,21 +103,25 @@ def plan_work(
 ) -> Work:
     """Rows and micro-batches of a step on `mesh`, holding at least the slots that the config's own step has.
 
-    The config's rows are kept if the mesh divides them and their activations take a sensible part of the memory.
-    rows: of a micro-batch, 0 = chosen. Raises UserError for rows that the mesh does not divide.
+    rows: of a micro-batch, 0 = chosen: the config's if the mesh divides them and their activations take a sensible part
+    of the memory. row_tokens: 0 = the config's, or shorter ones where a row on each chip would be more than a step.
+    Raises UserError for rows that the mesh does not divide.
     """
-    shapes = menu(config.data, row_tokens)
+    data, chips = config.data, mesh.shape["data"] * mesh.shape["fsdp"]
+    slots = data.rows * data.micro_batches * data.row_tokens
+    if not row_tokens and not rows:
+        enough = max(-(-slots // chips), data.max_tokens)
+        row_tokens = min(data.row_tokens, -(-enough // ROW_MULTIPLE) * ROW_MULTIPLE)
+    shapes = menu(data, row_tokens)
     if shape not in shapes:
         raise UserError(f"--shape={shape}: the menu of {config.name} has {', '.join(shapes)}")
-    chips = mesh.shape["data"] * mesh.shape["fsdp"]
-    slots = config.data.rows * config.data.micro_batches * config.data.row_tokens
     length = shapes[shape].length
     if rows and rows % chips:
         raise UserError(f"--rows={rows} is no multiple of the {chips} shards of a batch (mesh axes data and fsdp)")
     if not rows:
         most = _rows_per_chip(config.model, chip, length)
-        rows = config.data.rows
-        if rows % chips or rows > most * chips or row_tokens:
+        rows = data.rows
+        if rows % chips or rows > most * chips or length != data.row_tokens:
             needed = -(-slots // (length * chips))  # rows of a step on each chip
             rows = -(-needed // -(-needed // most)) * chips
     return Work(shape, shapes[shape], rows, max(-(-slots // (rows * length)), 1))

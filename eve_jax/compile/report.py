@@ -59,6 +59,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "rows": work.rows,
         "micro_batches": work.micro_batches,
         "tokens_per_step": work.tokens,
+        "overrides": _overrides(step),
         "parameters_trainable": _elements(step.state.trainable),
         "parameters_frozen": _elements(step.frozen),
         "fits": fit,
@@ -86,6 +87,13 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     if chip and fit:
         summary |= _roofline(chip, summary, sum(b.program.times * b.counts.cycles for b in built))
     return summary
+
+
+def _overrides(step: Step) -> str:
+    """Flags that make a run take this step's mesh, rows and micro-batches."""
+    work, mesh = step.work, ",".join(f"{axis}:{size}" for axis, size in step.mesh.shape.items())
+    values = {"row_tokens": work.shape.length, "rows": work.rows, "micro_batches": work.micro_batches}
+    return " ".join([f"--config.mesh={mesh}", *(f"--config.data.{k}={v}" for k, v in values.items())])
 
 
 def attention_flops(counts: Counts) -> float:
@@ -172,6 +180,7 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     for row in (*_rows(summary), *_time_rows(summary)):
         table.add_row(*row)
     out.print(table)
+    out.print(f"to train so: {summary['overrides']}", highlight=False, soft_wrap=True)
     for line in _warnings(summary):
         out.print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
 
@@ -186,7 +195,7 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     kinds = ", ".join(f"{k.replace('_', ' ')} {v / GIB:.2f}" for k, v in s["hbm_by_kind"].items() if v >= 0.005 * GIB)
     rows = [
         ("tokens per step", f"{s['tokens_per_step']:,}", f"{s['micro_batches']} micro-batch(es) of {s['rows']} rows"),
-        ("row", f"{shape['name']}", f"{shape['patches']} patches, {shape['specials']} specials, {shape['text']} text"),
+        ("row", shape["name"], f"{shape['patches']} patches, {shape['specials']} specials, {shape['text']} text"),
         (
             "parameters",
             f"{s['parameters_trainable'] / 1e9:.3f} G",

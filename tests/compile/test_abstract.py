@@ -32,18 +32,25 @@ def test_rows_that_cannot_be(row_tokens, words):
 
 
 @pytest.mark.parametrize(
-    ("generation", "data", "fsdp", "rows", "micro_batches"),
+    ("generation", "data", "fsdp", "rows", "micro_batches", "row_tokens"),
     [
-        ("v5e", 8, 32, 256, 1),  # one row a chip is more than the config's step
-        ("v5p", 4, 16, 64, 2),  # the config's own rows
-        ("v5e", 1, 32, 32, 4),  # more rows would not fit
+        (
+            "v5e",
+            8,
+            32,
+            256,
+            1,
+            5120,
+        ),  # a row of 8192 a chip would be two steps of the config's, 5000 the longest sample
+        ("v5p", 4, 16, 64, 2, 8192),  # the config's own rows
+        ("v5e", 1, 32, 32, 4, 8192),  # more rows would not fit
     ],
 )
-def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_batches):
+def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_batches, row_tokens):
     mesh = SimpleNamespace(shape={"data": data, "fsdp": fsdp, "tensor": 1})
     config = stage3.get_config()
     work = plan_work(config, mesh, CHIPS[generation], "mixed")
-    assert (work.rows, work.micro_batches) == (rows, micro_batches)
+    assert (work.rows, work.micro_batches, work.shape.length) == (rows, micro_batches, row_tokens)
     assert work.tokens >= config.data.rows * config.data.micro_batches * config.data.row_tokens
     with pytest.raises(UserError, match=f"--rows={rows - 1} is no multiple of the {data * fsdp} shards"):
         plan_work(config, mesh, CHIPS[generation], "mixed", rows=rows - 1)

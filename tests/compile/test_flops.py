@@ -25,9 +25,8 @@ SHAPE = RowShape(60, 12, 56)
     ("stage", "variant", "changes"),
     [
         ("3", "dac", {"remat": "attention"}),
-        ("2.1", "moe", {"remat": "none"}),
         ("1", "dense", {"remat": "full", "tie_embeddings": False}),
-        ("2.1", "rep", {"remat": "attention"}),
+        ("2.1", "rep", {"remat": "none"}),
         ("3", "dac", {"remat": "full", "routing": "masked"}),
     ],
 )
