@@ -70,5 +70,14 @@ def main() -> None:
         sys.exit(1)
 
 
+def interruptible() -> None:
+    """A compiler at work can only be left behind: the process ends without waiting for its thread."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
 if __name__ == "__main__":
-    run(main)
+    run(interruptible)

@@ -4,7 +4,7 @@ config, topology -> row shape, rows, micro-batches -> abstract parameters, optim
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -99,15 +99,15 @@ def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
 
 
 def plan_work(
-    config: ConfigDict, mesh: Mesh, chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
+    config: ConfigDict, axes: Mapping[str, int], chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
 ) -> Work:
-    """Rows and micro-batches of a step on `mesh`, holding at least the slots that the config's own step has.
+    """Rows and micro-batches of a step on a mesh of `axes` (sizes by name), of no fewer slots than the config's step.
 
     rows: of a micro-batch, 0 = chosen: the config's if the mesh divides them and their activations take a sensible part
     of the memory. row_tokens: 0 = the config's, or shorter ones where a row on each chip would be more than a step.
     Raises UserError for rows that the mesh does not divide.
     """
-    data, chips = config.data, mesh.shape["data"] * mesh.shape["fsdp"]
+    data, chips = config.data, axes["data"] * axes["fsdp"]
     slots = data.rows * data.micro_batches * data.row_tokens
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)

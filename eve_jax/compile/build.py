@@ -1,19 +1,20 @@
 """Compiles programs, shows that it is at work, and keeps what the compiler says and what the result holds."""
 
-import os
 import re
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eve_jax.compile.abstract import Program
+from eve_jax.compile.capture import captured, read
 from eve_jax.compile.count import Counts, count
 
 INVOLUNTARY = "Involuntary full rematerialization"
@@ -56,29 +57,6 @@ class Built(NamedTuple):
 
 
 @contextmanager
-def captured() -> Iterator[IO[bytes]]:
-    """Standard error of this process and of the C++ in it, as a file; Python's own `sys.stderr` goes on as before."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        shown = os.dup(2)
-        before = sys.stderr
-        os.dup2(file.fileno(), 2)
-        try:
-            with os.fdopen(os.dup(shown), "w", buffering=1) as sys.stderr:
-                yield file
-        finally:
-            sys.stderr = before
-            os.dup2(shown, 2)
-            os.close(shown)
-
-
-def read(file: IO[bytes]) -> str:
-    """All that was written to a captured file so far."""
-    file.seek(0)
-    return file.read().decode(errors="replace")
-
-
-@contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Shows the phase given to the function that it yields, with the seconds it has taken, on standard error."""
     console = Console(file=sys.stderr)
@@ -96,7 +74,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def build(program: Program, label: str) -> Built:
-    """Compiles `program`; `label` names it in the progress shown.
+    """Compiles `program`; `label` names it in the progress shown. Ctrl-C is heard while the compiler is at work.
 
     Raises jax.errors.JaxRuntimeError with the compiler's words when it fails for another reason than memory.
     """
@@ -105,19 +83,34 @@ def build(program: Program, label: str) -> Built:
         phase(f"{label}: tracing")
         lowered = program.function.lower(*program.arguments)
         phase(f"{label}: compiling")
+        memory, counts, needed = None, Counts(), 0.0
         try:
-            compiled = lowered.compile()
+            compiled = _aside(lowered.compile)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            seconds = time.monotonic() - started
             needed = _bytes(_OUT_OF_MEMORY.findall(str(error)))
-            return Built(program, None, needed, Counts(), _involuntary(read(file)), seconds)
-        phase(f"{label}: counting")
-        counts = count(compiled.as_text())
-        seconds = time.monotonic() - started
-        said = read(file)
-        return Built(program, _memory(compiled, _bytes(_USED.findall(said))), 0, counts, _involuntary(said), seconds)
+        else:
+            phase(f"{label}: counting")
+            counts = count(compiled.as_text())
+            memory = _memory(compiled, _bytes(_USED.findall(read(file))))
+        return Built(program, memory, needed, counts, _involuntary(read(file)), time.monotonic() - started)
+
+
+def _aside(function: Callable[[], Any]) -> Any:
+    """`function()` in another thread, so that this one can be interrupted."""
+    future: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    while not future.done():
+        wait([future], timeout=0.2)
+    return future.result()
 
 
 def _memory(compiled: Any, used: float) -> Memory:

@@ -17,7 +17,7 @@ MOST_ROWS = 64  # on a chip
 def compile_step(config: ConfigDict, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
     """Compiles the programs of a step."""
     mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
-    work = plan_work(config, mesh, topology.chip, options["shape"], options["rows"], options["row_tokens"])
+    work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
     step = abstract_step(config, mesh, work)
     return step, [
         build(program, f"{topology.name}, {_amount(step.work, mesh.size)}: {program.name}") for program in step.programs
@@ -76,7 +76,7 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
     for name in names:
         topology = open_topology(name)
         mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
-        work = plan_work(config, mesh, topology.chip, options["shape"], options["rows"], options["row_tokens"])
+        work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
         step = abstract_step(config, mesh, work)
         least = nbytes([step.state, step.frozen, step.sums])
         if topology.chip and least > (1 - SPARE) * topology.chip.hbm:

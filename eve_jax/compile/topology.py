@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from eve_jax.compile.capture import captured
 from eve_jax.errors import UserError
 from eve_jax.sharding import AXES, make_mesh
 
@@ -88,7 +89,8 @@ def open_topology(name: str) -> Topology:
     if shape == "1x1":
         options["chips_per_host_bounds"] = [1, 1, 1]
     try:
-        devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+        with captured():  # libtpu notes that it finds no TPU
+            devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={name}: the TPU compiler refuses it: {error}") from error
     return Topology(name, devices, CHIPS[generation])

@@ -1,7 +1,6 @@
 """Row shapes, rows and topologies for a config without data."""
 
 import importlib.util
-from types import SimpleNamespace
 
 import pytest
 
@@ -47,18 +46,18 @@ def test_rows_that_cannot_be(row_tokens, words):
     ],
 )
 def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_batches, row_tokens):
-    mesh = SimpleNamespace(shape={"data": data, "fsdp": fsdp, "tensor": 1})
+    axes = {"data": data, "fsdp": fsdp, "tensor": 1}
     config = stage3.get_config()
-    work = plan_work(config, mesh, CHIPS[generation], "mixed")
+    work = plan_work(config, axes, CHIPS[generation], "mixed")
     assert (work.rows, work.micro_batches, work.shape.length) == (rows, micro_batches, row_tokens)
     assert work.tokens >= config.data.rows * config.data.micro_batches * config.data.row_tokens
     with pytest.raises(UserError, match=f"--rows={rows - 1} is no multiple of the {data * fsdp} shards"):
-        plan_work(config, mesh, CHIPS[generation], "mixed", rows=rows - 1)
+        plan_work(config, axes, CHIPS[generation], "mixed", rows=rows - 1)
 
 
 def test_frozen_weights_have_no_optimizer_state():
     config = stage1.get_config("llm=tiny")
-    step = abstract_step(config, mesh := make_mesh("fsdp:-1"), plan_work(config, mesh, None, "vision"))
+    step = abstract_step(config, mesh := make_mesh("fsdp:-1"), plan_work(config, mesh.shape, None, "vision"))
     assert all(name.startswith("patch_embed.") for name in step.state.trainable)
     assert {str(v.dtype) for v in step.state.trainable.values()} == {"float32"}
     assert {str(v.dtype) for v in step.frozen.values()} == {"bfloat16"}
