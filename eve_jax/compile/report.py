@@ -3,19 +3,23 @@
 import math
 import resource
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax import sharding
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import GIB, Chip, Topology
 from eve_jax.train.flops import slots, step_flops
+from eve_jax.train.loss import by_targets
 
 SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
 SCORES = "BKGTS"  # in the names of the products of `plain_attention`, where the compiler keeps them
+WIDTH = 112  # columns of a table that goes to a file
 SPARE = 0.1  # of the HBM that should stay free
 
 
@@ -38,10 +42,12 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     """Everything that is reported, JSON-ready; figures are of one chip and one step unless their names say otherwise.
 
     hlo_over_formula compares the matrix products found with those of the formula, recomputed ones included and
-    attention left out on both sides.
+    attention left out on both sides. cpu_seconds are the processor's, of the process so far.
     """
     chips, work, chip = step.mesh.size, step.work, topology.chip
-    dense = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches))
+    with sharding.use(step.mesh):
+        again = not by_targets()
+    dense = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches), again)
     useful = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
     scores = sum(b.program.times * attention_flops(b.counts) for b in built)
@@ -81,6 +87,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "involuntary_remat_warnings": sorted({line for b in built for line in b.involuntary}),
         "unknown_loops": [name for b in built for name in b.counts.unknown],
         "compile_seconds": round(sum(b.seconds for b in built), 1),
+        "cpu_seconds": round(time.process_time(), 1),
         "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         * (1 if sys.platform == "darwin" else 1024),
     }
@@ -173,6 +180,8 @@ def _roofline(chip: Chip, summary: dict[str, Any], cycles: float) -> dict[str, A
 def show(summary: dict[str, Any], console: Console | None = None) -> None:
     """Prints the summary as a table."""
     out = console or Console()
+    if not out.is_terminal:
+        out.width = WIDTH
     table = Table(box=None, show_header=False, padding=(0, 2), title=_title(summary), title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -230,7 +239,11 @@ def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
             ),
         ]
     rows.append(
-        ("compiled in", f"{s['compile_seconds']:.0f} s", f"{s['host_peak_bytes'] / GIB:.1f} GiB of host memory")
+        (
+            "compiled in",
+            f"{s['compile_seconds']:.0f} s",
+            f"{s['cpu_seconds']:.0f} s of the processor, {s['host_peak_bytes'] / GIB:.1f} GiB of host memory",
+        )
     )
     return rows
 

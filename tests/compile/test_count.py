@@ -21,16 +21,17 @@ SHAPE = RowShape(60, 12, 56)
 
 
 @pytest.mark.parametrize(
-    ("stage", "variant", "changes"),
+    ("stage", "variant", "changes", "by_targets"),
     [
-        ("3", "dac", {"remat": "attention"}),
-        ("1", "dense", {"remat": "full", "tie_embeddings": False}),
-        ("2.1", "rep", {"remat": "none"}),
-        ("3", "dac", {"remat": "full", "routing": "masked"}),
+        ("3", "dac", {"remat": "attention"}, False),
+        ("1", "dense", {"remat": "full", "tie_embeddings": False}, True),
+        ("2.1", "rep", {"remat": "none"}, False),
+        ("3", "dac", {"remat": "full", "routing": "masked"}, True),
     ],
 )
-def test_formula_is_what_the_compiler_finds(stage, variant, changes, monkeypatch):
+def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets, monkeypatch):
     monkeypatch.setattr(loss, "VOCAB_CHUNK", 300)  # a single chunk would not be computed again
+    monkeypatch.setattr(loss, "by_targets", lambda: by_targets)
     tiny = ModelConfig.from_dict({**llm_sizes("tiny"), "parts": VARIANTS[variant], "patch_hidden": 32})
     cfg = dataclasses.replace(tiny, **changes)
     trainable, frozen = partition(abstract_params(cfg), stage)
@@ -43,5 +44,5 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, monkeypatch
     text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not wanted
     counts = count(text or "")
     found = counts.flops - attention_flops(counts)
-    expected = step_flops(cfg, stage, slots(SHAPE, 2))
+    expected = step_flops(cfg, stage, slots(SHAPE, 2), logits_again=not by_targets)
     assert found == pytest.approx(expected.model + expected.again, rel=1e-6)
