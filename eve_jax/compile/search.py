@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
@@ -70,7 +71,7 @@ def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
 def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
 
-    A slice whose memory the parameters and the optimizer alone overfill is not compiled for. None when none holds.
+    A slice that `least_bytes` overfill is not compiled for. None when none holds.
     """
     lines = []
     for name in names:
@@ -78,10 +79,10 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
         mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
         work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
         step = abstract_step(config, mesh, work)
-        least = nbytes([step.state, step.frozen, step.sums])
+        least = least_bytes(step)
         if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
             lines.append(
-                f"{name}: parameters, optimizer and gradients alone take {least / topology.chip.hbm:.0%} of the HBM"
+                f"{name}: weights, optimizer and layer inputs alone take {least / topology.chip.hbm:.0%} of the HBM"
             )
             continue
         step, built = compile_step(config, topology, options)
@@ -93,6 +94,14 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
         if fits(topology, built):
             return summary, lines
     return None, lines
+
+
+def least_bytes(step: Step) -> float:
+    """Bytes on a chip at the end of a forward pass at the least: the state and every layer's input."""
+    shards = step.mesh.shape["data"] * step.mesh.shape["fsdp"]
+    cfg, slots = step.cfg, step.work.rows / shards * step.work.shape.length
+    inputs = cfg.num_layers * cfg.hidden_size * slots * jnp.dtype(cfg.dtype).itemsize
+    return nbytes([step.state, step.frozen, step.sums]) + inputs
 
 
 def slices(text: str) -> list[str]:

@@ -79,7 +79,8 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
-        return constrain(d_hidden, "batch", None), d_stored
+        # The barrier keeps the compiler from stacking another copy of the gradient in the narrower type.
+        return constrain(d_hidden, "batch", None), jax.lax.optimization_barrier(d_stored)
 
     d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _chunked(head))
     return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
