@@ -148,7 +148,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     cases = SIZE_CASES if SIZES.value else QUICK_CASES if QUICK.value else CASES
     cases = {name: arguments for name, arguments in cases.items() if ONLY.value in name}
-    figures = {"stages": stages(cases, console)} if cases else {}
+    figures: dict[str, Any] = {"stages": stages(cases, console)} if cases else {}
     if not SIZES.value and ONLY.value in "parts":
         figures |= parts(console)
     failed = {name: why for name, s in figures.get("stages", {}).items() if (why := broken(s))}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.sharding import constrain, current, gather, platform
 
-VOCAB_CHUNK = 20_000  # most rows of the head whose logits exist at one time
+VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
 LOGITS = 1 << 22  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
 
@@ -41,7 +41,8 @@ def _chunked(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
 
 
 def _gathered(weight: Array, dtype: jnp.dtype) -> Array:
-    return gather(weight, ("vocab", "table"), dtype)
+    # The barriers here and below keep the compiler from holding a copy of the head, or of its gradient, in `dtype`.
+    return gather(jax.lax.optimization_barrier(weight), ("vocab", "table"), dtype)
 
 
 def _logits(hidden: Array, weight: Array) -> Array:
@@ -79,7 +80,6 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
-        # The barrier keeps the compiler from stacking another copy of the gradient in the narrower type.
         return constrain(d_hidden, "batch", None), jax.lax.optimization_barrier(d_stored)
 
     d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _chunked(head))
