@@ -3,12 +3,14 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered
-from eve_jax.model.routing import Hidden, Routed, Rows
+from eve_jax.model.routing import Hidden, LayerCache, Routed, Rows
 from eve_jax.sharding import constrain
 
 
@@ -62,22 +64,47 @@ REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_name
 
 
 def run_layers(
-    layers: DecoderLayer, x: Hidden, rows: Rows, cache: Any = None, remat: str = "none", keep: bool = False
-) -> tuple[Hidden, Any, Any]:
+    layers: DecoderLayer, x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
+) -> tuple[Hidden, Any]:
     """Scan over the stacked layers.
 
-    Returns the last hidden states, the cache (leading layer axis) as updated, and, with `keep`, every layer's output
-    as `rows.leave` gives it: [layers, R, L, D].
+    Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
+    def body(x: Hidden, weights: nnx.State) -> tuple[Hidden, Any]:
         x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
-        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(x, rows, layer[1])
-        return x, (cache, rows.leave(x) if keep else None)
+        x, _ = nnx.merge(graph, gathered(weights, dtype))(x, rows)
+        return x, rows.leave(x) if keep else None
 
     if remat != "none":
         body = jax.checkpoint(body, policy=REMAT[remat])
-    x, (cache, kept) = jax.lax.scan(body, x, (weights, cache))
-    return x, cache, kept
+    return jax.lax.scan(body, x, weights)
+
+
+def in_groups(stacked: Any, groups: int) -> list[Any]:
+    """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
+    size = jax.tree.leaves(stacked)[0].shape[0] // groups
+    return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
+
+
+def extend_layers(
+    graph: nnx.GraphDef, weights: list[nnx.State], caches: list[tuple[Array, Array]], x: Hidden, rows: Rows
+) -> tuple[Hidden, list[tuple[Array, Array]]]:
+    """The layers on top of a cache of keys and values, group by group (`in_groups`); a scan in each.
+
+    Returns the last hidden states and the caches as updated.
+    """
+    dtype = jax.tree.leaves(x)[0].dtype
+
+    def body(carry: tuple[Hidden, Array, Array], layer: tuple[nnx.State, Array]) -> tuple[Any, None]:
+        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, LayerCache(*carry[1:], layer[1]))
+        return (x, cache.keys, cache.values), None
+
+    updated = []
+    for group, cache in zip(weights, caches, strict=True):
+        count = cache[0].shape[0]
+        (x, *cache), _ = jax.lax.scan(body, (x, *cache), (group, jnp.arange(count)), unroll=count == 1)
+        updated.append((cache[0], cache[1]))
+    return x, updated

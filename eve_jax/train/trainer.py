@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
@@ -22,7 +23,7 @@ from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
 from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_config
 from eve_jax.train.interrupt import Interrupted, StopRequest
 from eve_jax.train.metrics import Meter, MetricsLog, cut_back
-from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.optimizer import abstract_optimizer, optimizer, optimizer_state, schedule
 from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -166,13 +167,16 @@ def _start(
         params = initial_params(config, cfg, shardings)
         params = {n: jax.device_put(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
         trainable, frozen = partition(params, config.stage)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0
+        whole = sharding.replicated(mesh)
+        opt = optimizer_state(tx, trainable, mesh)
+        return TrainState(jax.device_put(np.zeros((), np.int32), whole), trainable, opt), frozen, 0
     shapes = abstract_params(cfg)
     abstract = {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
     trainable, _ = partition(abstract, config.stage)
-    params, opt = checkpoints.restore(step, abstract, jax.eval_shape(tx.init, trainable))
+    params, opt = checkpoints.restore(step, abstract, abstract_optimizer(tx, trainable, mesh))
     trainable, frozen = partition(params, config.stage)
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, opt), frozen, step
+    whole = sharding.replicated(mesh)
+    return TrainState(jax.device_put(np.asarray(step, np.int32), whole), trainable, opt), frozen, step
 
 
 def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> Params:
