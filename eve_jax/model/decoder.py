@@ -64,23 +64,25 @@ REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_name
 
 
 def run_layers(
-    layers: DecoderLayer, x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
-) -> tuple[Hidden, Any]:
+    layers: DecoderLayer, x: Hidden, rows: Rows, cache: Any = None, remat: str = "none", keep: bool = False
+) -> tuple[Hidden, Any, Any]:
     """Scan over the stacked layers.
 
-    Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
+    Returns the last hidden states, the cache (leading layer axis) as updated, and, with `keep`, every layer's output
+    as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, weights: nnx.State) -> tuple[Hidden, Any]:
+    def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
         x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
-        x, _ = nnx.merge(graph, gathered(weights, dtype))(x, rows)
-        return x, rows.leave(x) if keep else None
+        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(x, rows, layer[1])
+        return x, (cache, rows.leave(x) if keep else None)
 
     if remat != "none":
         body = jax.checkpoint(body, policy=REMAT[remat])
-    return jax.lax.scan(body, x, weights)
+    x, (cache, kept) = jax.lax.scan(body, x, (weights, cache))
+    return x, cache, kept
 
 
 def in_groups(stacked: Any, groups: int) -> list[Any]:

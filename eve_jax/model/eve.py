@@ -58,7 +58,7 @@ class Eve(nnx.Module):
         """
         vision, text = self.embed_slots(batch)
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
-        x, kept = run_layers(self.layers, rows.enter(vision, text), rows, self.cfg.remat, keep)
+        x, _, kept = run_layers(self.layers, rows.enter(vision, text), rows, None, self.cfg.remat, keep)
         return rows.leave(x), kept
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:

@@ -43,10 +43,12 @@ def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Ba
 
 def _zero_sums(state: TrainState) -> Sums:
     """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
-    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * 2)
+    scalars = len(Sums._fields) - 1
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * scalars)
 
     def zeros() -> Sums:
-        return Sums(jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable), jnp.zeros(()), jnp.zeros(()))
+        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
+        return Sums(grads, *[jnp.zeros(())] * scalars)
 
     return jax.jit(zeros, out_shardings=where)()
 
