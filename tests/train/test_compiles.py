@@ -125,7 +125,9 @@ def test_between_logged_steps_nothing_is_read_from_the_device(first, monkeypatch
     class Watched(StepFunctions):
         def __call__(self, state: Any, frozen: Any, batches: list[Any]) -> Any:
             reads.begun += 1
-            new, metrics = super().__call__(getattr(state, "__dict__", {}).get("_state", state), frozen, batches)
+            old = state._state if isinstance(state, State) else state
+            new, metrics = super().__call__(old, frozen, batches)
+            assert all(x.is_deleted() for x in jax.tree.leaves((old.trainable, old.optimizer)))  # donated
             return State(new, reads), {name: Value(value, reads) for name, value in metrics.items()}
 
     monkeypatch.setattr(trainer, "StepFunctions", Watched)
