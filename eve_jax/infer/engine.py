@@ -137,7 +137,7 @@ class Engine:
         run = Reply(self, session, max_new_tokens, stop_ids, sampling)
         token = run.start([prompt])
         for left in reversed(range(max_new_tokens)):
-            value = int(token[0])
+            value = int(np.asarray(token)[0])
             if value in stop_ids:
                 return
             if left:  # the next one is under way while the caller has this one
