@@ -30,9 +30,23 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS
 
 # name -> stage of the demo that it is like, steps
-SHARED = {"llm": ("llm", 250), "llm_chat": ("llm_chat", 700), "stage1": ("stage1", 150)}
-OWN = {"captions": ("stage2_1", 600), "questions": ("stage2_2", 600)}
-SETTINGS = {"kinds": 24, "words": 16, "colours": 6, "held_pairs": (1, 5), "heldout_per_task": 60}  # of the dataset
+SHARED = {"llm": ("llm", 250), "llm_chat": ("llm_chat", 600), "stage1": ("stage1", 100)}
+OWN = {"captions": ("stage2_1", 400), "questions": ("stage2_2", 500)}
+SETTINGS = {  # of the dataset: as much as the steps can use, and no records of sft.jsonl
+    "kinds": 16,
+    "words": 10,
+    "colours": 5,
+    "held_pairs": (1, 5),
+    "documents": 4000,
+    "chats": 8000,
+    "caption_pictures": 7000,
+    "question_pictures": 5000,
+    "question_pairs": 1000,
+    "sft_pictures": 0,
+    "sft_pairs": 0,
+    "sft_texts": 0,
+    "heldout_per_task": 60,
+}
 
 
 def stage(whole: ConfigDict, name: str, like: str, steps: int, variant: str = "") -> ConfigDict:
@@ -41,6 +55,8 @@ def stage(whole: ConfigDict, name: str, like: str, steps: int, variant: str = ""
     c.name = name
     if whole.demo.size == "full":
         c.train.steps = steps
+    else:  # one program a stage
+        c.data.max_shapes = c.data.micro_batches = 1
     if variant:
         c.name = f"{variant}_{name}"
         c.model.variant = variant
