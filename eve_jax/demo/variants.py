@@ -19,12 +19,12 @@ from eve_jax.demo.evaluate import FIT, answer_all
 from eve_jax.demo.report import grey, stage_summary, summarise, write_report
 from eve_jax.demo.settings import DemoSettings
 from eve_jax.demo.text import document, text_dialogue
-from eve_jax.demo.variants_report import draw_changes, draw_curves, draw_table, table_rows
+from eve_jax.demo.variants_report import draw_changes, draw_curves, draw_table, markdown, table_rows
 from eve_jax.infer.eve import EVE
 from eve_jax.infer.score import score_files
 from eve_jax.train.metrics import METRICS
 
-REPORT = "variants.json"
+REPORT, TABLE = "variants.json", "variants.md"
 PICTURES = ("variants.png", "losses.png", "weights.png")
 PAPER_NAMES = {"dense": "EVEv1.0", "rep": "EVEv1.2", "moe": "EVEv1.5", "dac": "EVEv2.0"}
 TEXTS = {"documents": "plain", "chats": "qwen2"}  # file of held-out texts -> template
@@ -33,7 +33,7 @@ _ROW_TOKENS = 1024  # of packed rows of texts
 
 
 def compare(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Write variants.json and its three pictures into `workdir` and print the table; returns the report.
+    """Write variants.json, its table and three pictures into `workdir` and print the table; returns the report.
 
     `config` is that of configs/variants.py, whose stages are all trained. Losses are nats a target.
     """
@@ -57,6 +57,7 @@ def compare(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     draw_table(report, table)
     draw_curves(folders, curves)
     draw_changes(report, changes)
+    (workdir / TABLE).write_text(markdown(table_rows(report)))
     _print_table(report, workdir)
     return report
 
@@ -120,6 +121,6 @@ def _print_table(report: dict[str, Any], workdir: Path) -> None:
         table.add_column(column, justify="left" if column == head[0] else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
-    pictures = ", ".join(str(workdir / name) for name in (REPORT, *PICTURES))
+    Console(width=112).print(table)
+    pictures = ", ".join(str(workdir / name) for name in (REPORT, TABLE, *PICTURES))
     print(f"see {pictures}")

@@ -1,6 +1,6 @@
 """The table and the three pictures of a comparison of variants; nothing here runs a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
         for variant, v in variants.items()
     ]
     return [head, *rows]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, head first, as a Markdown table."""
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _figure(width: float, height: float) -> Figure:

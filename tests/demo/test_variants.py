@@ -11,7 +11,7 @@ from configs import variants
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
-from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, draw_table, table_rows
+from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, draw_table, markdown, table_rows
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
@@ -101,6 +101,8 @@ def test_table() -> None:
     head, *rows = table_rows(made_up())
     assert head[-3:] == ["text loss: LLM", "after captions", "after questions"]
     assert rows[1] == ["EVE 1 (rep)", "1.5 M", "60.0%", "12.5%", "0.8000", "2.5000", "2.5000"]
+    lines = markdown([head, *rows]).splitlines()
+    assert (len(lines), lines[1]) == (6, "|" + " --- |" * 7)
 
 
 def test_pictures(tmp_path: Path) -> None:
