@@ -1,5 +1,6 @@
 """The table and the three pictures of a comparison of variants; nothing here runs a model."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from eve_jax.demo.report import TITLES, smooth
 from eve_jax.train.metrics import read_metrics
@@ -83,14 +85,16 @@ def draw_table(report: Mapping[str, Any], path: Path) -> None:
         tasks.bar(at, 100 * np.array(shares), width * 0.9, color=COLOURS[variant], label=v["name"])
         losses = [v["text_loss"][stage]["all"] for stage in first["text_loss"]]
         texts.bar(at[: len(losses)], losses, width * 0.9, color=COLOURS[variant])
-    tasks.set_xticks(range(len(names)), [TITLES.get(name, name).replace(" ...", "") for name in names], fontsize=8)
+    titles = [textwrap.fill(TITLES.get(name, name), 14) for name in names]
+    tasks.set_xticks(range(len(names)), titles, fontsize=8)
+    tasks.set_ylim(0, 100)
     tasks.set_title(f"held-out questions answered right, % of {first['questions']}", fontsize=10)
     tasks.legend(fontsize=8, frameon=False, ncols=len(variants))
     texts.axhline(report["llm"]["text_loss"]["all"], color="#1e2026", linewidth=1.2, linestyle="--", label="the LLM")
     texts.set_xticks(range(len(first["text_loss"])), [f"after {stage}" for stage in first["text_loss"]], fontsize=8)
     texts.set_title("loss on held-out texts (nats a target)", fontsize=10)
-    texts.set_yscale("log")
-    texts.legend(fontsize=8, frameon=False)
+    texts.margins(y=0.25)
+    texts.legend(fontsize=8, frameon=False, loc="upper center")
     _plain(tasks)
     _plain(texts)
     head, *rows = table_rows(report)
@@ -117,6 +121,9 @@ def draw_curves(folders: Mapping[str, Mapping[str, Path]], path: Path) -> None:
         panel.set_title(stage, fontsize=10)
         panel.set_xlabel("step", fontsize=9)
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.legend(fontsize=8, frameon=False)
         _plain(panel)
     panels[0].set_ylabel("training loss (nats a target), running mean", fontsize=9)
