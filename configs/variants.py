@@ -30,18 +30,18 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS
 
 # name -> stage of the demo that it is like, steps
-SHARED = {"llm": ("llm", 250), "llm_chat": ("llm_chat", 600), "stage1": ("stage1", 100)}
-OWN = {"captions": ("stage2_1", 400), "questions": ("stage2_2", 500)}
+SHARED = {"llm": ("llm", 300), "llm_chat": ("llm_chat", 900), "stage1": ("stage1", 150)}
+OWN = {"captions": ("stage2_1", 600), "questions": ("stage2_2", 750)}
 SETTINGS = {  # of the dataset: as much as the steps can use, and no records of sft.jsonl
     "kinds": 16,
     "words": 10,
     "colours": 5,
     "held_pairs": (1, 5),
-    "documents": 4000,
-    "chats": 8000,
-    "caption_pictures": 7000,
-    "question_pictures": 5000,
-    "question_pairs": 1000,
+    "documents": 6000,
+    "chats": 10_000,
+    "caption_pictures": 9000,
+    "question_pictures": 6500,
+    "question_pairs": 1200,
     "sft_pictures": 0,
     "sft_pairs": 0,
     "sft_texts": 0,
