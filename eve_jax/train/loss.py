@@ -8,7 +8,7 @@ with three products; but the head and its gradient must be at hand, whole, for e
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.sharding import constrain, current, gather, platform
@@ -137,10 +137,30 @@ def _sum_backward(gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[
 nll_sum.defvjp(_sum_forward, _sum_backward)
 
 
+@jax.custom_vjp
+def pick(hidden: Float[Array, "R L D"], idx: Int[Array, "R T"], real: Bool[Array, "R T"]) -> Float[Array, "R T D"]:
+    """hidden[r, idx[r, t]]; the backward pass gathers, too, where autodiff would scatter.
+
+    `real` entries of a row have different `idx`; the others pass no gradient on.
+    """
+    return jnp.take_along_axis(hidden, idx[..., None], axis=1)
+
+
+def _pick_backward(saved: tuple[Array, Array, int], g: Float[Array, "R T D"]) -> tuple[Array, None, None]:
+    idx, real, length = saved
+    slots = jnp.arange(length)[None, :, None]
+    hits = (idx[:, None] == slots) & real[:, None]  # only ever reduced
+    at = jnp.max(jnp.where(hits, jnp.arange(idx.shape[1]) + 1, 0), axis=2)[..., None]  # 0: predicts nothing
+    return jnp.where(at > 0, jnp.take_along_axis(g, jnp.maximum(at - 1, 0), axis=1), 0), None, None
+
+
+pick.defvjp(lambda hidden, idx, real: (pick(hidden, idx, real), (idx, real, hidden.shape[1])), _pick_backward)
+
+
 def _at_targets(model: Eve, batch: Batch) -> Float[Array, "M D"]:
     """Normed hidden states that predict the targets, M = R T."""
     hidden, _ = model.hidden(batch)
-    hidden = jnp.take_along_axis(hidden, batch["loss_idx"][..., None], axis=1)
+    hidden = pick(hidden, batch["loss_idx"], batch["loss_weight"] > 0)
     return model.norm(hidden).reshape(-1, hidden.shape[-1])
 
 
