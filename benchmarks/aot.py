@@ -134,7 +134,9 @@ def parts(console: Console) -> dict[str, Any]:
     times = child("benchmarks.aot_parts", "--part=head_time", *quick)
     if "error" not in head:
         ours, plain = head["chunked_temporary_bytes"], head["full_temporary_bytes"]
-        console.print(f"loss head on one v5e: {ours / GIB:.2f} GiB, full float32 logits {plain / GIB:.2f} GiB")
+        console.print(
+            f"loss head on a chip of v5e:4x8: {ours / GIB:.2f} GiB, full float32 logits {plain / GIB:.2f} GiB"
+        )
     if "error" not in times:
         console.print(
             f"its time on this processor over the plain formula's: {times['over_plain']:.2f} at the same targets, "

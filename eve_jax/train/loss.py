@@ -41,8 +41,7 @@ def _chunked(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
 
 
 def _gathered(weight: Array, dtype: jnp.dtype) -> Array:
-    # The barriers here and below keep the compiler from holding a copy of the head, or of its gradient, in `dtype`.
-    return gather(jax.lax.optimization_barrier(weight), ("vocab", "table"), dtype)
+    return gather(weight, ("vocab", "table"), dtype)
 
 
 def _logits(hidden: Array, weight: Array) -> Array:
@@ -80,7 +79,7 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
-        return constrain(d_hidden, "batch", None), jax.lax.optimization_barrier(d_stored)
+        return constrain(d_hidden, "batch", None), d_stored
 
     d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _chunked(head))
     return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
