@@ -7,20 +7,24 @@ from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_config, run
+from launch._flags import define_cluster, define_config, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the whole recipe")
+CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from eve_jax.hosts.start import together
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
 
     setup()
-    run_recipe(CONFIG.value, Path(WORKDIR.value or ""))
+    workdir = Path(WORKDIR.value or "")
+    with together(CLUSTER(), workdir):
+        run_recipe(CONFIG.value, workdir)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from eve_jax.convert.surgery import Completed, ParamSource, fold
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params
+from eve_jax.sharding import place
 from eve_jax.train.checkpoint import CONFIG, load_params, read_config
 
 
@@ -28,9 +29,9 @@ class Checkpoint:
         """All parameters on the devices; `shardings` may name a sharding for some, the others go to the default."""
         if self.source is None:
             return load_params(self.folder, shardings)[1]
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         places = {name: (shardings or {}).get(name, default) for name in self.source.shapes}
-        return {name: jax.device_put(_gather(self.source, name), place) for name, place in places.items()}
+        return {name: place(_gather(self.source, name), where) for name, where in places.items()}
 
     def for_inference(self) -> tuple[ModelConfig, Params]:
         """Sizes and parameters with gated deltas added into the weights."""

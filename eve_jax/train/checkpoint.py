@@ -85,11 +85,15 @@ def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[
         raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
     tree = ocp.StandardCheckpointHandler()
     handlers = {"params": tree, "optimizer": tree, "meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager((folder / CHECKPOINTS).resolve(), item_handlers=handlers) as manager:
+    me = jax.process_index()  # each process reads on its own, and some may not read at all
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
+    root = (folder / CHECKPOINTS).resolve()
+    with ocp.CheckpointManager(root, item_handlers=handlers, options=options) as manager:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint")
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {
             name: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(name, default))
             for name, m in manager.item_metadata(step)["params"].items()

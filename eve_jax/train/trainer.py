@@ -15,15 +15,18 @@ from eve_jax import sharding
 from eve_jax.convert.hf_config import SIZES
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
-from eve_jax.data.pipeline import StageData, open_stage_data
+from eve_jax.data.pipeline import StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
+from eve_jax.hosts.peers import StopAgreement
+from eve_jax.hosts.stage import WaitingLog, open_data_together, same_everywhere, share_folder
+from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
 from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_config
 from eve_jax.train.interrupt import Interrupted, StopRequest
 from eve_jax.train.metrics import MetricsLog, cut_back
-from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.optimizer import abstract_optimizer, optimizer, optimizer_state, schedule
 from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -52,6 +55,7 @@ class Run:
     data: StageData
     identity: dict[str, str]
     mesh: jax.sharding.Mesh
+    rows: list[int]  # of a micro-batch, that this process builds
     functions: StepFunctions
     checkpoints: Checkpoints
 
@@ -65,8 +69,11 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     folder = workdir / config.name
     cfg = ModelConfig.from_dict(config.model.to_dict())
+    same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
-    data = open_stage_data(config, folder)
+    rows = sharding.local_rows(mesh, config.data.rows)
+    share_folder(folder, peers())
+    data = open_data_together(config, folder, peers())
     _adopt(folder, config)
     _copy_tokenizer(data, folder, cfg)
     steps = data.plan.steps
@@ -81,10 +88,12 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         _check_identity(folder, saved, identity)
         if checkpoints.latest != steps:
             state, frozen, start = _start(config, cfg, mesh, tx, checkpoints)
-            print(f"{config.name}: {data.summary()}", flush=True)
-            cut_back(folder, start)
-            run = Run(config, data, identity, mesh, StepFunctions(cfg, tx, lr, mesh), checkpoints)
-            log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
+            say(f"{config.name}: {data.summary()}")
+            run = Run(config, data, identity, mesh, rows, StepFunctions(cfg, tx, lr, mesh), checkpoints)
+            log: MetricsLog | WaitingLog = WaitingLog(config.train.log_every)
+            if leads():
+                cut_back(folder, start)
+                log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
             try:
                 _loop(run, state, frozen, start, log)
             finally:
@@ -94,35 +103,24 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     return folder
 
 
-def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsLog) -> None:
+def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsLog | WaitingLog) -> None:
     """Steps `start` to the last; saves when due, at the end, and before stopping on request."""
-    steps = run.data.plan.steps
-    place = sharding.batch_sharding(run.mesh)
-    with StopRequest() as stop:
-        for step, batches in run.data.batches(start):
-            state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
+    data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
+    with StopRequest() as request, StopAgreement(peers(), run.config.name, start, steps) as agreement:
+        for step, batches in data.batches(start, run.rows):
+            placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
+            state, metrics = run.functions(state, frozen, placed)
             done = step + 1
-            log.add(done, metrics, _counts(batches))
-            if stop.wanted or done == steps or done % run.config.train.save_every == 0:
+            log.add(done, metrics, data.counts(step))
+            stop = agreement.after(done, request.wanted)
+            if stop or done == steps or done % run.config.train.save_every == 0:
                 log.flush()
                 params = {**state.trainable, **frozen}
                 run.checkpoints.save(done, params, state.optimizer, run.identity)
-            if stop.wanted and done < steps:
+            if stop and done < steps:
                 raise Interrupted(
                     f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on"
                 )
-
-
-def _counts(batches: list[dict[str, np.ndarray]]) -> dict[str, int]:
-    """Real tokens, vision tokens and rows that hold any, of a step's micro-batches (host arrays)."""
-    counts = {"tokens": 0, "vision_tokens": 0, "rows": 0}
-    for batch in batches:
-        real = batch["segment"] > 0
-        vision = batch["patches"].shape[1] + batch["special_ids"].shape[1]
-        counts["tokens"] += int(real.sum())
-        counts["vision_tokens"] += int(real[:, :vision].sum())
-        counts["rows"] += int(real.any(axis=1).sum())
-    return counts
 
 
 def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
@@ -173,24 +171,30 @@ def _start(
     shardings = parameter_shardings(cfg, mesh)
     train_set = trainable_names(list(shardings), config.stage)
     dtypes = {n: jnp.dtype(cfg.param_dtype if n in train_set else cfg.frozen_dtype) for n in shardings}
+    whole = sharding.replicated(mesh)
     step = checkpoints.latest
     if step is None:
         params = initial_params(config, cfg, shardings)
-        params = {n: jax.device_put(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
+        params = {n: sharding.place(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
         trainable, frozen = partition(params, config.stage)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0
+        opt = optimizer_state(tx, trainable, mesh)
+        return TrainState(sharding.place(np.zeros((), np.int32), whole), trainable, opt), frozen, 0
     shapes = abstract_params(cfg)
     abstract = {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
     trainable, _ = partition(abstract, config.stage)
-    params, opt = checkpoints.restore(step, abstract, jax.eval_shape(tx.init, trainable))
+    params, opt = checkpoints.restore(step, abstract, abstract_optimizer(tx, trainable, mesh))
     trainable, frozen = partition(params, config.stage)
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, opt), frozen, step
+    return (
+        TrainState(sharding.place(np.asarray(step, np.int32), sharding.replicated(mesh)), trainable, opt),
+        frozen,
+        step,
+    )
 
 
 def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> Params:
     """Parameters of `config.init`, with vision twins copied from the text weights where it has none, or random ones."""
     if not config.init:
-        print(f"{config.name}: config.init is empty, so training starts from random weights", flush=True)
+        say(f"{config.name}: config.init is empty, so training starts from random weights")
         return init_params(cfg, config.seed)
     checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
     source = checkpoint.cfg
@@ -209,7 +213,7 @@ def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
         raise UserError(
             f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
         )
-    if not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
+    if leads() and not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
         data.tokenizer.save(folder)
 
 
@@ -218,10 +222,10 @@ def _adopt(folder: Path, config: ConfigDict) -> None:
     mine = json.loads(config.to_json())
     path = folder / CONFIG
     if not (folder / CHECKPOINTS).is_dir() or not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
-        temporary.replace(path)
+        if leads():
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
+            temporary.replace(path)
         return
     old, new = _flat(read_config(folder)), _flat(mine)
     for key in sorted(old.keys() | new.keys()):
