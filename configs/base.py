@@ -71,5 +71,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.save_every = 500
     t.keep = 2  # newest checkpoints kept
 
-    c.mesh = "fsdp:-1"  # data:I,fsdp:J,tensor:K; -1 = the rest
+    c.profile = ConfigDict()
+    c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
+
+    c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c

@@ -27,6 +27,7 @@ from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_conf
 from eve_jax.train.interrupt import Interrupted, StopRequest
 from eve_jax.train.metrics import MetricsLog, cut_back
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, optimizer_state, schedule
+from eve_jax.train.profile import Profiler
 from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -35,6 +36,7 @@ from eve_jax.train.step import StepFunctions, TrainState
 FREE_FIELDS = (
     "init",
     "mesh",
+    "profile.steps",
     "data.records",
     "data.images",
     "data.tokenizer",
@@ -58,6 +60,7 @@ class Run:
     rows: list[int]  # of a micro-batch, that this process builds
     functions: StepFunctions
     checkpoints: Checkpoints
+    profiler: Profiler
 
 
 def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
@@ -73,6 +76,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     share_folder(folder, peers())
+    profiler = Profiler(config.profile.steps if leads() else "", folder)
     data = open_data_together(config, folder, peers())
     _adopt(folder, config)
     _copy_tokenizer(data, folder, cfg)
@@ -89,7 +93,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         if checkpoints.latest != steps:
             state, frozen, start = _start(config, cfg, mesh, tx, checkpoints)
             say(f"{config.name}: {data.summary()}")
-            run = Run(config, data, identity, mesh, rows, StepFunctions(cfg, tx, lr, mesh), checkpoints)
+            run = Run(config, data, identity, mesh, rows, StepFunctions(cfg, tx, lr, mesh), checkpoints, profiler)
             log: MetricsLog | WaitingLog = WaitingLog(config.train.log_every)
             if leads():
                 cut_back(folder, start)
@@ -97,6 +101,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             try:
                 _loop(run, state, frozen, start, log)
             finally:
+                profiler.close()
                 log.close()
     finally:
         checkpoints.close()
@@ -109,8 +114,8 @@ def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsL
     with StopRequest() as request, StopAgreement(peers(), run.config.name, start, steps) as agreement:
         for step, batches in data.batches(start, run.rows):
             placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
-            state, metrics = run.functions(state, frozen, placed)
             done = step + 1
+            state, metrics = run.profiler(done, run.functions, state, frozen, placed)
             log.add(done, metrics, data.counts(step))
             stop = agreement.after(done, request.wanted)
             if stop or done == steps or done % run.config.train.save_every == 0:
