@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from eve_jax.errors import UserError
 
@@ -115,7 +115,10 @@ def _slices(devices: Sequence[jax.Device]) -> set[int]:
 
 
 def parameter_sharding(
-    mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...], rules: dict[str, Placement] = PARAMETER_RULES
+    mesh: Mesh | AbstractMesh,
+    axes: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    rules: dict[str, Placement] = PARAMETER_RULES,
 ) -> NamedSharding:
     """Sharding of a parameter from its logical axes; a dimension that its mesh axes do not divide is replicated.
 

@@ -1,7 +1,9 @@
 """Command lines: `--config=NAME[:args]` to `configs/NAME.py`, overrides, and errors as one line."""
 
+import contextlib
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.train import interrupt
 
@@ -124,6 +126,11 @@ def run(main: Callable[[], Any]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
             main()
+        except Hanging as error:
+            sys.stdout.flush()
+            with contextlib.suppress(SystemExit):
+                fail(error)
+            os._exit(1)
         except UserError as error:
             fail(error)
         except interrupt.Interrupted as stop:

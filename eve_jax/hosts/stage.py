@@ -2,9 +2,7 @@
 
 import secrets
 from pathlib import Path
-from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from eve_jax.data.pipeline import StageData, open_stage_data
@@ -63,25 +61,3 @@ def open_data_together(config: ConfigDict, folder: Path, peers: Peers | None) ->
         peers.gather("planned")
     same_everywhere(peers, what, data.plan.hash)
     return data
-
-
-class WaitingLog:
-    """The metrics of a process that writes none; it waits for the device as often as MetricsLog does."""
-
-    def __init__(self, log_every: int):
-        self.log_every = log_every
-        self._last: tuple[int, dict[str, Any]] | None = None
-
-    def add(self, step: int, device_values: dict[str, Any], counts: dict[str, int]) -> None:
-        """Take over step `step` (counted from 1)."""
-        if self._last and self._last[0] % self.log_every == 0:
-            self.flush()
-        self._last = step, device_values
-
-    def flush(self) -> None:
-        """Wait for the device."""
-        if self._last:
-            jax.block_until_ready(self._last[1])
-
-    def close(self) -> None:
-        """Nothing is open."""

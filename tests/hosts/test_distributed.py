@@ -22,19 +22,19 @@ def same_losses(found: list[dict], wanted: list[dict]) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory) -> list[str]:
+def stage(tmp_path_factory):
     return small_stage(tmp_path_factory.mktemp("data"), STEPS)
 
 
 @pytest.fixture(scope="module")
-def alone(stage, tmp_path_factory) -> list[dict]:
+def alone(stage, tmp_path_factory):
     """Losses of one process, undisturbed."""
     workdir = tmp_path_factory.mktemp("alone") / "work"
     Processes(1, workdir, stage).finish()
     return lines(workdir)
 
 
-def test_stopped_together_and_finished_by_one(stage, alone, tmp_path: Path):
+def test_stopped_together_and_finished_by_one(stage, alone, tmp_path):
     two = Processes(2, tmp_path / "work", stage)
     two.reach("stage1", 3)
     two.send(1, signal.SIGTERM)
@@ -49,7 +49,7 @@ def test_stopped_together_and_finished_by_one(stage, alone, tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def two_alone(stage, tmp_path_factory) -> list[dict]:
+def two_alone(stage, tmp_path_factory):
     """Losses of two processes, undisturbed."""
     workdir = tmp_path_factory.mktemp("two") / "work"
     Processes(2, workdir, stage).finish()
@@ -58,9 +58,7 @@ def two_alone(stage, tmp_path_factory) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "others"), [(0, 2), (1, 1), (1, 4)])
-def test_a_process_that_dies_ends_the_others_and_any_number_goes_on(
-    stage, alone, two_alone, tmp_path: Path, victim: int, others: int
-):
+def test_a_process_that_dies_ends_the_others_and_any_number_goes_on(stage, alone, two_alone, tmp_path, victim, others):
     workdir = tmp_path / "work"
     often = [*stage, "--config.train.save_every=10"]
     two = Processes(2, workdir, [*often, "--peer_timeout=20"])
@@ -82,7 +80,7 @@ def test_a_process_that_dies_ends_the_others_and_any_number_goes_on(
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_errors_end_all(stage, tmp_path: Path):
+def test_ctrl_c_and_errors_end_all(stage, tmp_path):
     two = Processes(2, tmp_path / "work", stage)
     two.reach("stage1", 2)
     two.send(0, signal.SIGINT)
@@ -99,7 +97,7 @@ def test_ctrl_c_and_errors_end_all(stage, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_other_settings_on_one_host_are_refused(stage, tmp_path: Path):
+def test_other_settings_on_one_host_are_refused(stage, tmp_path):
     two = Processes(2, tmp_path / "work", [*stage, "--config.data.rows=3"])
     assert two.wait() == [1, 1]
     assert all("config.data.rows=3 is not a multiple of 2" in out for out in two.outputs()), two.outputs()
@@ -107,7 +105,7 @@ def test_other_settings_on_one_host_are_refused(stage, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_the_tiny_recipe(count: int, tmp_path: Path):
+def test_the_tiny_recipe(count, tmp_path):
     recipe = ["launch.recipe", "--config=demo:tiny"]
     Processes(1, tmp_path / "one", recipe).finish()
     Processes(count, tmp_path / "several", recipe).finish()

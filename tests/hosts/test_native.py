@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -44,7 +43,7 @@ os.abort()
 """
 
 
-def test_abort_is_one_line(tmp_path: Path):
+def test_abort_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True)
     log = tmp_path / "process-1.log"
     assert done.returncode == 1

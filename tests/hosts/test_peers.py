@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -70,7 +69,7 @@ def test_values_that_differ_are_named(three):
     assert all(isinstance(e, UserError) and "process 2 has other records than process 0" in str(e) for e in errors)
 
 
-def test_a_folder_that_not_all_see_is_refused(three, tmp_path: Path):
+def test_a_folder_that_not_all_see_is_refused(three, tmp_path):
     shared = tmp_path / "work" / "stage1"
     assert together(*(lambda p=p: share_folder(shared, p) for p in three)) == [None] * 3
     own = [shared, tmp_path / "elsewhere", shared]
@@ -113,14 +112,14 @@ def test_without_peers_the_own_request_counts():
         assert [agreement.after(1, False), agreement.after(2, True)] == [False, True]
 
 
-def waited_for(condition) -> bool:
+def waited_for(condition):
     limit = time.monotonic() + 30
     while not condition() and time.monotonic() < limit:
         time.sleep(0.02)
     return condition()
 
 
-def test_records_that_break_on_other_hosts_are_listed_by_process_0(three, tmp_path: Path):
+def test_records_that_break_on_other_hosts_are_listed_by_process_0(three, tmp_path):
     lists = [bad_records(tmp_path, 2, p) for p in three]
     lists[1].report("a.jsonl:1", "one", "one.png", "broken")
     lists[0].report("a.jsonl:2", "two", "", "broken")

@@ -10,8 +10,8 @@ import optax
 from eve_jax import sharding
 from eve_jax.train.optimizer import optimizer_state
 from eve_jax.train.stages import partition
+from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
-from eve_jax.train.trainer import parameter_shardings
 from tests import reference as ref
 
 ROWS = 8
