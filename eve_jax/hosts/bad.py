@@ -9,7 +9,10 @@ from eve_jax.data.bad import BAD_RECORDS_FILE, BadRecords
 from eve_jax.data.lengths import Dropped
 from eve_jax.hosts.peers import Notices, Peers
 
-BAD = "bad"  # first part of the notices' names
+
+def _name(folder: str | Path) -> str:
+    """What the names of the notices about a stage's records begin with."""
+    return f"bad/{Path(folder).name}/"
 
 
 class ForwardedBadRecords(BadRecords):
@@ -20,6 +23,7 @@ class ForwardedBadRecords(BadRecords):
 
     def __init__(self, folder: str | Path, peers: Peers):
         self.path = Path(folder) / BAD_RECORDS_FILE
+        self._name = _name(folder)
         self._peers = peers
         self._numbers = itertools.count()
 
@@ -29,7 +33,7 @@ class ForwardedBadRecords(BadRecords):
     def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
         """Sends one record to process 0."""
         entry = json.dumps([where, id, image, reason, found])
-        self._peers.post(f"{BAD}/{self._peers.index}/{next(self._numbers)}", entry)
+        self._peers.post(f"{self._name}{self._peers.index}/{next(self._numbers)}", entry)
 
 
 class CollectedBadRecords(BadRecords):
@@ -37,12 +41,12 @@ class CollectedBadRecords(BadRecords):
 
     def __init__(self, folder: str | Path, max_bad: int, peers: Peers):
         super().__init__(folder, max_bad)
-        self._peers = peers
-        self.close = peers.watch(self._collect)
+        self._peers, self._name = peers, _name(folder)
+        peers.watch(self._collect)
 
     def _collect(self, notices: Notices) -> None:
         for name, text in notices.items():
-            if name.startswith(f"{BAD}/"):
+            if name.startswith(self._name):
                 self._peers.take_down(name)
                 self.report(*json.loads(text))
 

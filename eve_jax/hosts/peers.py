@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 POLL = 0.5  # seconds between looks at the notices
-PREFIX, NOTICES = "eve_jax/", "eve_jax/notices/"
+PREFIX, NOTICES, LEAVING = "eve_jax/", "eve_jax/notices/", "eve_jax/leaving/"
+PATIENCE = 10.0  # seconds that process 0, with which all notices end, waits for the others to read its last one
 FAILED, STOPPED = "failed", "interrupted"
 Notices = dict[str, str]  # name without NOTICES -> text
 
@@ -72,8 +73,9 @@ class Peers:
         self._ended.set()
         with contextlib.suppress(Exception):  # the service may be what has failed
             self.post(f"{kind}/{self.index}", message)
-            if self.index == 0:  # the notices end with this process
-                time.sleep(3 * POLL)
+            limit = time.monotonic() + PATIENCE * (self.index == 0)
+            while time.monotonic() < limit and len(self.client.key_value_dir_get(LEAVING)) < self.count - 1:
+                time.sleep(POLL / 5)
 
     def close(self) -> None:
         """Look at no more notices."""
@@ -103,6 +105,7 @@ class Peers:
                 with contextlib.suppress(Exception):
                     sys.stdout.flush()
                     print(line, file=sys.stderr, flush=True)
+                    self.client.key_value_set(f"{LEAVING}{self.index}", "")
                 os._exit(1 if kind == FAILED else 130)
 
 

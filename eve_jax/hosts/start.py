@@ -5,6 +5,7 @@ TPU pods, SLURM, Open MPI and Kubernetes say in the environment.
 """
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 
 from eve_jax.errors import UserError
-from eve_jax.hosts.cluster import Cluster, resolve
+from eve_jax.hosts.cluster import Cluster, environment, resolve
 from eve_jax.hosts.native import NativeOutput, lost_peer
 from eve_jax.hosts.peers import FAILED, STOPPED, Peers
 from eve_jax.train.interrupt import Interrupted
@@ -95,7 +96,11 @@ def _connect(cluster: Cluster, workdir: Path) -> None:
         else:
             jax.distributed.initialize(**times)
     except Exception as error:
-        raise UserError(f"the processes cannot be connected: {error}") from error
+        if cluster.coordinator or environment(os.environ, True) != "tpu":
+            raise UserError(f"the processes cannot be connected: {error}") from error
+        print(f"this TPU host knows of no others, so it trains alone ({error})", file=sys.stderr, flush=True)
+        return
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # which JAX has taken for itself
     count, index = jax.process_count(), jax.process_index()
     output.rename(logs / f"process-{index}.log")
     if count > 1:

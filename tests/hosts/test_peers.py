@@ -124,7 +124,7 @@ def test_records_that_break_on_other_hosts_are_listed_by_process_0(three, tmp_pa
     lists[1].report("a.jsonl:1", "one", "one.png", "broken")
     lists[0].report("a.jsonl:2", "two", "", "broken")
     lists[2].report("a.jsonl:1", "one", "one.png", "broken")  # a record once, whoever finds it
-    assert waited_for(lambda: lists[0].count == 2 and not three[0].client.key_value_dir_get("eve_jax/notices/bad"))
+    assert waited_for(lambda: lists[0].count == 2 and not three[0].client.key_value_dir_get("eve_jax/notices/bad/"))
     lines = [json.loads(line) for line in lists[0].path.read_text().splitlines()]
     assert sorted(line["id"] for line in lines) == ["one", "two"]
     assert BadRecords(tmp_path, 2).count == 2
