@@ -18,9 +18,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
+    from eve_jax.train.report import write_report
 
     setup()
-    run_recipe(CONFIG.value, Path(WORKDIR.value or ""))
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "")
+    run_recipe(config, workdir)
+    for name in () if "demo" in config else config.order:  # the demo has a report of its own
+        write_report(workdir / config.stages[name].name)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
-from eve_jax.train import interrupt
 from eve_jax.train.trainer import train
 
 
@@ -31,8 +30,6 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
         write_dataset(workdir / "data", config.demo.size, config.demo.seed)
     init = ""
     for number, name in enumerate(config.order, 1):
-        if interrupt.asked():
-            raise interrupt.Interrupted(f"stopped before {name}; repeat the command to go on")
         print(f"[{number}/{len(config.order)}] {name}", flush=True)
         init = str(train(placed(config.stages[name], workdir, init), workdir))
     if "demo" in config:

@@ -10,16 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.reference import FROZEN
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
-from eve_jax.errors import UserError
+from eve_jax.errors import Hanging, UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
-from eve_jax.train.interrupt import Interrupted, StopRequest
+from eve_jax.train.interrupt import Interrupted, StopRequest, asked
 from eve_jax.train.metrics import MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
@@ -53,11 +52,9 @@ class Run:
             return
         self.log.flush()
         self.look(state)
-        elsewhere = {name for origin in self.begin.origins for name in origin["weights"]}
-        frozen = {name: value for name, value in self.begin.frozen.items() if name not in elsewhere}
-        meta = {**self.meta, FROZEN: self.begin.origins} if elsewhere else self.meta
+        params, more = self.begin.stored(state)
         with self.goodput.on("save"):
-            self.checkpoints.save(step, {**state.trainable, **frozen}, state.optimizer, meta, self.log.mean_loss())
+            self.checkpoints.save(step, params, state.optimizer, self.meta | more, self.log.mean_loss())
         self.goodput.write(step)
 
     def close(self) -> None:
@@ -77,6 +74,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     """
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
+    if asked():
+        raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
     folder = workdir / config.name
     with Goodput(folder) as goodput:
         with goodput.on("start"):
@@ -127,15 +126,20 @@ def _loop(run: Run, stop: StopRequest) -> None:
     steps = run.data.plan.steps
     place = sharding.batch_sharding(run.mesh)
     batches_of_steps = watched(run.data.batches(done), run.config.data.timeout, lambda: stop.wanted)
-    for step, batches in run.goodput.waiting(batches_of_steps):
-        state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
-        done = step + 1
-        run.log.add(done, metrics, _counts(batches))
-        run.look(state)
-        if done == steps or done % run.config.train.save_every == 0:
+    try:
+        for step, batches in run.goodput.waiting(batches_of_steps):
+            state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
+            done = step + 1
+            run.log.add(done, metrics, _counts(batches))
+            run.look(state)
+            if done == steps or done % run.config.train.save_every == 0:
+                run.save(done, state)
+            if stop.wanted:
+                break
+    except Hanging:
+        if jax.process_count() == 1:  # others would have to save with us
             run.save(done, state)
-        if stop.wanted:
-            break
+        raise
     if done < steps:
         run.save(done, state)
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
