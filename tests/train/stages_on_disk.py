@@ -35,7 +35,7 @@ def write_llm(folder: Path, step: int = 5, change: float = 0.0) -> Params:
     describe(folder, DENSE)
     params = {name: value + change for name, value in ref.params(DENSE).items()}
     checkpoints = Checkpoints(folder)
-    checkpoints.save(step, params, {}, {"plan": "", "lineage": "llm"})
+    checkpoints.save(step, params, {"count": jnp.int32(step)}, {"plan": "", "lineage": "llm"})
     checkpoints.close()
     return params
 

@@ -181,12 +181,12 @@ def noise(megabytes):
 def test_full_disk(small_disk, noticed):
     root = saved(small_disk, [1])
     checkpoints = Checkpoints(small_disk, keep=1)
-    checkpoints.save(2, noise(3), {}, {})
+    checkpoints.save(2, noise(3), {"count": jnp.int32(2)}, {})
     with pytest.raises(UserError) as error:
         if noticed == "close":
             checkpoints.close()
         if noticed == "save":
-            checkpoints.save(3, params(3), {}, {})
+            checkpoints.save(3, params(3), {"count": jnp.int32(3)}, {})
         while noticed == "check":
             checkpoints.check()
     checkpoints.close()  # says it once
@@ -203,6 +203,6 @@ def test_read_only_folder(small_disk):
     assert newest_step(small_disk) == 1
     checkpoints = Checkpoints(small_disk)
     with pytest.raises(UserError, match=r"checkpoint 2 could not be written \(Read-only file system\)"):
-        checkpoints.save(2, params(2), {}, {})
+        checkpoints.save(2, params(2), {"count": jnp.int32(2)}, {})
     checkpoints.close()
     assert json.loads((root / "1" / "meta" / "metadata").read_text()) == {"plan": "p"}
