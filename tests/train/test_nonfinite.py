@@ -27,14 +27,15 @@ def test_the_step_leaves_weights_and_optimizer_alone():
     functions = StepFunctions(ref.config(), tx, lr)
     weights = {"w": jnp.arange(6.0).reshape(2, 3)}
     state = TrainState(jnp.int32(0), weights, tx.init(weights))
-    good = {"w": jnp.full((2, 3), 0.5)}
+    good = np.full((2, 3), 0.5, np.float32)
+    infinite = np.where(np.arange(6).reshape(2, 3) == 1, np.float32(np.inf), good)
     rates = []
-    for grads, loss in ((good, 3.0), (good, np.nan), ({"w": good["w"].at[0, 1].set(np.inf)}, 3.0), (good, 3.0)):
+    for grad, loss in ((good, 3.0), (good, np.nan), (infinite, 3.0), (good, 3.0)):
         before = jax.device_get(state)
-        state, metrics, _ = functions.update(state, Sums(grads, jnp.float32(loss), jnp.float32(2)))
+        state, metrics, _ = functions.update(state, Sums({"w": jnp.asarray(grad)}, jnp.float32(loss), jnp.float32(2)))
         rates.append(float(metrics["lr"]))
         finite = np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
-        assert finite == (np.isfinite(loss) and np.isfinite(grads["w"]).all())
+        assert finite == (np.isfinite(loss) and np.isfinite(grad).all())
         same = [
             np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before[1:]), jax.tree.leaves(state[1:]), strict=True)
         ]
