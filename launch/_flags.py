@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -18,6 +19,7 @@ from eve_jax.hosts.cluster import Cluster
 from eve_jax.train import interrupt
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 NOT_CONFIGS = {"__init__", "base", "args"}
 
 
@@ -140,8 +142,8 @@ def run(main: Callable[[], Any]) -> None:
             print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
             sys.exit(130)
         except OSError as error:
-            if not error.filename:
+            if not error.filename and error.errno not in DISK_ERRORS:
                 raise
-            fail(UserError(f"{error.filename}: {error.strerror}"))
+            fail(UserError(f"{error.filename or 'writing to the work folder failed'}: {error.strerror}"))
 
     app.run(guarded, flags_parser=_parse)

@@ -17,14 +17,17 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import together
+    from eve_jax.hosts.start import leads, together
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
+    from eve_jax.train.report import write_report
 
     setup()
-    workdir = Path(WORKDIR.value or "")
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
-        run_recipe(CONFIG.value, workdir)
+        run_recipe(config, workdir)
+        for name in () if "demo" in config or not leads() else config.order:  # the demo has a report of its own
+            write_report(workdir / config.stages[name].name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train one stage: python -m launch.train --config=stage1 --workdir=runs [--config.optim.lr=1e-4 ...]
 
-Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C saves and stops.
+Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and stop. Leaves report.png there.
 """
 
 from pathlib import Path
@@ -17,15 +17,17 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import say, together
+    from eve_jax.hosts.start import leads, together
     from eve_jax.runtime import setup
+    from eve_jax.train.report import write_report
     from eve_jax.train.trainer import train
 
     setup()
     workdir = Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
         folder = train(CONFIG.value, workdir)
-        say(f"done: {folder}")
+        if leads():
+            print(f"done: {folder}, {write_report(folder)}")
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def load_frozen(
     wanted = [n for n in origin.weights if names is None or n in names]
     shapes = abstract_params(cfg)
     found = _opened(origin, folder)
-    twins = {text_twin(n): shardings[n] for n in wanted}
-    given = found.params({**twins, **{n: shardings[n] for n in wanted}}, {*wanted, *twins})
+    twins = {text_twin(n) for n in wanted}
+    given = found.params({text_twin(n): shardings[n] for n in wanted} | dict(shardings), {*wanted, *twins})
     whole = complete(given, {n: shapes[n] for n in wanted})
     params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
     if len(params) < len(wanted):

@@ -5,8 +5,10 @@ have the flat names of `eve_jax.model.eve.Params`; of a partial checkpoint, only
 where the rest is (`eve_jax.convert.reference`).
 """
 
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -154,15 +156,18 @@ class Checkpoints:
         self._saving = 0
 
     def _fail(self, error: Exception) -> None:
-        """Remove what was written of the save that failed, and say why it did."""
+        """Remove what was written of the save that failed; UserError when the disk is to blame, else `error` itself."""
         self._failed = True
         if jax.process_index() == 0:
             for path in self.folder.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
+        reason = _disk_reason(error)
+        if not reason:
+            raise error
         steps = [s for s in steps_in(self.folder.parent) if s != self._saving]
         older = f"the one of step {steps[-1]} is whole" if steps else "there is no older one"
         raise UserError(
-            f"{self.folder}: checkpoint {self._saving} could not be written ({_reason(error)}); {older}. "
+            f"{self.folder}: checkpoint {self._saving} could not be written ({reason}); {older}. "
             "Make room or the folder writable, then repeat the command"
         ) from error
 
@@ -176,15 +181,12 @@ def _loss(metrics: dict[str, float]) -> float:
     return metrics["loss"]
 
 
-def _reason(error: Exception) -> str:
-    """The system's own words, when they are in an error of Orbax or TensorStore."""
+def _disk_reason(error: Exception) -> str:
+    """The system's own words in an error of Orbax or TensorStore; "" when it comes from something else."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error)
-    for known in ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded"):
-        if known in text:
-            return known
-    return text.strip().split("\n")[0][:300]
+    known = (os.strerror(n) for n in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO))
+    return next((words for words in known if words in str(error)), "")
 
 
 def _hush_orbax() -> None:

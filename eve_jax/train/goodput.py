@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,15 +72,19 @@ class Goodput:
         return others | {"step": max(0.0, time.perf_counter() - self.clock - sum(others.values()))}
 
     def write(self, step: int) -> None:
-        """Put this session, which has come to `step`, at the end of the folder's list of sessions; atomic."""
+        """Put this session, which has come to `step`, at the end of the folder's list of sessions; atomic.
+
+        A disk that is full is for those to report who write what matters.
+        """
         self.last_step = step
         if not leads():
             return
         seconds = {kind: round(s, 3) for kind, s in self.totals().items()}
         mine = {"began": self.began, "first_step": self.first_step, "last_step": step, "seconds": seconds}
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([*self._earlier, mine], indent=1))
-        temporary.replace(self.path)
+        with suppress(OSError):
+            temporary.write_text(json.dumps([*self._earlier, mine], indent=1))
+            temporary.replace(self.path)
 
     def summary(self) -> str:
         """One line for the end of a run."""

@@ -6,7 +6,6 @@ from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import by_process_0, say
-from eve_jax.train import interrupt
 from eve_jax.train.trainer import train
 
 
@@ -34,8 +33,6 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
                 write_dataset(workdir / "data", config.demo.size, config.demo.seed)
     init = ""
     for number, name in enumerate(config.order, 1):
-        if interrupt.asked():
-            raise interrupt.Interrupted(f"stopped before {name}; repeat the command to go on")
         say(f"[{number}/{len(config.order)}] {name}")
         init = str(train(placed(config.stages[name], workdir, init), workdir))
     if "demo" in config:

@@ -1,12 +1,12 @@
 """Where a stage's training begins: its own last checkpoint, the one it is told to start from, or random weights."""
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
@@ -19,6 +19,7 @@ from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
 from eve_jax.train.checkpoint import Checkpoints, newest_step
+from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.stages import PARTIAL, partition, trainable_names
 from eve_jax.train.step import TrainState
 
@@ -35,6 +36,12 @@ class Start:
     step: int
     origins: list[dict[str, Any]]
 
+    def stored(self, state: TrainState) -> tuple[Params, dict[str, Any]]:
+        """The parameters that a checkpoint of `state` holds, and what it says about the others."""
+        elsewhere = {name for origin in self.origins for name in origin["weights"]}
+        frozen = {name: value for name, value in self.frozen.items() if name not in elsewhere}
+        return {**state.trainable, **frozen}, {FROZEN: self.origins} if self.origins else {}
+
 
 def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
     """Sharding of every parameter of the model on `mesh`."""
@@ -49,14 +56,14 @@ def start(
     abstract = _abstract(config, cfg, mesh)
     while (step := checkpoints.latest) is not None:
         try:
-            return _resumed(config, cfg, tx, checkpoints, folder, abstract, step)
+            return _resumed(config, cfg, mesh, tx, checkpoints, folder, abstract, step)
         except UserError:
             raise
         except Exception as error:
             if checkpoints.is_verified(step):
                 raise
             checkpoints.set_aside(step, str(error).split("\n")[0])
-    return _begun(config, cfg, tx, folder, abstract)
+    return _begun(config, cfg, mesh, tx, folder, abstract)
 
 
 def _abstract(config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
@@ -68,29 +75,42 @@ def _abstract(config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> 
 
 
 def _resumed(
-    config: ConfigDict, cfg: ModelConfig, tx: Any, checkpoints: Checkpoints, folder: Path, abstract: Params, step: int
+    config: ConfigDict,
+    cfg: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    tx: Any,
+    checkpoints: Checkpoints,
+    folder: Path,
+    abstract: Params,
+    step: int,
 ) -> Start:
     origins = checkpoints.meta(step).get(FROZEN, [])
     elsewhere = {n for o in origins for n in o["weights"]}
     stored = {n: a for n, a in abstract.items() if n not in elsewhere}
     trainable, _ = partition(abstract, config.stage)
-    params, opt = checkpoints.restore(step, stored, jax.eval_shape(tx.init, trainable))
-    places = defaultdict(lambda: None, {n: a.sharding for n, a in abstract.items()})
+    params, opt = checkpoints.restore(step, stored, abstract_optimizer(tx, trainable, mesh))
+    places = {n: a.sharding for n, a in abstract.items()}
     for origin in origins:
         params |= load_frozen(Origin(**origin), folder, cfg, places)
     trainable, frozen = partition({n: params[n] for n in abstract}, config.stage)
-    state = TrainState(jnp.asarray(step, jnp.int32), trainable, opt)
-    return Start(state, frozen, step, [] if config.train.whole else origins)
+    return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
 
 
-def _begun(config: ConfigDict, cfg: ModelConfig, tx: Any, folder: Path, abstract: Params) -> Start:
+def _begun(
+    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params
+) -> Start:
     params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
     params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
     trainable, frozen = partition(params, config.stage)
     origins = []
     if origin is not None and config.stage in PARTIAL and not config.train.whole:
         origins = refer(frozen, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
-    return Start(TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0, origins)
+    return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
+
+
+def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh) -> TrainState:
+    """The state, its step placed as the compiled step returns it: placed otherwise, it would be compiled twice."""
+    return TrainState(jax.device_put(np.int32(step), sharding.replicated(mesh)), trainable, optimizer)
 
 
 def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:

@@ -9,10 +9,9 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.reference import FROZEN
 from eve_jax.data.pipeline import StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
-from eve_jax.errors import UserError
+from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.peers import StopAgreement
 from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder
 from eve_jax.hosts.start import leads, peers, say
@@ -21,7 +20,7 @@ from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
-from eve_jax.train.interrupt import Interrupted, StopRequest
+from eve_jax.train.interrupt import Interrupted, StopRequest, asked
 from eve_jax.train.metrics import MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
@@ -58,11 +57,9 @@ class Run:
             return
         self.log.flush()
         self.look(state)
-        elsewhere = {name for origin in self.begin.origins for name in origin["weights"]}
-        frozen = {name: value for name, value in self.begin.frozen.items() if name not in elsewhere}
-        meta = {**self.meta, FROZEN: self.begin.origins} if elsewhere else self.meta
+        params, more = self.begin.stored(state)
         with self.goodput.on("save"):
-            self.checkpoints.save(step, {**state.trainable, **frozen}, state.optimizer, meta, self.log.mean_loss())
+            self.checkpoints.save(step, params, state.optimizer, self.meta | more, self.log.mean_loss())
         self.goodput.write(step)
 
     def close(self) -> None:
@@ -83,6 +80,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     """
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
+    if asked():
+        raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
     folder = workdir / config.name
     with Goodput(folder) as goodput:
         with goodput.on("start"):
@@ -138,19 +137,24 @@ def _loop(run: Run, stop: StopRequest) -> None:
     data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
     alone = peers() is None  # several stop only where they agree to
     feed = watched(data.batches(done, run.rows), run.config.data.timeout, lambda: alone and stop.wanted)
-    with StopAgreement(peers(), run.config.name, done, steps) as agreement:
-        for step, batches in run.goodput.waiting(feed):
-            done = step + 1
-            placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
-            state, metrics = run.profiler(done, run.functions, state, frozen, placed)
-            run.log.add(done, metrics, data.counts(step))
-            run.look(state)
-            if done == steps or done % run.config.train.save_every == 0:
+    try:
+        with StopAgreement(peers(), run.config.name, done, steps) as agreement:
+            for step, batches in run.goodput.waiting(feed):
+                done = step + 1
+                placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
+                state, metrics = run.profiler(done, run.functions, state, frozen, placed)
+                run.log.add(done, metrics, data.counts(step))
+                run.look(state)
+                if done == steps or done % run.config.train.save_every == 0:
+                    run.save(done, state)
+                if agreement.after(done, stop.wanted):
+                    break
+            if done < steps:
                 run.save(done, state)
-            if agreement.after(done, stop.wanted):
-                break
-        if done < steps:
+    except Hanging:
+        if alone:  # others would have to save with us
             run.save(done, state)
+        raise
     if done < steps:
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
 
