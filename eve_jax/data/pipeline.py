@@ -44,12 +44,21 @@ class StageData:
         return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
 
     def counts(self, step: int) -> dict[str, int]:
-        """Tokens, vision tokens and rows that hold any, of step `step` (from 0), the rows of all hosts together."""
+        """Tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts together.
+
+        pairs: of a token and one before it in its sample, or itself; what attention works on.
+        """
         rows = [row for micro_batch in self.plan.step(step) for row in micro_batch.rows]
         entries = [self.lengths.entry(entry) for row in rows for entry in row]
-        vision = sum(e.patches + len(e.grids) + sum(h for h, _ in e.grids) for e in entries)
-        text = sum(e.text for e in entries)
-        return {"tokens": vision + text, "vision_tokens": vision, "rows": sum(bool(row) for row in rows)}
+        visions = [e.patches + len(e.grids) + sum(h for h, _ in e.grids) for e in entries]
+        totals = [e.text + vision for e, vision in zip(entries, visions, strict=True)]
+        return {
+            "tokens": sum(totals),
+            "vision_tokens": sum(visions),
+            "patches": sum(e.patches for e in entries),
+            "pairs": sum(n * (n + 1) // 2 for n in totals),
+            "rows": sum(bool(row) for row in rows),
+        }
 
     def summary(self) -> str:
         """One line for the log."""

@@ -1,4 +1,8 @@
-"""A recipe: stages in order, each from the last, with the demo's data before and its report after."""
+"""A recipe: stages in order, with the demo's data before and its report after.
+
+A stage starts from the one before it; in a recipe that is a tree, the first stage of a branch says where it starts by
+`init = "WORKDIR/STAGE"`.
+"""
 
 from pathlib import Path
 
@@ -19,7 +23,7 @@ def placed(config: ConfigDict, workdir: Path, init: str) -> ConfigDict:
 
 
 def run_recipe(config: ConfigDict, workdir: Path) -> None:
-    """Train every stage of `config.order` that is not done; then, for a demo, answer and report."""
+    """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
     if "order" not in config:
         raise UserError(
             f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
@@ -28,16 +32,19 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
     if "demo" in config:
         with by_process_0("data") as mine:
             if mine:
-                from eve_jax.demo.dataset import write_dataset
+                from eve_jax.demo.dataset import settings_from, write_dataset
 
-                write_dataset(workdir / "data", config.demo.size, config.demo.seed)
+                write_dataset(workdir / "data", seed=config.demo.seed, settings=settings_from(config.demo))
     init = ""
     for number, name in enumerate(config.order, 1):
         say(f"[{number}/{len(config.order)}] {name}")
         init = str(train(placed(config.stages[name], workdir, init), workdir))
-    if "demo" in config:
-        with by_process_0("report") as mine:
-            if mine:
-                from eve_jax.demo.evaluate import evaluate
+    with by_process_0("report") as mine:
+        if mine and "compare" in config:
+            from eve_jax.demo.variants import compare
 
-                evaluate(config, workdir, Path(init))
+            compare(config, workdir)
+        elif mine and "demo" in config:
+            from eve_jax.demo.evaluate import evaluate
+
+            evaluate(config, workdir, Path(init))

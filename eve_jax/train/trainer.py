@@ -21,7 +21,7 @@ from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
-from eve_jax.train.metrics import MetricsLog, cut_back
+from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
@@ -126,7 +126,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
             cut_back(folder, begin.step)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh)
-        log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, quiet)
+        meter = Meter(cfg, config.stage, list(mesh.devices.flat))
+        log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin)
 

@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds until a run is given up
 
 
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 def small_stage(folder: Path, steps: int) -> list[str]:
     """Arguments of a small stage 1 on records of its own, which are written into `folder`; 4 rows a step."""
     byte_tokenizer().save(folder / "tokenizer")
@@ -39,9 +46,7 @@ class Processes:
     """`count` processes of one virtual device each that run `arguments` in `workdir`."""
 
     def __init__(self, count: int, workdir: Path, arguments: list[str]):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
         self.workdir = workdir
         self.files = [workdir.parent / f"{workdir.name}.{i}.txt" for i in range(count)]

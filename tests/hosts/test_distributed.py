@@ -34,6 +34,7 @@ def alone(stage, tmp_path_factory):
     return lines(workdir)
 
 
+@pytest.mark.slow
 def test_stopped_together_and_finished_by_one(stage, alone, tmp_path):
     two = Processes(2, tmp_path / "work", stage)
     two.reach("stage1", 3)

@@ -31,10 +31,6 @@ def check(result: dict, steps: int) -> None:
         assert got["unsharded"] == [], spec
 
 
-def test_a_mesh_trains_as_one_device():
-    check(trained("3", "split", 2, ("data:2,fsdp:2,tensor:2",)), 2)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("routing", ["split", "masked"])
 @pytest.mark.parametrize("stage", ["1", "2.1", "3"])
