@@ -53,7 +53,7 @@ def lines(work: Path) -> list[dict]:
 
 
 def wait_for(work: Path, steps: int, running) -> None:
-    limit = time.monotonic() + 300
+    limit = time.monotonic() + 900
     while len(read_metrics(work / "stage1")) < steps and running() and time.monotonic() < limit:
         time.sleep(0.002)
 
