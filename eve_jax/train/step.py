@@ -47,6 +47,18 @@ def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Ba
     return Sums(grads, total, targets)
 
 
+def _zero_sums(state: TrainState) -> Sums:
+    """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
+    scalars = len(Sums._fields) - 1
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * scalars)
+
+    def zeros() -> Sums:
+        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
+        return Sums(grads, *[jnp.zeros(())] * scalars)
+
+    return jax.jit(zeros, out_shardings=where)()
+
+
 class StepFunctions:
     """The compiled functions of a run: one gradient function a row shape, one update.
 
@@ -96,10 +108,7 @@ class StepFunctions:
         """One step; `state` is donated. Metrics stay on the device."""
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
-        sums = self._sums
-        if sums is None:
-            sums = Sums(jax.tree.map(jnp.zeros_like, state.trainable), jnp.zeros(()), jnp.zeros(()))
-        self._sums = None
+        sums, self._sums = self._sums or _zero_sums(state), None
         for batch in batches:
             sums = self.accumulate(sums, state.trainable, frozen, batch)
         state, metrics, self._sums = self.update(state, sums)

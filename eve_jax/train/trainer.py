@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
@@ -19,7 +18,7 @@ from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
-from eve_jax.train.metrics import MetricsLog, cut_back
+from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.start import Start, start
@@ -115,7 +114,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
         cut_back(folder, begin.step)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh)
-        log = MetricsLog(folder, config.name, begin.step, steps, t.log_every, quiet)
+        meter = Meter(cfg, config.stage, list(mesh.devices.flat))
+        log = MetricsLog(folder, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
     return Run(config, data, meta, mesh, functions, checkpoints, log, goodput, non_finite, begin)
 
@@ -130,7 +130,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
         for step, batches in run.goodput.waiting(batches_of_steps):
             state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
             done = step + 1
-            run.log.add(done, metrics, _counts(batches))
+            run.log.add(done, metrics, run.data.counts(step))
             run.look(state)
             if done == steps or done % run.config.train.save_every == 0:
                 run.save(done, state)
@@ -143,18 +143,6 @@ def _loop(run: Run, stop: StopRequest) -> None:
     if done < steps:
         run.save(done, state)
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
-
-
-def _counts(batches: list[dict[str, np.ndarray]]) -> dict[str, int]:
-    """Real tokens, vision tokens and rows that hold any, of a step's micro-batches (host arrays)."""
-    counts = {"tokens": 0, "vision_tokens": 0, "rows": 0}
-    for batch in batches:
-        real = batch["segment"] > 0
-        vision = batch["patches"].shape[1] + batch["special_ids"].shape[1]
-        counts["tokens"] += int(real.sum())
-        counts["vision_tokens"] += int(real[:, :vision].sum())
-        counts["rows"] += int(real.any(axis=1).sum())
-    return counts
 
 
 def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
