@@ -6,8 +6,9 @@ Runs three stages of the demo at test size (an LLM, stage 1, stage 2.1; the last
 the LLM for the rest), once undisturbed and once for each signal: started anew, killed by SIGKILL (`--kills` times) or
 SIGTERM (`--terms` times) after a random share of the undisturbed run's time, and started again until it is done. A
 save after every second step makes many moments fall into saves. Prints a table, a line a signal: when it came, what
-the run was doing, its status, from which step it went on, and whether every line of every metrics.jsonl but for the
-seconds equals the undisturbed run's, bit for bit. Exit status 1 if one does not, or if SIGTERM did not end in 130.
+the run was doing, its status, from which step it went on, and whether every line of every metrics.jsonl but for what
+follows the clock equals the undisturbed run's, bit for bit. Exit status 1 if one does not, or if
+SIGTERM did not end in 130.
 
 Writes the work folder (about 100 MB, removed run by run); compiled programs of the runs are kept in it.
 """
@@ -43,6 +44,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("llm", "stage1", "stage2_1")
 LOADING = "loading"  # what a run does before it says anything
 RUN = "--run_stages"
+TIMED = ("seconds", "tokens_per_s", "mfu")  # fields of metrics.jsonl that follow the clock
 
 
 def recipe(workdir: Path) -> ConfigDict:
@@ -79,8 +81,8 @@ def start(workdir: Path, output: Path) -> subprocess.Popen:
 
 
 def lines(workdir: Path) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of every stage without their seconds."""
-    return {s: [{k: v for k, v in m.items() if k != "seconds"} for m in read_metrics(workdir / s)] for s in STAGES}
+    """The metrics of every stage without what follows the clock."""
+    return {s: [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(workdir / s)] for s in STAGES}
 
 
 def doing(workdir: Path, printed: str) -> str:

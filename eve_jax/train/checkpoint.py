@@ -229,8 +229,8 @@ def newest_step(folder: Path, fall_back: bool = True) -> int:
         found = damage(folder / CHECKPOINTS / str(step), ("params", "meta"))
         if found and not fall_back:
             raise UserError(
-                f"{folder}: its newest checkpoint is damaged: {found}; repeat the command that made it, which goes on "
-                f"from the one before, or remove {folder / CHECKPOINTS / str(step)} to do without it"
+                f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
+                "repeat the command that made it, which goes on from the one before"
             )
         if not found:
             if wrong:

@@ -38,8 +38,6 @@ class NonFinite:
 
         Raises UserError when the policy is to stop, after a dump.
         """
-        if not steps:
-            return
         if self.policy == "skip":
             self.skipped += len(steps)
             names = ", ".join(map(str, steps))

@@ -48,7 +48,8 @@ class Run:
 
     def look(self, state: TrainState) -> None:
         """UserError when a step that was logged was not finite and the run is to stop then, or a save has failed."""
-        self.non_finite.see(self.log.take_broken(), {**state.trainable, **self.begin.frozen})
+        if broken := self.log.take_broken():
+            self.non_finite.see(broken, {**state.trainable, **self.begin.frozen})
         self.checkpoints.check()
 
     def save(self, step: int, state: TrainState) -> None:

@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import optax
 
+from configs import base
 from eve_jax import sharding
+from eve_jax.data.images import PATCH_BYTES
+from eve_jax.data.rows import lay_out
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.hosts.start import peers, say, together
-from eve_jax.train.optimizer import optimizer_state
+from eve_jax.train.optimizer import optimizer, optimizer_state
 from eve_jax.train.stages import partition
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
@@ -29,10 +32,13 @@ def losses(spec: str, rows: int) -> list[float]:
     places = parameter_shardings(cfg, mesh)
     params = {name: sharding.place(value, places[name]) for name, value in ref.params(cfg).items()}
     trainable, frozen = partition(params, "3")
-    whole = ref.stack([*(ref.row([i], ref.ALONE) for i in range(3)), *[ref.row([], ref.ALONE)] * (rows - 3)])
+    empty = {**lay_out([], ref.ALONE), "patches": np.zeros((ref.ALONE.patches, PATCH_BYTES), np.uint8)}
+    whole = ref.stack([*(ref.row([i], ref.ALONE) for i in range(3)), *[empty] * (rows - 3)])
     batch = sharding.place_batch(mesh, {name: value[held] for name, value in whole.items()}, rows, held)
     schedule = optax.constant_schedule(1e-3)
-    tx = optax.adam(schedule)
+    optim = base.get_config().optim
+    optim.clip = 0.0
+    tx = optimizer(optim, schedule)
     functions = StepFunctions(cfg, tx, schedule, mesh)
     step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))
     state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))

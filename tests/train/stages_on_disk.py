@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -33,7 +34,7 @@ def describe(folder: Path, cfg: ModelConfig) -> None:
 def write_llm(folder: Path, step: int = 5, change: float = 0.0) -> Params:
     """A stage folder that holds all weights of the golden model with single ones, float32; returns them."""
     describe(folder, DENSE)
-    params = {name: value + change for name, value in ref.params(DENSE).items()}
+    params = {name: np.asarray(value) + np.float32(change) for name, value in ref.params(DENSE).items()}
     checkpoints = Checkpoints(folder)
     checkpoints.save(step, params, {"count": jnp.int32(step)}, {"plan": "", "lineage": "llm"})
     checkpoints.close()
@@ -56,7 +57,7 @@ def started(
 
 def saved(folder: Path, begin: Start, step: int) -> Params:
     """Save `begin` with 1 added to all that trains, as the trainer does; returns all weights."""
-    trainable = {name: value + jnp.ones((), value.dtype) for name, value in begin.state.trainable.items()}
+    trainable = {n: jax.device_put(np.asarray(v) + 1, v.sharding) for n, v in begin.state.trainable.items()}
     state = TrainState(jnp.int32(step), trainable, begin.state.optimizer)
     params, meta = begin.stored(state)
     checkpoints = Checkpoints(folder)

@@ -1,6 +1,7 @@
 """The thread that takes batches is watched: errors arrive, hanging and dying are said, a request to stop ends it."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_hanging_is_noticed():
 
 def test_a_request_to_stop_ends_the_waiting():
     stuck = Stuck()
-    asked = []
+    asked: list[bool] = []
     taken = watched(iter(stuck), 0, lambda: bool(asked))
     assert next(taken) == 1
     asked.append(True)
@@ -81,9 +82,11 @@ def test_it_says_where_the_threads_are():
     class Builder:
         records = Records()
 
+    sample: Any = feed.RowBuilder._sample
+
     def build():
         with pytest.raises(KeyError):
-            feed.RowBuilder._sample(Builder(), (6, 3, 0, ()), None)
+            sample(Builder(), (6, 3, 0, ()), None)
 
     thread = threading.Thread(target=build)
     thread.start()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_from_eight_devices(tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.train.resharded", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "restored"
     begin = started(tmp_path / "stage3", DAC, "3", tmp_path / "stage2_1")  # in a process that has one device
