@@ -117,11 +117,15 @@ def weights(cfg: ModelConfig, stage: str) -> tuple[Weight, ...]:
     return tuple(out)
 
 
-def step_flops(cfg: ModelConfig, stage: str, tokens: Tokens) -> Flops:
-    """FLOPs of one step on `tokens` (those of all micro-batches together)."""
+def step_flops(cfg: ModelConfig, stage: str, tokens: Tokens, logits_again: bool = True) -> Flops:
+    """FLOPs of one step on `tokens` (those of all micro-batches together).
+
+    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/train/loss.py).
+    """
     counts = {**tokens._asdict(), "vision": tokens.patches + tokens.specials, "all": tokens.total}
     model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in weights(cfg, stage))
-    again = sum(counts[w.kind] * w.flops for w in weights(cfg, stage) if w.again)
+    recomputed = [w for w in weights(cfg, stage) if w.again and (logits_again or w.kind != "targets")]
+    again = sum(counts[w.kind] * w.flops for w in recomputed)
     if cfg.routing == "masked":
         other = {"vision": tokens.text, "text": counts["vision"]}
         again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in weights(cfg, stage))
