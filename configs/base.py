@@ -33,7 +33,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.param_dtype = "float32"  # of the master weights of what trains
     m.frozen_dtype = "bfloat16"  # of weights that do not train
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
-    m.attention = "auto"  # kernel: auto (by processor) | chunked (any) | splash (TPU) | flash (GPU)
+    m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)
 
     c.data = d = ConfigDict()
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
