@@ -33,7 +33,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.param_dtype = "float32"  # of the master weights of what trains
     m.frozen_dtype = "bfloat16"  # of weights that do not train
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
-    m.attention = "auto"  # kernel: auto (by processor) | chunked (any) | splash (TPU) | flash (GPU)
+    m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)
 
     c.data = d = ConfigDict()
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
@@ -76,5 +76,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
-    c.mesh = "fsdp:-1"  # data:I,fsdp:J,tensor:K; -1 = the rest
+    c.profile = ConfigDict()
+    c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
+
+    c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c

@@ -16,6 +16,7 @@ from eve_jax.convert.surgery import Completed, ParamSource, complete, fold, text
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
+from eve_jax.sharding import place
 from eve_jax.train.checkpoint import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
 from eve_jax.train.fingerprint import fingerprints
 
@@ -39,7 +40,7 @@ class Checkpoint:
         places = defaultdict(lambda: default, shardings or {})
         if self.source is not None:
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: jax.device_put(_gather(self.source, n), places[n]) for n in here}
+            return {n: place(_gather(self.source, n), places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
         wanted = {
             n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=places[n])
@@ -73,7 +74,7 @@ def load_frozen(
     twins = {text_twin(n) for n in wanted}
     given = found.params({text_twin(n): shardings[n] for n in wanted} | dict(shardings), {*wanted, *twins})
     whole = complete(given, {n: shapes[n] for n in wanted})
-    params = {n: jax.device_put(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
+    params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
     if len(params) < len(wanted):
         missing = next(n for n in wanted if n not in params)
         raise UserError(

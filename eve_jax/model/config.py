@@ -11,7 +11,7 @@ PATCH_BYTES = PATCH * PATCH * 3
 
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
-ATTENTIONS = ("auto", "chunked", "splash", "flash")
+ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)

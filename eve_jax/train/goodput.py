@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from eve_jax.hosts.start import leads
+
 GOODPUT = "goodput.json"
 KINDS = ("start", "compile", "data", "save", "step")
 T = TypeVar("T")
@@ -75,6 +77,8 @@ class Goodput:
         A disk that is full is for those to report who write what matters.
         """
         self.last_step = step
+        if not leads():
+            return
         seconds = {kind: round(s, 3) for kind, s in self.totals().items()}
         mine = {"began": self.began, "first_step": self.first_step, "last_step": step, "seconds": seconds}
         temporary = self.path.with_suffix(".tmp")

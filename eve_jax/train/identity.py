@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
+from eve_jax.hosts.start import leads
 from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, read_config, read_meta, steps_in
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
@@ -15,6 +16,7 @@ from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, read_config, read_meta
 FREE_FIELDS = (
     "init",
     "mesh",
+    "profile.steps",
     "data.records",
     "data.images",
     "data.tokenizer",
@@ -61,14 +63,14 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, str]) -> 
 
 
 def adopt(folder: Path, config: ConfigDict) -> None:
-    """Write the folder's config.json, or check that it agrees with the one that is there."""
+    """Write config.json of the folder, which is there, or check that it agrees with the one that is there."""
     mine = json.loads(config.to_json())
     path = folder / CONFIG
     if not (folder / CHECKPOINTS).is_dir() or not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
-        temporary.replace(path)
+        if leads():
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
+            temporary.replace(path)
         return
     old, new = _flat(read_config(folder)), _flat(mine)
     for key in sorted(old.keys() | new.keys()):

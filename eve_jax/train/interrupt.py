@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -54,7 +55,7 @@ class StopRequest:
             raise KeyboardInterrupt
         _asked = self.wanted = True
         # not print: the signal may have come in the midst of one, which cannot be entered twice
-        os.write(1, b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
+        os.write(sys.stdout.fileno(), b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
 
     def __enter__(self) -> "StopRequest":
         for number in SIGNALS:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -81,18 +82,19 @@ class MetricsLog:
 
     A line has FIELDS; seconds is the wall time of the block it belongs to, divided by the block's steps; a run's first
     one includes compilation. A loss or norm that is not finite is null in the file, and its step is in `broken`.
+    Without a `folder` nothing is written or shown, and all else is the same: of several processes, one writes.
     """
 
     def __init__(
-        self, folder: Path, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
+        self, folder: Path | None, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
     ):
         from tensorboardX import SummaryWriter  # slow to import, and only training needs it
 
         self.meter = meter
         self.log_every = log_every
-        self.path = folder / METRICS
+        self.path = folder / METRICS if folder else Path(os.devnull)
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if folder else None
         self.broken: list[int] = []
         self._losses: list[float] = []
         self.pending: list[dict[str, Any]] = []
@@ -105,7 +107,7 @@ class MetricsLog:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, disable=quiet, refresh_per_second=2)
+        self.progress = Progress(*columns, disable=quiet or folder is None, refresh_per_second=2)
         self.task = self.progress.add_task(name, total=steps, completed=start, status="compiling ...")
         self.progress.start()
 
@@ -150,7 +152,7 @@ class MetricsLog:
         else:
             self.broken.append(values["step"])
         for key in SCALARS:
-            if key in finite and self._board_lives():
+            if key in finite and self.board is not None and self._board_lives():
                 self.board.add_scalar(key, values[key], values["step"])
         self.rates.append((values["tokens"], values["seconds"]))
         rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)
@@ -166,7 +168,7 @@ class MetricsLog:
 
     def _board_lives(self) -> bool:
         """False when TensorBoard's thread has died of a full disk: then it would have us wait for ever."""
-        return self.board.file_writer.event_writer._worker.is_alive()
+        return self.board is not None and self.board.file_writer.event_writer._worker.is_alive()
 
     def close(self) -> None:
         """Write what is pending and close the files."""
@@ -174,6 +176,6 @@ class MetricsLog:
             self.flush()
         finally:
             self.progress.stop()
-            if self._board_lives():
+            if self.board is not None and self._board_lives():
                 self.board.close()
             self._on_disk(self.file.close)

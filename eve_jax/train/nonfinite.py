@@ -5,6 +5,7 @@ the few steps that ran before the host saw it.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from eve_jax import sharding
 from eve_jax.data.pipeline import StageData
 from eve_jax.data.rows import Batch
 from eve_jax.errors import UserError
+from eve_jax.hosts.start import leads, say
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.train.loss import target_losses
@@ -32,14 +34,14 @@ class NonFinite:
         self.skipped = 0
 
     def see(self, steps: list[int], params: Params) -> None:
-        """Take over steps (counted from 1) that were not finite; `params` are the weights now.
+        """Take over steps (counted from 1) that were not finite, in all processes; `params` are the weights now.
 
         Raises UserError when the policy is to stop, after a dump.
         """
         if self.policy == "skip":
             self.skipped += len(steps)
             names = ", ".join(map(str, steps))
-            print(f"\nskipped step {names}: loss or gradient not finite ({self.skipped} skipped so far)", flush=True)
+            say(f"\nskipped step {names}: loss or gradient not finite ({self.skipped} skipped so far)")
             return
         target = self._dump(steps[0], params)
         raise UserError(
@@ -64,20 +66,22 @@ class NonFinite:
                 entry = {"micro_batch": m, "row": r, "loss": float(loss[r]) if np.isfinite(loss[r]) else None}
                 listed.append(entry | {"records": [self._record(e) for e in plan.rows[r]]})
         target = self.folder / f"not_finite_step_{step}.npz"
-        np.savez_compressed(target, allow_pickle=False, **arrays)
         summary = {"step": step, "rows_with_a_loss_that_is_not_finite": blamed, "rows": listed}
-        target.with_suffix(".json").write_text(json.dumps(summary, indent=1))
+        if leads():
+            np.savez_compressed(target, allow_pickle=False, **arrays)
+            target.with_suffix(".json").write_text(json.dumps(summary, indent=1))
         return target
 
     def _row_losses(self, params: Params, batch: Batch) -> np.ndarray:
         """Summed loss of each row, float32 [R]."""
 
-        @jax.jit
+        @partial(jax.jit, out_shardings=sharding.replicated(self.mesh))
         def losses(params: Params, batch: Batch) -> jax.Array:
             with sharding.use(self.mesh):
                 return (target_losses(bind(self.cfg, params), batch) * batch["loss_weight"]).sum(axis=1)
 
-        return np.asarray(losses(params, jax.device_put(batch, sharding.batch_sharding(self.mesh))))
+        rows = range(len(batch["segment"]))
+        return np.asarray(losses(params, sharding.place_batch(self.mesh, batch, len(rows), rows)))
 
     def _record(self, entry: int) -> dict[str, str]:
         """Place and id of the record of an entry of the lengths table."""

@@ -15,6 +15,7 @@ from eve_jax.convert.reference import FROZEN, Origin, refer
 from eve_jax.convert.source import Checkpoint, load_frozen, open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
 from eve_jax.errors import UserError
+from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
 from eve_jax.train.checkpoint import Checkpoints, newest_step
@@ -99,7 +100,7 @@ def _begun(
     config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params
 ) -> Start:
     params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
-    params = {n: jax.device_put(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
+    params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
     trainable, frozen = partition(params, config.stage)
     origins = []
     if origin is not None and config.stage in PARTIAL and not config.train.whole:
@@ -118,7 +119,7 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
     """
     if not config.init:
-        print(f"{config.name}: config.init is empty, so training starts from random weights", flush=True)
+        say(f"{config.name}: config.init is empty, so training starts from random weights")
         return init_params(cfg, config.seed), None
     checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
     for field in (*SIZES, "patch_hidden"):

@@ -9,9 +9,12 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.data.pipeline import StageData, open_stage_data
+from eve_jax.data.pipeline import StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import Hanging, UserError
+from eve_jax.hosts.peers import StopAgreement
+from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder
+from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
@@ -21,6 +24,7 @@ from eve_jax.train.interrupt import Interrupted, StopRequest, asked
 from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.profile import Profiler
 from eve_jax.train.start import Start, start
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -33,11 +37,13 @@ class Run:
     data: StageData
     meta: dict[str, Any]
     mesh: jax.sharding.Mesh
+    rows: list[int]  # of a micro-batch, that this process builds
     functions: StepFunctions
     checkpoints: Checkpoints
     log: MetricsLog
     goodput: Goodput
     non_finite: NonFinite
+    profiler: Profiler
     begin: Start
 
     def look(self, state: TrainState) -> None:
@@ -60,6 +66,7 @@ class Run:
     def close(self) -> None:
         """Write what is pending of metrics and checkpoints, and the account of the time; waits for it."""
         try:
+            self.profiler.close()
             self.log.close()
         finally:
             with self.goodput.on("save"):
@@ -85,15 +92,19 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                 with StopRequest() as stop, closing(run):
                     _loop(run, stop)
             finally:
-                print(f"{config.name}: {goodput.summary()}", flush=True)
+                say(f"{config.name}: {goodput.summary()}")
     return folder
 
 
 def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Run | None:
     """All that the loop needs; None when the stage is done."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
+    same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
-    data = open_stage_data(config, folder)
+    rows = sharding.local_rows(mesh, config.data.rows)
+    profiler = Profiler(config.profile.steps if leads() else "", folder)
+    share_folder(folder, peers())
+    data = open_data_together(config, folder, peers())
     adopt(folder, config)
     _copy_tokenizer(data, folder, cfg)
     steps = data.plan.steps
@@ -111,38 +122,42 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
         if checkpoints.latest == steps:
             return None
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
-        print(f"{config.name}: {data.summary()}", flush=True)
-        cut_back(folder, begin.step)
+        say(f"{config.name}: {data.summary()}")
+        if leads():
+            cut_back(folder, begin.step)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh)
         meter = Meter(cfg, config.stage, list(mesh.devices.flat))
-        log = MetricsLog(folder, config.name, begin.step, steps, t.log_every, meter, quiet)
+        log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
-    return Run(config, data, meta, mesh, functions, checkpoints, log, goodput, non_finite, begin)
+    return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin)
 
 
 def _loop(run: Run, stop: StopRequest) -> None:
     """The steps that are left; saves when due, at the end, and before stopping on request."""
     state, frozen, done = run.begin.state, run.begin.frozen, run.begin.step
-    steps = run.data.plan.steps
-    place = sharding.batch_sharding(run.mesh)
-    batches_of_steps = watched(run.data.batches(done), run.config.data.timeout, lambda: stop.wanted)
+    data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
+    alone = peers() is None  # several stop only where they agree to
+    feed = watched(data.batches(done, run.rows), run.config.data.timeout, lambda: alone and stop.wanted)
     try:
-        for step, batches in run.goodput.waiting(batches_of_steps):
-            state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
-            done = step + 1
-            run.log.add(done, metrics, run.data.counts(step))
-            run.look(state)
-            if done == steps or done % run.config.train.save_every == 0:
+        with StopAgreement(peers(), run.config.name, done, steps) as agreement:
+            for step, batches in run.goodput.waiting(feed):
+                done = step + 1
+                placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
+                state, metrics = run.profiler(done, run.functions, state, frozen, placed)
+                run.log.add(done, metrics, data.counts(step))
+                run.look(state)
+                if done == steps or done % run.config.train.save_every == 0:
+                    run.save(done, state)
+                if agreement.after(done, stop.wanted):
+                    break
+            if done < steps:
                 run.save(done, state)
-            if stop.wanted:
-                break
     except Hanging:
-        if jax.process_count() == 1:  # others would have to save with us
+        if alone:  # others would have to save with us
             run.save(done, state)
         raise
     if done < steps:
-        run.save(done, state)
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
 
 
@@ -151,5 +166,5 @@ def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
         raise UserError(
             f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
         )
-    if not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
+    if leads() and not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
         data.tokenizer.save(folder)
