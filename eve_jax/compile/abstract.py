@@ -22,8 +22,8 @@ from eve_jax.model.config import PATCH_BYTES, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, Sums, TrainState
-from eve_jax.train.trainer import parameter_shardings
 
 # Share of a row that images take, in the shapes for a config without data.
 SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}

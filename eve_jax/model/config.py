@@ -11,7 +11,7 @@ PATCH_BYTES = PATCH * PATCH * 3
 
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
-ATTENTIONS = ("auto", "chunked", "splash", "flash")
+ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
@@ -47,7 +47,7 @@ LLMS: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": _llm(896, 4864, 24, 14, 2, 151936, tie_embeddings=True),
     "llama3-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3),
     "llama3.1-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3, rope_scaling=(8.0, 1.0, 4.0, 8192)),
-    "demo": _llm(192, 512, 6, 3, 1, 1024, tie_embeddings=True),
+    "demo": _llm(192, 512, 6, 6, 2, 1024, tie_embeddings=True, rope_theta=1e4),
     "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),
 }
 

@@ -31,6 +31,12 @@ class Sums(NamedTuple):
     targets: jax.Array
 
 
+def _taken(state: TrainState) -> jax.Array:
+    """Updates made so far, which the learning rate follows: steps that were skipped are not among them."""
+    counts = optax.tree_utils.tree_get_all_with_path(state.optimizer, "count")
+    return counts[0][1] if counts else state.step
+
+
 def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch) -> Sums:
     """Gradient of the summed loss of one micro-batch with respect to `trainable` alone."""
 
@@ -44,7 +50,8 @@ def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Ba
 def _zero_sums(state: TrainState) -> Sums:
     """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
     scalars = len(Sums._fields) - 1
-    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * scalars)
+    everywhere: Any = state.step.sharding
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[everywhere] * scalars)
 
     def zeros() -> Sums:
         grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
@@ -56,7 +63,8 @@ def _zero_sums(state: TrainState) -> Sums:
 class StepFunctions:
     """The compiled functions of a run: one gradient function a row shape, one update.
 
-    A step of a single micro-batch is one fused function, which holds no sums between its two halves.
+    A step of a single micro-batch is one fused function, which holds no sums between its two halves. A step whose loss
+    or gradient is not finite leaves parameters and optimizer as they were, also the optimizer's count of steps.
     """
 
     def __init__(
@@ -72,11 +80,14 @@ class StepFunctions:
             updates, opt = tx.update(grads, state.optimizer, state.trainable)
             metrics = {
                 "loss": sums.loss / targets,
-                "lr": schedule(state.step),
+                "lr": schedule(_taken(state)),
                 "grad_norm": optax.global_norm(grads),
                 "targets": sums.targets,
             }
-            return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), opt), metrics
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            new = optax.apply_updates(state.trainable, updates), opt
+            kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
+            return TrainState(state.step + 1, *kept), metrics
 
         def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
             with sharding.use(mesh):
