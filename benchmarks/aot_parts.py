@@ -39,10 +39,9 @@ def temporaries(topology: str, function: Callable, arguments: list[tuple], label
     from eve_jax import sharding
     from eve_jax.compile.abstract import Program
     from eve_jax.compile.build import build
-    from eve_jax.compile.topology import default_mesh, open_topology, topology_mesh
+    from eve_jax.compile.topology import open_topology
 
-    opened = open_topology(topology)
-    mesh = topology_mesh(opened, default_mesh(opened))
+    mesh = sharding.make_mesh("", open_topology(topology).devices)
 
     def placed(shape: tuple[int, ...], dtype: Any, kind: str) -> jax.ShapeDtypeStruct:
         if kind == "head":

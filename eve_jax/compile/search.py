@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
-from eve_jax.compile.topology import SLICES, Topology, default_mesh, open_topology, topology_mesh
+from eve_jax.compile.topology import SLICES, Topology, open_topology
 from eve_jax.errors import UserError
+from eve_jax.sharding import make_mesh
 
 Options = dict[str, Any]  # mesh, shape, rows, row_tokens as given on the command line; "" or 0 = chosen
 MOST_ROWS = 64  # on a chip
@@ -17,7 +18,7 @@ MOST_ROWS = 64  # on a chip
 
 def compile_step(config: ConfigDict, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
     """Compiles the programs of a step."""
-    mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+    mesh = make_mesh(options["mesh"], topology.devices)
     work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
     step = abstract_step(config, mesh, work)
     return step, [
@@ -37,7 +38,7 @@ def largest_batch(config: ConfigDict, topology: Topology, options: Options) -> t
     """
     if topology.chip is None:
         raise UserError("--search wants a TPU topology: virtual devices have no limit of memory")
-    mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+    mesh = make_mesh(options["mesh"], topology.devices)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     limit = (1 - SPARE) * topology.chip.hbm
     tried: dict[int, float] = {}
@@ -76,7 +77,7 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
     lines = []
     for name in names:
         topology = open_topology(name)
-        mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+        mesh = make_mesh(options["mesh"], topology.devices)
         work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
         step = abstract_step(config, mesh, work)
         least = least_bytes(step)

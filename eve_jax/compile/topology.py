@@ -13,11 +13,9 @@ import signal
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
 from eve_jax.compile.capture import captured
 from eve_jax.errors import UserError
-from eve_jax.sharding import AXES, make_mesh
 from eve_jax.train.flops import peak_flops
 
 GIB = 2**30
@@ -37,7 +35,7 @@ class Chip(NamedTuple):
     """One accelerator chip.
 
     kind: of its `jax.Device`. hbm: what a program may use, bytes. bandwidth: of the HBM, bytes/s. ici: to all
-    neighbours together, one way, bytes/s. clock: cycles/s. fsdp: most chips to shard parameters over by default.
+    neighbours together, one way, bytes/s. clock: cycles/s.
     """
 
     kind: str
@@ -45,7 +43,6 @@ class Chip(NamedTuple):
     bandwidth: float
     ici: float
     clock: float
-    fsdp: int
 
     @property
     def flops(self) -> float:
@@ -55,12 +52,12 @@ class Chip(NamedTuple):
 
 # Bandwidths and link speeds are the vendor's public figures (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; half of
 # the bidirectional ICI figure). `hbm` is the limit that libtpu 0.0.42 compiles against: the chips have 32, 16, 95 and
-# 32 GiB. `clock` follows from the peak and the size of the matrix units. `fsdp` is measured: see DESIGN section 4.
+# 32 GiB. `clock` follows from the peak and the size of the matrix units.
 CHIPS = {
-    "v4": Chip("TPU v4", 30.75 * GIB, 1228e9, 300e9, 1.05e9, 16),
-    "v5e": Chip("TPU v5 lite", 15.75 * GIB, 819e9, 200e9, 1.5e9, 32),
-    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 600e9, 1.75e9, 16),
-    "v6e": Chip("TPU v6 lite", 31.25 * GIB, 1640e9, 400e9, 1.75e9, 32),
+    "v4": Chip("TPU v4", 30.75 * GIB, 1228e9, 300e9, 1.05e9),
+    "v5e": Chip("TPU v5 lite", 15.75 * GIB, 819e9, 200e9, 1.5e9),
+    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 600e9, 1.75e9),
+    "v6e": Chip("TPU v6 lite", 31.25 * GIB, 1640e9, 400e9, 1.75e9),
 }
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
@@ -114,21 +111,3 @@ def _virtual(count: int) -> list[jax.Device]:
     if len(jax.devices()) != count:
         raise UserError(f"--topology=cpu:{count}: this process has already made {len(jax.devices())} device(s)")
     return jax.devices()
-
-
-def default_mesh(topology: Topology) -> str:
-    """A `config.mesh`: parameters sharded over as many chips as is good for them, the rest are replicas."""
-    most = topology.chip.fsdp if topology.chip else len(topology.devices)
-    fsdp = math.gcd(len(topology.devices), most)
-    return f"data:{len(topology.devices) // fsdp},fsdp:{fsdp},tensor:1"
-
-
-def topology_mesh(topology: Topology, spec: str) -> Mesh:
-    """The mesh of a `config.mesh` on the topology, neighbours in the mesh being neighbours in the torus."""
-    mesh = make_mesh(spec, topology.devices)
-    if topology.chip is None:
-        return mesh
-    from jax.experimental import mesh_utils
-
-    shape = [mesh.shape[axis] for axis in AXES]
-    return Mesh(mesh_utils.create_device_mesh(shape, topology.devices, allow_split_physical_axes=True), AXES)

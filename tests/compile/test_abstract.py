@@ -10,7 +10,7 @@ from configs import stage1, stage2_1, stage3
 from eve_jax.compile import topology
 from eve_jax.compile.abstract import abstract_step, menu, nbytes, plan_work
 from eve_jax.compile.search import least_bytes, slices
-from eve_jax.compile.topology import CHIPS, Topology, default_mesh, open_topology
+from eve_jax.compile.topology import CHIPS, open_topology
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
 
@@ -92,18 +92,6 @@ def test_without_the_tpu_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"eve-jax\[tpu\]"):
         open_topology("v5e:4x4")
-
-
-@pytest.mark.parametrize(
-    ("generation", "chips", "mesh"),
-    [
-        ("v5e", 256, "data:8,fsdp:32,tensor:1"),
-        ("v5p", 64, "data:4,fsdp:16,tensor:1"),
-        ("v5p", 4, "data:1,fsdp:4,tensor:1"),
-    ],
-)
-def test_default_mesh(generation, chips, mesh):
-    assert default_mesh(Topology("", [None] * chips, CHIPS[generation])) == mesh
 
 
 def test_slices_of_a_generation_in_growing_order():

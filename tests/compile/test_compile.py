@@ -19,11 +19,12 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 from eve_jax.compile.abstract import Program
 from eve_jax.compile.build import build
-from eve_jax.compile.topology import open_topology, topology_mesh
+from eve_jax.compile.topology import open_topology
+from eve_jax.sharding import make_mesh
 
-topology = open_topology("cpu:8")
-mesh = topology_mesh(topology, "data:2,fsdp:4")
-cube = topology_mesh(topology, "data:2,fsdp:2,tensor:2")
+devices = open_topology("cpu:8").devices
+mesh = make_mesh("data:2,fsdp:4", devices)
+cube = make_mesh("data:2,fsdp:2,tensor:2", devices)
 
 def known(x):
     def local(x):

@@ -12,7 +12,6 @@ from eve_jax.compile.build import Built, Memory
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import CHIPS, GIB, Topology
 from eve_jax.data.shapes import RowShape
-from eve_jax.sharding import make_mesh
 
 OPTIONS = {"mesh": "fsdp:-1", "shape": "mixed", "rows": 0, "row_tokens": 0}
 
@@ -34,7 +33,6 @@ def test_largest_batch_leaves_a_tenth(monkeypatch, state, a_row, largest):
         return FakeStep(Work("mixed", RowShape(0, 0, 128), rows, 1)), [built]
 
     monkeypatch.setattr(search, "compile_step", compile_step)
-    monkeypatch.setattr(search, "topology_mesh", lambda topology, spec: make_mesh(spec, topology.devices))
     monkeypatch.setattr(search, "summarise", lambda topology, step, built: {"rows": step.work.rows})
     topology = Topology("v5e:1x1", jax.devices()[:1], CHIPS["v5e"])
     best, lines = search.largest_batch(stage3.get_config(), topology, OPTIONS)
