@@ -91,8 +91,10 @@ class TorchWay:
     def prefill(self, rows: int = 1) -> Any:
         """Logits of the last token and the cache."""
         with self.torch.no_grad():
-            ids = self.ids.expand(rows, -1)
-            return self.model(ids, images=[self.pixels] * rows, use_cache=True, logits_to_keep=1)
+            x, is_vision, mask, _ = self.model.embed(self.ids.expand(rows, -1), [self.pixels] * rows)  # as `generate`
+            return self.model(
+                inputs_embeds=x, is_vision=is_vision, attention_mask=mask, use_cache=True, logits_to_keep=1
+            )
 
     def decoding(self, rows: int) -> Callable[[], Any]:
         """As `Decoding`."""
