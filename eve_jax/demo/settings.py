@@ -29,7 +29,7 @@ class DemoSettings:
     size_step: int = 2  # sizes in between
     jitter: int = 3  # a thing strays this far from its place, along both axes
     sign_jitter: int = 0  # and a sign this far: words are much harder to learn than things when they move
-    margin_share: float = 0.25  # chance of an extra half cell along an axis
+    margin_share: float = 0.15  # chance of an extra half cell along an axis
     odd_share: float = 0.2  # share of pictures whose sides are no multiples of a patch
     odd_pixels: int = 6  # by how much, at most
     backgrounds: int = 6  # pale colours, of at most 8
@@ -44,11 +44,11 @@ class DemoSettings:
     column_share: float = 0.4  # of rows that stand upright
     sign_with_thing: float = 0.3  # share of signs with a thing beside them
     describe_share: float = 0.35  # of conversations that begin with a description
-    single: float = 0.15  # weights of the families of pictures
-    row: float = 0.30
-    group: float = 0.20
-    mix: float = 0.10
-    sign: float = 0.25
+    single: float = 0.08  # weights of the families of pictures
+    row: float = 0.40
+    group: float = 0.25
+    mix: float = 0.07
+    sign: float = 0.20
 
     # how much there is
     documents: int = 6000  # text-only, to pretrain the LLM

@@ -47,7 +47,7 @@ LLMS: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": _llm(896, 4864, 24, 14, 2, 151936, tie_embeddings=True),
     "llama3-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3),
     "llama3.1-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3, rope_scaling=(8.0, 1.0, 4.0, 8192)),
-    "demo": _llm(192, 512, 6, 3, 1, 1024, tie_embeddings=True),
+    "demo": _llm(192, 512, 6, 6, 2, 1024, tie_embeddings=True, rope_theta=1e4),
     "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),
 }
 

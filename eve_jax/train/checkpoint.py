@@ -190,7 +190,7 @@ def _disk_reason(error: Exception) -> str:
 
 
 def _hush_orbax() -> None:
-    """Keep Orbax from logging a traceback for each thread that a failed save ends: `Checkpoints` says it in a line."""
+    """Keep Orbax from logging, as a traceback for each thread that a failed save ends: errors are raised, too."""
     log = logging.getLogger("absl")
     if not any(isinstance(f, _NotOrbax) for f in log.filters):
         log.addFilter(_NotOrbax())
@@ -270,6 +270,7 @@ def load_stored(folder: Path, step: int, wanted: Params) -> Params:
 
 def _reader() -> ocp.Checkpointer:
     """Reads trees of arrays, for one process on its own: others may not read at all."""
+    _hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)

@@ -63,10 +63,12 @@ def killed(work: Path, data: Path, steps: int) -> None:
     """Train in a process of its own until `steps` steps are logged, and kill it there."""
     given = [f"--config.{k}={v}" for k, v in fields(data).items()]
     command = [sys.executable, "-m", "launch.train", "--config=stage1:llm=tiny", f"--workdir={work}", *given]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    printed = data / "output.txt"
+    with printed.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     wait_for(work, steps, lambda: process.poll() is None)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL, printed.read_text()[-2000:]
 
 
 def terminated(work: Path, data: Path, steps: int) -> None:
