@@ -27,6 +27,12 @@ trap 'kill -TERM "${processes[@]}" 2>/dev/null || true' TERM
 trap : INT # a terminal sends Ctrl-C to the processes, too
 status=0
 for process in "${processes[@]}"; do
-    while kill -0 "$process" 2>/dev/null; do wait "$process" || status=$?; done
+    code=0
+    wait "$process" || code=$?
+    while kill -0 "$process" 2>/dev/null; do # a signal has ended the waiting
+        code=0
+        wait "$process" || code=$?
+    done
+    [ "$code" = 0 ] || status=$code
 done
 exit "$status"

@@ -1,4 +1,4 @@
-"""Two processes of four devices, whose mesh has all axes, give the original's losses over five steps."""
+"""Two processes, whose mesh goes over both, give the original's losses over five steps."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from tests import reference as ref
 from tests.hosts.processes import ROOT, free_port
 
 
-def run(folder, mesh):
+def run(folder, mesh, devices):
     """What process 0 prints, and all that each has said."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     command = [sys.executable, "-m", "tests.hosts.golden_steps", f"localhost:{free_port()}", "2"]
     running = [
         subprocess.Popen(
@@ -27,17 +27,21 @@ def run(folder, mesh):
     return json.loads(said[0].splitlines()[-1]), said
 
 
-def test_a_mesh_over_two_processes(tmp_path):
-    found, said = run(tmp_path, "data:2,fsdp:2,tensor:2")
-    assert found["devices"] == 8
-    assert found["rows"] == [[0, 1], [2, 3]]  # each process builds its own
+SPLIT, ALL = [[0, 1], [2, 3]], [[0, 1, 2, 3]] * 2  # rows that each process builds
+
+
+@pytest.mark.parametrize(
+    ("devices", "mesh", "rows"),
+    [
+        (1, "fsdp:2", SPLIT),
+        pytest.param(4, "data:2,fsdp:2,tensor:2", SPLIT, marks=pytest.mark.slow),
+        pytest.param(4, "tensor:8", ALL, marks=pytest.mark.slow),  # each has all rows, and a half of every matrix
+    ],
+)
+def test_a_mesh_over_two_processes(tmp_path, devices, mesh, rows):
+    found, said = run(tmp_path, mesh, devices)
+    assert found["devices"] == 2 * devices
+    assert found["rows"] == rows
     np.testing.assert_allclose(found["losses"], ref.read_json("G_meta")["all"]["losses_5_steps"], rtol=0, atol=1e-5)
     assert said[1] == ""  # one process speaks for all
     assert {p.name for p in (tmp_path / "logs").iterdir()} == {"process-0.log", "process-1.log"}
-
-
-@pytest.mark.slow
-def test_a_tensor_group_over_two_processes(tmp_path):
-    found, _ = run(tmp_path, "tensor:8")
-    assert found["rows"] == [[0, 1, 2, 3], [0, 1, 2, 3]]  # both hold all rows, and a half of each matrix
-    np.testing.assert_allclose(found["losses"], ref.read_json("G_meta")["all"]["losses_5_steps"], rtol=0, atol=1e-5)
