@@ -50,7 +50,8 @@ def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Ba
 def _zero_sums(state: TrainState) -> Sums:
     """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
     scalars = len(Sums._fields) - 1
-    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * scalars)
+    places: list[Any] = [state.step.sharding] * scalars
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *places)
 
     def zeros() -> Sums:
         grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
