@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def lines(work: Path) -> list[dict]:
     return [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(work / "stage1")]
 
 
-def wait_for(work: Path, steps: int, running) -> None:
+def wait_for(work: Path, steps: int, running: Callable[[], bool]) -> None:
     limit = time.monotonic() + 900
     while len(read_metrics(work / "stage1")) < steps and running() and time.monotonic() < limit:
         time.sleep(0.002)
