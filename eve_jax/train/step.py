@@ -50,8 +50,8 @@ def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Ba
 def _zero_sums(state: TrainState) -> Sums:
     """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
     scalars = len(Sums._fields) - 1
-    places: list[Any] = [state.step.sharding] * scalars
-    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *places)
+    everywhere: Any = state.step.sharding
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[everywhere] * scalars)
 
     def zeros() -> Sums:
         grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)

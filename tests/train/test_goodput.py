@@ -2,7 +2,6 @@
 
 import json
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -43,9 +42,7 @@ def test_describe():
 def test_report(tmp_path):
     assert write_report(tmp_path) is None
     rng = np.random.default_rng(0)
-    lines: list[dict[str, Any]] = [
-        dict.fromkeys(FIELDS, 1.0) | {"step": i + 1, "loss": float(rng.normal())} for i in range(50)
-    ]
+    lines: list[dict] = [dict.fromkeys(FIELDS, 1.0) | {"step": i + 1, "loss": float(rng.normal())} for i in range(50)]
     lines[7]["loss"] = lines[7]["grad_norm"] = None
     (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     with Goodput(tmp_path) as goodput:
