@@ -1,4 +1,6 @@
-"""Next-token loss at the positions that predict a target, and nowhere else (DESIGN section 4)."""
+"""Next-token loss at the positions that predict a target, and nowhere else (DESIGN section 4); the aligning loss."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +51,10 @@ def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
 
     Entries whose `loss_weight` is 0 mean nothing.
     """
-    hidden, _ = model.hidden(batch)
+    return _nll(model, model.hidden(batch)[0], batch)
+
+
+def _nll(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> Float[Array, "R T"]:
     hidden = jnp.take_along_axis(hidden, batch["loss_idx"][..., None], axis=1)
     hidden = model.norm(hidden).reshape(-1, hidden.shape[-1])
     return target_nll(hidden, model.head_weight, batch["labels"].reshape(-1)).reshape(batch["labels"].shape)
@@ -59,3 +64,30 @@ def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
     """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
     weight = batch["loss_weight"]
     return jnp.sum(target_losses(model, batch) * weight), jnp.sum(weight)
+
+
+class LossSums(NamedTuple):
+    """Sums over a micro-batch, float32 scalars: the negative log-likelihoods (nats) of the targets and their number;
+    the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align.
+    """
+
+    nll: Array
+    targets: Array
+    align: Array
+    images: Array
+
+
+def training_sums(model: Eve, batch: Batch) -> LossSums:
+    """`loss_sums` and, in a model that aligns, the aligning loss of SPEC section 6."""
+    if not model.cfg.aligns or not batch["align_weight"].size:
+        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()))
+    hidden, predicted, features = model.hidden_and_features(batch)
+    weight, share = batch["loss_weight"], batch["align_weight"]
+    nll = jnp.sum(_nll(model, hidden, batch) * weight)
+    return LossSums(nll, jnp.sum(weight), jnp.sum(share * (1 - _cosine(predicted, features))), jnp.sum(share))
+
+
+def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    square = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
+    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(square, 1e-16))  # also of pads, whose features are 0

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 METRICS = "metrics.jsonl"
 FIELDS = ("step", "loss", "lr", "grad_norm", "tokens", "vision_tokens", "targets", "rows", "seconds")
+OPTIONAL = ("align_loss",)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -36,8 +37,9 @@ def cut_back(folder: Path, step: int) -> None:
 class MetricsLog:
     """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
 
-    A step's record is {step, loss, lr, grad_norm, tokens, vision_tokens, targets, rows, seconds}; seconds is the wall
-    time of the block it belongs to, divided by the block's steps; a run's first one includes compilation.
+    A step's record is {step, loss, lr, grad_norm, tokens, vision_tokens, targets, rows, seconds}, and align_loss where
+    the model aligns; loss is the targets' alone. seconds is the wall time of the block it belongs to, divided by the
+    block's steps; a run's first one includes compilation.
     """
 
     def __init__(self, folder: Path, name: str, start: int, steps: int, log_every: int, quiet: bool = False):
@@ -82,8 +84,8 @@ class MetricsLog:
         self.file.flush()
 
     def _write(self, values: dict[str, Any]) -> None:
-        self.file.write(json.dumps({k: values[k] for k in FIELDS}) + "\n")
-        for key in ("loss", "lr", "grad_norm", "seconds"):
+        self.file.write(json.dumps({k: values[k] for k in (*FIELDS, *OPTIONAL) if k in values}) + "\n")
+        for key in (k for k in ("loss", "lr", "grad_norm", "seconds", *OPTIONAL) if k in values):
             self.board.add_scalar(key, values[key], values["step"])
         self.rates.append((values["tokens"], values["seconds"]))
         rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)

@@ -12,9 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.hf_config import SIZES
+from eve_jax.convert.hf_config import PATCH_FIELDS, SIZES
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
+from eve_jax.convert.teacher import with_aligning
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
@@ -31,6 +32,7 @@ from eve_jax.train.step import StepFunctions, TrainState
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
 FREE_FIELDS = (
     "init",
+    "teacher",
     "mesh",
     "data.records",
     "data.images",
@@ -191,17 +193,19 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     """Parameters of `config.init`, with vision twins copied from the text weights where it has none, or random ones."""
     if not config.init:
         print(f"{config.name}: config.init is empty, so training starts from random weights", flush=True)
-        return init_params(cfg, config.seed)
-    checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
+        return with_aligning(cfg, init_params(cfg, config.seed), config.get("teacher", ""), config.seed)
+    patch = {field: getattr(cfg, field) for field in PATCH_FIELDS}
+    checkpoint = open_checkpoint(config.init, seed=config.seed, **patch)
     source = checkpoint.cfg
-    for field in (*SIZES, "patch_hidden"):
+    for field in (*SIZES, *PATCH_FIELDS):
         if getattr(source, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(source, field)}, "
                 f"config.model.{field} is {getattr(cfg, field)}"
             )
     refuse_loss(source, cfg)
-    return complete(checkpoint.params(shardings), abstract_params(cfg))
+    params = with_aligning(cfg, checkpoint.params(shardings), config.get("teacher", ""), config.seed)
+    return complete(params, abstract_params(cfg))
 
 
 def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
