@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from eve_jax.data.pixels import UPRIGHT, orientation, to_rgb
 from eve_jax.errors import UserError
 
 PATCH = 32  # side of an image patch of EVEv2 in pixels
@@ -27,16 +28,6 @@ MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyreso
 FITS = ("shrink", "fill")
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class BadImage(UserError):
@@ -175,7 +166,7 @@ def image_size(file: ImageFile) -> tuple[int, int]:
         return file.size
     with _opened(file) as image:
         width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        return (height, width) if orientation(image) >= 5 else (width, height)
 
 
 def image_bytes(file: ImageFile) -> bytes:
@@ -191,7 +182,7 @@ def open_image(file: ImageFile) -> Image.Image:
     """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
     with _opened(file) as image:
         try:
-            turn = _UPRIGHT.get(_orientation(image))
+            turn = UPRIGHT.get(orientation(image))
             image.load()
             rgb = to_rgb(image)
             return rgb.transpose(turn) if turn is not None else rgb
@@ -292,29 +283,6 @@ def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
         raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
     except Exception as e:  # a broken header, by any of the plug-ins
         raise BadImage(f"broken header ({_one_line(e)})", file) from None
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8 by the header; 1 for TIFF, which Pillow turns by itself."""
-    if image.format == "TIFF":
-        return 1
-    try:
-        exif = Image.Image.getexif(image)  # PngImageFile's own would decode the picture to look behind it
-        value = exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of a picture of any mode; deep pixels are scaled to 8 bit, alpha is left away."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more; Pillow would clip at 255
-        deep = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode.startswith("I") else (1.0 if deep.max(initial=0) <= 1 else 255.0)
-        image = Image.fromarray(np.clip(deep * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:  # Pillow would warn, and make the same of it
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

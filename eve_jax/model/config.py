@@ -51,6 +51,8 @@ LLMS: dict[str, dict[str, Any]] = {
     "vicuna-7b": _llm(4096, 11008, 32, 32, 32, 32000, **_LLAMA),
     "demo": _llm(192, 512, 6, 3, 1, 1024, tie_embeddings=True),
     "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),
+    "demo-llama": _llm(192, 512, 6, 3, 3, 1024, tie_embeddings=True, **_LLAMA),
+    "tiny-llama": _llm(64, 160, 4, 4, 4, 1024, tie_embeddings=True, **_LLAMA),
 }
 
 

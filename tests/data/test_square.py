@@ -65,7 +65,7 @@ def test_pixels(name: str, size: int) -> None:
 
 
 def test_sizes_that_do_not_fit_the_teacher() -> None:
-    with pytest.raises(UserError, match="no multiple of the teacher's 24 patches"):
+    with pytest.raises(UserError, match="no multiple of the 24 patches"):
         ImageRule("square", max_size=700, patch=28)
     assert ImageRule("square", max_size=224, patch=28, teacher=(112, 14)).pool == 1
     with pytest.raises(UserError, match=r"data\.patch"):
