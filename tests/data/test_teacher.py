@@ -58,7 +58,7 @@ def test_rows(tmp_path: Path) -> None:
     lengths = measure(records, tokenizer, rule, "qwen2", False, 2000)
     plan = build_plan(lengths, 2048, 2, rows=2, micro_batches=1, epochs=1, seed=0)
     most = most_images(plan, lengths)
-    counts = {shape: 0 for shape in plan.shapes}
+    counts = dict.fromkeys(plan.shapes, 0)
     for step in range(plan.steps):
         shape, rows = plan.step(step)[0]
         counts[shape] = max(counts[shape], *(sum(len(records[int(lengths.record[e])].images) for e in r) for r in rows))

@@ -12,19 +12,23 @@ from eve_jax.train.stages import partition
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.train.trainer import parameter_shardings
 from tests import reference as ref
+from tests import reference_v1 as v1
 
 STEPS = 3
+V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
 
 
 def run(stage: str, routing: str, spec: str) -> tuple[list[float], dict[str, np.ndarray]]:
     """Losses of STEPS steps of 8 rows, and what trains afterwards."""
-    cfg = ref.config(routing=routing)
+    cfg = v1.config("D1", aligned=True) if routing == V1 else ref.config(routing=routing)
     devices = jax.devices() if spec else jax.devices()[:1]
+    weights = v1.params(cfg, "D1") if routing == V1 else ref.params(cfg)
+    rows = v1.alone("D1") if routing == V1 else ref.alone()
     mesh = sharding.make_mesh(spec, devices)
     places = parameter_shardings(cfg, mesh)
-    params = {name: jax.device_put(value, places[name]) for name, value in ref.params(cfg).items()}
+    params = {name: jax.device_put(value, places[name]) for name, value in weights.items()}
     trainable, frozen = partition(params, stage)
-    batch = {name: np.concatenate([value] * 3)[:8] for name, value in ref.alone().items()}
+    batch = {name: np.concatenate([value] * 3)[:8] for name, value in rows.items()}
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
     tx = optax.adam(1e-3)
     functions = StepFunctions(cfg, tx, optax.constant_schedule(1e-3), mesh)

@@ -14,7 +14,9 @@ MESHES = ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:4,tensor:2")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "routing"), [("1", "split"), ("2.1", "split"), ("3", "split"), ("3", "masked")])
+@pytest.mark.parametrize(
+    ("stage", "routing"), [("1", "split"), ("2.1", "split"), ("3", "split"), ("3", "masked"), ("1", "v1"), ("3", "v1")]
+)
 def test_every_mesh_trains_alike(stage, routing):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.train.sharded_steps", stage, routing, *MESHES]
