@@ -16,32 +16,16 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax.compile.abstract import abstract_batch
+from eve_jax.data.images import ImageRule
 from eve_jax.data.shapes import RowShape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
+from eve_jax.sharding import make_mesh
 from eve_jax.train.stages import partition
 from eve_jax.train.step import gradient_sums
 
 SHAPE = RowShape(1632, 80, 336)  # a row of four captions, pictures of 4:3 (24 x 17 windows each)
-IMAGES = 4
-
-
-def abstract_batch(cfg: ModelConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays of a micro-batch of rows of SHAPE."""
-    ints = {
-        "special_ids": SHAPE.specials,
-        **dict.fromkeys(("text_ids", "loss_idx", "labels"), SHAPE.text),
-        **dict.fromkeys(("segment", "position", "perm", "inv"), SHAPE.length),
-    }
-    batch = {name: jax.ShapeDtypeStruct((rows, size), jnp.int32) for name, size in ints.items()}
-    batch["loss_weight"] = jax.ShapeDtypeStruct((rows, SHAPE.text), jnp.float32)
-    batch["patches"] = jax.ShapeDtypeStruct((rows, SHAPE.patches, cfg.patch_bytes), jnp.uint8)
-    if cfg.teacher:
-        side = cfg.teacher.image_size
-        batch["teacher_images"] = jax.ShapeDtypeStruct((rows, IMAGES, side, side, 3), jnp.uint8)
-        batch["teacher_idx"] = jax.ShapeDtypeStruct((rows, SHAPE.patches), jnp.int32)
-        batch["align_weight"] = jax.ShapeDtypeStruct((rows, SHAPE.patches), jnp.float32)
-    return batch
 
 
 def flops(jaxpr: Any) -> float:
@@ -61,15 +45,15 @@ def flops(jaxpr: Any) -> float:
     return total
 
 
-def step_flops(cfg: ModelConfig, stage: str, rows: int) -> float:
-    """FLOPs of the gradient of a micro-batch in `stage`."""
+def step_flops(cfg: ModelConfig, rule: ImageRule, stage: str, rows: int) -> float:
+    """FLOPs of the gradient of a micro-batch of `rows` rows of SHAPE in `stage`."""
     dtypes = {True: jnp.dtype(cfg.param_dtype), False: jnp.dtype(cfg.frozen_dtype)}
     trainable, _ = partition(abstract_params(cfg), stage)
     params = {
         name: jax.ShapeDtypeStruct(value.shape, dtypes[name in trainable])
         for name, value in abstract_params(cfg).items()
     }
-    batch = abstract_batch(cfg, rows)
+    batch = abstract_batch(SHAPE, rows, make_mesh("fsdp:-1", jax.devices()[:1]), rule, cfg.aligns)
     traced = jax.make_jaxpr(gradient_sums, static_argnums=0)(cfg, *partition(params, stage), batch, 1.0)
     return flops(traced.jaxpr)
 
@@ -81,9 +65,10 @@ def main() -> None:
     args = parser.parse_args()
     config = importlib.import_module(f"configs.{args.config}").get_config()
     cfg = ModelConfig.from_dict(config.model.to_dict())
+    rule = ImageRule.of(config.data)
     plain = replace(cfg, align_weight=0.0, align_width=0, teacher=None)
-    with_it, without = (step_flops(c, config.stage, args.rows) for c in (cfg, plain))
-    table = Table("step", "TFLOPs a row", title=f"{args.config}, rows of {SHAPE.length} slots with {IMAGES} pictures")
+    with_it, without = (step_flops(c, rule, config.stage, args.rows) for c in (cfg, plain))
+    table = Table("step", "TFLOPs a row", title=f"{args.config}, rows of {SHAPE.length} slots")
     for name, value in (("with the aligning loss", with_it), ("without", without)):
         table.add_row(name, f"{value / args.rows / 1e12:.1f}")
     Console().print(table)

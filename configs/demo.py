@@ -32,7 +32,7 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.model.variant = "dense" if kind in ("llm", "1") else "dac"
     c.model.patch_hidden = 64 if tiny else 256
     c.model.dtype = c.model.frozen_dtype = "float32"
-    c.model.remat = "full"
+    c.model.remat = "none"
     c.data.records = f"WORKDIR/data/{records}"
     c.data.images = "WORKDIR/data/images"
     c.data.tokenizer = "WORKDIR/data/tokenizer"

@@ -16,5 +16,5 @@ def setup() -> None:
     interrupt.ready()
     cache = Path(os.environ.get("EVE_CACHE", Path.home() / ".cache" / "eve_jax")) / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import weakref
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,10 +47,7 @@ class ArrayFile:
                 place = _Place(file.tell(), dtype, shape, "F" if fortran else "C")
                 self._places[member.filename.removesuffix(".npy")] = place
         self._file = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+        weakref.finalize(self, os.close, self._file)
 
     def mapped(self) -> dict[str, np.ndarray]:
         """All arrays, read-only. The pages of theirs that are looked at count as this process's memory."""

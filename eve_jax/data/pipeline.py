@@ -44,6 +44,23 @@ class StageData:
         """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
         return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
 
+    def counts(self, step: int) -> dict[str, int]:
+        """Tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts together.
+
+        pairs: of a token and one before it in its sample, or itself; what attention works on.
+        """
+        rows = [row for micro_batch in self.plan.step(step) for row in micro_batch.rows]
+        entries = [self.lengths.entry(entry) for row in rows for entry in row]
+        visions = [e.patches + len(e.grids) + sum(h for h, _ in e.grids) for e in entries]
+        totals = [e.text + vision for e, vision in zip(entries, visions, strict=True)]
+        return {
+            "tokens": sum(totals),
+            "vision_tokens": sum(visions),
+            "patches": sum(e.patches for e in entries),
+            "pairs": sum(n * (n + 1) // 2 for n in totals),
+            "rows": sum(bool(row) for row in rows),
+        }
+
     def summary(self) -> str:
         """One line for the log."""
         stats = self.plan.stats

@@ -48,7 +48,7 @@ class Session:
     @property
     def capacity(self) -> int:
         """Tokens of a row that the cache has room for."""
-        return self.cache[0].shape[2]
+        return self.cache[0].shape[3]
 
     def reserve(self, tokens: int) -> None:
         """Enlarge the cache to hold `tokens` a row: at least to twice its size, since every size is compiled for."""
@@ -58,5 +58,5 @@ class Session:
 
 @partial(jax.jit, static_argnums=1)
 def _enlarged(cache: Cache, capacity: int) -> Cache:
-    keys, values = (jnp.pad(x, ((0, 0), (0, 0), (0, capacity - x.shape[2]), (0, 0), (0, 0))) for x in cache)
+    keys, values = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))) for x in cache)
     return keys, values

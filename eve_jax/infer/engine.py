@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from eve_jax import sharding
 from eve_jax.data.chat import IGNORE
 from eve_jax.data.images import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
@@ -21,6 +22,7 @@ from eve_jax.data.shapes import RowShape
 from eve_jax.infer.cache import Session, bucket, roomy, round_up
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.decoder import in_groups
 from eve_jax.model.eve import Batch, Cache, Params, bind
 
 NONE = -1  # in place of a token after the end of an answer
@@ -109,7 +111,7 @@ class Engine:
 
         An answer ends before a token of `stop_ids`, which is not appended, or with `max_new_tokens`.
         """
-        run = _Run(self, session, max_new_tokens, stop_ids, sampling)
+        run = Reply(self, session, max_new_tokens, stop_ids, sampling)
         first = run.start(prompts)
         rest = run.decode(first, max_new_tokens - 1)[0] if max_new_tokens > 1 else first[:, None]
         tokens = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)[:, :max_new_tokens]
@@ -135,10 +137,10 @@ class Engine:
     ) -> Iterator[int]:
         """The tokens of `reply` to one prompt as they are made; `session` has one row and is right at every token."""
         session = session or self.session()
-        run = _Run(self, session, max_new_tokens, stop_ids, sampling)
+        run = Reply(self, session, max_new_tokens, stop_ids, sampling)
         token = run.start([prompt])
         for left in reversed(range(max_new_tokens)):
-            value = int(token[0])
+            value = int(np.asarray(token)[0])
             if value in stop_ids:
                 return
             if left:  # the next one is under way while the caller has this one
@@ -154,11 +156,16 @@ class Engine:
             self.on_compile()
 
 
-class _Run:
+class Reply:
     """One reply under way: the engine's programs with what stays the same from token to token."""
 
     def __init__(
-        self, engine: Engine, session: Session, max_new_tokens: int, stop_ids: Sequence[int], sampling: Sampling
+        self,
+        engine: Engine,
+        session: Session,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        sampling: Sampling = GREEDY,
     ):
         self.engine, self.session = engine, session
         self.max_new_tokens = max_new_tokens
@@ -195,7 +202,7 @@ def _prefill(
 ) -> tuple[Float[Array, "R Q"], Cache]:
     """Logits after each row's last token, and the cache."""
     model = bind(cfg, params)
-    hidden, cache = model.extend(batch, cache, start)
+    hidden, (cache,) = model.extend(batch, [cache], start, model.layer_groups(1))
     last = jnp.take_along_axis(batch["perm"], lengths[:, None] - 1, axis=1)
     return model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]), cache
 
@@ -232,18 +239,26 @@ def _decode(
     the last one. Ends early when every row has stopped; `size` >= `steps`.
     """
     model = bind(cfg, params)
+    groups = _decoding_groups(cfg)
+    weights, caches = model.layer_groups(groups), in_groups(cache, groups)
     out = jnp.full((token.shape[0], size), NONE, jnp.int32)
 
     def wanted(carry: tuple) -> Array:
         return (carry[0] < steps) & ~jnp.all(carry[4])
 
     def body(carry: tuple) -> tuple:
-        i, cache, length, token, done, out = carry
-        hidden, cache = model.extend(_text_step(token, cfg.patch_bytes), cache, length)
+        i, caches, length, token, done, out = carry
+        hidden, caches = model.extend(_text_step(token, cfg.patch_bytes), caches, length, weights)
         length = length + ~done  # what a stopped row writes there is never read
         token = jnp.where(done, token, choose(model.logits(hidden[:, 0]), length, sampling))
         out = out.at[:, i].set(jnp.where(done, NONE, token))
-        return i + 1, cache, length, token, done | jnp.isin(token, stops), out
+        return i + 1, caches, length, token, done | jnp.isin(token, stops), out
 
-    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), cache, length, token, jnp.isin(token, stops), out))
-    return carry[1], carry[5], carry[3]
+    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), caches, length, token, jnp.isin(token, stops), out))
+    keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
+    return (keys, values), carry[5], carry[3]
+
+
+def _decoding_groups(cfg: ModelConfig) -> int:
+    """Groups of layers in a decoding step: on CPU a scan would copy each layer's weights and cache for every token."""
+    return cfg.num_layers if sharding.platform() == "cpu" else 1

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered, stacked
-from eve_jax.model.routing import Hidden, Routed, Rows
+from eve_jax.model.routing import Hidden, LayerCache, Routed, Rows
 from eve_jax.sharding import constrain
 
 
@@ -103,3 +104,30 @@ def run_tapped(
         return jax.lax.scan(body, x, (own[0], None))[0], tapped
 
     return jax.lax.scan(segment, x, (segments, taps))
+
+
+def in_groups(stacked: Any, groups: int) -> list[Any]:
+    """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
+    size = jax.tree.leaves(stacked)[0].shape[0] // groups
+    return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
+
+
+def extend_layers(
+    graph: nnx.GraphDef, weights: list[nnx.State], caches: list[tuple[Array, Array]], x: Hidden, rows: Rows
+) -> tuple[Hidden, list[tuple[Array, Array]]]:
+    """The layers on top of a cache of keys and values, group by group (`in_groups`); a scan in each.
+
+    Returns the last hidden states and the caches as updated.
+    """
+    dtype = jax.tree.leaves(x)[0].dtype
+
+    def body(carry: tuple[Hidden, Array, Array], layer: tuple[nnx.State, Array]) -> tuple[Any, None]:
+        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, LayerCache(*carry[1:], layer[1]))
+        return (x, cache.keys, cache.values), None
+
+    updated = []
+    for group, cache in zip(weights, caches, strict=True):
+        count = cache[0].shape[0]
+        (x, *cache), _ = jax.lax.scan(body, (x, *cache), (group, jnp.arange(count)), unroll=count == 1)
+        updated.append((cache[0], cache[1]))
+    return x, updated

@@ -16,7 +16,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.align import PatchAlign
 from eve_jax.model.clip import ClipVision
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
-from eve_jax.model.decoder import run_layers, run_tapped, stack_layers
+from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.layers import RMSNorm, normal, param
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.patch_embed_v1 import WindowEmbed
@@ -25,7 +25,7 @@ from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
-Cache = tuple[Array, Array]  # keys and values, [layers, R, C, K, H], in causal order
+Cache = tuple[Array, Array]  # keys and values, [layers, R, K, C, H], in causal order
 PATCH_EMBEDS: dict[str, type[PatchEmbed] | type[WindowEmbed]] = {"v2": PatchEmbed, "v1": WindowEmbed}
 
 
@@ -98,21 +98,28 @@ class Eve(nnx.Module):
         """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""
         return self.logits(self.hidden(batch)[0])
 
-    def extend(self, batch: Batch, cache: Cache, start: Array) -> tuple[Array, Cache]:
-        """Append one sample's new tokens a row (slot order) to the cache, whose rows hold `start` [R] tokens.
+    def layer_groups(self, groups: int) -> list[nnx.State]:
+        """Weights of the layers as `extend` takes them, in `groups` groups of consecutive layers."""
+        return in_groups(nnx.state(self.layers), groups)
 
-        Returns the residual stream of the new slots [R, L, D] and the cache. The cache must have room for `start` + L
-        entries; entries that pads write are overwritten by the next call.
+    def extend(
+        self, batch: Batch, caches: list[Cache], start: Array, weights: list[nnx.State]
+    ) -> tuple[Array, list[Cache]]:
+        """Append one sample's new tokens a row (slot order) to the caches, whose rows hold `start` [R] tokens.
+
+        `caches` and `weights` are those of groups of layers. Returns the residual stream of the new slots [R, L, D]
+        and the caches, which must have room for `start` + L entries; entries that pads write are overwritten by the
+        next call.
         """
         vision, text = self.embed_slots(batch)
         rows = CachedRows.of(self.cfg, batch, vision.shape[1], start)
-        x, cache, _ = run_layers(self.layers, rows.enter(vision, text), rows, cache)
-        return rows.leave(x), cache
+        x, caches = extend_layers(nnx.graphdef(self.layers), weights, caches, rows.enter(vision, text), rows)
+        return rows.leave(x), caches
 
 
 def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
     """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
-    shape = (cfg.num_layers, rows, capacity, cfg.num_kv_heads, cfg.head_dim)
+    shape = (cfg.num_layers, rows, cfg.num_kv_heads, capacity, cfg.head_dim)
     return jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)
 
 

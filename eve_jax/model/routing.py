@@ -140,6 +140,14 @@ class MaskedRows(NamedTuple):
         return packed_attention(q, k, v, self.causal_segment, self.kernel), None
 
 
+class LayerCache(NamedTuple):
+    """A layer's place in the keys and values of several, [layers, R, K, C, H]: updated where they are."""
+
+    keys: Array
+    values: Array
+    layer: Array | int
+
+
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
@@ -168,17 +176,22 @@ class CachedRows(NamedTuple):
     def route(self, part: Routed, x: Hidden) -> Hidden:
         return _route_split(part, x)
 
-    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: tuple[Array, Array]) -> tuple[Hidden, tuple[Array, Array]]:
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache) -> tuple[Hidden, LayerCache]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = rotate(q, self.angles), rotate(k, self.angles)
 
         def append(old: Array, new: Array) -> Array:
-            new = permute(new, self.perm, self.inv).astype(old.dtype)
-            return jax.vmap(lambda o, n, s: jax.lax.dynamic_update_slice_in_dim(o, n, s, axis=0))(old, new, self.start)
+            new = permute(new, self.perm, self.inv).swapaxes(1, 2).astype(old.dtype)
 
-        keys, values = append(cache[0], k), append(cache[1], v)
+            def row(old: Array, new: Array, start: Array) -> Array:
+                return jax.lax.dynamic_update_slice(old, new[None], (cache.layer, 0, start, 0))
+
+            return jax.vmap(row, in_axes=(1, 0, 0), out_axes=1)(old, new, self.start)
+
+        cache = LayerCache(append(cache.keys, k), append(cache.values, v), cache.layer)
+        keys, values = (jax.lax.dynamic_index_in_dim(x, cache.layer, keepdims=False) for x in cache[:2])
         out = cached_attention(q, keys.astype(q.dtype), values.astype(q.dtype), self.position)
-        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), (keys, values)
+        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), cache
 
 
 TRAINING_ROWS: dict[str, type[SplitRows] | type[MaskedRows]] = {"split": SplitRows, "masked": MaskedRows}

@@ -3,15 +3,34 @@
 import json
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eve_jax.model.config import ModelConfig
+from eve_jax.train.flops import Tokens, peak_flops, step_flops
+
 METRICS = "metrics.jsonl"
-FIELDS = ("step", "loss", "lr", "grad_norm", "tokens", "vision_tokens", "targets", "rows", "seconds")
-OPTIONAL = ("align_loss",)
+FIELDS = (
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "tokens",
+    "vision_tokens",
+    "targets",
+    "rows",
+    "seconds",
+    "tokens_per_s",
+    "flops",
+    "mfu",
+)
+SCALARS = ("loss", "lr", "grad_norm", "seconds", "tokens_per_s", "mfu")  # of TensorBoard
+OPTIONAL = ("align_loss",)  # of a model that aligns
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -34,17 +53,41 @@ def cut_back(folder: Path, step: int) -> None:
     temporary.replace(folder / METRICS)
 
 
+class Meter:
+    """Speed of steps of `stage` on `devices` (of all hosts): useful tokens a second, FLOPs, MFU.
+
+    FLOPs are those of the routed model on real tokens, forward and backward, without recomputation (flops.py). MFU is
+    their share of the chips' peak of dense bfloat16 products; None on processors whose peak is not known.
+    """
+
+    def __init__(self, cfg: ModelConfig, stage: str, devices: Sequence[jax.Device]):
+        self.cfg, self.stage = cfg, stage
+        peak = peak_flops(devices[0].device_kind)
+        self.peak = peak * len(devices) if peak else None
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, float | None]:
+        """{tokens_per_s, flops, mfu} of a step's record with its counts, targets and seconds."""
+        vision, patches, seconds = record["vision_tokens"], record["patches"], record["seconds"]
+        text = record["tokens"] - vision
+        tokens = Tokens(patches, vision - patches, text, record["targets"], record["pairs"])
+        flops = step_flops(self.cfg, self.stage, tokens).useful
+        mfu = flops / (seconds * self.peak) if self.peak else None
+        return {"tokens_per_s": record["tokens"] / seconds, "flops": flops, "mfu": mfu}
+
+
 class MetricsLog:
     """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
 
-    A step's record is {step, loss, lr, grad_norm, tokens, vision_tokens, targets, rows, seconds}, and align_loss where
-    the model aligns; loss is the targets' alone. seconds is the wall time of the block it belongs to, divided by the
-    block's steps; a run's first one includes compilation.
+    A line has FIELDS, and OPTIONAL where the model has them; seconds is the wall time of the block it belongs to,
+    divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone.
     """
 
-    def __init__(self, folder: Path, name: str, start: int, steps: int, log_every: int, quiet: bool = False):
+    def __init__(
+        self, folder: Path, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
+    ):
         from tensorboardX import SummaryWriter  # slow to import, and only training needs it
 
+        self.meter = meter
         self.log_every = log_every
         self.file = (folder / METRICS).open("a")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
@@ -63,7 +106,7 @@ class MetricsLog:
         self.progress.start()
 
     def add(self, step: int, device_values: dict[str, Any], counts: dict[str, int]) -> None:
-        """Take over step `step` (counted from 1)."""
+        """Take over step `step` (counted from 1); `counts` as `StageData.counts` gives them."""
         if self.pending and self.pending[-1]["step"] % self.log_every == 0:
             self.flush()
         self.pending.append({"step": step, **device_values, **counts})
@@ -77,19 +120,21 @@ class MetricsLog:
         ]
         now = time.perf_counter()
         for record in records:
-            seconds = (now - self.clock) / len(records)
-            self._write(record | {"targets": int(record["targets"]), "seconds": seconds})
+            record |= {"targets": int(record["targets"]), "seconds": (now - self.clock) / len(records)}
+            self._write(record | self.meter(record))
         self.clock = now
         self.pending = []
         self.file.flush()
 
     def _write(self, values: dict[str, Any]) -> None:
         self.file.write(json.dumps({k: values[k] for k in (*FIELDS, *OPTIONAL) if k in values}) + "\n")
-        for key in (k for k in ("loss", "lr", "grad_norm", "seconds", *OPTIONAL) if k in values):
-            self.board.add_scalar(key, values[key], values["step"])
+        for key in (*SCALARS, *OPTIONAL):
+            if values.get(key) is not None:
+                self.board.add_scalar(key, values[key], values["step"])
         self.rates.append((values["tokens"], values["seconds"]))
         rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)
-        status = f"loss {values['loss']:.4f}  {rate:,.0f} tokens/s"
+        mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.0%}"
+        status = f"loss {values['loss']:.4f}  {rate:,.0f} tokens/s{mfu}"
         self.progress.update(self.task, completed=values["step"], status=status)
 
     def close(self) -> None:

@@ -1,11 +1,17 @@
 """AdamW with warm-up and cosine decay, from the config (SPEC section 5)."""
 
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
+
+from eve_jax.model.eve import Params
+from eve_jax.sharding import replicated
 
 
 def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
@@ -39,3 +45,27 @@ def _bias_correction(decay: float, count: Array) -> Array:
 def _matrices(params: dict) -> dict:
     ends = (".kernel", ".text.gate", ".vision.gate", ".up", ".down", ".kernel1", ".kernel2", ".weight")
     return {k: k.endswith(ends) for k in params}
+
+
+def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the state of `tx`: moments lie where their parameters do, the rest everywhere.
+
+    `trainable`: parameters, or their abstract values with shardings.
+    """
+
+    def leaf(value: Any, where: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=where)
+
+    return optax.tree_utils.tree_map_params(
+        tx,
+        lambda value, parameter: leaf(value, parameter.sharding),
+        jax.eval_shape(tx.init, trainable),
+        trainable,
+        transform_non_params=lambda value: leaf(value, replicated(mesh)),
+    )
+
+
+def optimizer_state(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
+    """The state that `tx` begins with, made where it lies."""
+    places = jax.tree.map(lambda value: value.sharding, abstract_optimizer(tx, trainable, mesh))
+    return jax.jit(tx.init, out_shardings=places)(trainable)

@@ -58,6 +58,18 @@ def image_weight(cfg: ModelConfig, batches: list[Batch]) -> jax.Array | float:
     return cfg.align_weight * targets / jnp.maximum(images, 1)
 
 
+def _zero_sums(state: TrainState) -> Sums:
+    """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
+    scalars = len(Sums._fields) - 1
+    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[state.step.sharding] * scalars)
+
+    def zeros() -> Sums:
+        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
+        return Sums(grads, *[jnp.zeros(())] * scalars)
+
+    return jax.jit(zeros, out_shardings=where)()
+
+
 class StepFunctions:
     """The compiled functions of a run: one gradient function a row shape, one update.
 
@@ -91,7 +103,7 @@ class StepFunctions:
                 return update(state, gradient_sums(cfg, state.trainable, frozen, batch, per_image))
 
         def accumulate(
-            sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float
+            sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
         ) -> Sums:
             with sharding.use(mesh):
                 return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch, per_image))
@@ -109,10 +121,7 @@ class StepFunctions:
         """One step; `state` is donated. Metrics stay on the device."""
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
-        sums = self._sums
-        if sums is None:
-            sums = Sums(jax.tree.map(jnp.zeros_like, state.trainable), *(jnp.zeros(()) for _ in LossSums._fields))
-        self._sums = None
+        sums, self._sums = self._sums or _zero_sums(state), None
         per_image = image_weight(self.cfg, batches)
         for batch in batches:
             sums = self.accumulate(sums, state.trainable, frozen, batch, per_image)

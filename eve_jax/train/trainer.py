@@ -23,8 +23,8 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
 from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, Checkpoints, read_config
 from eve_jax.train.interrupt import Interrupted, StopRequest
-from eve_jax.train.metrics import MetricsLog, cut_back
-from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.metrics import Meter, MetricsLog, cut_back
+from eve_jax.train.optimizer import abstract_optimizer, optimizer, optimizer_state, schedule
 from eve_jax.train.stages import partition, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -86,7 +86,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             print(f"{config.name}: {data.summary()}", flush=True)
             cut_back(folder, start)
             run = Run(config, data, identity, mesh, StepFunctions(cfg, tx, lr, mesh), checkpoints)
-            log = MetricsLog(folder, config.name, start, steps, config.train.log_every, quiet)
+            meter = Meter(cfg, config.stage, list(mesh.devices.flat))
+            log = MetricsLog(folder, config.name, start, steps, config.train.log_every, meter, quiet)
             try:
                 _loop(run, state, frozen, start, log)
             finally:
@@ -104,7 +105,7 @@ def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsL
         for step, batches in run.data.batches(start):
             state, metrics = run.functions(state, frozen, [jax.device_put(b, place) for b in batches])
             done = step + 1
-            log.add(done, metrics, _counts(batches))
+            log.add(done, metrics, run.data.counts(step))
             if stop.wanted or done == steps or done % run.config.train.save_every == 0:
                 log.flush()
                 params = {**state.trainable, **frozen}
@@ -113,18 +114,6 @@ def _loop(run: Run, state: TrainState, frozen: Params, start: int, log: MetricsL
                 raise Interrupted(
                     f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on"
                 )
-
-
-def _counts(batches: list[dict[str, np.ndarray]]) -> dict[str, int]:
-    """Real tokens, vision tokens and rows that hold any, of a step's micro-batches (host arrays)."""
-    counts = {"tokens": 0, "vision_tokens": 0, "rows": 0}
-    for batch in batches:
-        real = batch["segment"] > 0
-        vision = batch["patches"].shape[1] + batch["special_ids"].shape[1]
-        counts["tokens"] += int(real.sum())
-        counts["vision_tokens"] += int(real[:, :vision].sum())
-        counts["rows"] += int(real.any(axis=1).sum())
-    return counts
 
 
 def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
@@ -180,13 +169,16 @@ def _start(
         params = initial_params(config, cfg, shardings)
         params = {n: jax.device_put(params[n].astype(dtypes[n]), shardings[n]) for n in shardings}
         trainable, frozen = partition(params, config.stage)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen, 0
+        whole = sharding.replicated(mesh)
+        opt = optimizer_state(tx, trainable, mesh)
+        return TrainState(jax.device_put(np.zeros((), np.int32), whole), trainable, opt), frozen, 0
     shapes = abstract_params(cfg)
     abstract = {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
     trainable, _ = partition(abstract, config.stage)
-    params, opt = checkpoints.restore(step, abstract, jax.eval_shape(tx.init, trainable))
+    params, opt = checkpoints.restore(step, abstract, abstract_optimizer(tx, trainable, mesh))
     trainable, frozen = partition(params, config.stage)
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, opt), frozen, step
+    whole = sharding.replicated(mesh)
+    return TrainState(jax.device_put(np.asarray(step, np.int32), whole), trainable, opt), frozen, step
 
 
 def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> Params:

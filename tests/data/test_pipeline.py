@@ -19,6 +19,7 @@ from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.records import open_records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.errors import UserError
+from eve_jax.train.flops import add, batch_tokens
 from tests.data.synthetic import byte_tokenizer, write_records
 
 Steps = list[tuple[int, list[Batch]]]
@@ -170,6 +171,19 @@ def test_stage_data_from_a_config(tmp_path: Path) -> None:
     assert again.plan.hash == open_stage_data(config, tmp_path / "stage").plan.hash
     config.seed = 1
     assert again.plan.hash != open_stage_data(config, tmp_path / "stage").plan.hash
+
+
+def test_counts_are_those_of_the_batches(tmp_path: Path) -> None:
+    data = open_stage_data(stage_config(tmp_path), tmp_path / "stage")
+    for step, batches in data.batches():
+        real = add([batch_tokens(batch) for batch in batches])
+        assert data.counts(step) == {
+            "tokens": real.total,
+            "vision_tokens": real.patches + real.specials,
+            "patches": real.patches,
+            "pairs": real.pairs,
+            "rows": sum((batch["segment"] > 0).any(axis=1).sum() for batch in batches),
+        }
 
 
 def test_a_kept_plan_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

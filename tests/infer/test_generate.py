@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from eve_jax.data.images import patchify
-from eve_jax.infer.engine import Engine, Prompt, bucket, pack_prompts
+from eve_jax.infer.engine import Engine, Prompt, Reply, bucket, pack_prompts
 from eve_jax.model.eve import bind
 from tests import reference as ref
+from tests.compiles import watched
 
 NEW = 12
 
@@ -84,3 +85,26 @@ def test_stop_tokens_end_each_row_by_itself(engine, alone):
     assert engine.generate(every, NEW, [stop, 317]) == cut
     assert list(engine.stream(every[0], NEW, [stop])) == cut[0]
     assert engine.generate(every[:1], NEW, [alone[0][0]]) == [[]]
+
+
+def test_prompts_of_one_bucket_share_their_programs(engine):
+    """Of other lengths, with another image, answered at other lengths: what the first one compiled serves them all."""
+    prompt = prompts()["image"]
+    other = patchify(ref.tensors("A_inputs")["image_uint8_1"])
+    engine.generate([prompt], NEW, [])
+    with watched() as (programs, _):
+        engine.generate([Prompt(prompt.ids[:9], prompt.patches, prompt.grids)], NEW, [5])
+        engine.generate([Prompt(prompt.ids, [other], ref.GRIDS[1])], NEW - 3, [5, 6])
+        list(engine.stream(prompt, NEW, []))
+    assert not programs
+    with watched() as (programs, _):
+        engine.generate([Prompt(np.tile(prompt.ids[:1], 200))], NEW, [])
+    assert programs["jit(_prefill)"] == 1  # another bucket
+
+
+def test_decoding_uses_text_weights_alone(engine, alone):
+    spoilt = {k: np.full_like(v, np.nan) if ".vision." in k or "patch" in k else v for k, v in engine.params.items()}
+    session, blind = engine.session(), Engine(engine.cfg, spoilt)
+    first = Reply(engine, session, NEW, []).start([prompts()["image"]])
+    rest, _ = Reply(blind, session, NEW, []).decode(first, NEW - 1)
+    assert [int(first[0]), *np.asarray(rest)[0, : NEW - 1].tolist()] == alone[0]

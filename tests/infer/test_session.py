@@ -60,7 +60,7 @@ def test_second_turn_equals_a_fresh_prefill(engine, kind, stopped):
     np.testing.assert_allclose(logits, engine.prefill(fresh, [conversation], 8), atol=2e-5)
     for ours, theirs in zip(session.cache, fresh.cache, strict=True):
         held = len(conversation)
-        np.testing.assert_allclose(ours[:, :, :held], theirs[:, :, :held], atol=2e-5)
+        np.testing.assert_allclose(ours[:, :, :, :held], theirs[:, :, :, :held], atol=2e-5)
 
 
 def test_many_turns_outgrow_the_cache(engine):

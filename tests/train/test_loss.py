@@ -1,4 +1,4 @@
-"""The loss by vocabulary chunks against the plain formula."""
+"""The loss by chunks of the vocabulary and by chunks of the targets against the plain formula."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,17 @@ import pytest
 from eve_jax.train import loss
 
 
-@pytest.mark.parametrize("chunk", [7, 40, 60, 120, 1000])
-def test_chunks_equal_plain_cross_entropy(monkeypatch, chunk):
-    monkeypatch.setattr(loss, "VOCAB_CHUNK", chunk)
+def example():
+    """Hidden states of 31 targets, a head of 120 rows, labels."""
     key = jax.random.split(jax.random.key(0), 3)
     hidden, head = jax.random.normal(key[0], (31, 16)), jax.random.normal(key[1], (120, 16))
-    labels = jax.random.randint(key[2], (31,), 0, 120).at[0].set(119).at[1].set(0)
+    return hidden, head, jax.random.randint(key[2], (31,), 0, 120).at[0].set(119).at[1].set(0)
+
+
+@pytest.mark.parametrize("chunk", [7, 60, 120])
+def test_chunks_equal_plain_cross_entropy(monkeypatch, chunk):
+    monkeypatch.setattr(loss, "VOCAB_CHUNK", chunk)
+    hidden, head, labels = example()
 
     def plain(hidden, head):
         logits = hidden @ head.T
@@ -28,6 +33,27 @@ def test_chunks_equal_plain_cross_entropy(monkeypatch, chunk):
         jax.grad(lambda h, w, f=f: jnp.sum(f(h, w) * weights), argnums=(0, 1))(hidden, head) for f in (chunked, plain)
     )
     for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [1, 8, 31, 40])
+def test_chunks_of_targets_are_the_same_sum(monkeypatch, targets):
+    monkeypatch.setattr(loss, "LOGITS", 1)
+    monkeypatch.setattr(loss, "TARGETS", targets)
+    hidden, head, labels = example()
+    weight = jnp.linspace(0, 1, 31)
+
+    def by_vocabulary(hidden, head):
+        return 3 * jnp.sum(loss.target_nll(hidden, head, labels) * weight)
+
+    def by_targets(hidden, head):
+        return 3 * loss.nll_sum(hidden, head, labels, weight)
+
+    (one, ones), (other, others) = (
+        jax.value_and_grad(f, argnums=(0, 1))(hidden, head) for f in (by_targets, by_vocabulary)
+    )
+    np.testing.assert_allclose([one, by_targets(hidden, head)], other, rtol=1e-6)
+    for a, b in zip(ones, others, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -3,14 +3,29 @@
 import jax.numpy as jnp
 import pytest
 
-from eve_jax.train.metrics import FIELDS, METRICS, MetricsLog, cut_back, read_metrics
+from eve_jax.train.flops import Tokens, step_flops
+from eve_jax.train.metrics import FIELDS, METRICS, Meter, MetricsLog, cut_back, read_metrics
+from tests import reference as ref
+
+COUNTS = {"tokens": 34, "vision_tokens": 12, "patches": 6, "pairs": 595, "rows": 1}
+
+
+class Device:
+    """What a meter asks a device."""
+
+    def __init__(self, kind):
+        self.device_kind = kind
+
+
+def meter(kind="cpu", devices=1):
+    return Meter(ref.config(), "3", [Device(kind)] * devices)
 
 
 def write(folder, start, steps, log_every=1):
-    log = MetricsLog(folder, "test", start, steps, log_every, quiet=True)
+    log = MetricsLog(folder, "test", start, steps, log_every, meter(), quiet=True)
     for step in range(start + 1, steps + 1):
         values = {k: jnp.float32(step) for k in ("loss", "lr", "grad_norm", "targets")}
-        log.add(step, values, {"tokens": 10 * step, "vision_tokens": 5, "rows": 2})
+        log.add(step, values, COUNTS | {"tokens": 30 + step})
     log.close()
 
 
@@ -22,10 +37,18 @@ def test_a_line_a_step(tmp_path, log_every):
     assert all(tuple(m) == FIELDS for m in lines)
     assert [m["targets"] for m in lines] == list(range(1, 8))
     assert all(m["loss"] == m["step"] and m["seconds"] > 0 for m in lines)
+    assert all(m["tokens_per_s"] == m["tokens"] / m["seconds"] and m["mfu"] is None for m in lines)
+
+
+def test_flops_and_mfu():
+    record = {**COUNTS, "targets": 8, "seconds": 0.5}
+    wanted = step_flops(ref.config(), "3", Tokens(6, 6, 22, 8, 595)).useful
+    assert meter()(record) == {"tokens_per_s": 68.0, "flops": wanted, "mfu": None}
+    assert meter("TPU v5 lite", 4)(record)["mfu"] == wanted / (0.5 * 4 * 197e12)
 
 
 def test_nothing_is_read_from_the_device_between_logged_steps(tmp_path):
-    log = MetricsLog(tmp_path, "test", 0, 6, 3, quiet=True)
+    log = MetricsLog(tmp_path, "test", 0, 6, 3, meter(), quiet=True)
     reads = []
 
     class Value:
@@ -36,9 +59,8 @@ def test_nothing_is_read_from_the_device_between_logged_steps(tmp_path):
             reads.append(self.step)
             return jnp.float32(self.step).__array__()
 
-    counts = {"tokens": 1, "vision_tokens": 0, "rows": 1}
     for step in range(1, 5):
-        log.add(step, {k: Value(step) for k in ("loss", "lr", "grad_norm", "targets")}, counts)
+        log.add(step, {k: Value(step) for k in ("loss", "lr", "grad_norm", "targets")}, COUNTS)
         assert set(reads) == (set() if step < 4 else {1, 2, 3})
     log.close()
 

@@ -1,0 +1,167 @@
+"""Attention and the loss head by themselves, for `benchmarks/aot.py`: --part=attention|head|head_time [--quick]
+
+attention   temporary memory of forward + backward by the length of the row, one row of Qwen2.5-7B's heads, on a v5e
+head        the same of the loss at 4,096 targets of Qwen2.5-7B's head: chunked, and with full float32 logits
+head_time   processor time of the two here, float32, interleaved
+
+Prints a line of JSON. The first two need the extra `tpu`.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from absl import flags
+
+from launch._flags import run
+
+PART = flags.DEFINE_enum("part", None, ["attention", "head", "head_time"], "what to measure", required=True)
+QUICK = flags.DEFINE_bool("quick", False, "smaller sizes")
+TOPOLOGY = "v5e:1x1"
+HEADS, KV_HEADS, HEAD_SIZE, HIDDEN, VOCAB = 28, 4, 128, 3584, 152064  # Qwen2.5-7B
+TARGETS = 4096
+TIMED = {"targets": 1024, "hidden": 512, "vocab": 32_000}
+TOKENS_A_TARGET = 3  # two thirds of a row are image
+
+
+def temporaries(function: Callable, arguments: list[Any], label: str) -> float:
+    """Bytes of temporaries of `function` compiled for one chip; those it wants where it does not fit."""
+    import jax
+
+    from eve_jax import sharding
+    from eve_jax.compile.abstract import Program
+    from eve_jax.compile.build import build
+    from eve_jax.compile.topology import open_topology, topology_mesh
+
+    mesh = topology_mesh(open_topology(TOPOLOGY), "")
+    place = sharding.replicated(mesh)
+    placed = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place) for a in arguments)
+
+    def traced(*values: Any) -> Any:
+        with sharding.use(mesh):
+            return function(*values)
+
+    built = build(Program(label, jax.jit(traced), placed, 1, 0), label)
+    return built.memory.temporaries if built.memory else built.needed
+
+
+def attention() -> dict[str, Any]:
+    """Temporaries by kernel and length; the plain formula only at the shortest."""
+    import jax
+    import jax.numpy as jnp
+
+    from eve_jax.model.attention import packed_attention, plain_attention
+
+    lengths = (1024, 2048, 4096) if QUICK.value else (4096, 8192, 16384)
+
+    def plain(q: Any, k: Any, v: Any, segment: Any) -> Any:
+        order = jnp.arange(q.shape[1])
+        mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order)
+        return plain_attention(q, k, v, mask)
+
+    kernels = {kernel: partial(packed_attention, kernel=kernel) for kernel in ("splash", "chunked")} | {"plain": plain}
+    found: dict[str, dict[str, float]] = {}
+    for kernel, forward in kernels.items():
+
+        def gradients(q: Any, k: Any, v: Any, segment: Any, g: Any, forward: Callable = forward) -> Any:
+            return jax.vjp(lambda q, k, v: forward(q, k, v, segment), q, k, v)[1](g)
+
+        found[kernel] = {}
+        for length in lengths if kernel != "plain" else lengths[:1]:
+            q, k = (jax.ShapeDtypeStruct((1, length, n, HEAD_SIZE), jnp.bfloat16) for n in (HEADS, KV_HEADS))
+            segment = jax.ShapeDtypeStruct((1, length), jnp.int32)
+            label = f"attention, {kernel}, a row of {length}"
+            found[kernel][str(length)] = temporaries(gradients, [q, k, k, segment, q], label)
+    return {"lengths": lengths, "temporary_bytes": found}
+
+
+def plain_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:
+    """Weighted sum of the losses from full float32 logits."""
+    import jax
+    import jax.numpy as jnp
+
+    logits = jnp.einsum("MD,QD->MQ", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    return -jnp.sum(picked * weight)
+
+
+def chunked_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:
+    """The same as training takes it where it is compiled for."""
+    import jax.numpy as jnp
+
+    from eve_jax.train.loss import by_targets, nll_sum, target_nll
+
+    if by_targets():
+        return nll_sum(hidden, head, labels, weight)
+    return jnp.sum(target_nll(hidden, head, labels) * weight)
+
+
+def head() -> dict[str, Any]:
+    """Temporaries of loss and gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    targets, vocab = (1024, 32_000) if QUICK.value else (TARGETS, VOCAB)
+    arguments = [
+        jax.ShapeDtypeStruct((targets, HIDDEN), jnp.bfloat16),
+        jax.ShapeDtypeStruct((vocab, HIDDEN), jnp.float32),
+        jax.ShapeDtypeStruct((targets,), jnp.int32),
+        jax.ShapeDtypeStruct((targets,), jnp.float32),
+    ]
+    forms = {"chunked": chunked_loss, "full": plain_loss}
+    return {
+        f"{name}_temporary_bytes": temporaries(jax.value_and_grad(f, (0, 1)), arguments, f"loss head, {name}")
+        for name, f in forms.items()
+    } | {"targets": targets, "vocab": vocab}
+
+
+def head_time() -> dict[str, Any]:
+    """Medians of processor seconds, and of their ratios within each round."""
+    import jax
+    import jax.numpy as jnp
+    from rich.console import Console
+    from rich.progress import track
+
+    rounds = 3 if QUICK.value else 9
+    targets, hidden, vocab = TIMED.values()
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def arguments(n: int) -> tuple[jax.Array, ...]:
+        weight = (jnp.arange(n) < targets).astype(jnp.float32)
+        labels = jax.random.randint(keys[2], (n,), 0, vocab)
+        return jax.random.normal(keys[0], (n, hidden)), jax.random.normal(keys[1], (vocab, hidden)), labels, weight
+
+    few, many = arguments(targets), arguments(TOKENS_A_TARGET * targets)
+    cases = {"chunked": (chunked_loss, few), "plain": (plain_loss, few), "every_token": (plain_loss, many)}
+    compiled = {name: (jax.jit(jax.value_and_grad(f, (0, 1))), values) for name, (f, values) in cases.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for n in track(range(rounds + 1), "loss head", console=Console(stderr=True), transient=True):
+        for name, (function, values) in compiled.items():
+            start = time.process_time()
+            jax.block_until_ready(function(*values))
+            if n:  # the first compiles
+                seconds[name].append(time.process_time() - start)
+    ratios = {
+        f"over_{other}": statistics.median(a / b for a, b in zip(seconds["chunked"], seconds[other], strict=True))
+        for other in ("plain", "every_token")
+    }
+    return ratios | {"seconds": {name: statistics.median(values) for name, values in seconds.items()}, "timed": TIMED}
+
+
+def main() -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from eve_jax.runtime import setup
+
+    setup()
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    print(json.dumps({"attention": attention, "head": head, "head_time": head_time}[PART.value]()))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,212 @@
+"""A stage's step without data and without memory: shapes, dtypes and shardings of all that it takes.
+
+config, topology -> row shape, rows, micro-batches -> abstract parameters, optimizer state, batch -> programs to compile
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import ShapeDtypeStruct
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from eve_jax import sharding
+from eve_jax.compile.topology import Chip
+from eve_jax.data.images import ImageRule
+from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, abstract_params
+from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.step import StepFunctions, Sums, TrainState
+from eve_jax.train.trainer import parameter_shardings
+
+# Share of a row that images take, in the shapes for a config without data.
+SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}
+SPECIALS_SLACK = 1.03  # images smaller than the largest have more split tokens for their patches
+ACTIVATIONS = 0.25  # of the HBM, for what the layers of a micro-batch store, when its rows are chosen here
+ANY_RULE = ImageRule()
+STEPS = 10_000  # of the schedule; only its shape matters to the compiler
+
+
+class Work(NamedTuple):
+    """What a step works on: micro-batches of `rows` rows (all chips together) of `shape`; `name` is the shape's."""
+
+    name: str
+    shape: RowShape
+    rows: int
+    micro_batches: int
+
+    @property
+    def tokens(self) -> int:
+        """Slots of a step."""
+        return self.rows * self.micro_batches * self.shape.length
+
+
+class Program(NamedTuple):
+    """A function to compile and its abstract arguments.
+
+    times: how often a step calls it. beside: bytes that are on a chip while it runs and are not among its arguments.
+    """
+
+    name: str
+    function: Any
+    arguments: tuple[Any, ...]
+    times: int
+    beside: float
+
+
+class Step(NamedTuple):
+    """A stage's abstract step on a mesh."""
+
+    cfg: ModelConfig
+    stage: str
+    work: Work
+    mesh: Mesh
+    state: TrainState
+    frozen: Params
+    sums: Sums | None  # None with a single micro-batch
+    batch: dict[str, ShapeDtypeStruct]
+    programs: list[Program]
+
+
+def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
+    """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
+
+    Captions alone (templates "plain", "plain_v1") come with an image each, so they have no text-only rows. `row_tokens`
+    replaces the config's if it is not 0. Raises UserError when it is no multiple of 128, or shorter than the longest
+    sample.
+    """
+    length = row_tokens or data.row_tokens
+    if length % ROW_MULTIPLE or length < ROW_MULTIPLE:
+        raise UserError(f"row_tokens={length}: rows have a multiple of {ROW_MULTIPLE} slots")
+    if length < data.max_tokens:
+        raise UserError(
+            f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
+        )
+    side = ImageRule.of(data).size // data.patch
+    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1)
+    shapes = {}
+    for name, share in SHARES.items():
+        vision = round(share * length)
+        specials = math.ceil(vision * special)
+        if vision or data.template not in ("plain", "plain_v1"):
+            shapes[name] = RowShape(vision - specials, specials, length - vision)
+    return shapes
+
+
+def plan_work(
+    config: ConfigDict, axes: Mapping[str, int], chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
+) -> Work:
+    """Rows and micro-batches of a step on a mesh of `axes` (sizes by name), of no fewer slots than the config's step.
+
+    rows: of a micro-batch, 0 = chosen: the config's if the mesh divides them and their activations take a sensible part
+    of the memory. row_tokens: 0 = the config's, or shorter ones where a row on each chip would be more than a step.
+    Raises UserError for rows that the mesh does not divide.
+    """
+    data, chips = config.data, axes["data"] * axes["fsdp"]
+    slots = data.rows * data.micro_batches * data.row_tokens
+    if not row_tokens and not rows:
+        enough = max(-(-slots // chips), data.max_tokens)
+        row_tokens = min(data.row_tokens, -(-enough // ROW_MULTIPLE) * ROW_MULTIPLE)
+    shapes = menu(data, row_tokens)
+    if shape not in shapes:
+        raise UserError(f"--shape={shape}: the menu of {config.name} has {', '.join(shapes)}")
+    length = shapes[shape].length
+    if rows and rows % chips:
+        raise UserError(f"--rows={rows} is no multiple of the {chips} shards of a batch (mesh axes data and fsdp)")
+    if not rows:
+        most = _rows_per_chip(config.model, chip, length)
+        rows = data.rows
+        if rows % chips or rows > most * chips or length != data.row_tokens:
+            needed = -(-slots // (length * chips))  # rows of a step on each chip
+            rows = -(-needed // -(-needed // most)) * chips
+    return Work(shape, shapes[shape], rows, max(-(-slots // (rows * length)), 1))
+
+
+def _rows_per_chip(model: ConfigDict, chip: Chip | None, length: int) -> int:
+    """Rows whose stored layer inputs and attention outputs take ACTIVATIONS of a chip's memory, at least 1."""
+    row = 2 * model.num_layers * model.hidden_size * length * jnp.dtype(model.dtype).itemsize
+    return max(int(ACTIVATIONS * chip.hbm / row), 1) if chip else 1 << 20
+
+
+def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
+    """The abstract values of a step of the stage `config`, and the programs that it calls."""
+    cfg = ModelConfig.from_dict(config.model.to_dict())
+    shardings = parameter_shardings(cfg, mesh)
+    train = trainable_names(list(shardings), config.stage)
+    params = {
+        n: ShapeDtypeStruct(v.shape, cfg.param_dtype if n in train else cfg.frozen_dtype, sharding=shardings[n])
+        for n, v in abstract_params(cfg).items()
+    }
+    trainable, frozen = partition(params, config.stage)
+    whole = sharding.replicated(mesh)
+
+    def scalar(leaf: Any) -> ShapeDtypeStruct:
+        return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+
+    lr = schedule(config.optim, STEPS)
+    tx = optimizer(config.optim, lr)
+    moments = optax.tree_utils.tree_map_params(
+        tx,
+        lambda leaf, parameter: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=parameter.sharding),
+        jax.eval_shape(tx.init, trainable),
+        trainable,
+        transform_non_params=scalar,
+    )
+    step: Any = scalar(jnp.zeros((), jnp.int32))
+    state = TrainState(step, trainable, moments)
+    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
+    functions = StepFunctions(cfg, tx, lr, mesh)
+    sums = None
+    if work.micro_batches == 1:
+        programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
+    else:
+        total: Any = scalar(jnp.zeros(()))
+        sums = Sums(trainable, total, total, total, total)
+        count = work.micro_batches
+        waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
+        accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))
+        programs = [
+            Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
+            Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
+        ]
+    return Step(cfg, config.stage, work, mesh, state, frozen, sums, batch, programs)
+
+
+def abstract_batch(
+    shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
+) -> dict[str, ShapeDtypeStruct]:
+    """The arrays of a micro-batch (DESIGN section 4), its rows sharded over the mesh.
+
+    `taught`: with those of `eve_jax.data.teacher`, for as many pictures of 4:3 and full size as fill the row.
+    """
+    place = sharding.batch_sharding(mesh)
+    i, f = jnp.int32, jnp.float32
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "patches": ((shape.patches, rule.patch_bytes), jnp.uint8),
+        "special_ids": ((shape.specials,), i),
+        "text_ids": ((shape.text,), i),
+        **dict.fromkeys(("segment", "position", "perm", "inv"), ((shape.length,), i)),
+        **dict.fromkeys(("loss_idx", "labels"), ((shape.text,), i)),
+        "loss_weight": ((shape.text,), f),
+    }
+    if taught:
+        images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
+        places, side = shape.patches // rule.pool**2, rule.teacher[0]
+        arrays |= {"teacher_idx": ((places,), i), "align_weight": ((places,), f)}
+        arrays["teacher_images"] = ((images, side, side, 3), jnp.uint8)
+        if rule.pool > 1:
+            arrays |= dict.fromkeys(("pool", "pool_inv"), ((shape.patches,), i))
+    return {n: ShapeDtypeStruct((rows, *dims), dtype, sharding=place) for n, (dims, dtype) in arrays.items()}
+
+
+def nbytes(trees: Iterable[Any]) -> float:
+    """Bytes of abstract values on one device, without padding."""
+    leaves = jax.tree.leaves(list(trees))
+    return float(sum(math.prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in leaves))

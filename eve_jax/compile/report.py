@@ -1,0 +1,261 @@
+"""What a compiled step costs: memory, FLOPs, collectives, the step time that the hardware would allow."""
+
+import math
+import resource
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eve_jax import sharding
+from eve_jax.compile.abstract import Step, nbytes
+from eve_jax.compile.build import Built
+from eve_jax.compile.count import Counts
+from eve_jax.compile.topology import GIB, Chip, Topology
+from eve_jax.train.flops import slots, step_flops
+from eve_jax.train.loss import by_targets
+
+SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
+SCORES = "BKGTS"  # in the names of the products of `plain_attention`, where the compiler keeps them
+WIDTH = 112  # columns of a table that goes to a file
+SPARE = 0.1  # of the HBM that should stay free
+
+
+def peak_bytes(built: list[Built]) -> float:
+    """Bytes on a chip at the worst moment of a step: one program's and what lies beside its arguments."""
+    return max(b.program.beside + (b.memory.total if b.memory else _wanted(b)) for b in built)
+
+
+def _wanted(built: Built) -> float:
+    return max(built.needed, nbytes(built.program.arguments))
+
+
+def fits(topology: Topology, built: list[Built], spare: float = SPARE) -> bool:
+    """Whether the step leaves `spare` of a chip's memory; virtual devices hold anything."""
+    compiled = all(b.memory for b in built)
+    return topology.chip is None or (compiled and peak_bytes(built) <= (1 - spare) * topology.chip.hbm)
+
+
+def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, Any]:
+    """Everything that is reported, JSON-ready; figures are of one chip and one step unless their names say otherwise.
+
+    hlo_over_formula compares the matrix products found with those of the formula, recomputed ones included and
+    attention left out on both sides. cpu_seconds are the processor's, of the process so far.
+    """
+    chips, work, chip = step.mesh.size, step.work, topology.chip
+    with sharding.use(step.mesh):
+        again = not by_targets()
+    dense = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches), again)
+    useful = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
+    found = sum(b.program.times * b.counts.flops for b in built)
+    scores = sum(b.program.times * attention_flops(b.counts) for b in built)
+    hidden = 0.0 if scores else dense.kernel / chips  # a custom kernel hides its products from the compiler
+    wire = sum(b.program.times * b.counts.wire for b in built)
+    traffic = sum(b.program.times * b.counts.hbm for b in built)
+    fit = all(b.memory for b in built)
+    peak = peak_bytes(built)
+    summary: dict[str, Any] = {
+        "topology": topology.name,
+        "chips": chips,
+        "mesh": dict(step.mesh.shape),
+        "stage": step.stage,
+        "row_shape": {"name": work.name, **work.shape._asdict()},
+        "rows": work.rows,
+        "micro_batches": work.micro_batches,
+        "tokens_per_step": work.tokens,
+        "overrides": _overrides(step),
+        "parameters_trainable": _elements(step.state.trainable),
+        "parameters_frozen": _elements(step.frozen),
+        "fits": fit,
+        "fits_with_a_tenth_to_spare": fits(topology, built),
+        "hbm_peak_bytes": round(peak),
+        "hbm_bytes": round(chip.hbm) if chip else None,
+        "hbm_by_kind": _by_kind(step, built),
+        "model_flops_per_chip": (dense.model + dense.attention) / chips,
+        "useful_flops_per_chip": (useful.model + useful.attention) / chips,
+        "recomputed_flops_per_chip": dense.again / chips,
+        "attention_kernel_flops_per_chip": hidden,
+        "hlo_flops_per_chip": found + hidden,
+        "hlo_over_formula": (found - scores) * chips / (dense.model + dense.again),
+        "collectives": _collectives(built),
+        "collective_bytes_received": wire,
+        "whole_weights_moved": _whole_weights(step, built),
+        "hbm_bytes_moved": traffic,
+        "involuntary_remat": len({line for b in built for line in b.involuntary}),
+        "involuntary_remat_warnings": sorted({line for b in built for line in b.involuntary}),
+        "unknown_loops": [name for b in built for name in b.counts.unknown],
+        "compile_seconds": round(sum(b.seconds for b in built), 1),
+        "cpu_seconds": round(time.process_time(), 1),
+        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024),
+    }
+    if chip and fit:
+        summary |= _roofline(chip, summary, sum(b.program.times * b.counts.cycles for b in built))
+    return summary
+
+
+def _overrides(step: Step) -> str:
+    """Flags that make a run take this step's mesh, rows and micro-batches."""
+    work, mesh = step.work, ",".join(f"{axis}:{size}" for axis, size in step.mesh.shape.items())
+    values = {"row_tokens": work.shape.length, "rows": work.rows, "micro_batches": work.micro_batches}
+    return " ".join([f"--config.mesh={mesh}", *(f"--config.data.{k}={v}" for k, v in values.items())])
+
+
+def attention_flops(counts: Counts) -> float:
+    """FLOPs found of attention that is no custom kernel."""
+    return sum(p.flops * p.times for p in counts.products if p.batched or SCORES in p.op_name)
+
+
+def _elements(params: dict[str, Any]) -> int:
+    return sum(math.prod(v.shape) for v in params.values())
+
+
+def _by_kind(step: Step, built: list[Built]) -> dict[str, int]:
+    """Bytes of a chip at the worst moment, by what they hold; the first five are unpadded, padding comes after them."""
+    worst = max(built, key=lambda b: peak_bytes([b]))
+    kinds = {
+        "trainable": nbytes([step.state.trainable]),
+        "frozen": nbytes([step.frozen]),
+        "optimizer": nbytes([step.state.optimizer]),
+        "gradient_sums": nbytes([step.sums]) if step.sums else 0.0,
+        "batches": nbytes([step.batch]) * step.work.micro_batches,
+    }
+    if worst.memory:
+        arguments = worst.program.beside + worst.memory.arguments
+        kinds["padding"] = arguments - sum(kinds.values())
+        kinds |= {"temporaries": worst.memory.temporaries, "outputs": worst.memory.outputs, "code": worst.memory.code}
+    else:
+        kinds["temporaries"] = _wanted(worst) - nbytes(worst.program.arguments)
+    return {kind: round(value) for kind, value in kinds.items()}
+
+
+def _collectives(built: list[Built]) -> dict[str, dict[str, float]]:
+    total: dict[str, dict[str, float]] = {}
+    for b in built:
+        for kind, row in b.counts.by_kind().items():
+            into = total.setdefault(kind, {"count": 0, "bytes": 0, "largest_bytes": 0})
+            into["count"] += row["count"] * b.program.times
+            into["bytes"] += row["bytes"] * b.program.times
+            into["largest_bytes"] = max(into["largest_bytes"], row["largest_bytes"])
+    return dict(sorted(total.items()))
+
+
+def _whole_weights(step: Step, built: list[Built]) -> list[str]:
+    """Collectives that move a weight of all layers, or a whole table, at once."""
+    params = {**step.state.trainable, **step.frozen}
+    stacks = {
+        n: v.shape for n, v in params.items() if n in ("embed", "head") or (n[:7] == "layers." and len(v.shape) > 2)
+    }
+    whole = {tuple(d for d in shape if d > 1): name for name, shape in stacks.items()}
+    moved = set()
+    for collective in (c for b in built for c in b.counts.collectives):
+        for array in collective.arrays:
+            name = whole.get(tuple(d for d in array.dims if d > 1))
+            if name:
+                moved.add(f"{collective.kind} of {name}")
+    return sorted(moved)
+
+
+def _roofline(chip: Chip, summary: dict[str, Any], cycles: float) -> dict[str, Any]:
+    """Seconds that a step takes at the least if computation, memory and links each ran at their peak, all at once."""
+    seconds = {
+        "compute": summary["hlo_flops_per_chip"] / chip.flops,
+        "hbm": summary["hbm_bytes_moved"] / chip.bandwidth,
+        "ici": summary["collective_bytes_received"] / chip.ici,
+    }
+    bound = max(seconds, key=lambda k: seconds[k])
+    estimated = cycles / chip.clock + summary["attention_kernel_flops_per_chip"] / chip.flops
+    return {
+        "roofline_seconds": seconds,
+        "roofline_bound": bound,
+        "roofline_step_seconds": seconds[bound],
+        "roofline_mfu": summary["useful_flops_per_chip"] / chip.flops / seconds[bound],
+        "compiler_estimate_seconds": estimated,  # of all but collectives, attention at its peak
+        "compiler_estimate_mfu": summary["useful_flops_per_chip"] / chip.flops / estimated,
+    }
+
+
+def show(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Prints the summary as a table."""
+    out = console or Console()
+    if not out.is_terminal:
+        out.width = WIDTH
+    table = Table(box=None, show_header=False, padding=(0, 2), title=_title(summary), title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    for row in (*_rows(summary), *_time_rows(summary)):
+        table.add_row(*row)
+    out.print(table)
+    out.print(f"to train so: {summary['overrides']}", highlight=False, soft_wrap=True)
+    for line in _warnings(summary):
+        out.print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
+
+
+def _title(s: dict[str, Any]) -> str:
+    mesh = ", ".join(f"{axis} {size}" for axis, size in s["mesh"].items())
+    return f"stage {s['stage']} on {s['topology']}, {s['chips']} chips as {mesh}"
+
+
+def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
+    shape, peak, hbm = s["row_shape"], s["hbm_peak_bytes"], s["hbm_bytes"]
+    kinds = ", ".join(f"{k.replace('_', ' ')} {v / GIB:.2f}" for k, v in s["hbm_by_kind"].items() if v >= 0.005 * GIB)
+    rows = [
+        ("tokens per step", f"{s['tokens_per_step']:,}", f"{s['micro_batches']} micro-batch(es) of {s['rows']} rows"),
+        ("row", shape["name"], f"{shape['patches']} patches, {shape['specials']} specials, {shape['text']} text"),
+        (
+            "parameters",
+            f"{s['parameters_trainable'] / 1e9:.3f} G",
+            f"trainable; {s['parameters_frozen'] / 1e9:.3f} G frozen",
+        ),
+        ("HBM per chip", f"{peak / GIB:.2f} GiB", f"{peak / hbm:.0%} of {hbm / GIB:.2f} GiB" if hbm else ""),
+        ("", "", kinds),
+        (
+            "FLOPs per chip, model",
+            f"{s['model_flops_per_chip'] / 1e12:.1f} T",
+            "routed formula, attention over whole rows",
+        ),
+        ("  recomputed", f"{s['recomputed_flops_per_chip'] / 1e12:.1f} T", "by remat and the loss"),
+        ("  in the HLO", f"{s['hlo_flops_per_chip'] / 1e12:.1f} T", f"{s['hlo_over_formula']:.3f} of the formula"),
+    ]
+    for kind, c in s["collectives"].items():
+        detail = f"{c['bytes'] / GIB:.2f} GiB, largest {c['largest_bytes'] / 2**20:.1f} MiB"
+        rows.append((kind, f"{c['count']:,.0f}", detail))
+    return rows
+
+
+def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    if "roofline_seconds" in s:
+        parts = ", ".join(f"{k} {v:.2f}" for k, v in s["roofline_seconds"].items())
+        rows += [
+            ("step at the least", f"{s['roofline_step_seconds']:.2f} s", f"{parts}: MFU up to {s['roofline_mfu']:.0%}"),
+            (
+                "compiler's estimate",
+                f"{s['compiler_estimate_seconds']:.2f} s",
+                f"without collectives: MFU {s['compiler_estimate_mfu']:.0%}",
+            ),
+        ]
+    rows.append(
+        (
+            "compiled in",
+            f"{s['compile_seconds']:.0f} s",
+            f"{s['cpu_seconds']:.0f} s of the processor, {s['host_peak_bytes'] / GIB:.1f} GiB of host memory",
+        )
+    )
+    return rows
+
+
+def _warnings(s: dict[str, Any]) -> list[str]:
+    lines = []
+    if not s["fits"]:
+        lines.append("the step does not fit the chip's memory")
+    elif not s["fits_with_a_tenth_to_spare"]:
+        lines.append("less than a tenth of the chip's memory is left")
+    lines += s["involuntary_remat_warnings"]
+    lines += [f"a whole weight stack is moved: {w}" for w in s["whole_weights_moved"]]
+    if s["unknown_loops"]:
+        lines.append(f"{len(s['unknown_loops'])} loop(s) of unknown length are counted once")
+    return lines

@@ -1,0 +1,112 @@
+"""The largest micro-batch that a slice holds, and the smallest slice that holds a step."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
+from eve_jax.compile.build import Built, build
+from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
+from eve_jax.compile.topology import SLICES, Topology, default_mesh, open_topology, topology_mesh
+from eve_jax.errors import UserError
+
+Options = dict[str, Any]  # mesh, shape, rows, row_tokens as given on the command line; "" or 0 = chosen
+MOST_ROWS = 64  # on a chip
+
+
+def compile_step(config: ConfigDict, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
+    """Compiles the programs of a step."""
+    mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+    work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
+    step = abstract_step(config, mesh, work)
+    return step, [
+        build(program, f"{topology.name}, {_amount(step.work, mesh.size)}: {program.name}") for program in step.programs
+    ]
+
+
+def _amount(work: Work, chips: int) -> str:
+    return f"{work.rows / chips:g} row(s) of {work.shape.length} a chip"
+
+
+def largest_batch(config: ConfigDict, topology: Topology, options: Options) -> tuple[dict[str, Any] | None, list[str]]:
+    """Summary of the largest micro-batch that leaves a tenth of the memory, and a line for each that was tried.
+
+    Rows a chip grow by what the memory of the last two sizes lets expect; steps keep the config's slots. None when not
+    even one row a chip holds. Raises UserError for virtual devices, which have no limit.
+    """
+    if topology.chip is None:
+        raise UserError("--search wants a TPU topology: virtual devices have no limit of memory")
+    mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    limit = (1 - SPARE) * topology.chip.hbm
+    tried: dict[int, float] = {}
+    best: dict[str, Any] | None = None
+    lines = []
+    low, high, rows = 0, MOST_ROWS + 1, 1
+    while low < rows < high:
+        step, built = compile_step(config, topology, {**options, "rows": rows * shards})
+        tried[rows] = peak_bytes(built)
+        fit = fits(topology, built)
+        lines.append(f"{_amount(step.work, mesh.size)}: {tried[rows] / topology.chip.hbm:.0%} of the HBM")
+        if fit:
+            low, best = rows, summarise(topology, step, built)
+        else:
+            high = rows
+        rows = _next(tried, low, high, limit)
+    return best, lines
+
+
+def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
+    """Rows to try between `low`, which fits, and `high`, which does not, by a straight line through what was seen."""
+    if low == 0:
+        return 0
+    below = [n for n in tried if n < low]
+    if not below:
+        return min(low + 1, high - 1)
+    slope = max((tried[low] - tried[max(below)]) / (low - max(below)), 1.0)
+    return min(max(int(low + (limit - tried[low]) / slope), low + 1), high - 1)
+
+
+def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
+    """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
+
+    A slice that `least_bytes` overfill is not compiled for. None when none holds.
+    """
+    lines = []
+    for name in names:
+        topology = open_topology(name)
+        mesh = topology_mesh(topology, options["mesh"] or default_mesh(topology))
+        work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
+        step = abstract_step(config, mesh, work)
+        least = least_bytes(step)
+        if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
+            lines.append(
+                f"{name}: weights, optimizer and layer inputs alone take {least / topology.chip.hbm:.0%} of the HBM"
+            )
+            continue
+        step, built = compile_step(config, topology, options)
+        summary = summarise(topology, step, built)
+        if topology.chip:
+            lines.append(
+                f"{name}, {_amount(work, mesh.size)}: {summary['hbm_peak_bytes'] / topology.chip.hbm:.0%} of the HBM"
+            )
+        if fits(topology, built):
+            return summary, lines
+    return None, lines
+
+
+def least_bytes(step: Step) -> float:
+    """Bytes on a chip at the end of a forward pass at the least: the state and every layer's input."""
+    shards = step.mesh.shape["data"] * step.mesh.shape["fsdp"]
+    cfg, slots = step.cfg, step.work.rows / shards * step.work.shape.length
+    inputs = cfg.num_layers * cfg.hidden_size * slots * jnp.dtype(cfg.dtype).itemsize
+    return nbytes([step.state, step.frozen, step.sums]) + inputs
+
+
+def slices(text: str) -> list[str]:
+    """`v5e` or `v5e:4x4,v5e:8x8` as names of topologies; a generation stands for all its slices in growing order."""
+    names = []
+    for item in filter(None, text.split(",")):
+        names += [f"{item}:{shape}" for shape in SLICES[item]] if item in SLICES else [item]
+    return names

@@ -1,0 +1,129 @@
+"""Devices of a machine that is not there, and what its chips can do.
+
+`v5e:16x16` is a slice of 256 TPU v5e chips, `cpu:8` eight virtual devices of this processor. The first needs the TPU
+compiler (the extra `tpu`) and no TPU.
+"""
+
+import contextlib
+import importlib.util
+import math
+import os
+import re
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from eve_jax.compile.capture import captured
+from eve_jax.errors import UserError
+from eve_jax.sharding import AXES, make_mesh
+from eve_jax.train.flops import peak_flops
+
+GIB = 2**30
+# Read by libtpu when it is loaded: ask no metadata server, share no lock with other processes, keep no log files, and
+# say on standard error what the compiler has to say.
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_STDERR_LOG_LEVEL": "0",
+}
+
+
+class Chip(NamedTuple):
+    """One accelerator chip.
+
+    kind: of its `jax.Device`. hbm: what a program may use, bytes. bandwidth: of the HBM, bytes/s. ici: to all
+    neighbours together, one way, bytes/s. clock: cycles/s. fsdp: most chips to shard parameters over by default.
+    """
+
+    kind: str
+    hbm: float
+    bandwidth: float
+    ici: float
+    clock: float
+    fsdp: int
+
+    @property
+    def flops(self) -> float:
+        """Bfloat16 peak, FLOP/s."""
+        return peak_flops(self.kind) or math.nan
+
+
+# Bandwidths and link speeds are the vendor's public figures (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; half of
+# the bidirectional ICI figure). `hbm` is the limit that libtpu 0.0.42 compiles against: the chips have 32, 16, 95 and
+# 32 GiB. `clock` follows from the peak and the size of the matrix units. `fsdp` is measured: see DESIGN section 4.
+CHIPS = {
+    "v4": Chip("TPU v4", 30.75 * GIB, 1228e9, 300e9, 1.05e9, 16),
+    "v5e": Chip("TPU v5 lite", 15.75 * GIB, 819e9, 200e9, 1.5e9, 32),
+    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 600e9, 1.75e9, 16),
+    "v6e": Chip("TPU v6 lite", 31.25 * GIB, 1640e9, 400e9, 1.75e9, 32),
+}
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
+SLICES = {"v4": _CUBES, "v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT}  # in growing order
+
+
+class Topology(NamedTuple):
+    """Devices to compile for; `chip` is None for virtual devices of this processor."""
+
+    name: str
+    devices: list[jax.Device]
+    chip: Chip | None
+
+
+def open_topology(name: str) -> Topology:
+    """The devices of `name`: GENERATION:SLICE of `SLICES`, or cpu:N.
+
+    cpu:N works only before JAX has made its devices. Raises UserError for an unknown name, or without libtpu.
+    """
+    generation, _, shape = name.partition(":")
+    if generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape):
+        return Topology(name, _virtual(int(shape)), None)
+    if shape not in SLICES.get(generation, ()):
+        known = "; ".join(f"{g}:{{{','.join(s)}}}" for g, s in SLICES.items())
+        raise UserError(f"--topology={name}: unknown; known are cpu:N and {known}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"--topology={name}: the TPU compiler is missing; install it with pip install 'eve-jax[tpu]'")
+    for variable, value in LIBTPU.items():
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    options: dict[str, object] = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    if shape == "1x1":
+        options["chips_per_host_bounds"] = [1, 1, 1]
+    try:
+        with captured():  # libtpu notes that it finds no TPU
+            devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"--topology={name}: the TPU compiler refuses it: {error}") from error
+    return Topology(name, devices, CHIPS[generation])
+
+
+def _virtual(count: int) -> list[jax.Device]:
+    jax.config.update("jax_platforms", "cpu")
+    with contextlib.suppress(RuntimeError):  # the devices exist already
+        jax.config.update("jax_num_cpu_devices", count)
+    if len(jax.devices()) != count:
+        raise UserError(f"--topology=cpu:{count}: this process has already made {len(jax.devices())} device(s)")
+    return jax.devices()
+
+
+def default_mesh(topology: Topology) -> str:
+    """A `config.mesh`: parameters sharded over as many chips as is good for them, the rest are replicas."""
+    most = topology.chip.fsdp if topology.chip else len(topology.devices)
+    fsdp = math.gcd(len(topology.devices), most)
+    return f"data:{len(topology.devices) // fsdp},fsdp:{fsdp},tensor:1"
+
+
+def topology_mesh(topology: Topology, spec: str) -> Mesh:
+    """The mesh of a `config.mesh` on the topology, neighbours in the mesh being neighbours in the torus."""
+    mesh = make_mesh(spec, topology.devices)
+    if topology.chip is None:
+        return mesh
+    from jax.experimental import mesh_utils
+
+    shape = [mesh.shape[axis] for axis in AXES]
+    return Mesh(mesh_utils.create_device_mesh(shape, topology.devices, allow_split_physical_axes=True), AXES)

@@ -1,0 +1,176 @@
+"""FLOPs of a training step by formula, counted from the routed model: every token meets the weights of its modality.
+
+A matrix product of M tokens with a weight of n numbers costs 2 M n FLOPs. Its backward pass costs as much again for
+the gradient of its input, and as much again for the weight's where the weight trains. So a layer costs 3 times its
+forward pass in stages that train it and 2 times where it is frozen, since gradients still flow through it to the patch
+embedding. The first convolution needs no gradient of its input, the pixels. The head sees target positions alone.
+
+Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values) and
+twice that backward; a sample of n tokens has n (n + 1) / 2 pairs. Norms, rotary angles and the like are left out, as is
+usual, and so is EVEv1's aligning loss (2% of a step, benchmarks/aligning.py). Model FLOPs are those; what the machine
+does on top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a
+kernel computes and masks, both branches when `model.routing` is "masked".
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eve_jax.data.shapes import RowShape
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import abstract_params
+from eve_jax.train.stages import trainable_names
+
+# Peak of dense bfloat16 matrix products, FLOP/s a chip, by the beginning of `jax.Device.device_kind`; the first that
+# fits counts. Vendors' public figures (cloud.google.com/tpu/docs; NVIDIA's data sheets, without sparsity).
+PEAK_FLOPS = (
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),  # v5p calls itself "TPU v5" or "TPU v5p"
+    ("TPU v6", 918e12),  # v6e: "TPU v6 lite" or "TPU v6e"
+    ("NVIDIA A100", 312e12),
+    ("NVIDIA H100 PCIe", 756e12),
+    ("NVIDIA H100 NVL", 835e12),
+    ("NVIDIA H100", 989e12),
+)
+# The tokens that weights of EVEv1's patch embedding work on, and how often on each; the others are on specials.
+V1 = {
+    "conv": ("patches", 4),
+    "window.kv": ("patches", 4),
+    "window.": ("patches", 1),
+    "image.kv": ("patches", 1),
+    "project.": ("vision", 1),
+}
+FLASH_BACKWARD = 2.5  # of the forward pass: an attention kernel computes the scores again, five products for two
+
+
+class Tokens(NamedTuple):
+    """What a step works on. pairs: of a query and a key that it may see."""
+
+    patches: float
+    specials: float
+    text: float
+    targets: float
+    pairs: float
+
+    @property
+    def total(self) -> float:
+        """Tokens that go through the layers."""
+        return self.patches + self.specials + self.text
+
+
+class Weight(NamedTuple):
+    """A weight that tokens are multiplied with: FLOPs of one forward product, and its share of the backward pass.
+
+    kind: the field of `Tokens` it works on, or "vision" (patches and specials) or "all". backward: products of the
+    backward pass for one of the forward pass. again: whether the backward pass computes the forward product again.
+    """
+
+    kind: str
+    flops: float
+    backward: int
+    again: bool
+
+
+class Flops(NamedTuple):
+    """FLOPs of a step on all chips.
+
+    model: forward and backward of matrix products, attention left out. again: products that are recomputed, or masked
+    out ("masked" routing). attention: forward and backward over the pairs given. kernel: what an attention kernel
+    spends on the pairs, recomputation included.
+    """
+
+    model: float
+    again: float
+    attention: float
+    kernel: float
+
+    @property
+    def useful(self) -> float:
+        """What MFU counts: forward and backward, attention included, nothing recomputed."""
+        return self.model + self.attention
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak bfloat16 FLOP/s of a chip by `jax.Device.device_kind`; None for one that PEAK_FLOPS does not know."""
+    return next((peak for kind, peak in PEAK_FLOPS if device_kind.startswith(kind)), None)
+
+
+@functools.cache
+def weights(cfg: ModelConfig, stage: str) -> tuple[Weight, ...]:
+    """Every weight of the model that takes part in matrix products, as `stage` trains it."""
+    params = abstract_params(cfg)
+    train = trainable_names(list(params), stage)
+    out = []
+    for name, value in params.items():
+        if name.endswith((".bias", ".bias1", ".bias2", ".scale")) or ".delta_" in name:
+            continue
+        parts = name.split(".")
+        trains = bool({name, f"{name.rpartition('.')[0]}.delta_{parts[-1]}.weight"} & train)
+        flops = 2.0 * math.prod(value.shape)
+        if parts[0] == "layers":
+            twin = name.replace(".text.", ".vision.") in params
+            kind = ("vision" if "vision" in parts else "text") if twin else "all"
+            # The last product of a layer is followed by an addition, which needs no copy of it.
+            out.append(Weight(kind, flops, 1 + trains, cfg.remat != "none" and parts[-1] != "down"))
+        elif name == ("embed" if cfg.tie_embeddings else "head"):
+            out.append(Weight("targets", flops, 1 + trains, True))
+        elif parts[0] == "patch_embed" and cfg.patch_embed == "v1":
+            kind, count = next((v for k, v in V1.items() if name.startswith(f"patch_embed.{k}")), ("specials", 1))
+            out.append(Weight(kind, flops * count, trains * (1 if parts[1] == "conv" else 2), False))
+        elif parts[0] == "patch_embed":
+            kind = "patches" if "kernel" in name else "specials"
+            inputs = name.endswith("kernel2") and trains  # pixels and special tokens have no gradient
+            count = 4 if name.endswith("kernel1") else 1  # sub-patches of a patch
+            out.append(Weight(kind, flops * count, trains + inputs, False))
+    return tuple(out)
+
+
+def step_flops(cfg: ModelConfig, stage: str, tokens: Tokens, logits_again: bool = True) -> Flops:
+    """FLOPs of one step on `tokens` (those of all micro-batches together).
+
+    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/train/loss.py).
+    """
+    counts = {**tokens._asdict(), "vision": tokens.patches + tokens.specials, "all": tokens.total}
+    model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in weights(cfg, stage))
+    recomputed = [w for w in weights(cfg, stage) if w.again and (logits_again or w.kind != "targets")]
+    again = sum(counts[w.kind] * w.flops for w in recomputed)
+    if cfg.routing == "masked":
+        other = {"vision": tokens.text, "text": counts["vision"]}
+        again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in weights(cfg, stage))
+    forward = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * tokens.pairs
+    kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
+    return Flops(model, again, 3 * forward, kernel)
+
+
+def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
+    """Every slot of `rows` rows of `shape`, the text slots all targets; the row holds `samples` samples of one length.
+
+    With one sample a row, pairs are those that a kernel computes that skips nothing but the future.
+    """
+    length = shape.length / samples
+    pairs = samples * length * (length + 1) / 2
+    patches, specials, text = (float(rows * n) for n in shape)
+    return Tokens(patches, specials, text, text, rows * pairs)
+
+
+def batch_tokens(batch: dict[str, Any]) -> Tokens:
+    """Real tokens, targets and pairs of a micro-batch's host arrays (DESIGN section 4)."""
+    segment, patches = np.asarray(batch["segment"]), batch["patches"].shape[1]
+    vision = patches + batch["special_ids"].shape[1]
+    parts = np.split(segment > 0, [patches, vision], axis=1)
+    pairs = 0.0
+    for row in segment:
+        lengths = np.bincount(row[row > 0]).astype(np.float64)
+        pairs += float((lengths * (lengths + 1) / 2).sum())
+    real_patches, specials, text = (float(p.sum()) for p in parts)
+    targets = float((np.asarray(batch["loss_weight"]) > 0).sum())
+    return Tokens(real_patches, specials, text, targets, pairs)
+
+
+def add(tokens: list[Tokens]) -> Tokens:
+    """The sum over the micro-batches of a step."""
+    return Tokens(*(float(sum(column)) for column in zip(*tokens, strict=True)))

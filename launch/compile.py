@@ -1,0 +1,83 @@
+"""Compile a stage for a machine that is not there: memory, FLOPs, collectives, the step time it would allow.
+
+    python -m launch.compile --config=stage3 --topology=v5e:16x16 [--mesh=data:8,fsdp:32] [--rows=N] [--row_tokens=N]
+    python -m launch.compile --config=stage3 --topology=v5p:2x2x1 --search           the largest micro-batch that fits
+    python -m launch.compile --config=stage3 --topologies=v5e --search               the smallest slice that holds it
+
+Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (pip install 'eve-jax[tpu]') and no TPU, and
+cpu:N, virtual devices. No data is needed: row shapes follow from the config.
+"""
+
+import json
+import os
+import sys
+
+from absl import flags
+
+from launch._flags import define_config, run
+
+CONFIG = define_config()
+flags.declare_key_flag("config")
+TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16 or v5p:4x4x4; or cpu:N")
+TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation, or slices in growing order")
+MESH = flags.DEFINE_string("mesh", "", "data:I,fsdp:J,tensor:K; default: parameters over up to 32 chips, the rest data")
+ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips together; 0 = chosen", lower_bound=0)
+ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)
+SHAPE = flags.DEFINE_enum("shape", "mixed", ["mixed", "vision", "text"], "which row shape of the default menu")
+JSON = flags.DEFINE_bool("json", False, "print the figures as one line of JSON, last")
+SEARCH = flags.DEFINE_bool("search", False, "find the largest micro-batch or, with --topologies, the smallest slice")
+flags.mark_flags_as_required(["config"])
+
+
+def main() -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing is computed here, least of all on an accelerator of this machine
+    import jax
+
+    from eve_jax.compile.report import show, summarise
+    from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
+    from eve_jax.compile.topology import open_topology
+    from eve_jax.errors import UserError
+    from eve_jax.runtime import setup
+
+    setup()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # the compiler's warnings would not come again
+    config = CONFIG.value
+    if "order" in config:
+        raise UserError(f"{config.name} is a recipe of several stages: name one, such as {config.order[-1]}")
+    options = {"mesh": MESH.value, "rows": ROWS.value, "row_tokens": ROW_TOKENS.value, "shape": SHAPE.value}
+    names = slices(TOPOLOGIES.value or "")
+    if bool(names) == bool(TOPOLOGY.value) or (names and not SEARCH.value):
+        raise UserError("give --topology, or --topologies together with --search (see --help)")
+    lines: list[str] = []
+    if names:
+        summary, lines = smallest_slice(config, names, options)
+    elif SEARCH.value:
+        summary, lines = largest_batch(config, open_topology(TOPOLOGY.value or ""), options)
+    else:
+        topology = open_topology(TOPOLOGY.value or "")
+        step, built = compile_step(config, topology, options)
+        summary = summarise(topology, step, built)
+    for line in lines:
+        print(line, flush=True)
+    if summary is None:
+        raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
+    summary["config"] = config.name
+    show(summary)
+    if JSON.value:
+        print(json.dumps(summary), flush=True)
+    if not summary["fits"]:
+        sys.exit(1)
+
+
+def interruptible() -> None:
+    """A compiler at work can only be left behind: the process ends without waiting for its thread."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    run(interruptible)

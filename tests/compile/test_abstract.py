@@ -1,0 +1,112 @@
+"""Row shapes, rows and topologies for a config without data."""
+
+import importlib.util
+
+import pytest
+from jax.sharding import AbstractMesh
+
+from configs import stage1, stage2_1, stage3
+from eve_jax.compile import topology
+from eve_jax.compile.abstract import abstract_step, menu, nbytes, plan_work
+from eve_jax.compile.search import least_bytes, slices
+from eve_jax.compile.topology import CHIPS, Topology, default_mesh, open_topology
+from eve_jax.errors import UserError
+from eve_jax.sharding import make_mesh
+
+
+@pytest.mark.parametrize("module", [stage1, stage2_1, stage3])
+def test_menu_of_the_stages(module):
+    config = module.get_config()
+    shapes = menu(config.data)
+    assert all(s.length == config.data.row_tokens for s in shapes.values())
+    assert ("text" in shapes) == (config.data.template != "plain")
+    assert shapes["vision"].vision == pytest.approx(0.9 * config.data.row_tokens, abs=1)
+    largest = (config.data.max_size or {"anyratio_ld": 800, "anyratio_hd": 1600}[config.data.image_mode]) // 32
+    assert shapes["vision"].specials * largest >= shapes["vision"].patches
+
+
+@pytest.mark.parametrize(("row_tokens", "words"), [(5000, "multiple of 128"), (4096, "max_tokens=5000")])
+def test_rows_that_cannot_be(row_tokens, words):
+    with pytest.raises(UserError, match=words):
+        menu(stage3.get_config().data, row_tokens)
+
+
+@pytest.mark.parametrize(
+    ("generation", "data", "fsdp", "rows", "micro_batches", "row_tokens"),
+    [
+        (
+            "v5e",
+            8,
+            32,
+            256,
+            1,
+            5120,
+        ),  # a row of 8192 a chip would be two steps of the config's, 5000 the longest sample
+        ("v5p", 4, 16, 64, 2, 8192),  # the config's own rows
+        ("v5e", 1, 32, 32, 4, 8192),  # more rows would not fit
+    ],
+)
+def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_batches, row_tokens):
+    axes = {"data": data, "fsdp": fsdp, "tensor": 1}
+    config = stage3.get_config()
+    work = plan_work(config, axes, CHIPS[generation], "mixed")
+    assert (work.rows, work.micro_batches, work.shape.length) == (rows, micro_batches, row_tokens)
+    assert work.tokens >= config.data.rows * config.data.micro_batches * config.data.row_tokens
+    with pytest.raises(UserError, match=f"--rows={rows - 1} is no multiple of the {data * fsdp} shards"):
+        plan_work(config, axes, CHIPS[generation], "mixed", rows=rows - 1)
+
+
+def test_frozen_weights_have_no_optimizer_state():
+    config = stage1.get_config("llm=tiny")
+    step = abstract_step(config, mesh := make_mesh("fsdp:-1"), plan_work(config, mesh.shape, None, "vision"))
+    assert all(name.startswith("patch_embed.") for name in step.state.trainable)
+    assert {str(v.dtype) for v in step.state.trainable.values()} == {"float32"}
+    assert {str(v.dtype) for v in step.frozen.values()} == {"bfloat16"}
+    moments = nbytes([step.state.optimizer]) - 2 * nbytes([step.state.trainable])
+    assert 0 <= moments < 64  # two moments and step counts
+    assert [p.name for p in step.programs] == ["gradients", "update"]
+    assert step.programs[0].beside > nbytes([step.state.optimizer])
+
+
+def test_least_memory_of_a_slice():
+    """Stage 3 at 7B is 14.157 G parameters of 16 bytes with gradient sums, and 28 layer inputs; what is replicated (the
+    first convolutions, biases, norms) makes it a little more."""
+    config = stage3.get_config()
+    axes = {"data": 1, "fsdp": 16, "tensor": 1}
+    work = plan_work(config, axes, CHIPS["v5e"], "mixed")
+    mesh = AbstractMesh(tuple(axes.values()), tuple(axes))
+    inputs = 28 * work.rows / 16 * work.shape.length * 3584 * 2
+    least = least_bytes(abstract_step(config, mesh, work))
+    assert least == pytest.approx(14.157e9 * 16 / 16 + inputs, rel=2e-3)
+    assert least > 0.9 * CHIPS["v5e"].hbm
+
+
+@pytest.mark.parametrize("name", ["v5e:4x4x4", "v9:4", "v5p", "cpu:0", "cpu:x", ""])
+def test_unknown_topologies_list_the_known(name):
+    with pytest.raises(UserError, match=r"v5e:\{1x1"):
+        open_topology(name)
+
+
+def test_without_the_tpu_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"eve-jax\[tpu\]"):
+        open_topology("v5e:4x4")
+
+
+@pytest.mark.parametrize(
+    ("generation", "chips", "mesh"),
+    [
+        ("v5e", 256, "data:8,fsdp:32,tensor:1"),
+        ("v5p", 64, "data:4,fsdp:16,tensor:1"),
+        ("v5p", 4, "data:1,fsdp:4,tensor:1"),
+    ],
+)
+def test_default_mesh(generation, chips, mesh):
+    assert default_mesh(Topology("", [None] * chips, CHIPS[generation])) == mesh
+
+
+def test_slices_of_a_generation_in_growing_order():
+    names = slices("v5e,v5p:2x2x1")
+    assert names[0] == "v5e:1x1"
+    assert names[-2:] == ["v5e:16x16", "v5p:2x2x1"]
+    assert topology.SLICES["v4"] == topology.SLICES["v5p"]

@@ -1,0 +1,129 @@
+"""`launch.compile` from end to end on virtual devices, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--config=stage3:llm=tiny", "--config.data.max_tokens=200", "--row_tokens=256", "--rows=8", "--json"]
+
+COLLECTIVES = """
+import jax, json
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from eve_jax.compile.abstract import Program
+from eve_jax.compile.build import build
+from eve_jax.compile.topology import open_topology, topology_mesh
+
+topology = open_topology("cpu:8")
+mesh = topology_mesh(topology, "data:2,fsdp:4")
+cube = topology_mesh(topology, "data:2,fsdp:2,tensor:2")
+
+def known(x):
+    def local(x):
+        y = jax.lax.all_gather(x, "fsdp", tiled=True)
+        return jax.lax.psum(y, "data"), jax.lax.psum_scatter(y, "fsdp", tiled=True)
+    return jax.shard_map(local, mesh=mesh, in_specs=P(("data", "fsdp")), out_specs=(P(), P("fsdp")), check_vma=False)(x)
+
+def moved(x):
+    x = jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P("fsdp")))
+    return jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P(None, ("data", "tensor"))))
+
+out = []
+for function, place in ((known, NamedSharding(mesh, P(("data", "fsdp")))), (moved, NamedSharding(cube, P("fsdp")))):
+    x = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=place)
+    built = build(Program("f", jax.jit(function), (x,), 1, 0), "test")
+    out.append([built.counts.by_kind(), built.counts.wire, len(built.involuntary)])
+print(json.dumps(out))
+"""
+
+
+def run(*command: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+def test_collectives_and_the_compilers_warning():
+    done = run("-c", COLLECTIVES)
+    assert done.returncode == 0, done.stderr
+    (kinds, wire, involuntary), (_, _, warned) = json.loads(done.stdout.splitlines()[-1])
+    local = 256 // 8 * 128 * 4  # bytes of a shard
+    assert kinds == {
+        "all-gather": {"count": 1, "bytes": 4 * local, "largest_bytes": 4 * local},
+        "all-reduce": {"count": 1, "bytes": 4 * local, "largest_bytes": 4 * local},
+        "reduce-scatter": {"count": 1, "bytes": 4 * local, "largest_bytes": 4 * local},
+    }
+    assert wire == 3 * local + 2 * 4 * local + 3 * local
+    assert involuntary == 0
+    assert warned == 1
+    assert "Involuntary" not in done.stderr
+    assert "compiling" in done.stderr
+
+
+def test_tiny_stage_on_eight_devices():
+    done = run("-m", "launch.compile", *TINY, "--topology=cpu:8")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
+    assert figures["tokens_per_step"] == 64 * 2 * 8192
+    assert figures["hbm_bytes"] is None
+    assert figures["hbm_peak_bytes"] == pytest.approx(sum(figures["hbm_by_kind"].values()), rel=0.01)
+    assert figures["model_flops_per_chip"] > 0
+    assert figures["hlo_over_formula"] == pytest.approx(1, abs=0.01)
+    assert figures["hlo_flops_per_chip"] > figures["model_flops_per_chip"]
+    assert figures["involuntary_remat"] == 0
+    assert figures["unknown_loops"] == []
+    assert not [w for w in figures["whole_weights_moved"] if "layers." in w]
+    assert figures["collectives"]["all-gather"]["largest_bytes"] <= 4096 * 64 * 4  # the second convolution
+    assert "tokens per step" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology=cpu:8", "--mesh=fsdp:3"], "does not fit 8"),
+        (["--topology=cpu:2", "--search"], "no limit"),
+    ],
+)
+def test_bad_flags_are_one_line(flags, words):
+    done = run("-m", "launch.compile", *TINY, *flags)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_control_c_while_the_compiler_is_at_work():
+    command = [sys.executable, "-m", "launch.compile", *TINY, "--topology=cpu:8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "compiling" in line:
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x1", "v4:2x2x1", "v6e:2x2"])
+def test_small_model_for_absent_tpus(topology):
+    pytest.importorskip("libtpu")
+    sizes = [f"--config.model.{k}={v}" for k, v in {"head_dim": 128, "num_heads": 4, "num_kv_heads": 2}.items()]
+    done = run("-m", "launch.compile", "--config=stage3:llm=tiny", *sizes, f"--topology={topology}", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < figures["hbm_peak_bytes"] < 0.9 * figures["hbm_bytes"]
+    assert figures["hlo_over_formula"] == pytest.approx(1, abs=0.05)
+    assert figures["attention_kernel_flops_per_chip"] > 0
+    assert figures["involuntary_remat"] == 0
+    assert not [w for w in figures["whole_weights_moved"] if "layers." in w]
+    assert 0 < figures["roofline_mfu"] < 1

@@ -1,0 +1,48 @@
+"""The formula for a step's FLOPs against the products that the compiler is left with."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from eve_jax.compile.abstract import abstract_batch
+from eve_jax.compile.count import count
+from eve_jax.compile.report import attention_flops
+from eve_jax.data.shapes import RowShape
+from eve_jax.model.config import VARIANTS, ModelConfig, llm_sizes
+from eve_jax.model.eve import abstract_params
+from eve_jax.sharding import make_mesh
+from eve_jax.train import loss
+from eve_jax.train.flops import slots, step_flops
+from eve_jax.train.stages import partition
+from eve_jax.train.step import gradient_sums
+
+SHAPE = RowShape(60, 12, 56)
+
+
+@pytest.mark.parametrize(
+    ("stage", "variant", "changes", "by_targets"),
+    [
+        ("3", "dac", {"remat": "attention"}, False),
+        ("1", "dense", {"remat": "full", "tie_embeddings": False}, True),
+        ("2.1", "rep", {"remat": "none"}, False),
+        ("3", "dac", {"remat": "full", "routing": "masked"}, True),
+    ],
+)
+def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets, monkeypatch):
+    monkeypatch.setattr(loss, "VOCAB_CHUNK", 300)  # a single chunk would not be computed again
+    monkeypatch.setattr(loss, "by_targets", lambda: by_targets)
+    tiny = ModelConfig.from_dict({**llm_sizes("tiny"), "parts": VARIANTS[variant], "patch_hidden": 32})
+    cfg = dataclasses.replace(tiny, **changes)
+    trainable, frozen = partition(abstract_params(cfg), stage)
+    batch = abstract_batch(SHAPE, 2, make_mesh("fsdp:-1", jax.devices()[:1]))
+
+    def gradients(trainable, frozen, batch):
+        return gradient_sums(cfg, trainable, frozen, batch)
+
+    lowered = jax.jit(gradients).lower(trainable, frozen, batch)
+    text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not wanted
+    counts = count(text or "")
+    found = counts.flops - attention_flops(counts)
+    expected = step_flops(cfg, stage, slots(SHAPE, 2), logits_again=not by_targets)
+    assert found == pytest.approx(expected.model + expected.again, rel=1e-6)
