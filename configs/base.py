@@ -24,7 +24,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.seed = 0  # of initialisation and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""
-    c.teacher = ""  # CLIP's folder, for EVEv1's teacher; "" = the one in `init`
+    c.teacher = ""  # CLIP's folder, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
 
     c.model = m = ConfigDict()
     m.llm = llm

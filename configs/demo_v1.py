@@ -41,6 +41,7 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.data.max_tokens = c.data.row_tokens = 256
     c.data.rows = 2
     if name in ("v1_prealign", "v1_pretrain"):
+        c.teacher = "random"
         c.model.teacher = ConfigDict(asdict(TEACHER))
         c.model.align_width = TEACHER.hidden_size
         c.model.align_weight = 1.0

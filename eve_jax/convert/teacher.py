@@ -19,6 +19,7 @@ from eve_jax.model.eve import Params, abstract_params, init_params
 TWIN = f"{COMPRESSOR}clip_layer.backbone."  # the original's second name for the teacher's weights
 HEAD_SIZE = 64  # of every CLIP; the number of heads is in no tensor
 ALIGNING = ("align.", "teacher.")
+RANDOM = "random"  # in place of CLIP's folder
 TEXT_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")  # of a whole CLIP
 
 
@@ -107,16 +108,19 @@ def without_aligning(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Par
 def with_aligning(cfg: ModelConfig, params: Params, folder: str, seed: int) -> Params:
     """`params` with the aligning layer and the teacher of `cfg`, and without those that it does not have.
 
-    What is missing is taken from CLIP's `folder` (the teacher) or initialised from `seed` (the aligning layer). Raises
-    UserError when a teacher is missing and `folder` is "".
+    What is missing is taken from CLIP's `folder` (the teacher) or initialised from `seed` (the aligning layer, and with
+    RANDOM as `folder` the teacher, too). Raises UserError when a teacher is missing and `folder` is "".
     """
     shapes = abstract_params(cfg)
     out = {name: value for name, value in params.items() if name in shapes or not name.startswith(ALIGNING)}
     if cfg.align_width and not any(name.startswith("align.") for name in out):
         out |= init_params(cfg, seed, "align.")
-    if cfg.teacher and folder:
+    taught = any(name.startswith("teacher.") for name in out)
+    if cfg.teacher and folder == RANDOM:
+        out |= {} if taught else init_params(cfg, seed, "teacher.")
+    elif cfg.teacher and folder:
         out |= {name: jnp.asarray(value) for name, value in load_teacher(folder, cfg.teacher).items()}
-    if cfg.teacher and not any(name.startswith("teacher.") for name in out):
+    elif cfg.teacher and not taught:
         raise UserError("config.init has no teacher: name a folder of CLIP's by config.teacher, or set align_weight=0")
     for name in (n for n in out if n.startswith(ALIGNING)):
         if out[name].shape != shapes[name].shape:

@@ -85,6 +85,10 @@ def test_a_stage_completes_or_drops_what_aligning_needs(tmp_path):
     assert with_aligning(plain, full, "", 0).keys() == bare.keys()
     with pytest.raises(UserError, match=r"config\.teacher"):
         with_aligning(cfg, bare, "", 0)
+    assert with_aligning(cfg, bare, "random", 0).keys() == full.keys()
+    np.testing.assert_array_equal(
+        with_aligning(cfg, full, "random", 0)["teacher.embed.conv"], full["teacher.embed.conv"]
+    )
     fresh = init_params(cfg, 5, "align.")
     taught = {name: value for name, value in full.items() if name.startswith("teacher.")}
     done = with_aligning(cfg, bare | taught, "", 5)
