@@ -32,6 +32,7 @@ STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
 STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)
 ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows drawn at most", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "show: picture to write (.png)")
+BAD_RECORDS = "bad_records.jsonl"
 ACTIONS = ("convert", "show")
 
 
@@ -58,8 +59,14 @@ def _convert() -> None:
     _need(**{"from": FROM.value, "to": TO.value})
     table = Table.of(CONFIG.value) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
-    summary = convert(conversion, table, PROCESSES.value or os.cpu_count() or 1)
+    try:
+        summary = convert(conversion, table, PROCESSES.value or os.cpu_count() or 1)
+    except UserError as error:  # these two fields are flags here
+        text = str(error).replace("config.data.records", "--from").replace("config.data.images", "--images")
+        raise UserError(text) from error
     print_summary(summary)
+    if not summary["kept"]:
+        raise UserError(f"{TO.value}: none of the {summary['dropped']:,} records can be used; see its {BAD_RECORDS}")
     print(f"done: {TO.value}")
 
 

@@ -62,4 +62,4 @@ class BadRecords:
 
 def kind_of(reason: str) -> str:
     """A reason without what is particular to one record: `not valid JSON (Expecting ...)` -> `not valid JSON`."""
-    return re.sub(r"\d+", "N", re.split(r" \(|: ", reason, maxsplit=1)[0])
+    return re.sub(r"(?<!UTF-)\d+", "N", re.split(r" \(|: ", reason, maxsplit=1)[0])

@@ -6,11 +6,13 @@ record -> text tokens (tokenised), image grids (from file headers; nothing is de
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.console import Console
@@ -115,6 +117,14 @@ class Lengths:
         )
 
 
+def kept_table(path: Path) -> Lengths | None:
+    """The table in the file `path`; None when there is none, or when it is not whole."""
+    try:
+        return Lengths.load(path) if path.is_file() else None
+    except (OSError, ValueError, KeyError, BadZipFile, struct.error):
+        return None
+
+
 def measure(
     records: Records,
     tokenizer: Tokenizer,
@@ -136,8 +146,8 @@ def measure(
     settings = (tokenizer, rule, template, image_first, max_tokens, long)
     name = table_name(records, *settings) if cache_dir or records.tables else ""
     for folder in (cache_dir, records.tables):
-        if folder is not None and (Path(folder) / name).exists():
-            return Lengths.load(Path(folder) / name)
+        if folder is not None and (found := kept_table(Path(folder) / name)) is not None:
+            return found
     lengths = joined([_measure_source(records, number, *settings) for number in range(len(records.names))])
     if cache_dir is None:
         return lengths
@@ -165,9 +175,8 @@ def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
     span = range(int(records.starts[number]), int(records.starts[number + 1]))
     alone = records.source(number)
     if alone.tables is not None:
-        path = alone.tables / table_name(alone, *settings)
-        if path.exists():
-            found = Lengths.load(path)
+        found = kept_table(alone.tables / table_name(alone, *settings))
+        if found is not None:
             return replace(found, record=found.record + np.int32(span.start))
     about = f"measuring {escape(records.names[number])}"
     bar = Console(stderr=True)

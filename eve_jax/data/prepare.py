@@ -7,9 +7,12 @@
 A run that was killed goes on with the shards that are not whole; the shards are the same whoever writes them.
 """
 
+import fcntl
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BAD_RECORDS_FILE, BadRecords, kind_of
 from eve_jax.data.images import BadImage, ImageRule, open_image
-from eve_jax.data.lengths import Dropped, Lengths, joined, measure_part, table_name
+from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table, measure_part, table_name
 from eve_jax.data.long import check_long
 from eve_jax.data.processes import Tick, run_processes
 from eve_jax.data.records import BadRecord, Records, open_records
@@ -83,6 +86,13 @@ def convert(conversion: Conversion, table: Table | None = None, processes: int =
     records = open_records(conversion.records, conversion.images)
     folder = Path(conversion.folder)
     _claim(folder, conversion, records)
+    with _undisturbed(folder):
+        return _convert(conversion, folder, records, table, processes)
+
+
+def _convert(
+    conversion: Conversion, folder: Path, records: Records, table: Table | None, processes: int
+) -> dict[str, Any]:
     n_shards = -(-len(records) // conversion.shard_records)
     if not (folder / DATASET_FILE).is_file():
         todo = [number for number in range(n_shards) if not _line(folder, number).is_file()]
@@ -105,6 +115,21 @@ def convert(conversion: Conversion, table: Table | None = None, processes: int =
         summary["table"] = _measure(folder, table, processes)
         _write_json(folder / SUMMARY_FILE, summary)
     return summary
+
+
+@contextmanager
+def _undisturbed(folder: Path) -> Iterator[None]:
+    """Keeps other conversions out of the folder; `UserError` when one is at work there. A kill ends that, too."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{folder}: another launch.prepare_data is at work there; wait for it, or stop it"
+            raise UserError(message) from None
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(folder: Path, conversion: Conversion, records: Records) -> None:
@@ -213,7 +238,7 @@ def _measure(folder: Path, table: Table, processes: int) -> dict[str, Any]:
     """Makes the lengths table of prepared records, if it is not there, and says what it comes to."""
     records = open_records(str(folder))
     path = folder / table_name(records, *table.arguments())
-    if not path.is_file():
+    if kept_table(path) is None:
         pieces = list(range(0, len(records), MEASURED))
         setup = partial(_open_measuring, str(folder), table)
         parts = run_processes(_measure_piece, pieces, setup, processes, "measuring records", len(records), 0)

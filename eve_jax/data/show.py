@@ -139,6 +139,8 @@ def show_step(config: ConfigDict, folder: Path | None, step: int, out: str, max_
     path = Path(out)
     if path.suffix.lower() != ".png":
         raise UserError(f"--out={out}: name a file that ends with .png")
+    if path.is_dir():
+        raise UserError(f"--out={out} is a folder; name a file")
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary, PLAN_FOLDER)
         cache.mkdir()

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -68,6 +68,11 @@ def write_dataset(
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
     return target
+
+
+def settings_from(demo: Mapping[str, Any]) -> DemoSettings:
+    """The settings of a recipe's section `demo`: those of its `size`, with what its `settings` say in their place."""
+    return replace(settings_of(demo["size"]), **demo.get("settings", {}))
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
@@ -131,8 +136,8 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
     documents = TrainingComposer(settings, rng("documents"))
     texts = [document(documents) for _ in range(settings.documents)]
     files: dict[str, list[Record]] = {
-        "llm": [_text_record(f"llm-{i:05d}", text) for i, text in enumerate(texts)],
-        "llm_chat": [_record(f"chat-{i:05d}", [], text_dialogue(documents)) for i in range(settings.chats)],
+        "llm": [text_record(f"llm-{i:05d}", text) for i, text in enumerate(texts)],
+        "llm_chat": [record_of(f"chat-{i:05d}", [], text_dialogue(documents)) for i in range(settings.chats)],
         "captions": _captions(paths, shown, rng("captions")),
         "questions": _questions(asked, settings.question_pairs, album, TrainingComposer(settings, rng("questions"))),
         "sft": _sft(settings, album, TrainingComposer(settings, rng("sft"))),
@@ -151,7 +156,7 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
     return {name: len(records) for name, records in files.items()}
 
 
-def _record(identity: str, images: Sequence[str], dialogue: Dialogue) -> Record:
+def record_of(identity: str, images: Sequence[str], dialogue: Dialogue) -> Record:
     """A LLaVA record: markers of the images come first, in lines of their own."""
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     turns = about(numbered(["<image>"] * len(images)), dialogue)
@@ -161,7 +166,7 @@ def _record(identity: str, images: Sequence[str], dialogue: Dialogue) -> Record:
     return {"id": identity, **image, "conversations": conversation}
 
 
-def _text_record(identity: str, text: str) -> Record:
+def text_record(identity: str, text: str) -> Record:
     """A document: one turn, all of which the `plain` template learns."""
     return {"id": identity, "conversations": [{"from": "gpt", "value": text}]}
 
@@ -172,7 +177,7 @@ def _values(records: Iterable[Record]) -> list[str]:
 
 def _captions(paths: Sequence[str], scenes: Sequence[Scene], rng: Random) -> list[Record]:
     return [
-        _record(f"caption-{i:05d}", [path], [("", caption(scene, rng))])
+        record_of(f"caption-{i:05d}", [path], [("", caption(scene, rng))])
         for i, (path, scene) in enumerate(zip(paths, scenes, strict=True))
     ]
 
@@ -192,7 +197,7 @@ def _pair_records(n: int, name: str, album: _Album, composer: TrainingComposer) 
     for i in range(n):
         scenes, asked = composer.pair()
         images = [album.add(scene, "train") for scene in scenes]
-        records.append(_record(f"{name}-pair-{i:05d}", images, [(q.text, q.answer) for q in asked]))
+        records.append(record_of(f"{name}-pair-{i:05d}", images, [(q.text, q.answer) for q in asked]))
     return records
 
 
@@ -201,7 +206,7 @@ def _questions(
 ) -> list[Record]:
     share = composer.settings.describe_share
     records = [
-        _record(f"question-{i:05d}", [path], _dialogue(scene, composer, share, longest=4))
+        record_of(f"question-{i:05d}", [path], _dialogue(scene, composer, share, longest=4))
         for i, (path, scene) in enumerate(pictures)
     ]
     records += _pair_records(pairs, "question", album, composer)
@@ -214,11 +219,11 @@ def _sft(settings: DemoSettings, album: _Album, composer: TrainingComposer) -> l
     for i in range(settings.sft_pictures):
         scene = composer.scene()
         path = album.add(scene, "train")
-        records.append(_record(f"sft-{i:05d}", [path], _dialogue(scene, composer, describe=0.1, longest=3)))
+        records.append(record_of(f"sft-{i:05d}", [path], _dialogue(scene, composer, describe=0.1, longest=3)))
     records += _pair_records(settings.sft_pairs, "sft", album, composer)
     for i in range(settings.sft_texts):
         talk = text_dialogue(composer)
-        records.append(_record(f"sft-text-{i:05d}", [], talk))
+        records.append(record_of(f"sft-text-{i:05d}", [], talk))
     composer.rng.shuffle(records)
     return records
 
@@ -227,7 +232,7 @@ def _heldout(settings: DemoSettings, album: _Album, rng: Random) -> list[Record]
     records = []
     for i, (scenes, question) in enumerate(HeldoutComposer(settings, rng).questions()):
         images = [album.add(scene, "heldout") for scene in scenes]
-        record = _record(f"heldout-{i:04d}", images, [(question.text, question.answer)])
+        record = record_of(f"heldout-{i:04d}", images, [(question.text, question.answer)])
         records.append({**record, **_facts(scenes, question)})
     return records
 

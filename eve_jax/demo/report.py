@@ -153,7 +153,7 @@ def draw_losses(metrics: Mapping[str, StrPath], path: StrPath) -> None:
         steps = [row["step"] for row in rows]
         losses = np.array([row["loss"] for row in rows])
         panel.plot(steps, losses, color="#b9c6e4", linewidth=0.8)
-        panel.plot(steps, _smooth(losses), color="#2450a8", linewidth=1.8)
+        panel.plot(steps, smooth(losses), color="#2450a8", linewidth=1.8)
         panel.set_title(f"{name}: {losses[0]:.2f} to {losses[-_LAST:].mean():.2f}", fontsize=10)
         panel.set_xlabel("step", fontsize=9)
         panel.set_ylim(bottom=0)
@@ -194,7 +194,7 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _smooth(losses: np.ndarray) -> np.ndarray:
+def smooth(losses: np.ndarray) -> np.ndarray:
     """Running mean over a twentieth of the steps, shorter at the ends."""
     half = max(1, len(losses) // 40)
     sums = np.concatenate([[0.0], np.cumsum(losses)])

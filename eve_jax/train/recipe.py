@@ -1,4 +1,8 @@
-"""A recipe: stages in order, each from the last, with the demo's data before and its report after."""
+"""A recipe: stages in order, with the demo's data before and its report after.
+
+A stage starts from the one before it; in a recipe that is a tree, the first stage of a branch says where it starts by
+`init = "WORKDIR/STAGE"`.
+"""
 
 from pathlib import Path
 
@@ -18,21 +22,25 @@ def placed(config: ConfigDict, workdir: Path, init: str) -> ConfigDict:
 
 
 def run_recipe(config: ConfigDict, workdir: Path) -> None:
-    """Train every stage of `config.order` that is not done; then, for a demo, answer and report."""
+    """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
     if "order" not in config:
         raise UserError(
             f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
         )
     workdir.mkdir(parents=True, exist_ok=True)
     if "demo" in config:
-        from eve_jax.demo.dataset import write_dataset
+        from eve_jax.demo.dataset import settings_from, write_dataset
 
-        write_dataset(workdir / "data", config.demo.size, config.demo.seed)
+        write_dataset(workdir / "data", seed=config.demo.seed, settings=settings_from(config.demo))
     init = ""
     for number, name in enumerate(config.order, 1):
         print(f"[{number}/{len(config.order)}] {name}", flush=True)
         init = str(train(placed(config.stages[name], workdir, init), workdir))
-    if "demo" in config:
+    if "compare" in config:
+        from eve_jax.demo.variants import compare
+
+        compare(config, workdir)
+    elif "demo" in config:
         from eve_jax.demo.evaluate import evaluate
 
         evaluate(config, workdir, Path(init))

@@ -1,5 +1,6 @@
 """Conversion into prepared records: nothing lost, nothing twice, whatever interrupts it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -220,6 +221,30 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             convert(conversion(tmp_path, to="new", **changes))
     assert not (tmp_path / "new").exists()
+
+
+def test_one_conversion_at_a_time(tmp_path: Path) -> None:
+    write_records(tmp_path, 6)
+    convert(conversion(tmp_path))
+    held = os.open(tmp_path / "made", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match=r"made: another launch\.prepare_data is at work there"):
+        convert(conversion(tmp_path))
+    os.close(held)
+    convert(conversion(tmp_path))
+
+
+def test_a_broken_table_is_made_again(tmp_path: Path) -> None:
+    write_records(tmp_path, 6)
+    summary = convert(conversion(tmp_path), table(tmp_path))
+    path = tmp_path / "made" / summary["table"]["file"]
+    whole = path.read_bytes()
+    records = open_records(str(tmp_path / "made"))
+    for broken in (b"", whole[: len(whole) // 2], bytes(len(whole))):
+        path.write_bytes(broken)
+        assert len(measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000)) == summary["table"]["records"]
+        assert convert(conversion(tmp_path), table(tmp_path)) == summary
+        assert path.read_bytes() == whole
 
 
 def test_damaged_shards_are_noticed(tmp_path: Path) -> None:

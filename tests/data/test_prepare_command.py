@@ -44,12 +44,19 @@ def test_convert_then_show(folder: Path) -> None:
     assert Image.open(out).size[0] == 1800
 
 
+def test_nothing_but_bad_records(folder: Path) -> None:
+    (folder / "bad.jsonl").write_text("{\n")
+    run = command("convert", f"--from={folder}/bad.jsonl", f"--to={folder}/bad")
+    assert run.returncode == 1
+    assert run.stderr.strip() == f"error: {folder}/bad: none of the 1 records can be used; see its bad_records.jsonl"
+
+
 def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
     out = f"--out={folder}/x.png"
     for arguments, message in (
         ((), "say what to do first: python -m launch.prepare_data convert|show"),
         (("convert", "--to=x"), "--from must be given"),
-        (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "none.json: no such records file"),
+        (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "no such records file; set --from to files"),
         (("show", out), "--config must be given"),
         (("show", "--config=demo:tiny", "--stage=stage9", out), "--stage=stage9 is not one of llm, llm_chat"),
     ):

@@ -99,6 +99,9 @@ def test_the_picture(data: StageData, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["rows.png"]
     with pytest.raises(UserError, match=r"--out=.*\.jpg: name a file that ends with \.png"):
         show_step(config, None, 0, str(tmp_path / "a.jpg"), max_rows=3)
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(UserError, match=r"--out=.*b\.png is a folder"):
+        show_step(config, None, 0, str(tmp_path / "b.png"), max_rows=3)
 
 
 def test_the_plan_of_a_training_is_used_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

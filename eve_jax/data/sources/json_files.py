@@ -113,6 +113,10 @@ class JsonFile:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from None
         text = head.removeprefix(BOM).lstrip()
         self._array = text.startswith(b"[")
+        if self.path.suffix == ".json" and re.match(rb"\{\s*[\r\n]", text):
+            raise UserError(
+                f"{path}: a single JSON object over several lines; records are a JSON array, or one a line (JSONL)"
+            )
         self._first = len(head) - len(text) + 1 if self._array else len(head) - len(head.removeprefix(BOM))
         self._index()
 

@@ -1,0 +1,34 @@
+"""How far training moved a model from the LLM that it started as (EVEv2 paper, Fig. 3)."""
+
+import numpy as np
+
+from eve_jax.convert.orbax import is_stacked
+from eve_jax.convert.surgery import Folded, ParamSource, is_delta, text_twin
+from eve_jax.errors import UserError
+
+
+def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[float]]:
+    """Mean absolute change of every weight of the decoder layers: name in `after` -> a value a layer.
+
+    Text weights are compared with their own values in `before`, vision weights with the text weights they were copied
+    from, both with gated deltas added in. Reads a layer of two weights at a time. Raises UserError when the two models
+    do not have the same layers.
+    """
+    before, after = _folded(before), _folded(after)
+    changes = {}
+    for name in filter(is_stacked, after.shapes):
+        origin, shape = text_twin(name), after.shapes[name].shape
+        found = before.shapes.get(origin)
+        if found is None or found.shape != shape:
+            raise UserError(f"{name} has shape {shape}, {origin} of the model before {found and found.shape}")
+        pairs = zip(before.pieces(origin), after.pieces(name), strict=True)
+        changes[name] = [_mean_change(old, new) for old, new in pairs]
+    return changes
+
+
+def _folded(source: ParamSource) -> ParamSource:
+    return Folded(source) if any(map(is_delta, source.shapes)) else source
+
+
+def _mean_change(old: np.ndarray, new: np.ndarray) -> float:
+    return float(np.abs(new.astype(np.float32) - old.astype(np.float32)).mean(dtype=np.float64))
