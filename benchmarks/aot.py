@@ -134,7 +134,9 @@ def parts(console: Console) -> dict[str, Any]:
     times = child("benchmarks.aot_parts", "--part=head_time", *quick)
     if "error" not in head:
         ours, plain = head["chunked_temporary_bytes"], head["full_temporary_bytes"]
-        console.print(f"loss head on one v5e: {ours / GIB:.2f} GiB, full float32 logits {plain / GIB:.2f} GiB")
+        console.print(
+            f"loss head on a chip of v5e:4x8: {ours / GIB:.2f} GiB, full float32 logits {plain / GIB:.2f} GiB"
+        )
     if "error" not in times:
         console.print(
             f"its time on this processor over the plain formula's: {times['over_plain']:.2f} at the same targets, "
@@ -148,7 +150,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     cases = SIZE_CASES if SIZES.value else QUICK_CASES if QUICK.value else CASES
     cases = {name: arguments for name, arguments in cases.items() if ONLY.value in name}
-    figures = {"stages": stages(cases, console)} if cases else {}
+    figures: dict[str, Any] = {"stages": stages(cases, console)} if cases else {}
     if not SIZES.value and ONLY.value in "parts":
         figures |= parts(console)
     failed = {name: why for name, s in figures.get("stages", {}).items() if (why := broken(s))}

@@ -1,7 +1,8 @@
 """Attention and the loss head by themselves, for `benchmarks/aot.py`: --part=attention|head|head_time [--quick]
 
 attention   temporary memory of forward + backward by the length of the row, one row of Qwen2.5-7B's heads, on a v5e
-head        the same of the loss at 4,096 targets of Qwen2.5-7B's head: chunked, and with full float32 logits
+head        the same of the loss at 4,096 targets a chip of Qwen2.5-7B's head, which is sharded over the smallest v5e
+            slice that holds stage 3: chunked, and with full float32 logits
 head_time   processor time of the two here, float32, interleaved
 
 Prints a line of JSON. The first two need the extra `tpu`.
@@ -21,31 +22,41 @@ from launch._flags import run
 
 PART = flags.DEFINE_enum("part", None, ["attention", "head", "head_time"], "what to measure", required=True)
 QUICK = flags.DEFINE_bool("quick", False, "smaller sizes")
-TOPOLOGY = "v5e:1x1"
+ATTENTION_ON, HEAD_ON = "v5e:1x1", "v5e:4x8"
 HEADS, KV_HEADS, HEAD_SIZE, HIDDEN, VOCAB = 28, 4, 128, 3584, 152064  # Qwen2.5-7B
 TARGETS = 4096
 TIMED = {"targets": 1024, "hidden": 512, "vocab": 32_000}
 TOKENS_A_TARGET = 3  # two thirds of a row are image
 
 
-def temporaries(function: Callable, arguments: list[Any], label: str) -> float:
-    """Bytes of temporaries of `function` compiled for one chip; those it wants where it does not fit."""
+def temporaries(topology: str, function: Callable, arguments: list[tuple], label: str) -> float:
+    """Bytes of temporaries on a chip of `function`, compiled for `topology`; those it wants where it does not fit.
+
+    Each argument is a shape, a dtype and "rows", for an array whose first axis is spread over the chips, or "head".
+    """
     import jax
 
     from eve_jax import sharding
     from eve_jax.compile.abstract import Program
     from eve_jax.compile.build import build
-    from eve_jax.compile.topology import open_topology, topology_mesh
+    from eve_jax.compile.topology import default_mesh, open_topology, topology_mesh
 
-    mesh = topology_mesh(open_topology(TOPOLOGY), "")
-    place = sharding.replicated(mesh)
-    placed = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place) for a in arguments)
+    opened = open_topology(topology)
+    mesh = topology_mesh(opened, default_mesh(opened))
+
+    def placed(shape: tuple[int, ...], dtype: Any, kind: str) -> jax.ShapeDtypeStruct:
+        if kind == "head":
+            return jax.ShapeDtypeStruct(
+                shape, dtype, sharding=sharding.parameter_sharding(mesh, ("vocab", "table"), shape)
+            )
+        shape = (shape[0] * mesh.size, *shape[1:])
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
 
     def traced(*values: Any) -> Any:
         with sharding.use(mesh):
             return function(*values)
 
-    built = build(Program(label, jax.jit(traced), placed, 1, 0), label)
+    built = build(Program(label, jax.jit(traced), tuple(placed(*a) for a in arguments), 1, 0), label)
     return built.memory.temporaries if built.memory else built.needed
 
 
@@ -72,10 +83,10 @@ def attention() -> dict[str, Any]:
 
         found[kernel] = {}
         for length in lengths if kernel != "plain" else lengths[:1]:
-            q, k = (jax.ShapeDtypeStruct((1, length, n, HEAD_SIZE), jnp.bfloat16) for n in (HEADS, KV_HEADS))
-            segment = jax.ShapeDtypeStruct((1, length), jnp.int32)
+            q, k = (((1, length, n, HEAD_SIZE), jnp.bfloat16, "rows") for n in (HEADS, KV_HEADS))
+            segment = ((1, length), jnp.int32, "rows")
             label = f"attention, {kernel}, a row of {length}"
-            found[kernel][str(length)] = temporaries(gradients, [q, k, k, segment, q], label)
+            found[kernel][str(length)] = temporaries(ATTENTION_ON, gradients, [q, k, k, segment, q], label)
     return {"lengths": lengths, "temporary_bytes": found}
 
 
@@ -84,7 +95,10 @@ def plain_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    logits = jnp.einsum("MD,QD->MQ", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    from eve_jax.sharding import gather
+
+    head = gather(head, ("vocab", "table"), hidden.dtype)
+    logits = jnp.einsum("MD,QD->MQ", hidden, head, preferred_element_type=jnp.float32)
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
     return -jnp.sum(picked * weight)
 
@@ -107,14 +121,14 @@ def head() -> dict[str, Any]:
 
     targets, vocab = (1024, 32_000) if QUICK.value else (TARGETS, VOCAB)
     arguments = [
-        jax.ShapeDtypeStruct((targets, HIDDEN), jnp.bfloat16),
-        jax.ShapeDtypeStruct((vocab, HIDDEN), jnp.float32),
-        jax.ShapeDtypeStruct((targets,), jnp.int32),
-        jax.ShapeDtypeStruct((targets,), jnp.float32),
+        ((targets, HIDDEN), jnp.bfloat16, "rows"),
+        ((vocab, HIDDEN), jnp.float32, "head"),
+        ((targets,), jnp.int32, "rows"),
+        ((targets,), jnp.float32, "rows"),
     ]
     forms = {"chunked": chunked_loss, "full": plain_loss}
     return {
-        f"{name}_temporary_bytes": temporaries(jax.value_and_grad(f, (0, 1)), arguments, f"loss head, {name}")
+        f"{name}_temporary_bytes": temporaries(HEAD_ON, jax.value_and_grad(f, (0, 1)), arguments, f"loss head, {name}")
         for name, f in forms.items()
     } | {"targets": targets, "vocab": vocab}
 

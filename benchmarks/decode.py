@@ -17,6 +17,7 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -139,7 +140,7 @@ def over(times: dict[str, Times], above: str, below: str) -> float:
 
 def first_token(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt) -> dict[str, float]:
     """Time to the first token."""
-    calls: dict[str, Callable[[], Any]] = {name: lambda e=e: e.generate([prompt], 1, []) for name, e in engines.items()}
+    calls: dict[str, Callable[[], Any]] = {name: partial(e.generate, [prompt], 1, []) for name, e in engines.items()}
     if theirs is not None:
         calls["pytorch"] = lambda: theirs.prefill().logits.argmax(-1).item()
     times = interleaved(calls, ROUNDS.value, "first token")

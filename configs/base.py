@@ -40,7 +40,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.param_dtype = "float32"  # of the master weights of what trains
     m.frozen_dtype = "bfloat16"  # of weights that do not train
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
-    m.attention = "auto"  # kernel: auto (by processor) | chunked (any) | splash (TPU) | flash (GPU)
+    m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)
 
     c.data = d = ConfigDict()
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
@@ -66,6 +66,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     d.max_bad = 1000  # records found broken while training before the run stops
     d.threads = 2  # that build batches
     d.prefetch = 4  # micro-batches built ahead
+    d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
 
     c.optim = o = ConfigDict()
     o.lr = 1e-5  # peak
@@ -79,8 +80,15 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.log_every = 1
     t.save_every = 500
     t.keep = 2  # newest checkpoints kept
+    t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none
+    t.keep_best = 0  # checkpoints kept for the lowest mean loss since the one before them
+    t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
+    t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
-    c.mesh = "fsdp:-1"  # data:I,fsdp:J,tensor:K; -1 = the rest
+    c.profile = ConfigDict()
+    c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
+
+    c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
 
 

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The exceptions that users are meant to see."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     Launchers print it as a single `error:` line and exit with status 1; everything else is a defect of ours and
     keeps its traceback.
     """
+
+
+class Hanging(UserError):
+    """A thread of ours hangs, for which the process would wait for ever at its end: launchers leave without it."""

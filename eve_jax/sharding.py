@@ -5,15 +5,17 @@ model's code says only logical axes. Without `use(mesh)`, or on one device, noth
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from eve_jax.errors import UserError
 
@@ -53,12 +55,24 @@ ACTIVATION_RULES: dict[str, Placement] = {
 }
 
 
-def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a `config.mesh` such as "data:2,fsdp:-1,tensor:1"; -1 takes the devices that are left.
+# Most devices that parameters are sharded over by default, by the beginning of `jax.Device.device_kind`; the rest hold
+# replicas. TPUs: with more, gradients fell back from reduce-scatters to all-reduces (DESIGN section 4). GPUs: a node.
+FSDP_CAPS = (("TPU v5 lite", 32), ("TPU v5e", 32), ("TPU v6", 32), ("TPU", 16), ("NVIDIA", 8), ("AMD", 8))
 
-    Raises UserError when an axis is unknown or the sizes do not multiply to the number of devices.
+
+def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
+    """Sizes of AXES for a `config.mesh` such as "data:2,fsdp:-1,tensor:1"; -1 takes the devices that are left.
+
+    "" is the default for the devices: fsdp over as many as is good for them (FSDP_CAPS), but never over several TPU
+    slices, and data over the rest. Raises UserError when an axis is unknown, the sizes do not multiply to the number of
+    devices, or data does not run over all slices.
     """
-    devices = jax.devices() if devices is None else devices
+    groups = len(_slices(devices))
+    if not spec:
+        kind = devices[0].device_kind
+        most = next((cap for name, cap in FSDP_CAPS if kind.startswith(name)), len(devices))
+        fsdp = max(n for n in range(1, most + 1) if len(devices) // groups % n == 0)
+        return len(devices) // fsdp, fsdp, 1
     sizes = dict.fromkeys(AXES, 1)
     for item in filter(None, spec.split(",")):
         name, _, size = item.partition(":")
@@ -71,11 +85,40 @@ def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
         raise UserError(f"config.mesh={spec!r} does not fit {len(devices)} device(s)")
-    return Mesh(np.array(devices).reshape([sizes[a] for a in AXES]), AXES)
+    if sizes["data"] % groups:
+        raise UserError(
+            f"config.mesh={spec!r}: data must be a multiple of the {groups} slices, which only data runs across"
+        )
+    return tuple(sizes[axis] for axis in AXES)
+
+
+def make_mesh(spec: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a `config.mesh` (see `mesh_sizes`) on `devices`, all there are by default.
+
+    Neighbours in the mesh are neighbours in a TPU's torus; of several slices, the outermost axis (data) runs across
+    them. Raises UserError when the mesh is impossible.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(spec, devices)
+    groups = len(_slices(devices))
+    if groups > 1:
+        inner = (sizes[0] // groups, *sizes[1:])
+        placed = mesh_utils.create_hybrid_device_mesh(inner, (groups, 1, 1), devices, allow_split_physical_axes=True)
+    else:
+        placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(placed, AXES)
+
+
+def _slices(devices: Sequence[jax.Device]) -> set[int]:
+    """Numbers of the TPU slices that the devices are of; a GPU node also calls itself a slice, but is free to share."""
+    return {d.slice_index for d in devices} if devices[0].platform == "tpu" else {0}
 
 
 def parameter_sharding(
-    mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...], rules: dict[str, Placement] = PARAMETER_RULES
+    mesh: Mesh | AbstractMesh,
+    axes: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    rules: dict[str, Placement] = PARAMETER_RULES,
 ) -> NamedSharding:
     """Sharding of a parameter from its logical axes; a dimension that its mesh axes do not divide is replicated.
 
@@ -165,6 +208,41 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def local_rows(mesh: Mesh, rows: int) -> list[int]:
+    """The rows of a micro-batch of `rows` rows that this process's devices hold, in order.
+
+    Processes that share a tensor group hold the same rows. Raises UserError when the mesh does not divide `rows`.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % parts:
+        shape = ", ".join(f"{axis}:{mesh.shape[axis]}" for axis in ("data", "fsdp"))
+        raise UserError(f"config.data.rows={rows} is not a multiple of {parts}, the mesh's {shape}: no device may idle")
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    return sorted({row for index in places if index for row in range(rows)[index[0]]})
+
+
+def place_batch(mesh: Mesh, batch: dict[str, np.ndarray], rows: int, held: Sequence[int]) -> dict[str, Array]:
+    """The micro-batch of `rows` rows, on all processes' devices, of which `batch` has the rows `held` here."""
+    where, first = batch_sharding(mesh), {row: number for number, row in enumerate(held)}
+
+    def put(mine: np.ndarray) -> Array:
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(rows)
+            return mine[first[start] : first[start] + stop - start]
+
+        return jax.make_array_from_callback((rows, *mine.shape[1:]), where, part)
+
+    return {name: put(value) for name, value in batch.items()}
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole value on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def place(value: Any, where: NamedSharding) -> Array:
+    """`value`, which every process has in whole, on the devices of `where`; each copies its own part alone."""
+    if where.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
+        return jax.device_put(value, where)  # a global value is moved by all processes together
+    host = np.asarray(value)
+    return jax.make_array_from_callback(host.shape, where, lambda index: host[index])

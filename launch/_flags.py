@@ -1,7 +1,10 @@
 """Command lines: `--config=NAME[:args]` to `configs/NAME.py`, overrides, and errors as one line."""
 
+import contextlib
 import difflib
+import errno
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -11,10 +14,12 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Hanging, UserError
+from eve_jax.hosts.cluster import Cluster
 from eve_jax.train import interrupt
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 NOT_CONFIGS = {"__init__", "base", "args"}
 
 
@@ -27,6 +32,23 @@ def define_config() -> Any:
     """Define `--config` and its overrides; returns the flag holder."""
     text = f"NAME[:args], with NAME of {', '.join(known_configs())}; fields are set by --config.FIELD=VALUE"
     return config_flags.DEFINE_config_file("config", None, text)
+
+
+def define_cluster() -> Callable[[], Cluster]:
+    """Define the flags that say how several processes find each other; returns what reads them."""
+    coordinator = flags.DEFINE_string(
+        "coordinator",
+        "",
+        "HOST:PORT at which process 0 is reached, when the processes are started by hand; TPU pods, SLURM, Open MPI "
+        "and indexed Kubernetes jobs are recognised without",
+    )
+    count = flags.DEFINE_integer("num_processes", None, "how many processes train together", lower_bound=1)
+    number = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+    dead = flags.DEFINE_integer("peer_timeout", 40, "seconds of silence until a process counts as dead", lower_bound=5)
+    wait = flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes at the start", lower_bound=5)
+    for holder in (coordinator, count, number, dead, wait):
+        flags.declare_key_flag(holder.name)
+    return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
 
 
 def load_config(value: str) -> ConfigDict:
@@ -106,6 +128,11 @@ def run(main: Callable[[], Any]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
             main()
+        except Hanging as error:
+            sys.stdout.flush()
+            with contextlib.suppress(SystemExit):
+                fail(error)
+            os._exit(1)
         except UserError as error:
             fail(error)
         except interrupt.Interrupted as stop:
@@ -115,8 +142,8 @@ def run(main: Callable[[], Any]) -> None:
             print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
             sys.exit(130)
         except OSError as error:
-            if not error.filename:
+            if not error.filename and error.errno not in DISK_ERRORS:
                 raise
-            fail(UserError(f"{error.filename}: {error.strerror}"))
+            fail(UserError(f"{error.filename or 'writing to the work folder failed'}: {error.strerror}"))
 
     app.run(guarded, flags_parser=_parse)

@@ -2,9 +2,11 @@
 
     python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
+    python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
 
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
 can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
+`whole` copies a stage that stores only what it trained, with the rest from where it came.
 """
 
 import sys
@@ -23,17 +25,19 @@ TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the 
 flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
 ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning layer and teacher, if it has them")
-ACTIONS = ("import", "export")
+ACTIONS = ("import", "export", "whole")
 
 
 def main(action: str) -> None:
-    from eve_jax.convert.convert import export_checkpoint, import_checkpoint
+    from eve_jax.convert.convert import export_checkpoint, import_checkpoint, make_whole
     from eve_jax.runtime import setup
 
     setup()
     origin, target = FROM.value or "", TO.value or ""
     if action == "import":
         folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
+    elif action == "whole":
+        folder = make_whole(origin, target)
     else:
         options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
         folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, **options)

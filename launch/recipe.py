@@ -7,20 +7,27 @@ from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_config, run
+from launch._flags import define_cluster, define_config, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the whole recipe")
+CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from eve_jax.hosts.start import leads, together
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
+    from eve_jax.train.report import write_report
 
     setup()
-    run_recipe(CONFIG.value, Path(WORKDIR.value or ""))
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "")
+    with together(CLUSTER(), workdir):
+        run_recipe(config, workdir)
+        for name in () if "demo" in config or not leads() else config.order:  # the demo has a report of its own
+            write_report(workdir / config.stages[name].name)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,33 @@
 """Train one stage: python -m launch.train --config=stage1 --workdir=runs [--config.optim.lr=1e-4 ...]
 
-Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C saves and stops.
+Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and stop. Leaves report.png there.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_config, run
+from launch._flags import define_cluster, define_config, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder under which the stage's own folder is made")
+CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from eve_jax.hosts.start import leads, together
     from eve_jax.runtime import setup
+    from eve_jax.train.report import write_report
     from eve_jax.train.trainer import train
 
     setup()
-    folder = train(CONFIG.value, Path(WORKDIR.value or ""))
-    print(f"done: {folder}")
+    workdir = Path(WORKDIR.value or "")
+    with together(CLUSTER(), workdir):
+        folder = train(CONFIG.value, workdir)
+        if leads():
+            print(f"done: {folder}, {write_report(folder)}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def watched() -> Iterator[tuple[Counter[str], list[str]]]:
     programs: Counter[str] = Counter()
     events: list[str] = []
 
-    def on_duration(event: str, seconds: float, **more: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **more: Any) -> None:
         if event == COMPILED:
             programs[str(more["fun_name"])] += 1
 

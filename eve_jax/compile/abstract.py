@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,10 +20,10 @@ from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
-from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, Sums, TrainState
-from eve_jax.train.trainer import parameter_shardings
 
 # Share of a row that images take, in the shapes for a config without data.
 SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}
@@ -145,21 +144,10 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
         for n, v in abstract_params(cfg).items()
     }
     trainable, frozen = partition(params, config.stage)
-    whole = sharding.replicated(mesh)
-
-    def scalar(leaf: Any) -> ShapeDtypeStruct:
-        return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
-
     lr = schedule(config.optim, STEPS)
     tx = optimizer(config.optim, lr)
-    moments = optax.tree_utils.tree_map_params(
-        tx,
-        lambda leaf, parameter: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=parameter.sharding),
-        jax.eval_shape(tx.init, trainable),
-        trainable,
-        transform_non_params=scalar,
-    )
-    step: Any = scalar(jnp.zeros((), jnp.int32))
+    moments = abstract_optimizer(tx, trainable, mesh)
+    step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
     batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
     functions = StepFunctions(cfg, tx, lr, mesh)
@@ -167,8 +155,8 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
     else:
-        total: Any = scalar(jnp.zeros(()))
-        sums = Sums(trainable, total, total, total, total)
+        total: Any = ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
+        sums = Sums(trainable, *[total] * (len(Sums._fields) - 1))
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
         accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))

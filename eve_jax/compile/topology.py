@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import re
+import signal
 from typing import NamedTuple
 
 import jax
@@ -77,7 +78,8 @@ class Topology(NamedTuple):
 def open_topology(name: str) -> Topology:
     """The devices of `name`: GENERATION:SLICE of `SLICES`, or cpu:N.
 
-    cpu:N works only before JAX has made its devices. Raises UserError for an unknown name, or without libtpu.
+    cpu:N works only before JAX has made its devices; slices only in the main thread. Raises UserError for an unknown
+    name, or without libtpu.
     """
     generation, _, shape = name.partition(":")
     if generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape):
@@ -94,11 +96,14 @@ def open_topology(name: str) -> Topology:
     options: dict[str, object] = {"chip_config_name": "megacore"} if generation == "v4" else {}
     if shape == "1x1":
         options["chips_per_host_bounds"] = [1, 1, 1]
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         with captured():  # libtpu notes that it finds no TPU
             devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={name}: the TPU compiler refuses it: {error}") from error
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)  # libtpu's handler lets the process go on
     return Topology(name, devices, CHIPS[generation])
 
 

@@ -15,15 +15,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from eve_jax.convert import hf_config
 from eve_jax.convert.names import Entry, eve_names, plain_llm
-from eve_jax.convert.orbax import OrbaxSource, write_checkpoint
-from eve_jax.convert.source import is_ours, open_checkpoint
+from eve_jax.convert.orbax import write_checkpoint
+from eve_jax.convert.reference import FROZEN
+from eve_jax.convert.source import is_ours, open_checkpoint, stored_source
 from eve_jax.convert.surgery import Folded, ParamSource
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, VARIANTS
-from eve_jax.train.checkpoint import CONFIG, read_config
+from eve_jax.train.checkpoint import CONFIG, newest_step, read_config, read_meta
 
 HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
 GENERATION = "generation_config.json"
@@ -55,6 +56,26 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     return target
 
 
+def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> Path:
+    """Make the stage folder `target` with all weights of the stage folder `folder`, which may refer to other folders.
+
+    Values keep their bits and dtypes; the optimizer is left behind. Raises UserError with nothing left behind.
+    """
+    folder, target = Path(folder), Path(target)
+    if not is_ours(folder):
+        raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
+    step = newest_step(folder)
+    source = stored_source(folder, step)
+    meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
+    with _made_at_once(target) as temporary, _progress(f"whole {folder.name}", _nbytes(source), quiet) as bar:
+        write_checkpoint(temporary, source, lambda n: bar.update(bar.task_ids[0], advance=n), meta)
+        _carry(folder, temporary)
+        shutil.copyfile(folder / CONFIG, temporary / CONFIG)
+        if (folder / HF_CONFIG).is_file():
+            shutil.copyfile(folder / HF_CONFIG, temporary / HF_CONFIG)
+    return target
+
+
 def export_checkpoint(
     folder: str | Path,
     target: str | Path,
@@ -77,7 +98,7 @@ def export_checkpoint(
     folder, target = Path(folder), Path(target)
     if dtype not in ("", *hf_config.DTYPES):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(hf_config.DTYPES)}")
-    source = OrbaxSource(folder) if is_ours(folder) else open_checkpoint(folder).source
+    source = stored_source(folder) if is_ours(folder) else open_checkpoint(folder).source
     assert source is not None
     if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
         source = Folded(source)

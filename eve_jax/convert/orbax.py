@@ -5,21 +5,25 @@ holds a layer of one parameter where a plain save would hold the model.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from eve_jax.convert.reference import Origin
 from eve_jax.convert.surgery import ParamSource
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import abstract_params
-from eve_jax.train.checkpoint import CHECKPOINTS, read_config
+from eve_jax.model.eve import Params, abstract_params
+from eve_jax.train.checkpoint import CHECKPOINTS, stored_shapes
+from eve_jax.train.fingerprint import Fingerprint
+from eve_jax.train.manifest import write_manifest
 
 CHUNK_BYTES = 1 << 26  # of the stored chunks of a parameter without layers
 Done = Callable[[int], None]  # is told the bytes that were converted
@@ -58,8 +62,11 @@ def is_stacked(name: str) -> bool:
     return name.startswith(("layers.", "align.levels.", "teacher.layers."))
 
 
-def write_checkpoint(folder: Path, source: ParamSource, done: Done) -> None:
-    """Save every parameter of `source` as step 0 of the new stage folder `folder`, one layer in memory at a time."""
+def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[str, Any] | None = None) -> None:
+    """Save every parameter of `source` as step 0 of the new stage folder `folder`, one layer in memory at a time.
+
+    `meta` is what the training that made them had saved with them.
+    """
     tree = {
         name: Lazy(s.shape, s.dtype, is_stacked(name), partial(source.pieces, name))
         for name, s in source.shapes.items()
@@ -77,35 +84,19 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done) -> None:
     with ocp.CheckpointManager(target, options=options, item_handlers=handlers) as manager:
         items = {
             "params": ocp.args.PyTreeSave(tree, save_args=save_args),
-            "meta": ocp.args.JsonSave({"plan": "", "steps": 0}),
+            "meta": ocp.args.JsonSave(meta or {"plan": "", "steps": 0}),
         }
         manager.save(0, args=ocp.args.Composite(**items))
+    write_manifest(target / "0")
 
 
 class OrbaxSource:
-    """The newest parameters in a stage folder of ours, read by layers as far as they are stored by layers."""
+    """The parameters that a checkpoint of ours holds itself, read by layers as far as they are stored by layers."""
 
-    def __init__(self, folder: Path):
-        self.cfg = ModelConfig.from_dict(read_config(folder)["model"])
-        checkpoints = (folder / CHECKPOINTS).resolve()
-        if not checkpoints.is_dir():
-            raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
-        tree = ocp.StandardCheckpointHandler()
-        handlers = {"params": tree, "optimizer": tree, "meta": ocp.JsonCheckpointHandler()}
-        with ocp.CheckpointManager(checkpoints, item_handlers=handlers) as manager:
-            step = manager.latest_step()
-            if step is None:
-                raise UserError(f"{checkpoints} holds no finished checkpoint")
-            metadata = dict(manager.item_metadata(step)["params"].items())
-        self.store = checkpoints / str(step) / "params"
-        self.shapes = {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in metadata.items()}
-        wanted = abstract_params(self.cfg)
-        for name in sorted(wanted.keys() | self.shapes.keys()):
-            have, want = self.shapes.get(name), wanted.get(name)
-            if have is None or want is None or have.shape != want.shape:
-                raise UserError(
-                    f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
-                )
+    def __init__(self, folder: Path, step: int, cfg: ModelConfig):
+        self.cfg = cfg
+        self.store = (folder / CHECKPOINTS / str(step) / "params").resolve()
+        self.shapes: Params = stored_shapes(folder, step)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
@@ -125,3 +116,38 @@ class OrbaxSource:
         layers, step = array.shape[0], (chunk and chunk[0]) or 1
         for start in range(0, layers, step):  # a stored chunk is decoded once, however many layers it holds
             yield from array[start : start + step].read().result()
+
+
+class Referring:
+    """The parameters of a partial checkpoint in `folder`: `own`, and those that it refers to, from their origins."""
+
+    def __init__(self, folder: Path, own: OrbaxSource, others: Sequence[tuple[Origin, ParamSource]]):
+        self.folder, self.own, self.cfg = folder, own, own.cfg
+        self.origins = {name: (origin, source) for origin, source in others for name in origin.weights}
+        self.shapes: Params = dict(own.shapes)
+        for name, (origin, source) in self.origins.items():
+            dtype = jnp.dtype(origin.weights[name][0])
+            self.shapes[name] = jax.ShapeDtypeStruct(source.shapes[name].shape, dtype)
+        wanted = abstract_params(self.cfg)
+        for name in sorted(wanted.keys() | self.shapes.keys()):
+            have, want = self.shapes.get(name), wanted.get(name)
+            if have is None or want is None or have.shape != want.shape:
+                raise UserError(
+                    f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
+                )
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array.
+
+        One that is referred to is compared with its fingerprint; UserError, at the end, when it is another.
+        """
+        if name in self.own.shapes:
+            yield from self.own.pieces(name)
+            return
+        origin, source = self.origins[name]
+        total = Fingerprint()
+        for piece in source.pieces(name):
+            cast = piece.astype(self.shapes[name].dtype, copy=False)
+            total.add(cast)
+            yield cast
+        origin.check(self.folder, {name: total.value})

@@ -1,6 +1,8 @@
 """A folder with a model in it, ours or Hugging Face's, opened without knowing which."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,16 @@ import jax
 import numpy as np
 
 from eve_jax.convert.hf import HfSource
-from eve_jax.convert.surgery import Completed, ParamSource, fold
+from eve_jax.convert.orbax import OrbaxSource, Referring
+from eve_jax.convert.reference import Origin, origins
+from eve_jax.convert.surgery import Completed, ParamSource, complete, fold, text_twin
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params
-from eve_jax.train.checkpoint import CONFIG, load_params, read_config
+from eve_jax.model.eve import Params, abstract_params
+from eve_jax.sharding import place
+from eve_jax.train.checkpoint import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
+from eve_jax.train.fingerprint import fingerprints
 
 
 @dataclass(frozen=True)
@@ -24,18 +30,79 @@ class Checkpoint:
     cfg: ModelConfig
     data: dict[str, Any]
     source: ParamSource | None = None  # None: a stage folder of ours
+    step: int | None = None  # of a stage folder of ours; None: the newest that is sound
 
-    def params(self, shardings: dict[str, Any] | None = None) -> Params:
-        """All parameters on the devices; `shardings` may name a sharding for some, the others go to the default."""
-        if self.source is None:
-            return load_params(self.folder, shardings)[1]
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        places = {name: (shardings or {}).get(name, default) for name in self.source.shapes}
-        return {name: jax.device_put(_gather(self.source, name), place) for name, place in places.items()}
+    def params(self, shardings: dict[str, Any] | None = None, names: Collection[str] | None = None) -> Params:
+        """Parameters on the devices, all or `names` as far as the model has them, also those that are only referred to.
+
+        `shardings` may name a sharding for some, the others go to the default device. Raises UserError.
+        """
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        places = defaultdict(lambda: default, shardings or {})
+        if self.source is not None:
+            here = [n for n in self.source.shapes if names is None or n in names]
+            return {n: place(_gather(self.source, n), places[n]) for n in here}
+        step = newest_step(self.folder) if self.step is None else self.step
+        wanted = {
+            n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=places[n])
+            for n, s in stored_shapes(self.folder, step).items()
+            if names is None or n in names
+        }
+        params = load_stored(self.folder, step, wanted) if wanted else {}
+        for origin in origins(self.folder, step):
+            params |= load_frozen(origin, self.folder, self.cfg, places, names)
+        return params
 
     def for_inference(self) -> tuple[ModelConfig, Params]:
         """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs."""
         return without_aligning(*fold(self.cfg, self.params()))
+
+
+def load_frozen(
+    origin: Origin,
+    folder: Path,
+    cfg: ModelConfig,
+    shardings: Mapping[str, Any],
+    names: Collection[str] | None = None,
+) -> Params:
+    """The weights (all or `names` of them) that the partial checkpoint in `folder`, of sizes `cfg`, has from `origin`.
+
+    Raises UserError when the origin is gone or holds other weights.
+    """
+    wanted = [n for n in origin.weights if names is None or n in names]
+    shapes = abstract_params(cfg)
+    found = _opened(origin, folder)
+    twins = {text_twin(n) for n in wanted}
+    given = found.params({text_twin(n): shardings[n] for n in wanted} | dict(shardings), {*wanted, *twins})
+    whole = complete(given, {n: shapes[n] for n in wanted})
+    params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
+    if len(params) < len(wanted):
+        missing = next(n for n in wanted if n not in params)
+        raise UserError(
+            f"{folder} has {missing} from {found.folder}, which does not hold it now; put back what was there"
+        )
+    origin.check(folder, fingerprints(params))
+    return params
+
+
+def stored_source(folder: Path, step: int | None = None) -> ParamSource:
+    """All parameters of checkpoint `step` (None: the newest sound one) of a stage folder, to be read layer by layer."""
+    cfg = ModelConfig.from_dict(read_config(folder)["model"])
+    step = newest_step(folder) if step is None else step
+    others = []
+    for origin in origins(folder, step):
+        found = _opened(origin, folder)
+        inner = stored_source(found.folder, found.step) if found.source is None else found.source
+        others.append((origin, Completed(inner, cfg.parts, origin.seed)))
+    return Referring(folder, OrbaxSource(folder, step, cfg), others)
+
+
+def _opened(origin: Origin, folder: Path) -> Checkpoint:
+    """The origin's model, at the step that it had or, when that is gone, the newest: its fingerprints tell."""
+    place = origin.find(folder)
+    found = open_checkpoint(place, seed=origin.seed, patch_hidden=origin.patch_hidden)
+    there = found.source is None and origin.step in steps_in(place)
+    return replace(found, step=origin.step) if there else found
 
 
 def _gather(source: ParamSource, name: str) -> np.ndarray:
@@ -44,6 +111,12 @@ def _gather(source: ParamSource, name: str) -> np.ndarray:
     for i, piece in enumerate(source.pieces(name)):
         out[i if piece.ndim < out.ndim else ...] = piece
     return out
+
+
+def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
+    """Sizes and newest parameters of a stage folder of ours, without the optimizer; see `Checkpoint.params`."""
+    cfg = ModelConfig.from_dict(read_config(folder)["model"])
+    return cfg, Checkpoint(folder, cfg, {}).params(shardings)
 
 
 def is_ours(folder: Path) -> bool:

@@ -7,7 +7,7 @@ record -> text tokens (tokenised), image grids (from file headers; nothing is de
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -134,6 +134,7 @@ def measure(
     max_tokens: int,
     cache_dir: str | Path | None = None,
     long: str = "drop",
+    ready: Callable[[str], None] = lambda name: None,
 ) -> Lengths:
     """Measures every record; those that are malformed, lack an image or are too long are in `dropped`.
 
@@ -141,10 +142,12 @@ def measure(
 
     With `cache_dir` the table is kept there under the hash of all it depends on: the records' content, the tokenizer
     and the settings, but not the image files; delete it when images were added or mended. The table that
-    `launch.prepare_data` left beside prepared records is used where there is one.
+    `launch.prepare_data` left beside prepared records is used where there is one. `ready` is called with the name of
+    the table ("" when none is kept) before it is looked for.
     """
     settings = (tokenizer, rule, template, image_first, max_tokens, long)
     name = table_name(records, *settings) if cache_dir or records.tables else ""
+    ready(name)
     for folder in (cache_dir, records.tables):
         if folder is not None and (found := kept_table(Path(folder) / name)) is not None:
             return found

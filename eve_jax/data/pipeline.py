@@ -5,7 +5,7 @@ micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the bat
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -84,12 +84,19 @@ class StageData:
         return "; ".join(parts)
 
 
-def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
+def open_stage_data(
+    config: ConfigDict,
+    folder: str | Path,
+    bad: BadRecords | None = None,
+    ready: Callable[[str], None] = lambda name: None,
+) -> StageData:
     """Measures the records of `config.data`, plans the run and lists in `folder` what had to be left out.
 
     The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
     there by memory mapping: a run that goes on has the plan it began with, whatever happened to its pictures, and
-    its memory does not grow with the number of records. Raises `UserError` for what cannot be used.
+    its memory does not grow with the number of records. `bad` takes the records that cannot be used; by default the
+    list in `folder`. `ready` is called with the name of the lengths table before it is read or made. Raises
+    `UserError` for what cannot be used.
     """
     d = config.data
     rule = ImageRule.of(d)
@@ -101,10 +108,10 @@ def open_stage_data(config: ConfigDict, folder: str | Path) -> StageData:
         raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
     tokenizer = load_tokenizer(where)
     records = open_records(d.records, d.images)
-    bad = BadRecords(folder, d.max_bad)
+    bad = bad or BadRecords(folder, d.max_bad)
     cache = Path(folder) / PLAN_FOLDER
     longest = min(d.max_tokens, d.row_tokens)
-    lengths = measure(records, tokenizer, rule, d.template, d.image_first, longest, cache, d.long)
+    lengths = measure(records, tokenizer, rule, d.template, d.image_first, longest, cache, d.long, ready)
     bad.report_dropped(lengths.dropped)
     mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
     settings = PlanSettings(
@@ -136,16 +143,6 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
         return load_plan(cache, key)
 
 
-def host_rows(rows: int, host: int, hosts: int) -> range:
-    """The rows of a micro-batch of `rows` rows that host number `host` of `hosts` builds.
-
-    Raises `UserError` when they cannot be shared out evenly.
-    """
-    if rows % hosts:
-        raise UserError(f"config.data.rows={rows} cannot be shared evenly by {hosts} hosts; make it a multiple")
-    return range(host * rows // hosts, (host + 1) * rows // hosts)
-
-
 class _MicroBatches:
     """The micro-batches of all steps from `start_step` on, all their rows or `rows`, as grain's random access."""
 
@@ -172,7 +169,7 @@ def loader(
 
     The batches are the same for any number of `threads` (0: built when asked for) and any `start_step`.
     `prefetch` is the number of micro-batches built ahead. rows: the rows of each micro-batch that this host builds,
-    in that order (`host_rows`, or what the sharding of batches asks of it); only their records are read.
+    in that order (what the sharding of batches asks of it); only their records are read.
     """
     import grain  # here, because it loads JAX, which nothing else under eve_jax.data needs
 

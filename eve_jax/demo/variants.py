@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eve_jax.convert.changes import weight_changes
-from eve_jax.convert.orbax import OrbaxSource
+from eve_jax.convert.source import stored_source
 from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.dataset import Record, read_records, record_of, settings_from, text_record
 from eve_jax.demo.evaluate import FIT, answer_all
@@ -43,14 +43,14 @@ def compare(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     texts = write_texts(workdir, settings_from(config.demo), config.demo.seed, config.compare.texts)
     report: dict[str, Any] = {"llm": {"text_loss": text_losses(llm, texts, "the LLM")}, "variants": {}}
     for variant, stages in folders.items():
-        trained = OrbaxSource(stages[names[-1]])
+        trained = stored_source(stages[names[-1]])
         report["variants"][variant] = {
             "name": PAPER_NAMES[variant],
             **_answers(config, workdir / "data", stages[names[-1]], variant),
             "text_loss": {s: text_losses(folder, texts, folder.name) for s, folder in stages.items()},
             "stages": {s: stage_summary(folder / METRICS) for s, folder in stages.items()},
             "parameters": sum(math.prod(shape.shape) for shape in trained.shapes.values()),
-            "weight_change": weight_changes(OrbaxSource(llm), trained),
+            "weight_change": weight_changes(stored_source(llm), trained),
         }
     write_report(report, workdir / REPORT)
     table, curves, changes = (workdir / name for name in PICTURES)

@@ -1,6 +1,7 @@
 """Attention over packed rows: causal, never across samples; one function, a kernel for each kind of processor.
 
 chunked   XLA, queries in chunks that read only the keys before their end: any processor
+blocked   XLA, blocks of queries that read only the keys from their sample's beginning on: CPU, longer rows (blocked.py)
 splash    Pallas, TPU
 flash     Pallas on Triton, GPU
 """
@@ -14,11 +15,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
+from eve_jax.model import blocked
+from eve_jax.model.blocked import ATTENTION
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
 SPLASH_BLOCK = 512  # queries and keys of a tile, at most
 LANES = 128  # the kernels' unit of length
-ATTENTION = "attention"  # name under which remat policies know the output
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 
 
@@ -58,7 +60,10 @@ def packed_attention(
     kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3])
     if kernel == "chunked":
         return checkpoint_name(_chunked(q, k, v, segment), ATTENTION)
-    local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
+    if kernel == "blocked":
+        local = blocked.blocked_attention
+    else:
+        local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
     mesh = sharding.current()
     if mesh is not None:
         rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
@@ -70,6 +75,8 @@ def kernel_for(kernel: str, platform: str, length: int, head_size: int) -> str:
     """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself."""
     if kernel != "auto":
         return kernel
+    if platform == "cpu" and length > QUERY_CHUNK and length % blocked.BLOCK == 0:
+        return "blocked"
     suits = length % LANES == 0 and head_size % 64 == 0
     return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
 

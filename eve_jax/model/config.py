@@ -9,7 +9,7 @@ from eve_jax.errors import UserError
 PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
-ATTENTIONS = ("auto", "chunked", "splash", "flash")
+ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at

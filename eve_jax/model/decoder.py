@@ -121,13 +121,13 @@ def extend_layers(
     """
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(carry: tuple[Hidden, Array, Array], layer: tuple[nnx.State, Array]) -> tuple[Any, None]:
-        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, LayerCache(*carry[1:], layer[1]))
-        return (x, cache.keys, cache.values), None
+    def body(carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array]) -> tuple[Any, None]:
+        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, LayerCache(*carry[1], layer[1]))
+        return (x, (cache.keys, cache.values)), None
 
     updated = []
     for group, cache in zip(weights, caches, strict=True):
         count = cache[0].shape[0]
-        (x, *cache), _ = jax.lax.scan(body, (x, *cache), (group, jnp.arange(count)), unroll=count == 1)
-        updated.append((cache[0], cache[1]))
+        (x, cache), _ = jax.lax.scan(body, (x, cache), (group, jnp.arange(count)), unroll=count == 1)
+        updated.append(cache)
     return x, updated

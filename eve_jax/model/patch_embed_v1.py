@@ -9,13 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, in_use, normal, param
-from eve_jax.model.patch_embed import CLASS, SPLIT, sub_patches
+from eve_jax.model.patch_embed import CLASS, SPLIT, normalised
 
 HEADS = 8  # of every attention of EVEv1's own
+
+
+def sub_patches(patches: UInt8[Array, "R P B"], dtype: jnp.dtype) -> Float[Array, "R P 4 N"]:
+    """The 2x2 blocks of each patch, normalised."""
+    rows, count, size = patches.shape
+    return normalised(patches).astype(dtype).reshape(rows, count, 4, size // 4)
 
 
 def attend_few(q: Float[Array, "*B C"], k: Float[Array, "*B W C"], v: Float[Array, "*B W C"]) -> Float[Array, "*B C"]:

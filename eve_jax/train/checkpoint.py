@@ -1,38 +1,111 @@
 """Orbax checkpoints of a stage folder: parameters and optimizer as separate items, the rest as JSON.
 
-FOLDER/config.json, FOLDER/tokenizer.json, FOLDER/checkpoints/<step>/{params,optimizer,meta}. Parameters have
-the flat names of `eve_jax.model.eve.Params`.
+FOLDER/config.json, FOLDER/tokenizer.json, FOLDER/checkpoints/<step>/{params,optimizer,meta,manifest.json}. Parameters
+have the flat names of `eve_jax.model.eve.Params`; of a partial checkpoint, only what trains is there and `meta` says
+where the rest is (`eve_jax.convert.reference`).
 """
 
+import errno
 import json
+import logging
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
+from eve_jax.train.manifest import damage, has_manifest, write_manifest
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix of a folder that has not got its name yet
+SET_ASIDE = ".damaged"
 
 
 class Checkpoints:
-    """The checkpoints of one run; saving is asynchronous and atomic, the newest `keep` stay."""
+    """The checkpoints of one run, for the processes that train it.
 
-    def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        self.manager = ocp.CheckpointManager((folder / CHECKPOINTS).resolve(), options=options)
+    Saving is asynchronous and atomic: a checkpoint takes its name when its files and their checksums are written, and
+    only then older ones go. Kept are the newest `keep`, all of steps that `keep_every` divides (0: none), and the
+    `keep_best` with the lowest loss.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, keep_best: int = 0):
+        self.folder = (folder / CHECKPOINTS).resolve()
+        policies = [LatestN(max(keep, 1))]
+        if keep_every:
+            policies.append(EveryNSteps(keep_every))
+        if keep_best:
+            best = {"get_metric_fn": _loss, "reverse": True, "keep_checkpoints_without_metrics": False}  # lowest last
+            policies.append(BestN(n=keep_best, **best))
+        self._saving = 0
+        self._failed = False
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies),
+            best_fn=_loss if keep_best else None,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._seal,
+                create_directories_asynchronously=False,  # a folder that cannot be written is found at once
+            ),
+        )
+        _hush_orbax()
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     @property
     def latest(self) -> int | None:
         """Newest finished step, None when there is none."""
         return self.manager.latest_step()
 
-    def save(self, step: int, params: Params, optimizer: Any, meta: dict[str, Any]) -> None:
-        """Save step `step` unless it is there; returns when the values are copied, not when they are written."""
+    def set_damaged_aside(self, final: int) -> None:
+        """Rename damaged checkpoints that are newer than the newest sound one, saying so: `latest` is sound after it.
+
+        Of a checkpoint at step `final`, from which no training goes on, only the files' sizes are looked at.
+        """
+        if jax.process_index() == 0:
+            for step in reversed(steps_in(self.folder.parent)):
+                wrong = damage(self.folder / str(step), contents=step != final)
+                if not wrong:
+                    break
+                self._rename(step, wrong)
+        self._reload()
+
+    def set_aside(self, step: int, reason: str) -> None:
+        """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and say so."""
+        if jax.process_index() == 0:
+            self._rename(step, reason)
+        self._reload()
+
+    def _rename(self, step: int, reason: str) -> None:
+        path = self.folder / str(step)
+        target = next(t for n in range(1000) if not (t := path.with_suffix(f"{SET_ASIDE}{n or ''}")).exists())
+        path.rename(target)
+        older = steps_in(self.folder.parent)
+        then = f"the one before is of step {older[-1]}" if older else "there is none before it"
+        print(f"checkpoint {step} is damaged: {reason}; it is now {target.name}; {then}", file=sys.stderr, flush=True)
+
+    def _reload(self) -> None:
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self.manager.reload()
+
+    def is_verified(self, step: int) -> bool:
+        """True when the checkpoint has a manifest, which `set_damaged_aside` has compared it with."""
+        return has_manifest(self.folder / str(step))
+
+    def save(self, step: int, params: Params, optimizer: Any, meta: dict[str, Any], loss: float | None = None) -> None:
+        """Save step `step` unless it is there; returns when the values are copied, not when they are written.
+
+        Raises UserError when this or the save before cannot be written.
+        """
         if step in self.manager.all_steps():
             return
         items = {
@@ -40,13 +113,22 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(optimizer),
             "meta": ocp.args.JsonSave(meta),
         }
-        self.manager.save(step, args=ocp.args.Composite(**items))
+        metrics = None if loss is None else {"loss": loss}
+        self._finish()
+        self._saving = step
+        try:
+            self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        except (OSError, ValueError) as error:
+            self._fail(error)
+
+    def check(self) -> None:
+        """UserError when the save in the background has failed; does not wait."""
+        if self._saving and not self.manager.is_saving_in_progress():
+            self._finish()
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON saved with `step`; empty for a checkpoint that no training saved."""
-        if not (self.manager.directory / str(step) / "meta").is_dir():
-            return {}
-        return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        return read_meta(self.folder.parent, step)
 
     def restore(self, step: int, params: Params, optimizer: Any) -> tuple[Params, Any]:
         """Parameters and optimizer of `step` with the shapes, dtypes and shardings of the abstract trees given."""
@@ -58,9 +140,65 @@ class Checkpoints:
         return restored["params"], restored["optimizer"]
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        """Wait for what is being written; UserError when that fails and has not been said yet."""
+        if not self._failed:
+            self._finish()
+            self.manager.close()
+
+    def _finish(self) -> None:
+        """Wait for the save in the background."""
+        if self._failed or not self._saving:
+            return
+        try:
+            self.manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            self._fail(error)
+        self._saving = 0
+
+    def _fail(self, error: Exception) -> None:
+        """Remove what was written of the save that failed; UserError when the disk is to blame, else `error` itself."""
+        self._failed = True
+        if jax.process_index() == 0:
+            for path in self.folder.glob(f"*{UNFINISHED}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        reason = _disk_reason(error)
+        if not reason:
+            raise error
+        steps = [s for s in steps_in(self.folder.parent) if s != self._saving]
+        older = f"the one of step {steps[-1]} is whole" if steps else "there is no older one"
+        raise UserError(
+            f"{self.folder}: checkpoint {self._saving} could not be written ({reason}); {older}. "
+            "Make room or the folder writable, then repeat the command"
+        ) from error
+
+    def _seal(self) -> None:
+        """Called by Orbax when all files of a checkpoint are written and its folder has not got its name yet."""
+        if jax.process_index() == 0:
+            write_manifest(self.folder / f"{self._saving}{UNFINISHED}")
+
+
+def _loss(metrics: dict[str, float]) -> float:
+    return metrics["loss"]
+
+
+def _disk_reason(error: Exception) -> str:
+    """The system's own words in an error of Orbax or TensorStore; "" when it comes from something else."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    known = (os.strerror(n) for n in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO))
+    return next((words for words in known if words in str(error)), "")
+
+
+def _hush_orbax() -> None:
+    """Keep Orbax from logging a traceback for each thread that a failed save ends: `Checkpoints` says it in a line."""
+    log = logging.getLogger("absl")
+    if not any(isinstance(f, _NotOrbax) for f in log.filters):
+        log.addFilter(_NotOrbax())
+
+
+class _NotOrbax(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -74,25 +212,65 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
-    """Model sizes and newest parameters of a stage folder; parameters alone, no optimizer.
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints of a stage folder, ascending, sound or not."""
+    return sorted(int(p.name) for p in (folder / CHECKPOINTS).glob("*") if p.name.isdecimal() and p.is_dir())
 
-    `shardings` may name a sharding for some or all parameters; the others go to the default device.
+
+def newest_step(folder: Path, fall_back: bool = True) -> int:
+    """The newest step of a stage folder whose parameters are sound; says on stderr when that is not the newest of all.
+
+    Raises UserError when there is none; without `fall_back`, also when the newest is damaged.
     """
-    config = read_config(folder)
-    cfg = ModelConfig.from_dict(config["model"])
     if not (folder / CHECKPOINTS).is_dir():
         raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
-    tree = ocp.StandardCheckpointHandler()
-    handlers = {"params": tree, "optimizer": tree, "meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager((folder / CHECKPOINTS).resolve(), item_handlers=handlers) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint")
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = {
-            name: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(name, default))
-            for name, m in manager.item_metadata(step)["params"].items()
-        }
-        restored = manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))
-    return cfg, restored["params"]
+    wrong = ""
+    for step in reversed(steps_in(folder)):
+        found = damage(folder / CHECKPOINTS / str(step), ("params", "meta"))
+        if found and not fall_back:
+            raise UserError(
+                f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
+                "repeat the command that made it, which goes on from the one before"
+            )
+        if not found:
+            if wrong:
+                print(f"{folder}: {wrong}; taking the checkpoint of step {step} instead", file=sys.stderr, flush=True)
+            return step
+        wrong = wrong or found
+    if wrong:
+        raise UserError(f"{folder} has no checkpoint that is whole: {wrong}")
+    raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint")
+
+
+def read_meta(folder: Path, step: int) -> dict[str, Any]:
+    """The JSON saved with checkpoint `step` of a stage folder; empty when there is none. Raises UserError."""
+    path = folder / CHECKPOINTS / str(step) / "meta" / "metadata"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def stored_shapes(folder: Path, step: int) -> Params:
+    """Shape and dtype of every parameter that checkpoint `step` of a stage folder holds."""
+    with _reader() as reader:
+        tree = reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / "params").item_metadata.tree
+    return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
+
+
+def load_stored(folder: Path, step: int, wanted: Params) -> Params:
+    """Some of the parameters of checkpoint `step`: `wanted` are shapes with shardings, by name."""
+    places = {name: ocp.ArrayRestoreArgs(sharding=w.sharding, dtype=w.dtype) for name, w in wanted.items()}
+    args = ocp.args.PyTreeRestore(wanted, restore_args=places, partial_restore=True)
+    with _reader() as reader:
+        return reader.restore(folder.resolve() / CHECKPOINTS / str(step) / "params", args=args)
+
+
+def _reader() -> ocp.Checkpointer:
+    """Reads trees of arrays, for one process on its own: others may not read at all."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

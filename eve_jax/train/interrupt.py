@@ -1,10 +1,14 @@
 """Ctrl-C and SIGTERM as a request that training honours at its next safe point."""
 
+import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
-_asked = False  # a Ctrl-C came, even if the exception it raised was lost (Python drops those raised in callbacks)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_asked = False  # one came, even if the exception it raised was lost (Python drops those raised in callbacks)
 _ready = False  # imports are over; an exception in the midst of a C extension's can crash the process
 
 
@@ -13,7 +17,7 @@ class Interrupted(Exception):
 
 
 def install() -> None:
-    """Remember every Ctrl-C from now on; it raises KeyboardInterrupt once `ready` was called."""
+    """Remember every Ctrl-C and SIGTERM from now on; they raise KeyboardInterrupt once `ready` was called."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         global _asked
@@ -21,11 +25,12 @@ def install() -> None:
         if _ready:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, handle)
+    for number in SIGNALS:
+        signal.signal(number, handle)
 
 
 def ready() -> None:
-    """The imports are over: raise KeyboardInterrupt now if a Ctrl-C came, else when it comes."""
+    """The imports are over: raise KeyboardInterrupt now if a Ctrl-C or SIGTERM came, else when it comes."""
     global _ready
     _ready = True
     if _asked:
@@ -33,25 +38,27 @@ def ready() -> None:
 
 
 def asked() -> bool:
-    """True when a Ctrl-C came since `install`."""
+    """True when a Ctrl-C or SIGTERM came since `install`, also one that a `StopRequest` took."""
     return _asked
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets `wanted`; a second SIGINT interrupts at once."""
+    """While active, the first Ctrl-C or SIGTERM sets `wanted`; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.wanted = asked()
         self._old: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        global _asked
         if self.wanted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.wanted = True
-        print("\nstopping after this step, saving (Ctrl-C again to stop at once) ...", flush=True)
+        _asked = self.wanted = True
+        # not print: the signal may have come in the midst of one, which cannot be entered twice
+        os.write(sys.stdout.fileno(), b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._old[number] = signal.signal(number, self._handle)
         return self
 

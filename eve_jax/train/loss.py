@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.sharding import constrain, current, gather, platform
 
-VOCAB_CHUNK = 20_000  # most rows of the head whose logits exist at one time
+VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
 LOGITS = 1 << 22  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
 
@@ -82,8 +82,7 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
-        # The barrier keeps the compiler from stacking another copy of the gradient in the narrower type.
-        return constrain(d_hidden, "batch", None), jax.lax.optimization_barrier(d_stored)
+        return constrain(d_hidden, "batch", None), d_stored
 
     d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _chunked(head))
     return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
@@ -140,9 +139,29 @@ def _sum_backward(gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[
 nll_sum.defvjp(_sum_forward, _sum_backward)
 
 
+@jax.custom_vjp
+def pick(hidden: Float[Array, "R L D"], idx: Int[Array, "R T"], real: Bool[Array, "R T"]) -> Float[Array, "R T D"]:
+    """hidden[r, idx[r, t]]; the backward pass gathers, too, where autodiff would scatter.
+
+    `real` entries of a row have different `idx`; the others pass no gradient on.
+    """
+    return jnp.take_along_axis(hidden, idx[..., None], axis=1)
+
+
+def _pick_backward(saved: tuple[Array, Array, int], g: Float[Array, "R T D"]) -> tuple[Array, None, None]:
+    idx, real, length = saved
+    slots = jnp.arange(length)[None, :, None]
+    hits = (idx[:, None] == slots) & real[:, None]  # only ever reduced
+    at = jnp.max(jnp.where(hits, jnp.arange(idx.shape[1]) + 1, 0), axis=2)[..., None]  # 0: predicts nothing
+    return jnp.where(at > 0, jnp.take_along_axis(g, jnp.maximum(at - 1, 0), axis=1), 0), None, None
+
+
+pick.defvjp(lambda hidden, idx, real: (pick(hidden, idx, real), (idx, real, hidden.shape[1])), _pick_backward)
+
+
 def _at_targets(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> Float[Array, "M D"]:
     """Normed hidden states that predict the targets, M = R T."""
-    hidden = jnp.take_along_axis(hidden, batch["loss_idx"][..., None], axis=1)
+    hidden = pick(hidden, batch["loss_idx"], batch["loss_weight"] > 0)
     return model.norm(hidden).reshape(-1, hidden.shape[-1])
 
 

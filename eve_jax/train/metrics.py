@@ -1,9 +1,11 @@
 """metrics.jsonl, TensorBoard and the progress line of a training run."""
 
 import json
+import math
+import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 
@@ -79,18 +82,23 @@ class MetricsLog:
     """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
 
     A line has FIELDS, and OPTIONAL where the model has them; seconds is the wall time of the block it belongs to,
-    divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone.
+    divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A loss or
+    norm that is not finite is null in the file, and its step is in `broken`. Without a `folder` nothing is written or
+    shown, and all else is the same: of several processes, one writes.
     """
 
     def __init__(
-        self, folder: Path, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
+        self, folder: Path | None, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
     ):
         from tensorboardX import SummaryWriter  # slow to import, and only training needs it
 
         self.meter = meter
         self.log_every = log_every
-        self.file = (folder / METRICS).open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.path = folder / METRICS if folder else Path(os.devnull)
+        self.file = self.path.open("a")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if folder else None
+        self.broken: list[int] = []
+        self._losses: list[float] = []
         self.pending: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
         self.rates: deque[tuple[int, float]] = deque(maxlen=20)
@@ -101,7 +109,7 @@ class MetricsLog:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, disable=quiet, refresh_per_second=2)
+        self.progress = Progress(*columns, disable=quiet or folder is None, refresh_per_second=2)
         self.task = self.progress.add_task(name, total=steps, completed=start, status="compiling ...")
         self.progress.start()
 
@@ -119,17 +127,34 @@ class MetricsLog:
             {k: v if isinstance(v, int) else np.asarray(v).item() for k, v in record.items()} for record in self.pending
         ]
         now = time.perf_counter()
-        for record in records:
-            record |= {"targets": int(record["targets"]), "seconds": (now - self.clock) / len(records)}
-            self._write(record | self.meter(record))
+        seconds = (now - self.clock) / len(records)
         self.clock = now
         self.pending = []
-        self.file.flush()
+        for record in records:
+            record |= {"targets": int(record["targets"]), "seconds": seconds}
+            self._write(record | self.meter(record))
+        self._on_disk(self.file.flush)
+
+    def take_broken(self) -> list[int]:
+        """Steps written since the last call whose loss or gradient norm was not finite."""
+        broken, self.broken = self.broken, []
+        return broken
+
+    def mean_loss(self) -> float | None:
+        """Mean of the finite losses written since the last call; None when there were none."""
+        losses, self._losses = self._losses, []
+        return sum(losses) / len(losses) if losses else None
 
     def _write(self, values: dict[str, Any]) -> None:
-        self.file.write(json.dumps({k: values[k] for k in (*FIELDS, *OPTIONAL) if k in values}) + "\n")
+        finite = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
+        line = json.dumps({k: finite.get(k) for k in (*FIELDS, *OPTIONAL) if k in FIELDS or k in values}) + "\n"
+        self._on_disk(lambda: self.file.write(line))
+        if "loss" in finite and "grad_norm" in finite:
+            self._losses.append(values["loss"])
+        else:
+            self.broken.append(values["step"])
         for key in (*SCALARS, *OPTIONAL):
-            if values.get(key) is not None:
+            if key in finite and self.board is not None and self._board_lives():
                 self.board.add_scalar(key, values[key], values["step"])
         self.rates.append((values["tokens"], values["seconds"]))
         rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)
@@ -137,9 +162,22 @@ class MetricsLog:
         status = f"loss {values['loss']:.4f}  {rate:,.0f} tokens/s{mfu}"
         self.progress.update(self.task, completed=values["step"], status=status)
 
+    def _on_disk(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def _board_lives(self) -> bool:
+        """False when TensorBoard's thread has died of a full disk: then it would have us wait for ever."""
+        return self.board is not None and self.board.file_writer.event_writer._worker.is_alive()
+
     def close(self) -> None:
         """Write what is pending and close the files."""
-        self.flush()
-        self.progress.stop()
-        self.board.close()
-        self.file.close()
+        try:
+            self.flush()
+        finally:
+            self.progress.stop()
+            if self.board is not None and self._board_lives():
+                self.board.close()
+            self._on_disk(self.file.close)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
+from eve_jax.hosts.start import by_process_0, say
 from eve_jax.train.trainer import train
 
 
@@ -29,18 +30,21 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
         )
     workdir.mkdir(parents=True, exist_ok=True)
     if "demo" in config:
-        from eve_jax.demo.dataset import settings_from, write_dataset
+        with by_process_0("data") as mine:
+            if mine:
+                from eve_jax.demo.dataset import settings_from, write_dataset
 
-        write_dataset(workdir / "data", seed=config.demo.seed, settings=settings_from(config.demo))
+                write_dataset(workdir / "data", seed=config.demo.seed, settings=settings_from(config.demo))
     init = ""
     for number, name in enumerate(config.order, 1):
-        print(f"[{number}/{len(config.order)}] {name}", flush=True)
+        say(f"[{number}/{len(config.order)}] {name}")
         init = str(train(placed(config.stages[name], workdir, init), workdir))
-    if "compare" in config:
-        from eve_jax.demo.variants import compare
+    with by_process_0("report") as mine:
+        if mine and "compare" in config:
+            from eve_jax.demo.variants import compare
 
-        compare(config, workdir)
-    elif "demo" in config:
-        from eve_jax.demo.evaluate import evaluate
+            compare(config, workdir)
+        elif mine and "demo" in config:
+            from eve_jax.demo.evaluate import evaluate
 
-        evaluate(config, workdir, Path(init))
+            evaluate(config, workdir, Path(init))

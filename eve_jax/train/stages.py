@@ -23,6 +23,9 @@ TRAINABLE = {
     "3": ("patch_embed", "align", "vision", "text"),
 }
 
+# Stages of which the smaller part of the model trains: their checkpoints store that part and refer to the rest.
+PARTIAL = ("1", "2.1")
+
 
 def group_of(name: str) -> str:
     """The group of a parameter; ValueError unless exactly one pattern matches."""

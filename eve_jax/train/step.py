@@ -33,6 +33,12 @@ class Sums(NamedTuple):
     images: jax.Array
 
 
+def _taken(state: TrainState) -> jax.Array:
+    """Updates made so far, which the learning rate follows: steps that were skipped are not among them."""
+    counts = optax.tree_utils.tree_get_all_with_path(state.optimizer, "count")
+    return counts[0][1] if counts else state.step
+
+
 def gradient_sums(
     cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
 ) -> Sums:
@@ -73,7 +79,8 @@ def _zero_sums(state: TrainState) -> Sums:
 class StepFunctions:
     """The compiled functions of a run: one gradient function a row shape, one update.
 
-    A step of a single micro-batch is one fused function, which holds no sums between its two halves.
+    A step of a single micro-batch is one fused function, which holds no sums between its two halves. A step whose loss
+    or gradient is not finite leaves parameters and optimizer as they were, also the optimizer's count of steps.
     """
 
     def __init__(
@@ -89,13 +96,16 @@ class StepFunctions:
             updates, opt = tx.update(grads, state.optimizer, state.trainable)
             metrics = {
                 "loss": sums.loss / targets,
-                "lr": schedule(state.step),
+                "lr": schedule(_taken(state)),
                 "grad_norm": optax.global_norm(grads),
                 "targets": sums.targets,
             }
             if cfg.aligns:
                 metrics["align_loss"] = sums.align / jnp.maximum(sums.images, 1)
-            return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), opt), metrics
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            new = optax.apply_updates(state.trainable, updates), opt
+            kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
+            return TrainState(state.step + 1, *kept), metrics
 
         def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
             with sharding.use(mesh):

@@ -1,6 +1,7 @@
 """Row shapes, rows and topologies for a config without data."""
 
 import importlib.util
+from typing import Any
 
 import jax
 import pytest
@@ -76,7 +77,7 @@ def test_least_memory_of_a_slice():
     config = stage3.get_config()
     axes = {"data": 1, "fsdp": 16, "tensor": 1}
     work = plan_work(config, axes, CHIPS["v5e"], "mixed")
-    mesh = AbstractMesh(tuple(axes.values()), tuple(axes))
+    mesh: Any = AbstractMesh(tuple(axes.values()), tuple(axes))
     inputs = 28 * work.rows / 16 * work.shape.length * 3584 * 2
     least = least_bytes(abstract_step(config, mesh, work))
     assert least == pytest.approx(14.157e9 * 16 / 16 + inputs, rel=2e-3)

@@ -13,13 +13,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
-from eve_jax.convert.source import open_checkpoint
+from eve_jax.convert.source import load_params, open_checkpoint
 from eve_jax.convert.surgery import complete
 from eve_jax.infer.eve import EVE
 from eve_jax.model.config import VARIANTS
 from eve_jax.model.eve import abstract_params, bind, init_params
-from eve_jax.train.checkpoint import Checkpoints, load_params
-from eve_jax.train.trainer import initial_params
+from eve_jax.train.checkpoint import Checkpoints
+from eve_jax.train.start import initial_params
 from tests import reference as ref
 from tests.convert import folders
 
@@ -169,7 +169,7 @@ def test_a_stage_starts_from_hugging_face(tmp_path):
     cfg = replace(open_checkpoint(hf, "dac", patch_hidden=24).cfg, param_dtype="float32")
     config = ConfigDict({"init": str(hf), "seed": 5, "name": "stage2_1"})
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = initial_params(config, cfg, dict.fromkeys(abstract_params(cfg), place))
+    params, _ = initial_params(config, cfg, dict.fromkeys(abstract_params(cfg), place))
     assert {k: v.shape for k, v in params.items()} == {k: v.shape for k, v in abstract_params(cfg).items()}
     fresh = init_params(replace(cfg, parts=()), 5)
     for name in params:

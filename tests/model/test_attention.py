@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from eve_jax.model import attention
+from eve_jax.model import attention, blocked
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
 SEGMENT = np.zeros((ROWS, LENGTH), np.int32)
@@ -34,9 +34,10 @@ def gradients(attend: Callable[..., Array], q: Array, k: Array, v: Array, segmen
     return jax.grad(lambda *x: jnp.sum(attend(*x, segment) * weight), (0, 1, 2))(q, k, v)
 
 
-@pytest.mark.parametrize("kernel", ["chunked", "splash", "flash"])
+@pytest.mark.parametrize("kernel", ["chunked", "blocked", "splash", "flash"])
 def test_kernels_agree_with_the_formula(kernel, monkeypatch):
     monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
+    monkeypatch.setattr(blocked, "BLOCK", 32)
 
     def attend(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
         return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, interpret=True)
@@ -59,5 +60,7 @@ def test_auto_takes_what_suits_the_processor():
         assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=SIZE) == kernel
         assert attention.kernel_for(kernel="auto", platform=platform, length=96, head_size=SIZE) == "chunked"
         assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=80) == "chunked"
+    for length, kernel in ((640, "blocked"), (256, "chunked"), (650, "chunked")):
+        assert attention.kernel_for(kernel="auto", platform="cpu", length=length, head_size=SIZE) == kernel
     got = attention.packed_attention(q, k, v, jnp.asarray(segment))
     np.testing.assert_allclose(got, plain(q, k, v, segment), rtol=0, atol=2e-5)

@@ -8,45 +8,47 @@ import numpy as np
 import optax
 
 from eve_jax import sharding
+from eve_jax.train.optimizer import optimizer_state
 from eve_jax.train.stages import partition
+from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
-from eve_jax.train.trainer import parameter_shardings
 from tests import reference as ref
 from tests import reference_v1 as v1
 
-STEPS = 3
+ROWS = 8
 V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
 
 
-def run(stage: str, routing: str, spec: str) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Losses of STEPS steps of 8 rows, and what trains afterwards."""
+def run(stage: str, routing: str, steps: int, spec: str) -> tuple[list[float], dict[str, jax.Array], list[str]]:
+    """Losses of `steps` steps of ROWS rows, what trains afterwards, and what lies otherwise than before."""
     cfg = v1.config("D1", aligned=True) if routing == V1 else ref.config(routing=routing)
-    devices = jax.devices() if spec else jax.devices()[:1]
     weights = v1.params(cfg, "D1") if routing == V1 else ref.params(cfg)
-    rows = v1.alone("D1") if routing == V1 else ref.alone()
-    mesh = sharding.make_mesh(spec, devices)
+    three = v1.alone("D1") if routing == V1 else ref.alone()
+    mesh = sharding.make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
     places = parameter_shardings(cfg, mesh)
     params = {name: jax.device_put(value, places[name]) for name, value in weights.items()}
     trainable, frozen = partition(params, stage)
-    batch = {name: np.concatenate([value] * 3)[:8] for name, value in rows.items()}
-    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+    rows = {name: np.concatenate([value] * 3)[:ROWS] for name, value in three.items()}
+    batch = sharding.place_batch(mesh, rows, ROWS, sharding.local_rows(mesh, ROWS))
     tx = optax.adam(1e-3)
     functions = StepFunctions(cfg, tx, optax.constant_schedule(1e-3), mesh)
-    state = TrainState(jax.numpy.zeros((), jax.numpy.int32), trainable, tx.init(trainable))
+    step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))
+    state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))
     losses = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         state, metrics = functions(state, frozen, [batch])
         losses.append(float(metrics["loss"]))
-    return losses, {name: np.asarray(value) for name, value in state.trainable.items()}
+    moved = [n for n, v in state.trainable.items() if not v.sharding.is_equivalent_to(places[n], v.ndim)]
+    return losses, state.trainable, moved
 
 
-def main(stage: str, routing: str, *specs: str) -> None:
-    wanted, parameters = run(stage, routing, "")
+def main(stage: str, routing: str, steps: str, *specs: str) -> None:
+    wanted, parameters, _ = run(stage, routing, int(steps), "")
     out = {}
     for spec in specs:
-        losses, got = run(stage, routing, spec)
-        far = max(float(np.abs(got[name] - value).max()) for name, value in parameters.items())
-        out[spec] = {"losses": losses, "parameters": far}
+        losses, got, moved = run(stage, routing, int(steps), spec)
+        far = max(float(np.abs(np.asarray(got[name]) - np.asarray(value)).max()) for name, value in parameters.items())
+        out[spec] = {"losses": losses, "parameters": far, "unsharded": moved}
     print(json.dumps({"one device": wanted, "meshes": out}))
 
 

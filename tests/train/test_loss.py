@@ -57,6 +57,18 @@ def test_chunks_of_targets_are_the_same_sum(monkeypatch, targets):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_picked_states_give_their_gradient_back():
+    hidden = jax.random.normal(jax.random.key(0), (2, 6, 3))
+    idx, weight = jnp.array([[3, 0, 5, 0], [1, 2, 4, 4]]), jnp.array([[1.0, 0.5, 2, 0], [1, 1, 0, 1]])
+
+    def total(pick, hidden):
+        return jnp.sum(jnp.sin(pick(hidden)) * weight[..., None])
+
+    ours = jax.grad(lambda h: total(lambda h: loss.pick(h, idx, weight > 0), h))(hidden)
+    theirs = jax.grad(lambda h: total(lambda h: jnp.take_along_axis(h, idx[..., None], axis=1), h))(hidden)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("vocab", [152064, 151936, 32000, 1024, 151665])
 def test_chunks_divide_the_vocabulary(vocab):
     chunks = loss.vocab_chunks(vocab)

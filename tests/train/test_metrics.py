@@ -1,5 +1,7 @@
 """metrics.jsonl: one line a step whatever log_every, cut back on resume, a torn last line ignored."""
 
+import math
+
 import jax.numpy as jnp
 import pytest
 
@@ -74,3 +76,17 @@ def test_cut_back_and_torn_line(tmp_path):
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3]
     write(tmp_path, 3, 5)
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_not_finite_is_null_and_told(tmp_path):
+    log = MetricsLog(tmp_path, "test", 0, 4, 1, meter(), quiet=True)
+    for step, (loss, norm) in enumerate(((1.0, 1.0), (math.nan, 1.0), (3.0, 1.0), (1.0, math.inf)), 1):
+        values = {"loss": loss, "lr": 0.1, "grad_norm": norm, "targets": 4.0}
+        log.add(step, {k: jnp.float32(v) for k, v in values.items()}, COUNTS)
+    log.flush()
+    assert (log.take_broken(), log.take_broken()) == ([2, 4], [])
+    assert (log.mean_loss(), log.mean_loss()) == (2.0, None)
+    log.close()
+    lines = read_metrics(tmp_path)
+    assert [m["loss"] for m in lines] == [1.0, None, 3.0, 1.0]
+    assert [m["grad_norm"] for m in lines] == [1.0, 1.0, 1.0, None]

@@ -1,0 +1,78 @@
+"""Which processes belong to a run, from flags or from the environment; nothing here touches JAX."""
+
+import glob
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from eve_jax.errors import UserError
+
+
+class Cluster(NamedTuple):
+    """How to reach the others. Empty `coordinator` (HOST:PORT of process 0): look into the environment.
+
+    peer_timeout: seconds without a sign of life after which a process counts as dead. start_timeout: seconds to wait
+    for all processes at the start.
+    """
+
+    coordinator: str = ""
+    num_processes: int | None = None
+    process_id: int | None = None
+    peer_timeout: int = 40
+    start_timeout: int = 300
+
+
+def environment(env: Mapping[str, str], tpu: bool) -> str:
+    """What manages the processes according to `env`: slurm, mpi, tpu, kubernetes, or "" for a single process.
+
+    `tpu`: whether this machine has TPU chips. Only names that stand for several processes count, but for "tpu" on a
+    TPU VM, whose metadata server alone knows how many hosts there are.
+    """
+    if all(f"SLURM_{name}" in env for name in ("JOB_ID", "STEP_NODELIST", "PROCID", "LOCALID")):
+        return "slurm" if int(env.get("SLURM_NTASKS", "1")) > 1 else ""
+    if int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return "mpi"
+    if tpu:
+        workers = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
+        if workers is not None:
+            return "tpu" if "," in workers or int(env.get("MEGASCALE_NUM_SLICES", "1")) > 1 else ""
+        return "" if "TPU_SKIP_MDS_QUERY" in env else "tpu"
+    return "kubernetes" if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env else ""
+
+
+def _has_tpu() -> bool:
+    wanted = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
+    return "tpu" in wanted and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+
+
+def resolve(cluster: Cluster) -> Cluster | None:
+    """`cluster` with the gaps filled from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    None when there is a single process. Raises UserError for flags that do not fit together.
+    """
+    env = os.environ
+    c = cluster._replace(coordinator=cluster.coordinator or env.get("JAX_COORDINATOR_ADDRESS", ""))
+    if c.num_processes is None and "JAX_NUM_PROCESSES" in env:
+        c = c._replace(num_processes=int(env["JAX_NUM_PROCESSES"]))
+    if c.process_id is None and "JAX_PROCESS_ID" in env:
+        c = c._replace(process_id=int(env["JAX_PROCESS_ID"]))
+    given = (bool(c.coordinator), c.num_processes is not None, c.process_id is not None)
+    if not any(given):
+        if environment(env, _has_tpu()) == "kubernetes" and importlib.util.find_spec("kubernetes") is None:
+            raise UserError(
+                "an indexed Kubernetes job: give --coordinator, --num_processes and --process_id "
+                "(launch/ has a manifest), or pip install 'jax[k8s]' to have them found"
+            )
+        return c if environment(env, _has_tpu()) else None
+    if c.num_processes == 1 and not c.process_id:
+        return None
+    if not all(given):
+        raise UserError("--coordinator=HOST:PORT, --num_processes and --process_id go together: give all three or none")
+    host, _, port = c.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator={c.coordinator} is not HOST:PORT")
+    number, count = c.process_id or 0, c.num_processes or 0
+    if count < 1 or not 0 <= number < count:
+        raise UserError(f"--process_id={number} is not one of 0 to {count - 1} (--num_processes={count})")
+    return c

@@ -1,0 +1,162 @@
+"""Attention over packed rows that does not compute what the mask would throw away, for processors that branch (CPU).
+
+Queries go in blocks, row after row. A block reads the keys from the beginning of its first query's sample on, in one of
+a few sizes of window, of which each is a branch of the program. Scores exist for one block at a time and are computed
+again in the backward pass, so memory is linear in the row's length.
+
+Dimensions: B rows, L tokens, K key/value heads, G query heads for each, T queries of a block, S keys of a window, H.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+ATTENTION = "attention"  # name under which remat policies know the output
+BLOCK = 128  # queries and keys
+
+
+def blocked_attention(
+    q: Float[Array, "B L N H"],
+    k: Float[Array, "B L K H"],
+    v: Float[Array, "B L K H"],
+    segment: Int[Array, "B L"],
+) -> Float[Array, "B L N H"]:
+    """softmax(q k^T / sqrt(H)) v where token i sees j <= i of its own segment; L is a multiple of BLOCK.
+
+    Scores, softmax and the sums of gradients over blocks are float32.
+    """
+    rows, length, heads, size = q.shape
+    q = q.reshape(rows, length, k.shape[2], heads // k.shape[2], size).transpose(0, 2, 3, 1, 4)
+    out = _attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), segment)
+    return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, size)
+
+
+@jax.custom_vjp
+def _attend(
+    q: Float[Array, "B K G L H"], k: Float[Array, "B K L H"], v: Float[Array, "B K L H"], segment: Int[Array, "B L"]
+) -> Float[Array, "B K G L H"]:
+    return _forward(q, k, v, segment)[0]
+
+
+def _forward(q: Array, k: Array, v: Array, segment: Array) -> tuple[Array, tuple[Array, ...]]:
+    out, log_total = jax.lax.map(lambda row: _row_forward(*row), (q, k, v, segment))
+    out, log_total = checkpoint_name(out, ATTENTION), checkpoint_name(log_total, ATTENTION)
+    return out, (q, k, v, segment, out, log_total)
+
+
+def _backward(saved: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
+    return *jax.lax.map(lambda row: _row_backward(*row), (*saved, d_out)), None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def window_sizes(blocks: int) -> list[int]:
+    """Sizes of windows in blocks, each at most half as large again as the one before, up to the whole row."""
+    sizes = {blocks}
+    size = 1
+    while size < blocks:
+        sizes |= {size, min(size + size // 2, blocks)}
+        size *= 2
+    return sorted(sizes)
+
+
+def _windows(segment: Int[Array, "L"]) -> tuple[Array, Array, Array]:
+    """For each block of a row: its number, which of `window_sizes` it reads, and where that window begins."""
+    blocks = len(segment) // BLOCK
+    changed = jnp.concatenate([jnp.ones(1, bool), segment[1:] != segment[:-1]])
+    first = jax.lax.cummax(jnp.where(changed, jnp.arange(len(segment)), 0))  # token of each token's sample
+    number = jnp.arange(blocks)
+    sizes = jnp.array(window_sizes(blocks))
+    needed = number + 1 - first[::BLOCK] // BLOCK
+    which = jnp.sum(sizes < needed[:, None], axis=1)
+    return number, which, jnp.maximum(number + 1 - sizes[which], 0) * BLOCK
+
+
+def _scores(q: Array, k: Array, segment: Array, number: Array, start: Array) -> Float[Array, "1 K G T S"]:
+    """Masked scores of block `number`, queries q [1, K, G, T, H], on the window from `start`, keys k [1, K, S, H]."""
+    size = k.shape[2]
+    queries = number * BLOCK + jnp.arange(BLOCK)
+    seen = queries[:, None] >= start + jnp.arange(size)
+    own = jax.lax.dynamic_slice_in_dim(segment, number * BLOCK, BLOCK)
+    seen &= own[:, None] == jax.lax.dynamic_slice_in_dim(segment, start, size)
+    scores = jnp.einsum("BKGTH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    return jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+
+
+def _block(x: Array, number: Array, axis: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, number * BLOCK, BLOCK, axis)[None]
+
+
+def _joined(blocks: Array) -> Array:
+    """[n, K, G, T, ...] -> [K, G, L, ...]."""
+    moved = jnp.moveaxis(blocks, 0, 2)
+    return moved.reshape(*moved.shape[:2], -1, *moved.shape[4:])
+
+
+def _row_forward(
+    q: Float[Array, "K G L H"], k: Float[Array, "K L H"], v: Float[Array, "K L H"], segment: Int[Array, "L"]
+) -> tuple[Float[Array, "K G L H"], Float[Array, "K G L"]]:
+    """A row's output, and the logarithm of each query's sum of exponentials."""
+
+    def block(_: None, at: tuple[Array, Array, Array]) -> tuple[None, tuple[Array, Array]]:
+        number, which, start = at
+        mine = _block(q, number, 2)
+
+        def attend(size: int) -> tuple[Array, Array]:
+            keys, values = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)[None] for x in (k, v))
+            scores = _scores(mine, keys, segment, number, start)
+            peak = scores.max(axis=-1, keepdims=True)
+            weights = jnp.exp(scores - peak)
+            total = weights.sum(axis=-1, keepdims=True)
+            out = jnp.einsum("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), values, preferred_element_type=jnp.float32)
+            return (out / total)[0].astype(q.dtype), (peak + jnp.log(total))[0, ..., 0]
+
+        return None, _by_size(which, len(segment), attend)
+
+    _, (out, log_total) = jax.lax.scan(block, None, _windows(segment))
+    return _joined(out), _joined(log_total)
+
+
+def _row_backward(
+    q: Array, k: Array, v: Array, segment: Array, out: Array, log_total: Array, d_out: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients of a row's q, k and v."""
+    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+
+    def block(carry: tuple[Array, Array], at: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        number, which, start = at
+        mine, d_mine, log_sum, shift = (_block(x, number, 2) for x in (q, d_out, log_total, delta))
+
+        def attend(size: int) -> tuple[tuple[Array, Array], Array]:
+            keys, values = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)[None] for x in (k, v))
+            weights = jnp.exp(_scores(mine, keys, segment, number, start) - log_sum[..., None])
+            d_weights = jnp.einsum("BKGTH,BKSH->BKGTS", d_mine, values, preferred_element_type=jnp.float32)
+            d_scores = (weights * (d_weights - shift[..., None]) * q.shape[-1] ** -0.5).astype(q.dtype)
+            d_keys = jnp.einsum("BKGTS,BKGTH->BKSH", d_scores, mine, preferred_element_type=jnp.float32)
+            d_values = jnp.einsum(
+                "BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_mine, preferred_element_type=jnp.float32
+            )
+            added = [
+                jax.lax.dynamic_update_slice_in_dim(
+                    sums, jax.lax.dynamic_slice_in_dim(sums, start, size, 1) + more[0], start, 1
+                )
+                for sums, more in zip(carry, (d_keys, d_values), strict=True)
+            ]
+            return (added[0], added[1]), jnp.einsum("BKGTS,BKSH->BKGTH", d_scores, keys)[0]
+
+        return _by_size(which, len(segment), attend)
+
+    zero = jnp.zeros(k.shape, jnp.float32)
+    (d_k, d_v), d_q = jax.lax.scan(block, (zero, zero), _windows(segment))
+    return _joined(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype)
+
+
+def _by_size(which: Array, length: int, attend: Callable[[int], Any]) -> Any:
+    """attend(tokens) of size number `which` of `window_sizes`."""
+    branches = [lambda s=size: attend(s * BLOCK) for size in window_sizes(length // BLOCK)]
+    return jax.lax.switch(which, branches)

@@ -1,0 +1,107 @@
+"""Where a run's time went: starting, compiling, waiting for data, saving, and the steps themselves."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from eve_jax.hosts.start import leads
+
+GOODPUT = "goodput.json"
+KINDS = ("start", "compile", "data", "save", "step")
+T = TypeVar("T")
+_COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
+
+
+class Goodput:
+    """Seconds of one session of a stage by kind; what no other kind claims is `step`.
+
+    start: until the first batch is asked for. compile: lowering and compiling, wherever it happens, in the main thread.
+    data: waiting for a batch. save: while a save holds up training, at the end until it is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / GOODPUT
+        self.began = datetime.now(UTC).isoformat(timespec="seconds")
+        self.clock = time.perf_counter()
+        self.seconds = dict.fromkeys(KINDS, 0.0)
+        self.first_step = self.last_step = 0
+        self._now = "step"
+        self._earlier = read_goodput(folder)
+
+    def __enter__(self) -> "Goodput":
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._heard)
+
+    def _heard(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event in _COMPILING:
+            self.seconds["compile"] += duration_secs
+            if self._now != "step":
+                self.seconds[self._now] -= duration_secs
+
+    @contextmanager
+    def on(self, kind: str) -> Iterator[None]:
+        """Time in here is of `kind`."""
+        began, self._now = time.perf_counter(), kind
+        try:
+            yield
+        finally:
+            self.seconds[kind] += time.perf_counter() - began
+            self._now = "step"
+
+    def waiting(self, items: Iterator[T]) -> Iterator[T]:
+        """The same items; the time until each comes is of kind data."""
+        while True:
+            with self.on("data"):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    def totals(self) -> dict[str, float]:
+        """Seconds by kind until now; they add up to the time since the session began."""
+        others = {kind: max(0.0, self.seconds[kind]) for kind in KINDS if kind != "step"}
+        return others | {"step": max(0.0, time.perf_counter() - self.clock - sum(others.values()))}
+
+    def write(self, step: int) -> None:
+        """Put this session, which has come to `step`, at the end of the folder's list of sessions; atomic.
+
+        A disk that is full is for those to report who write what matters.
+        """
+        self.last_step = step
+        if not leads():
+            return
+        seconds = {kind: round(s, 3) for kind, s in self.totals().items()}
+        mine = {"began": self.began, "first_step": self.first_step, "last_step": step, "seconds": seconds}
+        temporary = self.path.with_suffix(".tmp")
+        with suppress(OSError):
+            temporary.write_text(json.dumps([*self._earlier, mine], indent=1))
+            temporary.replace(self.path)
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        return describe(self.totals(), self.last_step - self.first_step)
+
+
+def describe(seconds: dict[str, float], steps: int) -> str:
+    """`120 steps in 63.0 s: 56.0% steps, 30.1% compile, ...` of seconds by kind."""
+    total = max(sum(seconds.values()), 1e-9)
+    names = {"step": "steps", "data": "data wait", "save": "saving"}
+    parts = [f"{seconds[k] / total:.1%} {names.get(k, k)}" for k in ("step", "start", "compile", "data", "save")]
+    return f"{steps:,} steps in {total:,.1f} s: {', '.join(parts)}"
+
+
+def read_goodput(folder: Path) -> list[dict[str, Any]]:
+    """Sessions of a stage folder, each {began, first_step, last_step, seconds by kind}; killed ones as last saved."""
+    try:
+        return json.loads((folder / GOODPUT).read_text())
+    except (OSError, ValueError):
+        return []

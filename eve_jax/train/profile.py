@@ -1,0 +1,48 @@
+"""Traces of some steps of a run for TensorBoard's profiler and Perfetto, taken on demand."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from eve_jax.errors import UserError
+
+T = TypeVar("T")
+PROFILE = "profile"  # folder of the traces in a stage's folder
+
+
+class Profiler:
+    """Calls a run's steps and traces those of `config.profile.steps` ("FIRST:LAST" counted from 1, or one number; "" =
+    none) into `folder`/profile. Raises UserError for anything else."""
+
+    def __init__(self, steps: str, folder: Path):
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", steps)
+        if steps and (not found or not 1 <= int(found[1]) <= int(found[2] or found[1])):
+            raise UserError(f"config.profile.steps={steps!r} is not FIRST:LAST, such as 10:12 (steps count from 1)")
+        self.first, self.last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        self.folder = folder / PROFILE
+        self._tracing = False
+
+    def __call__(self, step: int, function: Callable[..., T], *args: Any) -> T:
+        """`function(*args)`, which is step `step` (from 1); of a traced step, the last waits for the device."""
+        if not self.first <= step <= self.last:
+            return function(*args)
+        if not self._tracing:
+            jax.block_until_ready(args)  # the steps before are not to be in the trace
+            jax.profiler.start_trace(self.folder)
+            self._tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            result = function(*args)
+        if step == self.last:
+            jax.block_until_ready(result)
+            self.close()
+        return result
+
+    def close(self) -> None:
+        """End a trace that is being taken; to be called when the run ends before the last step to trace."""
+        if self._tracing:
+            self._tracing = False
+            jax.profiler.stop_trace()
+            print(f"trace of steps {self.first} to {self.last}: tensorboard --logdir={self.folder}", flush=True)

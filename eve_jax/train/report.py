@@ -1,0 +1,84 @@
+"""The picture at the end of a stage: loss, learning rate, gradient norm, tokens a second, and where the time went."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eve_jax.train.goodput import KINDS, describe, read_goodput
+from eve_jax.train.metrics import read_metrics
+
+REPORT = "report.png"
+_THIN, _THICK, _GRID = "#b9c6e4", "#2450a8", "#ececf0"
+_COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#2f8f5b"), strict=True))
+
+
+def write_report(folder: Path) -> Path | None:
+    """Draw `folder`/report.png from its metrics.jsonl and goodput.json; returns it, None when no step was taken."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metrics = read_metrics(folder)
+    if not metrics:
+        return None
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 0.42))
+    steps = column(metrics, "step")
+    curves = (
+        ("loss (nats a target)", column(metrics, "loss"), True),
+        ("learning rate", column(metrics, "lr"), False),
+        ("gradient norm", column(metrics, "grad_norm"), True),
+        ("tokens a second", column(metrics, "tokens") / np.maximum(column(metrics, "seconds"), 1e-9), True),
+    )
+    for place, (title, values, noisy) in enumerate(curves):
+        panel = figure.add_subplot(grid[place // 2, place % 2])
+        panel.plot(steps, values, color=_THIN if noisy else _THICK, linewidth=0.8 if noisy else 1.6)
+        if noisy:
+            panel.plot(steps, smooth(values), color=_THICK, linewidth=1.6)
+        panel.set_title(title, fontsize=10)
+        panel.grid(color=_GRID)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    skipped = int(np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")).sum())
+    note = f", {skipped} of them not finite" if skipped else ""
+    figure.suptitle(f"{folder.name}: {len(metrics):,} steps{note}", fontsize=12)
+    _draw_goodput(figure.add_subplot(grid[2, :]), read_goodput(folder))
+    figure.savefig(folder / REPORT, dpi=110)
+    return folder / REPORT
+
+
+def column(metrics: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """A field of every line, float64 [steps]; NaN where it is null."""
+    return np.array([line[name] for line in metrics], np.float64)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean over a twentieth of the values, shorter at the ends, of those that are finite."""
+    half = max(1, len(values) // 40)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    ends = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    starts = np.maximum(np.arange(len(values)) - half, 0)
+    with np.errstate(invalid="ignore"):
+        return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
+
+
+def _draw_goodput(panel: Any, sessions: Sequence[Mapping[str, Any]]) -> None:
+    """One bar of all sessions' time by kind."""
+    panel.axis("off")
+    seconds = {kind: sum(s["seconds"].get(kind, 0.0) for s in sessions) for kind in KINDS}
+    total = sum(seconds.values())
+    if not total:
+        return
+    left = 0.0
+    for kind in ("step", "start", "compile", "data", "save"):
+        panel.barh([0], [seconds[kind] / total], left=left, color=_COLOURS[kind], label=kind, height=0.6)
+        left += seconds[kind] / total
+    steps = sum(s["last_step"] - s["first_step"] for s in sessions)
+    many = f"{len(sessions)} sessions, " if len(sessions) > 1 else ""
+    panel.set_title(f"goodput: {many}{describe(seconds, steps)}", fontsize=9)
+    panel.legend(ncols=len(KINDS), loc="upper center", bbox_to_anchor=(0.5, 0.12), fontsize=8, frameon=False)
+    panel.set_xlim(0, 1)

@@ -1,0 +1,113 @@
+"""A run that was killed, then asked to stop by SIGTERM, ends with the metrics of an undisturbed one, bit for bit.
+
+`python -m benchmarks.kills` does the same at dozens of random moments of three stages.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from eve_jax.demo.dataset import write_dataset
+from eve_jax.train import interrupt
+from eve_jax.train.checkpoint import newest_step
+from eve_jax.train.goodput import read_goodput
+from eve_jax.train.metrics import read_metrics
+from eve_jax.train.trainer import train
+from launch._flags import load_config
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+TIMED = ("seconds", "tokens_per_s", "mfu")
+
+
+def fields(data: Path) -> dict[str, object]:
+    return {
+        "data.records": f"{data}/captions.jsonl",
+        "data.images": f"{data}/images",
+        "data.tokenizer": f"{data}/tokenizer",
+        "data.row_tokens": 128,
+        "data.max_tokens": 128,
+        "data.rows": 1,
+        "data.micro_batches": 1,
+        "data.max_shapes": 1,
+        "train.steps": STEPS,
+        "train.save_every": 2,
+        "model.patch_hidden": 32,
+    }
+
+
+def config(data: Path) -> ConfigDict:
+    c = load_config("stage1:llm=tiny")
+    c.update_from_flattened_dict(fields(data))
+    return c
+
+
+def lines(work: Path) -> list[dict]:
+    return [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(work / "stage1")]
+
+
+def wait_for(work: Path, steps: int, running) -> None:
+    limit = time.monotonic() + 900
+    while len(read_metrics(work / "stage1")) < steps and running() and time.monotonic() < limit:
+        time.sleep(0.002)
+
+
+def killed(work: Path, data: Path, steps: int) -> None:
+    """Train in a process of its own until `steps` steps are logged, and kill it there."""
+    given = [f"--config.{k}={v}" for k, v in fields(data).items()]
+    command = [sys.executable, "-m", "launch.train", "--config=stage1:llm=tiny", f"--workdir={work}", *given]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(work, steps, lambda: process.poll() is None)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def terminated(work: Path, data: Path, steps: int) -> None:
+    """Go on here and get SIGTERM after step `steps`."""
+
+    def ask() -> None:
+        wait_for(work, steps, lambda: True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask).start()
+    with pytest.raises(interrupt.Interrupted, match=f"stopped after step .* of {STEPS}; repeat the command"):
+        train(config(data), work, quiet=True)
+
+
+def test_killed_then_terminated(tmp_path, monkeypatch):
+    data, work = tmp_path / "data", tmp_path / "work"
+    write_dataset(data, "tiny")
+    killed(work, data, 9)
+    at_kill = lines(work)
+    saved = newest_step(work / "stage1")
+    assert 0 < saved < STEPS
+    terminated(work, data, len(at_kill) + 5)
+    monkeypatch.setattr(interrupt, "_asked", False)
+    stopped = lines(work)
+    assert len(stopped) == newest_step(work / "stage1"), "SIGTERM saves the very step it stops after"
+    train(config(data), work, quiet=True)
+
+    train(config(data), tmp_path / "whole", quiet=True)
+    whole = lines(tmp_path / "whole")
+    assert len(whole) == STEPS
+    assert at_kill == whole[: len(at_kill)]
+    assert stopped == whole[: len(stopped)]
+    assert lines(work) == whole
+    sessions = [(s["first_step"], s["last_step"]) for s in read_goodput(work / "stage1")]
+    assert [first for first, _ in sessions] == [0, saved, len(stopped)]
+    assert sessions[-1][1] == STEPS
+
+
+@pytest.mark.slow
+def test_random_moments(tmp_path):
+    """A few of the moments of `benchmarks.kills`, over three stages."""
+    command = [sys.executable, "-m", "benchmarks.kills", f"--workdir={tmp_path / 'kills'}", "--kills=3", "--terms=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
