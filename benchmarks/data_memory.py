@@ -53,7 +53,7 @@ def write_stage(config: ConfigDict, folder: Path, n: int) -> None:
     record = np.arange(n, dtype=np.int32)
     table = Lengths(record, text, none, none, np.zeros((0, 2), np.int32), np.zeros(n + 1, np.int64), dropped=[])
     d = config.data
-    rule = ImageRule(d.image_mode, d.fit, d.max_size, d.max_aspect)
+    rule = ImageRule.of(d)
     name = table_name(records, tokenizer, rule, d.template, d.image_first, d.max_tokens, d.long)
     table.save(folder / "run" / PLAN_FOLDER / name)
 

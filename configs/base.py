@@ -1,11 +1,13 @@
 """Every field of a configuration, with its default and what it means. A stage file holds only what differs."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from eve_jax.convert.hf_config import CONFIG, describe
-from eve_jax.model.config import llm_sizes
+from eve_jax.convert.teacher import describe_teacher
+from eve_jax.model.config import ClipConfig, llm_sizes
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -22,13 +24,18 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.seed = 0  # of initialisation and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""
+    c.teacher = ""  # CLIP's folder, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
 
     c.model = m = ConfigDict()
     m.llm = llm
     m.update(sizes)
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    m.patch_hidden = 1024  # channels between the two patch convolutions
+    m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
+    m.patch_hidden = 1024  # channels between the two patch convolutions; EVEv1: of the patches
+    m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
+    m.align_weight = 0.0  # of EVEv1's aligning loss, beside the next-token loss; 0 = off
+    m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
     m.dtype = "bfloat16"  # of the computation
     m.param_dtype = "float32"  # of the master weights of what trains
     m.frozen_dtype = "bfloat16"  # of weights that do not train
@@ -39,12 +46,14 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
     d.images = ""  # folder that image paths of the records are relative to
     d.tokenizer = llm if local else ""  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
-    d.template = data.get("template", "llama3" if llm.startswith("llama3") else "qwen2")  # plain | qwen2 | llama3 | v1
+    d.template = data.get("template") or _template(llm)  # plain | qwen2 | llama3 | v1 | plain_v1
     d.image_first = False  # True moves the images of a turn to its front, as the original does
-    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution
+    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.patch = 32  # side of a patch in pixels, twice model.sub_patch
+    d.teacher = (336, 14)  # side of the picture and of a patch that EVEv1's teacher sees, for image_mode square
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
     d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
     d.max_tokens = 5000  # longest sample, image tokens included
@@ -80,4 +89,33 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
+    return c
+
+
+def _template(llm: str) -> str:
+    """The chat template that goes with a base LLM known by name."""
+    return "v1" if llm.startswith("vicuna") else "llama3" if llm.startswith("llama3") else "qwen2"
+
+
+def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
+    """The defaults of EVEv1: its patch embedding, its square pictures, and no aligning loss (`align`)."""
+    c = get_config(llm, "dense")
+    c.model.patch_embed = "v1"
+    c.model.sub_patch = 14
+    c.data.image_mode = "square"
+    c.data.max_size = 672
+    c.data.patch = 28
+    c.data.max_tokens = c.data.row_tokens = 2048
+    c.data.micro_batches = 1
+    return c
+
+
+def align(c: ConfigDict, teacher: str = "", weight: float = 1.0) -> ConfigDict:
+    """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`."""
+    sizes = describe_teacher(teacher) if teacher else ClipConfig()
+    c.teacher = teacher
+    c.model.teacher = ConfigDict(asdict(sizes))
+    c.model.align_width = sizes.hidden_size
+    c.model.align_weight = weight
+    c.data.teacher = (sizes.image_size, sizes.patch_size)
     return c

@@ -4,9 +4,9 @@
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
 
-Takes EVEv2 checkpoints (on Qwen2 and LLaMA-3) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import can be
-chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True. `whole`
-copies a stage that stores only what it trained, with the rest from where it came.
+Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
+can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
+`whole` copies a stage that stores only what it trained, with the rest from where it came.
 """
 
 import sys
@@ -24,6 +24,7 @@ SHARD = flags.DEFINE_float("max_shard_gb", 5.0, "export: largest file in 1e9 byt
 TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the text weights")
 flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
+ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning layer and teacher, if it has them")
 ACTIONS = ("import", "export", "whole")
 
 
@@ -38,7 +39,7 @@ def main(action: str) -> None:
     elif action == "whole":
         folder = make_whole(origin, target)
     else:
-        options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value)}
+        options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
         folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, **options)
     print(f"done: {folder}")
 

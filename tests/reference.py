@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from safetensors.numpy import load_file
 
 from eve_jax.convert.hf import from_hf
-from eve_jax.convert.names import eve_v2
+from eve_jax.convert.names import eve_names, eve_v2
 from eve_jax.data.images import patchify
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
@@ -70,7 +70,7 @@ def params(cfg: ModelConfig, name: str = "A") -> dict[str, jax.Array]:
 def by_their_names(cfg: ModelConfig, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our parameters (or gradients) under the original's names and layouts."""
     out: dict[str, np.ndarray] = {}
-    for entry in eve_v2(cfg):
+    for entry in eve_names(cfg):
         if entry.ours not in values:
             continue
         value = np.asarray(values[entry.ours])

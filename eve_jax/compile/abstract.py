@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.compile.topology import Chip
-from eve_jax.data.images import MODES, PATCH
+from eve_jax.data.images import ImageRule
 from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.errors import UserError
-from eve_jax.model.config import PATCH_BYTES, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.stages import partition, trainable_names
@@ -29,6 +29,7 @@ from eve_jax.train.step import StepFunctions, Sums, TrainState
 SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}
 SPECIALS_SLACK = 1.03  # images smaller than the largest have more split tokens for their patches
 ACTIVATIONS = 0.25  # of the HBM, for what the layers of a micro-batch store, when its rows are chosen here
+ANY_RULE = ImageRule()
 STEPS = 10_000  # of the schedule; only its shape matters to the compiler
 
 
@@ -76,8 +77,9 @@ class Step(NamedTuple):
 def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
-    Captions alone (template "plain") come with an image each, so they have no text-only rows. `row_tokens` replaces the
-    config's if it is not 0. Raises UserError when it is no multiple of 128, or shorter than the longest sample.
+    Captions alone (templates "plain", "plain_v1") come with an image each, so they have no text-only rows. `row_tokens`
+    replaces the config's if it is not 0. Raises UserError when it is no multiple of 128, or shorter than the longest
+    sample.
     """
     length = row_tokens or data.row_tokens
     if length % ROW_MULTIPLE or length < ROW_MULTIPLE:
@@ -86,13 +88,13 @@ def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
         raise UserError(
             f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
         )
-    side = (data.max_size or MODES[data.image_mode]) // PATCH
+    side = ImageRule.of(data).size // data.patch
     special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1)
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)
         specials = math.ceil(vision * special)
-        if vision or data.template != "plain":
+        if vision or data.template not in ("plain", "plain_v1"):
             shapes[name] = RowShape(vision - specials, specials, length - vision)
     return shapes
 
@@ -147,7 +149,7 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
     moments = abstract_optimizer(tx, trainable, mesh)
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
-    batch = abstract_batch(work.shape, work.rows, mesh)
+    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
     functions = StepFunctions(cfg, tx, lr, mesh)
     sums = None
     if work.micro_batches == 1:
@@ -157,7 +159,7 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
         sums = Sums(trainable, *[total] * (len(Sums._fields) - 1))
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
-        accumulate = (sums, trainable, frozen, batch)
+        accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))
         programs = [
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
@@ -165,18 +167,30 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
     return Step(cfg, config.stage, work, mesh, state, frozen, sums, batch, programs)
 
 
-def abstract_batch(shape: RowShape, rows: int, mesh: Mesh) -> dict[str, ShapeDtypeStruct]:
-    """The arrays of a micro-batch (DESIGN section 4), its rows sharded over the mesh."""
+def abstract_batch(
+    shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
+) -> dict[str, ShapeDtypeStruct]:
+    """The arrays of a micro-batch (DESIGN section 4), its rows sharded over the mesh.
+
+    `taught`: with those of `eve_jax.data.teacher`, for as many pictures of 4:3 and full size as fill the row.
+    """
     place = sharding.batch_sharding(mesh)
     i, f = jnp.int32, jnp.float32
-    arrays = {
-        "patches": ((shape.patches, PATCH_BYTES), jnp.uint8),
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "patches": ((shape.patches, rule.patch_bytes), jnp.uint8),
         "special_ids": ((shape.specials,), i),
         "text_ids": ((shape.text,), i),
         **dict.fromkeys(("segment", "position", "perm", "inv"), ((shape.length,), i)),
         **dict.fromkeys(("loss_idx", "labels"), ((shape.text,), i)),
         "loss_weight": ((shape.text,), f),
     }
+    if taught:
+        images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
+        places, side = shape.patches // rule.pool**2, rule.teacher[0]
+        arrays |= {"teacher_idx": ((places,), i), "align_weight": ((places,), f)}
+        arrays["teacher_images"] = ((images, side, side, 3), jnp.uint8)
+        if rule.pool > 1:
+            arrays |= dict.fromkeys(("pool", "pool_inv"), ((shape.patches,), i))
     return {n: ShapeDtypeStruct((rows, *dims), dtype, sharding=place) for n, (dims, dtype) in arrays.items()}
 
 

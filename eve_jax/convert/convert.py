@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from eve_jax.convert import hf_config
-from eve_jax.convert.names import Entry, eve_v2, plain_llm
+from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.orbax import write_checkpoint
 from eve_jax.convert.reference import FROZEN
 from eve_jax.convert.source import is_ours, open_checkpoint, stored_source
 from eve_jax.convert.surgery import Folded, ParamSource
+from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
@@ -82,6 +83,7 @@ def export_checkpoint(
     max_shard_gb: float = 5.0,
     text_only: bool = False,
     folded: bool = False,
+    aligning: bool = True,
     quiet: bool = False,
 ) -> Path:
     """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
@@ -89,7 +91,8 @@ def export_checkpoint(
     `dtype` float32, float16 or bfloat16 casts every weight, "" keeps them bit for bit. `text_only` writes the plain
     LLM of the text weights, without patch embedding and vision twins; else the folder carries modelling files for
     `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
-    for which the original has names for them. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
+    for which the original has names for them. Without `aligning`, EVEv1's aligning layer and teacher, which only
+    training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
     left behind.
     """
     folder, target = Path(folder), Path(target)
@@ -100,7 +103,9 @@ def export_checkpoint(
     if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
         source = Folded(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
-    table = plain_llm(cfg) if text_only else eve_v2(cfg)
+    if not aligning:
+        cfg, _ = without_aligning(cfg, {})
+    table = plain_llm(cfg) if text_only else eve_names(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
     config = hf_config.hf_config(cfg, _data_of(folder), carried_config(folder), widest, text_only)

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, data_config, is_plain, model_config, read_json
-from eve_jax.convert.names import Entry, eve_v2, plain_llm
+from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config, read_json
+from eve_jax.convert.names import Entry, eve_names, plain_llm
+from eve_jax.convert.teacher import one_teacher, sizes_from_tensors
 from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
@@ -21,18 +23,21 @@ COMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 class HfSource:
-    """The parameters in a Hugging Face folder, read one tensor at a time.
+    """The parameters in a Hugging Face folder, read one tensor at a time; of a plain LLM with the fields `patch`.
 
     Names and shapes are checked when it is made, from the headers of the files. Raises UserError naming the tensor
     that is missing, unknown, in two shards or of the wrong shape, or the file that is missing or truncated.
     """
 
-    def __init__(self, folder: Path, patch_hidden: int = 1024):
+    def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
-        self.cfg = model_config(self.config, folder, patch_hidden)
+        self.cfg = model_config(self.config, folder, **patch)
         self.data = data_config(self.config)
-        table = plain_llm(self.cfg) if is_plain(self.config) else eve_v2(self.cfg)
         self.tensors = open_tensors(folder)
+        if self.config["model_type"] == V1:
+            self.tensors = one_teacher(self.tensors)
+            self.cfg = sizes_from_tensors(self.cfg, self.tensors, self.config.get(OURS, {}).get(TEACHER_SIZES))
+        table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._spare)
@@ -66,11 +71,11 @@ def _expected(cfg: ModelConfig, table: list[Entry], shapes: Params) -> Iterator[
 
 
 def from_hf(cfg: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:
-    """Our parameters (numpy, dtype of the source) from the tensors of an EVEv2 checkpoint in memory.
+    """Our parameters (numpy, dtype of the source) from the tensors of an EVE checkpoint in memory.
 
     Raises UserError naming a missing or unknown tensor, or one whose shape does not fit `cfg`.
     """
-    table = eve_v2(cfg)
+    table = eve_names(cfg)
     found = {name: value.shape for name, value in tensors.items()}
     check_names("checkpoint", _expected(cfg, table, abstract_params(cfg)), found)
     params: Params = {}

@@ -2,12 +2,12 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
+from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
 
 CONFIG = "config.json"
 # Fields of `ModelConfig` that an LLM decides.
@@ -25,14 +25,18 @@ SIZES = (
     "qkv_bias",
     "tie_embeddings",
 )
+# Fields of `ModelConfig` that a patch embedding decides; a plain LLM has none.
+PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch")
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
-EVE = {"eve-qwen2": True, "eve-llama3": False}
+V1 = "eve"  # model_type of EVEv1
+EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False}
+TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose config EVEv1's does not hold
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 DTYPES = ("float32", "float16", "bfloat16")
-DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template")
+DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template", "patch", "teacher")
 # What is written when the folder that the model came from says nothing.
 DEFAULTS = {
     "hidden_act": "silu",
@@ -40,6 +44,18 @@ DEFAULTS = {
     "attention_dropout": 0.0,
     "max_position_embeddings": 32768,
     "use_cache": True,
+}
+
+# What CLIP's config.json means where it says nothing.
+CLIP_DEFAULTS = {
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "quick_gelu",
 }
 
 
@@ -61,11 +77,11 @@ def is_plain(hf: dict[str, Any]) -> bool:
     return hf.get("model_type") in PLAIN
 
 
-def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> ModelConfig:
+def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
     """Sizes and parts of the model that config.json `hf` of the folder `where` describes.
 
-    A plain LLM has `parts=()` and takes `patch_hidden`. Raises UserError naming the field that is missing, or asks
-    for what this model does not do.
+    A plain LLM has `parts=()` and takes the fields `patch` (PATCH_FIELDS). Raises UserError naming the field that is
+    missing, or asks for what this model does not do.
     """
     kind = hf.get("model_type")
     known = PLAIN | EVE
@@ -91,10 +107,26 @@ def model_config(hf: dict[str, Any], where: Path, patch_hidden: int = 1024) -> M
             qkv_bias=bool(hf.get("attention_bias", known[kind])) if kind in EVE else known[kind],
             tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
             parts=_parts(hf, where),
-            patch_hidden=patch_hidden if kind in PLAIN else hf["mm_hidden_size"],
+            **(patch if kind in PLAIN else _patch(hf)),
         )
     except KeyError as error:
         raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
+
+
+def _patch(hf: dict[str, Any]) -> dict[str, Any]:
+    v1 = hf["model_type"] == V1
+    return {
+        "patch_embed": "v1" if v1 else "v2",
+        "patch_hidden": hf["mm_hidden_size"],
+        "sub_patch": 14 if v1 else 16,
+    }
+
+
+def clip_config(hf: dict[str, Any]) -> ClipConfig:
+    """Sizes of the vision tower that CLIP's config.json, or that of the tower alone, describes."""
+    vision = CLIP_DEFAULTS | hf.get("vision_config", hf)
+    theirs = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
+    return ClipConfig(**{f.name: vision[theirs.get(f.name, f.name)] for f in fields(ClipConfig)})
 
 
 def describe(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -158,6 +190,8 @@ def _parts(hf: dict[str, Any], where: Path) -> tuple[str, ...]:
 
 def chat_template(hf: dict[str, Any]) -> str:
     """The chat template that goes with the LLM: of LLaMA's models the size of the vocabulary tells the generation."""
+    if hf.get("model_type") == V1:
+        return "v1"
     if hf.get("model_type") not in ("llama", "eve-llama3"):
         return "qwen2"
     vocab = hf.get("vocab_size", 0)
@@ -168,12 +202,16 @@ def chat_template(hf: dict[str, Any]) -> str:
 
 def data_config(hf: dict[str, Any]) -> dict[str, Any]:
     """Image and chat settings that go with the model, under the names of `config.data`."""
-    found = re.search(r"res(\d+)", str(hf.get("mm_vision_tower")))
+    ours = {k: v for k, v in hf.get(OURS, {}).items() if k in DATA_FIELDS}
+    found = re.search(r"(?:res|pixel-?)(\d+)", str(hf.get("mm_vision_tower")))
+    if hf.get("model_type") == V1:
+        square = {"image_mode": "square", "max_size": int(found[1]) if found else 672, "max_aspect": 0.0}
+        return square | {"template": chat_template(hf), "patch": 28, "teacher": [336, 14]} | ours
     size = int(found[1]) if found else 800
     data = {"image_mode": "anyratio_ld", "max_size": size, "max_aspect": 8.0, "template": chat_template(hf)}
     if size > 800:
         data["image_mode"] = "anyratio_hd"
-    return data | {k: v for k, v in hf.get(OURS, {}).items() if k in DATA_FIELDS}
+    return data | ours
 
 
 def our_config(cfg: ModelConfig, data: dict[str, Any]) -> dict[str, Any]:
@@ -208,26 +246,54 @@ def hf_config(
     if cfg.rope_scaling:
         out["rope_scaling"] = {"rope_type": "llama3", **dict(zip(LLAMA3_ROPE, cfg.rope_scaling, strict=True))}
     if text_only:
-        for name in ("add_moe", "moe_part", "init_moe", "mm_hidden_size", "mm_vision_tower", "auto_map"):
-            out.pop(name, None)
+        for name in [n for n in out if n.startswith("mm_") or n in ("add_moe", "moe_part", "init_moe", "auto_map")]:
+            del out[name]
         kind, architecture = ("qwen2", "Qwen2ForCausalLM") if cfg.qkv_bias else ("llama", "LlamaForCausalLM")
         return out | {"model_type": kind, "architectures": [architecture]}
-    size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
-    qwen2 = cfg.qkv_bias or bool(set(cfg.parts) & set(TWICE))
-    kind, stem = ("eve-qwen2", "Eve") if qwen2 else ("eve-llama3", "EveLlama")
-    out |= {
+    out[OURS] = {k: data[k] for k in DATA_FIELDS if k in data}
+    if not cfg.qkv_bias:
+        out["attention_bias"] = False
+    return out | (_v1_fields if cfg.patch_embed == "v1" else _v2_fields)(cfg, data, carried)
+
+
+def _auto(kind: str, stem: str) -> dict[str, Any]:
+    """How `transformers` finds the modelling file."""
+    return {
         "model_type": kind,
         "architectures": [f"{stem}ForCausalLM"],
         "auto_map": {
             "AutoConfig": f"{CONFIGURATION}.{stem}Config",
             "AutoModelForCausalLM": f"{MODELLING}.{stem}ForCausalLM",
         },
+    }
+
+
+def _v2_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
+    size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
+    qwen2 = cfg.qkv_bias or bool(set(cfg.parts) & set(TWICE))
+    kind, stem = ("eve-qwen2", "Eve") if qwen2 else ("eve-llama3", "EveLlama")
+    return _auto(kind, stem) | {
         "add_moe": bool(cfg.parts),
         "moe_part": "-".join(p for p in TWICE if p in cfg.parts) or None,
         "mm_hidden_size": cfg.patch_hidden,
         "mm_vision_tower": carried.get("mm_vision_tower") or f"openai/eve-anyratio-res{size}-patch16",
-        OURS: {k: data[k] for k in DATA_FIELDS if k in data},
     }
-    if not cfg.qkv_bias:
-        out["attention_bias"] = False
-    return out
+
+
+def _v1_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
+    size = data.get("max_size") or 672
+    named = {
+        "mm_vision_tower": f"openai/eve-patch{cfg.sub_patch}-anypixel-{size}",
+        "mm_vision_tower_clip": "openai/clip-vit-large-patch14-336",
+        "mm_projector_type": "mlp2x_gelu",
+    }
+    ours = {k: data[k] for k in DATA_FIELDS if k in data}
+    if cfg.teacher:
+        ours[TEACHER_SIZES] = asdict(cfg.teacher)
+    return _auto(V1, "EveV1") | {
+        **{name: carried.get(name) or value for name, value in named.items()},
+        "mm_hidden_size": cfg.patch_hidden,
+        "mm_patch_size": cfg.sub_patch,
+        "requires_cliploss": bool(cfg.align_width and cfg.teacher),
+        OURS: ours,
+    }

@@ -59,7 +59,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
 
 def is_stacked(name: str) -> bool:
     """True for parameters with a leading layer axis."""
-    return name.startswith("layers.")
+    return name.startswith(("layers.", "align.levels.", "teacher.layers."))
 
 
 def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[str, Any] | None = None) -> None:

@@ -13,6 +13,7 @@ from eve_jax.convert.hf import HfSource
 from eve_jax.convert.orbax import OrbaxSource, Referring
 from eve_jax.convert.reference import Origin, origins
 from eve_jax.convert.surgery import Completed, ParamSource, complete, fold, text_twin
+from eve_jax.convert.teacher import without_aligning
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
@@ -53,8 +54,8 @@ class Checkpoint:
         return params
 
     def for_inference(self) -> tuple[ModelConfig, Params]:
-        """Sizes and parameters with gated deltas added into the weights."""
-        return fold(self.cfg, self.params())
+        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs."""
+        return without_aligning(*fold(self.cfg, self.params()))
 
 
 def load_frozen(
@@ -128,16 +129,17 @@ def is_ours(folder: Path) -> bool:
     return False
 
 
-def open_checkpoint(folder: str | Path, variant: str = "", seed: int = 0, patch_hidden: int = 1024) -> Checkpoint:
+def open_checkpoint(folder: str | Path, variant: str = "", seed: int = 0, **patch: Any) -> Checkpoint:
     """The model in `folder`: a stage folder of ours, an EVE folder of Hugging Face's layout, or a plain LLM's.
 
     Of a Hugging Face model, `variant` asks for vision twins as copies of the text weights ("" = those it has); a
-    plain LLM gets a patch embedding of `patch_hidden` channels initialised from `seed`. Raises UserError.
+    plain LLM gets the patch embedding that `patch` describes (fields of ModelConfig: patch_embed, patch_hidden,
+    sub_patch), initialised from `seed`. Raises UserError.
     """
     folder = Path(folder)
     if is_ours(folder):
         config = read_config(folder)
         return Checkpoint(folder, ModelConfig.from_dict(config["model"]), config["data"])
-    source = HfSource(folder, patch_hidden)
+    source = HfSource(folder, **patch)
     completed = Completed(source, VARIANTS[variant] if variant else source.cfg.parts, seed)
     return Checkpoint(folder, completed.cfg, source.data, completed)

@@ -6,16 +6,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, ModelConfig
-from eve_jax.model.eve import Params, abstract_params
+from eve_jax.model.eve import Params, abstract_params, init_params
 from eve_jax.model.layers import GATE, folded
-from eve_jax.model.patch_embed import PatchEmbed
 
 DELTA_NAME = re.compile(r"(layers\.mlp\.text\.)delta_(up|down)\.(weight|gate)")
 
@@ -126,12 +123,7 @@ class Completed:
 
     @cached_property
     def _fresh(self) -> Params:
-        @jax.jit  # as in init_params: uncompiled, the last bits differ
-        def make(key: jax.Array) -> Params:
-            state = nnx.state(PatchEmbed(self.cfg, nnx.Rngs(key)))
-            return {f"patch_embed.{'.'.join(map(str, path))}": v[...] for path, v in nnx.to_flat_state(state)}
-
-        return make(jax.random.key(self.seed))
+        return init_params(self.cfg, self.seed, "patch_embed.")
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""

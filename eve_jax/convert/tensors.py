@@ -19,6 +19,7 @@ import numpy as np
 from eve_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+POSITIONS = "embeddings.position_ids"  # that old CLIP checkpoints hold: whole numbers from 0 on
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -65,6 +66,8 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         raise UserError(f"{path} is no safetensors file: its header cannot be read") from error
     out = {}
     for name, (code, shape, start, end) in spans.items():
+        if name.endswith(POSITIONS):
+            continue
         if code not in DTYPES:
             raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(DTYPES)}")
         out[name] = info = TensorInfo(path, DTYPES[code], shape, 8 + length + start)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eve_jax.data.images import PATCH
 from eve_jax.data.show import PAD, SPECIAL, TEXT, ShownRow, ShownSample
 from eve_jax.data.show import PATCH as PATCH_KIND
 from eve_jax.data.typeset import LEADING, SIZE, font, shortened, wrapped, write
@@ -197,7 +196,7 @@ def _pictures(sample: ShownSample, width: int) -> list[list[Image.Image]]:
     for piece in sample.pieces:
         if piece.image is None:
             continue
-        image = _ruled(piece.image, width)
+        image = _ruled(piece.image, piece.patch, width)
         if image.width + 10 > room:
             lines.append([])
             room = width + 10
@@ -206,19 +205,19 @@ def _pictures(sample: ShownSample, width: int) -> list[list[Image.Image]]:
     return lines
 
 
-def _ruled(pixels: np.ndarray, width: int) -> Image.Image:
+def _ruled(pixels: np.ndarray, patch: int, width: int) -> Image.Image:
     """An image fitted into the card, with a fine line between patches where there is room for it."""
     image = Image.fromarray(pixels)
     scale = min(MAX_IMAGE / image.height, width / image.width, 2.5)
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
     fitted = image.resize(size, Image.Resampling.LANCZOS)
-    side = PATCH * scale
+    side = patch * scale
     if side >= 8:
         lines = Image.new("RGBA", size)
         draw = ImageDraw.Draw(lines)
-        for k in range(1, pixels.shape[1] // PATCH):
+        for k in range(1, pixels.shape[1] // patch):
             draw.line((k * side, 0, k * side, size[1]), (255, 255, 255, 150))
-        for k in range(1, pixels.shape[0] // PATCH):
+        for k in range(1, pixels.shape[0] // patch):
             draw.line((0, k * side, size[0], k * side), (255, 255, 255, 150))
         fitted.paste(lines, mask=lines)
     return fitted

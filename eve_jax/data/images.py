@@ -1,6 +1,6 @@
 """Pictures: what size they get, how they are read, and how they become patches.
 
-file -> image_size (header only, for planning) -> ImageRule.resized -> grid of 32x32 patches
+file -> image_size (header only, for planning) -> ImageRule.resized -> grid of patches (32x32 pixels; EVEv1: 28x28)
 file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
 
 A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet file ...) keeps inside.
@@ -8,34 +8,26 @@ A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet 
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from eve_jax.data.pixels import UPRIGHT, orientation, to_rgb
 from eve_jax.errors import UserError
 
-PATCH = 32  # side of an image patch in pixels
-SUB_PATCH = 16  # side of the blocks that the first convolution sees
+PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
-MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600}  # own max_size
+SQUARE = "square"  # the mode of EVEv1
+# Own max_size of each mode.
+MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
 FITS = ("shrink", "fill")
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class BadImage(UserError):
@@ -69,44 +61,86 @@ class ImageRule:
     """Which size an image gets before it is cut into patches (SPEC 3, EVEv2 paper section 3.2).
 
     mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
-    max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`).
+    max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
+    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
-    max_size: pixels, 0 = the mode's own (800, 1600, 800, 1600). max_aspect: a longer image is squeezed to this
-    ratio of its sides at the same area, 0 = never.
+    max_size: pixels, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is squeezed to this
+    ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    teacher: side of the picture and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     """
 
     mode: str = "anyratio_hd"
     fit: str = "shrink"
     max_size: int = 0
     max_aspect: float = 8.0
+    patch: int = PATCH
+    teacher: tuple[int, int] = (336, 14)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], fit: str | None = None, max_size: int | None = None) -> Self:
+        """The rule of a `config.data`, with another `fit` or `max_size` where they are given."""
+        fit = data.get("fit", "shrink") if fit is None else fit
+        size = data["max_size"] if max_size is None else max_size
+        teacher = tuple(data.get("teacher", cls.teacher))
+        return cls(data["image_mode"], fit, size, data["max_aspect"], data.get("patch", PATCH), teacher)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
         if self.fit not in FITS:
             raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
-        if self.max_size != 0 and self.max_size < PATCH:
-            raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {PATCH} pixels")
+        if self.patch < 2 or self.patch % 2:
+            raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
+        if self.max_size != 0 and self.max_size < self.patch:
+            raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
+        if self.mode == SQUARE and (self.size % (self.teacher_cells * self.patch) or self.teacher[0] % self.teacher[1]):
+            raise UserError(
+                f"config.data.max_size: {self.size} pixels are no multiple of the {self.teacher_cells} patches along a "
+                f"side of the teacher's picture times config.data.patch={self.patch}"
+            )
         if self.max_aspect != 0 and self.max_aspect < 1:
             raise UserError(f"config.data.max_aspect: {self.max_aspect} is neither 0 nor at least 1")
 
+    @property
+    def size(self) -> int:
+        """Side of the largest image area in pixels."""
+        return self.max_size or MODES[self.mode]
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of a patch of RGB pixels."""
+        return self.patch**2 * 3
+
+    @property
+    def teacher_cells(self) -> int:
+        """Patches along a side of the teacher's picture."""
+        return self.teacher[0] // self.teacher[1]
+
+    @property
+    def pool(self) -> int:
+        """Patches along a side of one of the teacher's patches, in mode `square`."""
+        return self.size // self.teacher_cells // self.patch
+
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels, multiples of 32, of an image of `width` x `height` pixels."""
+        """Width and height in pixels, multiples of `patch`, of an image of `width` x `height` pixels."""
+        if self.mode == SQUARE:
+            cells = teacher_grid(width, height, *self.teacher)
+            return cells[1] * self.pool * self.patch, cells[0] * self.pool * self.patch
         w, h = self._squeezed(float(width), float(height))
-        size = self.max_size or MODES[self.mode]
+        size = self.size
         longest = self.mode == "anyratio_maxl"
         scale = max(w, h) / size if longest else math.sqrt(w * h) / size
         if self.fit == "fill" and self.mode != "anyresolution":
-            sides = [math.ceil(side / scale / PATCH) for side in (w, h)]
+            sides = [math.ceil(side / scale / self.patch) for side in (w, h)]
         else:
-            sides = [round(side / max(scale, 1.0) / PATCH) for side in (w, h)]
-        limit = size // PATCH if longest else max(sides)
-        return _clip(sides[0], limit) * PATCH, _clip(sides[1], limit) * PATCH
+            sides = [round(side / max(scale, 1.0) / self.patch) for side in (w, h)]
+        limit = size // self.patch if longest else max(sides)
+        return _clip(sides[0], limit) * self.patch, _clip(sides[1], limit) * self.patch
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns (h, w) of patches of an image of `width` x `height` pixels."""
         w, h = self.resized(width, height)
-        return h // PATCH, w // PATCH
+        return h // self.patch, w // self.patch
 
     def _squeezed(self, width: float, height: float) -> tuple[float, float]:
         ratio = max(width, height) / min(width, height)
@@ -120,13 +154,19 @@ def _clip(side: int, limit: int) -> int:
     return max(min(side, limit), 1)
 
 
+def teacher_grid(width: int, height: int, side: int, patch: int) -> tuple[int, int]:
+    """Rows and columns of the teacher's patches that hold an image whose longer side becomes `side` pixels (EVEv1)."""
+    short = math.ceil(side * min(width, height) / max(width, height) / patch)
+    return (short, side // patch) if height < width else (side // patch, short)
+
+
 def image_size(file: ImageFile) -> tuple[int, int]:
     """Width and height in pixels as a viewer shows the image, from the header alone. Raises `BadImage`."""
     if isinstance(file, StoredImage) and file.size is not None:
         return file.size
     with _opened(file) as image:
         width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        return (height, width) if orientation(image) >= 5 else (width, height)
 
 
 def image_bytes(file: ImageFile) -> bytes:
@@ -142,7 +182,7 @@ def open_image(file: ImageFile) -> Image.Image:
     """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
     with _opened(file) as image:
         try:
-            turn = _UPRIGHT.get(_orientation(image))
+            turn = UPRIGHT.get(orientation(image))
             image.load()
             rgb = to_rgb(image)
             return rgb.transpose(turn) if turn is not None else rgb
@@ -153,40 +193,47 @@ def open_image(file: ImageFile) -> Image.Image:
 def load_patches(
     file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Patches uint8 [h*w, 3072] of an image file, at `grid` (h, w) or under `rule`, and the grid (h, w) of `rule`.
+    """Patches uint8 [h*w, patch_bytes] of an image file, at `grid` (h, w) or under `rule`, and the grid of `rule`.
 
     Raises `BadImage`.
     """
-    image = open_image(file)
+    return cut(open_image(file), rule, grid)
+
+
+def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """`load_patches` of an RGB picture."""
     natural = rule.grid(*image.size)
     h, w = grid or natural
-    return patchify(_resized(image, w * PATCH, h * PATCH)), natural
+    return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
     """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
-    return _resized(image, *rule.resized(*image.size))
+    return bicubic(image, *rule.resized(*image.size))
 
 
-def _resized(image: Image.Image, width: int, height: int) -> np.ndarray:
+def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """The RGB `image` at another size, uint8 [height, width, 3]."""
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def patchify(rgb: np.ndarray) -> np.ndarray:
-    """Cuts uint8 [H, W, 3] (sides multiples of 32) into patches uint8 [h*w, 3072], row by row.
+def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:
+    """Cuts uint8 [H, W, 3] (sides multiples of `patch`) into patches uint8 [h*w, 3 patch^2], row by row.
 
-    A patch holds its four 16x16 blocks one after the other (top left, top right, bottom left, bottom right),
-    each as (y, x, channel): [2, 2, 16, 16, 3] flattened.
+    A patch holds its four blocks one after the other (top left, top right, bottom left, bottom right), each as
+    (y, x, channel): [2, 2, patch / 2, patch / 2, 3] flattened.
     """
-    h, w = rgb.shape[0] // PATCH, rgb.shape[1] // PATCH
-    blocks = rgb.reshape(h, 2, SUB_PATCH, w, 2, SUB_PATCH, 3).transpose(0, 3, 1, 4, 2, 5, 6)
-    return blocks.reshape(h * w, PATCH_BYTES)
+    sub = patch // 2
+    h, w = rgb.shape[0] // patch, rgb.shape[1] // patch
+    blocks = rgb.reshape(h, 2, sub, w, 2, sub, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+    return blocks.reshape(h * w, 3 * patch**2)
 
 
 def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
-    """The image uint8 [32 * h, 32 * w, 3] whose patches uint8 [h*w, 3072] `patchify` made."""
-    blocks = patches.reshape(h, w, 2, 2, SUB_PATCH, SUB_PATCH, 3).transpose(0, 2, 4, 1, 3, 5, 6)
-    return blocks.reshape(h * PATCH, w * PATCH, 3)
+    """The image uint8 [h * patch, w * patch, 3] whose patches uint8 [h*w, 3 patch^2] `patchify` made."""
+    sub = math.isqrt(patches.shape[1] // 12)
+    blocks = patches.reshape(h, w, 2, 2, sub, sub, 3).transpose(0, 2, 4, 1, 3, 5, 6)
+    return blocks.reshape(h * 2 * sub, w * 2 * sub, 3)
 
 
 def _binary(file: ImageFile) -> BinaryIO:
@@ -236,30 +283,6 @@ def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
         raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
     except Exception as e:  # a broken header, by any of the plug-ins
         raise BadImage(f"broken header ({_one_line(e)})", file) from None
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8 by the header; 1 for TIFF, which Pillow turns by itself."""
-    if image.format == "TIFF":
-        return 1
-    try:
-        exif = Image.Image.getexif(image)  # PngImageFile's own would decode the picture to look behind it
-        value = exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of a picture of any mode; deep pixels are scaled to 8 bit, alpha is left away."""
-    """The picture as RGB: without alpha, deep pixels scaled to 8 bit."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more; Pillow would clip at 255
-        deep = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode.startswith("I") else (1.0 if deep.max(initial=0) <= 1 else 255.0)
-        image = Image.fromarray(np.clip(deep * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:  # Pillow would warn, and make the same of it
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

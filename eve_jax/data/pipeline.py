@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from eve_jax.data.bad import BadRecords
-from eve_jax.data.images import ImageRule
+from eve_jax.data.images import SQUARE, ImageRule
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.long import check_long
 from eve_jax.data.mixture import Mixture
 from eve_jax.data.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
 from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import Batch, RowBuilder
+from eve_jax.data.teacher import most_images
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 
@@ -98,8 +99,10 @@ def open_stage_data(
     `UserError` for what cannot be used.
     """
     d = config.data
-    rule = ImageRule(d.image_mode, d.fit, d.max_size, d.max_aspect)
+    rule = ImageRule.of(d)
     check_long(d.long)
+    if rule.mode == SQUARE and d.long == "shrink_image":
+        raise UserError("config.data.long=shrink_image does not go with image_mode=square: use drop or truncate_text")
     where = d.tokenizer or config.init
     if not where:
         raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
@@ -118,7 +121,8 @@ def open_stage_data(
     bad.report_dropped(plan.dropped(lengths, records))
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
-    builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long)
+    teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
+    builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long, teach)
     return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch)
 
 

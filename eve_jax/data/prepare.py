@@ -64,7 +64,7 @@ class Table(NamedTuple):
         tokenizer = d.tokenizer or config.init
         if not tokenizer:
             raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
-        rule = ImageRule(d.image_mode, d.fit, d.max_size, d.max_aspect)
+        rule = ImageRule.of(d)
         check_long(d.long)
         return cls(tokenizer, rule, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
 

@@ -4,18 +4,19 @@ Memory (slot) order of a row is [patches | specials | text]; causal order has ea
 sample after sample, the pads last. See DESIGN section 4 for the table of arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.images import PATCH_BYTES, BadImage, ImageFile, ImageRule, load_patches
+from eve_jax.data.images import BadImage, ImageFile, ImageRule, cut, open_image
 from eve_jax.data.lengths import Entry, Lengths
 from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.shapes import RowShape
+from eve_jax.data.teacher import place_images, teacher_picture
 from eve_jax.data.tokenizer import Tokenizer
 
 PAD, CLASS, SPLIT = 0, 1, 2  # special_ids
@@ -144,36 +145,52 @@ class RowBuilder:
         bad: Reporter,
         max_tokens: int = 0,
         long: str = "drop",
+        teach: Mapping[RowShape, int] | None = None,
     ) -> None:
-        """`lengths` must have been measured with the same settings; `max_tokens` matters unless `long` is drop."""
+        """`lengths` must have been measured with the same settings; `max_tokens` matters unless `long` is drop.
+
+        teach: the largest number of images in a row of each shape, when batches are to hold the arrays of
+        `eve_jax.data.teacher`, too.
+        """
         self.records, self.lengths = records, lengths
         self.tokenizer, self.rule = tokenizer, rule
         self.template, self.image_first = template, image_first
         self.bad = bad
         self.max_tokens, self.long = max_tokens, long
+        self.teach = teach
 
     def build(self, micro_batch: MicroBatch) -> Batch:
-        """The arrays of DESIGN section 4 with a leading dimension of rows; patches uint8 [R, P, 3072].
+        """The arrays of DESIGN section 4 with a leading dimension of rows; patches uint8 [R, P, patch_bytes].
 
         A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
         raises what `bad` raises when there are too many of those.
         """
         shape = micro_batch.shape
-        patches = np.zeros((len(micro_batch.rows), shape.patches, PATCH_BYTES), np.uint8)
+        patches = np.zeros((len(micro_batch.rows), shape.patches, self.rule.patch_bytes), np.uint8)
+        side = self.rule.teacher[0] if self.teach else 0
+        pictures = np.zeros((len(patches), self.teach[shape] if self.teach else 0, side, side, 3), np.uint8)
         rows = []
         for number, entries in enumerate(micro_batch.rows):
-            samples = []
-            used = 0
+            samples: list[Sample] = []
+            used = n_images = 0
             for entry in entries:
                 line = self.lengths.entry(entry)
-                end = used + line.patches
-                samples.append(self._sample(line, patches[number, used:end]))
-                used = end
-            rows.append(lay_out(samples, shape))
-        return {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
+                end, last = used + line.patches, n_images + len(line.grids)
+                samples.append(self._sample(line, patches[number, used:end], pictures[number, n_images:last]))
+                used, n_images = end, last
+            row = lay_out(samples, shape)
+            if self.teach:
+                images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
+                row |= place_images(images, shape, self.rule)
+            rows.append(row)
+        batch = {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
+        return batch | {"teacher_images": pictures} if self.teach else batch
 
-    def _sample(self, entry: Entry, patches: np.ndarray) -> Sample:
-        """The sample of an entry; its patches are written into `patches` [p, 3072]."""
+    def _sample(self, entry: Entry, patches: np.ndarray, pictures: np.ndarray) -> Sample:
+        """The sample of an entry; its patches are written into `patches` [p, patch_bytes].
+
+        What the teacher sees of its images goes into `pictures`, unless there is no room for any.
+        """
         index, n_text, _, grids = entry
         encoded = None
         id = ""
@@ -186,7 +203,7 @@ class RowBuilder:
             if len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
                 raise BadRecord("the record changed since it was measured")
             encoded = read
-            self._load(record.images, grids, n_text, patches)
+            self._load(record.images, grids, n_text, patches, pictures)
             return Sample(*encoded, grids)
         except BadImage as e:
             self.bad.report(self.records.where(index), id, e.path, e.reason)
@@ -199,13 +216,21 @@ class RowBuilder:
         return Sample(*encoded, grids, 0.0)
 
     def _load(
-        self, files: Sequence[ImageFile], grids: Sequence[tuple[int, int]], n_text: int, patches: np.ndarray
+        self,
+        files: Sequence[ImageFile],
+        grids: Sequence[tuple[int, int]],
+        n_text: int,
+        patches: np.ndarray,
+        pictures: np.ndarray,
     ) -> None:
-        """Writes the patches of a sample's images, at the grids of the table, into `patches` [p, 3072]."""
+        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `pictures`."""
         used = 0
         natural = []
-        for file, grid in zip(files, grids, strict=True):
-            own, real = load_patches(file, self.rule, grid)
+        for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
+            image = open_image(file)
+            own, real = cut(image, self.rule, grid)
+            if len(pictures):
+                pictures[number] = teacher_picture(image, self.rule)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)

@@ -22,11 +22,15 @@ PATCH, SPECIAL, TEXT, PAD = 0, 1, 2, 3  # kinds of tokens
 
 
 class Piece(NamedTuple):
-    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learnt or only read."""
+    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learnt or only read.
+
+    patch: side of the image's patches in pixels.
+    """
 
     image: np.ndarray | None
     text: str
     learnt: bool
+    patch: int = 0
 
 
 class ShownSample(NamedTuple):
@@ -79,8 +83,8 @@ def _pieces(
     at = 0
     while at < len(slots):
         if slots[at] < shape.vision:
-            image, used = _image(batch, row, shape, slots[at:])
-            pieces.append(Piece(image, "", False))
+            image, h, used = _image(batch, row, shape, slots[at:])
+            pieces.append(Piece(image, "", False, image.shape[0] // h))
             at += used
             continue
         same = (slots[at:] >= shape.vision) & (learnt[at:] == learnt[at])
@@ -91,8 +95,8 @@ def _pieces(
     return pieces
 
 
-def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int]:
-    """The image whose class token is the first of `slots`, and how many tokens it has."""
+def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """The image whose class token is the first of `slots`, its rows of patches, and how many tokens it has."""
     special = (slots >= shape.patches) & (slots < shape.vision)
     ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
     ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
@@ -100,7 +104,7 @@ def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[
     own = slots[:used]
     h = int(special[1:used].sum())
     patches = batch["patches"][row][own[own < shape.patches]]
-    return unpatchify(patches, h, len(patches) // h), used
+    return unpatchify(patches, h, len(patches) // h), h, used
 
 
 def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
 from eve_jax.data.chat import IGNORE
+from eve_jax.data.images import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.infer.cache import Session, bucket, roomy, round_up
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
-from eve_jax.model.config import PATCH_BYTES, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import in_groups
 from eve_jax.model.eve import Batch, Cache, Params, bind
 
@@ -29,7 +30,7 @@ NONE = -1  # in place of a token after the end of an answer
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with IMAGE_ID for each image, and the images' patches: uint8 [h * w, 3072] with their (h, w)."""
+    """Token ids with IMAGE_ID for each image, and the images' patches: uint8 [h * w, B] with their (h, w)."""
 
     ids: np.ndarray
     patches: Sequence[np.ndarray] = ()
@@ -56,11 +57,13 @@ class Prompt:
         return sum(self.need)
 
 
-def pack_prompts(prompts: Sequence[Prompt], shape: RowShape) -> tuple[Batch, np.ndarray]:
-    """Batch arrays with one prompt a row, and the prompts' lengths int32 [R]."""
+def pack_prompts(
+    prompts: Sequence[Prompt], shape: RowShape, patch_bytes: int = PATCH_BYTES
+) -> tuple[Batch, np.ndarray]:
+    """Batch arrays with one prompt a row, and the prompts' lengths int32 [R]; a patch has `patch_bytes` bytes."""
     rows = [lay_out([p.sample], shape) for p in prompts]
     batch = {key: np.stack([r[key] for r in rows]) for key in rows[0]}
-    patches = np.zeros((len(prompts), shape.patches, PATCH_BYTES), np.uint8)
+    patches = np.zeros((len(prompts), shape.patches, patch_bytes), np.uint8)
     for row, prompt in zip(patches, prompts, strict=True):
         if prompt.patches:
             every = np.concatenate(prompt.patches)
@@ -87,7 +90,7 @@ class Engine:
         """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token."""
         prompts = [p.after(ids) for p, ids in zip(prompts, session.pending, strict=True)]
         shape = bucket(tuple(np.max([p.need for p in prompts], axis=0).tolist()))
-        batch, lengths = pack_prompts(prompts, shape)
+        batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         start = session.length
         session.reserve(max(int(start.max()) + shape.length, int((start + lengths).max()) + room))
         self._announce("prefill", len(prompts), shape, session.capacity)
@@ -204,12 +207,12 @@ def _prefill(
     return model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]), cache
 
 
-def _text_step(token: Int[Array, "R"]) -> dict[str, Array]:
+def _text_step(token: Int[Array, "R"], patch_bytes: int) -> dict[str, Array]:
     """Batch arrays of one text token a row."""
     rows = token.shape[0]
     zero = jnp.zeros((rows, 1), jnp.int32)
     return {
-        "patches": jnp.zeros((rows, 0, PATCH_BYTES), jnp.uint8),
+        "patches": jnp.zeros((rows, 0, patch_bytes), jnp.uint8),
         "special_ids": jnp.zeros((rows, 0), jnp.int32),
         "text_ids": token[:, None],
         "position": zero,
@@ -245,7 +248,7 @@ def _decode(
 
     def body(carry: tuple) -> tuple:
         i, caches, length, token, done, out = carry
-        hidden, caches = model.extend(_text_step(token), caches, length, weights)
+        hidden, caches = model.extend(_text_step(token, cfg.patch_bytes), caches, length, weights)
         length = length + ~done  # what a stopped row writes there is never read
         token = jnp.where(done, token, choose(model.logits(hidden[:, 0]), length, sampling))
         out = out.at[:, i].set(jnp.where(done, NONE, token))

@@ -14,7 +14,7 @@ from eve_jax.convert.convert import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
 from eve_jax.data.chat import TEMPLATES, get_template, prompt_ids, stop_ids
-from eve_jax.data.images import PATCH, ImageRule, patchify, resize
+from eve_jax.data.images import ImageRule, patchify, resize
 from eve_jax.data.records import open_records
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
@@ -77,7 +77,7 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
         tokenizer = load_tokenizer(folder)
-        rule = ImageRule(data["image_mode"], fit, max_size or data["max_size"], data["max_aspect"])
+        rule = ImageRule.of(data, fit, max_size or None)
         engine = Engine(*_ready(checkpoint))
         template = dialogue_template(data["template"], tokenizer)
         positions = int(carried_config(Path(folder)).get("max_position_embeddings") or 0)
@@ -180,8 +180,9 @@ class EVE:
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
         arrays = [resize(picture, self.rule) for picture in pictures]
-        grids = [(a.shape[0] // PATCH, a.shape[1] // PATCH) for a in arrays]
-        return Prompt(ids, [patchify(a) for a in arrays], grids)
+        side = self.rule.patch
+        grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
+        return Prompt(ids, [patchify(a, side) for a in arrays], grids)
 
     def settings(
         self, tokens: int, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0

@@ -96,9 +96,7 @@ class Settings:
         """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit` and `max_size` of the
         image rule among them; None leaves one as it is. Raises UserError for values that make no rule."""
         given = {k: v for k, v in changes.items() if v is not None}
-        fit = given.pop("fit", data.get("fit", "shrink"))
-        size = given.pop("max_size", data["max_size"])
-        rule = ImageRule(data["image_mode"], fit, size, data["max_aspect"])
+        rule = ImageRule.of(data, given.pop("fit", None), given.pop("max_size", None))
         own = {"template": data["template"], "image_first": data.get("image_first", False), "rule": rule}
         return cls(**own | given)
 

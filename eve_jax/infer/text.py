@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from eve_jax.data.images import open_image, to_rgb
+from eve_jax.data.images import open_image
+from eve_jax.data.pixels import to_rgb
 from eve_jax.data.records import ROLES, Turn
 from eve_jax.errors import UserError
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from eve_jax.errors import UserError
 
-PATCH = 32  # side of an image patch in pixels: a stride-16 and a stride-2 convolution
-SUB_PATCH = 16
-PATCH_BYTES = PATCH * PATCH * 3
-
+# Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images.
+PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
+ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
+CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
 VARIANTS: dict[str, tuple[str, ...]] = {"dense": (), "rep": (DELTA,), "moe": ("mlp",), "dac": TWICE}
 
@@ -37,7 +37,8 @@ def _llm(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, vocab: i
     }
 
 
-_LLAMA3 = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 5e5}
+_LLAMA = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
+_LLAMA3 = _LLAMA | {"rope_theta": 5e5}
 
 
 LLMS: dict[str, dict[str, Any]] = {
@@ -48,7 +49,10 @@ LLMS: dict[str, dict[str, Any]] = {
     "llama3-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3),
     "llama3.1-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3, rope_scaling=(8.0, 1.0, 4.0, 8192)),
     "demo": _llm(192, 512, 6, 6, 2, 1024, tie_embeddings=True, rope_theta=1e4),
+    "vicuna-7b": _llm(4096, 11008, 32, 32, 32, 32000, **_LLAMA),
     "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),
+    "demo-llama": _llm(192, 512, 6, 6, 6, 1024, tie_embeddings=True, **_LLAMA),
+    "tiny-llama": _llm(64, 160, 4, 4, 4, 1024, tie_embeddings=True, **_LLAMA),
 }
 
 
@@ -60,12 +64,39 @@ def llm_sizes(name: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of a CLIP vision tower, by default ViT-L/14-336's, the teacher of EVEv1."""
+
+    image_size: int = 336
+    patch_size: int = 14
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_layers: int = 24
+    num_heads: int = 16
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "quick_gelu"
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
+            raise UserError(f"the teacher's sizes do not fit each other: {self}")
+        if self.hidden_act not in CLIP_ACTIVATIONS:
+            raise UserError(f"the teacher's hidden_act is {self.hidden_act!r}: known are {', '.join(CLIP_ACTIVATIONS)}")
+
+    @property
+    def cells(self) -> int:
+        """Patches along a side of its picture."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
 
     Names follow SPEC section 1: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
     H = head_dim, Q = vocab_size. `rope_scaling` is () or LLaMA-3.1's (factor, low_freq_factor, high_freq_factor,
-    original_max_position_embeddings).
+    original_max_position_embeddings). A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
+    `align_width` > 0 is the width of the teacher that the patch aligning layer, which is then there, learns from;
+    `teacher` the teacher itself, when the model carries it. Both matter in training alone, with `align_weight` > 0.
     """
 
     vocab_size: int
@@ -82,7 +113,12 @@ class ModelConfig:
     tie_embeddings: bool = False
     parts: tuple[str, ...] = VARIANTS["dac"]
     routing: str = "split"
+    patch_embed: str = "v2"
     patch_hidden: int = 1024
+    sub_patch: int = 16
+    align_weight: float = 0.0
+    align_width: int = 0
+    teacher: ClipConfig | None = None
     dtype: str = "bfloat16"
     param_dtype: str = "float32"
     frozen_dtype: str = "bfloat16"
@@ -92,6 +128,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.routing not in ROUTINGS:
             raise UserError(f"model.routing={self.routing!r}: expected one of {', '.join(ROUTINGS)}")
+        if self.patch_embed not in PATCH_EMBEDS:
+            raise UserError(f"model.patch_embed={self.patch_embed!r}: expected one of {', '.join(PATCH_EMBEDS)}")
+        if self.align_width and self.num_layers < ALIGN_EVERY:
+            raise UserError(f"the patch aligning layer wants at least {ALIGN_EVERY} layers, not {self.num_layers}")
+        if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
+            raise UserError("model.align_weight is above 0, but the model has no teacher, or another's aligning layer")
         unknown = set(self.parts) - {*TWICE, DELTA}
         if unknown:
             raise UserError(f"model.parts: unknown part {sorted(unknown)[0]!r}; known: {', '.join((*TWICE, DELTA))}")
@@ -106,6 +148,21 @@ class ModelConfig:
         if self.attention not in ATTENTIONS:
             raise UserError(f"model.attention={self.attention!r}: expected one of {', '.join(ATTENTIONS)}")
 
+    @property
+    def aligns(self) -> bool:
+        """True when training adds the aligning loss."""
+        return self.align_weight > 0
+
+    @property
+    def align_levels(self) -> int:
+        """How many layers' hidden states the patch aligning layer looks at: the last, and every fourth below it."""
+        return self.num_layers // ALIGN_EVERY + 1 if self.align_width else 0
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of a patch: 2x2 blocks of RGB pixels."""
+        return 12 * self.sub_patch**2
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """From a `config.model` section; `variant` gives the parts, names unknown to the model are ignored."""
@@ -118,4 +175,6 @@ class ModelConfig:
             kept["parts"] = VARIANTS[variant]
         for name in ("parts", "rope_scaling"):
             kept[name] = tuple(kept.get(name, ()))
+        if isinstance(kept.get("teacher"), dict):
+            kept["teacher"] = ClipConfig(**kept["teacher"])
         return cls(**kept)

@@ -1,5 +1,6 @@
 """A decoder layer of the LLM whose parts may exist twice, and the scan over layers (EVEv2 paper, eqs. 1-4)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array
 
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered
+from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered, stacked
 from eve_jax.model.routing import Hidden, LayerCache, Routed, Rows
 from eve_jax.sharding import constrain
 
@@ -50,13 +51,7 @@ def _add(x: Hidden, y: Hidden) -> Hidden:
 
 def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
     """All layers as one module whose weights have a leading layer axis."""
-
-    @nnx.split_rngs(splits=cfg.num_layers)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def make(rngs: nnx.Rngs) -> DecoderLayer:
-        return DecoderLayer(cfg, rngs)
-
-    return make(rngs)
+    return stacked(lambda rngs: DecoderLayer(cfg, rngs), cfg.num_layers, rngs)
 
 
 # What the backward pass finds stored, beside each layer's input.
@@ -72,6 +67,12 @@ def run_layers(
     as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
+    x, (cache, kept) = jax.lax.scan(_body(graph, x, rows, remat, keep), x, (weights, cache))
+    return x, cache, kept
+
+
+def _body(graph: Any, x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
+    """What a scan over layers does with each, on hidden states like `x`."""
     dtype = jax.tree.leaves(x)[0].dtype
 
     def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
@@ -79,10 +80,30 @@ def run_layers(
         x, cache = nnx.merge(graph, gathered(layer[0], dtype))(x, rows, layer[1])
         return x, (cache, rows.leave(x) if keep else None)
 
-    if remat != "none":
-        body = jax.checkpoint(body, policy=REMAT[remat])
-    x, (cache, kept) = jax.lax.scan(body, x, (weights, cache))
-    return x, cache, kept
+    return body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
+
+
+def run_tapped(
+    layers: DecoderLayer, x: Hidden, rows: Rows, remat: str, every: int, tap: Callable[[Any, Hidden], Array], taps: Any
+) -> tuple[Hidden, Array]:
+    """The scan of `run_layers` in segments of `every` layers, counted from the last one.
+
+    Before each segment `tap` sees the hidden states and the segment's slice of `taps` (leading axis of segments).
+    Returns the last hidden states and what the taps gave, [segments, ...]; nothing else of the layers is kept.
+    """
+    graph, weights = nnx.split(layers)
+    body = _body(graph, x, rows, remat)
+    below = jax.tree.leaves(weights)[0].shape[0] % every
+    if below:
+        x, _ = jax.lax.scan(body, x, (jax.tree.map(lambda a: a[:below], weights), None))
+    segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), weights)
+    tap = jax.checkpoint(tap)
+
+    def segment(x: Hidden, own: tuple[Any, Any]) -> tuple[Hidden, Array]:
+        tapped = tap(own[1], x)
+        return jax.lax.scan(body, x, (own[0], None))[0], tapped
+
+    return jax.lax.scan(segment, x, (segments, taps))
 
 
 def in_groups(stacked: Any, groups: int) -> list[Any]:

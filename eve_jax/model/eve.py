@@ -13,28 +13,36 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import ModelConfig
-from eve_jax.model.decoder import extend_layers, in_groups, run_layers, stack_layers
+from eve_jax.model.align import PatchAlign
+from eve_jax.model.clip import ClipVision
+from eve_jax.model.config import ALIGN_EVERY, ModelConfig
+from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.layers import RMSNorm, normal, param
 from eve_jax.model.patch_embed import PatchEmbed
+from eve_jax.model.patch_embed_v1 import WindowEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows
 from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
 Cache = tuple[Array, Array]  # keys and values, [layers, R, K, C, H], in causal order
+PATCH_EMBEDS: dict[str, type[PatchEmbed] | type[WindowEmbed]] = {"v2": PatchEmbed, "v1": WindowEmbed}
 
 
 class Eve(nnx.Module):
-    """EVEv2 (and, with fewer `parts`, its ablations) on a Qwen2-like backbone."""
+    """EVEv2 (and, with fewer `parts`, its ablations) or EVEv1 on a Qwen2- or LLaMA-like backbone."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.cfg = cfg
-        self.patch_embed = PatchEmbed(cfg, rngs)
+        self.patch_embed = PATCH_EMBEDS[cfg.patch_embed](cfg, rngs)
         shape = (cfg.vocab_size, cfg.hidden_size)
         self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
         self.layers = stack_layers(cfg, rngs)
         self.norm = RMSNorm(cfg, rngs)
+        if cfg.align_width:
+            self.align = PatchAlign(cfg, rngs)
+        if cfg.teacher:
+            self.teacher = ClipVision(cfg, cfg.teacher, rngs)
         if not cfg.tie_embeddings:
             self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
 
@@ -45,7 +53,7 @@ class Eve(nnx.Module):
 
     def embed_slots(self, batch: Batch) -> tuple[Array, Array]:
         """Embeddings of the vision slots [R, P + S, D] and of the text slots [R, T, D]."""
-        vision = self.patch_embed(batch["patches"], batch["special_ids"])
+        vision = self.patch_embed(batch)
         # Looked up while the table is sharded over its columns: otherwise the backward pass gathers the whole table.
         ids = constrain(batch["text_ids"], "id_batch", None)
         text = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
@@ -60,6 +68,26 @@ class Eve(nnx.Module):
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
         x, _, kept = run_layers(self.layers, rows.enter(vision, text), rows, None, self.cfg.remat, keep)
         return rows.leave(x), kept
+
+    def hidden_and_features(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """Residual stream as `hidden` has it, and the teacher's features [R, A, C] as predicted and as they are.
+
+        `batch` holds what `eve_jax.data.teacher` adds to the rows; A is the number of the teacher's patches of a row.
+        """
+        vision, text = self.embed_slots(batch)
+        rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
+
+        def tap(weights: nnx.State, x: Any) -> Array:
+            return self.align.read(weights, rows.leave(x), batch)
+
+        lower = self.align.weights()[1]
+        x, taps = run_tapped(self.layers, rows.enter(vision, text), rows, self.cfg.remat, ALIGN_EVERY, tap, lower)
+        hidden = rows.leave(x)
+        predicted = self.align.predict(self.norm(hidden), taps, batch)
+        pictures = batch["teacher_images"]
+        features = self.teacher(pictures.reshape(-1, *pictures.shape[2:]))[:, 1:]
+        features = constrain(features.reshape(pictures.shape[0], -1, features.shape[-1]), "batch", None, None)
+        return hidden, predicted, jnp.take_along_axis(features, batch["teacher_idx"][..., None], axis=1)
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:
         """Final norm and LM head; float32 logits."""
@@ -115,13 +143,14 @@ def logical_axes(cfg: ModelConfig) -> dict[str, tuple[str | None, ...]]:
     return axes
 
 
-def init_params(cfg: ModelConfig, seed: int) -> Params:
-    """Random parameters, the same on every machine for a seed (jit-compiled)."""
+def init_params(cfg: ModelConfig, seed: int, prefix: str = "") -> Params:
+    """Random parameters, the same on every machine for a seed (jit-compiled); with `prefix` those alone."""
 
     @jax.jit
     def make(key: Array) -> Params:
         state = nnx.state(Eve(cfg, nnx.Rngs(key)))
-        return {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
+        every = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
+        return {name: value for name, value in every.items() if name.startswith(prefix)}
 
     return make(jax.random.key(seed))
 

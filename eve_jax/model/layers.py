@@ -5,6 +5,7 @@ Every weight declares its shape, logical axes and initialiser in one place (`par
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.sharding import constrain, gather
 
 GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
+M = TypeVar("M", bound=nnx.Module)
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 
 
@@ -54,6 +56,17 @@ def gathered(weights: nnx.State, dtype: jnp.dtype) -> nnx.State:
     )
 
 
+def in_use(module: nnx.Module, dtype: jnp.dtype) -> Any:
+    """`module` with its weights gathered in `dtype`, as `gathered` has them."""
+    graph, weights = nnx.split(module)
+    return nnx.merge(graph, gathered(weights, dtype))
+
+
+def stacked(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
+    """`count` modules as one whose weights have a leading axis of layers."""
+    return nnx.split_rngs(splits=count)(nnx.vmap(in_axes=0, out_axes=0)(make))(rngs)
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) * scale over the last axis; the mean square is taken in float32."""
 
@@ -65,6 +78,34 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
         return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean(x)) / std(x) * scale + bias over the last axis, in float32 (EVEv1's own parts and CLIP)."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int, eps: float = 1e-5):
+        self.eps = eps
+        self.scale = param(cfg, rngs, (width,), (None,), ones)
+        self.bias = param(cfg, rngs, (width,), (None,), zeros)
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return normed.astype(x.dtype) * self.scale[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, the kernel [in, out] with its rows sharded."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int, out: int, bias: bool = True):
+        self.kernel = param(cfg, rngs, (width, out), ("embed", None), normal((3 * width) ** -0.5))
+        if bias:
+            self.bias = param(cfg, rngs, (out,), (None,), zeros)
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B O"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype) if hasattr(self, "bias") else y
 
 
 class HeadProjection(nnx.Module):

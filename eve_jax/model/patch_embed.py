@@ -1,12 +1,14 @@
 """Patch embedding layer of EVEv2 on flat patches (EVEv2 paper, section 3.1; SPEC section 2)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
-from eve_jax.model.config import PATCH_BYTES, SUB_PATCH, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import normal, param, zeros
 from eve_jax.sharding import gather
 
@@ -15,12 +17,18 @@ PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 CLASS, SPLIT = 1, 2  # special_ids; 0 is a pad
 
 
+def normalised(pixels: UInt8[Array, "*B N"]) -> Float[Array, "*B N"]:
+    """uint8 RGB, the channels of a pixel together on the last axis, as float32 of CLIP's mean 0 and deviation 1."""
+    mean, std = (np.tile(c, pixels.shape[-1] // 3) for c in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
+
+
 class PatchEmbed(nnx.Module):
     """Two strided convolutions without overlap, so two matrix products on 2x2 sub-patches of 16x16 pixels."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(cfg.dtype)
-        sub, hidden, d = SUB_PATCH * SUB_PATCH * 3, cfg.patch_hidden, cfg.hidden_size
+        sub, hidden, d = cfg.patch_bytes // 4, cfg.patch_hidden, cfg.hidden_size
         self.kernel1 = param(cfg, rngs, (sub, hidden), (None, "patch"), normal((3 * sub) ** -0.5))
         self.bias1 = param(cfg, rngs, (hidden,), ("patch",), zeros)
         self.kernel2 = param(cfg, rngs, (4 * hidden, d), ("patch", "embed"), normal((12 * hidden) ** -0.5))
@@ -28,15 +36,14 @@ class PatchEmbed(nnx.Module):
         self.class_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
         self.split_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
 
-    def __call__(self, patches: UInt8[Array, "R P B"], special_ids: Int[Array, "R S"]) -> Float[Array, "R V D"]:
-        """Vision slots of the rows: patches (uint8, 32x32 blocks as in DESIGN section 4), then special tokens."""
-        mean, std = (np.tile(c, PATCH_BYTES // 3) for c in (PIXEL_MEAN, PIXEL_STD))
-        pixels = (patches.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
+    def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
+        """Vision slots of the rows of a batch (DESIGN section 4): patches, then special tokens."""
+        special_ids = batch["special_ids"]
         kernel1, bias1, kernel2, bias2 = (
             gather(p[...], p.axes, self.dtype) for p in (self.kernel1, self.bias1, self.kernel2, self.bias2)
         )
         # Sub-patches are slices: as an axis of 4 they would be laid out anew, and padded to 8, on a TPU.
-        quarters = jnp.split(pixels.astype(self.dtype), 4, axis=-1)
+        quarters = jnp.split(normalised(batch["patches"]).astype(self.dtype), 4, axis=-1)
         x = jnp.concatenate([jax.nn.gelu(q @ kernel1 + bias1, approximate=False) for q in quarters], axis=-1)
         x = x @ kernel2 + bias2
         table = jnp.stack([self.class_embed[...], self.split_embed[...]]).astype(self.dtype)

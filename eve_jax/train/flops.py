@@ -7,8 +7,9 @@ embedding. The first convolution needs no gradient of its input, the pixels. The
 
 Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values) and
 twice that backward; a sample of n tokens has n (n + 1) / 2 pairs. Norms, rotary angles and the like are left out, as is
-usual. Model FLOPs are those; what the machine does on top of them: the recomputation that `model.remat` and the chunked
-loss ask for, the pairs across samples that a kernel computes and masks, both branches when `model.routing` is "masked".
+usual, and so is EVEv1's aligning loss (2% of a step, benchmarks/aligning.py). Model FLOPs are those; what the machine
+does on top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a
+kernel computes and masks, both branches when `model.routing` is "masked".
 """
 
 import functools
@@ -35,6 +36,14 @@ PEAK_FLOPS = (
     ("NVIDIA H100 NVL", 835e12),
     ("NVIDIA H100", 989e12),
 )
+# The tokens that weights of EVEv1's patch embedding work on, and how often on each; the others are on specials.
+V1 = {
+    "conv": ("patches", 4),
+    "window.kv": ("patches", 4),
+    "window.": ("patches", 1),
+    "image.kv": ("patches", 1),
+    "project.": ("vision", 1),
+}
 FLASH_BACKWARD = 2.5  # of the forward pass: an attention kernel computes the scores again, five products for two
 
 
@@ -109,6 +118,9 @@ def weights(cfg: ModelConfig, stage: str) -> tuple[Weight, ...]:
             out.append(Weight(kind, flops, 1 + trains, cfg.remat != "none" and parts[-1] != "down"))
         elif name == ("embed" if cfg.tie_embeddings else "head"):
             out.append(Weight("targets", flops, 1 + trains, True))
+        elif parts[0] == "patch_embed" and cfg.patch_embed == "v1":
+            kind, count = next((v for k, v in V1.items() if name.startswith(f"patch_embed.{k}")), ("specials", 1))
+            out.append(Weight(kind, flops * count, trains * (1 if parts[1] == "conv" else 2), False))
         elif parts[0] == "patch_embed":
             kind = "patches" if "kernel" in name else "specials"
             inputs = name.endswith("kernel2") and trains  # pixels and special tokens have no gradient

@@ -15,6 +15,7 @@ from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, read_config, read_meta
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
 FREE_FIELDS = (
     "init",
+    "teacher",
     "mesh",
     "profile.steps",
     "data.records",

@@ -4,7 +4,10 @@ Logits exist in parts, in one of two ways that agree to rounding. By chunks of t
 and its gradient reduced, a chunk at a time; the backward pass computes the logits again, four products for the three of
 the plain formula. By chunks of the targets, a softmax is whole at once, so that the gradient is made beside the loss
 with three products; but the head and its gradient must be at hand, whole, for every chunk: the way on one processor.
+EVEv1's aligning loss is added beside it.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -156,9 +159,8 @@ def _pick_backward(saved: tuple[Array, Array, int], g: Float[Array, "R T D"]) ->
 pick.defvjp(lambda hidden, idx, real: (pick(hidden, idx, real), (idx, real, hidden.shape[1])), _pick_backward)
 
 
-def _at_targets(model: Eve, batch: Batch) -> Float[Array, "M D"]:
+def _at_targets(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> Float[Array, "M D"]:
     """Normed hidden states that predict the targets, M = R T."""
-    hidden, _ = model.hidden(batch)
     hidden = pick(hidden, batch["loss_idx"], batch["loss_weight"] > 0)
     return model.norm(hidden).reshape(-1, hidden.shape[-1])
 
@@ -168,14 +170,45 @@ def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
 
     Entries whose `loss_weight` is 0 mean nothing.
     """
-    labels = batch["labels"]
-    return target_nll(_at_targets(model, batch), model.head_weight, labels.reshape(-1)).reshape(labels.shape)
+    labels, hidden = batch["labels"], model.hidden(batch)[0]
+    return target_nll(_at_targets(model, hidden, batch), model.head_weight, labels.reshape(-1)).reshape(labels.shape)
 
 
 def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
     """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
-    weight = batch["loss_weight"]
-    if not by_targets():
-        return jnp.sum(target_losses(model, batch) * weight), jnp.sum(weight)
-    labels = batch["labels"].reshape(-1)
-    return nll_sum(_at_targets(model, batch), model.head_weight, labels, weight.reshape(-1)), jnp.sum(weight)
+    return _nll_sums(model, model.hidden(batch)[0], batch)
+
+
+def _nll_sums(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> tuple[Array, Array]:
+    weight, labels = batch["loss_weight"].reshape(-1), batch["labels"].reshape(-1)
+    at_targets = _at_targets(model, hidden, batch)
+    if by_targets():
+        return nll_sum(at_targets, model.head_weight, labels, weight), jnp.sum(weight)
+    return jnp.sum(target_nll(at_targets, model.head_weight, labels) * weight), jnp.sum(weight)
+
+
+class LossSums(NamedTuple):
+    """Sums over a micro-batch, float32 scalars: the negative log-likelihoods (nats) of the targets and their number;
+    the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align.
+    """
+
+    nll: Array
+    targets: Array
+    align: Array
+    images: Array
+
+
+def training_sums(model: Eve, batch: Batch) -> LossSums:
+    """`loss_sums` and, in a model that aligns, the aligning loss of SPEC section 6."""
+    if not model.cfg.aligns or not batch["align_weight"].size:
+        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()))
+    hidden, predicted, features = model.hidden_and_features(batch)
+    share = batch["align_weight"]
+    align = jnp.sum(share * (1 - _cosine(predicted, features)))
+    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share))
+
+
+def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    square = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
+    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(square, 1e-16))  # also of pads, whose features are 0

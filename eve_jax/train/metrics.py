@@ -33,6 +33,7 @@ FIELDS = (
     "mfu",
 )
 SCALARS = ("loss", "lr", "grad_norm", "seconds", "tokens_per_s", "mfu")  # of TensorBoard
+OPTIONAL = ("align_loss",)  # of a model that aligns
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -80,9 +81,10 @@ class Meter:
 class MetricsLog:
     """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
 
-    A line has FIELDS; seconds is the wall time of the block it belongs to, divided by the block's steps; a run's first
-    one includes compilation. A loss or norm that is not finite is null in the file, and its step is in `broken`.
-    Without a `folder` nothing is written or shown, and all else is the same: of several processes, one writes.
+    A line has FIELDS, and OPTIONAL where the model has them; seconds is the wall time of the block it belongs to,
+    divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A loss or
+    norm that is not finite is null in the file, and its step is in `broken`. Without a `folder` nothing is written or
+    shown, and all else is the same: of several processes, one writes.
     """
 
     def __init__(
@@ -145,13 +147,13 @@ class MetricsLog:
 
     def _write(self, values: dict[str, Any]) -> None:
         finite = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
-        line = json.dumps({k: finite.get(k) for k in FIELDS}) + "\n"
+        line = json.dumps({k: finite.get(k) for k in (*FIELDS, *OPTIONAL) if k in FIELDS or k in values}) + "\n"
         self._on_disk(lambda: self.file.write(line))
         if "loss" in finite and "grad_norm" in finite:
             self._losses.append(values["loss"])
         else:
             self.broken.append(values["step"])
-        for key in SCALARS:
+        for key in (*SCALARS, *OPTIONAL):
             if key in finite and self.board is not None and self._board_lives():
                 self.board.add_scalar(key, values[key], values["step"])
         self.rates.append((values["tokens"], values["seconds"]))

@@ -6,19 +6,21 @@ from eve_jax.errors import UserError
 from eve_jax.model.eve import Params
 
 # Every parameter belongs to the one group whose pattern it matches in full. The gated deltas of variant rep work on all
-# tokens and train with the vision weights, in whose place they stand.
+# tokens and train with the vision weights, in whose place they stand. EVEv1's teacher trains in no stage.
 GROUPS = {
     "patch_embed": r"patch_embed\..+",
     "vision": r"layers\.(.+\.)?vision\..+|layers\.mlp\.text\.delta_.+",
+    "align": r"align\..+",
+    "teacher": r"teacher\..+",
     "text": r"layers\.(.+\.)?text\.(?!delta_).+|embed|norm\.scale|head",
 }
 
 TRAINABLE = {
     "llm": ("text",),
-    "1": ("patch_embed",),
-    "2.1": ("patch_embed", "vision"),
-    "2.2": ("patch_embed", "vision", "text"),
-    "3": ("patch_embed", "vision", "text"),
+    "1": ("patch_embed", "align"),
+    "2.1": ("patch_embed", "align", "vision"),
+    "2.2": ("patch_embed", "align", "vision", "text"),
+    "3": ("patch_embed", "align", "vision", "text"),
 }
 
 # Stages of which the smaller part of the model trains: their checkpoints store that part and refer to the rest.

@@ -10,10 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.hf_config import SIZES
+from eve_jax.convert.hf_config import PATCH_FIELDS, SIZES
 from eve_jax.convert.reference import FROZEN, Origin, refer
 from eve_jax.convert.source import Checkpoint, load_frozen, open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
+from eve_jax.convert.teacher import with_aligning
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
@@ -104,7 +105,8 @@ def _begun(
     trainable, frozen = partition(params, config.stage)
     origins = []
     if origin is not None and config.stage in PARTIAL and not config.train.whole:
-        origins = refer(frozen, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
+        given = {n: v for n, v in frozen.items() if not n.startswith("teacher.")}  # which may come from elsewhere
+        origins = refer(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
 
 
@@ -120,9 +122,11 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     """
     if not config.init:
         say(f"{config.name}: config.init is empty, so training starts from random weights")
-        return init_params(cfg, config.seed), None
-    checkpoint = open_checkpoint(config.init, seed=config.seed, patch_hidden=cfg.patch_hidden)
-    for field in (*SIZES, "patch_hidden"):
+        params = init_params(cfg, config.seed)
+        return with_aligning(cfg, params, config.get("teacher", ""), config.seed), None
+    patch = {field: getattr(cfg, field) for field in PATCH_FIELDS}
+    checkpoint = open_checkpoint(config.init, seed=config.seed, **patch)
+    for field in (*SIZES, *PATCH_FIELDS):
         if getattr(checkpoint.cfg, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
@@ -131,4 +135,5 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     refuse_loss(checkpoint.cfg, cfg)
     if checkpoint.source is None:
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
-    return complete(checkpoint.params(shardings), abstract_params(cfg)), checkpoint
+    params = with_aligning(cfg, checkpoint.params(shardings), config.get("teacher", ""), config.seed)
+    return complete(params, abstract_params(cfg)), checkpoint

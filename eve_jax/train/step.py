@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
-from eve_jax.train.loss import loss_sums
+from eve_jax.train.loss import LossSums, training_sums
 
 Metrics = dict[str, jax.Array]
 
@@ -24,11 +24,13 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Running sums over a step's micro-batches."""
+    """Running sums over a step's micro-batches; `align` and `images` are those of `LossSums`."""
 
     grads: Params
     loss: jax.Array
     targets: jax.Array
+    align: jax.Array
+    images: jax.Array
 
 
 def _taken(state: TrainState) -> jax.Array:
@@ -37,14 +39,29 @@ def _taken(state: TrainState) -> jax.Array:
     return counts[0][1] if counts else state.step
 
 
-def gradient_sums(cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch) -> Sums:
-    """Gradient of the summed loss of one micro-batch with respect to `trainable` alone."""
+def gradient_sums(
+    cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
+) -> Sums:
+    """Gradient of the summed loss of one micro-batch with respect to `trainable` alone.
 
-    def loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
-        return loss_sums(bind(cfg, {**trainable, **frozen}), batch)
+    `per_image` is what the aligning loss of an image weighs in that sum, where a target weighs 1.
+    """
 
-    (total, targets), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
-    return Sums(grads, total, targets)
+    def loss(trainable: Params) -> tuple[jax.Array, LossSums]:
+        sums = training_sums(bind(cfg, {**trainable, **frozen}), batch)
+        return sums.nll + per_image * sums.align if cfg.aligns else sums.nll, sums
+
+    (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
+    return Sums(grads, *sums)
+
+
+def image_weight(cfg: ModelConfig, batches: list[Batch]) -> jax.Array | float:
+    """The `per_image` of `gradient_sums` with which a step's sum, divided by its targets, is the mean loss of the
+    targets plus `align_weight` times that of the images; from the whole step's batches."""
+    if not cfg.aligns:
+        return 0.0
+    targets, images = (sum(jnp.sum(b[name]) for b in batches) for name in ("loss_weight", "align_weight"))
+    return cfg.align_weight * targets / jnp.maximum(images, 1)
 
 
 def _zero_sums(state: TrainState) -> Sums:
@@ -84,6 +101,8 @@ class StepFunctions:
                 "grad_norm": optax.global_norm(grads),
                 "targets": sums.targets,
             }
+            if cfg.aligns:
+                metrics["align_loss"] = sums.align / jnp.maximum(sums.images, 1)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
             new = optax.apply_updates(state.trainable, updates), opt
             kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
@@ -91,15 +110,19 @@ class StepFunctions:
 
         def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
             with sharding.use(mesh):
-                return update(state, gradient_sums(cfg, state.trainable, frozen, batch))
+                per_image = image_weight(cfg, [batch])
+                return update(state, gradient_sums(cfg, state.trainable, frozen, batch, per_image))
 
-        def accumulate(sums: Sums, trainable: Params, frozen: Params, batch: Batch) -> Sums:
+        def accumulate(
+            sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
+        ) -> Sums:
             with sharding.use(mesh):
-                return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch))
+                return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch, per_image))
 
         def update_and_clear(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
             return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)
 
+        self.cfg = cfg
         self.fused = jax.jit(fused, donate_argnums=0)
         self.accumulate = jax.jit(accumulate, donate_argnums=0)
         self.update = jax.jit(update_and_clear, donate_argnums=(0, 1))
@@ -110,7 +133,8 @@ class StepFunctions:
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
         sums, self._sums = self._sums or _zero_sums(state), None
+        per_image = image_weight(self.cfg, batches)
         for batch in batches:
-            sums = self.accumulate(sums, state.trainable, frozen, batch)
+            sums = self.accumulate(sums, state.trainable, frozen, batch, per_image)
         state, metrics, self._sums = self.update(state, sums)
         return state, metrics

@@ -3,16 +3,18 @@
 import importlib.util
 from typing import Any
 
+import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from configs import stage1, stage2_1, stage3
+from configs import stage1, stage2_1, stage3, v1_prealign
 from eve_jax.compile import topology
 from eve_jax.compile.abstract import abstract_step, menu, nbytes, plan_work
 from eve_jax.compile.search import least_bytes, slices
 from eve_jax.compile.topology import CHIPS, open_topology
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
+from tests import reference_v1 as v1
 
 
 @pytest.mark.parametrize("module", [stage1, stage2_1, stage3])
@@ -99,3 +101,18 @@ def test_slices_of_a_generation_in_growing_order():
     assert names[0] == "v5e:1x1"
     assert names[-2:] == ["v5e:16x16", "v5p:2x2x1"]
     assert topology.SLICES["v4"] == topology.SLICES["v5p"]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_stage_that_aligns(micro_batches):
+    """The arrays are those of the rows, and the programs take them."""
+    config = v1_prealign.get_config("llm=tiny-llama")
+    config.data.micro_batches = micro_batches
+    mesh = make_mesh("fsdp:-1", jax.devices()[:1])
+    work = plan_work(config, mesh.shape, None, "vision", rows=2)._replace(micro_batches=micro_batches)
+    step = abstract_step(config, mesh, work)
+    assert step.batch.keys() == v1.row("D1", [0]).keys()
+    assert {name.split(".")[0] for name in step.state.trainable} == {"patch_embed", "align"}
+    for program in step.programs:
+        jax.eval_shape(program.function, *program.arguments)
+    assert set(menu(config.data)) == {"mixed", "vision"}

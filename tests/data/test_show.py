@@ -132,11 +132,11 @@ def test_the_plan_of_a_training_is_used_and_left_as_it_is(tmp_path: Path, monkey
 
 def test_images_are_fitted_and_ruled(data: StageData) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
-    drawn = np.asarray(draw._ruled(pixels, 500))
+    drawn = np.asarray(draw._ruled(pixels, 32, 500))
     scale = min(draw.MAX_IMAGE / 96, 2.5)
     assert drawn.shape == (round(96 * scale), round(64 * scale), 3)
     large = np.full((1600, 1600, 3), 77, np.uint8)
-    assert np.array_equal(np.unique(np.asarray(draw._ruled(large, 500))), [77])  # no lines where patches are tiny
+    assert np.array_equal(np.unique(np.asarray(draw._ruled(large, 32, 500))), [77])  # no lines where patches are tiny
 
 
 def test_bars_show_every_slot(data: StageData) -> None:

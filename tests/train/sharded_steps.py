@@ -13,18 +13,22 @@ from eve_jax.train.stages import partition
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
+from tests import reference_v1 as v1
 
 ROWS = 8
+V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
 
 
 def run(stage: str, routing: str, steps: int, spec: str) -> tuple[list[float], dict[str, jax.Array], list[str]]:
     """Losses of `steps` steps of ROWS rows, what trains afterwards, and what lies otherwise than before."""
-    cfg = ref.config(routing=routing)
+    cfg = v1.config("D1", aligned=True) if routing == V1 else ref.config(routing=routing)
+    weights = v1.params(cfg, "D1") if routing == V1 else ref.params(cfg)
+    three = v1.alone("D1") if routing == V1 else ref.alone()
     mesh = sharding.make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
     places = parameter_shardings(cfg, mesh)
-    params = {name: jax.device_put(value, places[name]) for name, value in ref.params(cfg).items()}
+    params = {name: jax.device_put(value, places[name]) for name, value in weights.items()}
     trainable, frozen = partition(params, stage)
-    rows = {name: np.concatenate([value] * 3)[:ROWS] for name, value in ref.alone().items()}
+    rows = {name: np.concatenate([value] * 3)[:ROWS] for name, value in three.items()}
     batch = sharding.place_batch(mesh, rows, ROWS, sharding.local_rows(mesh, ROWS))
     tx = optax.adam(1e-3)
     functions = StepFunctions(cfg, tx, optax.constant_schedule(1e-3), mesh)

@@ -36,3 +36,10 @@ def check(result: dict, steps: int) -> None:
 @pytest.mark.parametrize("stage", ["1", "2.1", "3"])
 def test_every_mesh_trains_as_one_device(stage, routing):
     check(trained(stage, routing, 10, MESHES), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["1", "3"])
+def test_eve_v1_on_meshes(stage):
+    """With the aligning loss and its teacher."""
+    check(trained(stage, "v1", 10, ("data:8", "fsdp:8", "fsdp:2,tensor:4")), 10)

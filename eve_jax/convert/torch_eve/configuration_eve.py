@@ -1,4 +1,4 @@
-"""Configuration of EVEv2 for `transformers`; travels with an exported checkpoint."""
+"""Configuration of EVEv2 and EVEv1 for `transformers`; travels with an exported checkpoint."""
 
 from __future__ import annotations
 
@@ -79,3 +79,20 @@ class EveLlamaConfig(EveConfig):
 
     def __init__(self, attention_bias: bool = False, moe_part: str | None = None, **kwargs: Any):
         super().__init__(attention_bias=attention_bias, moe_part=moe_part, **kwargs)
+
+
+class EveV1Config(EveConfig):
+    """EVEv1 on LLaMA: one set of weights for both modalities, and a patch embedding of its own."""
+
+    model_type = "eve"
+
+    def __init__(
+        self,
+        attention_bias: bool = False,
+        add_moe: bool = False,
+        moe_part: str | None = None,
+        mm_patch_size: int = 14,
+        **kwargs: Any,
+    ):
+        super().__init__(attention_bias=attention_bias, add_moe=add_moe, moe_part=moe_part, **kwargs)
+        self.mm_patch_size = mm_patch_size

@@ -1,13 +1,13 @@
-"""EVEv2 in PyTorch, what an exported checkpoint carries (`trust_remote_code=True`).
+"""EVEv2 and EVEv1 in PyTorch, what an exported checkpoint carries (`trust_remote_code=True`).
 
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    pixels = model.preprocess(PIL.Image.open("a.png"))                 # [3, H, W], sides are multiples of 32
+    pixels = model.preprocess(PIL.Image.open("a.png"))                 # [3, H, W], sides are multiples of a patch's
     model(input_ids, images=[pixels], labels=labels).loss              # -200 in input_ids stands for one image
     model.generate(input_ids, images=[pixels], max_new_tokens=64)      # with images: the new tokens alone
 
 `images` lists the images in the order of their -200s, row by row. A row may hold any number of them, or none. With
 images the sequence is longer than `input_ids`: each -200 becomes 1 + h * (w + 1) tokens, for which logits are returned
-too. Parameters carry the names of the EVEv2 release (arXiv 2502.06788).
+too. Parameters carry the names of the releases (arXiv 2502.06788, 2406.11832).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .configuration_eve import EveConfig, EveLlamaConfig
-from .modules_eve import PATCH, EveModel, EveRMSNorm, EveVisionTower
+from .configuration_eve import EveConfig, EveLlamaConfig, EveV1Config
+from .modules_eve import PATCH, EveModel, EveRMSNorm
+from .vision_v1_eve import EveV1Model
 
 IMAGE_ID, IGNORE = -200, -100
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,6 +36,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
     """EVEv2 with its language-model head."""
 
     config_class: type[EveConfig] = EveConfig
+    model_class: type[EveModel] = EveModel
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -45,7 +47,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: EveConfig):
         super().__init__(config)
-        self.model = EveModel(config)
+        self.model = self.model_class(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -57,7 +59,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
                 module.bias.data.zero_()
         elif isinstance(module, EveRMSNorm):
             module.weight.data.fill_(1.0)
-        elif isinstance(module, EveVisionTower):
+        elif hasattr(module, "class_embedding"):
             module.class_embedding.data.normal_(0.0, std)
             module.split_embedding.data.normal_(0.0, std)
 
@@ -93,7 +95,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
             labels = torch.full_like(input_ids, IGNORE)
         left = iter(images or [])
         rows = [
-            self._embed_row(ids[real], targets[real], lambda: self.model.vision_tower(next(left)))
+            self._embed_row(ids[real], targets[real], lambda: self.model.image_tokens(next(left)))
             for ids, targets, real in zip(input_ids, labels, attention_mask.bool(), strict=True)
         ]
         longest = max(len(row[0]) for row in rows)
@@ -207,8 +209,6 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
 
         With `fill` (inference) the image is scaled to the full area, also up; else (training) it is only shrunk.
         """
-        import numpy as np
-
         target = max_size or getattr(self.config, "eve_jax", {}).get("max_size") or 800
         image = image.convert("RGB")
         width, height = image.size
@@ -218,6 +218,12 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             scale = max(scale, 1.0)
             size = tuple(max(round(side / scale / PATCH), 1) * PATCH for side in (width, height))
+        return self._pixels(image, size)
+
+    @staticmethod
+    def _pixels(image: Any, size: tuple[int, ...]) -> Tensor:
+        import numpy as np
+
         pixels = torch.from_numpy(np.array(image.resize(size, 3))).float() / 255  # 3: bicubic
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
         return ((pixels - mean) / std).permute(2, 0, 1)
@@ -227,3 +233,22 @@ class EveLlamaForCausalLM(EveForCausalLM):
     """EVEv2 on a LLaMA-3 backbone."""
 
     config_class = EveLlamaConfig
+
+
+class EveV1ForCausalLM(EveForCausalLM):
+    """EVEv1. What it learnt with, the aligning layer and CLIP, may be in its files and is not read."""
+
+    config_class = EveV1Config
+    model_class = EveV1Model
+    _keys_to_ignore_on_load_unexpected = (r"vision_clip\.", r"vision_tower_compressor\.")
+
+    def preprocess(self, image: Any, max_size: int | None = None, fill: bool = True) -> Tensor:
+        """A PIL image as normalised pixels [3, H, W]: the longer side is `max_size`, the shorter rounded up to whole
+        patches of CLIP's grid, on which training placed it. `fill` changes nothing."""
+        ours = getattr(self.config, "eve_jax", {})
+        target = max_size or ours.get("max_size") or 672
+        side, patch = ours.get("teacher") or (336, 14)
+        width, height = image.size
+        short = math.ceil(side * min(width, height) / max(width, height) / patch) * patch * target // side
+        size = (target, short) if width > height else (short, target)
+        return self._pixels(image.convert("RGB"), size)

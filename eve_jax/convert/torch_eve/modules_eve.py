@@ -175,6 +175,10 @@ class EveModel(nn.Module):
         self.norm = EveRMSNorm(config)
         self.vision_tower = EveVisionTower(config)
 
+    def image_tokens(self, image: Tensor) -> Tensor:
+        """Embeddings [n, D] of a picture's tokens."""
+        return self.vision_tower(image)
+
     def forward(
         self,
         x: Tensor,
