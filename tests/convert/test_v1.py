@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
-from eve_jax.convert.source import open_checkpoint
+from eve_jax.convert.source import load_params, open_checkpoint
 from eve_jax.convert.teacher import TWIN, with_aligning
 from eve_jax.data.images import patchify, resize
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.model.eve import init_params
-from eve_jax.train.checkpoint import load_params
 from tests import reference as ref
 from tests import reference_v1 as v1
 from tests.convert import folders, folders_v1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs import demo_v1, evev1, v1_prealign, v1_pretrain, v1_sft
+from eve_jax.convert.source import load_params
 from eve_jax.model.config import ModelConfig
-from eve_jax.train.checkpoint import load_params
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.stages import group_of
 from eve_jax.train.trainer import train
