@@ -59,26 +59,24 @@ REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_name
 
 
 def run_layers(
-    layers: DecoderLayer, x: Hidden, rows: Rows, cache: Any = None, remat: str = "none", keep: bool = False
-) -> tuple[Hidden, Any, Any]:
+    layers: DecoderLayer, x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
+) -> tuple[Hidden, Any]:
     """Scan over the stacked layers.
 
-    Returns the last hidden states, the cache (leading layer axis) as updated, and, with `keep`, every layer's output
-    as `rows.leave` gives it: [layers, R, L, D].
+    Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
-    x, (cache, kept) = jax.lax.scan(_body(graph, x, rows, remat, keep), x, (weights, cache))
-    return x, cache, kept
+    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, weights)
 
 
 def _body(graph: Any, x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
     """What a scan over layers does with each, on hidden states like `x`."""
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, layer: tuple[Any, Any]) -> tuple[Hidden, tuple[Any, Any]]:
+    def body(x: Hidden, weights: nnx.State) -> tuple[Hidden, Any]:
         x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
-        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(x, rows, layer[1])
-        return x, (cache, rows.leave(x) if keep else None)
+        x, _ = nnx.merge(graph, gathered(weights, dtype))(x, rows)
+        return x, rows.leave(x) if keep else None
 
     return body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
 
@@ -95,13 +93,13 @@ def run_tapped(
     body = _body(graph, x, rows, remat)
     below = jax.tree.leaves(weights)[0].shape[0] % every
     if below:
-        x, _ = jax.lax.scan(body, x, (jax.tree.map(lambda a: a[:below], weights), None))
+        x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], weights))
     segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), weights)
     tap = jax.checkpoint(tap)
 
     def segment(x: Hidden, own: tuple[Any, Any]) -> tuple[Hidden, Array]:
         tapped = tap(own[1], x)
-        return jax.lax.scan(body, x, (own[0], None))[0], tapped
+        return jax.lax.scan(body, x, own[0])[0], tapped
 
     return jax.lax.scan(segment, x, (segments, taps))
 

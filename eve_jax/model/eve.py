@@ -66,7 +66,7 @@ class Eve(nnx.Module):
         """
         vision, text = self.embed_slots(batch)
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
-        x, _, kept = run_layers(self.layers, rows.enter(vision, text), rows, None, self.cfg.remat, keep)
+        x, kept = run_layers(self.layers, rows.enter(vision, text), rows, self.cfg.remat, keep)
         return rows.leave(x), kept
 
     def hidden_and_features(self, batch: Batch) -> tuple[Array, Array, Array]:

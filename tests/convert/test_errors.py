@@ -71,7 +71,7 @@ BROKEN = {
         "tensor extra is in model.safetensors.index.json, but not in shard model-00001",
     ),
     "integers": (retyped, "is of type I32"),
-    "model_type": (lambda f: edit_config(f, model_type="gpt2"), "model_type 'gpt2' is unknown; known: eve-llama3"),
+    "model_type": (lambda f: edit_config(f, model_type="gpt2"), "model_type 'gpt2' is unknown; known: eve, eve-llama3"),
     "field": (lambda f: edit_config(f, hidden_size="drop"), "has no field 'hidden_size'"),
     "parts": (lambda f: edit_config(f, moe_part="mlp-norm"), "moe_part 'mlp-norm'"),
     "fewer parts": (lambda f: edit_config(f, moe_part="mlp"), "is unknown to this model (27 such)"),

@@ -111,6 +111,14 @@ def test_a_batch_of_prompts(pair):
     assert got.tolist() == alone
 
 
+def test_last_logits_alone(pair):
+    model, _, _ = pair
+    ids, _, _, images = inputs()
+    whole, last = (model(ids[:1, :14], images=images[:1], logits_to_keep=keep) for keep in (0, 1))
+    assert whole.loss is None and last.loss is None
+    torch.testing.assert_close(last.logits, whole.logits[:, -1:])
+
+
 def test_wrong_number_of_images(pair):
     model, _, _ = pair
     with pytest.raises(ValueError, match="name 1 images, 0 are given"):

@@ -168,7 +168,8 @@ def test_processes_make_the_same(tmp_path: Path) -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from eve_jax.data import images, prepare
 from eve_jax.data.sources import shards
 original = shards.image_bytes

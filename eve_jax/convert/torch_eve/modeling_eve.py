@@ -147,8 +147,10 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """Logits [B, L, vocabulary], and with `labels` [B, T] the mean loss over those that are not -100.
 
+        Without labels, `logits_to_keep` > 0 asks for the logits of that many last positions alone.
         `num_items_in_batch` divides the summed loss in place of the number of targets (gradient accumulation).
         """
+        wants_loss = labels is not None
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds, is_vision, attention_mask, labels = self.embed(input_ids, images, attention_mask, labels)
@@ -158,9 +160,9 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values = DynamicCache()
         cache = past_key_values if use_cache else None
         x, states = self.model(inputs_embeds, is_vision, attention_mask, position_ids, cache)
-        logits = self.lm_head(x[:, -logits_to_keep:] if logits_to_keep else x)
+        logits = self.lm_head(x[:, -logits_to_keep:] if logits_to_keep and not wants_loss else x)
         loss = None
-        if labels is not None:
+        if wants_loss:
             flat = logits[:, :-1].flatten(0, 1).float()
             total = F.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum")
             loss = total / kwargs.get("num_items_in_batch", (labels[:, 1:] != IGNORE).sum().clamp(min=1))
