@@ -110,8 +110,11 @@ def make_mesh(spec: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def _slices(devices: Sequence[jax.Device]) -> set[int]:
-    """Numbers of the TPU slices that the devices are of; a GPU node also calls itself a slice, but is free to share."""
-    return {d.slice_index for d in devices} if devices[0].platform == "tpu" else {0}
+    """Numbers of the TPU slices that the devices are of; a GPU node also calls itself a slice, but is free to share.
+
+    Devices of a machine that is not there (`launch.compile`) may have none: they are one slice.
+    """
+    return {getattr(d, "slice_index", 0) for d in devices} if devices[0].platform == "tpu" else {0}
 
 
 def parameter_sharding(
