@@ -76,7 +76,7 @@ def test_it_says_where_the_threads_are():
 
         def __getitem__(self, index):
             inside.set()
-            go.wait()
+            go.wait(10)
             raise KeyError
 
     class Builder:
@@ -86,11 +86,11 @@ def test_it_says_where_the_threads_are():
 
     def build():
         with pytest.raises(KeyError):
-            sample(Builder(), (6, 3, 0, ()), None)
+            sample(Builder(), (6, 3, 0, ()), None, None)
 
-    thread = threading.Thread(target=build)
+    thread = threading.Thread(target=build, daemon=True)
     thread.start()
-    inside.wait()
+    assert inside.wait(10)
     said = feed.where_data_threads_are()
     go.set()
     thread.join()
