@@ -167,6 +167,11 @@ def platform() -> str:
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
+def one_cpu() -> bool:
+    """Whether what is traced runs on a single CPU device, where some products want another form."""
+    return current() is None and platform() == "cpu"
+
+
 def activation_spec(*axes: str | None) -> PartitionSpec:
     """Partition of an activation with these logical axes."""
     return PartitionSpec(*(ACTIVATION_RULES[a] if a else None for a in axes))

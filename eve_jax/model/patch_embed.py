@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import normal, param, zeros
+from eve_jax.model.layers import normal, param, product, zeros
 from eve_jax.sharding import gather
 
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's
@@ -44,8 +44,8 @@ class PatchEmbed(nnx.Module):
         )
         # Sub-patches are slices: as an axis of 4 they would be laid out anew, and padded to 8, on a TPU.
         quarters = jnp.split(normalised(batch["patches"]).astype(self.dtype), 4, axis=-1)
-        x = jnp.concatenate([jax.nn.gelu(q @ kernel1 + bias1, approximate=False) for q in quarters], axis=-1)
-        x = x @ kernel2 + bias2
+        x = jnp.concatenate([jax.nn.gelu(product(q, kernel1) + bias1, approximate=False) for q in quarters], axis=-1)
+        x = product(x, kernel2) + bias2
         table = jnp.stack([self.class_embed[...], self.split_embed[...]]).astype(self.dtype)
         one_hot = special_ids[..., None] == jnp.array([CLASS, SPLIT])
         return jnp.concatenate([x, one_hot.astype(self.dtype) @ table], axis=1)

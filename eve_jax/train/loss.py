@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
-from eve_jax.sharding import constrain, current, gather, platform
+from eve_jax.sharding import constrain, gather, one_cpu
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
 LOGITS = 1 << 22  # as many are made at a time where targets are chunked, but for at least TARGETS targets
@@ -93,7 +93,7 @@ target_nll.defvjp(_forward, _backward)
 
 def by_targets() -> bool:
     """Whether a function traced here takes its loss by chunks of targets."""
-    return current() is None and platform() == "cpu"
+    return one_cpu()
 
 
 @jax.custom_vjp
