@@ -160,12 +160,13 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values = DynamicCache()
         cache = past_key_values if use_cache else None
         x, states = self.model(inputs_embeds, is_vision, attention_mask, position_ids, cache)
-        logits = self.lm_head(x[:, -logits_to_keep:] if logits_to_keep and not wants_loss else x)
+        targets = labels if wants_loss else None
+        logits = self.lm_head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
         loss = None
-        if wants_loss:
+        if targets is not None:
             flat = logits[:, :-1].flatten(0, 1).float()
-            total = F.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum")
-            loss = total / kwargs.get("num_items_in_batch", (labels[:, 1:] != IGNORE).sum().clamp(min=1))
+            total = F.cross_entropy(flat, targets[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum")
+            loss = total / kwargs.get("num_items_in_batch", (targets[:, 1:] != IGNORE).sum().clamp(min=1))
         hidden = (*states, x) if output_hidden_states else None
         out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden)
         return out.to_tuple() if return_dict is False else out
