@@ -48,7 +48,7 @@ def test_forward(name, routing, packed):
     np.testing.assert_allclose(total / targets, out["llm_loss"], atol=5e-6)
 
 
-@pytest.mark.parametrize(("name", "packed"), [("D1", False), ("D2", True)])
+@pytest.mark.parametrize(("name", "packed"), [("D1", False), pytest.param("D2", True, marks=pytest.mark.slow)])
 def test_aligning(name, packed):
     """Teacher, predictions, losses and every gradient, with the aligning loss of the whole batch."""
     out, meta = ref.tensors(f"{name}_outputs"), ref.read_json(f"{name}_meta")

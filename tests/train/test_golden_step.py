@@ -40,7 +40,7 @@ def run(
     return losses, norms, after
 
 
-@pytest.mark.parametrize("routing", ["split", "masked"])
+@pytest.mark.parametrize("routing", ["split", pytest.param("masked", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STAGES)
 def test_five_steps(name, routing):
     meta, golden = ref.read_json("G_meta")[name], ref.tensors("G_after_step")

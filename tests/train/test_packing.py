@@ -58,9 +58,8 @@ def test_place_in_the_row_and_neighbours(routing):
     ("stage", "routing"),
     [
         ("3", "split"),
-        ("2.1", "masked"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("1", "split"), ("1", "masked"))),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("2.1", "split"), ("3", "masked"))),
+        pytest.param("3", "masked", marks=pytest.mark.slow),
+        *(pytest.param(s, r, marks=pytest.mark.slow) for s in ("1", "2.1") for r in ROUTINGS),
     ],
 )
 def test_micro_batches_of_any_shapes_give_the_same_step(stage, routing):

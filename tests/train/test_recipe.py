@@ -118,7 +118,7 @@ def test_ctrl_c_in_every_phase(undisturbed, tmp_path, phase):
 
 @pytest.mark.parametrize(
     "config",
-    ["stage1", "stage2_1:hd", "stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage2_1", "stage2_2"))],
+    ["stage2_1:hd", "stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage1", "stage2_1", "stage2_2"))],
 )
 def test_every_stage_config_trains_on_the_demos_records(undisturbed, tmp_path, config):
     data = undisturbed[0] / "data"

@@ -40,6 +40,7 @@ def test_recipe_in_order():
     assert [config.stages[name].stage for name in config.order] == ["1", "2.2", "3"]
 
 
+@pytest.mark.slow
 def test_stages(tmp_path):
     """Pre-alignment leaves the LLM as it was and the teacher in the checkpoint; fine-tuning goes on without either."""
     records = write_records(tmp_path, 24)
