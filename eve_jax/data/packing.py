@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 WINDOW = 64  # records that are looked at to find the next one of a row
+NARROW_WINDOW, WIDE_WINDOW = 40, 256  # the same where there are very many, and few
 MAX_WINDOW = 512
 AHEAD = 1024  # records whose sizes are fetched at a time
 FULL = 990  # per mille: a row this full is taken without trying other shapes

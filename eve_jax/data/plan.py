@@ -22,7 +22,7 @@ from eve_jax.data.lengths import Dropped, Lengths
 from eve_jax.data.menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.mixture import Mixture, rounds
 from eve_jax.data.npz import ArrayFile, save_arrays
-from eve_jax.data.packing import WINDOW, Packed, frontier, pack
+from eve_jax.data.packing import NARROW_WINDOW, WIDE_WINDOW, Packed, frontier, pack
 from eve_jax.data.records import Records
 from eve_jax.data.schedule import group_rows, row_content, spread
 from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
@@ -30,7 +30,7 @@ from eve_jax.data.stats import plan_stats
 from eve_jax.errors import UserError
 
 PLAN_FILE, STATS_FILE = "plan.npz", "plan.json"
-VERSION = 2  # of the planner; part of a kept plan's key
+VERSION = 3  # of the planner; part of a kept plan's key
 FEW = 20_000  # records so few that there is time to look at more of them for each pick
 MAX_SHAPES = 255  # that a plan can number
 MAX_ROUNDS = 256  # planned for a given number of steps; more are repetitions of these
@@ -243,7 +243,7 @@ def _pack_rounds(
     per_shape = np.zeros(len(menu), np.int64)
     epochs = 0
     for order, ends_epoch in turns:
-        parts.append(pack(counts, order, menu, WINDOW if len(order) > FEW else 4 * WINDOW))
+        parts.append(pack(counts, order, menu, NARROW_WINDOW if len(order) > FEW else WIDE_WINDOW))
         per_shape += np.bincount(parts[-1].shape, minlength=len(menu))
         epochs += ends_epoch
         enough = (per_shape // settings.rows).sum() >= settings.steps * settings.micro_batches
