@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,19 +37,26 @@ def read_json(name: str) -> dict:
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
+def sizes(c: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of the decoder of a golden Hugging Face config, as `ModelConfig` calls them."""
+    return {
+        "vocab_size": c["vocab_size"],
+        "hidden_size": c["hidden_size"],
+        "intermediate_size": c["intermediate_size"],
+        "num_layers": c["num_hidden_layers"],
+        "num_heads": c["num_attention_heads"],
+        "num_kv_heads": c["num_key_value_heads"],
+        "head_dim": c["hidden_size"] // c["num_attention_heads"],
+        "rope_theta": c["rope_theta"],
+        "rms_norm_eps": c["rms_norm_eps"],
+    }
+
+
 def config(parts: tuple[str, ...] = TWICE, routing: str = "split", name: str = "A") -> ModelConfig:
     """Sizes of A_config.json or C_config.json, float32."""
     c = read_json(f"{name}_config")
     return ModelConfig(
-        vocab_size=c["vocab_size"],
-        hidden_size=c["hidden_size"],
-        intermediate_size=c["intermediate_size"],
-        num_layers=c["num_hidden_layers"],
-        num_heads=c["num_attention_heads"],
-        num_kv_heads=c["num_key_value_heads"],
-        head_dim=c["hidden_size"] // c["num_attention_heads"],
-        rope_theta=c["rope_theta"],
-        rms_norm_eps=c["rms_norm_eps"],
+        **sizes(c),
         qkv_bias=name == "A",
         tie_embeddings=c["tie_word_embeddings"],
         patch_hidden=c["mm_hidden_size"],

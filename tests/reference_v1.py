@@ -36,15 +36,7 @@ def config(name: str, routing: str = "split", aligned: bool = False) -> ModelCon
     teacher = clip_config(both["clip_vision_config"])
     more: dict[str, Any] = {"align_weight": 1.0, "align_width": teacher.hidden_size, "teacher": teacher}
     return ModelConfig(
-        vocab_size=c["vocab_size"],
-        hidden_size=c["hidden_size"],
-        intermediate_size=c["intermediate_size"],
-        num_layers=c["num_hidden_layers"],
-        num_heads=c["num_attention_heads"],
-        num_kv_heads=c["num_key_value_heads"],
-        head_dim=c["hidden_size"] // c["num_attention_heads"],
-        rope_theta=c["rope_theta"],
-        rms_norm_eps=c["rms_norm_eps"],
+        **ref.sizes(c),
         qkv_bias=False,
         parts=(),
         routing=routing,
