@@ -67,7 +67,7 @@ def run_stages() -> None:
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
 
-    setup()
+    setup(computes=True)
     workdir = Path(WORKDIR.value or "")
     run_recipe(recipe(workdir), workdir)
 

@@ -34,6 +34,7 @@ from rich.table import Table
 from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread
 from configs import base
+from eve_jax import host_memory
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
@@ -179,6 +180,7 @@ def shares(speedup: float, batch: Batch) -> dict[str, Any]:
 
 def main() -> None:
     print(f"{machine()}; jax {jax.__version__}", flush=True)
+    host_memory.keep_freed()  # as training does; PyTorch gains by it, too
     batch = workload.packed()
     console = Console(stderr=True)
     candidates: dict[str, Callable[[], float]] = {}

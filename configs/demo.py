@@ -16,12 +16,12 @@ from configs.args import parse_args
 
 # name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
 STAGES = (
-    ("llm", "llm", "plain", "llm.jsonl", 250, 2e-3),
-    ("llm_chat", "llm", "qwen2", "llm_chat.jsonl", 600, 1.5e-3),
-    ("stage1", "1", "plain", "captions.jsonl", 150, 2e-3),
-    ("stage2_1", "2.1", "plain", "captions.jsonl", 900, 2e-3),
-    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 1400, 1e-3),
-    ("stage3", "3", "qwen2", "sft.jsonl", 400, 3e-4),
+    ("llm", "llm", "plain", "llm.jsonl", 300, 2e-3),
+    ("llm_chat", "llm", "qwen2", "llm_chat.jsonl", 900, 1.5e-3),
+    ("stage1", "1", "plain", "captions.jsonl", 200, 2e-3),
+    ("stage2_1", "2.1", "plain", "captions.jsonl", 1200, 2e-3),
+    ("stage2_2", "2.2", "qwen2", "questions.jsonl", 1600, 1e-3),
+    ("stage3", "3", "qwen2", "sft.jsonl", 500, 3e-4),
 )
 
 

@@ -55,7 +55,7 @@ def main() -> None:
     from eve_jax.infer.sampling import Sampling
     from eve_jax.runtime import setup
 
-    setup()
+    setup(computes=True)
     try:
         Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
         with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):

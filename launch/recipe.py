@@ -22,7 +22,7 @@ def main() -> None:
     from eve_jax.train.recipe import run_recipe
     from eve_jax.train.report import write_report
 
-    setup()
+    setup(computes=True)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
         run_recipe(config, workdir)

@@ -40,7 +40,7 @@ def main() -> None:
     from eve_jax.infer.score import bad_file, score_files
     from eve_jax.runtime import setup
 
-    setup()
+    setup(computes=True)
     changes: dict[str, Any] = {
         "template": TEMPLATE.value,
         "fit": FIT.value,

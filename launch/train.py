@@ -22,7 +22,7 @@ def main() -> None:
     from eve_jax.train.report import write_report
     from eve_jax.train.trainer import train
 
-    setup()
+    setup(computes=True)
     workdir = Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
         folder = train(CONFIG.value, workdir)
