@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 
+REST = 0.5  # seconds
+
+
 class Times(NamedTuple):
     """Seconds of every round: on the wall, and of the processor, all threads together."""
 
@@ -22,12 +25,14 @@ class Times(NamedTuple):
 def interleaved(candidates: Mapping[str, Callable[[], Any]], rounds: int, what: str) -> dict[str, Times]:
     """Each candidate in each of `rounds` rounds, all of them in turn in every round.
 
-    A candidate returns when its work is done; it runs once before, untimed.
+    A candidate returns when its work is done; it runs once before, untimed. Before each there is a rest, since the
+    threads of PyTorch stay busy for a moment after its work, waiting for more.
     """
     console = Console(stderr=True)
     found: dict[str, Times] = {name: Times([], []) for name in candidates}
     for number in track(range(rounds + 1), what, console=console, transient=True):
         for name, call in candidates.items():
+            time.sleep(REST)
             wall, processor = time.perf_counter(), time.process_time()
             call()
             if number:

@@ -17,6 +17,7 @@ ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")  # modules t
 # of <malloc.h> and <sys/mman.h>
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _MADV_HUGEPAGE = 14
+_ABOVE = 4096
 RESERVED = 0.5  # of the machine's memory: addresses only, memory is taken when it is first used
 
 
@@ -43,7 +44,9 @@ def keep_freed() -> bool:
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     size = int(RESERVED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    libc.free(libc.malloc(size))  # the heap grows by it and stays so; a refusal (NULL) leaves it as it is
+    reserve = libc.malloc(size)  # the heap grows by it; a refusal (NULL) leaves the heap as it is
+    libc.malloc(_ABOVE)  # never freed: what is below the heap's last block outlives malloc_trim, which protobuf calls
+    libc.free(reserve)
     for line in Path("/proc/self/maps").read_text().splitlines():
         if line.endswith("[heap]"):
             start, end = (int(address, 16) for address in line.split()[0].split("-"))

@@ -28,6 +28,11 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
         raise UserError(
             f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
         )
+    if unknown := [name for name in config.order if name not in config.stages]:
+        raise UserError(
+            f"--config.order names stages that {config.name} does not have: {', '.join(map(repr, unknown))}; a list is "
+            f'written as in Python, --config.order="{tuple(config.stages)[:2]}"; stages: {", ".join(config.stages)}'
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     if "demo" in config:
         with by_process_0("data") as mine:

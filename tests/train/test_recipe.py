@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import demo
+from eve_jax.errors import UserError
 from eve_jax.train.metrics import read_metrics
+from eve_jax.train.recipe import run_recipe
 
 STAGES = ("llm", "llm_chat", "stage1", "stage2_1", "stage2_2", "stage3")
 ROOT = Path(__file__).parents[2]
@@ -164,3 +167,10 @@ def test_errors_are_one_line(undisturbed, tmp_path, args, says):
     (line,) = [x for x in done.stderr.splitlines() if x]
     assert line.startswith("error: ")
     assert says in line
+
+
+def test_order_of_unknown_stages():
+    config = demo.get_config("tiny")
+    config.order = ("llm", "stage9")
+    with pytest.raises(UserError, match=r"'stage9'.*stages: llm, llm_chat"):
+        run_recipe(config, Path("never"))

@@ -1,0 +1,42 @@
+"""Freed memory stays with the process where JAX computes on the CPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys
+from eve_jax import host_memory
+if sys.argv[1] == "keep":
+    assert host_memory.keep_freed() and host_memory.keep_freed()
+import jax, jax.numpy as jnp
+f = jax.jit(lambda x: jnp.sum(jnp.tanh(x @ x.T) @ x))
+x = jnp.ones((4096, 256))
+for _ in range(3):
+    f(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    f(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode: str, **environment: str) -> int:
+    """Pages that five calls of a function with 64 MB of temporaries take from the system."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    done = subprocess.run([sys.executable, "-c", SCRIPT, mode], env=env, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_temporaries_are_not_taken_anew():
+    assert faults("keep") < 1000 < 16_384 < faults("leave")
+
+
+def test_nothing_is_done_where_an_accelerator_may_be():
+    code = "from eve_jax import host_memory; print(host_memory.keep_freed())"
+    env = os.environ | {"JAX_PLATFORMS": "tpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
