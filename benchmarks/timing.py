@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-
 REST = 0.5  # seconds
 
 
