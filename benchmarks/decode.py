@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread
+from eve_jax import host_memory
 from eve_jax.data.chat import IMAGE_ID
 from eve_jax.data.images import PATCH_BYTES
 from eve_jax.infer.engine import Engine, Prompt, Reply
@@ -99,7 +100,7 @@ class TorchWay:
     def decoding(self, rows: int) -> Callable[[], Any]:
         """As `Decoding`."""
         out = self.prefill(rows)
-        cache, length = out.past_key_values, out.past_key_values.get_seq_length()
+        cache = out.past_key_values
         first = out.logits[:, -1:].argmax(-1)
 
         def decode() -> Any:
@@ -109,7 +110,7 @@ class TorchWay:
                     out = self.model(token, past_key_values=cache, use_cache=True)
                     token = out.logits[:, -1:].argmax(-1)
                     made.append(token)
-            cache.crop(length)
+            cache.crop(-NEW.value)
             return self.torch.cat(made, dim=1).numpy()
 
         return decode
@@ -164,6 +165,7 @@ def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt
 
 def main() -> None:
     print(f"{machine()}; jax {jax.__version__}", flush=True)
+    host_memory.keep_freed()  # as launch.chat does; PyTorch gains by it, too
     prompt = make_prompt()
     with Console(stderr=True).status("compiling ..."):
         engines = {"v2.0": engine("dac"), "v1.0": engine("dense")}  # v1.0 decodes as the plain LLM does

@@ -56,13 +56,11 @@ _attend.defvjp(_forward, _backward)
 
 
 def window_sizes(blocks: int) -> list[int]:
-    """Sizes of windows in blocks, each at most half as large again as the one before, up to the whole row."""
-    sizes = {blocks}
-    size = 1
-    while size < blocks:
-        sizes |= {size, min(size + size // 2, blocks)}
-        size *= 2
-    return sorted(sizes)
+    """Sizes of windows in blocks, each a block or a quarter larger than the one before, up to the whole row."""
+    sizes = [1]
+    while sizes[-1] < blocks:
+        sizes.append(min(max(sizes[-1] + 1, sizes[-1] * 5 // 4), blocks))
+    return sizes
 
 
 def _windows(segment: Int[Array, "L"]) -> tuple[Array, Array, Array]:
