@@ -11,8 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-import jax
-
 ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")  # modules that bring JAX another backend
 # of <malloc.h> and <sys/mman.h>
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -23,7 +21,7 @@ RESERVED = 0.5  # of the machine's memory: addresses only, memory is taken when 
 
 def _on_cpu() -> bool:
     """Whether JAX will compute on the CPU, as far as can be told before it looks for devices."""
-    wanted = jax.config.jax_platforms
+    wanted = os.environ.get("JAX_PLATFORMS")
     return wanted == "cpu" or not (wanted or any(map(importlib.util.find_spec, ACCELERATORS)))
 
 

@@ -1,11 +1,13 @@
 """Sessions: rows of tokens in a key/value cache that can be continued, and the sizes that share compiled programs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.model.config import ModelConfig
@@ -48,7 +50,7 @@ class Session:
     @property
     def capacity(self) -> int:
         """Tokens of a row that the cache has room for."""
-        return self.cache[0].shape[3]
+        return self.cache[1].shape[3]
 
     def reserve(self, tokens: int) -> None:
         """Enlarge the cache to hold `tokens` a row: at least to twice its size, since every size is compiled for."""
@@ -58,5 +60,20 @@ class Session:
 
 @partial(jax.jit, static_argnums=1)
 def _enlarged(cache: Cache, capacity: int) -> Cache:
-    keys, values = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))) for x in cache)
+    keys, values = cache
+    room = capacity - values.shape[3]
+    none = (0, 0)
+    return jnp.pad(keys, (none, none, none, none, (0, room))), jnp.pad(values, (none, none, none, (0, room), none))
+
+
+def appended(cache: Cache, recent: Cache, length: Array) -> Cache:
+    """`cache` with all entries of `recent` behind the `length` [R] entries of each row, for which it must have room."""
+
+    def behind(axis: int) -> Callable[[Array, Array, Array], Array]:
+        return lambda old, new, start: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis)
+
+    keys, values = (
+        jax.vmap(behind(axis), (1, 1, 0), 1)(old, new, length)
+        for old, new, axis in zip(cache, recent, (3, 2), strict=True)
+    )
     return keys, values

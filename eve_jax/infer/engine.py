@@ -19,11 +19,11 @@ from eve_jax.data.chat import IGNORE
 from eve_jax.data.images import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
-from eve_jax.infer.cache import Session, bucket, roomy, round_up
+from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import in_groups
-from eve_jax.model.eve import Batch, Cache, Params, bind
+from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
 
 NONE = -1  # in place of a token after the end of an answer
 
@@ -93,8 +93,9 @@ class Engine:
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         start = session.length
         session.reserve(max(int(start.max()) + shape.length, int((start + lengths).max()) + room))
-        self._announce("prefill", len(prompts), shape, session.capacity)
-        logits, session.cache = _prefill(self.cfg, self.params, batch, session.cache, start, lengths)
+        first = not start.any()
+        self._announce("prefill", len(prompts), shape, session.capacity, first)
+        logits, session.cache = _prefill(self.cfg, first, self.params, batch, session.cache, start, lengths)
         session.length = start + lengths
         session.pending = [[] for _ in prompts]
         return logits
@@ -137,7 +138,7 @@ class Engine:
     ) -> Iterator[int]:
         """The tokens of `reply` to one prompt as they are made; `session` has one row and is right at every token."""
         session = session or self.session()
-        run = Reply(self, session, max_new_tokens, stop_ids, sampling)
+        run = Reply(self, session, max_new_tokens, stop_ids, sampling, at_a_time=1)
         token = run.start([prompt])
         for left in reversed(range(max_new_tokens)):
             value = int(np.asarray(token)[0])
@@ -157,7 +158,10 @@ class Engine:
 
 
 class Reply:
-    """One reply under way: the engine's programs with what stays the same from token to token."""
+    """One reply under way: the engine's programs with what stays the same from token to token.
+
+    `at_a_time`: how many tokens `decode` is asked for at most; 0 = all of them.
+    """
 
     def __init__(
         self,
@@ -166,25 +170,27 @@ class Reply:
         max_new_tokens: int,
         stop_ids: Sequence[int],
         sampling: Sampling = GREEDY,
+        at_a_time: int = 0,
     ):
         self.engine, self.session = engine, session
-        self.max_new_tokens = max_new_tokens
+        most = at_a_time or max_new_tokens
+        self.size = roomy(most)
+        self.room = max_new_tokens - most + self.size
         self.stops = np.full(round_up(max(len(stop_ids), 1), 8), NONE, np.int32)  # one program for all few stops
         self.stops[: len(stop_ids)] = list(stop_ids)
         self.sampling = sampling.arrays()
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
         """Prefill; the first token of each answer."""
-        logits = self.engine.prefill(self.session, prompts, self.max_new_tokens)
+        logits = self.engine.prefill(self.session, prompts, self.room)
         return _choose(logits, self.session.length, self.sampling)
 
     def decode(self, token: Int[Array, "R"], steps: int) -> tuple[Array, Array]:
         """The tokens after `token`, [R, size] with NONE after an end, and the last of each row."""
         engine, session = self.engine, self.session
-        size = roomy(self.max_new_tokens)
-        engine._announce("decode", session.capacity, size, self.stops.size, len(token), tuple(self.sampling or ()))
+        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), tuple(self.sampling or ()))
         args = (session.cache, session.length, token, self.stops, self.sampling, np.int32(steps))
-        session.cache, tokens, last = _decode(engine.cfg, size, engine.params, *args)
+        session.cache, tokens, last = _decode(engine.cfg, self.size, engine.params, *args)
         return tokens, last
 
 
@@ -196,29 +202,21 @@ def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
 _choose = jax.jit(choose)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def _prefill(
-    cfg: ModelConfig, params: Params, batch: Batch, cache: Cache, start: Int[Array, "R"], lengths: Int[Array, "R"]
+    cfg: ModelConfig,
+    first: bool,
+    params: Params,
+    batch: Batch,
+    cache: Cache,
+    start: Int[Array, "R"],
+    lengths: Int[Array, "R"],
 ) -> tuple[Float[Array, "R Q"], Cache]:
-    """Logits after each row's last token, and the cache."""
+    """Logits after each row's last token, and the cache; `first`: the cache holds nothing yet."""
     model = bind(cfg, params)
-    hidden, (cache,) = model.extend(batch, [cache], start, model.layer_groups(1))
+    hidden, (cache,) = model.extend(batch, [cache], start, model.layer_groups(1), first)
     last = jnp.take_along_axis(batch["perm"], lengths[:, None] - 1, axis=1)
     return model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]), cache
-
-
-def _text_step(token: Int[Array, "R"], patch_bytes: int) -> dict[str, Array]:
-    """Batch arrays of one text token a row."""
-    rows = token.shape[0]
-    zero = jnp.zeros((rows, 1), jnp.int32)
-    return {
-        "patches": jnp.zeros((rows, 0, patch_bytes), jnp.uint8),
-        "special_ids": jnp.zeros((rows, 0), jnp.int32),
-        "text_ids": token[:, None],
-        "position": zero,
-        "perm": zero,
-        "inv": zero,
-    }
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -236,27 +234,27 @@ def _decode(
     """Up to `steps` tokens a row after `token`, which is chosen and not in the cache yet.
 
     Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a stop token) and
-    the last one. Ends early when every row has stopped; `size` >= `steps`.
+    the last one. Ends early when every row has stopped; `size` >= `steps`, and the cache has room for `size` more.
     """
     model = bind(cfg, params)
     groups = _decoding_groups(cfg)
-    weights, caches = model.layer_groups(groups), in_groups(cache, groups)
+    weights, held = model.layer_groups(groups), in_groups(cache, groups)
+    recent = in_groups(empty_cache(cfg, token.shape[0], size), groups)
     out = jnp.full((token.shape[0], size), NONE, jnp.int32)
 
     def wanted(carry: tuple) -> Array:
-        return (carry[0] < steps) & ~jnp.all(carry[4])
+        return (carry[0] < steps) & ~jnp.all(carry[3])
 
     def body(carry: tuple) -> tuple:
-        i, caches, length, token, done, out = carry
-        hidden, caches = model.extend(_text_step(token, cfg.patch_bytes), caches, length, weights)
-        length = length + ~done  # what a stopped row writes there is never read
-        token = jnp.where(done, token, choose(model.logits(hidden[:, 0]), length, sampling))
+        i, recent, token, done, out = carry
+        hidden, recent = model.decode(token, held, recent, length, i, weights)
+        token = jnp.where(done, token, choose(model.logits(hidden), length + i + 1, sampling))
         out = out.at[:, i].set(jnp.where(done, NONE, token))
-        return i + 1, caches, length, token, done | jnp.isin(token, stops), out
+        return i + 1, recent, token, done | jnp.isin(token, stops), out
 
-    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), caches, length, token, jnp.isin(token, stops), out))
+    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, jnp.isin(token, stops), out))
     keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
-    return (keys, values), carry[5], carry[3]
+    return appended(cache, (keys, values), length), carry[4], carry[2]
 
 
 def _decoding_groups(cfg: ModelConfig) -> int:

@@ -134,26 +134,32 @@ def _chunked(q: Array, k: Array, v: Array, segment: Array) -> Array:
     )
 
 
-def cached_attention(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
-    position: Int[Array, "B T"],
-) -> Float[Array, "B T N H"]:
-    """Attention of new tokens at `position` over a cache in causal order: each sees the entries up to its own.
+Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S H"], Int[Array, "B T"]]
 
-    As `plain_attention`, but keys and values have heads before entries: products need no copy of them in another order.
+
+def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Array, "B T N H"]:
+    """Attention of new tokens over caches, together: keys, values, and the last entry that each token sees (or -1).
+
+    As `plain_attention`, but keys and values have heads before entries, and keys their size before them: products need
+    no copy of a cache in another order.
     """
     rows, queries, heads, size = q.shape
-    q = q.reshape(rows, queries, k.shape[1], heads // k.shape[1], size)
-    hidden = jnp.arange(k.shape[2]) > position[..., None]
+    kv_heads = parts[0][0].shape[1]
+    groups = heads // kv_heads
+    q = q.reshape(rows, queries, kv_heads, groups, size).transpose(0, 2, 1, 3, 4)
+    ends = np.cumsum([k.shape[3] for k, _, _ in parts])[:-1]
 
-    def part(q: Array, hidden: Array) -> Array:
-        scores = jnp.einsum("BTKGH,BKSH->BKTGS", q, k, preferred_element_type=jnp.float32) * size**-0.5
-        scores = jnp.where(hidden[:, None, :, None], jnp.finfo(jnp.float32).min, scores)
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        return jnp.einsum("BKTGS,BKSH->BTKGH", weights, v)
+    def chunk(at: slice) -> Array:
+        mine = q[:, :, at].reshape(rows, kv_heads, -1, size)
+        scores = []
+        for k, _, last in parts:
+            hidden = jnp.arange(k.shape[3]) > jnp.repeat(last[:, at], groups, axis=1)[..., None]
+            products = jnp.einsum("BKMH,BKHS->BKMS", mine, k, preferred_element_type=jnp.float32) * size**-0.5
+            scores.append(jnp.where(hidden[:, None], jnp.finfo(jnp.float32).min, products))
+        weights = jnp.split(jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(q.dtype), ends, axis=-1)
+        outs = [jnp.einsum("BKMS,BKSH->BKMH", w, v) for w, (_, v, _) in zip(weights, parts, strict=True)]
+        return sum(outs[1:], outs[0]).reshape(q[:, :, at].shape)
 
     starts = range(0, queries, QUERY_CHUNK)
-    outs = [part(q[:, s : s + QUERY_CHUNK], hidden[:, s : s + QUERY_CHUNK]) for s in starts]
-    return jnp.concatenate(outs, axis=1).reshape(rows, queries, heads, size)
+    outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
+    return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4).reshape(rows, queries, heads, size)

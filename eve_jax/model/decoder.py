@@ -111,20 +111,31 @@ def in_groups(stacked: Any, groups: int) -> list[Any]:
 
 
 def extend_layers(
-    graph: nnx.GraphDef, weights: list[nnx.State], caches: list[tuple[Array, Array]], x: Hidden, rows: Rows
+    graph: nnx.GraphDef,
+    weights: list[nnx.State],
+    caches: list[tuple[Array, Array]],
+    x: Hidden,
+    rows: Rows,
+    held: list[tuple[Array, Array]] | None = None,
 ) -> tuple[Hidden, list[tuple[Array, Array]]]:
     """The layers on top of a cache of keys and values, group by group (`in_groups`); a scan in each.
 
-    Returns the last hidden states and the caches as updated.
+    A layer gets its `LayerCache`, or, with `held`, a pair: that of `held`, which is only read, and its own. Returns the
+    last hidden states and the caches as updated.
     """
     dtype = jax.tree.leaves(x)[0].dtype
-
-    def body(carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array]) -> tuple[Any, None]:
-        x, cache = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, LayerCache(*carry[1], layer[1]))
-        return (x, (cache.keys, cache.values)), None
-
     updated = []
-    for group, cache in zip(weights, caches, strict=True):
+    for number, (group, cache) in enumerate(zip(weights, caches, strict=True)):
+
+        def body(
+            carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array], number: int = number
+        ) -> tuple[Any, None]:
+            own: Any = LayerCache(*carry[1], layer[1])
+            pair = own if held is None else (LayerCache(*held[number], layer[1]), own)
+            x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, pair)
+            own = pair if held is None else pair[1]
+            return (x, (own.keys, own.values)), None
+
         count = cache[0].shape[0]
         (x, cache), _ = jax.lax.scan(body, (x, cache), (group, jnp.arange(count)), unroll=count == 1)
         updated.append(cache)

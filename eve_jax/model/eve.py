@@ -20,12 +20,12 @@ from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapp
 from eve_jax.model.layers import RMSNorm, normal, param
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.patch_embed_v1 import WindowEmbed
-from eve_jax.model.routing import TRAINING_ROWS, CachedRows
+from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
 from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
-Cache = tuple[Array, Array]  # keys and values, [layers, R, K, C, H], in causal order
+Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, H], in causal order
 PATCH_EMBEDS: dict[str, type[PatchEmbed] | type[WindowEmbed]] = {"v2": PatchEmbed, "v1": WindowEmbed}
 
 
@@ -103,24 +103,38 @@ class Eve(nnx.Module):
         return in_groups(nnx.state(self.layers), groups)
 
     def extend(
-        self, batch: Batch, caches: list[Cache], start: Array, weights: list[nnx.State]
+        self, batch: Batch, caches: list[Cache], start: Array, weights: list[nnx.State], first: bool = False
     ) -> tuple[Array, list[Cache]]:
         """Append one sample's new tokens a row (slot order) to the caches, whose rows hold `start` [R] tokens.
 
-        `caches` and `weights` are those of groups of layers. Returns the residual stream of the new slots [R, L, D]
-        and the caches, which must have room for `start` + L entries; entries that pads write are overwritten by the
-        next call.
+        `caches` and `weights` are those of groups of layers. `first`: no row holds any, and `batch` has segments.
+        Returns the residual stream of the new slots [R, L, D] and the caches, which must have room for `start` + L
+        entries; entries that pads write are overwritten by the next call.
         """
         vision, text = self.embed_slots(batch)
-        rows = CachedRows.of(self.cfg, batch, vision.shape[1], start)
+        rows = CachedRows.of(self.cfg, batch, vision.shape[1], start, first)
         x, caches = extend_layers(nnx.graphdef(self.layers), weights, caches, rows.enter(vision, text), rows)
         return rows.leave(x), caches
+
+    def decode(
+        self, token: Array, held: list[Cache], recent: list[Cache], length: Array, step: Array, weights: list[nnx.State]
+    ) -> tuple[Array, list[Cache]]:
+        """One text token a row, int32 [R], after `length` [R] tokens in the caches `held` and `step` in `recent`.
+
+        Returns the residual stream [R, D] and `recent` with the token; caches, weights are those of groups of layers.
+        """
+        x = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[token[:, None]]
+        rows = DecodingRows.of(self.cfg, length, step)
+        x, recent = extend_layers(nnx.graphdef(self.layers), weights, recent, x, rows, held)
+        return x[:, 0], recent
 
 
 def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
     """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
-    shape = (cfg.num_layers, rows, cfg.num_kv_heads, capacity, cfg.head_dim)
-    return jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)
+    outer = (cfg.num_layers, rows, cfg.num_kv_heads)
+    return jnp.zeros((*outer, cfg.head_dim, capacity), cfg.dtype), jnp.zeros(
+        (*outer, capacity, cfg.head_dim), cfg.dtype
+    )
 
 
 @functools.cache

@@ -141,17 +141,39 @@ class MaskedRows(NamedTuple):
 
 
 class LayerCache(NamedTuple):
-    """A layer's place in the keys and values of several, [layers, R, K, C, H]: updated where they are."""
+    """A layer's place in the keys [layers, R, K, H, C] and values [layers, R, K, C, H] of several: updated there."""
 
     keys: Array
     values: Array
     layer: Array | int
+
+    def read(self, dtype: jnp.dtype) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
+        """The layer's own keys and values."""
+        keys, values = (jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False) for x in self[:2])
+        return keys.astype(dtype), values.astype(dtype)
+
+    def append(
+        self, k: Float[Array, "R T K H"], v: Float[Array, "R T K H"], start: Int[Array, "R"] | Int[Array, ""]
+    ) -> "LayerCache":
+        """With new entries of the layer from `start` on, which is one for all rows or each row's own."""
+
+        def put(old: Array, new: Array, axis: int) -> Array:
+            def at(old: Array, new: Array, start: Array) -> Array:
+                place = [self.layer, *[0] * (old.ndim - 1)]
+                place[axis + old.ndim - 5] = start
+                return jax.lax.dynamic_update_slice(old, new[None], place)
+
+            new = new.astype(old.dtype)
+            return at(old, new, start) if not start.ndim else jax.vmap(at, (1, 0, 0), 1)(old, new, start)
+
+        return LayerCache(put(self.keys, k.transpose(0, 2, 3, 1), 4), put(self.values, v.swapaxes(1, 2), 3), self.layer)
 
 
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
     `start` is the number of tokens that a row's cache already holds; `position` counts from the sample's beginning.
+    With `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training.
     """
 
     perm: Int[Array, "R L"]
@@ -160,12 +182,17 @@ class CachedRows(NamedTuple):
     start: Int[Array, "R"]
     angles: tuple[Array, Array]
     vision_slots: int
+    causal_segment: Int[Array, "R L"] | None
+    kernel: str
 
     @classmethod
-    def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"]) -> "CachedRows":
+    def of(
+        cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"], first: bool
+    ) -> "CachedRows":
         position = batch["position"] + start[:, None]
         angles = rotary_angles(cfg, position)
-        return cls(batch["perm"], batch["inv"], position, start, angles, vision_slots)
+        segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
+        return cls(batch["perm"], batch["inv"], position, start, angles, vision_slots, segment, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -179,19 +206,47 @@ class CachedRows(NamedTuple):
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache) -> tuple[Hidden, LayerCache]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = rotate(q, self.angles), rotate(k, self.angles)
+        k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
 
-        def append(old: Array, new: Array) -> Array:
-            new = permute(new, self.perm, self.inv).swapaxes(1, 2).astype(old.dtype)
-
-            def row(old: Array, new: Array, start: Array) -> Array:
-                return jax.lax.dynamic_update_slice(old, new[None], (cache.layer, 0, start, 0))
-
-            return jax.vmap(row, in_axes=(1, 0, 0), out_axes=1)(old, new, self.start)
-
-        cache = LayerCache(append(cache.keys, k), append(cache.values, v), cache.layer)
-        keys, values = (jax.lax.dynamic_index_in_dim(x, cache.layer, keepdims=False) for x in cache[:2])
-        out = cached_attention(q, keys.astype(q.dtype), values.astype(q.dtype), self.position)
+        cache = cache.append(k, v, self.start)
+        if self.causal_segment is None:
+            out = cached_attention(q, [(*cache.read(q.dtype), self.position)])
+        else:
+            q = permute(q, self.perm, self.inv)
+            out = permute(packed_attention(q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), cache
+
+
+class DecodingRows(NamedTuple):
+    """One new text token a row, number `step` of those decoded on top of a cache that holds `length` tokens a row.
+
+    That cache is only read. Keys and values of decoded tokens have one of their own, where all rows write to the same
+    place: to update the large one at each row's own end would copy it for every token.
+    """
+
+    length: Int[Array, "R"]
+    step: Int[Array, ""]
+    angles: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""]) -> "DecodingRows":
+        return cls(length, step, rotary_angles(cfg, (length + step)[:, None]))
+
+    def leave(self, x: Hidden) -> Float[Array, "R 1 D"]:
+        return x
+
+    def route(self, part: Routed, x: Hidden) -> Hidden:
+        return part.text(x)
+
+    def attend(
+        self, q: Array, k: Array, v: Array, cache: tuple[LayerCache, LayerCache]
+    ) -> tuple[Array, tuple[LayerCache, LayerCache]]:
+        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        held, recent = cache
+        recent = recent.append(k, v, self.step)
+        last = jnp.broadcast_to(self.step, self.length.shape)
+        parts = [(*held.read(q.dtype), self.length[:, None] - 1), (*recent.read(q.dtype), last[:, None])]
+        return cached_attention(q, parts), (held, recent)
 
 
 TRAINING_ROWS: dict[str, type[SplitRows] | type[MaskedRows]] = {"split": SplitRows, "masked": MaskedRows}

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,9 +59,9 @@ def test_second_turn_equals_a_fresh_prefill(engine, kind, stopped):
     assert session.length.tolist() == [len(conversation)]
     fresh = engine.session()
     np.testing.assert_allclose(logits, engine.prefill(fresh, [conversation], 8), atol=2e-5)
-    for ours, theirs in zip(session.cache, fresh.cache, strict=True):
-        held = len(conversation)
-        np.testing.assert_allclose(ours[:, :, :, :held], theirs[:, :, :, :held], atol=2e-5)
+    for ours, theirs, axis in zip(session.cache, fresh.cache, (4, 3), strict=True):
+        held = np.arange(len(conversation))
+        np.testing.assert_allclose(jnp.take(ours, held, axis), jnp.take(theirs, held, axis), atol=2e-5)
 
 
 def test_many_turns_outgrow_the_cache(engine):
