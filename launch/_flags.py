@@ -128,6 +128,7 @@ def run(main: Callable[[], Any]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
             main()
+            interrupt.done()
         except Hanging as error:
             sys.stdout.flush()
             with contextlib.suppress(SystemExit):

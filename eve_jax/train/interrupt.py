@@ -37,6 +37,11 @@ def ready() -> None:
         raise KeyboardInterrupt
 
 
+def done() -> None:
+    """All is written: a SIGTERM that comes while Python ends does not make the run look like one that failed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def asked() -> bool:
     """True when a Ctrl-C or SIGTERM came since `install`, also one that a `StopRequest` took."""
     return _asked

@@ -114,3 +114,12 @@ def test_random_moments(tmp_path):
     command = [sys.executable, "-m", "benchmarks.kills", f"--workdir={tmp_path / 'kills'}", "--kills=3", "--terms=2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_sigterm_after_the_end_is_no_failure():
+    code = (
+        "import atexit, os, signal; from launch._flags import run; "
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM); run(lambda: print('done'))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
