@@ -31,7 +31,7 @@ from rich.table import Table
 from configs import demo
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.train.checkpoint import CHECKPOINTS, UNFINISHED, steps_in
-from eve_jax.train.metrics import read_metrics
+from eve_jax.train.metrics import TIMED, read_metrics
 from launch._flags import run
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "folder of the runs")
@@ -44,7 +44,6 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("llm", "stage1", "stage2_1")
 LOADING = "loading"  # what a run does before it says anything
 RUN = "--run_stages"
-TIMED = ("seconds", "tokens_per_s", "mfu")  # fields of metrics.jsonl that follow the clock
 
 
 def recipe(workdir: Path) -> ConfigDict:

@@ -18,6 +18,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 
 METRICS = "metrics.jsonl"
+TIMED = ("seconds", "tokens_per_s", "mfu")  # fields of a line that follow the clock
 FIELDS = (
     "step",
     "loss",

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from eve_jax.train.metrics import read_metrics
+from eve_jax.train.metrics import TIMED, read_metrics
 from tests.data.synthetic import byte_tokenizer, write_records
 
 ROOT = Path(__file__).parents[2]
@@ -90,4 +90,4 @@ class Processes:
 
 def lines(workdir: Path, stage: str = "stage1") -> list[dict]:
     """The stage's metrics without times."""
-    return [{k: v for k, v in m.items() if k != "seconds"} for m in read_metrics(workdir / stage)]
+    return [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(workdir / stage)]

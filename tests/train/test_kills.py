@@ -19,13 +19,12 @@ from eve_jax.demo.dataset import write_dataset
 from eve_jax.train import interrupt
 from eve_jax.train.checkpoint import newest_step
 from eve_jax.train.goodput import read_goodput
-from eve_jax.train.metrics import read_metrics
+from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
 from launch._flags import load_config
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
-TIMED = ("seconds", "tokens_per_s", "mfu")
 
 
 def fields(data: Path) -> dict[str, object]:
