@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,10 @@ def _print_summary(report: dict[str, Any], workdir: Path) -> None:
 def _print_chat(record: dict[str, Any], images: Path, checkpoint: Path) -> None:
     paths = record["image"] if isinstance(record["image"], list) else [record["image"]]
     question = record["conversations"][0]["value"].replace("<image>", "").strip()
-    flags = " ".join(f"--image={shlex.quote(str(images / path))}" for path in paths)
+    interpreter = Path(sys.executable)
+    if interpreter.is_relative_to(Path.cwd()):
+        interpreter = interpreter.relative_to(Path.cwd())
+    words = [str(interpreter), "-m", "launch.chat", f"--checkpoint={checkpoint}", f"--fit={FIT}"]
+    words += [f"--image={images / path}" for path in paths] + [f"--prompt={question}"]
     print(f"\nask it yourself (the right answer here is {record['answer']!r}):")
-    print(f"  python -m launch.chat --checkpoint={checkpoint} --fit={FIT} {flags} --prompt={shlex.quote(question)}")
+    print(f"  {shlex.join(words)}")

@@ -48,12 +48,10 @@ def test_report_and_chat(undisturbed):
     assert set(report["stages"]) == set(STAGES)
     for stage in report["stages"].values():
         assert stage["last_loss"] < stage["first_loss"]
-    for picture in ("report.png", "losses.png"):
+    for picture in ("report.png", "losses.png", "stage3/report.png"):
         assert (workdir / picture).stat().st_size > 10_000
     line = next(line for line in out.splitlines() if "-m launch.chat" in line)
-    chat = subprocess.run(
-        line.strip().replace("python ", f"{sys.executable} ", 1) + " --json", shell=True, cwd=ROOT, capture_output=True
-    )
+    chat = subprocess.run(line.strip() + " --json", shell=True, cwd=ROOT, capture_output=True)
     answer = json.loads(chat.stdout)
     assert answer.keys() == {"prompt", "text", "new_ids"}
 
