@@ -44,12 +44,17 @@ HELP = """/image FILE  add a picture to the next question; <image> in it says wh
 
 
 def main() -> None:
+    from eve_jax.data.chat import MARKER
     from eve_jax.data.images import open_image
     from eve_jax.errors import UserError
 
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
-    pictures = [open_image(path) for path in IMAGES.value]  # before the checkpoint is read, which may take long
+    # before the checkpoint is read, which may take long
+    pictures = [open_image(path) for path in IMAGES.value]
+    places = (PROMPT.value or "").count(MARKER)
+    if places and places != len(pictures):
+        raise UserError(f"--prompt has {places} of {MARKER}, --image is given {len(pictures)} times: one for each")
 
     from eve_jax.infer.eve import EVE
     from eve_jax.infer.sampling import Sampling

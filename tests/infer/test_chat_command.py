@@ -81,6 +81,7 @@ never asked
     ("flags", "says"),
     [
         (["--prompt="], "--prompt is empty"),
+        (["--prompt=What is <image>?"], "--prompt has 1 of <image>, --image is given 0 times"),
         (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
         (["--prompt=x", "--temperature=-1"], "temperature"),
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
