@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Batch, Params, bind
+from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.train.loss import LossSums, training_sums
 
 Metrics = dict[str, jax.Array]
@@ -120,7 +120,16 @@ class StepFunctions:
                 return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch, per_image))
 
         def update_and_clear(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
-            return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)
+            return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)._replace(grads=zeros_like_parameters(sums))
+
+        def zeros_like_parameters(sums: Sums) -> Params:
+            """Zeros follow from nothing: left to the compiler, they would lie whole on every device."""
+            zeros = jax.tree.map(jnp.zeros_like, sums.grads)
+            if mesh is None:
+                return zeros
+            axes = logical_axes(cfg)
+            where = {n: sharding.parameter_sharding(mesh, axes[n], z.shape) for n, z in zeros.items()}
+            return {n: jax.lax.with_sharding_constraint(z, where[n]) for n, z in zeros.items()}
 
         self.cfg = cfg
         self.fused = jax.jit(fused, donate_argnums=0)
