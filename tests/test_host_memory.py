@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 SCRIPT = """
 import resource, sys
@@ -32,7 +35,9 @@ def faults(mode: str, **environment: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_temporaries_are_not_taken_anew():
-    assert faults("keep") < 1000 < 16_384 < faults("leave")
+    assert faults("keep") < 1000
+    if "[always]" not in HUGE_PAGES.read_text():  # a fault there brings 2 MB, whoever has freed what
+        assert faults("leave") > 16_384
 
 
 def test_nothing_is_done_where_an_accelerator_may_be():

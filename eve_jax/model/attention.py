@@ -134,11 +134,12 @@ def _chunked(q: Array, k: Array, v: Array, segment: Array) -> Array:
     )
 
 
+# keys, values, and the last entry that each of T new tokens sees, -1 for none
 Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S H"], Int[Array, "B T"]]
 
 
 def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Array, "B T N H"]:
-    """Attention of new tokens over caches, together: keys, values, and the last entry that each token sees (or -1).
+    """Attention of new tokens over several caches as if they were one; scores and softmax are float32.
 
     As `plain_attention`, but keys and values have heads before entries, and keys their size before them: products need
     no copy of a cache in another order.

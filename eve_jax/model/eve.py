@@ -131,10 +131,8 @@ class Eve(nnx.Module):
 
 def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
     """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
-    outer = (cfg.num_layers, rows, cfg.num_kv_heads)
-    return jnp.zeros((*outer, cfg.head_dim, capacity), cfg.dtype), jnp.zeros(
-        (*outer, capacity, cfg.head_dim), cfg.dtype
-    )
+    outer, entries = (cfg.num_layers, rows, cfg.num_kv_heads), (capacity, cfg.head_dim)
+    return jnp.zeros((*outer, *reversed(entries)), cfg.dtype), jnp.zeros((*outer, *entries), cfg.dtype)
 
 
 @functools.cache

@@ -160,13 +160,15 @@ class LayerCache(NamedTuple):
         def put(old: Array, new: Array, axis: int) -> Array:
             def at(old: Array, new: Array, start: Array) -> Array:
                 place = [self.layer, *[0] * (old.ndim - 1)]
-                place[axis + old.ndim - 5] = start
+                place[axis] = start
                 return jax.lax.dynamic_update_slice(old, new[None], place)
 
             new = new.astype(old.dtype)
             return at(old, new, start) if not start.ndim else jax.vmap(at, (1, 0, 0), 1)(old, new, start)
 
-        return LayerCache(put(self.keys, k.transpose(0, 2, 3, 1), 4), put(self.values, v.swapaxes(1, 2), 3), self.layer)
+        return LayerCache(
+            put(self.keys, k.transpose(0, 2, 3, 1), -1), put(self.values, v.swapaxes(1, 2), -2), self.layer
+        )
 
 
 class CachedRows(NamedTuple):
