@@ -58,6 +58,10 @@ def packed_attention(
     mesh in use.
     """
     kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3])
+    if kernel in ("chunked", "blocked") and q.shape[1] > QUERY_CHUNK:
+        # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
+        # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
+        q, segment = jax.lax.optimization_barrier((q, segment))
     if kernel == "chunked":
         return checkpoint_name(_chunked(q, k, v, segment), ATTENTION)
     if kernel == "blocked":
@@ -123,15 +127,13 @@ def _chunked(q: Array, k: Array, v: Array, segment: Array) -> Array:
     def chunk(q, k, v, start, end):
         mask = segment[:, start:end, None] == segment[:, None, :end]
         mask &= order[start:end, None] >= order[:end]
-        return plain_attention(q, k, v, mask)
+        return plain_attention(q[:, start:end], k[:, :end], v[:, :end], mask)
 
     if length <= QUERY_CHUNK:
         return chunk(q, k, v, 0, length)
     chunk = jax.checkpoint(chunk, static_argnums=(3, 4))
-    ends = range(QUERY_CHUNK, length + QUERY_CHUNK, QUERY_CHUNK)
-    return jnp.concatenate(
-        [chunk(q[:, e - QUERY_CHUNK : e], k[:, :e], v[:, :e], e - QUERY_CHUNK, min(e, length)) for e in ends], axis=1
-    )
+    starts = range(0, length, QUERY_CHUNK)
+    return jnp.concatenate([chunk(q, k, v, s, min(s + QUERY_CHUNK, length)) for s in starts], axis=1)
 
 
 # keys, values, and the last entry that each of T new tokens sees, -1 for none

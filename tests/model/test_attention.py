@@ -64,3 +64,20 @@ def test_auto_takes_what_suits_the_processor():
         assert attention.kernel_for(kernel="auto", platform="cpu", length=length, head_size=SIZE) == kernel
     got = attention.packed_attention(q, k, v, jnp.asarray(segment))
     np.testing.assert_allclose(got, plain(q, k, v, segment), rtol=0, atol=2e-5)
+
+
+def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
+    monkeypatch.setattr(blocked, "BLOCK", 64)
+
+    def loss(x: Array, weights: Array, segment: Array) -> Array:
+        def layer(x: Array, weight: Array) -> tuple[Array, None]:
+            return x + attention.packed_attention(x * weight, x, x, segment, "blocked"), None
+
+        return jnp.sum(jax.lax.scan(layer, x, weights)[0])
+
+    def temporaries(length: int) -> int:
+        x, segment = jnp.zeros((1, length, 1, 8)), jnp.zeros((1, length), jnp.int32)
+        lowered = jax.jit(jax.grad(loss)).lower(x, jnp.ones(2), segment)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(2048) < 2.3 * temporaries(1024)
