@@ -1,5 +1,6 @@
 """The largest micro-batch that a slice holds, and the smallest slice that holds a step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_wor
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
 from eve_jax.compile.topology import SLICES, Topology, open_topology
+from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
 
@@ -16,11 +18,15 @@ Options = dict[str, Any]  # mesh, shape, rows, row_tokens as given on the comman
 MOST_ROWS = 64  # on a chip
 
 
+def plan(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> Work:
+    """The work of a step on a mesh of `axes`, with what the options say of it."""
+    return plan_work(config, axes, topology.chip, options["shape"], options["rows"], options["row_tokens"])
+
+
 def compile_step(config: ConfigDict, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
     """Compiles the programs of a step."""
     mesh = make_mesh(options["mesh"], topology.devices)
-    work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
-    step = abstract_step(config, mesh, work)
+    step = abstract_step(config, mesh, plan(config, topology, mesh.shape, options))
     return step, [
         build(program, f"{topology.name}, {_amount(step.work, mesh.size)}: {program.name}") for program in step.programs
     ]
@@ -72,29 +78,36 @@ def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
 def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
 
-    A slice that `least_bytes` overfill is not compiled for. None when none holds.
+    Rows are as long as the config's and, where those do not fit, as its longest sample. What `least_bytes` overfill is
+    not compiled for. None when nothing holds.
     """
     lines = []
     for name in names:
         topology = open_topology(name)
         mesh = make_mesh(options["mesh"], topology.devices)
-        work = plan_work(config, mesh.shape, topology.chip, options["shape"], options["rows"], options["row_tokens"])
-        step = abstract_step(config, mesh, work)
-        least = least_bytes(step)
-        if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
-            lines.append(
-                f"{name}: weights, optimizer and layer inputs alone take {least / topology.chip.hbm:.0%} of the HBM"
-            )
-            continue
-        step, built = compile_step(config, topology, options)
-        summary = summarise(topology, step, built)
-        if topology.chip:
-            lines.append(
-                f"{name}, {_amount(work, mesh.size)}: {summary['hbm_peak_bytes'] / topology.chip.hbm:.0%} of the HBM"
-            )
-        if fits(topology, built):
-            return summary, lines
+        for row_tokens in _row_lengths(config, topology, mesh.shape, options):
+            chosen = {**options, "row_tokens": row_tokens}
+            step = abstract_step(config, mesh, plan(config, topology, mesh.shape, chosen))
+            least = least_bytes(step)
+            amount = f"{name}, {_amount(step.work, mesh.size)}"
+            if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
+                share = least / topology.chip.hbm
+                lines.append(f"{amount}: weights, optimizer and layer inputs alone take {share:.0%} of the HBM")
+                continue
+            step, built = compile_step(config, topology, chosen)
+            if topology.chip:
+                lines.append(f"{amount}: {peak_bytes(built) / topology.chip.hbm:.0%} of the HBM")
+            if fits(topology, built):
+                return summarise(topology, step, built), lines
     return None, lines
+
+
+def _row_lengths(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> list[int]:
+    """Values of the option `row_tokens` to try on a slice: the one given, or those of two lengths, the longer first."""
+    if options["row_tokens"] or options["rows"]:
+        return [options["row_tokens"]]
+    shortest = -(-config.data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    return [0, shortest] if plan(config, topology, axes, options).shape.length > shortest else [0]
 
 
 def least_bytes(step: Step) -> float:

@@ -20,6 +20,10 @@ class FakeStep(NamedTuple):
     work: Work
 
 
+def built_of(gib: float) -> list[Built]:
+    return [Built(Program("step", None, (), 1, 0), Memory(gib * GIB, 0, 0, 0), 0, Counts(), [], 0)]
+
+
 @pytest.mark.parametrize(("state", "a_row", "largest"), [(3.0, 1.0, 10), (3.0, 0.01, 64), (10.0, 2.5, 1), (13.0, 2, 0)])
 def test_largest_batch_leaves_a_tenth(monkeypatch, state, a_row, largest):
     """A v5e chip has 15.75 GiB, 14.175 to be used; memory grows with the rows, a little faster than linearly."""
@@ -28,9 +32,7 @@ def test_largest_batch_leaves_a_tenth(monkeypatch, state, a_row, largest):
     def compile_step(config, topology, options):
         rows = options["rows"]
         seen.append(rows)
-        memory = Memory(state * GIB, 0, a_row * rows**1.01 * GIB, 0)
-        built = Built(Program("step", None, (), 1, 0), memory, 0, Counts(), [], 0)
-        return FakeStep(Work("mixed", RowShape(0, 0, 128), rows, 1)), [built]
+        return FakeStep(Work("mixed", RowShape(0, 0, 128), rows, 1)), built_of(state + a_row * rows**1.01)
 
     monkeypatch.setattr(search, "compile_step", compile_step)
     monkeypatch.setattr(search, "summarise", lambda topology, step, built: {"rows": step.work.rows})
@@ -38,3 +40,32 @@ def test_largest_batch_leaves_a_tenth(monkeypatch, state, a_row, largest):
     best, lines = search.largest_batch(stage3.get_config(), topology, OPTIONS)
     assert (best["rows"] if best else 0) == largest
     assert len(lines) == len(seen) == len(set(seen)) <= 6
+
+
+@pytest.mark.parametrize(("gib_a_token", "given", "found", "tried"), [
+    (1 / 1024, 0, ("v5e:4x4", 8192), 1),  # 8 GiB
+    (2 / 1024, 0, ("v5e:4x4", 5120), 2),  # 16 and 10 GiB: only the shorter rows fit
+    (4 / 1024, 0, None, 4),
+    (2 / 1024, 8192, None, 2),
+])  # fmt: skip
+def test_smallest_slice_tries_shorter_rows(monkeypatch, gib_a_token, given, found, tried):
+    seen = []
+
+    def plan(config, topology, axes, options):
+        return Work("mixed", RowShape(0, 0, options["row_tokens"] or 8192), 8, 1)
+
+    def compile_step(config, topology, options):
+        work = plan(config, topology, {}, options)
+        seen.append((topology.name, work.shape.length))
+        return FakeStep(work), built_of(gib_a_token * work.shape.length)
+
+    monkeypatch.setattr(search, "plan", plan)
+    monkeypatch.setattr(search, "compile_step", compile_step)
+    monkeypatch.setattr(search, "abstract_step", lambda config, mesh, work: FakeStep(work))
+    monkeypatch.setattr(search, "least_bytes", lambda step: 0.0)
+    monkeypatch.setattr(search, "open_topology", lambda name: Topology(name, jax.devices()[:1], CHIPS["v5e"]))
+    monkeypatch.setattr(search, "summarise", lambda topology, step, built: (topology.name, step.work.shape.length))
+    options = {**OPTIONS, "row_tokens": given}
+    got, lines = search.smallest_slice(stage3.get_config(), ["v5e:4x4", "v5e:4x8"], options)
+    assert got == found
+    assert len(lines) == len(seen) == tried

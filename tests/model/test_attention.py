@@ -78,6 +78,8 @@ def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
     def temporaries(length: int) -> int:
         x, segment = jnp.zeros((1, length, 1, 8)), jnp.zeros((1, length), jnp.int32)
         lowered = jax.jit(jax.grad(loss)).lower(x, jnp.ones(2), segment)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        memory = lowered.compile().memory_analysis()
+        assert memory
+        return memory.temp_size_in_bytes
 
     assert temporaries(2048) < 2.3 * temporaries(1024)
