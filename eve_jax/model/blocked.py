@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 ATTENTION = "attention"  # name under which remat policies know the output
 BLOCK = 128  # queries and keys
+MASKED = float(np.finfo(np.float32).min)  # score of a key that is not seen
 
 
 def blocked_attention(
@@ -75,15 +77,13 @@ def _windows(segment: Int[Array, "L"]) -> tuple[Array, Array, Array]:
     return number, which, jnp.maximum(number + 1 - sizes[which], 0) * BLOCK
 
 
-def _scores(q: Array, k: Array, segment: Array, number: Array, start: Array) -> Float[Array, "1 K G T S"]:
-    """Masked scores of block `number`, queries q [1, K, G, T, H], on the window from `start`, keys k [1, K, S, H]."""
-    size = k.shape[2]
-    queries = number * BLOCK + jnp.arange(BLOCK)
-    seen = queries[:, None] >= start + jnp.arange(size)
-    own = jax.lax.dynamic_slice_in_dim(segment, number * BLOCK, BLOCK)
-    seen &= own[:, None] == jax.lax.dynamic_slice_in_dim(segment, start, size)
-    scores = jnp.einsum("BKGTH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    return jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+def _seen(segment: Array, number: Array, start: Array, length: int, keys_first: bool) -> Bool[Array, "..."]:
+    """Which keys of the window of `length` from `start` on the queries of block `number` see: [T, S], or [S, T]."""
+    own = jax.lax.dynamic_slice_in_dim(segment, number * BLOCK, BLOCK), number * BLOCK + jnp.arange(BLOCK)
+    window = jax.lax.dynamic_slice_in_dim(segment, start, length), start + jnp.arange(length)
+    if keys_first:
+        return (window[0][:, None] == own[0]) & (window[1][:, None] <= own[1])
+    return (own[0][:, None] == window[0]) & (own[1][:, None] >= window[1])
 
 
 def _block(x: Array, number: Array, axis: int) -> Array:
@@ -107,7 +107,10 @@ def _row_forward(
 
         def attend(size: int) -> tuple[Array, Array]:
             keys, values = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)[None] for x in (k, v))
-            scores = _scores(mine, keys, segment, number, start)
+            scores = (
+                jnp.einsum("BKGTH,BKSH->BKGTS", mine, keys, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+            )
+            scores = jnp.where(_seen(segment, number, start, size, False), scores, MASKED)
             peak = scores.max(axis=-1, keepdims=True)
             weights = jnp.exp(scores - peak)
             total = weights.sum(axis=-1, keepdims=True)
@@ -123,31 +126,39 @@ def _row_forward(
 def _row_backward(
     q: Array, k: Array, v: Array, segment: Array, out: Array, log_total: Array, d_out: Array
 ) -> tuple[Array, Array, Array]:
-    """Gradients of a row's q, k and v."""
+    """Gradients of a row's q, k and v.
+
+    Scores are transposed, [K, S, M] for the M = G T queries of a block: every product then contracts axes that lie as
+    it wants them, and only blocks of q and windows of k are copied in another order.
+    """
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+    kv_heads, groups, _, size = q.shape
 
     def block(carry: tuple[Array, Array], at: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
         number, which, start = at
-        mine, d_mine, log_sum, shift = (_block(x, number, 2) for x in (q, d_out, log_total, delta))
+        mine, d_mine = (_block(x, number, 2).reshape(kv_heads, -1, size) for x in (q, d_out))
+        log_sum, shift = (_block(x, number, 2).reshape(kv_heads, 1, -1) for x in (log_total, delta))
 
-        def attend(size: int) -> tuple[tuple[Array, Array], Array]:
-            keys, values = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)[None] for x in (k, v))
-            weights = jnp.exp(_scores(mine, keys, segment, number, start) - log_sum[..., None])
-            d_weights = jnp.einsum("BKGTH,BKSH->BKGTS", d_mine, values, preferred_element_type=jnp.float32)
-            d_scores = (weights * (d_weights - shift[..., None]) * q.shape[-1] ** -0.5).astype(q.dtype)
-            d_keys = jnp.einsum("BKGTS,BKGTH->BKSH", d_scores, mine, preferred_element_type=jnp.float32)
-            d_values = jnp.einsum(
-                "BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_mine, preferred_element_type=jnp.float32
-            )
+        def attend(length: int) -> tuple[tuple[Array, Array], Array]:
+            keys, values = (jax.lax.dynamic_slice_in_dim(x, start, length, 1) for x in (k, v))
+            seen = _seen(segment, number, start, length, True)[:, None]
+            scores = jnp.einsum("KSH,KMH->KSM", keys, mine, preferred_element_type=jnp.float32) * size**-0.5
+            scores = (scores - log_sum).reshape(kv_heads, length, groups, BLOCK)
+            weights = jnp.exp(jnp.where(seen, scores, MASKED)).reshape(kv_heads, length, -1)
+            d_weights = jnp.einsum("KSH,KMH->KSM", values, d_mine, preferred_element_type=jnp.float32)
+            d_scores = (weights * (d_weights - shift) * size**-0.5).astype(q.dtype)
+            d_keys = jnp.einsum("KSM,KMH->KSH", d_scores, mine, preferred_element_type=jnp.float32)
+            d_values = jnp.einsum("KSM,KMH->KSH", weights.astype(v.dtype), d_mine, preferred_element_type=jnp.float32)
             added = [
                 jax.lax.dynamic_update_slice_in_dim(
-                    sums, jax.lax.dynamic_slice_in_dim(sums, start, size, 1) + more[0], start, 1
+                    sums, jax.lax.dynamic_slice_in_dim(sums, start, length, 1) + more, start, 1
                 )
                 for sums, more in zip(carry, (d_keys, d_values), strict=True)
             ]
-            return (added[0], added[1]), jnp.einsum("BKGTS,BKSH->BKGTH", d_scores, keys)[0]
+            return (added[0], added[1]), jnp.einsum("KSH,KSM->KHM", keys, d_scores)
 
-        return _by_size(which, len(segment), attend)
+        sums, d_mine = _by_size(which, len(segment), attend)
+        return sums, d_mine.swapaxes(1, 2).reshape(kv_heads, groups, BLOCK, size)
 
     zero = jnp.zeros(k.shape, jnp.float32)
     (d_k, d_v), d_q = jax.lax.scan(block, (zero, zero), _windows(segment))
