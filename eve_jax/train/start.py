@@ -115,15 +115,8 @@ def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh
     return TrainState(jax.device_put(np.int32(step), sharding.replicated(mesh)), trainable, optimizer)
 
 
-def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
-    """Parameters of `config.init`, with vision twins copied from the text weights where it has none.
-
-    Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
-    """
-    if not config.init:
-        say(f"{config.name}: config.init is empty, so training starts from random weights")
-        params = init_params(cfg, config.seed)
-        return with_aligning(cfg, params, config.get("teacher", ""), config.seed), None
+def open_init(config: ConfigDict, cfg: ModelConfig) -> Checkpoint:
+    """The checkpoint `config.init`; UserError when there is none, or when its model is another than `cfg`."""
     patch = {field: getattr(cfg, field) for field in PATCH_FIELDS}
     checkpoint = open_checkpoint(config.init, seed=config.seed, **patch)
     for field in (*SIZES, *PATCH_FIELDS):
@@ -133,6 +126,19 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
                 f"config.model.{field} is {getattr(cfg, field)}"
             )
     refuse_loss(checkpoint.cfg, cfg)
+    return checkpoint
+
+
+def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
+    """Parameters of `config.init`, with vision twins copied from the text weights where it has none.
+
+    Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
+    """
+    if not config.init:
+        say(f"{config.name}: config.init is empty, so training starts from random weights")
+        params = init_params(cfg, config.seed)
+        return with_aligning(cfg, params, config.get("teacher", ""), config.seed), None
+    checkpoint = open_init(config, cfg)
     if checkpoint.source is None:
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
     params = with_aligning(cfg, checkpoint.params(shardings), config.get("teacher", ""), config.seed)

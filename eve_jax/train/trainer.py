@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.data.pipeline import StageData
+from eve_jax.data.pipeline import PLAN_FOLDER, StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.peers import StopAgreement
@@ -25,7 +25,7 @@ from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
-from eve_jax.train.start import Start, start
+from eve_jax.train.start import Start, open_init, start
 from eve_jax.train.step import StepFunctions, TrainState
 
 
@@ -103,6 +103,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if leads() else "", folder)
+    if config.init and not (folder / PLAN_FOLDER).exists():
+        open_init(config, cfg)  # a wrong one is noticed before records are measured and planned
     share_folder(folder, peers())
     data = open_data_together(config, folder, peers())
     adopt(folder, config)
