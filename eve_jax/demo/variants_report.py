@@ -87,7 +87,7 @@ def draw_table(report: Mapping[str, Any], path: Path) -> None:
         texts.bar(at[: len(losses)], losses, width * 0.9, color=COLOURS[variant])
     titles = [textwrap.fill(TITLES.get(name, name), 14) for name in names]
     tasks.set_xticks(range(len(names)), titles, fontsize=8)
-    tasks.set_ylim(0, 100)
+    tasks.set_ylim(0, 112)  # the legend lies above the bars
     tasks.set_title(f"held-out questions answered right, % of {first['questions']}", fontsize=10)
     tasks.legend(fontsize=8, frameon=False, ncols=len(variants))
     texts.axhline(report["llm"]["text_loss"]["all"], color="#1e2026", linewidth=1.2, linestyle="--", label="the LLM")
