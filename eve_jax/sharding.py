@@ -5,6 +5,7 @@ model's code says only logical axes. Without `use(mesh)`, or on one device, noth
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,18 +74,27 @@ def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
         most = next((cap for name, cap in FSDP_CAPS if kind.startswith(name)), len(devices))
         fsdp = max(n for n in range(1, most + 1) if len(devices) // groups % n == 0)
         return len(devices) // fsdp, fsdp, 1
-    sizes = dict.fromkeys(AXES, 1)
+    given: dict[str, int] = {}
     for item in filter(None, spec.split(",")):
-        name, _, size = item.partition(":")
-        if name not in AXES or not size.lstrip("-").isdigit():
-            raise UserError(f"config.mesh={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)}")
-        sizes[name] = int(size)
+        found = re.fullmatch(rf"({'|'.join(AXES)}):(-1|[1-9][0-9]*)", item)
+        if not found:
+            raise UserError(
+                f"config.mesh={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)} and a size of at "
+                "least 1, or -1 for the devices that are left"
+            )
+        if found[1] in given:
+            raise UserError(f"config.mesh={spec!r} names {found[1]} twice")
+        given[found[1]] = int(found[2])
+    sizes = dict.fromkeys(AXES, 1) | given
     free = [n for n, s in sizes.items() if s == -1]
     fixed = math.prod(s for s in sizes.values() if s != -1)
     if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
-        raise UserError(f"config.mesh={spec!r} does not fit {len(devices)} device(s)")
+        raise UserError(
+            f"config.mesh={spec!r} does not fit {len(devices)} device(s): the sizes multiply to their number, and one "
+            "may be -1, the devices that are left"
+        )
     if sizes["data"] % groups:
         raise UserError(
             f"config.mesh={spec!r}: data must be a multiple of the {groups} slices, which only data runs across"

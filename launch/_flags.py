@@ -47,7 +47,7 @@ def define_cluster() -> Callable[[], Cluster]:
     dead = flags.DEFINE_integer("peer_timeout", 40, "seconds of silence until a process counts as dead", lower_bound=5)
     wait = flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes at the start", lower_bound=5)
     for holder in (coordinator, count, number, dead, wait):
-        flags.declare_key_flag(holder.name)
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])  # --help shows it
     return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
 
 
@@ -145,6 +145,7 @@ def run(main: Callable[[], Any]) -> None:
         except OSError as error:
             if not error.filename and error.errno not in DISK_ERRORS:
                 raise
-            fail(UserError(f"{error.filename or 'writing to the work folder failed'}: {error.strerror}"))
+            where = error.filename or "writing to the work folder failed"
+            fail(UserError(f"{where}: {error.strerror}; what was saved before is whole"))
 
     app.run(guarded, flags_parser=_parse)

@@ -4,7 +4,7 @@
 # Ctrl-C stops all after the same step, saved. PYTHON names the interpreter; on a machine without accelerators every
 # process gets DEVICES (1) virtual CPU devices. DRY_RUN=1 prints the commands.
 set -euo pipefail
-if [ $# -lt 2 ]; then
+if [ $# -lt 2 ] || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
     sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi

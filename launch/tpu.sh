@@ -21,10 +21,13 @@ names() {
 }
 
 everywhere() { # COMMAND: on all hosts of all slices at once
+    local started=() failed=0
     for name in $(names); do
         say gcloud compute tpus tpu-vm ssh "$name" --zone="$ZONE" --worker=all --command="$1" &
+        started+=($!)
     done
-    wait
+    for process in "${started[@]}"; do wait "$process" || failed=1; done
+    return "$failed"
 }
 
 case $action in

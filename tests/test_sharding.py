@@ -32,7 +32,9 @@ def test_two_dimensions_on_one_mesh_axis_are_refused():
         parameter_sharding(make_mesh("fsdp:-1"), ("mlp", "heads"), (8, 8))
 
 
-@pytest.mark.parametrize("spec", ["fsdp:3", "rows:1", "data:-1,fsdp:-1", "fsdp:0", "fsdp:x"])
+@pytest.mark.parametrize(
+    "spec", ["fsdp:3", "rows:1", "data:-1,fsdp:-1", "fsdp:0", "fsdp:--1", "fsdp:²", "fsdp", "data:1,data:1"]
+)
 def test_impossible_meshes(spec):
     with pytest.raises(UserError, match=r"config\.mesh"):
         make_mesh(spec)

@@ -3,6 +3,7 @@
 import glob
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -30,15 +31,23 @@ def environment(env: Mapping[str, str], tpu: bool) -> str:
     TPU VM, whose metadata server alone knows how many hosts there are.
     """
     if all(f"SLURM_{name}" in env for name in ("JOB_ID", "STEP_NODELIST", "PROCID", "LOCALID")):
-        return "slurm" if int(env.get("SLURM_NTASKS", "1")) > 1 else ""
-    if int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return "slurm" if _number(env, "SLURM_NTASKS") > 1 else ""
+    if _number(env, "OMPI_COMM_WORLD_SIZE") > 1:
         return "mpi"
     if tpu:
         workers = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
         if workers is not None:
-            return "tpu" if "," in workers or int(env.get("MEGASCALE_NUM_SLICES", "1")) > 1 else ""
+            return "tpu" if "," in workers or _number(env, "MEGASCALE_NUM_SLICES") > 1 else ""
         return "" if "TPU_SKIP_MDS_QUERY" in env else "tpu"
     return "kubernetes" if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env else ""
+
+
+def _number(env: Mapping[str, str], name: str) -> int:
+    """The number in the environment variable `name`, 1 where it is not set."""
+    try:
+        return int(env.get(name, "1"))
+    except ValueError:
+        raise UserError(f"the environment variable {name}={env[name]!r} is not a number") from None
 
 
 def _has_tpu() -> bool:
@@ -54,9 +63,9 @@ def resolve(cluster: Cluster) -> Cluster | None:
     env = os.environ
     c = cluster._replace(coordinator=cluster.coordinator or env.get("JAX_COORDINATOR_ADDRESS", ""))
     if c.num_processes is None and "JAX_NUM_PROCESSES" in env:
-        c = c._replace(num_processes=int(env["JAX_NUM_PROCESSES"]))
+        c = c._replace(num_processes=_number(env, "JAX_NUM_PROCESSES"))
     if c.process_id is None and "JAX_PROCESS_ID" in env:
-        c = c._replace(process_id=int(env["JAX_PROCESS_ID"]))
+        c = c._replace(process_id=_number(env, "JAX_PROCESS_ID"))
     given = (bool(c.coordinator), c.num_processes is not None, c.process_id is not None)
     if not any(given):
         if environment(env, _has_tpu()) == "kubernetes" and importlib.util.find_spec("kubernetes") is None:
@@ -70,8 +79,8 @@ def resolve(cluster: Cluster) -> Cluster | None:
     if not all(given):
         raise UserError("--coordinator=HOST:PORT, --num_processes and --process_id go together: give all three or none")
     host, _, port = c.coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--coordinator={c.coordinator} is not HOST:PORT")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={c.coordinator} is not HOST:PORT with a port of 1 to {2**16 - 1}")
     number, count = c.process_id or 0, c.num_processes or 0
     if count < 1 or not 0 <= number < count:
         raise UserError(f"--process_id={number} is not one of 0 to {count - 1} (--num_processes={count})")

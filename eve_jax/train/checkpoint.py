@@ -39,12 +39,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, keep_best: int = 0):
         self.folder = (folder / CHECKPOINTS).resolve()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
         policies = [LatestN(max(keep, 1))]
         if keep_every:
             policies.append(EveryNSteps(keep_every))
         if keep_best:
             best = {"get_metric_fn": _loss, "reverse": True, "keep_checkpoints_without_metrics": False}  # lowest last
             policies.append(BestN(n=keep_best, **best))
+        self.found_damage = False  # True once a checkpoint was set aside
         self._saving = 0
         self._failed = False
         options = ocp.CheckpointManagerOptions(
@@ -88,6 +91,7 @@ class Checkpoints:
         path = self.folder / str(step)
         target = next(t for n in range(1000) if not (t := path.with_suffix(f"{SET_ASIDE}{n or ''}")).exists())
         path.rename(target)
+        self.found_damage = True
         older = steps_in(self.folder.parent)
         then = f"the one before is of step {older[-1]}" if older else "there is none before it"
         print(f"checkpoint {step} is damaged: {reason}; it is now {target.name}; {then}", file=sys.stderr, flush=True)

@@ -102,6 +102,7 @@ def describe(seconds: dict[str, float], steps: int) -> str:
 def read_goodput(folder: Path) -> list[dict[str, Any]]:
     """Sessions of a stage folder, each {began, first_step, last_step, seconds by kind}; killed ones as last saved."""
     try:
-        return json.loads((folder / GOODPUT).read_text())
+        sessions = json.loads((folder / GOODPUT).read_text())
     except (OSError, ValueError):
         return []
+    return sessions if isinstance(sessions, list) else []

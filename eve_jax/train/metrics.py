@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 
 METRICS = "metrics.jsonl"
+LOST = "metrics.damaged.jsonl"  # lines of steps that a damaged checkpoint has lost
 TIMED = ("seconds", "tokens_per_s", "mfu")  # fields of a line that follow the clock
 FIELDS = (
     "step",
@@ -49,12 +51,29 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def cut_back(folder: Path, step: int) -> None:
-    """Drop the lines after `step`, which a resumed run writes again; atomic."""
-    kept = [m for m in read_metrics(folder) if m["step"] <= step]
+def cut_back(folder: Path, step: int, keep_lost: bool = False) -> None:
+    """Drop the lines after `step`, which a resumed run writes again; atomic.
+
+    With `keep_lost` they are put at the end of LOST first: what damage has lost is more than a moment's work. Raises
+    UserError where that cannot be written; the file is then as it was.
+    """
+    path = folder / METRICS
+    lines = read_metrics(folder)
+    kept, lost = ("".join(json.dumps(m) + "\n" for m in lines if (m["step"] > step) == late) for late in (False, True))
+    if path.exists() and path.read_text() == kept:
+        return
     temporary = folder / (METRICS + ".tmp")
-    temporary.write_text("".join(json.dumps(m) + "\n" for m in kept))
-    temporary.replace(folder / METRICS)
+    try:
+        if keep_lost and lost:
+            with (folder / LOST).open("a") as file:
+                file.write(lost)
+        temporary.write_text(kept)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        whole = f"; checkpoint {step} is whole" if step else ""
+        raise UserError(f"{path} cannot be written: {error.strerror}{whole}") from error
 
 
 class Meter:

@@ -24,6 +24,7 @@ class Profiler:
         self.first, self.last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         self.folder = folder / PROFILE
         self._tracing = False
+        self._traced: list[int] = []
 
     def __call__(self, step: int, function: Callable[..., T], *args: Any) -> T:
         """`function(*args)`, which is step `step` (from 1); of a traced step, the last waits for the device."""
@@ -33,6 +34,7 @@ class Profiler:
             jax.block_until_ready(args)  # the steps before are not to be in the trace
             jax.profiler.start_trace(self.folder)
             self._tracing = True
+        self._traced.append(step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             result = function(*args)
         if step == self.last:
@@ -41,8 +43,11 @@ class Profiler:
         return result
 
     def close(self) -> None:
-        """End a trace that is being taken; to be called when the run ends before the last step to trace."""
+        """End a trace that is being taken; to be called at the end of the run, which may come before its last step."""
         if self._tracing:
             self._tracing = False
             jax.profiler.stop_trace()
-            print(f"trace of steps {self.first} to {self.last}: tensorboard --logdir={self.folder}", flush=True)
+            first, last = self._traced[0], self._traced[-1]
+            print(f"trace of steps {first} to {last}: tensorboard --logdir={self.folder}", flush=True)
+        elif self.last and not self._traced:
+            print(f"no step of config.profile.steps={self.first}:{self.last} was run: there is no trace", flush=True)

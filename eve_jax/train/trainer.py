@@ -99,6 +99,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
 def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Run | None:
     """All that the loop needs; None when the stage is done."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
+    check_numbers(config.train)
     same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
@@ -126,13 +127,20 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
         say(f"{config.name}: {data.summary()}")
         if leads():
-            cut_back(folder, begin.step)
+            cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh)
         meter = Meter(cfg, config.stage, list(mesh.devices.flat))
         log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin)
+
+
+def check_numbers(train: ConfigDict) -> None:
+    """Raises UserError for a field of `config.train` that is too small."""
+    for field, least in {"log_every": 1, "save_every": 1, "keep": 1, "keep_every": 0, "keep_best": 0}.items():
+        if train[field] < least:
+            raise UserError(f"config.train.{field}={train[field]} is not at least {least}")
 
 
 def _loop(run: Run, stop: StopRequest) -> None:
@@ -144,7 +152,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
     try:
         with StopAgreement(peers(), run.config.name, done, steps) as agreement:
             for step, batches in run.goodput.waiting(feed):
-                done = step + 1
+                done = run.goodput.last_step = step + 1
                 placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))

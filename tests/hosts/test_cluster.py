@@ -50,6 +50,12 @@ def test_flags_and_variables(monkeypatch):
     assert resolve(Cluster(process_id=2)) == Cluster("host:1", 4, 2)
 
 
+def test_a_variable_that_is_no_number(monkeypatch):
+    monkeypatch.setattr(cluster.os, "environ", {"JAX_NUM_PROCESSES": "all"})
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES='all'"):
+        resolve(Cluster())
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -57,6 +63,7 @@ def test_flags_and_variables(monkeypatch):
         (Cluster(num_processes=2), "go together"),
         (Cluster("host", 2, 0), "not HOST:PORT"),
         (Cluster("host:http", 2, 0), "not HOST:PORT"),
+        (Cluster("host:99999", 2, 0), "not HOST:PORT with a port"),
         (Cluster("host:1", 2, 2), "--process_id=2 is not one of 0 to 1"),
     ],
 )

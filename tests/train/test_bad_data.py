@@ -83,6 +83,15 @@ def test_too_many_stop_the_run(work):
         train(config(work, max_bad=2), work, quiet=True)
 
 
+@pytest.mark.parametrize(("field", "value"), [("log_every", 0), ("save_every", 0), ("keep", 0), ("keep_best", -1)])
+def test_numbers_that_are_too_small(tmp_path, field, value):
+    c = config(tmp_path)
+    c.train[field] = value
+    with pytest.raises(UserError, match=rf"config\.train\.{field}={value} is not at least"):
+        train(c, tmp_path / "runs", quiet=True)
+    assert not list((tmp_path / "runs").rglob("*.*"))
+
+
 def test_other_settings_in_a_used_folder_are_refused(work):
     train(config(work), work, quiet=True)
     changed = config(work)

@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from eve_jax.train.goodput import KINDS, Goodput, describe, read_goodput
+from eve_jax.train.goodput import GOODPUT, KINDS, Goodput, describe, read_goodput
 from eve_jax.train.metrics import FIELDS, METRICS
 from eve_jax.train.report import REPORT, column, smooth, write_report
 
@@ -31,6 +31,12 @@ def test_kinds_add_up(tmp_path):
         later.write(9)
     sessions = read_goodput(tmp_path)
     assert [(s["first_step"], s["last_step"]) for s in sessions] == [(0, 4), (4, 9)]
+
+
+def test_sessions_that_cannot_be_read(tmp_path):
+    for text in ("null", "{", "3"):
+        (tmp_path / GOODPUT).write_text(text)
+        assert read_goodput(tmp_path) == []
 
 
 def test_describe():

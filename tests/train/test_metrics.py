@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from eve_jax.train.flops import Tokens, step_flops
-from eve_jax.train.metrics import FIELDS, METRICS, Meter, MetricsLog, cut_back, read_metrics
+from eve_jax.train.metrics import FIELDS, LOST, METRICS, Meter, MetricsLog, cut_back, read_metrics
 from tests import reference as ref
 
 COUNTS = {"tokens": 34, "vision_tokens": 12, "patches": 6, "pairs": 595, "rows": 1}
@@ -76,6 +76,16 @@ def test_cut_back_and_torn_line(tmp_path):
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3]
     write(tmp_path, 3, 5)
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_lines_that_damage_loses_are_kept(tmp_path):
+    write(tmp_path, 0, 5)
+    before = (tmp_path / METRICS).read_text()
+    cut_back(tmp_path, 5, keep_lost=True)
+    assert not (tmp_path / LOST).exists()
+    cut_back(tmp_path, 2, keep_lost=True)
+    assert (tmp_path / METRICS).read_text() + (tmp_path / LOST).read_text() == before
+    assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2]
 
 
 def test_what_is_not_finite_is_null_and_told(tmp_path):

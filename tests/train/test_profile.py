@@ -22,7 +22,15 @@ def test_a_run_that_ends_early_leaves_its_trace(tmp_path, capsys):
     profiler(1, jnp.ones, ())
     profiler.close()
     assert list(tmp_path.rglob("*.xplane.pb"))
-    assert f"tensorboard --logdir={tmp_path / 'profile'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"trace of steps 1 to 1: tensorboard --logdir={tmp_path / 'profile'}" in said
+
+
+def test_steps_that_never_come(tmp_path, capsys):
+    profiler = Profiler("8:9", tmp_path)
+    profiler(1, jnp.ones, ())
+    profiler.close()
+    assert "no step of config.profile.steps=8:9 was run" in capsys.readouterr().out
 
 
 def test_nothing_is_traced_by_default(tmp_path):
