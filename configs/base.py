@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.convert.hf_config import CONFIG, describe
-from eve_jax.convert.teacher import describe_teacher
+from eve_jax.convert.teacher import RANDOM, describe_teacher
 from eve_jax.model.config import ClipConfig, llm_sizes
 
 
@@ -111,8 +111,9 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
 
 
 def align(c: ConfigDict, teacher: str = "", weight: float = 1.0) -> ConfigDict:
-    """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`."""
-    sizes = describe_teacher(teacher) if teacher else ClipConfig()
+    """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`, random = of
+    that size with random weights."""
+    sizes = describe_teacher(teacher) if teacher not in ("", RANDOM) else ClipConfig()
     c.teacher = teacher
     c.model.teacher = ConfigDict(asdict(sizes))
     c.model.align_width = sizes.hidden_size

@@ -123,8 +123,11 @@ def _patch(hf: dict[str, Any]) -> dict[str, Any]:
 
 
 def clip_config(hf: dict[str, Any]) -> ClipConfig:
-    """Sizes of the vision tower that CLIP's config.json, or that of the tower alone, describes."""
-    vision = CLIP_DEFAULTS | hf.get("vision_config", hf)
+    """Sizes of the vision tower that CLIP's config.json, or that of the tower alone, describes. Raises UserError."""
+    vision = hf.get("vision_config") if hf.get("model_type") == "clip" or "vision_config" in hf else hf
+    if not isinstance(vision, dict):
+        raise UserError(f"vision_config is {vision!r}: expected the sizes of the vision tower")
+    vision = CLIP_DEFAULTS | vision
     theirs = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
     return ClipConfig(**{f.name: vision[theirs.get(f.name, f.name)] for f in fields(ClipConfig)})
 

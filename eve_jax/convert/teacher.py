@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eve_jax.convert.hf_config import CONFIG, clip_config, read_json
-from eve_jax.convert.names import COMPRESSOR, TEACHER, clip
+from eve_jax.convert.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.convert.tensors import TensorInfo, check_names, open_tensors
 from eve_jax.errors import UserError
 from eve_jax.model.config import ClipConfig, ModelConfig
@@ -28,11 +28,14 @@ def describe_teacher(folder: str | Path) -> ClipConfig:
     hf = read_json(Path(folder) / CONFIG)
     if hf.get("model_type") not in ("clip", "clip_vision_model"):
         raise UserError(f"{folder} is no CLIP: its model_type is {hf.get('model_type')!r}")
-    return clip_config(hf)
+    try:
+        return clip_config(hf)
+    except UserError as error:
+        raise UserError(f"{Path(folder) / CONFIG}: {error}") from error
 
 
-def load_teacher(folder: str | Path, cfg: ClipConfig) -> Params:
-    """The weights (numpy) of the vision tower in CLIP's Hugging Face folder, under our names (`teacher.`).
+def open_teacher(folder: str | Path, cfg: ClipConfig) -> dict[str, TensorInfo]:
+    """The tensors of the vision tower in CLIP's Hugging Face folder, by their names there; none is read yet.
 
     Raises UserError naming a tensor that is missing, unknown or of another shape than `cfg` says.
     """
@@ -41,14 +44,23 @@ def load_teacher(folder: str | Path, cfg: ClipConfig) -> Params:
     tensors = open_tensors(Path(folder))
     if not any(name.startswith("vision_model.") for name in tensors):  # newer releases save the tower without a prefix
         tensors = {f"vision_model.{name}": info for name, info in tensors.items()}
-    shapes = abstract_params(_tower_only(cfg))
-    table = [entry._replace(ours=f"teacher.{entry.ours}") for entry in clip(cfg)]
     sized = _tower_only(cfg)
-    expected = ((n, e.their_shape(shapes[e.ours].shape)) for e in table for n in e.names(sized))
+    shapes = abstract_params(sized)
+    expected = ((n, e.their_shape(shapes[e.ours].shape)) for e in _table(cfg) for n in e.names(sized))
     found = {name: info.shape for name, info in tensors.items()}
     check_names(str(folder), expected, found, lambda name: name.startswith(TEXT_TOWER))
+    return tensors
+
+
+def _table(cfg: ClipConfig) -> list[Entry]:
+    return [entry._replace(ours=f"teacher.{entry.ours}") for entry in clip(cfg)]
+
+
+def load_teacher(folder: str | Path, cfg: ClipConfig) -> Params:
+    """The weights (numpy) of that tower under our names (`teacher.`). Raises UserError as `open_teacher` does."""
+    tensors, sized = open_teacher(folder, cfg), _tower_only(cfg)
     params: Params = {}
-    for entry in table:
+    for entry in _table(cfg):
         parts = [entry.to_ours(tensors[n].read()) for n in entry.names(sized)]
         params[entry.ours] = np.stack(parts) if entry.stacked else parts[0]
     return params

@@ -1,5 +1,6 @@
 """Sizes of a model and the table of base LLMs."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -63,6 +64,9 @@ def llm_sizes(name: str) -> dict[str, Any]:
     return LLMS[name]
 
 
+V1_HEADS = 8  # of every attention of EVEv1's own
+
+
 @dataclass(frozen=True)
 class ClipConfig:
     """Sizes of a CLIP vision tower, by default ViT-L/14-336's, the teacher of EVEv1."""
@@ -77,6 +81,12 @@ class ClipConfig:
     hidden_act: str = "quick_gelu"
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_layers", "num_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"the teacher's {name} is {value!r}: expected a whole number above 0")
+        if not isinstance(self.layer_norm_eps, float | int):
+            raise UserError(f"the teacher's layer_norm_eps is {self.layer_norm_eps!r}: expected a number")
         if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
             raise UserError(f"the teacher's sizes do not fit each other: {self}")
         if self.hidden_act not in CLIP_ACTIVATIONS:
@@ -130,6 +140,12 @@ class ModelConfig:
             raise UserError(f"model.routing={self.routing!r}: expected one of {', '.join(ROUTINGS)}")
         if self.patch_embed not in PATCH_EMBEDS:
             raise UserError(f"model.patch_embed={self.patch_embed!r}: expected one of {', '.join(PATCH_EMBEDS)}")
+        if self.patch_embed == "v1" and self.patch_hidden % V1_HEADS:
+            raise UserError(f"model.patch_hidden={self.patch_hidden} is no multiple of the {V1_HEADS} heads of v1")
+        if not 0 <= self.align_weight < math.inf:
+            raise UserError(f"model.align_weight={self.align_weight} is not a number of at least 0")
+        if self.align_width % V1_HEADS:
+            raise UserError(f"model.align_width={self.align_width} is no multiple of the {V1_HEADS} heads of v1")
         if self.align_width and self.num_layers < ALIGN_EVERY:
             raise UserError(f"the patch aligning layer wants at least {ALIGN_EVERY} layers, not {self.num_layers}")
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):

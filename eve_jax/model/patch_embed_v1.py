@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import V1_HEADS, ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, in_use, normal, param
 from eve_jax.model.patch_embed import CLASS, SPLIT, normalised
-
-HEADS = 8  # of every attention of EVEv1's own
 
 
 def sub_patches(patches: UInt8[Array, "R P B"], dtype: jnp.dtype) -> Float[Array, "R P 4 N"]:
@@ -26,7 +24,7 @@ def sub_patches(patches: UInt8[Array, "R P B"], dtype: jnp.dtype) -> Float[Array
 
 def attend_few(q: Float[Array, "*B C"], k: Float[Array, "*B W C"], v: Float[Array, "*B W C"]) -> Float[Array, "*B C"]:
     """Each query attends over its own W keys, in 8 heads, with scores scaled by the FULL width, C^-1/2."""
-    size = (HEADS, q.shape[-1] // HEADS)
+    size = (V1_HEADS, q.shape[-1] // V1_HEADS)
     q, k, v = (x.reshape(*x.shape[:-1], *size) for x in (q, k, v))
     scores = jnp.einsum("...HE,...WHE->...HW", q, k, preferred_element_type=jnp.float32) * (size[0] * size[1]) ** -0.5
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
@@ -104,9 +102,9 @@ class WindowEmbed(nnx.Module):
     def class_tokens(self, windows: Float[Array, "R P C"], batch: dict[str, Any]) -> Float[Array, "R S C"]:
         """The class token of each image in its special slot, zeros in the others."""
         width = windows.shape[-1]
-        k, v = (x.reshape(*x.shape[:-1], HEADS, width // HEADS) for x in self.image.context(windows))
+        k, v = (x.reshape(*x.shape[:-1], V1_HEADS, width // V1_HEADS) for x in self.image.context(windows))
         start = self.class_embed[...]
-        q = self.image.query(start).reshape(HEADS, width // HEADS)
+        q = self.image.query(start).reshape(V1_HEADS, width // V1_HEADS)
         scores = jnp.einsum("HE,RPHE->RHP", q, k, preferred_element_type=jnp.float32) * width**-0.5
         seen = windows_of_class(batch)[:, None]
         weights = jax.nn.softmax(jnp.where(seen, scores[:, :, None], jnp.finfo(jnp.float32).min), axis=-1)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import leads
-from eve_jax.train.checkpoint import CHECKPOINTS, CONFIG, read_config, read_meta, steps_in
+from eve_jax.train.checkpoint import CONFIG, read_config, read_meta, steps_in
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
@@ -64,10 +64,10 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, str]) -> 
 
 
 def adopt(folder: Path, config: ConfigDict) -> None:
-    """Write config.json of the folder, which is there, or check that it agrees with the one that is there."""
+    """Write config.json of the folder, or check that it agrees with the one of the checkpoints that are there."""
     mine = json.loads(config.to_json())
     path = folder / CONFIG
-    if not (folder / CHECKPOINTS).is_dir() or not path.exists():
+    if not steps_in(folder) or not path.exists():
         if leads():
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))

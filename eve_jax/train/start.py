@@ -14,7 +14,7 @@ from eve_jax.convert.hf_config import PATCH_FIELDS, SIZES
 from eve_jax.convert.reference import FROZEN, Origin, refer
 from eve_jax.convert.source import Checkpoint, load_frozen, open_checkpoint
 from eve_jax.convert.surgery import complete, refuse_loss
-from eve_jax.convert.teacher import with_aligning
+from eve_jax.convert.teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
@@ -113,6 +113,14 @@ def _begun(
 def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh) -> TrainState:
     """The state, its step placed as the compiled step returns it: placed otherwise, it would be compiled twice."""
     return TrainState(jax.device_put(np.int32(step), sharding.replicated(mesh)), trainable, optimizer)
+
+
+def check_origins(config: ConfigDict, cfg: ModelConfig) -> None:
+    """Raises UserError where `config.init` or `config.teacher` is not there, or does not fit; reads no weights."""
+    if config.init:
+        open_init(config, cfg)
+    if cfg.teacher and config.get("teacher", "") not in ("", RANDOM):
+        open_teacher(config.teacher, cfg.teacher)
 
 
 def open_init(config: ConfigDict, cfg: ModelConfig) -> Checkpoint:

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.data.images import SQUARE
 from eve_jax.data.pipeline import PLAN_FOLDER, StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import Hanging, UserError
@@ -25,7 +26,7 @@ from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
-from eve_jax.train.start import Start, open_init, start
+from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
 
 
@@ -100,12 +101,13 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     """All that the loop needs; None when the stage is done."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
+    check_pictures(config.data, cfg)
     same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if leads() else "", folder)
-    if config.init and not (folder / PLAN_FOLDER).exists():
-        open_init(config, cfg)  # a wrong one is noticed before records are measured and planned
+    if not (folder / PLAN_FOLDER).exists():
+        check_origins(config, cfg)  # before records are measured and planned
     share_folder(folder, peers())
     data = open_data_together(config, folder, peers())
     adopt(folder, config)
@@ -141,6 +143,21 @@ def check_numbers(train: ConfigDict) -> None:
     for field, least in {"log_every": 1, "save_every": 1, "keep": 1, "keep_every": 0, "keep_best": 0}.items():
         if train[field] < least:
             raise UserError(f"config.train.{field}={train[field]} is not at least {least}")
+
+
+def check_pictures(data: ConfigDict, cfg: ModelConfig) -> None:
+    """Raises UserError where `config.data` cuts pictures otherwise than the model, or its teacher, takes them."""
+    if data.patch != 2 * cfg.sub_patch:
+        raise UserError(f"config.data.patch={data.patch} is not twice config.model.sub_patch={cfg.sub_patch}")
+    if not cfg.aligns or cfg.teacher is None:
+        return
+    if data.image_mode != SQUARE:
+        raise UserError(
+            f"config.data.image_mode={data.image_mode}: the aligning loss wants {SQUARE} (or set model.align_weight=0)"
+        )
+    sees = (cfg.teacher.image_size, cfg.teacher.patch_size)
+    if tuple(data.teacher) != sees:
+        raise UserError(f"config.data.teacher={tuple(data.teacher)}, but config.model.teacher sees {sees}")
 
 
 def _loop(run: Run, stop: StopRequest) -> None:

@@ -1,10 +1,14 @@
 """EVEv1's stages through the trainer: what trains, the aligning loss, and what a stage without it leaves behind."""
 
+import json
+
 import numpy as np
 import pytest
 
 from configs import demo_v1, evev1, v1_prealign, v1_pretrain, v1_sft
 from eve_jax.convert.source import load_params
+from eve_jax.convert.teacher import describe_teacher
+from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.stages import group_of
@@ -38,6 +42,46 @@ def test_recipe_in_order():
     config = evev1.get_config("llm=vicuna-7b")
     assert config.order == ("v1_prealign", "v1_pretrain", "v1_sft")
     assert [config.stages[name].stage for name in config.order] == ["1", "2.2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data.image_mode": "anyratio_hd"}, "aligning loss wants square"),
+        ({"data.teacher": (112, 28)}, r"config\.data\.teacher=\(112, 28\), but config\.model\.teacher sees"),
+        ({"data.patch": 28}, r"config\.data\.patch=28 is not twice config\.model\.sub_patch="),
+        ({"model.align_weight": -1.0}, r"model\.align_weight=-1\.0"),
+        ({"model.align_weight": float("nan")}, r"model\.align_weight=nan"),
+        ({"model.patch_hidden": 60}, r"model\.patch_hidden=60"),
+        ({"teacher": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_noticed_at_once(tmp_path, change, says):
+    c = demo_v1.stage("v1_prealign", "1", "qwen2", "", 4, 3e-3, tiny=True)
+    c.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=says):
+        train(c, tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs" / "v1_prealign" / "plan").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"patch_size": 0}, r"config\.json: the teacher's patch_size is 0"),
+        ({"num_attention_heads": 0}, "num_heads is 0"),
+        ({"hidden_size": "64"}, "hidden_size is '64'"),
+        ({"image_size": [56, 56]}, "image_size is "),
+        ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'"),
+        ({"hidden_act": "relu"}, r"config\.json: .*relu"),
+        ({"vision_config": [1]}, r"vision_config is \[1\]"),
+        ({"model_type": "clip"}, "vision_config is None"),
+    ],
+)
+def test_a_teacher_that_cannot_be(tmp_path, change, says):
+    sizes = {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "hidden_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(sizes | change))
+    with pytest.raises(UserError, match=says):
+        describe_teacher(tmp_path)
 
 
 @pytest.mark.slow
