@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1)
     args = parser.parse_args()
     config = importlib.import_module(f"configs.{args.config}").get_config()
-    cfg = ModelConfig.from_dict(config.model.to_dict())
+    cfg = ModelConfig.from_dict(config.model.to_dict() | {"attention": "chunked"})  # no branches to be counted
     rule = ImageRule.of(config.data)
     plain = replace(cfg, align_weight=0.0, align_width=0, teacher=None)
     with_it, without = (step_flops(c, rule, config.stage, args.rows) for c in (cfg, plain))
