@@ -14,6 +14,7 @@ about ten minutes on two free cores. Needs the extra `torch`.
 
 import json
 import os
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.timing import Times, interleaved, machine, ratios, spread
+from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
 from eve_jax import host_memory
 from eve_jax.data.chat import IMAGE_ID
 from eve_jax.data.images import PATCH_BYTES
@@ -39,6 +40,9 @@ ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound
 LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
 NEW = flags.DEFINE_integer("new", 32, "tokens decoded at a time", lower_bound=2)
 BATCHES = flags.DEFINE_list("batches", ["1", "8"], "rows that are decoded at a time")
+flags.register_validator(
+    "batches", lambda v: all(re.fullmatch("[1-9][0-9]*", n) for n in v), "numbers above 0, such as 1,8"
+)
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 GRID, TEXT = (49, 50), 200
@@ -164,6 +168,8 @@ def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt
 
 
 def main() -> None:
+    if TORCH.value:
+        want_torch()
     print(f"{machine()}; jax {jax.__version__}", flush=True)
     host_memory.keep_freed()  # as launch.chat does; PyTorch gains by it, too
     prompt = make_prompt()

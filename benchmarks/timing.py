@@ -1,5 +1,6 @@
 """Comparisons on a machine that others may use: candidates in turn, medians, the spread of ratios within a round."""
 
+import importlib.util
 import os
 import platform
 import statistics
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from eve_jax.errors import UserError
+
 REST = 0.5  # seconds
 
 
@@ -19,6 +22,12 @@ class Times(NamedTuple):
 
     wall: list[float]
     processor: list[float]
+
+
+def want_torch() -> None:
+    """Raises UserError where PyTorch is missing, before anything is measured."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("PyTorch is missing: pip install -c constraints.txt -e '.[torch]', or --notorch")
 
 
 def interleaved(candidates: Mapping[str, Callable[[], Any]], rounds: int, what: str) -> dict[str, Times]:

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.timing import Times, interleaved, machine, ratios, spread
+from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
 from configs import base
 from eve_jax import host_memory
 from eve_jax.model.config import ModelConfig
@@ -179,6 +179,8 @@ def shares(speedup: float, batch: Batch) -> dict[str, Any]:
 
 
 def main() -> None:
+    if TORCH.value:
+        want_torch()
     print(f"{machine()}; jax {jax.__version__}", flush=True)
     host_memory.keep_freed()  # as training does; PyTorch gains by it, too
     batch = workload.packed()

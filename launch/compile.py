@@ -45,7 +45,14 @@ def main() -> None:
     config = CONFIG.value
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: name one, such as {config.order[-1]}")
-    options = {"mesh": MESH.value, "rows": ROWS.value, "row_tokens": ROW_TOKENS.value, "shape": SHAPE.value}
+    if SEARCH.value and ROWS.value and TOPOLOGY.value:
+        raise UserError("--search finds the rows: give it no --rows")
+    options = {
+        "mesh": MESH.value or config.get("mesh", ""),
+        "rows": ROWS.value,
+        "row_tokens": ROW_TOKENS.value,
+        "shape": SHAPE.value,
+    }
     names = slices(TOPOLOGIES.value or "")
     if bool(names) == bool(TOPOLOGY.value) or (names and not SEARCH.value):
         raise UserError("give --topology, or --topologies together with --search (see --help)")

@@ -109,6 +109,9 @@ def plan_work(
     Raises UserError for rows that the mesh does not divide.
     """
     data, chips = config.data, axes["data"] * axes["fsdp"]
+    for name in ("rows", "micro_batches"):
+        if data[name] < 1:
+            raise UserError(f"config.data.{name}={data[name]} is not at least 1")
     slots = data.rows * data.micro_batches * data.row_tokens
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)

@@ -114,14 +114,14 @@ def _aside(function: Callable[[], Any]) -> Any:
 
 
 def _memory(compiled: Any, used: float) -> Memory:
-    """`used`: temporaries and code by the compiler's own account, 0 where it gave none.
+    """`used`: temporaries and code by the TPU compiler's own account, 0 where there is none (virtual devices).
 
     Its figures for programs miss gaps in the peak and count them twice in the temporaries.
     """
     m = compiled.memory_analysis()
     arguments, code = m.argument_size_in_bytes, m.generated_code_size_in_bytes
     outputs = m.output_size_in_bytes - m.alias_size_in_bytes
-    temporaries = used - code if used else m.peak_memory_in_bytes - arguments - outputs
+    temporaries = used - code if used else m.temp_size_in_bytes
     return Memory(arguments, outputs, max(temporaries, 0), code)
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
-from eve_jax.compile.topology import SLICES, Topology, open_topology
+from eve_jax.compile.topology import SLICES, Topology, check_name, open_topology
 from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
@@ -119,8 +119,13 @@ def least_bytes(step: Step) -> float:
 
 
 def slices(text: str) -> list[str]:
-    """`v5e` or `v5e:4x4,v5e:8x8` as names of topologies; a generation stands for all its slices in growing order."""
+    """`v5e` or `v5e:4x4,v5e:8x8` as names of topologies; a generation stands for all its slices in growing order.
+
+    Raises UserError when one of them is unknown, before anything is compiled.
+    """
     names = []
     for item in filter(None, text.split(",")):
         names += [f"{item}:{shape}" for shape in SLICES[item]] if item in SLICES else [item]
+    for name in names:
+        check_name(name)
     return names

@@ -72,18 +72,26 @@ class Topology(NamedTuple):
     chip: Chip | None
 
 
+def check_name(name: str) -> None:
+    """Raises UserError for a topology that is not known."""
+    generation, _, shape = name.partition(":")
+    if (generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape)) or shape in SLICES.get(generation, ()):
+        return
+    near = {generation: SLICES[generation]} if generation in SLICES else SLICES
+    known = "; ".join(f"{g}:{{{','.join(s)}}}" for g, s in near.items())
+    raise UserError(f"--topology={name}: unknown; known are cpu:N with N of at least 1, and {known}")
+
+
 def open_topology(name: str) -> Topology:
     """The devices of `name`: GENERATION:SLICE of `SLICES`, or cpu:N.
 
     cpu:N works only before JAX has made its devices; slices only in the main thread. Raises UserError for an unknown
     name, or without libtpu.
     """
+    check_name(name)
     generation, _, shape = name.partition(":")
-    if generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape):
+    if generation == "cpu":
         return Topology(name, _virtual(int(shape)), None)
-    if shape not in SLICES.get(generation, ()):
-        known = "; ".join(f"{g}:{{{','.join(s)}}}" for g, s in SLICES.items())
-        raise UserError(f"--topology={name}: unknown; known are cpu:N and {known}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"--topology={name}: the TPU compiler is missing; install it with pip install 'eve-jax[tpu]'")
     for variable, value in LIBTPU.items():

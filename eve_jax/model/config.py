@@ -64,6 +64,19 @@ def llm_sizes(name: str) -> dict[str, Any]:
     return LLMS[name]
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+# Fields that count something.
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "patch_hidden",
+    "sub_patch",
+)
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
@@ -136,6 +149,13 @@ class ModelConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"model.{name}={value!r}: expected a whole number above 0")
+        for name in ("dtype", "param_dtype", "frozen_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise UserError(f"model.{name}={getattr(self, name)!r}: expected one of {', '.join(DTYPES)}")
         if self.routing not in ROUTINGS:
             raise UserError(f"model.routing={self.routing!r}: expected one of {', '.join(ROUTINGS)}")
         if self.patch_embed not in PATCH_EMBEDS:

@@ -91,6 +91,22 @@ class StepFunctions:
         schedule: optax.Schedule,
         mesh: Mesh | None = None,
     ):
+        def in_place(parameters: Params) -> Params:
+            """Left to the compiler, they may come out spread otherwise than before: the next step is compiled anew."""
+            if mesh is None:
+                return parameters
+            axes = logical_axes(cfg)
+            where = {n: sharding.parameter_sharding(mesh, axes[n], p.shape) for n, p in parameters.items()}
+            return {n: jax.lax.with_sharding_constraint(p, where[n]) for n, p in parameters.items()}
+
+        def moments_in_place(optimizer: Any) -> Any:
+            """The same for the trees of the optimizer that have the parameters' names."""
+            return jax.tree.map(
+                lambda part: in_place(part) if isinstance(part, dict) else part,
+                optimizer,
+                is_leaf=lambda part: isinstance(part, dict),
+            )
+
         def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
             targets = jnp.maximum(sums.targets, 1)
             grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
@@ -106,7 +122,7 @@ class StepFunctions:
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
             new = optax.apply_updates(state.trainable, updates), opt
             kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
-            return TrainState(state.step + 1, *kept), metrics
+            return TrainState(state.step + 1, in_place(kept[0]), moments_in_place(kept[1])), metrics
 
         def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
             with sharding.use(mesh):
@@ -124,12 +140,7 @@ class StepFunctions:
 
         def zeros_like_parameters(sums: Sums) -> Params:
             """Zeros follow from nothing: left to the compiler, they would lie whole on every device."""
-            zeros = jax.tree.map(jnp.zeros_like, sums.grads)
-            if mesh is None:
-                return zeros
-            axes = logical_axes(cfg)
-            where = {n: sharding.parameter_sharding(mesh, axes[n], z.shape) for n, z in zeros.items()}
-            return {n: jax.lax.with_sharding_constraint(z, where[n]) for n, z in zeros.items()}
+            return in_place(jax.tree.map(jnp.zeros_like, sums.grads))
 
         self.cfg = cfg
         self.fused = jax.jit(fused, donate_argnums=0)

@@ -1,6 +1,7 @@
 """Row shapes, rows and topologies for a config without data."""
 
 import importlib.util
+import re
 from typing import Any
 
 import jax
@@ -84,10 +85,21 @@ def test_least_memory_of_a_slice():
     assert least > 0.9 * CHIPS["v5e"].hbm
 
 
-@pytest.mark.parametrize("name", ["v5e:4x4x4", "v9:4", "v5p", "cpu:0", "cpu:x", ""])
-def test_unknown_topologies_list_the_known(name):
-    with pytest.raises(UserError, match=r"v5e:\{1x1"):
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("v5e:4x4x4", "v5e:{1x1"),
+        ("v9:4", "v4:{2x2x1"),
+        ("v5p", "v5p:{2x2x1"),
+        ("cpu:0", "v4:{"),
+        ("cpu:x", "N of at least 1"),
+    ],
+)
+def test_unknown_topologies_list_the_known(name, first):
+    with pytest.raises(UserError, match=re.escape(first)):
         open_topology(name)
+    with pytest.raises(UserError, match=re.escape(first)):
+        slices(f"cpu:1,{name}" if ":" in name else f"cpu:1,{name}:")
 
 
 def test_without_the_tpu_compiler(monkeypatch):
