@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import AddedToken, normalizers
 
 from eve_jax.data.ranks import bpe_from_ranks, read_ranks
+from eve_jax.data.spm import SentencePieceTokenizer
 from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
 
 QWEN2_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
@@ -53,3 +54,12 @@ def spm_tokenizer(legacy: bool) -> Tokenizer:
         shutil.copyfile(golden / "F_v1_spm.model", Path(folder) / "tokenizer.model")
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"legacy": legacy}))
         return load_tokenizer(folder)
+
+
+@functools.cache
+def mistral_tokenizer() -> Tokenizer | None:
+    """A LLaMA-format SentencePiece model of 32,000 tokens; None without `pip install --no-deps mistral-common`."""
+    spec = find_spec("mistral_common")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return SentencePieceTokenizer((Path(spec.submodule_search_locations[0]) / "data/tokenizer.model.v1").read_bytes())

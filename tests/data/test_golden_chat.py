@@ -16,7 +16,7 @@ import pytest
 from eve_jax.data.chat import IGNORE, IMAGE_ID, MARKER, Encoded, encode_chat, get_template
 from eve_jax.data.records import BadRecord, Turn
 from eve_jax.data.tokenizer import Tokenizer
-from tests.vocab import llama3_tokenizer, qwen2_tokenizer, spm_tokenizer
+from tests.vocab import llama3_tokenizer, mistral_tokenizer, qwen2_tokenizer, spm_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "golden"
 V2 = json.loads((FOLDER / "F_templates_v2.json").read_text())
@@ -115,14 +115,14 @@ def written(ids: np.ndarray, tokenizer: Tokenizer) -> str:
     return MARKER.join(tokenizer.decode(part[part != IMAGE_ID], skip_special=False) for part in parts)
 
 
-def learnt(encoded: Encoded, version: str) -> str:
+def learnt(encoded: Encoded, version: str, other: Tokenizer | None = None) -> str:
     """The text of the targets, "|" for the end token; a first token has nothing that could predict it."""
     _, template, tokenizer = VERSIONS[version]
     labels = encoded.labels[1:]
     runs = np.split(labels, np.flatnonzero(np.diff(labels != IGNORE)) + 1)
     texts = []
     for run in (run for run in runs if run[0] != IGNORE):
-        text = tokenizer().decode(run, skip_special=False)
+        text = (other or tokenizer()).decode(run, skip_special=False)
         # Decoding takes the space before "The" for the one that SentencePiece puts before a text.
         texts.append(" " + text if template == "v1" and not text.startswith(" ") else text)
     return "".join(texts).replace(get_template(template).end, "|")
@@ -169,3 +169,15 @@ def test_edge_case(version: str, name: str) -> None:
 def test_a_second_image_is_never_taken_for_another(version: str) -> None:
     with pytest.raises(BadRecord, match="2 <image> markers for 1 images"):
         encode(version, "two_images_one_turn", 1)
+
+
+@pytest.mark.parametrize("name", [name for version, name in REGULAR if version == "v1_legacy_True"])
+def test_another_vocabulary_of_the_format(name: str) -> None:
+    """The same prompt and the same targets, in the pieces of another SentencePiece model."""
+    tokenizer = mistral_tokenizer()
+    if tokenizer is None:
+        pytest.skip("needs pip install --no-deps mistral-common")
+    turns, own = conversation(V1, name)
+    encoded = encode_chat(turns, tokenizer, "v1", own, "__without_preprocess_multimodal" not in name)
+    assert written(encoded.ids, tokenizer) == V1["results"]["v1_legacy_True"][name]["prompt"]
+    assert learnt(encoded, "v1_legacy_True", tokenizer) == learnt(encode("v1_legacy_True", name), "v1_legacy_True")
