@@ -45,8 +45,6 @@ def main() -> None:
     config = CONFIG.value
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: name one, such as {config.order[-1]}")
-    if SEARCH.value and ROWS.value and TOPOLOGY.value:
-        raise UserError("--search finds the rows: give it no --rows")
     options = {
         "mesh": MESH.value or config.get("mesh", ""),
         "rows": ROWS.value,
