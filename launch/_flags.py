@@ -146,6 +146,7 @@ def run(main: Callable[[], Any]) -> None:
             if not error.filename and error.errno not in DISK_ERRORS:
                 raise
             where = error.filename or "writing to the work folder failed"
-            fail(UserError(f"{where}: {error.strerror}; what was saved before is whole"))
+            intact = "; what was saved before is whole" if error.errno in DISK_ERRORS else ""
+            fail(UserError(f"{where}: {error.strerror}{intact}"))
 
     app.run(guarded, flags_parser=_parse)

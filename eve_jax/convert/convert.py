@@ -23,7 +23,7 @@ from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
-from eve_jax.model.config import DELTA, VARIANTS
+from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.train.checkpoint import CONFIG, newest_step, read_config, read_meta
 
 HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
@@ -96,8 +96,8 @@ def export_checkpoint(
     left behind.
     """
     folder, target = Path(folder), Path(target)
-    if dtype not in ("", *hf_config.DTYPES):
-        raise UserError(f"--dtype={dtype}: expected one of {', '.join(hf_config.DTYPES)}")
+    if dtype not in ("", *DTYPES):
+        raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
     source = stored_source(folder) if is_ours(folder) else open_checkpoint(folder).source
     assert source is not None
     if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):

@@ -35,7 +35,7 @@ TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose co
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-DTYPES = ("float32", "float16", "bfloat16")
+
 DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template", "patch", "teacher")
 # What is written when the folder that the model came from says nothing.
 DEFAULTS = {

@@ -65,19 +65,15 @@ def llm_sizes(name: str) -> dict[str, Any]:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Fields that count something.
-COUNTS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_layers",
-    "num_heads",
-    "num_kv_heads",
-    "head_dim",
-    "patch_hidden",
-    "sub_patch",
-)
 V1_HEADS = 8  # of every attention of EVEv1's own
+
+
+def _check_counts(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
+    """Raises UserError for a whole-number field that is none, or below 1."""
+    for field in fields(sizes):
+        value = getattr(sizes, field.name)
+        if field.type is int and field.name not in may_be_zero and not (isinstance(value, int) and value > 0):
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above 0")
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,7 @@ class ClipConfig:
     hidden_act: str = "quick_gelu"
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_layers", "num_heads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"the teacher's {name} is {value!r}: expected a whole number above 0")
+        _check_counts(self, "teacher")
         if not isinstance(self.layer_norm_eps, float | int):
             raise UserError(f"the teacher's layer_norm_eps is {self.layer_norm_eps!r}: expected a number")
         if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
@@ -149,10 +142,7 @@ class ModelConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"model.{name}={value!r}: expected a whole number above 0")
+        _check_counts(self, "model", may_be_zero=("align_width",))
         for name in ("dtype", "param_dtype", "frozen_dtype"):
             if getattr(self, name) not in DTYPES:
                 raise UserError(f"model.{name}={getattr(self, name)!r}: expected one of {', '.join(DTYPES)}")

@@ -67,10 +67,10 @@ def test_what_does_not_fit_is_noticed_at_once(tmp_path, change, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"patch_size": 0}, r"config\.json: the teacher's patch_size is 0"),
-        ({"num_attention_heads": 0}, "num_heads is 0"),
-        ({"hidden_size": "64"}, "hidden_size is '64'"),
-        ({"image_size": [56, 56]}, "image_size is "),
+        ({"patch_size": 0}, r"config\.json: teacher\.patch_size=0"),
+        ({"num_attention_heads": 0}, r"teacher\.num_heads=0"),
+        ({"hidden_size": "64"}, r"teacher\.hidden_size='64'"),
+        ({"image_size": [56, 56]}, r"teacher\.image_size=\[56, 56\]"),
         ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'"),
         ({"hidden_act": "relu"}, r"config\.json: .*relu"),
         ({"vision_config": [1]}, r"vision_config is \[1\]"),
