@@ -52,8 +52,14 @@ def main() -> None:
         "shape": SHAPE.value,
     }
     names = slices(TOPOLOGIES.value or "")
-    if bool(names) == bool(TOPOLOGY.value) or (names and not SEARCH.value):
-        raise UserError("give --topology, or --topologies together with --search (see --help)")
+    if not names and not TOPOLOGY.value:
+        raise UserError("for which machine? Give --topology=v5e:16x16, say, or --topologies=v5e --search (see --help)")
+    if names and (TOPOLOGY.value or not SEARCH.value):
+        raise UserError(
+            "--topologies goes with --search and without --topology: it is for the smallest slice that holds"
+        )
+    if SEARCH.value and not names and ROWS.value:
+        raise UserError(f"--rows={ROWS.value}: the search for the largest micro-batch chooses the rows itself")
     lines: list[str] = []
     if names:
         summary, lines = smallest_slice(config, names, options)

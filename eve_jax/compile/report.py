@@ -207,18 +207,18 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("row", shape["name"], f"{shape['patches']} patches, {shape['specials']} specials, {shape['text']} text"),
         (
             "parameters",
-            f"{s['parameters_trainable'] / 1e9:.3f} G",
-            f"trainable; {s['parameters_frozen'] / 1e9:.3f} G frozen",
+            f"{s['parameters_trainable'] / 1e6:,.1f} M",
+            f"trainable; {s['parameters_frozen'] / 1e6:,.1f} M frozen",
         ),
         ("HBM per chip", f"{peak / GIB:.2f} GiB", f"{peak / hbm:.0%} of {hbm / GIB:.2f} GiB" if hbm else ""),
         ("", "", kinds),
         (
             "FLOPs per chip, model",
-            f"{s['model_flops_per_chip'] / 1e12:.1f} T",
+            _flops(s["model_flops_per_chip"]),
             "routed formula, attention over whole rows",
         ),
-        ("  recomputed", f"{s['recomputed_flops_per_chip'] / 1e12:.1f} T", "by remat and the loss"),
-        ("  in the HLO", f"{s['hlo_flops_per_chip'] / 1e12:.1f} T", f"{s['hlo_over_formula']:.3f} of the formula"),
+        ("  recomputed", _flops(s["recomputed_flops_per_chip"]), "by remat and the loss; attention left out"),
+        ("  in the HLO", _flops(s["hlo_flops_per_chip"]), _found(s)),
     ]
     for kind, c in s["collectives"].items():
         detail = f"{c['bytes'] / GIB:.2f} GiB, largest {c['largest_bytes'] / 2**20:.1f} MiB"
@@ -226,15 +226,28 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _found(s: dict[str, Any]) -> str:
+    hidden = s["attention_kernel_flops_per_chip"]
+    kernels = f", {_flops(hidden)} of them attention kernels by formula" if hidden else ""
+    return f"{s['hlo_over_formula']:.3f} of the formula without attention{kernels}"
+
+
+def _flops(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9)):
+        if value >= size:
+            return f"{value / size:,.1f} {unit}"
+    return f"{value / 1e6:,.1f} M"
+
+
 def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     if "roofline_seconds" in s:
-        parts = ", ".join(f"{k} {v:.2f}" for k, v in s["roofline_seconds"].items())
+        parts = ", ".join(f"{k} {v:.3g}" for k, v in s["roofline_seconds"].items())
         rows += [
-            ("step at the least", f"{s['roofline_step_seconds']:.2f} s", f"{parts}: MFU up to {s['roofline_mfu']:.0%}"),
+            ("step at the least", f"{s['roofline_step_seconds']:.3g} s", f"{parts}: MFU up to {s['roofline_mfu']:.0%}"),
             (
                 "compiler's estimate",
-                f"{s['compiler_estimate_seconds']:.2f} s",
+                f"{s['compiler_estimate_seconds']:.3g} s",
                 f"without collectives: MFU {s['compiler_estimate_mfu']:.0%}",
             ),
         ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
@@ -39,8 +40,8 @@ def _amount(work: Work, chips: int) -> str:
 def largest_batch(config: ConfigDict, topology: Topology, options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the largest micro-batch that leaves a tenth of the memory, and a line for each that was tried.
 
-    Rows a chip grow by what the memory of the last two sizes lets expect; steps keep the config's slots. None when not
-    even one row a chip holds. Raises UserError for virtual devices, which have no limit.
+    Rows a chip, at most MOST_ROWS, grow by what the memory of the last two sizes lets expect; steps keep the config's
+    slots. None when not even one row a chip holds. Raises UserError for virtual devices, which have no limit.
     """
     if topology.chip is None:
         raise UserError("--search wants a TPU topology: virtual devices have no limit of memory")
@@ -78,36 +79,47 @@ def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
 def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
 
-    Rows are as long as the config's and, where those do not fit, as its longest sample. What `least_bytes` overfill is
-    not compiled for. None when nothing holds.
+    A slice holds a step when it holds the least work, a row of the longest sample on each chip; the summary is of the
+    rows chosen without a search if it holds those, too. What `least_bytes` overfill is not compiled for. None when
+    nothing holds.
     """
-    lines = []
+    lines: list[str] = []
     for name in names:
         topology = open_topology(name)
         mesh = make_mesh(options["mesh"], topology.devices)
-        for row_tokens in _row_lengths(config, topology, mesh.shape, options):
-            chosen = {**options, "row_tokens": row_tokens}
-            step = abstract_step(config, mesh, plan(config, topology, mesh.shape, chosen))
-            least = least_bytes(step)
-            amount = f"{name}, {_amount(step.work, mesh.size)}"
-            if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
-                share = least / topology.chip.hbm
-                lines.append(f"{amount}: weights, optimizer and layer inputs alone take {share:.0%} of the HBM")
-                continue
-            step, built = compile_step(config, topology, chosen)
-            if topology.chip:
-                lines.append(f"{amount}: {peak_bytes(built) / topology.chip.hbm:.0%} of the HBM")
-            if fits(topology, built):
-                return summarise(topology, step, built), lines
+        best = None
+        for chosen in _works(config, topology, mesh.shape, options):
+            summary, line = _try(config, topology, mesh, chosen)
+            lines.append(f"{name}, {line}")
+            if summary is None:
+                break
+            best = summary
+        if best:
+            return best, lines
     return None, lines
 
 
-def _row_lengths(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> list[int]:
-    """Values of the option `row_tokens` to try on a slice: the one given, or those of two lengths, the longer first."""
-    if options["row_tokens"] or options["rows"]:
-        return [options["row_tokens"]]
+def _try(config: ConfigDict, topology: Topology, mesh: Mesh, chosen: Options) -> tuple[dict[str, Any] | None, str]:
+    """Summary of a step, None when it leaves less than a tenth of the memory, and a line on it."""
+    step = abstract_step(config, mesh, plan(config, topology, mesh.shape, chosen))
+    amount = _amount(step.work, mesh.size)
+    least = least_bytes(step)
+    if topology.chip and least > (1 - SPARE) * topology.chip.hbm:
+        share = least / topology.chip.hbm
+        return None, f"{amount}: weights, optimizer and layer inputs alone take {share:.0%} of the HBM"
+    step, built = compile_step(config, topology, chosen)
+    taken = f"{peak_bytes(built) / topology.chip.hbm:.0%} of the HBM" if topology.chip else "no limit of memory"
+    return summarise(topology, step, built) if fits(topology, built) else None, f"{amount}: {taken}"
+
+
+def _works(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> list[Options]:
+    """Options of the steps to try on a slice, the least work first."""
+    if options["rows"]:
+        return [options]
     shortest = -(-config.data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
-    return [0, shortest] if plan(config, topology, axes, options).shape.length > shortest else [0]
+    least = {**options, "rows": axes["data"] * axes["fsdp"], "row_tokens": options["row_tokens"] or shortest}
+    works = [plan(config, topology, axes, o) for o in (least, options)]
+    return [least, options] if works[0] != works[1] else [options]
 
 
 def least_bytes(step: Step) -> float:

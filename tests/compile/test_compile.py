@@ -117,6 +117,9 @@ def test_tiny_stage_on_eight_devices():
     [
         (["--topology=cpu:8", "--mesh=fsdp:3"], "does not fit 8"),
         (["--topology=cpu:2", "--search"], "no limit"),
+        (["--topology=cpu:2", "--search", "--rows=2"], "--rows=2"),
+        (["--topology=cpu:2", "--topologies=v5e"], "without --topology"),
+        ([], "which machine"),
     ],
 )
 def test_bad_flags_are_one_line(flags, words):

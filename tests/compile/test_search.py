@@ -43,29 +43,34 @@ def test_largest_batch_leaves_a_tenth(monkeypatch, state, a_row, largest):
 
 
 @pytest.mark.parametrize(("gib_a_token", "given", "found", "tried"), [
-    (1 / 1024, 0, ("v5e:4x4", 8192), 1),  # 8 GiB
-    (2 / 1024, 0, ("v5e:4x4", 5120), 2),  # 16 and 10 GiB: only the shorter rows fit
-    (4 / 1024, 0, None, 4),
+    (1 / 1024, 0, ("v5e:4x4", 1, 8192), 2),  # 5, then 8 GiB
+    (2 / 1024, 0, ("v5e:4x4", 1, 5120), 2),  # 10, then 16 GiB: only the shorter row fits
+    (4 / 1024, 0, None, 2),  # 20 GiB on both slices
     (2 / 1024, 8192, None, 2),
+    (1 / 4096, 0, ("v5e:4x4", 4, 8192), 2),  # 1.25, then 8 GiB: as many rows as are chosen without a search
 ])  # fmt: skip
-def test_smallest_slice_tries_shorter_rows(monkeypatch, gib_a_token, given, found, tried):
+def test_smallest_slice_tries_the_least_work_first(monkeypatch, gib_a_token, given, found, tried):
     seen = []
+    many = 4 if gib_a_token < 1 / 2048 else 1
 
     def plan(config, topology, axes, options):
-        return Work("mixed", RowShape(0, 0, options["row_tokens"] or 8192), 8, 1)
+        return Work("mixed", RowShape(0, 0, options["row_tokens"] or 8192), options["rows"] or many, 1)
 
     def compile_step(config, topology, options):
         work = plan(config, topology, {}, options)
-        seen.append((topology.name, work.shape.length))
-        return FakeStep(work), built_of(gib_a_token * work.shape.length)
+        seen.append((topology.name, *work))
+        return FakeStep(work), built_of(gib_a_token * work.rows * work.shape.length)
+
+    def summarise(topology, step, built):
+        return topology.name, step.work.rows, step.work.shape.length
 
     monkeypatch.setattr(search, "plan", plan)
     monkeypatch.setattr(search, "compile_step", compile_step)
     monkeypatch.setattr(search, "abstract_step", lambda config, mesh, work: FakeStep(work))
     monkeypatch.setattr(search, "least_bytes", lambda step: 0.0)
     monkeypatch.setattr(search, "open_topology", lambda name: Topology(name, jax.devices()[:1], CHIPS["v5e"]))
-    monkeypatch.setattr(search, "summarise", lambda topology, step, built: (topology.name, step.work.shape.length))
+    monkeypatch.setattr(search, "summarise", summarise)
     options = {**OPTIONS, "row_tokens": given}
     got, lines = search.smallest_slice(stage3.get_config(), ["v5e:4x4", "v5e:4x8"], options)
     assert got == found
-    assert len(lines) == len(seen) == tried
+    assert len(lines) == len(seen) == len(set(seen)) == tried
