@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from eve_jax import sharding
-from eve_jax.train.optimizer import optimizer_state
+from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.stages import partition
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
@@ -39,7 +39,13 @@ def run(stage: str, routing: str, steps: int, spec: str) -> tuple[list[float], d
     for _ in range(steps):
         state, metrics = functions(state, frozen, [batch])
         losses.append(float(metrics["loss"]))
-    moved = [n for n, v in state.trainable.items() if not v.sharding.is_equivalent_to(places[n], v.ndim)]
+    wanted = TrainState(state.step, {n: places[n] for n in trainable}, abstract_optimizer(tx, trainable, mesh))
+    lie = {
+        name: place if isinstance(place, jax.sharding.Sharding) else place.sharding
+        for name, place in jax.tree_util.tree_leaves_with_path(wanted)
+    }
+    values = jax.tree_util.tree_leaves_with_path(state)
+    moved = [jax.tree_util.keystr(n) for n, v in values if not v.sharding.is_equivalent_to(lie[n], v.ndim)]
     return losses, state.trainable, moved
 
 

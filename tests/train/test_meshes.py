@@ -31,6 +31,11 @@ def check(result: dict, steps: int) -> None:
         assert got["unsharded"] == [], spec
 
 
+def test_two_steps_on_the_least_even_mesh():
+    """Where the compiler would lay small parameters otherwise; the slow tests take ten steps on every mesh."""
+    check(trained("3", "split", 2, ("data:2,tensor:4",)), 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("routing", ["split", "masked"])
 @pytest.mark.parametrize("stage", ["1", "2.1", "3"])
