@@ -46,6 +46,7 @@ class Built(NamedTuple):
 
     memory: None when it does not fit, then `needed` says how many bytes it wants in all (0 if unknown).
     involuntary: the compiler's warnings that it had to gather a whole array to move it to another sharding.
+    seconds, cpu_seconds: that it took, by the clock and of the processor.
     """
 
     program: Program
@@ -54,6 +55,7 @@ class Built(NamedTuple):
     counts: Counts
     involuntary: list[str]
     seconds: float
+    cpu_seconds: float
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def build(program: Program, label: str) -> Built:
 
     Raises jax.errors.JaxRuntimeError with the compiler's words when it fails for another reason than memory.
     """
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.process_time()
     with captured() as file, progress() as phase:
         phase(f"{label}: tracing")
         lowered = program.function.lower(*program.arguments)
@@ -94,7 +96,8 @@ def build(program: Program, label: str) -> Built:
             phase(f"{label}: counting")
             counts = count(compiled.as_text())
             memory = _memory(compiled, _bytes(_USED.findall(read(file))))
-        return Built(program, memory, needed, counts, _involuntary(read(file)), time.monotonic() - started)
+        took = time.monotonic() - started, time.process_time() - cpu
+        return Built(program, memory, needed, counts, _involuntary(read(file)), *took)
 
 
 def _aside(function: Callable[[], Any]) -> Any:

@@ -3,7 +3,6 @@
 import math
 import resource
 import sys
-import time
 from typing import Any
 
 from rich.console import Console
@@ -42,7 +41,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     """Everything that is reported, JSON-ready; figures are of one chip and one step unless their names say otherwise.
 
     hlo_over_formula compares the matrix products found with those of the formula, recomputed ones included and
-    attention left out on both sides. cpu_seconds are the processor's, of the process so far.
+    attention left out on both sides.
     """
     chips, work, chip = step.mesh.size, step.work, topology.chip
     with sharding.use(step.mesh):
@@ -87,7 +86,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "involuntary_remat_warnings": sorted({line for b in built for line in b.involuntary}),
         "unknown_loops": [name for b in built for name in b.counts.unknown],
         "compile_seconds": round(sum(b.seconds for b in built), 1),
-        "cpu_seconds": round(time.process_time(), 1),
+        "cpu_seconds": round(sum(b.cpu_seconds for b in built), 1),
         "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         * (1 if sys.platform == "darwin" else 1024),
     }

@@ -94,6 +94,8 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
             if summary is None:
                 break
             best = summary
+        if best and summary is None:
+            lines.append(f"for the largest micro-batch that fits: --topology={name} --search")
         if best:
             return best, lines
     return None, lines

@@ -21,7 +21,7 @@ class FakeStep(NamedTuple):
 
 
 def built_of(gib: float) -> list[Built]:
-    return [Built(Program("step", None, (), 1, 0), Memory(gib * GIB, 0, 0, 0), 0, Counts(), [], 0)]
+    return [Built(Program("step", None, (), 1, 0), Memory(gib * GIB, 0, 0, 0), 0, Counts(), [], 0, 0)]
 
 
 @pytest.mark.parametrize(("state", "a_row", "largest"), [(3.0, 1.0, 10), (3.0, 0.01, 64), (10.0, 2.5, 1), (13.0, 2, 0)])
@@ -73,4 +73,7 @@ def test_smallest_slice_tries_the_least_work_first(monkeypatch, gib_a_token, giv
     options = {**OPTIONS, "row_tokens": given}
     got, lines = search.smallest_slice(stage3.get_config(), ["v5e:4x4", "v5e:4x8"], options)
     assert got == found
-    assert len(lines) == len(seen) == len(set(seen)) == tried
+    assert len(seen) == len(set(seen)) == tried
+    hints = [line for line in lines if "--topology=v5e:4x4 --search" in line]
+    assert len(hints) == (got is not None and got[2] == 5120)
+    assert len(lines) == len(seen) + len(hints)
