@@ -60,13 +60,14 @@ def temporaries(topology: str, function: Callable, arguments: list[tuple], label
 
 
 def attention() -> dict[str, Any]:
-    """Temporaries by kernel and length; the plain formula only at the shortest."""
+    """Temporaries by kernel and length: the kernel for TPUs also at twice the longest, the formula at the shortest."""
     import jax
     import jax.numpy as jnp
 
     from eve_jax.model.attention import packed_attention, plain_attention
 
     lengths = (1024, 2048, 4096) if QUICK.value else (4096, 8192, 16384)
+    of_kernel = {"splash": (*lengths, 2 * lengths[-1]), "chunked": lengths, "plain": lengths[:1]}
 
     def plain(q: Any, k: Any, v: Any, segment: Any) -> Any:
         order = jnp.arange(q.shape[1])
@@ -81,12 +82,12 @@ def attention() -> dict[str, Any]:
             return jax.vjp(lambda q, k, v: forward(q, k, v, segment), q, k, v)[1](g)
 
         found[kernel] = {}
-        for length in lengths if kernel != "plain" else lengths[:1]:
+        for length in of_kernel[kernel]:
             q, k = (((1, length, n, HEAD_SIZE), jnp.bfloat16, "rows") for n in (HEADS, KV_HEADS))
             segment = ((1, length), jnp.int32, "rows")
             label = f"attention, {kernel}, a row of {length}"
             found[kernel][str(length)] = temporaries(ATTENTION_ON, gradients, [q, k, k, segment, q], label)
-    return {"lengths": lengths, "temporary_bytes": found}
+    return {"lengths": of_kernel["splash"], "temporary_bytes": found}
 
 
 def plain_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:

@@ -97,7 +97,8 @@ def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Ar
         block_q_dkv=block,
         block_kv_dkv=block,
         block_kv_dkv_compute=block,
-        use_fused_bwd_kernel=True,
+        block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
+        block_kv_dq=block,
     )
     mask = splash.MultiHeadMask([splash.CausalMask((length, length))] * heads)
     attend = splash.make_splash_mha_single_device(

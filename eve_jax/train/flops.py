@@ -44,7 +44,7 @@ V1 = {
     "image.kv": ("patches", 1),
     "project.": ("vision", 1),
 }
-FLASH_BACKWARD = 2.5  # of the forward pass: an attention kernel computes the scores again, five products for two
+FLASH_BACKWARD = 3.5  # of the forward pass's two products: two kernels, each computes scores and their gradient again
 
 
 class Tokens(NamedTuple):
