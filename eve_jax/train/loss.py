@@ -17,7 +17,7 @@ from eve_jax.model.eve import Batch, Eve
 from eve_jax.sharding import constrain, gather, one_cpu
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
-LOGITS = 1 << 22  # as many are made at a time where targets are chunked, but for at least TARGETS targets
+LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
 
 
