@@ -20,6 +20,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax.train import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "a small model in place of the 7B stages")
@@ -146,6 +147,7 @@ def parts(console: Console) -> dict[str, Any]:
 
 
 def main() -> None:
+    interrupt.ready()
     console = Console(stderr=True)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     cases = SIZE_CASES if SIZES.value else QUICK_CASES if QUICK.value else CASES

@@ -27,6 +27,7 @@ from benchmarks.data_images import measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
 from eve_jax.data.lengths import Lengths
 from eve_jax.data.plan import Plan, build_plan
+from eve_jax.train import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
@@ -135,6 +136,7 @@ def memory(folder: Path, console: Console) -> dict[str, Any]:
 
 
 def main() -> None:
+    interrupt.ready()
     console = Console(stderr=True)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))

@@ -34,6 +34,7 @@ from eve_jax.data.chat import IMAGE_ID
 from eve_jax.data.images import PATCH_BYTES
 from eve_jax.infer.engine import Engine, Prompt, Reply
 from eve_jax.model.config import ModelConfig
+from eve_jax.train import interrupt
 from launch._flags import run
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound=1)
@@ -41,7 +42,7 @@ LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a 
 NEW = flags.DEFINE_integer("new", 32, "tokens decoded at a time", lower_bound=2)
 BATCHES = flags.DEFINE_list("batches", ["1", "8"], "rows that are decoded at a time")
 flags.register_validator(
-    "batches", lambda v: all(re.fullmatch("[1-9][0-9]*", n) for n in v), "numbers above 0, such as 1,8"
+    "batches", lambda v: v and all(re.fullmatch("[1-9][0-9]*", n) for n in v), "numbers above 0, such as 1,8"
 )
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
@@ -168,6 +169,7 @@ def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt
 
 
 def main() -> None:
+    interrupt.ready()
     if TORCH.value:
         want_torch()
     print(f"{machine()}; jax {jax.__version__}", flush=True)

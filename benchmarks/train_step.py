@@ -37,6 +37,7 @@ from configs import base
 from eve_jax import host_memory
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
+from eve_jax.train import interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
 from eve_jax.train.step import StepFunctions, TrainState
@@ -179,6 +180,7 @@ def shares(speedup: float, batch: Batch) -> dict[str, Any]:
 
 
 def main() -> None:
+    interrupt.ready()
     if TORCH.value:
         want_torch()
     print(f"{machine()}; jax {jax.__version__}", flush=True)

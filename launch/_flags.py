@@ -149,4 +149,8 @@ def run(main: Callable[[], Any]) -> None:
             intact = "; what was saved before is whole" if error.errno in DISK_ERRORS else ""
             fail(UserError(f"{where}: {error.strerror}{intact}"))
 
-    app.run(guarded, flags_parser=_parse)
+    try:
+        app.run(guarded, flags_parser=_parse)
+    except SystemExit as end:
+        asked = any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:])
+        raise SystemExit(0) from None if asked and end.code == 1 else end

@@ -176,7 +176,7 @@ def _arrays(text: str) -> tuple[Array, ...]:
 
 
 def executions(module: Module) -> Executions:
-    """Walks the calls from the entry. Every branch of a conditional is taken to run."""
+    """Walks the calls from the entry. The branches of a conditional are taken to share its executions evenly."""
     result = Executions({}, {}, [])
 
     def visit(name: str, times: float, schedule: str) -> None:
@@ -191,9 +191,10 @@ def executions(module: Module) -> Executions:
                 for body in instruction.called:
                     visit(body, times * (1 if trips is None else trips), body)
             elif instruction.opcode in CALLERS:
+                share = len(instruction.called) if instruction.opcode == "conditional" else 1
                 for called in instruction.called:
                     fused = instruction.opcode == "fusion" or schedule != name
-                    visit(called, times, schedule if fused else called)
+                    visit(called, times / share, schedule if fused else called)
 
     visit(module.entry, 1, module.entry)
     return result

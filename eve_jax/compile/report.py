@@ -13,13 +13,14 @@ from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import GIB, Chip, Topology
+from eve_jax.model.blocked import SCOPE
 from eve_jax.train.flops import slots, step_flops
 from eve_jax.train.loss import by_targets
 
 SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
-SCORES = "BKGTS"  # in the names of the products of `plain_attention`, where the compiler keeps them
 WIDTH = 112  # columns of a table that goes to a file
 SPARE = 0.1  # of the HBM that should stay free
+WITHIN = 0.05  # how far FLOPs found may be from the formula's
 
 
 def peak_bytes(built: list[Built]) -> float:
@@ -50,7 +51,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     useful = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
     scores = sum(b.program.times * attention_flops(b.counts) for b in built)
-    hidden = 0.0 if scores else dense.kernel / chips  # a custom kernel hides its products from the compiler
+    # A custom kernel hides its products from the compiler; virtual devices have none.
+    hidden = 0.0 if scores or chip is None else dense.kernel / chips
     wire = sum(b.program.times * b.counts.wire for b in built)
     traffic = sum(b.program.times * b.counts.hbm for b in built)
     fit = all(b.memory for b in built)
@@ -77,6 +79,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "recomputed_flops_per_chip": dense.again / chips,
         "attention_kernel_flops_per_chip": hidden,
         "hlo_flops_per_chip": found + hidden,
+        "hlo_attention": scores,
         "hlo_over_formula": (found - scores) * chips / (dense.model + dense.again),
         "collectives": _collectives(built),
         "collective_bytes_received": wire,
@@ -104,7 +107,7 @@ def _overrides(step: Step) -> str:
 
 def attention_flops(counts: Counts) -> float:
     """FLOPs found of attention that is no custom kernel."""
-    return sum(p.flops * p.times for p in counts.products if p.batched or SCORES in p.op_name)
+    return sum(p.flops * p.times for p in counts.products if p.batched or SCOPE in p.op_name)
 
 
 def _elements(params: dict[str, Any]) -> int:
@@ -216,26 +219,34 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
             _flops(s["model_flops_per_chip"]),
             "routed formula, attention over whole rows",
         ),
+        ("  useful", _flops(s["useful_flops_per_chip"]), f"with {SAMPLES} samples a row: what MFU counts"),
         ("  recomputed", _flops(s["recomputed_flops_per_chip"]), "by remat and the loss; attention left out"),
         ("  in the HLO", _flops(s["hlo_flops_per_chip"]), _found(s)),
     ]
     for kind, c in s["collectives"].items():
-        detail = f"{c['bytes'] / GIB:.2f} GiB, largest {c['largest_bytes'] / 2**20:.1f} MiB"
+        detail = f"{_bytes(c['bytes'])}, largest {_bytes(c['largest_bytes'])}"
         rows.append((kind, f"{c['count']:,.0f}", detail))
     return rows
 
 
 def _found(s: dict[str, Any]) -> str:
     hidden = s["attention_kernel_flops_per_chip"]
-    kernels = f", {_flops(hidden)} of them attention kernels by formula" if hidden else ""
-    return f"{s['hlo_over_formula']:.3f} of the formula without attention{kernels}"
+    kernels = f"{_flops(hidden)} attention kernels, by formula" if hidden else f"{_flops(s['hlo_attention'])} attention"
+    return f"{s['hlo_over_formula']:.3f} of the formula without attention; {kernels}"
 
 
 def _flops(value: float) -> str:
-    for unit, size in (("T", 1e12), ("G", 1e9)):
-        if value >= size:
-            return f"{value / size:,.1f} {unit}"
-    return f"{value / 1e6:,.1f} M"
+    return _scaled(value, {"T": 1e12, "G": 1e9, "M": 1e6})
+
+
+def _bytes(value: float) -> str:
+    return _scaled(value, {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10})
+
+
+def _scaled(value: float, units: dict[str, float]) -> str:
+    """In the first unit that is not larger than the value, else in the last."""
+    unit = next((name for name, size in units.items() if value >= size), list(units)[-1])
+    return f"{value / units[unit]:,.1f} {unit}"
 
 
 def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -268,6 +279,11 @@ def _warnings(s: dict[str, Any]) -> list[str]:
         lines.append("less than a tenth of the chip's memory is left")
     lines += s["involuntary_remat_warnings"]
     lines += [f"a whole weight stack is moved: {w}" for w in s["whole_weights_moved"]]
+    if abs(s["hlo_over_formula"] - 1) > WITHIN:
+        lines.append(
+            f"matrix products found are {s['hlo_over_formula']:.2f} times those of the formula: work is done more than "
+            "once on this mesh, or attention's products were not recognised"
+        )
     if s["unknown_loops"]:
         lines.append(f"{len(s['unknown_loops'])} loop(s) of unknown length are counted once")
     return lines

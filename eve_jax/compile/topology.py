@@ -79,7 +79,7 @@ def check_name(name: str) -> None:
         return
     near = {generation: SLICES[generation]} if generation in SLICES else SLICES
     known = "; ".join(f"{g}:{{{','.join(s)}}}" for g, s in near.items())
-    raise UserError(f"--topology={name}: unknown; known are cpu:N with N of at least 1, and {known}")
+    raise UserError(f"topology {name!r}: unknown; known are cpu:N with N of at least 1, and {known}")
 
 
 def open_topology(name: str) -> Topology:

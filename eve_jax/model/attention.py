@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
 from eve_jax.model import blocked
-from eve_jax.model.blocked import ATTENTION
+from eve_jax.model.blocked import ATTENTION, SCOPE
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
 SPLASH_BLOCK = 512  # queries and keys of a tile, at most
@@ -24,6 +24,7 @@ LANES = 128  # the kernels' unit of length
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 
 
+@jax.named_scope(SCOPE)
 def plain_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 ATTENTION = "attention"  # name under which remat policies know the output
+SCOPE = "attention_by_rows"  # in the names of its products in a compiled program
 BLOCK = 128  # queries and keys
 MASKED = float(np.finfo(np.float32).min)  # score of a key that is not seen
 
@@ -96,6 +97,7 @@ def _joined(blocks: Array) -> Array:
     return moved.reshape(*moved.shape[:2], -1, *moved.shape[4:])
 
 
+@jax.named_scope(SCOPE)
 def _row_forward(
     q: Float[Array, "K G L H"], k: Float[Array, "K L H"], v: Float[Array, "K L H"], segment: Int[Array, "L"]
 ) -> tuple[Float[Array, "K G L H"], Float[Array, "K G L"]]:
@@ -123,6 +125,7 @@ def _row_forward(
     return _joined(out), _joined(log_total)
 
 
+@jax.named_scope(SCOPE)
 def _row_backward(
     q: Array, k: Array, v: Array, segment: Array, out: Array, log_total: Array, d_out: Array
 ) -> tuple[Array, Array, Array]:
