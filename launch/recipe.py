@@ -17,17 +17,14 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import leads, together
+    from eve_jax.hosts.start import together
     from eve_jax.runtime import setup
     from eve_jax.train.recipe import run_recipe
-    from eve_jax.train.report import write_report
 
     setup(computes=True)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
         run_recipe(config, workdir)
-        for name in config.order if leads() else ():
-            write_report(workdir / config.stages[name].name)
 
 
 if __name__ == "__main__":

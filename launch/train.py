@@ -17,17 +17,17 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import leads, together
+    from eve_jax.hosts.start import say, together
     from eve_jax.runtime import setup
-    from eve_jax.train.report import write_report
+    from eve_jax.train.report import REPORT, reported
     from eve_jax.train.trainer import train
 
     setup(computes=True)
     workdir = Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
-        folder = train(CONFIG.value, workdir)
-        if leads():
-            print(f"done: {folder}, {write_report(folder)}")
+        with reported(workdir / CONFIG.value.name):
+            folder = train(CONFIG.value, workdir)
+        say(f"done: {folder}, {folder / REPORT}")
 
 
 if __name__ == "__main__":

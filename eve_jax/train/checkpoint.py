@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -194,15 +195,23 @@ def _disk_reason(error: Exception) -> str:
 
 
 def _hush_orbax() -> None:
-    """Keep Orbax from logging, as a traceback for each thread that a failed save ends: errors are raised, too."""
-    log = logging.getLogger("absl")
-    if not any(isinstance(f, _NotOrbax) for f in log.filters):
-        log.addFilter(_NotOrbax())
+    """Keep Orbax and its event loops from a traceback for each array of a failed save: the error is raised, too."""
+    for name in ("absl", "asyncio"):
+        log = logging.getLogger(name)
+        if not any(isinstance(f, _NotOrbax) for f in log.filters):
+            log.addFilter(_NotOrbax())
+    sys.excepthook = _print_exception
 
 
 class _NotOrbax(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
+        return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does, but for what TensorStore reports to the loop of a save that has failed and been given up."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

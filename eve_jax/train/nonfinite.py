@@ -50,6 +50,11 @@ class NonFinite:
             "or go on without such steps by --config.train.nan=skip"
         )
 
+    def close(self) -> None:
+        """Say at the end how many steps of this session did nothing."""
+        if self.skipped:
+            say(f"{self.skipped} steps were skipped: their loss or gradient was not finite; see metrics.jsonl")
+
     def _dump(self, step: int, params: Params) -> Path:
         """Write the rows of a step that have no finite loss, or all when no row is to blame; returns the .npz file."""
         _, batches = next(self.data.batches(step - 1))

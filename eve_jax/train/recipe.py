@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import by_process_0, say
+from eve_jax.train.report import reported
 from eve_jax.train.trainer import train
 
 
@@ -43,7 +44,8 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
     init = ""
     for number, name in enumerate(config.order, 1):
         say(f"[{number}/{len(config.order)}] {name}")
-        init = str(train(placed(config.stages[name], workdir, init), workdir))
+        with reported(workdir / config.stages[name].name):
+            init = str(train(placed(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
         if mine and "compare" in config:
             from eve_jax.demo.variants import compare

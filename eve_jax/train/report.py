@@ -1,17 +1,33 @@
 """The picture at the end of a stage: loss, learning rate, gradient norm, tokens a second, and where the time went."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eve_jax.hosts.start import leads
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import read_metrics
 
 REPORT = "report.png"
 _THIN, _THICK, _GRID = "#b9c6e4", "#2450a8", "#ececf0"
 _COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#2f8f5b"), strict=True))
+
+
+@contextlib.contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Draws `write_report` after the block, in one process, also when it ended early."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Exception):  # the block's own error is the one to be seen
+            if leads():
+                write_report(folder)
+        raise
+    if leads():
+        write_report(folder)
 
 
 def write_report(folder: Path) -> Path | None:
@@ -37,6 +53,8 @@ def write_report(folder: Path) -> Path | None:
         panel.plot(steps, values, color=_THIN if noisy else _THICK, linewidth=0.8 if noisy else 1.6)
         if noisy:
             panel.plot(steps, smooth(values), color=_THICK, linewidth=1.6)
+        if title.startswith("tokens"):  # a step that was logged late, as after a save, seems fast beyond measure
+            panel.set_ylim(0, 1.5 * np.nanpercentile(values, 90))
         panel.set_title(title, fontsize=10)
         panel.grid(color=_GRID)
         panel.spines[["top", "right"]].set_visible(False)

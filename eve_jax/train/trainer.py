@@ -94,6 +94,7 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
                     _loop(run, stop)
             finally:
                 say(f"{config.name}: {goodput.summary()}")
+                run.non_finite.close()
     return folder
 
 
