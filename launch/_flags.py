@@ -152,5 +152,5 @@ def run(main: Callable[[], Any]) -> None:
     try:
         app.run(guarded, flags_parser=_parse)
     except SystemExit as end:
-        asked = any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:])
-        raise SystemExit(0) from None if asked and end.code == 1 else end
+        if end.code != 1 or not any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:]):
+            raise

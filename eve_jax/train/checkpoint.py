@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -200,7 +199,7 @@ def _hush_orbax() -> None:
         log = logging.getLogger(name)
         if not any(isinstance(f, _NotOrbax) for f in log.filters):
             log.addFilter(_NotOrbax())
-    sys.excepthook = _print_exception
+    sys.unraisablehook = _report_unraisable
 
 
 class _NotOrbax(logging.Filter):
@@ -208,10 +207,10 @@ class _NotOrbax(logging.Filter):
         return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
 
 
-def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As Python does, but for what TensorStore reports to the loop of a save that has failed and been given up."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+def _report_unraisable(what: sys.UnraisableHookArgs, /) -> None:
+    """As Python does, but for what TensorStore still tells the event loop of a save that has failed."""
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
