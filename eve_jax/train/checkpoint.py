@@ -207,7 +207,7 @@ class _NotOrbax(logging.Filter):
         return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
 
 
-def _report_unraisable(what: sys.UnraisableHookArgs, /) -> None:
+def _report_unraisable(what: "sys.UnraisableHookArgs", /) -> None:
     """As Python does, but for what TensorStore still tells the event loop of a save that has failed."""
     if str(what.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(what)
