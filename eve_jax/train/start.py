@@ -56,6 +56,8 @@ def start(
     """What to go on from; a checkpoint without checksums that cannot be read is set aside for the one before."""
     abstract = _abstract(config, cfg, mesh)
     while (step := checkpoints.latest) is not None:
+        if not checkpoints.is_verified(step):
+            say(f"checkpoint {step} has no checksums (manifest.json): it is taken as it is, unless it cannot be read")
         try:
             return _resumed(config, cfg, mesh, tx, checkpoints, folder, abstract, step)
         except UserError:

@@ -1,8 +1,11 @@
 """Checkpoints: damage is named and survived, nothing good is overwritten; what is kept; full and read-only disks."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,8 @@ import pytest
 from eve_jax.errors import UserError
 from eve_jax.train.checkpoint import Checkpoints, load_stored, newest_step, steps_in, stored_shapes
 from eve_jax.train.manifest import MANIFEST, damage
+
+ROOT = Path(__file__).parents[2]
 
 
 def params(step):
@@ -195,6 +200,32 @@ def test_full_disk(small_disk, noticed):
     assert f"{root}: checkpoint 2 could not be written (No space left on device); the one of step 1 is whole" in said
     assert [p.name for p in root.iterdir()] == ["1"]
     assert damage(root / "1") == ""
+
+
+MANY = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp, numpy as np
+from eve_jax.errors import UserError
+from eve_jax.train.checkpoint import Checkpoints
+
+noise = np.random.default_rng(0).normal(size=(40, 10_000))
+checkpoints = Checkpoints(Path(sys.argv[1]))
+try:
+    checkpoints.save(1, {str(n): a for n, a in enumerate(noise)}, {"count": jnp.int32(1)}, {})
+    checkpoints.close()
+except UserError as error:
+    print("error:", error)
+"""
+
+
+def test_full_disk_is_one_line_for_many_arrays(small_disk):
+    command = [sys.executable, "-c", MANY, str(small_disk)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "(No space left on device); there is no older one" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_read_only_folder(small_disk):
