@@ -116,7 +116,7 @@ def test_tiny_stage_on_eight_devices():
     ("flags", "words"),
     [
         (["--topology=cpu:8", "--mesh=fsdp:3"], "does not fit 8"),
-        (["--topology=cpu:2", "--search"], "no limit"),
+        (["--topology=cpu:2", "--search", "--rows=0"], "no limit"),
         (["--topology=cpu:2", "--search", "--rows=2"], "--rows=2"),
         (["--topology=cpu:2", "--topologies=v5e"], "without --topology"),
         ([], "which machine"),
