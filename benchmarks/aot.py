@@ -20,6 +20,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax.compile.report import WITHIN
 from eve_jax.train import interrupt
 from launch._flags import run
 
@@ -30,7 +31,6 @@ ONLY = flags.DEFINE_string("only", "", "only the cases whose name contains this"
 GIB = 2**30
 WIDTH = 120  # columns of a table
 SECONDS, HOST_BYTES = 480, 8e9  # what a compilation may take here
-WITHIN = 0.05  # FLOPs found in the HLO of those of the formula
 _SMALL = (
     "--config=stage3:llm=tiny",
     *(f"--config.model.{k}={v}" for k, v in {"head_dim": 128, "num_heads": 4, "num_kv_heads": 2}.items()),

@@ -151,6 +151,6 @@ def run(main: Callable[[], Any]) -> None:
 
     try:
         app.run(guarded, flags_parser=_parse)
-    except SystemExit as end:
+    except SystemExit as end:  # absl's status after --help is 1
         if end.code != 1 or not any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:]):
             raise

@@ -79,7 +79,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "recomputed_flops_per_chip": dense.again / chips,
         "attention_kernel_flops_per_chip": hidden,
         "hlo_flops_per_chip": found + hidden,
-        "hlo_attention": scores,
+        "hlo_attention_flops_per_chip": scores,
         "hlo_over_formula": (found - scores) * chips / (dense.model + dense.again),
         "collectives": _collectives(built),
         "collective_bytes_received": wire,
@@ -231,7 +231,11 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _found(s: dict[str, Any]) -> str:
     hidden = s["attention_kernel_flops_per_chip"]
-    kernels = f"{_flops(hidden)} attention kernels, by formula" if hidden else f"{_flops(s['hlo_attention'])} attention"
+    kernels = (
+        f"{_flops(hidden)} attention kernels, by formula"
+        if hidden
+        else f"{_flops(s['hlo_attention_flops_per_chip'])} attention"
+    )
     return f"{s['hlo_over_formula']:.3f} of the formula without attention; {kernels}"
 
 

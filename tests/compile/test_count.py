@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from eve_jax.compile.abstract import abstract_batch
@@ -48,3 +49,16 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets,
     found = counts.flops - attention_flops(counts)
     expected = step_flops(cfg, stage, slots(SHAPE, 2), logits_again=not by_targets)
     assert found == pytest.approx(expected.model + expected.again, rel=1e-6)
+
+
+def test_branches_share_the_executions():
+    """A switch in a loop, whose branches multiply by 64, 128 and 192 columns."""
+    sizes = (64, 128, 192)
+
+    def function(x, weight, which):
+        branches = [lambda x, n=n: x @ (weight[:, :n] @ weight[:, :n].T) for n in sizes]
+        return jax.lax.scan(lambda x, i: (jax.lax.switch(i, branches, x), None), x, which)[0]
+
+    x, weight, which = jnp.ones((256, 256)), jnp.ones((256, 192)), jnp.zeros(6, jnp.int32)
+    found = count(jax.jit(function).lower(x, weight, which).compile().as_text() or "").flops
+    assert found == pytest.approx(6 * sum(2 * 256 * 256 * (n + 256) for n in sizes) / 3, rel=1e-6)
