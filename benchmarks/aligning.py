@@ -22,7 +22,7 @@ from eve_jax.data.shapes import RowShape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.sharding import make_mesh
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums
 
 SHAPE = RowShape(1632, 80, 336)  # a row of four captions, pictures of 4:3 (24 x 17 windows each)
@@ -48,13 +48,14 @@ def flops(jaxpr: Any) -> float:
 def step_flops(cfg: ModelConfig, rule: ImageRule, stage: str, rows: int) -> float:
     """FLOPs of the gradient of a micro-batch of `rows` rows of SHAPE in `stage`."""
     dtypes = {True: jnp.dtype(cfg.param_dtype), False: jnp.dtype(cfg.frozen_dtype)}
-    trainable, _ = partition(abstract_params(cfg), stage)
+    trainable, _ = partition(cfg, abstract_params(cfg), stage_factors(stage))
     params = {
         name: jax.ShapeDtypeStruct(value.shape, dtypes[name in trainable])
         for name, value in abstract_params(cfg).items()
     }
     batch = abstract_batch(SHAPE, rows, make_mesh("fsdp:-1", jax.devices()[:1]), rule, cfg.aligns)
-    traced = jax.make_jaxpr(gradient_sums, static_argnums=0)(cfg, *partition(params, stage), batch, 1.0)
+    parts = partition(cfg, params, stage_factors(stage))
+    traced = jax.make_jaxpr(gradient_sums, static_argnums=0)(cfg, *parts, batch, 1.0)
     return flops(traced.jaxpr)
 
 

@@ -40,6 +40,7 @@ from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.train import interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
+from eve_jax.train.stages import stage_factors, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
 from launch._flags import run
 
@@ -75,7 +76,7 @@ class Step:
 
     def __init__(self, cfg: ModelConfig, batch: Batch, full_logits: bool):
         schedule = optax.constant_schedule(LR)
-        tx = optimizer(base.get_config().optim, schedule)
+        tx = optimizer(base.get_config().optim, schedule, cfg, stage_factors("3"))
         params = workload.params(cfg)
         self.state, self.batch = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params)), batch
         functions = StepFunctions(cfg, tx, schedule)
@@ -136,9 +137,10 @@ def arithmetic(batch: Batch) -> dict[str, float]:
     padded = samples * longest
     pairs = float(samples * longest * longest)  # a mask is added to all scores
     tokens = Tokens(real.patches, real.specials, padded - real.patches - real.specials, padded, pairs)
-    masked = step_flops(config("masked"), "3", tokens)
+    trains = trained_groups(stage_factors("3"))
+    masked = step_flops(config("masked"), trains, tokens)
     chunked = 2.0 * workload.SIZES.vocab_size * workload.SIZES.hidden_size * padded  # our loss computes logits again
-    return {"ours": step_flops(config("split"), "3", real).useful, "pytorch": masked.useful + masked.again - chunked}
+    return {"ours": step_flops(config("split"), trains, real).useful, "pytorch": masked.useful + masked.again - chunked}
 
 
 def report(times: dict[str, Times], batch: Batch) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from eve_jax.convert.hf_config import CONFIG, describe
 from eve_jax.convert.teacher import RANDOM, describe_teacher
 from eve_jax.model.config import ClipConfig, llm_sizes
+from eve_jax.model.weight import TRAINED_GROUPS
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -20,7 +22,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     sizes, data = describe(Path(llm)) if local else (llm_sizes(llm), {})
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
-    c.stage = "3"  # what is trainable: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
+    c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
     c.seed = 0  # of initialisation and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""
@@ -29,7 +31,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.model = m = ConfigDict()
     m.llm = llm
     m.update(sizes)
-    m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice
+    m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
+    m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
     m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
     m.patch_hidden = 1024  # channels between the two patch convolutions; EVEv1: of the patches
@@ -74,6 +77,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
     o.weight_decay = 0.0
     o.clip = 1.0  # global gradient norm, 0 = off
+    # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
+    o.groups = ConfigDict({group: placeholder(float) for group in TRAINED_GROUPS})
 
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give

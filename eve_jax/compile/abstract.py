@@ -21,7 +21,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
-from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.stages import group_factors, partition, trainable_names, trained_groups
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 
@@ -65,6 +65,7 @@ class Step(NamedTuple):
 
     cfg: ModelConfig
     stage: str
+    trains: frozenset[str]  # groups of weights
     work: Work
     mesh: Mesh
     state: TrainState
@@ -141,14 +142,15 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
     """The abstract values of a step of the stage `config`, and the programs that it calls."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     shardings = parameter_shardings(cfg, mesh)
-    train = trainable_names(list(shardings), config.stage)
+    factors = group_factors(config)
+    train = trainable_names(cfg, factors)
     params = {
         n: ShapeDtypeStruct(v.shape, cfg.param_dtype if n in train else cfg.frozen_dtype, sharding=shardings[n])
         for n, v in abstract_params(cfg).items()
     }
-    trainable, frozen = partition(params, config.stage)
+    trainable, frozen = partition(cfg, params, factors)
     lr = schedule(config.optim, STEPS)
-    tx = optimizer(config.optim, lr)
+    tx = optimizer(config.optim, lr, cfg, factors)
     moments = abstract_optimizer(tx, trainable, mesh)
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
@@ -167,7 +169,7 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
         ]
-    return Step(cfg, config.stage, work, mesh, state, frozen, sums, batch, programs)
+    return Step(cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs)
 
 
 def abstract_batch(

@@ -47,8 +47,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     chips, work, chip = step.mesh.size, step.work, topology.chip
     with sharding.use(step.mesh):
         again = not by_targets()
-    dense = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches), again)
-    useful = step_flops(step.cfg, step.stage, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
+    dense = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches), again)
+    useful = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
     scores = sum(b.program.times * attention_flops(b.counts) for b in built)
     # A custom kernel hides its products from the compiler; virtual devices have none.

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from eve_jax.convert.orbax import is_stacked
-from eve_jax.convert.surgery import Folded, ParamSource, is_delta, text_twin
+from eve_jax.convert.surgery import Folded, ParamSource, copied_from
 from eve_jax.errors import UserError
+from eve_jax.model.config import DELTA
+from eve_jax.model.eve import declared
 
 
 def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[float]]:
@@ -16,8 +17,8 @@ def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[fl
     """
     before, after = _folded(before), _folded(after)
     changes = {}
-    for name in filter(is_stacked, after.shapes):
-        origin, shape = text_twin(name), after.shapes[name].shape
+    for name in (n for n in after.shapes if declared(after.cfg)[n].stacked):
+        origin, shape = copied_from(after.cfg, name), after.shapes[name].shape
         found = before.shapes.get(origin)
         if found is None or found.shape != shape:
             raise UserError(f"{name} has shape {shape}, {origin} of the model before {found and found.shape}")
@@ -27,7 +28,7 @@ def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[fl
 
 
 def _folded(source: ParamSource) -> ParamSource:
-    return Folded(source) if any(map(is_delta, source.shapes)) else source
+    return Folded(source) if DELTA in source.cfg.parts else source
 
 
 def _mean_change(old: np.ndarray, new: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from eve_jax.convert.reference import Origin
 from eve_jax.convert.surgery import ParamSource
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, abstract_params
+from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.train.checkpoint import CHECKPOINTS, stored_shapes
 from eve_jax.train.fingerprint import Fingerprint
 from eve_jax.train.manifest import write_manifest
@@ -57,18 +57,14 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
             self.done(piece.nbytes)
 
 
-def is_stacked(name: str) -> bool:
-    """True for parameters with a leading layer axis."""
-    return name.startswith(("layers.", "align.levels.", "teacher.layers."))
-
-
 def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[str, Any] | None = None) -> None:
     """Save every parameter of `source` as step 0 of the new stage folder `folder`, one layer in memory at a time.
 
     `meta` is what the training that made them had saved with them.
     """
+    weights = declared(source.cfg)
     tree = {
-        name: Lazy(s.shape, s.dtype, is_stacked(name), partial(source.pieces, name))
+        name: Lazy(s.shape, s.dtype, weights[name].stacked, partial(source.pieces, name))
         for name, s in source.shapes.items()
     }
     by_layer, by_size = ocp.SaveArgs(shard_axes=(0,)), ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
@@ -109,7 +105,7 @@ class OrbaxSource:
             },
         }
         array = ts.open(spec, read=True).result()
-        if not is_stacked(name):
+        if not declared(self.cfg)[name].stacked:
             yield array.read().result()
             return
         chunk = array.chunk_layout.read_chunk.shape

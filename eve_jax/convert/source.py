@@ -12,11 +12,11 @@ import numpy as np
 from eve_jax.convert.hf import HfSource
 from eve_jax.convert.orbax import OrbaxSource, Referring
 from eve_jax.convert.reference import Origin, origins
-from eve_jax.convert.surgery import Completed, ParamSource, complete, fold, text_twin
+from eve_jax.convert.surgery import Completed, ParamSource, complete, copied_from, fold
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, abstract_params
+from eve_jax.model.eve import Params
 from eve_jax.sharding import place
 from eve_jax.train.checkpoint import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
 from eve_jax.train.fingerprint import fingerprints
@@ -70,11 +70,10 @@ def load_frozen(
     Raises UserError when the origin is gone or holds other weights.
     """
     wanted = [n for n in origin.weights if names is None or n in names]
-    shapes = abstract_params(cfg)
     found = _opened(origin, folder)
-    twins = {text_twin(n) for n in wanted}
-    given = found.params({text_twin(n): shardings[n] for n in wanted} | dict(shardings), {*wanted, *twins})
-    whole = complete(given, {n: shapes[n] for n in wanted})
+    first = {n: copied_from(cfg, n) for n in wanted}
+    given = found.params({first[n]: shardings[n] for n in wanted} | dict(shardings), {*wanted, *first.values()})
+    whole = complete(cfg, given)
     params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
     if len(params) < len(wanted):
         missing = next(n for n in wanted if n not in params)

@@ -1,20 +1,17 @@
 """Weights made from weights: vision twins of text weights, gated deltas and the fold that ends them."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, ModelConfig
-from eve_jax.model.eve import Params, abstract_params, init_params
-from eve_jax.model.layers import GATE, folded
-
-DELTA_NAME = re.compile(r"(layers\.mlp\.text\.)delta_(up|down)\.(weight|gate)")
+from eve_jax.model.eve import Params, abstract_params, declared, init_params
+from eve_jax.model.layers import folded
 
 
 class ParamSource(Protocol):
@@ -27,21 +24,6 @@ class ParamSource(Protocol):
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
 
 
-def text_twin(name: str) -> str:
-    """The text weight that a vision weight starts as."""
-    return re.sub(r"\.vision\.", ".text.", name)
-
-
-def is_delta(name: str) -> bool:
-    """True for the weights and gates of the gated deltas (variant rep)."""
-    return DELTA_NAME.fullmatch(name) is not None
-
-
-def delta_start(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """What a delta's weight or gate starts as: the model is then the LLM (see `GatedDelta`)."""
-    return np.full(shape, GATE if name.endswith(".gate") else 0.0, dtype)
-
-
 def refuse_loss(source: ModelConfig, target: ModelConfig) -> None:
     """UserError when a model `source` has weights that a model `target` has no place for."""
     lost = sorted(set(source.parts) - set(target.parts))
@@ -52,35 +34,46 @@ def refuse_loss(source: ModelConfig, target: ModelConfig) -> None:
         )
 
 
-def complete(params: Params, shapes: Params) -> Params:
-    """`params` and what a model of `shapes` has beside: vision twins copied from the text weights, deltas that do
-    nothing yet (start of stage 2.1)."""
+def complete(cfg: ModelConfig, params: Params) -> Params:
+    """Return `params` and what a model `cfg` has in addition (start of stage 2.1): vision weights as copies of the text
+    weights, gated deltas that do nothing yet."""
     made = {}
-    for name, shape in shapes.items():
-        if name not in params and is_delta(name):
-            made[name] = jnp.asarray(delta_start(name, shape.shape, shape.dtype))
-        elif name not in params and text_twin(name) in params:
-            made[name] = params[text_twin(name)].copy()
+    for name, weight in declared(cfg).items():
+        if name in params:
+            continue
+        if weight.start is not None:
+            shape = abstract_params(cfg)[name]
+            made[name] = jnp.full(shape.shape, weight.start, shape.dtype)
+        elif weight.copy_of in params:
+            made[name] = params[weight.copy_of].copy()
     return {**params, **made}
+
+
+def copied_from(cfg: ModelConfig, name: str) -> str:
+    """Return the name of the text weight that the vision weight `name` starts as; any other name itself."""
+    return declared(cfg)[name].copy_of or name
+
+
+def _deltas(cfg: ModelConfig) -> dict[str, dict[str, str]]:
+    """Return, by the name of a matrix, the names of its gated delta's "delta" and "gate"."""
+    found: dict[str, dict[str, str]] = {}
+    for name, weight in declared(cfg).items():
+        if weight.delta_of:
+            found.setdefault(weight.delta_of, {})[weight.role] = name
+    return found
 
 
 def fold(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     """The same model with its gated deltas added into the weights; (cfg, params) themselves when there are none."""
     if DELTA not in cfg.parts:
         return cfg, params
-    out = {name: value for name, value in params.items() if not is_delta(name)}
+    deltas = _deltas(cfg)
+    out = {name: value for name, value in params.items() if not declared(cfg)[name].delta_of}
     for name in out:
-        delta, gate = _deltas_of(name)
-        if delta in params:
-            out[name] = folded(out[name], params[delta], params[gate]).astype(out[name].dtype)
+        if name in deltas:
+            delta, gate = (params[deltas[name][role]] for role in ("delta", "gate"))
+            out[name] = folded(out[name], delta, gate).astype(out[name].dtype)
     return replace(cfg, parts=()), out
-
-
-def _deltas_of(name: str) -> tuple[str, str]:
-    """Names of the delta and the gate that belong to a feed-forward weight."""
-    found = re.fullmatch(r"(layers\.mlp\.text\.)(up|down)", name)
-    stem = f"{found[1]}delta_{found[2]}" if found else ""
-    return f"{stem}.weight", f"{stem}.gate"
 
 
 class Folded:
@@ -89,16 +82,17 @@ class Folded:
     def __init__(self, source: ParamSource):
         self.source = source
         self.cfg = replace(source.cfg, parts=tuple(p for p in source.cfg.parts if p != DELTA))
-        self.shapes: Params = {name: shape for name, shape in source.shapes.items() if not is_delta(name)}
+        self.deltas = _deltas(source.cfg)
+        kept = declared(self.cfg)
+        self.shapes: Params = {name: shape for name, shape in source.shapes.items() if name in kept}
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
-        delta, gate = _deltas_of(name)
-        if delta not in self.source.shapes:
+        if name not in self.deltas:
             yield from self.source.pieces(name)
             return
-        of = self.source.pieces
-        for pieces in zip(of(name), of(delta), of(gate), strict=True):
+        of, own = self.source.pieces, self.deltas[name]
+        for pieces in zip(of(name), of(own["delta"]), of(own["gate"]), strict=True):
             yield np.asarray(folded(*map(jnp.asarray, pieces))).astype(pieces[0].dtype)
 
 
@@ -119,19 +113,19 @@ class Completed:
             self.shapes[name] = source.shapes[origin] if origin else shape
 
     def _origin(self, name: str) -> str | None:
-        return next((n for n in (name, text_twin(name)) if n in self.source.shapes), None)
+        return next((n for n in (name, copied_from(self.cfg, name)) if n in self.source.shapes), None)
 
     @cached_property
     def _fresh(self) -> Params:
-        return init_params(self.cfg, self.seed, "patch_embed.")
+        return init_params(self.cfg, self.seed, "patch_embed")
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
-        origin = self._origin(name)
+        origin, start = self._origin(name), declared(self.cfg)[name].start
         if origin is not None:
             yield from self.source.pieces(origin)
-        elif is_delta(name):
+        elif start is not None:
             shape = self.shapes[name]
-            yield from (delta_start(name, shape.shape[1:], shape.dtype) for _ in range(shape.shape[0]))
+            yield from (np.full(shape.shape[1:], start, shape.dtype) for _ in range(shape.shape[0]))
         else:
             yield np.asarray(self._fresh[name])

@@ -14,11 +14,11 @@ from eve_jax.convert.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.convert.tensors import TensorInfo, check_names, open_tensors
 from eve_jax.errors import UserError
 from eve_jax.model.config import ClipConfig, ModelConfig
-from eve_jax.model.eve import Params, abstract_params, init_params
+from eve_jax.model.eve import Params, abstract_params, init_params, of_groups
+from eve_jax.model.weight import TRAINING_ONLY
 
 TWIN = f"{COMPRESSOR}clip_layer.backbone."  # the original's second name for the teacher's weights
 HEAD_SIZE = 64  # of every CLIP; the number of heads is in no tensor
-ALIGNING = ("align.", "teacher.")
 RANDOM = "random"  # in place of CLIP's folder
 TEXT_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")  # of a whole CLIP
 
@@ -113,28 +113,30 @@ def sizes_from_tensors(
 
 def without_aligning(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     """The model as it is used: no aligning layer, no teacher."""
-    kept = {name: value for name, value in params.items() if not name.startswith(ALIGNING)}
+    dropped = of_groups(cfg, *TRAINING_ONLY)
+    kept = {name: value for name, value in params.items() if name not in dropped}
     return replace(cfg, align_weight=0.0, align_width=0, teacher=None), kept
 
 
-def with_aligning(cfg: ModelConfig, params: Params, folder: str, seed: int) -> Params:
-    """`params` with the aligning layer and the teacher of `cfg`, and without those that it does not have.
+def with_aligning(cfg: ModelConfig, source: ModelConfig, params: Params, folder: str, seed: int) -> Params:
+    """Return `params` of the model `source` with the aligning layer and the teacher of `cfg`, and no others.
 
     What is missing is taken from CLIP's `folder` (the teacher) or initialised from `seed` (the aligning layer, and with
     RANDOM as `folder` the teacher, too). Raises UserError when a teacher is missing and `folder` is "".
     """
     shapes = abstract_params(cfg)
-    out = {name: value for name, value in params.items() if name in shapes or not name.startswith(ALIGNING)}
-    if cfg.align_width and not any(name.startswith("align.") for name in out):
-        out |= init_params(cfg, seed, "align.")
-    taught = any(name.startswith("teacher.") for name in out)
+    align, teacher, dropped = of_groups(cfg, "align"), of_groups(cfg, "teacher"), of_groups(source, *TRAINING_ONLY)
+    out = {name: value for name, value in params.items() if name in shapes or name not in dropped}
+    if cfg.align_width and not align & out.keys():
+        out |= init_params(cfg, seed, "align")
+    taught = bool(teacher & out.keys())
     if cfg.teacher and folder == RANDOM:
-        out |= {} if taught else init_params(cfg, seed, "teacher.")
+        out |= {} if taught else init_params(cfg, seed, "teacher")
     elif cfg.teacher and folder:
         out |= {name: jnp.asarray(value) for name, value in load_teacher(folder, cfg.teacher).items()}
     elif cfg.teacher and not taught:
         raise UserError("config.init has no teacher: name a folder of CLIP's by config.teacher, or set align_weight=0")
-    for name in (n for n in out if n.startswith(ALIGNING)):
+    for name in sorted((align | teacher) & out.keys()):
         if out[name].shape != shapes[name].shape:
             raise UserError(f"config.init has {name} of shape {out[name].shape}, the model's is {shapes[name].shape}")
     return out

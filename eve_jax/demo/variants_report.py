@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from eve_jax.demo.report import TITLES, smooth
+from eve_jax.model.config import TWICE, VARIANTS
 from eve_jax.train.metrics import read_metrics
 
 COLOURS = {"dense": "#7b818c", "rep": "#d9822b", "moe": "#2f6fd0", "dac": "#16803c"}
@@ -137,7 +138,7 @@ def draw_changes(report: Mapping[str, Any], path: Path) -> None:
         for branch in ("text", "vision"):
             grid = _grid(v["weight_change"], branch)
             if not np.isnan(grid).all():
-                shared = "" if branch == "vision" or _twice(v["weight_change"]) else ", all tokens"
+                shared = "" if branch == "vision" or set(VARIANTS[variant]) & set(TWICE) else ", all tokens"
                 changes[f"{v['name']} ({variant})\n{branch} weights{shared}"] = grid
     largest = max(np.nanmax(grid) for grid in changes.values())
     scale = LogNorm(largest / 100, largest)
@@ -153,10 +154,6 @@ def draw_changes(report: Mapping[str, Any], path: Path) -> None:
         panel.set_facecolor("#ececf0")
     figure.colorbar(ScalarMappable(scale), ax=list(panels), label="mean |change| from the LLM")
     figure.savefig(path, dpi=120)
-
-
-def _twice(changes: Mapping[str, list[float]]) -> bool:
-    return any(".vision." in name for name in changes)
 
 
 def _grid(changes: Mapping[str, list[float]], branch: str) -> np.ndarray:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, UInt8
 
 from eve_jax.model.attention import plain_attention
 from eve_jax.model.config import ClipConfig, ModelConfig
-from eve_jax.model.layers import LayerNorm, Linear, gathered, in_use, normal, param, stacked
+from eve_jax.model.layers import LayerNorm, Linear, gathered, in_use, stacked
 from eve_jax.model.patch_embed import normalised
+from eve_jax.model.weight import normal, param
 
 
 class ClipLayer(nnx.Module):
@@ -40,9 +41,9 @@ class ClipEmbed(nnx.Module):
     def __init__(self, cfg: ModelConfig, clip: ClipConfig, rngs: nnx.Rngs):
         self.clip, self.dtype = clip, jnp.dtype(cfg.dtype)
         c, size = clip.hidden_size, 3 * clip.patch_size**2
-        self.conv = param(cfg, rngs, (size, c), (None, "patch"), normal((3 * size) ** -0.5))
-        self.class_token = param(cfg, rngs, (c,), (None,), normal(c**-0.5))
-        self.position = param(cfg, rngs, (clip.cells**2 + 1, c), (None, "patch"), normal(0.02))
+        self.conv = param(cfg, rngs, (size, c), (None, "patch"), normal((3 * size) ** -0.5), "matrix")
+        self.class_token = param(cfg, rngs, (c,), (None,), normal(c**-0.5), "table")
+        self.position = param(cfg, rngs, (clip.cells**2 + 1, c), (None, "patch"), normal(0.02), "table")
         self.norm = LayerNorm(cfg, rngs, c, clip.layer_norm_eps)
 
     def __call__(self, pictures: UInt8[Array, "B S S 3"]) -> Float[Array, "B G C"]:

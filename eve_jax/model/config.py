@@ -64,6 +64,14 @@ def llm_sizes(name: str) -> dict[str, Any]:
     return LLMS[name]
 
 
+def parse_parts(text: str) -> tuple[str, ...]:
+    """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of TWICE; unknown ones come last."""
+    names = [name.strip() for name in text.split(",")]
+    if names == ["none"]:
+        return ()
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: TWICE.index(name) if name in TWICE else len(TWICE)))
+
+
 DTYPES = ("float32", "bfloat16", "float16")
 V1_HEADS = 8  # of every attention of EVEv1's own
 
@@ -191,10 +199,12 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """From a `config.model` section; `variant` gives the parts, names unknown to the model are ignored."""
+        """From a `config.model` section; `variant` names the parts where `parts` is unset; other names are ignored."""
         known = {f.name for f in fields(cls)}
         kept = {k: v for k, v in values.items() if k in known}
-        if "parts" not in kept:
+        if isinstance(kept.get("parts"), str):
+            kept["parts"] = parse_parts(kept["parts"])
+        if kept.get("parts") is None:
             variant = values.get("variant", "dac")
             if variant not in VARIANTS:
                 raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")

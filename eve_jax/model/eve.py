@@ -17,10 +17,11 @@ from eve_jax.model.align import PatchAlign
 from eve_jax.model.clip import ClipVision
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapped, stack_layers
-from eve_jax.model.layers import RMSNorm, normal, param
+from eve_jax.model.layers import RMSNorm
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.patch_embed_v1 import WindowEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
+from eve_jax.model.weight import Weight, declare, normal, param
 from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
@@ -34,17 +35,20 @@ class Eve(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.cfg = cfg
-        self.patch_embed = PATCH_EMBEDS[cfg.patch_embed](cfg, rngs)
+        self.patch_embed = declare(PATCH_EMBEDS[cfg.patch_embed](cfg, rngs), "patch_embed")
         shape = (cfg.vocab_size, cfg.hidden_size)
-        self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
+        head = "targets"  # only positions that predict a target meet the LM head
+        self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text")
         self.layers = stack_layers(cfg, rngs)
-        self.norm = RMSNorm(cfg, rngs)
+        self.norm = declare(RMSNorm(cfg, rngs), "text")
         if cfg.align_width:
-            self.align = PatchAlign(cfg, rngs)
+            self.align = declare(PatchAlign(cfg, rngs), "align")
         if cfg.teacher:
-            self.teacher = ClipVision(cfg, cfg.teacher, rngs)
-        if not cfg.tie_embeddings:
-            self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02))
+            self.teacher = declare(ClipVision(cfg, cfg.teacher, rngs), "teacher")
+        if cfg.tie_embeddings:
+            declare(self.embed, "text", works_on=head)
+        else:
+            self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text", works_on=head)
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
@@ -155,14 +159,37 @@ def logical_axes(cfg: ModelConfig) -> dict[str, tuple[str | None, ...]]:
     return axes
 
 
-def init_params(cfg: ModelConfig, seed: int, prefix: str = "") -> Params:
-    """Random parameters, the same on every machine for a seed (jit-compiled); with `prefix` those alone."""
+@functools.cache
+def declared(cfg: ModelConfig) -> dict[str, Weight]:
+    """Return what every parameter is, by its name in `Params`."""
+    found = {}
+    for path, v in _abstract(cfg)[1].items():
+        weight: Weight = v.weight
+        if weight.works_on is None:
+            weight = weight._replace(works_on="")
+        names = tuple(map(str, path))
+        if weight.branch:
+            weight = weight._replace(copy_of=".".join("text" if n == weight.branch else n for n in names))
+        if weight.adds_to:
+            weight = weight._replace(delta_of=".".join((*names[:-2], weight.adds_to)))
+        found[".".join(names)] = weight._replace(stacked=len(v.shape) > len(v.axes))
+    return found
+
+
+def of_groups(cfg: ModelConfig, *groups: str) -> set[str]:
+    """Return the names of the parameters of `groups` (`eve_jax.model.weight.GROUPS`)."""
+    return {name for name, weight in declared(cfg).items() if weight.group in groups}
+
+
+def init_params(cfg: ModelConfig, seed: int, *groups: str) -> Params:
+    """Return random parameters, the same on every machine for a seed (jit-compiled): all, or those of `groups`."""
+    wanted = of_groups(cfg, *groups) if groups else declared(cfg).keys()
 
     @jax.jit
     def make(key: Array) -> Params:
         state = nnx.state(Eve(cfg, nnx.Rngs(key)))
         every = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
-        return {name: value for name, value in every.items() if name.startswith(prefix)}
+        return {name: value for name, value in every.items() if name in wanted}
 
     return make(jax.random.key(seed))
 

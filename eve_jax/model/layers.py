@@ -1,7 +1,7 @@
 """The equations of a decoder layer's parts: RMSNorm, projections, rotary positions, SwiGLU.
 
 Dimensions: B rows, T tokens, D hidden size, N query heads, K key/value heads, H head size, F feed-forward size.
-Every weight declares its shape, logical axes and initialiser in one place (`param`); shardings derive from the axes.
+Every weight declares what it is in one place (`eve_jax.model.weight.param`); shardings derive from its axes.
 """
 
 from collections.abc import Callable
@@ -13,40 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.config import DELTA, ModelConfig
+from eve_jax.model.weight import constant, normal, ones, param, zeros
 from eve_jax.sharding import constrain, gather, one_cpu
 
 GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
 M = TypeVar("M", bound=nnx.Module)
-Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
-
-
-def normal(std: float) -> Init:
-    """Initialiser: Gaussian of standard deviation `std`."""
-    return lambda key, shape, dtype: std * jax.random.normal(key, shape, dtype)
-
-
-def zeros(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Initialiser: zeros (biases)."""
-    return jnp.zeros(shape, dtype)
-
-
-def constant(value: float) -> Init:
-    """Initialiser: `value` everywhere."""
-    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
-
-
-def ones(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Initialiser: ones (norm weights)."""
-    return jnp.ones(shape, dtype)
-
-
-def param(
-    cfg: ModelConfig, rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Init
-) -> nnx.Param:
-    """A weight of `shape` with one logical axis name (or None) a dimension."""
-    if len(axes) != len(shape):
-        raise ValueError(f"{len(axes)} axes for shape {shape}")
-    return nnx.Param(init(rngs.params(), shape, jnp.dtype(cfg.param_dtype)), axes=axes)
 
 
 def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
@@ -84,7 +55,7 @@ class RMSNorm(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.eps = cfg.rms_norm_eps
-        self.scale = param(cfg, rngs, (cfg.hidden_size,), (None,), ones)
+        self.scale = param(cfg, rngs, (cfg.hidden_size,), (None,), ones, "norm")
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         x32 = x.astype(jnp.float32)
@@ -97,8 +68,8 @@ class LayerNorm(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int, eps: float = 1e-5):
         self.eps = eps
-        self.scale = param(cfg, rngs, (width,), (None,), ones)
-        self.bias = param(cfg, rngs, (width,), (None,), zeros)
+        self.scale = param(cfg, rngs, (width,), (None,), ones, "norm")
+        self.bias = param(cfg, rngs, (width,), (None,), zeros, "bias")
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
         x32 = x.astype(jnp.float32)
@@ -108,12 +79,12 @@ class LayerNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, the kernel [in, out] with its rows sharded."""
+    """x @ kernel + bias, the kernel [in, out] with its rows sharded; `use`: fields of `Weight`, of the kernel."""
 
-    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int, out: int, bias: bool = True):
-        self.kernel = param(cfg, rngs, (width, out), ("embed", None), normal((3 * width) ** -0.5))
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int, out: int, bias: bool = True, **use: Any):
+        self.kernel = param(cfg, rngs, (width, out), ("embed", None), normal((3 * width) ** -0.5), "matrix", **use)
         if bias:
-            self.bias = param(cfg, rngs, (out,), (None,), zeros)
+            self.bias = param(cfg, rngs, (out,), (None,), zeros, "bias")
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B O"]:
         y = product(x, self.kernel[...])
@@ -130,9 +101,9 @@ class HeadProjection(nnx.Module):
         self.heads = heads
         width = heads * cfg.head_dim
         init = normal(cfg.hidden_size**-0.5)
-        self.kernel = param(cfg, rngs, (cfg.hidden_size, width), ("embed", "heads"), init)
+        self.kernel = param(cfg, rngs, (cfg.hidden_size, width), ("embed", "heads"), init, "matrix")
         if cfg.qkv_bias:
-            self.bias = param(cfg, rngs, (width,), ("heads",), zeros)
+            self.bias = param(cfg, rngs, (width,), ("heads",), zeros, "bias")
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
         y = product(x, self.kernel[...])
@@ -147,7 +118,7 @@ class OutProjection(nnx.Module):
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         fan_in = cfg.num_heads * cfg.head_dim
         init = normal((2 * cfg.num_layers * fan_in) ** -0.5)
-        self.kernel = param(cfg, rngs, (fan_in, cfg.hidden_size), ("head_rows", None), init)
+        self.kernel = param(cfg, rngs, (fan_in, cfg.hidden_size), ("head_rows", None), init, "matrix")
 
     def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         return product(x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]), self.kernel[...])
@@ -157,11 +128,13 @@ class GatedDelta(nnx.Module):
     """A learnt addition to a weight, W + tanh(10 g) dW with a scalar g (EVEv1.2, ReP; SPEC section 1).
 
     dW starts at zero, so the model starts as the LLM; g starts at GATE, where dW has a gradient from the first step.
+    It works on all tokens and trains with the vision weights, in whose place it stands.
     """
 
-    def __init__(self, cfg: ModelConfig, shape: tuple[int, int], axes: tuple[str | None, ...], rngs: nnx.Rngs):
-        self.weight = param(cfg, rngs, shape, axes, zeros)
-        self.gate = param(cfg, rngs, (1,), (None,), constant(GATE))
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, shape: tuple[int, int], axes: tuple[str | None, ...], to: str):
+        """`to`: the attribute, in the module that this is made for, of the weight that it is added to."""
+        self.weight = param(cfg, rngs, shape, axes, zeros, "delta", group="vision", start=0.0, adds_to=to)
+        self.gate = param(cfg, rngs, (1,), (None,), constant(GATE), "gate", group="vision", start=GATE, adds_to=to)
 
     def __call__(self, weight: Float[Array, "D F"]) -> Float[Array, "D F"]:
         return folded(weight, self.weight[...], self.gate[...])
@@ -177,12 +150,13 @@ class MLP(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         d, f = cfg.hidden_size, cfg.intermediate_size
-        self.gate = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
-        self.up = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5))
-        self.down = param(cfg, rngs, (f, d), ("mlp_rows", None), normal((2 * cfg.num_layers * f) ** -0.5))
+        self.gate = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5), "matrix")
+        self.up = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5), "matrix")
+        init = normal((2 * cfg.num_layers * f) ** -0.5)
+        self.down = param(cfg, rngs, (f, d), ("mlp_rows", None), init, "matrix", ends_layer=True)
         if DELTA in cfg.parts:
-            self.delta_up = GatedDelta(cfg, (d, f), ("embed", "mlp"), rngs)
-            self.delta_down = GatedDelta(cfg, (f, d), ("mlp_rows", None), rngs)
+            self.delta_up = GatedDelta(cfg, rngs, (d, f), ("embed", "mlp"), "up")
+            self.delta_down = GatedDelta(cfg, rngs, (f, d), ("mlp_rows", None), "down")
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         up_weight, down_weight = self.up[...], self.down[...]

@@ -9,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import normal, param, product, zeros
+from eve_jax.model.layers import product
+from eve_jax.model.weight import normal, param, zeros
 from eve_jax.sharding import gather
 
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's
@@ -29,12 +30,15 @@ class PatchEmbed(nnx.Module):
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(cfg.dtype)
         sub, hidden, d = cfg.patch_bytes // 4, cfg.patch_hidden, cfg.hidden_size
-        self.kernel1 = param(cfg, rngs, (sub, hidden), (None, "patch"), normal((3 * sub) ** -0.5))
-        self.bias1 = param(cfg, rngs, (hidden,), ("patch",), zeros)
-        self.kernel2 = param(cfg, rngs, (4 * hidden, d), ("patch", "embed"), normal((12 * hidden) ** -0.5))
-        self.bias2 = param(cfg, rngs, (d,), (None,), zeros)
-        self.class_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
-        self.split_embed = param(cfg, rngs, (d,), (None,), normal(0.02))
+        pixels: Any = {"works_on": "patches", "times": 4, "input_grad": False}  # on the four sub-patches of each
+        token: Any = {"works_on": "specials", "input_grad": False}
+        init1, init2 = normal((3 * sub) ** -0.5), normal((12 * hidden) ** -0.5)
+        self.kernel1 = param(cfg, rngs, (sub, hidden), (None, "patch"), init1, "matrix", **pixels)
+        self.bias1 = param(cfg, rngs, (hidden,), ("patch",), zeros, "bias")
+        self.kernel2 = param(cfg, rngs, (4 * hidden, d), ("patch", "embed"), init2, "matrix", works_on="patches")
+        self.bias2 = param(cfg, rngs, (d,), (None,), zeros, "bias")
+        self.class_embed = param(cfg, rngs, (d,), (None,), normal(0.02), "table", **token)
+        self.split_embed = param(cfg, rngs, (d,), (None,), normal(0.02), "table", **token)
 
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
         """Vision slots of the rows of a batch (DESIGN section 4): patches, then special tokens."""

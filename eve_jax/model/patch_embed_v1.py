@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
 from eve_jax.model.config import V1_HEADS, ModelConfig
-from eve_jax.model.layers import LayerNorm, Linear, in_use, normal, param
+from eve_jax.model.layers import LayerNorm, Linear, in_use
 from eve_jax.model.patch_embed import CLASS, SPLIT, normalised
+from eve_jax.model.weight import normal, param
 
 
 def sub_patches(patches: UInt8[Array, "R P B"], dtype: jnp.dtype) -> Float[Array, "R P 4 N"]:
@@ -33,15 +34,18 @@ def attend_few(q: Float[Array, "*B C"], k: Float[Array, "*B W C"], v: Float[Arra
 
 
 class PatchAttention(nnx.Module):
-    """Projections of a cross-attention: query and context have a LayerNorm each; only the last one has a bias."""
+    """Projections of a cross-attention: query and context have a LayerNorm each; only the last one has a bias.
 
-    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+    queries: the tokens that it has queries of. context: how often each patch is context.
+    """
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, queries: str, context: int):
         c = cfg.patch_hidden
         self.q_norm = LayerNorm(cfg, rngs, c)
-        self.q = Linear(cfg, rngs, c, c, bias=False)
+        self.q = Linear(cfg, rngs, c, c, bias=False, works_on=queries)
         self.kv_norm = LayerNorm(cfg, rngs, c)
-        self.kv = Linear(cfg, rngs, c, 2 * c, bias=False)
-        self.proj = Linear(cfg, rngs, c, c)
+        self.kv = Linear(cfg, rngs, c, 2 * c, bias=False, works_on="patches", times=context)
+        self.proj = Linear(cfg, rngs, c, c, works_on=queries)
 
     def query(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
         """Queries of `x`."""
@@ -75,12 +79,14 @@ class WindowEmbed(nnx.Module):
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(cfg.dtype)
         sub, c, d = cfg.patch_bytes // 4, cfg.patch_hidden, cfg.hidden_size
-        self.conv = param(cfg, rngs, (sub, c), (None, "patch"), normal((3 * sub) ** -0.5))
-        self.window = PatchAttention(cfg, rngs)
-        self.image = PatchAttention(cfg, rngs)
-        self.class_embed = param(cfg, rngs, (c,), (None,), normal(0.02))
-        self.split_embed = param(cfg, rngs, (c,), (None,), normal(0.02))
-        self.project = nnx.List([Linear(cfg, rngs, c, d), Linear(cfg, rngs, d, d)])
+        pixels: Any = {"works_on": "patches", "times": 4, "input_grad": False}
+        self.conv = param(cfg, rngs, (sub, c), (None, "patch"), normal((3 * sub) ** -0.5), "matrix", **pixels)
+        self.window = PatchAttention(cfg, rngs, queries="patches", context=4)
+        self.image = PatchAttention(cfg, rngs, queries="specials", context=1)
+        self.class_embed = param(cfg, rngs, (c,), (None,), normal(0.02), "table", works_on="specials")
+        self.split_embed = param(cfg, rngs, (c,), (None,), normal(0.02), "table", works_on="specials")
+        projections = (Linear(cfg, rngs, size, d, works_on="vision") for size in (c, d))
+        self.project = nnx.List(list(projections))
 
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
         """Vision slots of the rows of a batch (DESIGN section 4): windows, then special tokens."""

@@ -19,17 +19,21 @@ from jaxtyping import Array, Float, Int
 from eve_jax.model.attention import cached_attention, packed_attention
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import rotary_angles, rotate
+from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
 
 
 class Routed(nnx.Module):
-    """A part that exists once (`text`, shared) or twice (`text`, `vision`)."""
+    """A part that exists once (`text`, shared) or twice (`text`, `vision`).
+
+    A shared part trains with the text weights and works on all tokens; vision weights start as a copy of the text ones.
+    """
 
     def __init__(self, make: Callable[[], nnx.Module], twice: bool):
-        self.text = make()
+        self.text = declare(make(), "text", works_on="text" if twice else "all")
         if twice:
-            self.vision = make()
+            self.vision = declare(make(), "vision", works_on="vision", branch="vision")
 
     @property
     def twice(self) -> bool:

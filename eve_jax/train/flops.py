@@ -20,8 +20,7 @@ import numpy as np
 
 from eve_jax.data.shapes import RowShape
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import abstract_params
-from eve_jax.train.stages import trainable_names
+from eve_jax.model.eve import abstract_params, declared
 
 # Peak of dense bfloat16 matrix products, FLOP/s a chip, by the beginning of `jax.Device.device_kind`; the first that
 # fits counts. Vendors' public figures (cloud.google.com/tpu/docs; NVIDIA's data sheets, without sparsity).
@@ -36,14 +35,7 @@ PEAK_FLOPS = (
     ("NVIDIA H100 NVL", 835e12),
     ("NVIDIA H100", 989e12),
 )
-# The tokens that weights of EVEv1's patch embedding work on, and how often on each; the others are on specials.
-V1 = {
-    "conv": ("patches", 4),
-    "window.kv": ("patches", 4),
-    "window.": ("patches", 1),
-    "image.kv": ("patches", 1),
-    "project.": ("vision", 1),
-}
+PRODUCTS = ("matrix", "table")  # roles of weights that tokens are multiplied with
 FLASH_BACKWARD = 3.5  # of the forward pass's two products: two kernels, each computes scores and their gradient again
 
 
@@ -62,8 +54,8 @@ class Tokens(NamedTuple):
         return self.patches + self.specials + self.text
 
 
-class Weight(NamedTuple):
-    """A weight that tokens are multiplied with: FLOPs of one forward product, and its share of the backward pass.
+class Product(NamedTuple):
+    """The product of tokens with a weight: FLOPs of one forward product, and its share of the backward pass.
 
     kind: the field of `Tokens` it works on, or "vision" (patches and specials) or "all". backward: products of the
     backward pass for one of the forward pass. again: whether the backward pass computes the forward product again.
@@ -100,47 +92,39 @@ def peak_flops(device_kind: str) -> float | None:
 
 
 @functools.cache
-def weights(cfg: ModelConfig, stage: str) -> tuple[Weight, ...]:
-    """Every weight of the model that takes part in matrix products, as `stage` trains it."""
-    params = abstract_params(cfg)
-    train = trainable_names(list(params), stage)
+def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
+    """Return the products of all weights that tokens are multiplied with, where the groups `trains` train."""
+    weights, shapes = declared(cfg), abstract_params(cfg)
+    changed = {w.delta_of for w in weights.values() if w.delta_of and w.group in trains}
     out = []
-    for name, value in params.items():
-        if name.endswith((".bias", ".bias1", ".bias2", ".scale")) or ".delta_" in name:
+    for name, weight in weights.items():
+        if weight.role not in PRODUCTS or not weight.works_on:
             continue
-        parts = name.split(".")
-        trains = bool({name, f"{name.rpartition('.')[0]}.delta_{parts[-1]}.weight"} & train)
-        flops = 2.0 * math.prod(value.shape)
-        if parts[0] == "layers":
-            twin = name.replace(".text.", ".vision.") in params
-            kind = ("vision" if "vision" in parts else "text") if twin else "all"
+        flops = 2.0 * math.prod(shapes[name].shape) * weight.times
+        learns = weight.group in trains or name in changed
+        if weight.group == "patch_embed":  # its inputs have a gradient only while weights before them train
+            backward = learns * (1 + weight.input_grad)
+            again = False
+        else:
+            backward = 1 + learns
             # The last product of a layer is followed by an addition, which needs no copy of it.
-            out.append(Weight(kind, flops, 1 + trains, cfg.remat != "none" and parts[-1] != "down"))
-        elif name == ("embed" if cfg.tie_embeddings else "head"):
-            out.append(Weight("targets", flops, 1 + trains, True))
-        elif parts[0] == "patch_embed" and cfg.patch_embed == "v1":
-            kind, count = next((v for k, v in V1.items() if name.startswith(f"patch_embed.{k}")), ("specials", 1))
-            out.append(Weight(kind, flops * count, trains * (1 if parts[1] == "conv" else 2), False))
-        elif parts[0] == "patch_embed":
-            kind = "patches" if "kernel" in name else "specials"
-            inputs = name.endswith("kernel2") and trains  # pixels and special tokens have no gradient
-            count = 4 if name.endswith("kernel1") else 1  # sub-patches of a patch
-            out.append(Weight(kind, flops * count, trains + inputs, False))
+            again = not weight.stacked or (cfg.remat != "none" and not weight.ends_layer)
+        out.append(Product(weight.works_on, flops, backward, again))
     return tuple(out)
 
 
-def step_flops(cfg: ModelConfig, stage: str, tokens: Tokens, logits_again: bool = True) -> Flops:
-    """FLOPs of one step on `tokens` (those of all micro-batches together).
+def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_again: bool = True) -> Flops:
+    """Return the FLOPs of one step on `tokens` (those of all micro-batches together) that trains the groups `trains`.
 
     logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/train/loss.py).
     """
     counts = {**tokens._asdict(), "vision": tokens.patches + tokens.specials, "all": tokens.total}
-    model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in weights(cfg, stage))
-    recomputed = [w for w in weights(cfg, stage) if w.again and (logits_again or w.kind != "targets")]
+    model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in products(cfg, trains))
+    recomputed = [w for w in products(cfg, trains) if w.again and (logits_again or w.kind != "targets")]
     again = sum(counts[w.kind] * w.flops for w in recomputed)
     if cfg.routing == "masked":
         other = {"vision": tokens.text, "text": counts["vision"]}
-        again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in weights(cfg, stage))
+        again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in products(cfg, trains))
     forward = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * tokens.pairs
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward, kernel)

@@ -42,7 +42,7 @@ def identity(config: ConfigDict, plan_hash: str, saved: dict[str, Any]) -> dict[
     `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
     """
     origin = _origin(config) or saved.get("origin", "")
-    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS}
+    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS and v is not None}
     text = json.dumps([settings, plan_hash, origin], sort_keys=True)
     return {"plan": plan_hash, "origin": origin, "lineage": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
 

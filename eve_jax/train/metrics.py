@@ -77,14 +77,14 @@ def cut_back(folder: Path, step: int, keep_lost: bool = False) -> None:
 
 
 class Meter:
-    """Speed of steps of `stage` on `devices` (of all hosts): useful tokens a second, FLOPs, MFU.
+    """Speed of steps that train the groups `trains` on `devices` (of all hosts): useful tokens a second, FLOPs, MFU.
 
     FLOPs are those of the routed model on real tokens, forward and backward, without recomputation (flops.py). MFU is
     their share of the chips' peak of dense bfloat16 products; None on processors whose peak is not known.
     """
 
-    def __init__(self, cfg: ModelConfig, stage: str, devices: Sequence[jax.Device]):
-        self.cfg, self.stage = cfg, stage
+    def __init__(self, cfg: ModelConfig, trains: frozenset[str], devices: Sequence[jax.Device]):
+        self.cfg, self.trains = cfg, trains
         peak = peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None
 
@@ -93,7 +93,7 @@ class Meter:
         vision, patches, seconds = record["vision_tokens"], record["patches"], record["seconds"]
         text = record["tokens"] - vision
         tokens = Tokens(patches, vision - patches, text, record["targets"], record["pairs"])
-        flops = step_flops(self.cfg, self.stage, tokens).useful
+        flops = step_flops(self.cfg, self.trains, tokens).useful
         mfu = flops / (seconds * self.peak) if self.peak else None
         return {"tokens_per_s": record["tokens"] / seconds, "flops": flops, "mfu": mfu}
 

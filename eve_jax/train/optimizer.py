@@ -1,6 +1,7 @@
 """AdamW with warm-up and cosine decay, from the config (SPEC section 5)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from eve_jax.model.eve import Params
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, declared
+from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import replicated
 
 
@@ -20,8 +23,14 @@ def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, optim.lr, warmup, max(steps, warmup + 1))
 
 
-def optimizer(optim: ConfigDict, lr: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping by global norm (`clip` > 0), then AdamW at `lr`; weight decay applies to matrices only."""
+def optimizer(
+    optim: ConfigDict, lr: optax.Schedule, cfg: ModelConfig, factors: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """Return clipping by global norm (`clip` > 0), then AdamW at `lr` times the factor of each weight's group.
+
+    Weight decay applies to the roles in `eve_jax.model.weight.DECAYED`. factors: by group (`group_factors`).
+    """
+    weights = declared(cfg)
 
     def corrected(count: Array) -> Array:
         return lr(count) * _bias_correction(optim.b1, count + 1) / jnp.sqrt(_bias_correction(optim.b2, count + 1))
@@ -32,19 +41,19 @@ def optimizer(optim: ConfigDict, lr: optax.Schedule) -> optax.GradientTransforma
         b2=optim.b2,
         eps=optim.eps,
         weight_decay=optim.weight_decay,
-        mask=_matrices if optim.weight_decay else None,
+        mask=(lambda params: {name: weights[name].role in DECAYED for name in params}) if optim.weight_decay else None,
     )
-    return optax.chain(optax.clip_by_global_norm(optim.clip), adamw) if optim.clip else adamw
+    chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
+    chain.append(adamw)
+    if set(factors.values()) - {0.0, 1.0}:
+        scales = {name: factors[weight.group] for name, weight in weights.items()}
+        chain.append(optax.stateless(lambda updates, _: {name: u * scales[name] for name, u in updates.items()}))
+    return optax.chain(*chain) if len(chain) > 1 else adamw
 
 
 def _bias_correction(decay: float, count: Array) -> Array:
     """optax's 1 - decay**count over its exact value: in float32 the first step's is off by 1.3e-5 at decay 0.999."""
     return (1 - decay**count) / -jnp.expm1(count * math.log(decay))
-
-
-def _matrices(params: dict) -> dict:
-    ends = (".kernel", ".text.gate", ".vision.gate", ".up", ".down", ".kernel1", ".kernel2", ".weight")
-    return {k: k.endswith(ends) for k in params}
 
 
 def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:

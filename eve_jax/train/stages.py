@@ -1,21 +1,21 @@
-"""What is trainable in each stage (EVEv2 paper, Table 1 and section 3.3)."""
+"""What trains in each stage, and how fast (EVEv2 paper, Table 1 and section 3.3).
 
-import re
+The groups that weights belong to are declared with the weights (`eve_jax.model.weight`). A stage gives each group a
+factor of the learning rate, 0 for one that stays frozen: `config.stage` names one of STAGES, and the fields of
+`config.optim.groups` change the factor of single groups.
+"""
+
+import math
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
-from eve_jax.model.eve import Params
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, of_groups
+from eve_jax.model.weight import GROUPS, TRAINED_GROUPS
 
-# Every parameter belongs to the one group whose pattern it matches in full. The gated deltas of variant rep work on all
-# tokens and train with the vision weights, in whose place they stand. EVEv1's teacher trains in no stage.
-GROUPS = {
-    "patch_embed": r"patch_embed\..+",
-    "vision": r"layers\.(.+\.)?vision\..+|layers\.mlp\.text\.delta_.+",
-    "align": r"align\..+",
-    "teacher": r"teacher\..+",
-    "text": r"layers\.(.+\.)?text\.(?!delta_).+|embed|norm\.scale|head",
-}
-
-TRAINABLE = {
+STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
     "1": ("patch_embed", "align"),
     "2.1": ("patch_embed", "align", "vision"),
@@ -23,33 +23,52 @@ TRAINABLE = {
     "3": ("patch_embed", "align", "vision", "text"),
 }
 
-# Stages of which the smaller part of the model trains: their checkpoints store that part and refer to the rest.
-PARTIAL = ("1", "2.1")
+
+def stage_factors(stage: str) -> dict[str, float]:
+    """Return the learning-rate factor of every group in `stage`. Raise UserError for a stage that is not in STAGES."""
+    if stage not in STAGES:
+        raise UserError(f"config.stage={stage!r}: expected one of {', '.join(STAGES)}")
+    return {group: float(group in STAGES[stage]) for group in GROUPS}
 
 
-def group_of(name: str) -> str:
-    """The group of a parameter; ValueError unless exactly one pattern matches."""
-    found = [group for group, pattern in GROUPS.items() if re.fullmatch(pattern, name)]
-    if len(found) != 1:
-        raise ValueError(f"parameter {name} matches {found or 'no group'}")
-    return found[0]
+def group_factors(config: ConfigDict) -> dict[str, float]:
+    """Return the learning-rate factor of every group, as `config.stage` and `config.optim.groups` say; 0 is frozen.
 
-
-def trainable_names(names: list[str], stage: str) -> set[str]:
-    """Names of the parameters that train in `stage`.
-
-    Raises UserError for an unknown stage, or for one that trains vision weights in a model that has none.
+    Raise UserError for a factor that is not a number of at least 0, an unknown group, or when nothing trains.
     """
-    if stage not in TRAINABLE:
-        raise UserError(f"config.stage={stage!r}: expected one of {', '.join(TRAINABLE)}")
-    groups = {name: group_of(name) for name in names}
-    wanted = TRAINABLE[stage]
-    if stage == "2.1" and "vision" not in groups.values():
-        raise UserError("stage 2.1 trains the vision weights of the layers, but model.variant=dense has none")
-    return {name for name, group in groups.items() if group in wanted}
+    factors = stage_factors(config.stage)
+    for group, factor in config.optim.get("groups", {}).items():
+        if group not in TRAINED_GROUPS:
+            raise UserError(f"config.optim.groups.{group}: expected one of {', '.join(TRAINED_GROUPS)}")
+        if factor is None:
+            continue
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+            raise UserError(f"config.optim.groups.{group}={factor!r}: expected a number of at least 0 (0 = frozen)")
+        factors[group] = float(factor)
+    if not any(factors.values()):
+        raise UserError("config.optim.groups freezes every group: nothing would train")
+    return factors
 
 
-def partition(params: Params, stage: str) -> tuple[Params, Params]:
-    """(trainable, frozen) parameters of `stage`; works on arrays and on abstract values."""
-    train = trainable_names(list(params), stage)
+def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
+    """Return the names of the parameters that train when groups have the learning-rate factors `factors`.
+
+    Raise UserError when the vision weights are to train without the text weights in a model that has none.
+    """
+    if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
+        raise UserError(
+            "this stage trains the vision weights of the layers (2.1), but the model has none "
+            "(config.model.variant=dense)"
+        )
+    return of_groups(cfg, *trained_groups(factors))
+
+
+def trained_groups(factors: Mapping[str, float]) -> frozenset[str]:
+    """Return the groups that train when they have the learning-rate factors `factors`."""
+    return frozenset(group for group, factor in factors.items() if factor)
+
+
+def partition(cfg: ModelConfig, params: Params, factors: Mapping[str, float]) -> tuple[Params, Params]:
+    """Return the (trainable, frozen) ones of `params`, arrays or abstract values; see `trainable_names`."""
+    train = trainable_names(cfg, factors)
     return {k: v for k, v in params.items() if k in train}, {k: v for k, v in params.items() if k not in train}

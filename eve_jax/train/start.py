@@ -18,10 +18,10 @@ from eve_jax.convert.teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes
+from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
 from eve_jax.train.checkpoint import Checkpoints, newest_step
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
-from eve_jax.train.stages import PARTIAL, partition, trainable_names
+from eve_jax.train.stages import group_factors, partition, trainable_names
 from eve_jax.train.step import TrainState
 
 
@@ -72,7 +72,7 @@ def start(
 def _abstract(config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
     """Shape, dtype and sharding of every parameter while the stage trains."""
     shardings, shapes = parameter_shardings(cfg, mesh), abstract_params(cfg)
-    train = trainable_names(list(shapes), config.stage)
+    train = trainable_names(cfg, group_factors(config))
     dtypes = {n: jnp.dtype(cfg.param_dtype if n in train else cfg.frozen_dtype) for n in shapes}
     return {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
 
@@ -90,12 +90,13 @@ def _resumed(
     origins = checkpoints.meta(step).get(FROZEN, [])
     elsewhere = {n for o in origins for n in o["weights"]}
     stored = {n: a for n, a in abstract.items() if n not in elsewhere}
-    trainable, _ = partition(abstract, config.stage)
+    factors = group_factors(config)
+    trainable, _ = partition(cfg, abstract, factors)
     params, opt = checkpoints.restore(step, stored, abstract_optimizer(tx, trainable, mesh))
     places = {n: a.sharding for n, a in abstract.items()}
     for origin in origins:
         params |= load_frozen(Origin(**origin), folder, cfg, places)
-    trainable, frozen = partition({n: params[n] for n in abstract}, config.stage)
+    trainable, frozen = partition(cfg, {n: params[n] for n in abstract}, factors)
     return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
 
 
@@ -104,10 +105,12 @@ def _begun(
 ) -> Start:
     params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
     params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
-    trainable, frozen = partition(params, config.stage)
+    factors = group_factors(config)
+    trainable, frozen = partition(cfg, params, factors)
     origins = []
-    if origin is not None and config.stage in PARTIAL and not config.train.whole:
-        given = {n: v for n, v in frozen.items() if not n.startswith("teacher.")}  # which may come from elsewhere
+    if origin is not None and not factors["text"] and not config.train.whole:
+        teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
+        given = {n: v for n, v in frozen.items() if n not in teacher}
         origins = refer(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
 
@@ -147,9 +150,10 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     if not config.init:
         say(f"{config.name}: config.init is empty, so training starts from random weights")
         params = init_params(cfg, config.seed)
-        return with_aligning(cfg, params, config.get("teacher", ""), config.seed), None
+        return with_aligning(cfg, cfg, params, config.get("teacher", ""), config.seed), None
     checkpoint = open_init(config, cfg)
     if checkpoint.source is None:
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
-    params = with_aligning(cfg, checkpoint.params(shardings), config.get("teacher", ""), config.seed)
-    return complete(params, abstract_params(cfg)), checkpoint
+    params = checkpoint.params(shardings)
+    params = with_aligning(cfg, checkpoint.cfg, params, config.get("teacher", ""), config.seed)
+    return complete(cfg, params), checkpoint

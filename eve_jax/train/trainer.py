@@ -26,6 +26,7 @@ from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
+from eve_jax.train.stages import group_factors, trainable_names, trained_groups
 from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -102,6 +103,7 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     """All that the loop needs; None when the stage is done."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
+    trainable_names(cfg, group_factors(config))
     check_pictures(config.data, cfg)
     same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
@@ -115,7 +117,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     _copy_tokenizer(data, folder, cfg)
     steps = data.plan.steps
     lr = schedule(config.optim, steps)
-    tx = optimizer(config.optim, lr)
+    factors = group_factors(config)
+    tx = optimizer(config.optim, lr, cfg, factors)
     non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
     with ExitStack() as failed:
         t = config.train
@@ -133,7 +136,7 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
             cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh)
-        meter = Meter(cfg, config.stage, list(mesh.devices.flat))
+        meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin)

@@ -16,7 +16,7 @@ from eve_jax.model.eve import abstract_params
 from eve_jax.sharding import make_mesh
 from eve_jax.train import loss
 from eve_jax.train.flops import slots, step_flops
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors, trained_groups
 from eve_jax.train.step import gradient_sums
 
 SHAPE = RowShape(60, 12, 56)
@@ -37,7 +37,7 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets,
     monkeypatch.setattr(loss, "by_targets", lambda: by_targets)
     tiny = ModelConfig.from_dict({**llm_sizes("tiny"), "parts": VARIANTS[variant], "patch_hidden": 32})
     cfg = dataclasses.replace(tiny, **changes)
-    trainable, frozen = partition(abstract_params(cfg), stage)
+    trainable, frozen = partition(cfg, abstract_params(cfg), stage_factors(stage))
     batch = abstract_batch(SHAPE, 2, make_mesh("fsdp:-1", jax.devices()[:1]))
 
     def gradients(trainable, frozen, batch):
@@ -47,7 +47,7 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets,
     text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not wanted
     counts = count(text or "")
     found = counts.flops - attention_flops(counts)
-    expected = step_flops(cfg, stage, slots(SHAPE, 2), logits_again=not by_targets)
+    expected = step_flops(cfg, trained_groups(stage_factors(stage)), slots(SHAPE, 2), logits_again=not by_targets)
     assert found == pytest.approx(expected.model + expected.again, rel=1e-6)
 
 

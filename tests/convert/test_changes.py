@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from eve_jax.convert.changes import weight_changes
-from eve_jax.convert.orbax import is_stacked
 from eve_jax.convert.surgery import complete
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, abstract_params
+from eve_jax.model.eve import Params, abstract_params, declared
 
 CFG = ModelConfig(32, 8, 12, 3, 2, 1, 4, parts=(), patch_hidden=4)
 
@@ -25,7 +24,7 @@ class Memory:
         self.shapes: Params = {name: jax.ShapeDtypeStruct(v.shape, v.dtype) for name, v in params.items()}
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
-        yield from self.params[name] if is_stacked(name) else [self.params[name]]
+        yield from self.params[name] if declared(self.cfg)[name].stacked else [self.params[name]]
 
 
 def llm() -> Params:
@@ -36,7 +35,7 @@ def llm() -> Params:
 def trained(variant: str) -> tuple[ModelConfig, Params]:
     """A model of the variant as it starts from the LLM, in arrays that may be changed."""
     cfg = replace(CFG, parts=VARIANTS[variant])
-    return cfg, {n: np.array(v) for n, v in complete(llm(), abstract_params(cfg)).items()}
+    return cfg, {n: np.array(v) for n, v in complete(cfg, llm()).items()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

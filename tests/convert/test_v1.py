@@ -80,17 +80,17 @@ def test_a_stage_completes_or_drops_what_aligning_needs(tmp_path):
     bare = open_checkpoint(folders_v1.write(tmp_path / "bare", "D1", aligning=False)).params()
     full = open_checkpoint(folders_v1.write(tmp_path / "full", "D1")).params()
     cfg, plain = v1.config("D1", aligned=True), v1.config("D1")
-    assert with_aligning(cfg, full, "", 0).keys() == full.keys()
-    assert with_aligning(plain, full, "", 0).keys() == bare.keys()
+    assert with_aligning(cfg, cfg, full, "", 0).keys() == full.keys()
+    assert with_aligning(plain, cfg, full, "", 0).keys() == bare.keys()
     with pytest.raises(UserError, match=r"config\.teacher"):
-        with_aligning(cfg, bare, "", 0)
-    assert with_aligning(cfg, bare, "random", 0).keys() == full.keys()
+        with_aligning(cfg, plain, bare, "", 0)
+    assert with_aligning(cfg, plain, bare, "random", 0).keys() == full.keys()
     np.testing.assert_array_equal(
-        with_aligning(cfg, full, "random", 0)["teacher.embed.conv"], full["teacher.embed.conv"]
+        with_aligning(cfg, cfg, full, "random", 0)["teacher.embed.conv"], full["teacher.embed.conv"]
     )
-    fresh = init_params(cfg, 5, "align.")
+    fresh = init_params(cfg, 5, "align")
     taught = {name: value for name, value in full.items() if name.startswith("teacher.")}
-    done = with_aligning(cfg, bare | taught, "", 5)
+    done = with_aligning(cfg, plain, bare | taught, "", 5)
     assert done.keys() == full.keys()
     for name in fresh:
         np.testing.assert_array_equal(done[name], fresh[name])

@@ -18,7 +18,7 @@ from eve_jax.data.rows import lay_out
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.hosts.start import peers, say, together
 from eve_jax.train.optimizer import optimizer, optimizer_state
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
@@ -31,14 +31,14 @@ def losses(spec: str, rows: int) -> list[float]:
     held = sharding.local_rows(mesh, rows)
     places = parameter_shardings(cfg, mesh)
     params = {name: sharding.place(value, places[name]) for name, value in ref.params(cfg).items()}
-    trainable, frozen = partition(params, "3")
+    trainable, frozen = partition(cfg, params, stage_factors("3"))
     empty = {**lay_out([], ref.ALONE), "patches": np.zeros((ref.ALONE.patches, PATCH_BYTES), np.uint8)}
     whole = ref.stack([*(ref.row([i], ref.ALONE) for i in range(3)), *[empty] * (rows - 3)])
     batch = sharding.place_batch(mesh, {name: value[held] for name, value in whole.items()}, rows, held)
     schedule = optax.constant_schedule(1e-3)
     optim = base.get_config().optim
     optim.clip = 0.0
-    tx = optimizer(optim, schedule)
+    tx = optimizer(optim, schedule, cfg, stage_factors("3"))
     functions = StepFunctions(cfg, tx, schedule, mesh)
     step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))
     state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))

@@ -11,7 +11,7 @@ from eve_jax.convert.surgery import complete, fold
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.eve import abstract_params, bind
 from eve_jax.train.loss import loss_sums
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums
 from tests import reference as ref
 
@@ -66,12 +66,12 @@ def test_deltas_start_as_the_llm_and_train_from_the_first_step():
     dense = config("dense")
     single = ref.params(dense, "C")
     batch = ref.alone()
-    params = complete(single, abstract_params(cfg))
+    params = complete(cfg, single)
     assert params.keys() == abstract_params(cfg).keys()
     logits = jax.jit(lambda m, b: m(b))
     alike, llm = logits(bind(cfg, params), batch), logits(bind(dense, single), batch)
     np.testing.assert_array_equal(np.asarray(alike), np.asarray(llm))
-    trainable, frozen = partition(params, "2.1")
+    trainable, frozen = partition(cfg, params, stage_factors("2.1"))
     deltas = {n for n in trainable if n.startswith("layers.")}
     assert {n.removeprefix("layers.mlp.text.delta_") for n in deltas} == {
         "up.weight",

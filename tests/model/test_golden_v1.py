@@ -7,7 +7,7 @@ import pytest
 
 from eve_jax.model.eve import bind
 from eve_jax.train.loss import loss_sums
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums, image_weight
 from tests import reference as ref
 from tests import reference_v1 as v1
@@ -54,7 +54,7 @@ def test_aligning(name, packed):
     out, meta = ref.tensors(f"{name}_outputs"), ref.read_json(f"{name}_meta")
     cfg = v1.config(name, aligned=True)
     batch = v1.together(name) if packed else v1.alone(name)
-    trainable, frozen = partition(v1.params(cfg, name), "3")
+    trainable, frozen = partition(cfg, v1.params(cfg, name), stage_factors("3"))
     params = {**trainable, **frozen}
     _, predicted, features = jax.jit(lambda p, b: bind(cfg, p).hidden_and_features(b))(params, batch)
     first = 0

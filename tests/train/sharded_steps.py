@@ -9,7 +9,7 @@ import optax
 
 from eve_jax import sharding
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
@@ -28,7 +28,7 @@ def run(stage: str, routing: str, steps: int, spec: str) -> tuple[list[float], d
     mesh = sharding.make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
     places = parameter_shardings(cfg, mesh)
     params = {name: jax.device_put(value, places[name]) for name, value in weights.items()}
-    trainable, frozen = partition(params, stage)
+    trainable, frozen = partition(cfg, params, stage_factors(stage))
     rows = {name: np.concatenate([value] * 3)[:ROWS] for name, value in three.items()}
     batch = sharding.place_batch(mesh, rows, ROWS, sharding.local_rows(mesh, ROWS))
     tx = optax.adam(LR)

@@ -8,16 +8,20 @@ import pytest
 from eve_jax.data.shapes import RowShape
 from eve_jax.model.config import ModelConfig, llm_sizes
 from eve_jax.train.flops import Tokens, add, batch_tokens, peak_flops, slots, step_flops
+from eve_jax.train.stages import stage_factors, trained_groups
 
 SHAPE = RowShape(60, 12, 56)
+ALL = trained_groups(stage_factors("3"))
 
 
 def test_a_text_token_of_qwen_7b_costs_six_flops_a_weight():
     """Qwen2.5-7B has 6.53 G weights in its layers, 0.545 G in its head (its model card: 6.53 G without embeddings)."""
     cfg = ModelConfig.from_dict(llm_sizes("qwen2.5-7b"))
-    flops = step_flops(cfg, "3", Tokens(patches=0, specials=0, text=1, targets=1, pairs=0))
+    flops = step_flops(cfg, ALL, Tokens(patches=0, specials=0, text=1, targets=1, pairs=0))
     assert flops.model / 6 == pytest.approx(6.53e9 + 0.545e9, rel=1e-3)
-    frozen = step_flops(cfg, "1", Tokens(patches=0, specials=0, text=1, targets=1, pairs=0))
+    frozen = step_flops(
+        cfg, trained_groups(stage_factors("1")), Tokens(patches=0, specials=0, text=1, targets=1, pairs=0)
+    )
     assert frozen.model == pytest.approx(flops.model * 2 / 3)
     assert flops.useful == flops.model
 
@@ -44,7 +48,7 @@ def test_masked_routing_wastes_what_it_computes():
     """Model FLOPs are the routed ones either way."""
     cfg = ModelConfig.from_dict(llm_sizes("tiny"))
     masked = dataclasses.replace(cfg, routing="masked")
-    split_flops, masked_flops = (step_flops(c, "3", slots(SHAPE, 2)) for c in (cfg, masked))
+    split_flops, masked_flops = (step_flops(c, ALL, slots(SHAPE, 2)) for c in (cfg, masked))
     assert masked_flops.model == split_flops.model
     assert masked_flops.again > split_flops.again
 
@@ -55,7 +59,7 @@ def test_attention_pairs():
     assert whole.pairs == 3 * 512 * 513 / 2
     assert quarters.pairs == 3 * 4 * 128 * 129 / 2
     assert whole[:4] == quarters[:4]
-    flops = step_flops(cfg, "3", whole)
+    flops = step_flops(cfg, ALL, whole)
     assert flops.attention == 3 * 4 * cfg.num_layers * cfg.num_heads * cfg.head_dim * whole.pairs
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from configs import base
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
@@ -24,11 +24,11 @@ def run(
 ) -> tuple[list[float], list[float], list[dict[str, np.ndarray]]]:
     """Losses before each step, gradient norms, parameters after each step under the original's names."""
     cfg = ref.config(routing=routing)
-    trainable, frozen = partition(ref.params(cfg), stage)
+    trainable, frozen = partition(cfg, ref.params(cfg), stage_factors(stage))
     optim = base.get_config().optim
     optim.clip = 1.0 if clip else 0.0
     constant = optax.constant_schedule(LR)
-    tx = optimizer(optim, constant)
+    tx = optimizer(optim, constant, cfg, stage_factors(stage))
     functions = StepFunctions(cfg, tx, constant)
     state = TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable))
     losses, norms, after = [], [], []

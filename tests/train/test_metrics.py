@@ -7,6 +7,7 @@ import pytest
 
 from eve_jax.train.flops import Tokens, step_flops
 from eve_jax.train.metrics import FIELDS, LOST, METRICS, Meter, MetricsLog, cut_back, read_metrics
+from eve_jax.train.stages import stage_factors, trained_groups
 from tests import reference as ref
 
 COUNTS = {"tokens": 34, "vision_tokens": 12, "patches": 6, "pairs": 595, "rows": 1}
@@ -20,7 +21,7 @@ class Device:
 
 
 def meter(kind="cpu", devices=1):
-    return Meter(ref.config(), "3", [Device(kind)] * devices)
+    return Meter(ref.config(), trained_groups(stage_factors("3")), [Device(kind)] * devices)
 
 
 def write(folder, start, steps, log_every=1):
@@ -44,7 +45,7 @@ def test_a_line_a_step(tmp_path, log_every):
 
 def test_flops_and_mfu():
     record = {**COUNTS, "targets": 8, "seconds": 0.5}
-    wanted = step_flops(ref.config(), "3", Tokens(6, 6, 22, 8, 595)).useful
+    wanted = step_flops(ref.config(), trained_groups(stage_factors("3")), Tokens(6, 6, 22, 8, 595)).useful
     assert meter()(record) == {"tokens_per_s": 68.0, "flops": wanted, "mfu": None}
     assert meter("TPU v5 lite", 4)(record)["mfu"] == wanted / (0.5 * 4 * 197e12)
 

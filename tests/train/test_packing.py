@@ -8,7 +8,7 @@ import pytest
 
 from eve_jax.data.shapes import RowShape
 from eve_jax.model.eve import bind
-from eve_jax.train.stages import partition
+from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState, gradient_sums
 from tests import reference as ref
 
@@ -79,7 +79,7 @@ def test_micro_batches_of_any_shapes_give_the_same_step(stage, routing):
     ]
     results = []
     for batches in (one, two, four):
-        trainable, frozen = partition(ref.params(cfg), stage)
+        trainable, frozen = partition(cfg, ref.params(cfg), stage_factors(stage))
         state = TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable))
         state, metrics = functions(state, frozen, batches)
         results.append((jax.device_get(metrics), jax.device_get(state.trainable)))

@@ -16,7 +16,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import LLMS, ModelConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.train.checkpoint import Checkpoints, read_meta, stored_shapes
-from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.stages import partition, stage_factors, trainable_names
 from eve_jax.train.start import Start
 from eve_jax.train.step import TrainState
 from tests.convert import folders
@@ -48,10 +48,10 @@ def test_stored_is_what_trains(made):
     work, wanted = made
     for folder, cfg, stage, step in (("stage1", DENSE, "1", 3), ("stage2_1", DAC, "2.1", 4)):
         names = list(abstract_params(cfg))
-        assert set(stored_shapes(work / folder, step)) == trainable_names(names, stage)
+        assert set(stored_shapes(work / folder, step)) == trainable_names(cfg, stage_factors(stage))
         (origin,) = origins(work / folder, step)
         assert (origin.path, origin.step) == ("../llm", 5), "stage 2.1, too, refers to the LLM itself"
-        assert set(origin.weights) == set(names) - trainable_names(names, stage)
+        assert set(origin.weights) == set(names) - trainable_names(cfg, stage_factors(stage))
     text = next(n for n in wanted if ".text." in n)
     np.testing.assert_array_equal(wanted[text], write_llm(work / "again")[text].astype(jnp.bfloat16))
 
@@ -138,7 +138,7 @@ def test_size_on_disk(tmp_path, name):
     """Parameters and both moments of what trains, a few kB beside them, whatever the size of the rest."""
     cfg = SIZES[name]
     rng = np.random.default_rng(0)
-    shapes, frozen_shapes = partition(abstract_params(cfg), "1")
+    shapes, frozen_shapes = partition(cfg, abstract_params(cfg), stage_factors("1"))
     trainable = {n: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)) for n, s in shapes.items()}
     frozen = {n: jnp.zeros(s.shape, jnp.bfloat16) for n, s in frozen_shapes.items()}
     total = sum(v.size for v in (trainable | frozen).values())

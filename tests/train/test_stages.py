@@ -13,13 +13,13 @@ from eve_jax.convert.surgery import complete
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.train.stages import partition, trainable_names
+from eve_jax.train.stages import group_factors, partition, stage_factors, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
 
 def started(cfg, stage, tx):
-    trainable, frozen = partition(ref.params(cfg), stage)
+    trainable, frozen = partition(cfg, ref.params(cfg), stage_factors(stage))
     return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable)), frozen
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_stored_for_frozen_parameters(stage):
 def test_stage_21_starts_from_the_text_weights():
     single = {k: np.asarray(v) for k, v in ref.params(ref.config(())).items()}
     wanted = abstract_params(ref.config())
-    params = complete(single, wanted)
+    params = complete(ref.config(), single)
     assert set(params) == set(wanted)
     twins = [n for n in wanted if n not in single]
     assert len(twins) == 12
@@ -90,10 +90,11 @@ def test_stage_21_starts_from_the_text_weights():
     ids=lambda x: getattr(x, "name", None),
 )
 def test_stage_configs_at_7b(config, billions, trainable):
-    params = abstract_params(ModelConfig.from_dict(config.model.to_dict()))
+    cfg = ModelConfig.from_dict(config.model.to_dict())
+    params = abstract_params(cfg)
     total = sum(math.prod(v.shape) for v in params.values()) / 1e9
     assert round(total, 2) == billions
-    trains = sum(math.prod(v.shape) for v in partition(params, config.stage)[0].values()) / 1e9
+    trains = sum(math.prod(v.shape) for v in partition(cfg, params, group_factors(config))[0].values()) / 1e9
     assert trains == pytest.approx(trainable, rel=0.01)
 
 
@@ -113,8 +114,7 @@ def test_paper_values():
 
 
 def test_unknown_stage_and_missing_twins():
-    names = list(abstract_params(ref.config(())))
     with pytest.raises(UserError, match="expected one of"):
-        trainable_names(names, "4")
+        stage_factors("4")
     with pytest.raises(UserError, match="has none"):
-        trainable_names(names, "2.1")
+        trainable_names(ref.config(()), stage_factors("2.1"))

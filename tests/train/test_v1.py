@@ -10,8 +10,8 @@ from eve_jax.convert.source import load_params
 from eve_jax.convert.teacher import describe_teacher
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import declared
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.stages import group_of
 from eve_jax.train.trainer import train
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -89,7 +89,8 @@ def test_stages(tmp_path):
     """Pre-alignment leaves the LLM as it was and the teacher in the checkpoint; fine-tuning goes on without either."""
     records = write_records(tmp_path, 24)
     byte_tokenizer().save(tmp_path / "tokenizer")
-    params = {}
+    params: dict[str, Params] = {}
+    groups: dict[str, str] = {}
     before, init = {}, ""
     for name, kind in (("v1_prealign", "1"), ("v1_sft", "3")):
         c = demo_v1.stage(name, kind, "qwen2", "", 4, 3e-3, tiny=True)
@@ -104,12 +105,12 @@ def test_stages(tmp_path):
         c.optim.warmup = 0.0
         c.train.steps, c.init = 4, init
         init = str(train(c, tmp_path / "runs", quiet=True))
-        params[name] = load_params(tmp_path / "runs" / name)[1]
+        cfg, params[name] = load_params(tmp_path / "runs" / name)
+        groups |= {n: weight.group for n, weight in declared(cfg).items()}
         before[name] = read_metrics(tmp_path / "runs" / name)
     first, last = before["v1_prealign"], before["v1_sft"]
     assert first[-1]["align_loss"] < first[0]["align_loss"] < 1.2
     assert "align_loss" not in last[0]
-    groups = {name: group_of(name) for name in params["v1_prealign"]}
     assert {g for n, g in groups.items() if n not in params["v1_sft"]} == {"align", "teacher"}
     moved = {n for n in params["v1_sft"] if not np.array_equal(params["v1_prealign"][n], params["v1_sft"][n])}
     assert {groups[n] for n in moved} == {"patch_embed", "text"}

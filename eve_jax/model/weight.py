@@ -1,0 +1,115 @@
+"""What a weight is, declared where it is made: nothing else in the package tells it from a name.
+
+A weight states its shape, logical axes, initializer and role itself (`param`). The part of the model that it belongs to
+states the group that it trains with and the tokens that it works on, for all its weights at once (`declare`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from eve_jax.model.config import ModelConfig
+
+Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
+
+# Groups that train, or stay frozen, together.
+GROUPS = ("patch_embed", "vision", "text", "align", "teacher")
+TRAINED_GROUPS = GROUPS[:-1]  # the teacher's weights never train
+TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
+# matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a
+# gate of one number.
+ROLES = ("matrix", "table", "bias", "norm", "delta", "gate")
+DECAYED = ("matrix", "table", "delta")  # roles that weight decay applies to
+TOKENS = ("patches", "specials", "vision", "text", "all", "targets", "")  # "": takes part in no product
+
+
+class Weight(NamedTuple):
+    """What a weight is.
+
+    group: of GROUPS. role: of ROLES. works_on: the tokens that meet it, of TOKENS, each `times` times. input_grad:
+    False where its input has no gradient (pixels, token numbers). ends_layer: nothing in the layer comes after its
+    product but an addition. start: the value that a new one has everywhere, where that is one number. branch: name of
+    the modality's own set of weights (`Routed`) that it belongs to, "" for shared ones. adds_to: attribute, in the
+    module around its own, of the matrix that a delta or gate changes.
+
+    Filled in by `eve_jax.model.eve.declared`: stacked, True for a leading axis of layers; copy_of, the name of the text
+    weight that a vision weight starts as; delta_of, the name of the matrix that a delta or gate belongs to.
+    """
+
+    role: str
+    group: str = ""
+    works_on: str | None = None
+    times: int = 1
+    input_grad: bool = True
+    ends_layer: bool = False
+    start: float | None = None
+    branch: str = ""
+    adds_to: str = ""
+    stacked: bool = False
+    copy_of: str = ""
+    delta_of: str = ""
+
+    @property
+    def changes_matrix(self) -> bool:
+        """True for a gated delta's weight and gate."""
+        return self.role in ("delta", "gate")
+
+
+def normal(std: float) -> Init:
+    """Initializer: Gaussian of standard deviation `std`."""
+    return lambda key, shape, dtype: std * jax.random.normal(key, shape, dtype)
+
+
+def zeros(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Initializer: zeros (biases)."""
+    return jnp.zeros(shape, dtype)
+
+
+def constant(value: float) -> Init:
+    """Initializer: `value` everywhere."""
+    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
+
+
+def ones(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Initializer: ones (norm weights)."""
+    return jnp.ones(shape, dtype)
+
+
+def param(
+    cfg: ModelConfig,
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    init: Init,
+    role: str,
+    **use: Any,
+) -> nnx.Param:
+    """Return a weight of `shape`, with one logical axis name (or None) a dimension, and its `role`.
+
+    `use`: further fields of `Weight`. Raises ValueError for axes that do not fit the shape, or an unknown role.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(f"{len(axes)} axes for shape {shape}")
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
+    return nnx.Param(init(rngs.params(), shape, jnp.dtype(cfg.param_dtype)), axes=axes, weight=Weight(role, **use))
+
+
+def declare(module: Any, group: str, works_on: str | None = None, branch: str = "") -> Any:
+    """Return `module` (or a single weight) after stating what its weights have in common.
+
+    group: of GROUPS, and works_on: of TOKENS, for the weights that do not state them themselves. branch: of the
+    modality whose own weights these are.
+    """
+    if group not in GROUPS or (works_on is not None and works_on not in TOKENS):
+        raise ValueError(f"group {group!r} or works_on {works_on!r} is unknown")
+    for _, node in [((), module)] if isinstance(module, nnx.Param) else nnx.iter_graph(module):
+        if isinstance(node, nnx.Param):
+            weight: Weight = node.weight
+            tokens = weight.works_on if weight.works_on is not None else works_on
+            node.set_metadata(weight=weight._replace(group=weight.group or group, works_on=tokens, branch=branch))
+    return module
