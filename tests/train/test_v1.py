@@ -10,7 +10,7 @@ from eve_jax.convert.source import load_params
 from eve_jax.convert.teacher import describe_teacher
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import declared
+from eve_jax.model.eve import Params, declared
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from tests.data.synthetic import byte_tokenizer, write_records
