@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eve_jax.infer.eve import EVE
 
-__all__ = ["EVE"]
+__all__ = ["EVE", "__version__"]
+__version__ = "0.2.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.train import interrupt
@@ -30,7 +32,9 @@ def known_configs() -> list[str]:
 
 def define_config() -> Any:
     """Define `--config` and its overrides; returns the flag holder."""
-    text = f"NAME[:args], with NAME of {', '.join(known_configs())}; fields are set by --config.FIELD=VALUE"
+    text = (
+        f"NAME[:args], with NAME of {', '.join(known_configs())}, or PATH/FILE.py[:args]; fields: --config.FIELD=VALUE"
+    )
     return config_flags.DEFINE_config_file("config", None, text)
 
 
@@ -51,12 +55,41 @@ def define_cluster() -> Callable[[], Cluster]:
     return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
 
 
-def load_config(value: str) -> ConfigDict:
-    """The configuration that `NAME[:args]` stands for."""
+def config_file(value: str) -> tuple[Path, str]:
+    """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` stands for; UserError for neither."""
     name, _, arg = value.partition(":")
+    if name.endswith(".py"):
+        file = Path(name).expanduser()
+        if not file.is_file():
+            raise UserError(f"--config={value}: there is no file {file}")
+        return file, arg
     if name not in known_configs():
-        raise UserError(f"--config={value}: unknown config {name!r}; known: {', '.join(known_configs())}")
-    return importlib.import_module(f"configs.{name}").get_config(arg)
+        known = ", ".join(known_configs())
+        raise UserError(
+            f"--config={value}: unknown config {name!r}; known: {known}, or a file of your own, --config=PATH/FILE.py"
+        )
+    return CONFIGS / f"{name}.py", arg
+
+
+def load_config(value: str) -> ConfigDict:
+    """Return the configuration that `value` stands for (see `config_file`). Raises UserError."""
+    file, arg = config_file(value)
+    if file.parent == CONFIGS:
+        return importlib.import_module(f"configs.{file.stem}").get_config(arg)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(arg)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--config={value}: {file} cannot be used ({reason}); it defines get_config(arg)") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={value}: get_config of {file} returns {type(config).__name__}, not a ConfigDict")
+    return config
 
 
 def _check_overrides(argv: list[str], config: ConfigDict) -> None:
@@ -78,7 +111,7 @@ def _check_overrides(argv: list[str], config: ConfigDict) -> None:
 
 
 def _resolve(argv: list[str]) -> list[str]:
-    """`--config=NAME:arg` and `--config NAME:arg` with the file's path in place of the name."""
+    """`--config=NAME:arg` and `--config NAME:arg` with the file in place of the name (see `config_file`)."""
     joined = re.sub(r"(^|\0)--config\0(?!-)", r"\1--config=", "\0".join(argv)).split("\0")
     out = []
     for item in joined:
@@ -87,8 +120,8 @@ def _resolve(argv: list[str]) -> list[str]:
         if item.startswith("--config="):
             value = item.removeprefix("--config=")
             _check_overrides(joined, load_config(value))
-            name, colon, arg = value.partition(":")
-            item = f"--config={CONFIGS / name}.py{colon}{arg}"
+            file, arg = config_file(value)
+            item = f"--config={file}:{arg}" if arg else f"--config={file}"
         out.append(item)
     return out
 
@@ -122,6 +155,9 @@ def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
 
 def run(main: Callable[[], Any]) -> None:
     """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
+    if "--version" in sys.argv[1:]:
+        print(__version__)
+        return
     interrupt.install()
 
     def guarded(argv: list[str]) -> None:
