@@ -56,7 +56,7 @@ def define_cluster() -> Callable[[], Cluster]:
 
 
 def config_file(value: str) -> tuple[Path, str]:
-    """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` stands for; UserError for neither."""
+    """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` names; UserError for neither."""
     name, _, arg = value.partition(":")
     if name.endswith(".py"):
         file = Path(name).expanduser()
@@ -144,9 +144,9 @@ def fail(error: BaseException) -> None:
 
 
 def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
-    """Remove the action from the command line and return it; "help" when only help is asked for."""
+    """Remove the action from the command line and return it; "help" when only help or the version is asked for."""
     words = [a for a in argv[1:] if not a.startswith("-")]
-    if any(a.startswith("--help") for a in argv) and not words:
+    if not words and any(a.startswith("--help") or a == "--version" for a in argv):
         return "help"
     if len(argv) < 2 or argv[1] not in actions:
         fail(ValueError(f"say what to do first: python -m {program} {'|'.join(actions)} --... (see --help)"))

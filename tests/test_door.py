@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the command `eve`, `--version`, a config file of one's own, the examples, the metadata."""
+"""What a newcomer meets first: the command `eve`, `--version`, a config file of their own, examples, metadata."""
 
 import json
 import os
@@ -95,8 +95,8 @@ def test_metadata() -> None:
 def test_the_examples_run(tmp_path: Path) -> None:
     """Fine-tune a plain LLM's folder on own records, then ask what came of it."""
     tensors, config = folders.plain("qwen2")
-    hf = folders.write_hf(tmp_path / "hf", tensors, config)
-    records = write_records(tmp_path, 8)
+    hf = folders.write_hf(tmp_path / "hf", tensors, config | {"max_position_embeddings": 1024})
+    records = write_records(tmp_path, 4)
     done = run(
         "examples/finetune_own_data.py",
         str(hf),
