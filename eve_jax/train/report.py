@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.errors import InUse
 from eve_jax.hosts.start import leads
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import read_metrics
@@ -18,9 +19,12 @@ _COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#2f8f5b
 
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """Draws `write_report` after the block, in one process, also when it ended early."""
+    """Draws `write_report` after the block, in one process, also when it ended early, but not in a folder that another
+    run writes."""
     try:
         yield
+    except InUse:
+        raise
     except Exception:
         with contextlib.suppress(Exception):  # the block's own error is the one to be seen
             if leads():
