@@ -63,8 +63,10 @@ def write_report(folder: Path) -> Path | None:
         panel.grid(color=_GRID)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
-    skipped = int(np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")).sum())
+    empty = column(metrics, "targets") == 0
+    skipped = int((np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")) & ~empty).sum())
     note = f", {skipped} of them not finite" if skipped else ""
+    note += f", {empty.sum()} of them without a target" if empty.any() else ""
     figure.suptitle(f"{folder.name}: {len(metrics):,} steps{note}", fontsize=12)
     _draw_goodput(figure.add_subplot(grid[2, :]), read_goodput(folder))
     figure.savefig(folder / REPORT, dpi=110)

@@ -23,7 +23,8 @@ from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
-from eve_jax.train.metrics import Meter, MetricsLog, cut_back
+from eve_jax.train.masked import Masked
+from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
@@ -83,7 +84,7 @@ class Run:
 def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
 
-    Raises Interrupted after a save when asked to stop, UserError on bad input.
+    Raises Interrupted after a save when asked to stop, UserError on bad input, also at the end when most samples broke.
     """
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
@@ -100,6 +101,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             finally:
                 say(f"{config.name}: {goodput.summary()}")
                 run.non_finite.close()
+                say_masked(folder)
+        check_masked(folder)
     return folder
 
 
@@ -143,6 +146,18 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
+
+
+def say_masked(folder: Path) -> None:
+    """Say how many samples of the stage so far broke, if any did."""
+    if leads() and (text := Masked.of(read_metrics(folder)).summary(folder)):
+        say(text)
+
+
+def check_masked(folder: Path) -> None:
+    """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
+    if leads():
+        Masked.of(read_metrics(folder)).check(folder)
 
 
 def check_numbers(train: ConfigDict) -> None:
