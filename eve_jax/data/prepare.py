@@ -8,7 +8,6 @@ A run that was killed goes on with the shards that are not whole; the shards are
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ def is_right(expected: str, given: str) -> bool:
 
 
 def stage_summary(metrics: StrPath) -> dict[str, float]:
-    """`first_loss` (of the first step that has one), `last_loss` (mean of the last ten), `steps` and `seconds` of a stage.
+    """`first_loss` (of the first step with one), `last_loss` (mean of the last ten), `steps` and `seconds` of a stage.
 
     `metrics` is the stage's metrics.jsonl; `seconds` is the sum over its steps.
     """
@@ -128,8 +128,8 @@ def draw_report(
     detail = f"{report['questions']} questions about unseen compositions of {report['kinds']} kinds, "
     pen.text((_GAP + 4, 58), headline, font=text_font(19), fill=_RIGHT)
     pen.text((_GAP + 4, 88), f"{detail}{report['words']} words on signs", font=plain_font(15), fill=_SOFT)
-    for column, task in enumerate(tasks):
-        x = _GAP + column * (_COLUMN + _GAP)
+    for number, task in enumerate(tasks):
+        x = _GAP + number * (_COLUMN + _GAP)
         _draw_bars(pen, x, 124, TITLES[task], report["per_task"][task])
         shown = [i for i, record in enumerate(heldout) if record["task"] == task][:rows]
         for row, i in enumerate(shown):

@@ -122,7 +122,9 @@ def _owner(text: str, token: str) -> Owner:
     """Return the owner that a lock's file names; one that cannot be read is of no machine that is known."""
     try:
         found = json.loads(text)
-        return Owner(**{field.name: found[field.name] for field in fields(Owner)} | {"pid": int(found["pid"]), "token": token})
+        return Owner(
+            **{field.name: found[field.name] for field in fields(Owner)} | {"pid": int(found["pid"]), "token": token}
+        )
     except (ValueError, KeyError, TypeError):
         return Owner("an unknown host", 0, "", "", "an unknown time", token)
 

@@ -228,9 +228,9 @@ def test_one_conversion_at_a_time(tmp_path: Path) -> None:
     write_records(tmp_path, 6)
     convert(conversion(tmp_path))
     before = sorted((tmp_path / "made").iterdir())
-    with locked(tmp_path / "made", "the conversion"):
-        with pytest.raises(UserError, match=rf"made/run\.lock: in use by process {os.getpid()} on .*--to"):
-            convert(conversion(tmp_path))
+    said = rf"made/run\.lock: in use by process {os.getpid()} on .*--to"
+    with locked(tmp_path / "made", "the conversion"), pytest.raises(UserError, match=said):
+        convert(conversion(tmp_path))
     convert(conversion(tmp_path))
     assert sorted((tmp_path / "made").iterdir()) == before
 

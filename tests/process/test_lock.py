@@ -166,10 +166,10 @@ def test_what_is_no_lock_is_left_alone(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/run\.lock cannot be written: Not a dir"), locked(tmp_path / "file", "training"):
-        pass
-    with pytest.raises(UserError, match=r"none/run\.lock cannot be written"), locked(Path("/proc/none"), "training"):
-        pass
+    for folder in (tmp_path / "file", Path("/proc/none")):
+        said = rf"{folder.name}/run\.lock cannot be written: \w+"
+        with pytest.raises(UserError, match=said), locked(folder, "training"):
+            pass
 
 
 def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
         (tmp_path / LOCK / "feed.json").write_text(json.dumps(asdict(ELSEWHERE)))
         while held._thread.is_alive() and time.monotonic() < limit:
             time.sleep(0.01)
-        with pytest.raises(UserError, match="taken over by process 4321 on node7 .*training ends here"):
+        with pytest.raises(UserError, match=r"taken over by process 4321 on node7 .*training ends here"):
             held.check()
     assert [p.name for p in (tmp_path / LOCK).iterdir()] == ["feed.json"], "the lock of another stays"
 

@@ -179,7 +179,7 @@ def test_one_micro_batch_of_several():
     samples = sum(len(np.unique(row[row > 0])) for row in np.asarray(sound["segment"]))
     alone, after = results[0]
     assert alone["samples_with_targets"] == samples
-    for metrics, trained in results[1:3]:
+    for metrics, _ in results[1:3]:
         np.testing.assert_allclose(metrics["loss"], alone["loss"], rtol=1e-6)
         np.testing.assert_allclose(metrics["grad_norm"], alone["grad_norm"], rtol=1e-5)
         assert metrics["samples_with_targets"] == samples

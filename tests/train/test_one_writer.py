@@ -65,9 +65,9 @@ def test_the_second_is_refused_and_the_first_unharmed(work, monkeypatch):
 
     def second() -> None:
         before = contents(work / "first")
-        with pytest.raises(InUse, match=rf"first/run\.lock: in use by process {os.getpid()} on"):
-            with reported(work / "first"):
-                train(config(work, "first"), work, quiet=True)
+        said = rf"first/run\.lock: in use by process {os.getpid()} on"
+        with pytest.raises(InUse, match=said), reported(work / "first"):
+            train(config(work, "first"), work, quiet=True)
         after = contents(work / "first")
         assert {p for p in before if "checkpoints" not in p.parts and "tensorboard" not in p.parts} <= set(after)
         assert not (work / "first" / "report.png").exists()
