@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import io
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
+from eve_jax.process import paths
 from eve_jax.train import interrupt
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
@@ -49,6 +51,37 @@ def define_cluster() -> Callable[[], Cluster]:
     for holder in (coordinator, count, number, dead, wait):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])  # --help shows it
     return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
+
+
+class _Path(flags.ArgumentParser):
+    """Reads one path, or several that are comma separated, as `eve_jax.process.paths` has them."""
+
+    def __init__(self, several: bool = False):
+        self.expand = paths.expand_list if several else paths.expand
+
+    def parse(self, argument: str) -> str:
+        """Return the path. Raises ValueError, which absl reports with the flag."""
+        try:
+            return self.expand(argument)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix(f"{argument}: ")) from error
+
+    def flag_type(self) -> str:
+        """Return what --help calls it."""
+        return "string"
+
+
+def define_path(name: str, default: str | None, text: str, several: bool = False) -> Any:
+    """Define the flag of a path, in which `~` and variables are replaced; returns the flag holder.
+
+    `several`: of comma-separated paths.
+    """
+    return flags.DEFINE(_Path(several), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name: str, text: str) -> Any:
+    """Define the flag of a path that may be given several times; returns the flag holder, of a list."""
+    return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
 
 
 def load_config(value: str) -> ConfigDict:
@@ -123,10 +156,14 @@ def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
 def run(main: Callable[[], Any]) -> None:
     """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
     interrupt.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what it has no character for is not an error
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
+            if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+                paths.expand_config(flags.FLAGS.config)
             main()
             interrupt.done()
         except Hanging as error:

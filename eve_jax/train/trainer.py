@@ -18,6 +18,7 @@ from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folde
 from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.lock import Lock
+from eve_jax.process.paths import expand, expand_config
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
@@ -90,7 +91,8 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     if asked():
         raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
-    folder = workdir / config.name
+    expand_config(config)
+    folder = Path(expand(workdir, "workdir")) / config.name
     with Goodput(folder) as goodput, ExitStack() as held:
         with goodput.on("start"):
             run = _open(config, folder, goodput, held, quiet)
