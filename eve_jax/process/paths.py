@@ -1,4 +1,4 @@
-"""Paths as people write them: `~`, `~user`, `$VAR` and `${VAR}`, which a shell leaves alone in `--to=~/x` and in configs."""
+"""Paths as people write them: `~`, `~user`, `$VAR` and `${VAR}`, which shells leave alone in `--to=~/x`."""
 
 import os
 import re

@@ -67,6 +67,8 @@ def temporary(tmp_path: Path) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     folder.chmod(0o777)
+    for path in folder.parents[:3]:  # those of pytest
+        path.chmod(0o755)
     return folder
 
 

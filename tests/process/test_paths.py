@@ -1,5 +1,6 @@
 """`~` and `$VAR` in every path that people give, where no shell has replaced them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -108,11 +109,11 @@ def test_every_path_of_a_config(tmp_path):
 def test_doors_of_python(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/home/model"):
         EVE.from_pretrained("~/model")
-    with pytest.raises(UserError, match="folder=.*NOT_SET is not set"):
+    with pytest.raises(UserError, match=r"folder=.*NOT_SET is not set"):
         EVE.from_pretrained("$NOT_SET/model")
     with pytest.raises(UserError, match=f"{tmp_path}/data/a.png"):
         to_pictures("$DATA/a.png")
-    with pytest.raises(UserError, match="llm=.*NOT_SET is not set"):
+    with pytest.raises(UserError, match=r"llm=.*NOT_SET is not set"):
         base.get_config("$NOT_SET/qwen")
 
 
