@@ -19,16 +19,17 @@ def njit(function: Callable[..., Any]) -> Any:
 
     numba itself refuses to import a module whose cache cannot be written, and raises EOFError when it is damaged.
     """
-    compiled = numba.njit(nogil=True)(function)
+    compiled: Any = numba.njit(nogil=True)(function)
+    config: Any = numba.config
     folder = numba_folder()
     if folder is not None:
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
         try:
             compiled._cache = _Cache(function)
         except RuntimeError:  # the folder can no longer be written: nothing is kept
             pass
         finally:
-            numba.config.CACHE_DIR = before
+            config.CACHE_DIR = before
     return compiled
 
 

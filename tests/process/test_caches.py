@@ -32,8 +32,14 @@ print(cache_folder(), numba_folder(), os.environ.get("MPLCONFIGDIR", "-"))
 """
 # A user without an entry in passwd, who can read this installation, wherever it is, and write nothing of it.
 READS = "+dac_read_search"
-NOBODY = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", f"--inh-caps=-all,{READS}")
-NOBODY += (f"--ambient-caps={READS}",)
+NOBODY = [
+    "setpriv",
+    "--reuid=12345",
+    "--regid=12345",
+    "--clear-groups",
+    f"--inh-caps=-all,{READS}",
+    f"--ambient-caps={READS}",
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,7 +55,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def use(code: str = USE, before: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+def use(code: str = USE, *before: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process with no other variables than `variables`."""
     env = {
         "PATH": os.environ["PATH"],
@@ -122,16 +128,16 @@ def test_no_home_folder(temporary):
     """No HOME and no entry in passwd, an installation that cannot be written."""
     if os.getuid() or not shutil.which("setpriv"):
         pytest.skip("requires root and setpriv, to become a user without a home folder")
-    done = use(before=NOBODY, TMPDIR=str(temporary))
+    done = use(USE, *NOBODY, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(f"there is no home folder: compiled programs are kept in {temporary}/eve_jax-12345;")
     assert done.stderr.count("\n") == 1
     code = "from eve_jax import EVE; import matplotlib.font_manager; from eve_jax.runtime import setup; setup()"
-    done = use(code, NOBODY, TMPDIR=str(temporary))
+    done = use(code, *NOBODY, TMPDIR=str(temporary))
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     (temporary / "c").mkdir()
     (temporary / "c").chmod(0o777)
-    done = use(code, NOBODY, EVE_CACHE=str(temporary / "c"))
+    done = use(code, *NOBODY, EVE_CACHE=str(temporary / "c"))
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -93,7 +92,7 @@ with locked(Path({str(tmp_path)!r}), "training"):
         lambda me: replace(me, pid=1, began="1"),
     ],
 )
-def test_stale_on_this_machine(tmp_path, capsys, owner: Callable[[Owner], Owner]):
+def test_stale_on_this_machine(tmp_path, capsys, owner):
     stale = replace(owner(Owner.this_process()), token="dead")
     left_by(tmp_path, stale)
     with locked(tmp_path, "training"):

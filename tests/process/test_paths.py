@@ -1,6 +1,5 @@
 """`~` and `$VAR` in every path that people give, where no shell has replaced them."""
 
-import json
 import os
 import subprocess
 import sys

@@ -11,9 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.pipeline import open_stage_data
+from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
+from eve_jax.infer import score
 from eve_jax.train import interrupt
 from eve_jax.train.checkpoint import steps_in
 from eve_jax.train.loss import samples_with_targets
@@ -54,7 +55,7 @@ def break_steps(work: Path, c: ConfigDict, steps: set[int]) -> list[int]:
     return [len(step) for step in samples]
 
 
-def images_of(data, entry: int) -> list[str]:
+def images_of(data: StageData, entry: int) -> list[str]:
     return [str(file) for file in data.builder.records[int(data.lengths.record[entry])].images]
 
 
@@ -203,6 +204,30 @@ def test_samples_with_targets(weights, samples):
         "loss_weight": jnp.array([weights, [0] * 5], jnp.float32),
     }
     assert float(samples_with_targets(batch)) == samples
+
+
+def test_cut_texts_without_an_answer_are_left_out_before(work):
+    """config.data.long=truncate_text may cut every answer: nothing is left to train on, which planning says."""
+    c = config(work)
+    c.data.long, c.data.max_tokens = "truncate_text", 12
+    with pytest.raises(UserError, match=r"no .*record|none|nothing"):
+        train(c, work, quiet=True)
+    listed = [json.loads(line) for line in (work / "stage1" / "bad_records.jsonl").read_text().splitlines()]
+    assert {entry["found"] for entry in listed} == {"planning"}
+    assert all("nothing to learn within them" in entry["reason"] for entry in listed)
+    assert not read_metrics(work / "stage1")
+
+
+def test_a_record_without_a_target_has_no_score(work):
+    data = open_stage_data(config(work), work / "stage1")
+    n = len(data.lengths)
+    targets = np.full(n, 2)
+    targets[3] = 0
+    bad = score._Unscored([])
+    scores = score._in_order(data.builder.records, data.lengths, np.where(targets, 1.5, 0.0), targets, bad)
+    assert [one.reason for one in scores.bad] == ["it has no target, so it has no loss"]
+    assert len(scores.lines) == n - 1
+    assert scores.loss == 0.75
 
 
 def test_lines_for_people(tmp_path):

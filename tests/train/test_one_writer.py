@@ -46,18 +46,23 @@ def while_training(work: Path, c: ConfigDict, monkeypatch: pytest.MonkeyPatch, a
     """Train `c` and call `act` in another thread while its second step is at hand."""
     from eve_jax.train.metrics import MetricsLog
 
-    add, done = MetricsLog.add, []
+    add = MetricsLog.add
+    done = threading.Event()
+
+    def acting() -> None:
+        act()
+        done.set()
 
     def pausing(self: MetricsLog, step: int, values: dict, counts: dict) -> None:
         add(self, step, values, counts)
         if step == 2:
-            thread = threading.Thread(target=lambda: done.append(act()))
+            thread = threading.Thread(target=acting)
             thread.start()
             thread.join()
 
     monkeypatch.setattr(MetricsLog, "add", pausing)
     train(c, work, quiet=True)
-    assert len(done) == 1, "the other thread came to its end"
+    assert done.is_set(), "the other thread came to its end"
 
 
 def test_the_second_is_refused_and_the_first_unharmed(work, monkeypatch):
