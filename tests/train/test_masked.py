@@ -209,7 +209,7 @@ def test_samples_with_targets(weights, samples):
 def test_cut_texts_without_an_answer_are_left_out_before(work):
     """config.data.long=truncate_text may cut every answer: nothing is left to train on, which planning says."""
     c = config(work)
-    c.data.long, c.data.max_tokens = "truncate_text", 12
+    c.data.long, c.data.max_tokens = "truncate_text", 3
     with pytest.raises(UserError, match=r"no .*record|none|nothing"):
         train(c, work, quiet=True)
     listed = [json.loads(line) for line in (work / "stage1" / "bad_records.jsonl").read_text().splitlines()]
