@@ -10,6 +10,7 @@ from eve_jax.convert.hf_config import CONFIG, describe
 from eve_jax.convert.teacher import RANDOM, describe_teacher
 from eve_jax.model.config import ClipConfig, llm_sizes
 from eve_jax.model.weight import TRAINED_GROUPS
+from eve_jax.process.paths import expand
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -18,6 +19,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     `llm` is a key of `eve_jax.model.config.LLMS`, or a folder of Hugging Face's layout: then `init` and
     `data.tokenizer` are that folder too.
     """
+    llm = expand(llm, "llm")
     local = Path(llm, CONFIG).is_file()
     sizes, data = describe(Path(llm)) if local else (llm_sizes(llm), {})
     c = ConfigDict()
@@ -118,6 +120,7 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
 def align(c: ConfigDict, teacher: str = "", weight: float = 1.0) -> ConfigDict:
     """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`, random = of
     that size with random weights."""
+    teacher = expand(teacher, "teacher")
     sizes = describe_teacher(teacher) if teacher not in ("", RANDOM) else ClipConfig()
     c.teacher = teacher
     c.model.teacher = ConfigDict(asdict(sizes))

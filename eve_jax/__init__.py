@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from eve_jax.process import caches
+
 if TYPE_CHECKING:
     from eve_jax.infer.eve import EVE
 
 __all__ = ["EVE", "__version__"]
 __version__ = "0.2.0.dev0"
+
+caches.share_with_matplotlib()  # before anything here imports it
 
 
 def __getattr__(name: str) -> Any:

@@ -9,5 +9,9 @@ class UserError(Exception):
     """
 
 
+class InUse(UserError):
+    """Another process writes the folder: nothing in it may be touched, not even at the end."""
+
+
 class Hanging(UserError):
     """A thread of ours hangs, for which the process would wait for ever at its end: launchers leave without it."""

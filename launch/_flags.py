@@ -5,6 +5,7 @@ import difflib
 import errno
 import importlib
 import importlib.util
+import io
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
+from eve_jax.process import paths
 from eve_jax.train import interrupt
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
@@ -55,11 +57,42 @@ def define_cluster() -> Callable[[], Cluster]:
     return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
 
 
+class _Path(flags.ArgumentParser):
+    """Reads one path, or several that are comma separated, as `eve_jax.process.paths` has them."""
+
+    def __init__(self, several: bool = False):
+        self.expand = paths.expand_list if several else paths.expand
+
+    def parse(self, argument: str) -> str:
+        """Return the path. Raises ValueError, which absl reports with the flag."""
+        try:
+            return self.expand(argument)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix(f"{argument}: ")) from error
+
+    def flag_type(self) -> str:
+        """Return what --help calls it."""
+        return "string"
+
+
+def define_path(name: str, default: str | None, text: str, several: bool = False) -> Any:
+    """Define the flag of a path, in which `~` and variables are replaced; returns the flag holder.
+
+    `several`: of comma-separated paths.
+    """
+    return flags.DEFINE(_Path(several), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name: str, text: str) -> Any:
+    """Define the flag of a path that may be given several times; returns the flag holder, of a list."""
+    return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
+
+
 def config_file(value: str) -> tuple[Path, str]:
     """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` names; UserError for neither."""
     name, _, arg = value.partition(":")
     if name.endswith(".py"):
-        file = Path(name).expanduser()
+        file = Path(paths.expand(name))
         if not file.is_file():
             raise UserError(f"--config={value}: there is no file {file}")
         return file, arg
@@ -159,10 +192,14 @@ def run(main: Callable[[], Any]) -> None:
         print(__version__)
         return
     interrupt.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what it has no character for is not an error
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
+            if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+                paths.expand_config(flags.FLAGS.config)
             main()
             interrupt.done()
         except Hanging as error:

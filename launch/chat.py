@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import run
+from launch._flags import define_path, define_paths, run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from eve_jax.infer.chat import Chat
     from eve_jax.infer.eve import EVE
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
-IMAGES = flags.DEFINE_multi_string("image", [], "picture file; may be given several times")
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+IMAGES = define_paths("image", "picture file; may be given several times")
 PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where a picture goes, else they go first"
 )
@@ -129,9 +129,10 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
 def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
     """Do what a line that starts with / says; returns the pictures that wait for the next question."""
     from eve_jax.data.images import open_image
+    from eve_jax.process.paths import expand
 
     if name == "/image" and argument:
-        return [*pictures, open_image(argument.strip().strip("'\""))]
+        return [*pictures, open_image(expand(argument.strip().strip("'\""), name))]
     if name == "/new":
         chat.new()
         return []

@@ -13,10 +13,10 @@ import sys
 
 from absl import flags
 
-from launch._flags import run, take_action
+from launch._flags import define_path, run, take_action
 
-FROM = flags.DEFINE_string("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
-TO = flags.DEFINE_string("to", None, "folder to make")
+FROM = define_path("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
+TO = define_path("to", None, "folder to make")
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
 DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")

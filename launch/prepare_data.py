@@ -17,21 +17,21 @@ from typing import Any
 from absl import flags
 
 from eve_jax.errors import UserError
-from launch._flags import define_config, run, take_action
+from launch._flags import define_config, define_path, run, take_action
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-FROM = flags.DEFINE_string("from", "", "convert: the records, as config.data.records takes them")
-IMAGES = flags.DEFINE_string("images", "", "convert: folder that image paths of the records are relative to")
-TO = flags.DEFINE_string("to", "", "convert: folder to make")
+FROM = define_path("from", "", "convert: the records, as config.data.records takes them", several=True)
+IMAGES = define_path("images", "", "convert: folder that image paths of the records are relative to")
+TO = define_path("to", "", "convert: folder to make")
 SHARD = flags.DEFINE_integer("records_per_shard", 10_000, "convert: records of the source in each shard")
 CHECK = flags.DEFINE_string("check", "headers", "convert: headers | decode (every image, to drop those that break)")
 PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 = one for each core")
-WORKDIR = flags.DEFINE_string("workdir", "", "show: that of the training, whose plan is then used; else a plan is made")
+WORKDIR = define_path("workdir", "", "show: that of the training, whose plan is then used; else a plan is made")
 STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
 STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)
 ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows drawn at most", lower_bound=1)
-OUT = flags.DEFINE_string("out", "", "show: picture to write (.png)")
+OUT = define_path("out", "", "show: picture to write (.png)")
 BAD_RECORDS = "bad_records.jsonl"
 ACTIONS = ("convert", "show")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_cluster, define_config, run
+from launch._flags import define_cluster, define_config, define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the whole recipe")
+WORKDIR = define_path("workdir", None, "folder of the whole recipe")
 CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from absl import flags
 
-from launch._flags import run
+from launch._flags import define_path, run
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
-RECORDS = flags.DEFINE_string("records", None, "LLaVA JSON or JSONL file(s), comma separated")
-IMAGES = flags.DEFINE_string("images", "", "folder that image paths of the records are relative to")
-OUT = flags.DEFINE_string("out", None, "file to write (JSONL)")
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
+RECORDS = define_path("records", None, "LLaVA JSON or JSONL file(s), comma separated", several=True)
+IMAGES = define_path("images", "", "folder that image paths of the records are relative to")
+OUT = define_path("out", None, "file to write (JSONL)")
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")
 FIT = flags.DEFINE_enum("fit", None, ["shrink", "fill"], "image rule; default: the one the checkpoint trained with")
 MAX_SIZE = flags.DEFINE_integer("max_size", None, "side of the largest image area (pixels); default: the checkpoint's")

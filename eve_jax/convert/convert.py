@@ -24,6 +24,7 @@ from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
+from eve_jax.process.lock import locked
 from eve_jax.train.checkpoint import CONFIG, newest_step, read_config, read_meta
 
 HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
@@ -222,13 +223,14 @@ def _made_at_once(target: Path) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
     temporary = target.parent / f".{target.name}.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
+    with locked(target.parent, f"making {target.name}", f".{target.name}.lock"):
         shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _progress(what: str, total: int, quiet: bool) -> Progress:

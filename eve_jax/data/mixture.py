@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba import njit
 
 from eve_jax.errors import UserError
+from eve_jax.process.compiled import njit
 
 BUCKET = 1 << 14  # entries shuffled at a time: they stay in the processor's cache
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -122,7 +122,7 @@ def shuffled(values: np.ndarray, seed: np.uint64) -> np.ndarray:
     return _shuffled(np.ascontiguousarray(values, np.int32), np.uint64(seed), n_buckets)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _mixed(state):
     """A 64-bit random number from a counter (SplitMix64, Steele et al. 2014)."""
     z = (state ^ (state >> np.uint64(30))) * _MIX1
@@ -130,13 +130,13 @@ def _mixed(state):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _below(state, n):
     """A random number below n (less than 2^32)."""
     return np.int64(((_mixed(state) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _shuffled(values, seed, n_buckets):
     first = np.zeros(n_buckets + 1, np.int64)
     state = _mixed(seed)
@@ -161,7 +161,7 @@ def _shuffled(values, seed, n_buckets):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _interleave(entries, sizes):
     """Lists of `sizes`, one behind the other in `entries`, as one in which every stretch has their ratio."""
     total = len(entries)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numba import njit
+
+from eve_jax.process.compiled import njit
 
 WINDOW = 64  # records that are looked at to find the next one of a row
 NARROW_WINDOW, WIDE_WINDOW = 40, 256  # the same where there are very many, and few
@@ -65,7 +66,7 @@ def pack(counts: np.ndarray, order: np.ndarray, shapes: np.ndarray, window: int 
     return Packed(*_pack(counts, order, np.ascontiguousarray(shapes, np.int32), min(window, MAX_WINDOW)))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _best(size, room0, room1, room2, inverse0, inverse1, inverse2, index_bits):
     """Which record of the window fits best: its squared norm of unused shares above its number, or NO_FIT.
 
@@ -85,7 +86,7 @@ def _best(size, room0, room1, room2, inverse0, inverse1, inverse2, index_bits):
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _fill(size, seed, shapes, inverse, k, index_bits, picked):
     """Fills a row of shape k, record `seed` of the window first; returns how many it picked and the slots left over."""
     room0, room1, room2 = shapes[k, 0], shapes[k, 1], shapes[k, 2]
@@ -109,7 +110,7 @@ def _fill(size, seed, shapes, inverse, k, index_bits, picked):
     return n_picked, np.int64(room0) + room1 + room2
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _fullest(size, seed, shapes, length, inverse, index_bits, last, picked, kept):
     """The shape whose row with record `seed` becomes fullest (-1: none holds it), its tokens, and how many it `kept`.
 
@@ -132,7 +133,7 @@ def _fullest(size, seed, shapes, length, inverse, index_bits, last, picked, kept
     return best, most, n_kept
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _inverses(shapes, share_bits):
     """Factors that turn left-over slots into shares of a budget: share = left * factor >> 19, 2**share_bits for all."""
     inverse = np.zeros(shapes.shape, np.int32)
@@ -143,7 +144,7 @@ def _inverses(shapes, share_bits):
     return inverse
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _look_ahead(counts, order, n_read, ahead):
     """Copies the sizes of the next records into `ahead`: far apart in memory, they are fetched together."""
     for i in range(min(ahead.shape[1], len(order) - n_read)):
@@ -151,7 +152,7 @@ def _look_ahead(counts, order, n_read, ahead):
         ahead[0, i], ahead[1, i], ahead[2, i] = counts[e, 0], counts[e, 1], counts[e, 2]
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _oldest(place):
     """The window's record that was read first, or -1 when none is left."""
     first = NO_FIT
@@ -165,7 +166,7 @@ def _oldest(place):
     return oldest
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _pack(counts, order, shapes, window):
     n = len(order)
     entries, first = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
@@ -220,7 +221,7 @@ def _pack(counts, order, shapes, window):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _gather(entries, first, numbers):
     bounds = np.zeros(len(numbers) + 1, np.int64)
     for i in range(len(numbers)):
@@ -234,7 +235,7 @@ def _gather(entries, first, numbers):
     return out, bounds
 
 
-@njit(cache=True, nogil=True)
+@njit
 def frontier(counts, entries):
     """Those of `entries` int32 [m], rows of `counts` int32 [n, 3], that no other is at least as large as in all three.
 

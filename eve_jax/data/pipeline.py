@@ -45,7 +45,7 @@ class StageData:
         return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
 
     def counts(self, step: int) -> dict[str, int]:
-        """Tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts together.
+        """Samples, tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts.
 
         pairs: of a token and one before it in its sample, or itself; what attention works on.
         """
@@ -54,6 +54,7 @@ class StageData:
         visions = [e.patches + len(e.grids) + sum(h for h, _ in e.grids) for e in entries]
         totals = [e.text + vision for e, vision in zip(entries, visions, strict=True)]
         return {
+            "samples": len(entries),
             "tokens": sum(totals),
             "vision_tokens": sum(visions),
             "patches": sum(e.patches for e in entries),

@@ -7,12 +7,9 @@
 A run that was killed goes on with the shards that are not whole; the shards are the same whoever writes them.
 """
 
-import fcntl
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +26,7 @@ from eve_jax.data.records import BadRecord, Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard, ShardWriter, write_dataset
 from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.process.lock import LOCK, locked
 
 SUMMARY_FILE = "summary.json"
 SIDES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # histogram of the square root of an image's area
@@ -85,8 +83,9 @@ def convert(conversion: Conversion, table: Table | None = None, processes: int =
         raise UserError("--records_per_shard and --processes are at least 1")
     records = open_records(conversion.records, conversion.images)
     folder = Path(conversion.folder)
-    _claim(folder, conversion, records)
-    with _undisturbed(folder):
+    _refuse_other(folder, conversion, records)
+    with locked(folder, "the conversion"):
+        _claim(folder, conversion, records)
         return _convert(conversion, folder, records, table, processes)
 
 
@@ -117,43 +116,36 @@ def _convert(
     return summary
 
 
-@contextmanager
-def _undisturbed(folder: Path) -> Iterator[None]:
-    """Keeps other conversions out of the folder; `UserError` when one is at work there. A kill ends that, too."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"{folder}: another launch.prepare_data is at work there; wait for it, or stop it"
-            raise UserError(message) from None
-        yield
-    finally:
-        os.close(held)
-
-
 def _claim(folder: Path, conversion: Conversion, records: Records) -> None:
-    """Makes the folder one of this conversion; `UserError` when it is another's."""
-    mine = {
-        "source": records.fingerprint(),
-        "records": len(records),
-        "records_per_shard": conversion.shard_records,
-        "check": conversion.check,
-    }
+    """Makes the folder, which is locked, one of this conversion; `UserError` when it is another's."""
+    if not _refuse_other(folder, conversion, records):
+        _write_json(folder / CONVERSION_FILE, _described(conversion, records))
+
+
+def _refuse_other(folder: Path, conversion: Conversion, records: Records) -> bool:
+    """Whether the folder holds this conversion already; `UserError` when it holds something else."""
     path = folder / CONVERSION_FILE
     if path.is_file():
-        found = json.loads(path.read_text())
+        mine, found = _described(conversion, records), json.loads(path.read_text())
         different = [name for name in mine if found.get(name) != mine[name]]
         if different:
             raise UserError(
                 f"{folder}: holds records converted from something else (another {different[0]}); "
                 "choose another --to, or remove the folder"
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return True
+    if folder.exists() and (not folder.is_dir() or any(LOCK not in p.name for p in folder.iterdir())):
         raise UserError(f"{folder}: holds something else; choose a folder for --to that is empty or not there")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(path, mine)
+    return False
+
+
+def _described(conversion: Conversion, records: Records) -> dict[str, Any]:
+    return {
+        "source": records.fingerprint(),
+        "records": len(records),
+        "records_per_shard": conversion.shard_records,
+        "check": conversion.check,
+    }
 
 
 def _write_json(path: Path, value: Any) -> None:

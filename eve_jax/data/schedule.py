@@ -7,9 +7,9 @@ rows by shape -> groups of as many rows as a micro-batch has -> spread evenly ov
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
 from eve_jax.data.packing import MAX_WINDOW, Packed, pack
+from eve_jax.process.compiled import njit
 
 BLOCK = 32  # steps among which groups are exchanged
 
@@ -98,7 +98,7 @@ def row_content(table: Packed, starts: np.ndarray) -> np.ndarray:
     return np.concatenate([vision[:, None], samples * (len(table) / len(table.entries))], 1).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def samples_by_source(entries, first, starts):
     """How many entries of each source a row has, int32 [rows, sources]; arguments as of `Packed`, `row_content`."""
     out = np.zeros((len(first) - 1, len(starts) - 1), np.int32)
@@ -185,7 +185,7 @@ def _dealt(order: np.ndarray, held: np.ndarray, ends: np.ndarray, micro_batches:
     return np.concatenate(out)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _deal(away, text_only, n_steps, micro_batches, most_text):
     """The step of each group, in turn the one whose sum then is nearest to the mean of all."""
     total = np.zeros((n_steps, away.shape[1]))

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from eve_jax.demo.assets import plain_font, text_font
 from eve_jax.demo.questions import TASKS
 from eve_jax.errors import UserError
+from eve_jax.train.report import column, smooth
 
 StrPath = str | os.PathLike[str]
 TITLES = {
@@ -49,14 +50,15 @@ def is_right(expected: str, given: str) -> bool:
 
 
 def stage_summary(metrics: StrPath) -> dict[str, float]:
-    """`first_loss` (of the first step), `last_loss` (mean of the last ten), `steps` and `seconds` of a stage.
+    """`first_loss` (of the first step with one), `last_loss` (mean of the last ten), `steps` and `seconds` of a stage.
 
     `metrics` is the stage's metrics.jsonl; `seconds` is the sum over its steps.
     """
     rows = _read_metrics(Path(metrics))
-    losses = [row["loss"] for row in rows]
+    losses = column(rows, "loss")
+    losses = losses[np.isfinite(losses)]  # null: a step that was skipped
     return {
-        "first_loss": losses[0],
+        "first_loss": float(losses[0]),
         "last_loss": float(np.mean(losses[-_LAST:])),
         "steps": len(rows),
         "seconds": round(sum(row.get("seconds", 0.0) for row in rows), 2),
@@ -126,8 +128,8 @@ def draw_report(
     detail = f"{report['questions']} questions about unseen compositions of {report['kinds']} kinds, "
     pen.text((_GAP + 4, 58), headline, font=text_font(19), fill=_RIGHT)
     pen.text((_GAP + 4, 88), f"{detail}{report['words']} words on signs", font=plain_font(15), fill=_SOFT)
-    for column, task in enumerate(tasks):
-        x = _GAP + column * (_COLUMN + _GAP)
+    for number, task in enumerate(tasks):
+        x = _GAP + number * (_COLUMN + _GAP)
         _draw_bars(pen, x, 124, TITLES[task], report["per_task"][task])
         shown = [i for i, record in enumerate(heldout) if record["task"] == task][:rows]
         for row, i in enumerate(shown):
@@ -149,12 +151,12 @@ def draw_losses(metrics: Mapping[str, StrPath], path: StrPath) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for panel, (name, file) in zip(panels, metrics.items(), strict=True):
-        rows = _read_metrics(Path(file))
+        rows, summary = _read_metrics(Path(file)), stage_summary(file)
         steps = [row["step"] for row in rows]
-        losses = np.array([row["loss"] for row in rows])
+        losses = column(rows, "loss")
         panel.plot(steps, losses, color="#b9c6e4", linewidth=0.8)
         panel.plot(steps, smooth(losses), color="#2450a8", linewidth=1.8)
-        panel.set_title(f"{name}: {losses[0]:.2f} to {losses[-_LAST:].mean():.2f}", fontsize=10)
+        panel.set_title(f"{name}: {summary['first_loss']:.2f} to {summary['last_loss']:.2f}", fontsize=10)
         panel.set_xlabel("step", fontsize=9)
         panel.set_ylim(bottom=0)
         panel.grid(color="#ececf0")
@@ -192,15 +194,6 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     if not rows:
         raise UserError(f"the metrics {path} hold no step: remove the stage's folder and run it again")
     return rows
-
-
-def smooth(losses: np.ndarray) -> np.ndarray:
-    """Running mean over a twentieth of the steps, shorter at the ends."""
-    half = max(1, len(losses) // 40)
-    sums = np.concatenate([[0.0], np.cumsum(losses)])
-    ends = np.minimum(np.arange(len(losses)) + half + 1, len(losses))
-    starts = np.maximum(np.arange(len(losses)) - half, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Mapping[str, float]) -> None:

@@ -13,9 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from eve_jax.demo.report import TITLES, smooth
+from eve_jax.demo.report import TITLES
 from eve_jax.model.config import TWICE, VARIANTS
 from eve_jax.train.metrics import read_metrics
+from eve_jax.train.report import column, smooth
 
 COLOURS = {"dense": "#7b818c", "rep": "#d9822b", "moe": "#2f6fd0", "dac": "#16803c"}
 KINDS = {  # row of the figure -> weight of a layer, with `branch` for text or vision
@@ -116,7 +117,7 @@ def draw_curves(folders: Mapping[str, Mapping[str, Path]], path: Path) -> None:
     for panel, stage in zip(panels, stages, strict=True):
         for variant, own in folders.items():
             metrics = read_metrics(own[stage])
-            losses = smooth(np.array([m["loss"] for m in metrics]))
+            losses = smooth(column(metrics, "loss"))
             label = f"{variant}: {losses[-1]:.3f}"
             panel.plot([m["step"] for m in metrics], losses, color=COLOURS[variant], linewidth=1.5, label=label)
         panel.set_title(stage, fontsize=10)

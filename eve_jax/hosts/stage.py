@@ -1,6 +1,8 @@
 """What the processes of a run do together when a stage begins."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,6 +11,21 @@ from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.errors import UserError
 from eve_jax.hosts.bad import bad_records
 from eve_jax.hosts.peers import Peers
+from eve_jax.hosts.start import leads
+from eve_jax.process.lock import Lock, locked
+
+
+@contextmanager
+def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
+    """Hold the lock of `folder` in the block, in the process that leads; None in the others.
+
+    Raises UserError, which ends the other processes, too, when another run holds it.
+    """
+    if not leads():
+        yield None
+        return
+    with locked(folder, what) as lock:
+        yield lock
 
 
 def same_everywhere(peers: Peers | None, what: str, value: str) -> None:

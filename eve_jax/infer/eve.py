@@ -24,6 +24,7 @@ from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.text import Answer, Messages, Picture, text_pieces, to_pictures, to_turns
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
+from eve_jax.process.paths import expand, expand_list
 from eve_jax.train.checkpoint import read_config
 
 if TYPE_CHECKING:
@@ -74,14 +75,15 @@ class EVE:
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own. Raises UserError
         when the folder holds no model.
         """
+        folder = Path(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
         tokenizer = load_tokenizer(folder)
         rule = ImageRule.of(data, fit, max_size or None)
         engine = Engine(*_ready(checkpoint))
         template = dialogue_template(data["template"], tokenizer)
-        positions = int(carried_config(Path(folder)).get("max_position_embeddings") or 0)
-        return cls(engine, tokenizer, template, rule, sees_pictures(Path(folder)), positions, data)
+        positions = int(carried_config(folder).get("max_position_embeddings") or 0)
+        return cls(engine, tokenizer, template, rule, sees_pictures(folder), positions, data)
 
     def generate(
         self, messages: Messages, images: Picture | Sequence[Picture] = (), **settings: Unpack[Settings]
@@ -155,7 +157,7 @@ class EVE:
         from eve_jax.infer import score
 
         settings = score.Settings.of(self.data, **changes)
-        opened = open_records(str(records), images)
+        opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
         return score.score_records(cfg, self.engine.params, self.tokenizer, opened, settings)
 

@@ -185,7 +185,9 @@ def _in_order(records: Records, lengths: Lengths, nll: np.ndarray, targets: np.n
         except BadRecord as e:
             unscored.append(Dropped(where, e.id, "", f"the record changed since it was measured: {e.reason}"))
             continue
-        if np.isfinite(total):
+        if not n:
+            unscored.append(Dropped(where, id, "", "it has no target, so it has no loss"))
+        elif np.isfinite(total):
             lines.append(Score(id, total / n, total, n, vision + int(lengths.text[entry]), vision))
         else:
             reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite"

@@ -11,6 +11,7 @@ from eve_jax.data.images import open_image
 from eve_jax.data.pixels import to_rgb
 from eve_jax.data.records import ROLES, Turn
 from eve_jax.errors import UserError
+from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
 Picture = str | Path | Image.Image
@@ -63,7 +64,7 @@ def _to_picture(image: Picture, number: int) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, str | Path):
-        return open_image(image)
+        return open_image(expand(image, f"images[{number}]"))
     raise UserError(f"images[{number}]: expected a path or a PIL image, not {type(image).__name__}")
 
 

@@ -32,7 +32,7 @@ class Goodput:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self.first_step = self.last_step = 0
         self._now = "step"
-        self._earlier = read_goodput(folder)
+        self._earlier: list[dict[str, Any]] | None = None  # read late: another run may still write it
 
     def __enter__(self) -> "Goodput":
         jax.monitoring.register_event_duration_secs_listener(self._heard)
@@ -79,6 +79,8 @@ class Goodput:
         self.last_step = step
         if not leads():
             return
+        if self._earlier is None:
+            self._earlier = read_goodput(self.path.parent)
         seconds = {kind: round(s, 3) for kind, s in self.totals().items()}
         mine = {"began": self.began, "first_step": self.first_step, "last_step": step, "seconds": seconds}
         temporary = self.path.with_suffix(".tmp")

@@ -189,23 +189,33 @@ def _nll_sums(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> tuple[
 
 class LossSums(NamedTuple):
     """Sums over a micro-batch, float32 scalars: the negative log-likelihoods (nats) of the targets and their number;
-    the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align.
+    the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align;
+    the number of samples that have a target.
     """
 
     nll: Array
     targets: Array
     align: Array
     images: Array
+    samples: Array
+
+
+def samples_with_targets(batch: Batch) -> Float[Array, ""]:
+    """Return the number of samples of a micro-batch that have a target whose loss counts."""
+    segment = jnp.take_along_axis(batch["segment"], batch["loss_idx"], axis=1)
+    first = jnp.diff(segment, axis=1, prepend=0) != 0  # targets of a sample lie together, and all weigh the same
+    return jnp.sum(first & (batch["loss_weight"] > 0), dtype=jnp.float32)
 
 
 def training_sums(model: Eve, batch: Batch) -> LossSums:
     """`loss_sums` and, in a model that aligns, the aligning loss of SPEC section 6."""
+    samples = samples_with_targets(batch)
     if not model.cfg.aligns or not batch["align_weight"].size:
-        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()))
+        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples)
     hidden, predicted, features = model.hidden_and_features(batch)
     share = batch["align_weight"]
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
-    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share))
+    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples)
 
 
 def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:

@@ -15,8 +15,10 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eve_jax.errors import UserError
+from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
+from eve_jax.train.masked import describe_broken
 
 METRICS = "metrics.jsonl"
 LOST = "metrics.damaged.jsonl"  # lines of steps that a damaged checkpoint has lost
@@ -29,6 +31,8 @@ FIELDS = (
     "tokens",
     "vision_tokens",
     "targets",
+    "samples",
+    "broken",
     "rows",
     "seconds",
     "tokens_per_s",
@@ -103,8 +107,10 @@ class MetricsLog:
 
     A line has FIELDS, and OPTIONAL where the model has them; seconds is the wall time of the block it belongs to,
     divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A loss or
-    norm that is not finite is null in the file, and its step is in `broken`. Without a `folder` nothing is written or
-    shown, and all else is the same: of several processes, one writes.
+    norm that is not finite is null in the file, and its step is one of `take_broken`; those of a step without a target
+    are null, too, and no fault of the numbers. `broken` of a line counts the step's samples whose record broke, which
+    is said for every block that has any. Without a `folder` nothing is written or shown, and all else is the same: of
+    several processes, one writes.
     """
 
     def __init__(
@@ -152,8 +158,12 @@ class MetricsLog:
         self.pending = []
         for record in records:
             record |= {"targets": int(record["targets"]), "seconds": seconds}
+            if "samples_with_targets" in record:
+                record["broken"] = record["samples"] - int(record["samples_with_targets"])
             self._write(record | self.meter(record))
         self._on_disk(self.file.flush)
+        if text := describe_broken(records):
+            say(f"\n{text}")
 
     def take_broken(self) -> list[int]:
         """Steps written since the last call whose loss or gradient norm was not finite."""
@@ -171,7 +181,7 @@ class MetricsLog:
         self._on_disk(lambda: self.file.write(line))
         if "loss" in finite and "grad_norm" in finite:
             self._losses.append(values["loss"])
-        else:
+        elif values["targets"]:
             self.broken.append(values["step"])
         for key in (*SCALARS, *OPTIONAL):
             if key in finite and self.board is not None and self._board_lives():
@@ -179,7 +189,8 @@ class MetricsLog:
         self.rates.append((values["tokens"], values["seconds"]))
         rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)
         mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.0%}"
-        status = f"loss {values['loss']:.4f}  {rate:,.0f} tokens/s{mfu}"
+        loss = f"loss {values['loss']:.4f}" if values["targets"] else "no targets"
+        status = f"{loss}  {rate:,.0f} tokens/s{mfu}"
         self.progress.update(self.task, completed=values["step"], status=status)
 
     def _on_disk(self, action: Callable[[], Any]) -> None:

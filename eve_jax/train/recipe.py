@@ -9,7 +9,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
+from eve_jax.hosts.stage import written_by_one_run
 from eve_jax.hosts.start import by_process_0, say
+from eve_jax.process.paths import expand
 from eve_jax.train.report import reported
 from eve_jax.train.trainer import train
 
@@ -34,7 +36,12 @@ def run_recipe(config: ConfigDict, workdir: Path) -> None:
             f"--config.order names stages that {config.name} does not have: {', '.join(map(repr, unknown))}; a list is "
             f'written as in Python, --config.order="{tuple(config.stages)[:2]}"; stages: {", ".join(config.stages)}'
         )
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = Path(expand(workdir, "workdir"))
+    with written_by_one_run(workdir, "the recipe"):
+        _run_stages(config, workdir)
+
+
+def _run_stages(config: ConfigDict, workdir: Path) -> None:
     if "demo" in config:
         with by_process_0("data") as mine:
             if mine:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.errors import InUse
 from eve_jax.hosts.start import leads
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import read_metrics
@@ -18,9 +19,12 @@ _COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#2f8f5b
 
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """Draws `write_report` after the block, in one process, also when it ended early."""
+    """Draws `write_report` after the block, in one process, also when it ended early, but not in a folder that another
+    run writes."""
     try:
         yield
+    except InUse:
+        raise
     except Exception:
         with contextlib.suppress(Exception):  # the block's own error is the one to be seen
             if leads():
@@ -59,8 +63,10 @@ def write_report(folder: Path) -> Path | None:
         panel.grid(color=_GRID)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
-    skipped = int(np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")).sum())
+    empty = column(metrics, "targets") == 0
+    skipped = int((np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")) & ~empty).sum())
     note = f", {skipped} of them not finite" if skipped else ""
+    note += f", {empty.sum()} of them without a target" if empty.any() else ""
     figure.suptitle(f"{folder.name}: {len(metrics):,} steps{note}", fontsize=12)
     _draw_goodput(figure.add_subplot(grid[2, :]), read_goodput(folder))
     figure.savefig(folder / REPORT, dpi=110)

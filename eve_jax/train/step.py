@@ -24,19 +24,25 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Running sums over a step's micro-batches; `align` and `images` are those of `LossSums`."""
+    """Running sums over a step's micro-batches; `align`, `images` and `samples` are those of `LossSums`."""
 
     grads: Params
     loss: jax.Array
     targets: jax.Array
     align: jax.Array
     images: jax.Array
+    samples: jax.Array | float = 0.0
 
 
 def _taken(state: TrainState) -> jax.Array:
     """Updates made so far, which the learning rate follows: steps that were skipped are not among them."""
     counts = optax.tree_utils.tree_get_all_with_path(state.optimizer, "count")
     return counts[0][1] if counts else state.step
+
+
+def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
+    """Return `total` / `count`, NaN where there is nothing to take the mean of."""
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
 def gradient_sums(
@@ -81,7 +87,9 @@ class StepFunctions:
     """The compiled functions of a run: one gradient function a row shape, one update.
 
     A step of a single micro-batch is one fused function, which holds no sums between its two halves. A step whose loss
-    or gradient is not finite leaves parameters and optimizer as they were, also the optimizer's count of steps.
+    or gradient is not finite, or that has no target, leaves parameters and optimizer as they were, also the optimizer's
+    count of steps. A mean over nothing is NaN in the metrics: loss and gradient norm of a step without a target,
+    align_loss of one without an image.
     """
 
     def __init__(
@@ -112,13 +120,14 @@ class StepFunctions:
             grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
             updates, opt = tx.update(grads, state.optimizer, state.trainable)
             metrics = {
-                "loss": sums.loss / targets,
+                "loss": _mean(sums.loss, sums.targets),
                 "lr": schedule(_taken(state)),
-                "grad_norm": optax.global_norm(grads),
+                "grad_norm": jnp.where(sums.targets > 0, optax.global_norm(grads), jnp.nan),
                 "targets": sums.targets,
+                "samples_with_targets": sums.samples,
             }
             if cfg.aligns:
-                metrics["align_loss"] = sums.align / jnp.maximum(sums.images, 1)
+                metrics["align_loss"] = _mean(sums.align, sums.images)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
             new = optax.apply_updates(state.trainable, updates), opt
             kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))

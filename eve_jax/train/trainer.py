@@ -14,15 +14,18 @@ from eve_jax.data.pipeline import PLAN_FOLDER, StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.peers import StopAgreement
-from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder
+from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
+from eve_jax.process.lock import Lock
+from eve_jax.process.paths import expand, expand_config
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.identity import adopt, check_identity, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
-from eve_jax.train.metrics import Meter, MetricsLog, cut_back
+from eve_jax.train.masked import Masked
+from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
@@ -47,9 +50,13 @@ class Run:
     non_finite: NonFinite
     profiler: Profiler
     begin: Start
+    lock: Lock | None  # in the process that leads
 
     def look(self, state: TrainState) -> None:
-        """UserError when a step that was logged was not finite and the run is to stop then, or a save has failed."""
+        """UserError when a step that was logged was not finite and the run is to stop then, a save has failed, or
+        another run has taken the folder over."""
+        if self.lock is not None:
+            self.lock.check()
         if broken := self.log.take_broken():
             self.non_finite.see(broken, {**state.trainable, **self.begin.frozen})
         self.checkpoints.check()
@@ -79,16 +86,17 @@ class Run:
 def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
 
-    Raises Interrupted after a save when asked to stop, UserError on bad input.
+    Raises Interrupted after a save when asked to stop, UserError on bad input, also at the end when most samples broke.
     """
     if "order" in config:
         raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     if asked():
         raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
-    folder = workdir / config.name
-    with Goodput(folder) as goodput:
+    expand_config(config)
+    folder = Path(expand(workdir, "workdir")) / config.name
+    with Goodput(folder) as goodput, ExitStack() as held:
         with goodput.on("start"):
-            run = _open(config, folder, goodput, quiet)
+            run = _open(config, folder, goodput, held, quiet)
         if run is not None:
             try:
                 with StopRequest() as stop, closing(run):
@@ -96,11 +104,13 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
             finally:
                 say(f"{config.name}: {goodput.summary()}")
                 run.non_finite.close()
+                say_masked(folder)
+        check_masked(folder)
     return folder
 
 
-def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Run | None:
-    """All that the loop needs; None when the stage is done."""
+def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool) -> Run | None:
+    """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
     trainable_names(cfg, group_factors(config))
@@ -111,6 +121,7 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     profiler = Profiler(config.profile.steps if leads() else "", folder)
     if not (folder / PLAN_FOLDER).exists():
         check_origins(config, cfg)  # before records are measured and planned
+    lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     data = open_data_together(config, folder, peers())
     adopt(folder, config)
@@ -139,7 +150,19 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
         failed.pop_all()
-    return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin)
+    return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
+
+
+def say_masked(folder: Path) -> None:
+    """Say how many samples of the stage so far broke, if any did."""
+    if leads() and (text := Masked.of(read_metrics(folder)).summary(folder)):
+        say(text)
+
+
+def check_masked(folder: Path) -> None:
+    """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
+    if leads():
+        Masked.of(read_metrics(folder)).check(folder)
 
 
 def check_numbers(train: ConfigDict) -> None:

@@ -177,6 +177,7 @@ def test_counts_are_those_of_the_batches(tmp_path: Path) -> None:
     for step, batches in data.batches():
         real = add([batch_tokens(batch) for batch in batches])
         assert data.counts(step) == {
+            "samples": sum(len(np.unique(row[row > 0])) for batch in batches for row in batch["segment"]),
             "tokens": real.total,
             "vision_tokens": real.patches + real.specials,
             "patches": real.patches,

@@ -1,6 +1,5 @@
 """Conversion into prepared records: nothing lost, nothing twice, whatever interrupts it."""
 
-import fcntl
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.prepare import Conversion, Table, convert
 from eve_jax.data.records import BadRecord, Records, open_records
 from eve_jax.errors import UserError
+from eve_jax.process.lock import locked
 from tests.data.source_files import samples_of, write_parquet, write_tar
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -227,12 +227,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_one_conversion_at_a_time(tmp_path: Path) -> None:
     write_records(tmp_path, 6)
     convert(conversion(tmp_path))
-    held = os.open(tmp_path / "made", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match=r"made: another launch\.prepare_data is at work there"):
+    before = sorted((tmp_path / "made").iterdir())
+    said = rf"made/run\.lock: in use by process {os.getpid()} on .*--to"
+    with locked(tmp_path / "made", "the conversion"), pytest.raises(UserError, match=said):
         convert(conversion(tmp_path))
-    os.close(held)
     convert(conversion(tmp_path))
+    assert sorted((tmp_path / "made").iterdir()) == before
 
 
 def test_a_broken_table_is_made_again(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Conf
     settings = {name: getattr(jax.config, name) for name in CACHE_FIELDS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVE_CACHE", str(folder / "cache"))
+        for name in CACHE_FIELDS:
+            patch.delenv(name.upper(), raising=False)  # of the tests, which would come first
         patch.setattr(runtime.interrupt, "ready", lambda: None)
         runtime.setup()
         forget()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from eve_jax.data.sources.base import BadRecord, Record, digest_of, parse_record
 from eve_jax.errors import UserError
+from eve_jax.process.compiled import njit
 
 EVERY = 16  # records between two noted places
 SCAN_BYTES = 1 << 20
@@ -31,7 +31,7 @@ _START = 3  # byte at which this line, or the last item, begins
 _DEPTH, _STRING, _ESCAPED, _EXTRA = 4, 5, 6, 7  # array: brackets open, states of a text, 1 + byte after the array's end
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _scan_lines(block, base, state, starts, stops, numbers):
     """Writes begin, end and line number of the lines in `block` that are not blank; returns how many begin in it."""
     n = 0
@@ -54,7 +54,7 @@ def _scan_lines(block, base, state, starts, stops, numbers):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _scan_items(block, base, state, starts, stops, numbers):
     """Writes begin, end and number of the array's items in `block`; returns how many begin in it."""
     n = 0

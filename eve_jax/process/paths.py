@@ -1,0 +1,85 @@
+"""Paths as people write them: `~`, `~user`, `$VAR` and `${VAR}`, which shells leave alone in `--to=~/x`."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from eve_jax.errors import UserError
+
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
+FIELDS = ("init", "teacher")  # of a stage's config, and of its section `data`:
+DATA_FIELDS = ("records", "images", "tokenizer")
+LISTS = ("records",)  # several paths, comma separated
+
+
+def expand(path: str | Path, field: str = "") -> str:
+    """Return `path` with `~` and variables of the environment replaced, unless a file or folder has that very name.
+
+    `field` is what the path was given as, for messages: "--to". Raises UserError for a variable that is not set, an
+    unknown user, and `~` where there is no home folder.
+    """
+    text = os.fspath(path)
+    if ("$" not in text and not text.startswith("~")) or os.path.lexists(text):
+        return text
+    about = f"{field}={text}" if field else text
+    done = ""
+    for number, part in enumerate(text.split("/")):
+        at = f"{done}/" if number else ""
+        if not number and part.startswith("~"):
+            done = _home(part, about)
+        elif "$" not in part or os.path.lexists(at + part):
+            done = at + part
+        else:
+            done = at + VARIABLE.sub(lambda found: _value(found, about), part)
+    return done
+
+
+def expand_list(paths: str, field: str = "") -> str:
+    """Return comma-separated paths, each as `expand` has it; `tfds:` before one stays."""
+    if os.path.lexists(paths):
+        return paths
+    out = []
+    for path in paths.split(","):
+        name = path.strip()
+        prefix = TFDS if name.startswith(TFDS) else ""
+        expanded = expand(name.removeprefix(prefix), field)
+        out.append(path.replace(name, prefix + expanded, 1) if name else path)
+    return ",".join(out)
+
+
+def expand_config(config: ConfigDict, name: str = "config") -> None:
+    """Expand the paths that `config`, of a stage or a recipe, holds, in place. Raises UserError naming the field."""
+    _expand_fields(config, FIELDS, name)
+    if isinstance(config.get("data"), ConfigDict):
+        _expand_fields(config.data, DATA_FIELDS, f"{name}.data")
+    for stage in config.get("stages", {}):
+        expand_config(config.stages[stage], f"{name}.stages.{stage}")
+
+
+def _expand_fields(node: ConfigDict, fields: Iterable[str], name: str) -> None:
+    for field in fields:
+        if isinstance(value := node.get(field), str):
+            written = (expand_list if field in LISTS else expand)(value, f"{name}.{field}")
+            if written != value:  # a reference to another field stays one
+                node[field] = written
+
+
+def _home(part: str, about: str) -> str:
+    found = os.path.expanduser(part)
+    if found == part:
+        why = "there is no home folder (HOME is not set)" if part == "~" else f"there is no user {part[1:]}"
+        raise UserError(f"{about}: {why}; write the whole path")
+    return found
+
+
+def _value(found: re.Match[str], about: str) -> str:
+    name = found[1] or found[2]
+    if name[0].isdigit():
+        return found[0]
+    if name not in os.environ:
+        raise UserError(f"{about}: the environment variable {name} is not set; set it, or write the whole path")
+    return os.environ[name]
