@@ -66,6 +66,13 @@ class Scores:
         targets = sum(line.n_target for line in self.lines)
         return sum(line.nll_sum for line in self.lines) / targets if targets else float("nan")
 
+    def none_scored(self) -> str:
+        """Return the message of an error for scores without a line."""
+        if not self.bad:
+            return "there is no record to score"
+        first = self.bad[0]
+        return f"none of the {len(self.bad)} records can be scored; the first, {first.where}: {first.reason}"
+
     def summary(self) -> str:
         """One line for people."""
         tokens, vision = (sum(getattr(line, name) for line in self.lines) for name in ("n_tokens", "n_vision"))
@@ -245,11 +252,7 @@ def score_files(
             with _in_place_of(bad_file(out)) as listed:
                 _write(listed, scores.bad)
         if not scores.lines:
-            first = scores.bad[0]
-            raise UserError(
-                f"none of the {len(scores.bad)} records can be scored; the first, {first.where}: {first.reason}; "
-                f"all are listed in {bad_file(out)}"
-            )
+            raise UserError(f"{scores.none_scored()}; all are listed in {bad_file(out)}")
         _write(part, scores.lines)
     return scores
 
