@@ -1,4 +1,7 @@
-"""Checks of values that users give: one line names the setting, its value and what is expected."""
+"""Checks of values that users give: one line names the setting, its value and what is expected.
+
+Numbers may be Python's or NumPy's; True and False are none.
+"""
 
 import difflib
 import math
@@ -10,7 +13,7 @@ from eve_jax.errors import UserError
 
 
 def whole(name: str, value: Any, expected: str, low: int, high: int | None = None) -> int:
-    """Return `value` as an int. Raises UserError unless it is a whole number, of NumPy's or Python's, in low..high."""
+    """Return `value` as an int. Raises UserError unless it is a whole number in low..high."""
     right = isinstance(value, Integral) and not isinstance(value, bool)
     if not right or value < low or (high is not None and value > high):
         raise _unexpected(name, value, expected)
@@ -18,7 +21,7 @@ def whole(name: str, value: Any, expected: str, low: int, high: int | None = Non
 
 
 def number(name: str, value: Any, expected: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return `value` as a float. Raises UserError unless it is a finite number, of NumPy's or Python's, in low..high."""
+    """Return `value` as a float. Raises UserError unless it is a finite number in low..high."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise _unexpected(name, value, expected)
     try:
@@ -52,8 +55,8 @@ def encodable(name: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{name}: character {error.start + 1} is {text[error.start]!r}, half of a surrogate pair, which no tokenizer "
-            "takes: decode the text's bytes as UTF-8"
+            f"{name}: character {error.start + 1} is {text[error.start]!r}, half of a surrogate pair, which no "
+            "tokenizer takes: decode the text's bytes as UTF-8"
         ) from None
     return text
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.train import interrupt
+from launch._output import quiet_when_unread, tolerate_encodings
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -123,6 +124,7 @@ def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
 def run(main: Callable[[], Any]) -> None:
     """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
     interrupt.install()
+    tolerate_encodings()
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -150,7 +152,8 @@ def run(main: Callable[[], Any]) -> None:
             fail(UserError(f"{where}: {error.strerror}{intact}"))
 
     try:
-        app.run(guarded, flags_parser=_parse)
+        with quiet_when_unread():
+            app.run(guarded, flags_parser=_parse)
     except SystemExit as end:  # absl's status after --help is 1
         if end.code != 1 or not any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:]):
             raise

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
+from eve_jax.checks import number, whole
 from eve_jax.data.pixels import UPRIGHT, OnlyHoles, orientation, to_rgb
 from eve_jax.errors import UserError
 
@@ -90,7 +91,10 @@ class ImageRule:
             raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
         if self.fit not in FITS:
             raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
-        if self.patch < 2 or self.patch % 2:
+        whole("config.data.patch", self.patch, "an even number of pixels", 2)
+        whole("config.data.max_size", self.max_size, f"0 or a number of pixels, at least {self.patch}", 0)
+        number("config.data.max_aspect", self.max_aspect, "0 or a number of at least 1", 0)
+        if self.patch % 2:
             raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
             raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")

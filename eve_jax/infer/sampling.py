@@ -35,7 +35,7 @@ class Sampling:
     def __post_init__(self) -> None:
         checked = {
             "temperature": number("temperature", self.temperature, "0 (greedy) or a number above 0", 0),
-            "top_p": number("top_p", self.top_p, "a number of more than 0 and at most 1", math.ulp(0.0), 1),
+            "top_p": number("top_p", self.top_p, "more than 0 and at most 1", math.ulp(0.0), 1),
             "seed": whole("seed", self.seed, f"a whole number of 0 to {2**32 - 1}", 0, 2**32 - 1),
         }
         for name, value in checked.items():
