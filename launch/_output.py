@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,8 +42,6 @@ def quiet_when_unread() -> Iterator[None]:
 
 
 def _is_unread(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    poll = select.poll()
+    poll.register(stream, 0)  # errors are always reported
+    return bool(poll.poll(0))
