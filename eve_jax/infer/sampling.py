@@ -14,6 +14,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer.finite import or_broken
 
 SINGLE = np.finfo(np.float32)
+TINY, HUGE = float(SINGLE.tiny), float(SINGLE.max)  # processors take anything below TINY as 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Sampling:
 
     def arrays(self) -> dict[str, Any] | None:
         """What `choose` takes: scalars of a compiled program; None for greedy."""
-        if self.temperature < SINGLE.tiny:  # processors flush it to 0; what it stands for is greedy
+        if self.temperature < TINY:
             return None
-        scalars = {"temperature": np.float32(min(self.temperature, SINGLE.max)), "seed": np.uint32(self.seed)}
-        return scalars | ({"top_p": np.float32(max(self.top_p, SINGLE.tiny))} if self.top_p < 1 else {})
+        scalars = {"temperature": np.float32(min(self.temperature, HUGE)), "seed": np.uint32(self.seed)}
+        return scalars | ({"top_p": np.float32(max(self.top_p, TINY))} if self.top_p < 1 else {})
 
 
 GREEDY = Sampling()

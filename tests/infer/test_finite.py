@@ -116,14 +116,14 @@ def test_the_row_of_a_batch_is_named(engine):
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("question", [IMAGE, TEXT])
 def test_a_session_is_what_it_was(engine, streamed, question):
-    """After logits that are NaN at once (an image), or at the fifth token of the answer (a text)."""
+    """After logits that are NaN at once (an image), or at the fourth token of the answer (a text)."""
     session, expected, third = (engine.session() for _ in range(3))
     for one in (session, expected, third):
         engine.reply(one, [prompts()["shorter"]], 5, [])
     (answer,) = engine.reply(expected, [TEXT], NEW, [])
     name = VISION if question is IMAGE else "embed"
-    at = slice(None) if question is IMAGE else answer[3]
-    assert answer[3] not in [*answer[:3], *TEXT.ids, *session.pending[0]]
+    at = slice(None) if question is IMAGE else answer[2]
+    assert answer[2] not in [*answer[:2], *TEXT.ids, *session.pending[0]]
     broken = spoilt(engine, name, np.nan, at)
     with pytest.raises(NotFinite, match=name):
         if streamed:

@@ -18,21 +18,21 @@ from eve_jax.errors import UserError
 def main():
     what = sys.stdin.readline().strip()
     if what == "error":
-        raise UserError("the file {SHOWN} is missing")
+        raise UserError("the file " + {SHOWN!a} + " is missing")
     if what == "many":
         for number in range(100_000):
-            print(number, "{SHOWN}", flush=number % 2 == 0)
+            print(number, {SHOWN!a}, flush=number % 2 == 0)
     elif what == "buffered":
-        print("{SHOWN}" * 100_000)
+        print({SHOWN!a} * 100_000)
     elif what == "other":
         raise BrokenPipeError(32, "a socket")
     elif what == "json":
-        print(json.dumps({{"text": "{SHOWN}"}}))
+        print(json.dumps({{"text": {SHOWN!a}}}))
     elif what == "echo":
         print(repr(sys.stdin.readline().strip()))
     else:
-        print("{SHOWN}", flush=True)
-        print("{SHOWN}", file=sys.stderr)
+        print({SHOWN!a}, flush=True)
+        print({SHOWN!a}, file=sys.stderr)
 
 run(main)
 """
