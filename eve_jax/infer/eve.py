@@ -24,7 +24,7 @@ from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.settings import Run, Settings, check_settings
-from eve_jax.infer.text import Answer, Messages, Picture, Pictures, text_pieces, to_pictures, to_turns
+from eve_jax.infer.text import Answer, Messages, Pictures, text_pieces, to_pictures, to_turns
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.train.checkpoint import read_config
@@ -174,9 +174,7 @@ class EVE:
         turns = to_turns(messages)
         return self.with_images(turns[-1].text, images, lambda n: prompt_ids(turns, self.tokenizer, self.template, n))
 
-    def with_images(
-        self, question: str, images: Picture | Sequence[Picture], ids_for: Callable[[int], np.ndarray]
-    ) -> Prompt:
+    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
         """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""
         pictures = to_pictures(images)
         if not pictures and not question.strip():

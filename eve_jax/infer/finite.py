@@ -40,7 +40,7 @@ def cause(cfg: ModelConfig, params: Params) -> str:
     first = next(iter(bad))
     more = f" (the first of {len(bad)} such parameters)" if len(bad) > 1 else ""
     return (
-        f"{bad[first]:,} of the {params[first].size:,} weights of {first} are NaN or infinite{more}: use another "
+        f"{first}{more} is NaN or infinite in {bad[first]:,} of its {params[first].size:,} weights: use another "
         "checkpoint"
     )
 

@@ -48,7 +48,7 @@ def test_modes(mode: str, pixel: Any, expected: tuple[int, int, int]) -> None:
 
 
 def test_every_mode_is_tested_or_a_palette() -> None:
-    tested = {mark.args[1][i][0] for mark in test_modes.pytestmark for i in range(len(mark.args[1]))}  # type: ignore[attr-defined]
+    tested = {mark.args[1][i][0] for mark in test_modes.pytestmark for i in range(len(mark.args[1]))}
     assert tested | {"P", "PA"} == set(Image.MODES) and set(DEEP_MODES) <= tested
 
 

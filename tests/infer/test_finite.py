@@ -61,7 +61,7 @@ def late(engine: Engine) -> tuple[Engine, list[int]]:
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.7, 0.9)])
 def test_weights_that_are_not_finite_are_named(engine, name, value, sampling):
     broken = spoilt(engine, name, value)
-    with pytest.raises(NotFinite, match=rf"logits are not finite; .* weights of {name} are NaN or infinite") as error:
+    with pytest.raises(NotFinite, match=rf"logits are not finite; {name} is NaN or infinite in [1-9]") as error:
         broken.generate([TEXT], NEW, [], sampling)
     assert error.value.rows == [0]
     with pytest.raises(NotFinite, match=name):
@@ -71,7 +71,7 @@ def test_weights_that_are_not_finite_are_named(engine, name, value, sampling):
 def test_the_first_of_several_parameters_is_named(engine):
     params = with_value(with_value(engine.params, "norm.scale", np.nan), "head", np.inf)
     first = next(name for name in params if name in ("norm.scale", "head"))
-    with pytest.raises(NotFinite, match=rf"1 of the .* weights of {first} .* \(the first of 2 such parameters\)"):
+    with pytest.raises(NotFinite, match=rf"{first} \(the first of 2 such parameters\) is NaN or infinite in 1 of its "):
         Engine(engine.cfg, params).generate([TEXT], NEW, [])
 
 
@@ -92,11 +92,11 @@ def test_vision_weights_matter_to_images_alone(engine, name):
 
 def test_a_later_token(engine):
     broken, good = late(engine)
-    with pytest.raises(NotFinite, match="weights of embed"):
+    with pytest.raises(NotFinite, match="embed is NaN or infinite in 64 of its 20,480 weights"):
         broken.generate([TEXT], NEW, [])
     assert broken.generate([TEXT], 4, []) == [good]
     seen: list[int] = []
-    with pytest.raises(NotFinite, match="weights of embed"):
+    with pytest.raises(NotFinite, match="embed is NaN or infinite in 64 of its 20,480 weights"):
         seen.extend(broken.stream(TEXT, NEW, []))  # keeps what came before the error
     assert seen == good
 
