@@ -64,7 +64,8 @@ class EVE:
         when the folder holds no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
-        whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
+        if max_size is not None:
+            whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
         tokenizer = load_tokenizer(folder)
