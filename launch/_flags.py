@@ -5,7 +5,6 @@ import difflib
 import errno
 import importlib
 import importlib.util
-import io
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.process import paths
 from eve_jax.train import interrupt
+from launch._output import quiet_when_unread, tolerate_encodings
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -192,8 +192,7 @@ def run(main: Callable[[], Any]) -> None:
         print(__version__)
         return
     interrupt.install()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what it has no character for is not an error
+    tolerate_encodings()
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -223,7 +222,8 @@ def run(main: Callable[[], Any]) -> None:
             fail(UserError(f"{where}: {error.strerror}{intact}"))
 
     try:
-        app.run(guarded, flags_parser=_parse)
+        with quiet_when_unread():
+            app.run(guarded, flags_parser=_parse)
     except SystemExit as end:  # absl's status after --help is 1
         if end.code != 1 or not any(re.fullmatch("--help(full|short)?", a) for a in sys.argv[1:]):
             raise

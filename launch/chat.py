@@ -45,13 +45,13 @@ HELP = """/image FILE  add a picture to the next question; <image> in it says wh
 
 def main() -> None:
     from eve_jax.data.chat import MARKER
-    from eve_jax.data.images import open_image
     from eve_jax.errors import UserError
+    from eve_jax.infer.text import read_image
 
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
     # before the checkpoint is read, which may take long
-    pictures = [open_image(path) for path in IMAGES.value]
+    pictures = [read_image(path) for path in IMAGES.value]
     places = (PROMPT.value or "").count(MARKER)
     if places and places != len(pictures):
         raise UserError(f"--prompt has {places} of {MARKER}, --image is given {len(pictures)} times: one for each")
@@ -89,10 +89,12 @@ def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
     pieces = chat.stream(question, pictures, **settings)
     with compiling(chat.eve):
         first = next(pieces, "")
-    print(first, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print(flush=True)
+    try:
+        print(first, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    finally:  # also of an answer that an error ends
+        print(flush=True)
 
 
 def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
@@ -128,11 +130,10 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
 
 def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
     """Do what a line that starts with / says; returns the pictures that wait for the next question."""
-    from eve_jax.data.images import open_image
-    from eve_jax.process.paths import expand
+    from eve_jax.infer.text import read_image
 
     if name == "/image" and argument:
-        return [*pictures, open_image(expand(argument.strip().strip("'\""), name))]
+        return [*pictures, read_image(argument.strip().strip("'\""), name)]
     if name == "/new":
         chat.new()
         return []

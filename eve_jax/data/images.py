@@ -16,8 +16,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile as LazyImage
 
-from eve_jax.data.pixels import UPRIGHT, orientation, to_rgb
+from eve_jax.checks import number, whole
+from eve_jax.data.pixels import UPRIGHT, OnlyHoles, orientation, to_rgb
 from eve_jax.errors import UserError
 
 PATCH = 32  # side of an image patch of EVEv2 in pixels
@@ -89,7 +91,10 @@ class ImageRule:
             raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
         if self.fit not in FITS:
             raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
-        if self.patch < 2 or self.patch % 2:
+        whole("config.data.patch", self.patch, "an even number of pixels", 2)
+        whole("config.data.max_size", self.max_size, f"0 or a number of pixels, at least {self.patch}", 0)
+        number("config.data.max_aspect", self.max_aspect, "0 or a number of at least 1", 0)
+        if self.patch % 2:
             raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
             raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
@@ -181,13 +186,39 @@ def image_bytes(file: ImageFile) -> bytes:
 def open_image(file: ImageFile) -> Image.Image:
     """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
     with _opened(file) as image:
-        try:
-            turn = UPRIGHT.get(orientation(image))
-            image.load()
-            rgb = to_rgb(image)
-            return rgb.transpose(turn) if turn is not None else rgb
-        except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
-            raise BadImage(f"cannot be decoded ({_one_line(e)})", file) from None
+        return _upright_rgb(image, file)
+
+
+def shown(image: Image.Image, name: str) -> Image.Image:
+    """Return what `open_image` makes of a file, for an image that Pillow has opened, at its frame of now.
+
+    `name` is for messages. The image is not changed, but that Pillow loads its pixels. Raises `BadImage`.
+    """
+    _check_header(image, name)
+    if isinstance(image, LazyImage) and image.tile and image.fp is None:
+        raise BadImage("was closed before its pixels were read", name)
+    return _upright_rgb(image, name)
+
+
+def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
+    try:
+        turn = UPRIGHT.get(orientation(image))
+        image.load()
+        rgb = to_rgb(image)
+        return rgb.transpose(turn) if turn is not None else rgb
+    except OnlyHoles:
+        raise BadImage("has no finite pixel", file) from None
+    except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
+        raise BadImage(f"cannot be decoded ({_one_line(e)})", file) from None
+
+
+def _check_header(image: Image.Image, file: object) -> None:
+    if image.format in RUNS_A_PROGRAM:
+        raise BadImage(f"{image.format} is no image but a program that draws one", file)
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file)
+    if min(image.size) < 1:
+        raise BadImage("has no pixels", file)
 
 
 def load_patches(
@@ -266,12 +297,7 @@ def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
             raise BadImage("empty file", file)
         stream.seek(0)
         image = Image.open(stream)
-        if image.format in RUNS_A_PROGRAM:
-            raise BadImage(f"{image.format} is no image but a program that draws one", file)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        if min(image.size) < 1:
-            raise BadImage("has no pixels", file)
+        _check_header(image, file)
         return image
     except BadImage:
         raise

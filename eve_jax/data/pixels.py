@@ -1,4 +1,6 @@
-"""Pixels of a picture as a viewer shows them: which way is up, and RGB of any mode."""
+"""Pixels of an image as a viewer shows them: which way is up, and RGB of any mode."""
+
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -12,6 +14,18 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
+DARKEST = 1 / 16  # of white: an image that is darker all over does not use that range
+OUTLIERS = 0.001  # share of a float image's values, at each end, that its range leaves out
+GREY = 127.5  # an image of one value that says nothing about its range
+WHITE_IS_ZERO = 0  # a photometric interpretation of TIFF
+SAMPLE_FORMAT = 339  # tag of TIFF: 1 for unsigned integers
+NO_DATA = 42113  # tag of TIFF by GDAL: the value of missing pixels, as text
+
+
+class OnlyHoles(ValueError):
+    """A deep image without a finite pixel."""
 
 
 def orientation(image: Image.Image) -> int:
@@ -19,19 +33,72 @@ def orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        exif = Image.Image.getexif(image)  # PngImageFile's own would decode the picture to look behind it
+        exif = Image.Image.getexif(image)  # PngImageFile's own would decode the image to look behind it
         value = exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the picture
+    except Exception:  # a broken EXIF block is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of a picture of any mode; deep pixels are scaled to 8 bit, alpha is left away."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more; Pillow would clip at 255
-        deep = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode.startswith("I") else (1.0 if deep.max(initial=0) <= 1 else 255.0)
-        image = Image.fromarray(np.clip(deep * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:  # Pillow would warn, and make the same of it
+    """Return the RGB of an image of any mode, without alpha; deep pixels as `eight_bits` scales them.
+
+    Raises `OnlyHoles` for a deep image without a finite pixel.
+    """
+    if image.mode in DEEP_MODES:
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+        image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("P", "PA") and "transparency" in image.info:  # Pillow would warn, and make the same of it
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool = False) -> np.ndarray:
+    """Return uint8 [H, W] of grey `values` [H, W] of any depth, integers or floats, by the rule of docs/data.md.
+
+    Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
+    values (of floats without the OUTLIERS), black is 0 and white the first of WHITES (of integers, from 255 on) that
+    is at least `high`. Where that does not fit, black is `low` and white is `high`: negative values, `high` above
+    65535, or `high` below a sixteenth of white; if these are one value, it becomes grey. `inverted` exchanges black and
+    white of all but the holes. Raises `OnlyHoles` when there is nothing else.
+    """
+    deep = values.astype(np.float64)
+    seen = np.isfinite(deep)
+    if no_data is not None:
+        seen &= values != no_data
+    known = deep[seen]
+    if not known.size:
+        raise OnlyHoles
+    floats = values.dtype.kind == "f"
+    low, high = _range(known, OUTLIERS if floats else 0.0)
+    white = next((w for w in (WHITES if floats else WHITES[1:]) if w >= high), None)
+    if low >= 0 and white is not None and (high >= white * DARKEST or high == 0):
+        low, high = 0.0, white
+    scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full(deep.shape, GREY)
+    scaled = np.clip(255 - scaled if inverted else scaled, 0, 255)
+    return np.where(seen, scaled + 0.5, 0).astype(np.uint8)
+
+
+def _range(values: np.ndarray, outliers: float) -> tuple[float, float]:
+    if not outliers:
+        return float(values.min()), float(values.max())
+    # The number of values left out is rounded down, so that a small image loses none.
+    left_out = int(values.size * outliers)
+    ordered = np.partition(values, (left_out, values.size - 1 - left_out))
+    return float(ordered[left_out]), float(ordered[-1 - left_out])
+
+
+def _values(image: Image.Image, tags: Any) -> np.ndarray:
+    values = np.asarray(image)
+    unsigned = tags.get(ExifTags.Base.BitsPerSample) == (32,) and tags.get(SAMPLE_FORMAT, (1,)) == (1,)
+    return values.view(np.uint32) if image.mode == "I" and unsigned else values  # Pillow has no unsigned mode
+
+
+def _no_data(tags: Any) -> float | None:
+    try:
+        return float(tags[NO_DATA].strip("\0 "))
+    except (KeyError, ValueError, AttributeError):
+        return None

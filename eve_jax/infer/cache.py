@@ -57,6 +57,22 @@ class Session:
         if tokens > self.capacity:
             self.cache = _enlarged(self.cache, max(round_up(roomy(tokens), ROW_MULTIPLE), 2 * self.capacity))
 
+    def mark(self) -> tuple[np.ndarray, list[list[int]]]:
+        """Return what `rewind` takes to come back to the tokens of now."""
+        return self.length, self.pending
+
+    def rewind(self, mark: tuple[np.ndarray, list[list[int]]]) -> None:
+        """Forget what was appended since `mark`. Its entries become zero: a masked NaN would still spread."""
+        self.length, self.pending = mark
+        self.cache = _cut(self.cache, self.length)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _cut(cache: Cache, length: Array) -> Cache:
+    keys, values = cache
+    held = (jnp.arange(values.shape[3]) < length[:, None])[None, :, None, None]  # [1, R, 1, 1, C]
+    return jnp.where(held, keys, 0), jnp.where(held.swapaxes(3, 4), values, 0)
+
 
 @partial(jax.jit, static_argnums=1)
 def _enlarged(cache: Cache, capacity: int) -> Cache:

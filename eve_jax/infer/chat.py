@@ -1,16 +1,19 @@
 """A conversation of several turns whose key/value cache is kept: a turn prefills its own tokens only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from eve_jax.checks import encodable, of_type
 from eve_jax.data.chat import continuation_ids, end_id
 from eve_jax.infer.engine import Prompt
-from eve_jax.infer.text import Answer, Picture, text_pieces
+from eve_jax.infer.finite import NotFinite
+from eve_jax.infer.text import Answer, Pictures, text_pieces
 
 if TYPE_CHECKING:
-    from eve_jax.infer.eve import EVE, Settings
+    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.settings import Settings
 
 
 class Chat:
@@ -21,7 +24,8 @@ class Chat:
     """
 
     def __init__(self, eve: "EVE", system: str = ""):
-        self.eve, self.system = eve, system
+        of_type("system", system, "a text", str)
+        self.eve, self.system = eve, encodable("system", system)
         self.new()
 
     def new(self) -> None:
@@ -34,7 +38,7 @@ class Chat:
         """Tokens of the conversation so far, image tokens included."""
         return int(self.session.length[0]) + len(self.session.pending[0])
 
-    def ask(self, question: str, images: Picture | Sequence[Picture] = (), **settings: Unpack["Settings"]) -> Answer:
+    def ask(self, question: str, images: Pictures = (), **settings: Unpack["Settings"]) -> Answer:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
         `<image>` in the question says where a picture goes, else they go before it.
@@ -46,14 +50,13 @@ class Chat:
         self.answer = Answer(eve.decode(ids), ids)
         return self.answer
 
-    def stream(
-        self, question: str, images: Picture | Sequence[Picture] = (), **settings: Unpack["Settings"]
-    ) -> Iterator[str]:
+    def stream(self, question: str, images: Pictures = (), **settings: Unpack["Settings"]) -> Iterator[str]:
         """The text of `ask` in pieces as they are made; what was not asked for is not in the conversation either."""
         eve = self.eve
         prompt = self._prompt(question, images)
         run = eve.settings(self.tokens + len(prompt), **settings)
         ids: list[int] = []
+        broken = False
 
         def kept() -> Iterator[int]:
             for token in eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, self.session):
@@ -62,10 +65,16 @@ class Chat:
 
         try:
             yield from text_pieces(kept(), eve.decode)
+        except NotFinite:  # the engine has taken the question back
+            broken = True
+            raise
         finally:
-            self.answer = Answer(eve.decode(ids), ids)
+            if not broken:
+                self.answer = Answer(eve.decode(ids), ids)
 
-    def _prompt(self, question: str, images: Picture | Sequence[Picture]) -> Prompt:
+    def _prompt(self, question: str, images: Pictures) -> Prompt:
+        of_type("question", question, "a text", str)
+        encodable("question", question)
         if not self.tokens:
             messages = [{"role": "system", "content": self.system}] if self.system else []
             return self.eve.prompt([*messages, {"role": "user", "content": question}], images)

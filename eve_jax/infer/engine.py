@@ -20,6 +20,7 @@ from eve_jax.data.images import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up
+from eve_jax.infer.finite import BROKEN, NotFinite, cause
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import in_groups
@@ -110,12 +111,17 @@ class Engine:
     ) -> list[list[int]]:
         """Append each row's prompt and its answer to `session`; the answers, each as if the row were alone.
 
-        An answer ends before a token of `stop_ids`, which is not appended, or with `max_new_tokens`.
+        An answer ends before a token of `stop_ids`, which is not appended, or with `max_new_tokens`. Raises `NotFinite`
+        when logits are not finite; the session is then what it was.
         """
+        before = session.mark()
         run = Reply(self, session, max_new_tokens, stop_ids, sampling)
         first = run.start(prompts)
         rest = run.decode(first, max_new_tokens - 1)[0] if max_new_tokens > 1 else first[:, None]
         tokens = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)[:, :max_new_tokens]
+        if broken := np.flatnonzero((tokens == BROKEN).any(axis=1)).tolist():
+            session.rewind(before)
+            raise self._not_finite(broken)
         answers = [_until(row, stop_ids) for row in tokens.tolist()]
         cut = [len(ids) == max_new_tokens for ids in answers]
         session.length = session.length + np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
@@ -136,12 +142,19 @@ class Engine:
         sampling: Sampling = GREEDY,
         session: Session | None = None,
     ) -> Iterator[int]:
-        """The tokens of `reply` to one prompt as they are made; `session` has one row and is right at every token."""
+        """The tokens of `reply` to one prompt as they are made; `session` has one row and is right at every token.
+
+        Raises `NotFinite` after the tokens before logits that are not finite; the session is then what it was.
+        """
         session = session or self.session()
+        before = session.mark()
         run = Reply(self, session, max_new_tokens, stop_ids, sampling, at_a_time=1)
         token = run.start([prompt])
         for left in reversed(range(max_new_tokens)):
             value = int(np.asarray(token)[0])
+            if value == BROKEN:
+                session.rewind(before)
+                raise self._not_finite([0])
             if value in stop_ids:
                 return
             if left:  # the next one is under way while the caller has this one
@@ -150,6 +163,9 @@ class Engine:
             else:
                 session.pending = [[value]]
             yield value
+
+    def _not_finite(self, rows: Sequence[int]) -> NotFinite:
+        return NotFinite(f"no answer: the logits are not finite; {cause(self.cfg, self.params)}", rows)
 
     def _announce(self, *program: Any) -> None:
         if program not in self._ran:
@@ -176,17 +192,18 @@ class Reply:
         most = at_a_time or max_new_tokens
         self.size = roomy(most)
         self.room = max_new_tokens - most + self.size
-        self.stops = np.full(round_up(max(len(stop_ids), 1), 8), NONE, np.int32)  # one program for all few stops
+        # One program for all few stops; BROKEN, of which there is one at least, ends a row as well.
+        self.stops = np.full(round_up(len(stop_ids) + 1, 8), BROKEN, np.int32)
         self.stops[: len(stop_ids)] = list(stop_ids)
         self.sampling = sampling.arrays()
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
-        """Prefill; the first token of each answer."""
+        """Prefill; the first token of each answer, BROKEN where its logits are not finite."""
         logits = self.engine.prefill(self.session, prompts, self.room)
         return _choose(logits, self.session.length, self.sampling)
 
     def decode(self, token: Int[Array, "R"], steps: int) -> tuple[Array, Array]:
-        """The tokens after `token`, [R, size] with NONE after an end, and the last of each row."""
+        """The tokens after `token`, [R, size] with NONE after an end, and the last of each row; BROKEN ends a row."""
         engine, session = self.engine, self.session
         engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), tuple(self.sampling or ()))
         args = (session.cache, session.length, token, self.stops, self.sampling, np.int32(steps))

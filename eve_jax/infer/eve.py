@@ -1,15 +1,17 @@
 """EVE: a trained model with its tokenizer, chat template and image rule, ready to answer."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from eve_jax.checks import of_type, whole
 from eve_jax.convert.convert import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
@@ -20,8 +22,9 @@ from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.infer.sampling import Sampling
-from eve_jax.infer.text import Answer, Messages, Picture, text_pieces, to_pictures, to_turns
+from eve_jax.infer.finite import NotFinite
+from eve_jax.infer.settings import Run, Settings, check_settings
+from eve_jax.infer.text import Answer, Messages, Pictures, text_pieces, to_pictures, to_turns
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.paths import expand, expand_list
@@ -29,20 +32,6 @@ from eve_jax.train.checkpoint import read_config
 
 if TYPE_CHECKING:
     from eve_jax.infer.score import Scores
-
-
-class Settings(TypedDict, total=False):
-    """How to answer: `max_new_tokens` (256), `temperature` (0: greedy), `top_p` (1), `seed` (0); see `Sampling`."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-
-
-class _Run(NamedTuple):
-    max_new_tokens: int
-    sampling: Sampling
 
 
 class EVE:
@@ -73,8 +62,11 @@ class EVE:
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own. Raises UserError
-        when the folder holds no model.
+        when the folder holds no model, and for other settings.
         """
+        of_type("folder", folder, "the path of a folder", str, Path)
+        if max_size is not None:
+            whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
@@ -85,35 +77,43 @@ class EVE:
         positions = int(carried_config(folder).get("max_position_embeddings") or 0)
         return cls(engine, tokenizer, template, rule, sees_pictures(folder), positions, data)
 
-    def generate(
-        self, messages: Messages, images: Picture | Sequence[Picture] = (), **settings: Unpack[Settings]
-    ) -> str:
+    def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
 
-        messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: paths
-        or PIL images in the order of the `<image>` markers in the texts; without markers they go before the first
-        user's text. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0. Raises UserError for
-        messages, pictures or settings that are none, and when the prompt is too long for the model.
+        messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
+        or PIL image, or a list of those in the order of the `<image>` markers in the texts; without markers they go
+        before the first user's text. None is no image. settings: max_new_tokens=256, temperature=0.0 (greedy),
+        top_p=1.0, seed=0. Raises UserError naming the message, image or setting that cannot be used, when the prompt
+        is too long for the model, and when weights or activations that are not finite leave no answer.
         """
         return self.answer(messages, images, **settings).text
 
     def generate_batch(
         self,
         conversations: Sequence[Messages],
-        images: Sequence[Picture | Sequence[Picture]] | None = None,
+        images: Sequence[Pictures] | None = None,
         rows: int = 16,
         progress: str = "",
         **settings: Unpack[Settings],
     ) -> list[str]:
         """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
 
-        Prompts of like size share a batch. `progress` is the label of a progress bar on stderr.
+        Prompts of like size share a batch. `progress` is the label of a progress bar on stderr. Raises UserError as
+        `generate`, naming the conversation.
         """
-        images = [()] * len(conversations) if images is None else images
+        rows = whole("rows", rows, "a whole number of at least 1", 1)
+        of_type("progress", progress, "a text", str)
+        of_type("conversations", conversations, "a list of questions or of lists of messages", list, tuple)
+        images = [None] * len(conversations) if images is None else images
+        of_type("images", images, "a list with the images of each conversation", list, tuple)
         if len(images) != len(conversations):
             raise UserError(f"{len(images)} lists of images for {len(conversations)} conversations")
-        prompts = [self.prompt(m, i) for m, i in zip(conversations, images, strict=True)]
-        runs = [self.settings(len(p), **settings) for p in prompts]
+        check_settings(**settings)
+        prompts, runs = [], []
+        for number, (messages, shown) in enumerate(zip(conversations, images, strict=True)):
+            with _naming(number):
+                prompts.append(self.prompt(messages, shown))
+                runs.append(self.settings(len(prompts[-1]), **settings))
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
         answers = [""] * len(prompts)
         starts = range(0, len(order), rows)
@@ -121,24 +121,31 @@ class EVE:
             chosen = order[start : start + rows]
             padded = chosen + [chosen[-1]] * (rows - len(chosen) if len(order) > rows else 0)
             longest = max(runs[i].max_new_tokens for i in chosen)
-            batch = [prompts[i] for i in padded]
-            replies = self.engine.generate(batch, longest, self.stop_ids, runs[chosen[0]].sampling)
+            batch, run = [prompts[i] for i in padded], runs[chosen[0]]._replace(max_new_tokens=longest)
+            try:
+                replies = self.engine.generate(batch, longest, self.stop_ids, run.sampling)
+            except NotFinite:
+                replies = self._one_by_one({i: prompts[i] for i in chosen}, run)
             for i, ids in zip(chosen, replies, strict=False):
                 answers[i] = self.decode(ids[: runs[i].max_new_tokens])
         return answers
 
-    def answer(
-        self, messages: Messages, images: Picture | Sequence[Picture] = (), **settings: Unpack[Settings]
-    ) -> Answer:
+    def _one_by_one(self, prompts: dict[int, Prompt], run: Run) -> list[list[int]]:
+        """The tokens of each answer, by its own batch: vision weights that are NaN spoil text that shares one."""
+        replies = []
+        for number, prompt in prompts.items():
+            with _naming(number):
+                replies += self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
+        return replies
+
+    def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> Answer:
         """`generate` with the tokens of the answer."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
         (ids,) = self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
         return Answer(self.decode(ids), ids)
 
-    def stream(
-        self, messages: Messages, images: Picture | Sequence[Picture] = (), **settings: Unpack[Settings]
-    ) -> Iterator[str]:
+    def stream(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> Iterator[str]:
         """The text of `generate` in pieces as they are made, of whole characters."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
@@ -156,19 +163,21 @@ class EVE:
         """
         from eve_jax.infer import score
 
+        of_type("records", records, "the path of a file of records", str, Path)
         settings = score.Settings.of(self.data, **changes)
         opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
-        return score.score_records(cfg, self.engine.params, self.tokenizer, opened, settings)
+        scores = score.score_records(cfg, self.engine.params, self.tokenizer, opened, settings)
+        if not scores.lines:
+            raise UserError(scores.none_scored())
+        return scores
 
-    def prompt(self, messages: Messages, images: Picture | Sequence[Picture] = ()) -> Prompt:
+    def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""
         turns = to_turns(messages)
         return self.with_images(turns[-1].text, images, lambda n: prompt_ids(turns, self.tokenizer, self.template, n))
 
-    def with_images(
-        self, question: str, images: Picture | Sequence[Picture], ids_for: Callable[[int], np.ndarray]
-    ) -> Prompt:
+    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
         """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""
         pictures = to_pictures(images)
         if not pictures and not question.strip():
@@ -186,26 +195,32 @@ class EVE:
         grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
         return Prompt(ids, [patchify(a, side) for a in arrays], grids)
 
-    def settings(
-        self, tokens: int, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
-    ) -> _Run:
+    def settings(self, tokens: int, **settings: Unpack[Settings]) -> Run:
         """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.
 
         Raises UserError when it has none left, or for settings that make no sense.
         """
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens={max_new_tokens}: expected 1 or more")
+        run = check_settings(**settings)
         if self.positions and tokens >= self.positions:
             raise UserError(
                 f"{tokens} tokens, image tokens included, leave no room for an answer: the model has {self.positions} "
                 "positions; ask with fewer or smaller pictures (max_size), or start a new conversation"
             )
-        longest = min(max_new_tokens, self.positions - tokens) if self.positions else max_new_tokens
-        return _Run(longest, Sampling(temperature, top_p, seed))
+        room = self.positions - tokens if self.positions else run.max_new_tokens
+        return run._replace(max_new_tokens=min(run.max_new_tokens, room))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids)).strip()
+
+
+@contextmanager
+def _naming(conversation: int) -> Iterator[None]:
+    """Errors of the block name the conversation that they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"conversations[{conversation}]: {error}") from error
 
 
 def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:

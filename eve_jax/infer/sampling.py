@@ -9,13 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from eve_jax.checks import number, whole
 from eve_jax.errors import UserError
+from eve_jax.infer.finite import or_broken
+
+SINGLE = np.finfo(np.float32)
+TINY, HUGE = float(SINGLE.tiny), float(SINGLE.max)  # processors take anything below TINY as 0
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Greedy when `temperature` is 0, else softmax(logits / temperature), of which `top_p` < 1 keeps the nucleus: the
     most probable tokens whose probabilities add up to top_p (Holtzman et al., arXiv 1904.09751).
+
+    Towards a temperature of 0 the drawn token tends to the greedy one, towards infinity to any token alike; a top_p
+    towards 0 keeps the most probable token.
 
     Which token is drawn depends on `seed` and the token's position in its own sequence alone, so a prompt gets the same
     answer alone and in any batch. Raises UserError for values out of range.
@@ -26,36 +34,41 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError(f"temperature={self.temperature}: expected 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p={self.top_p}: expected more than 0 and at most 1")
+        checked = {
+            "temperature": number("temperature", self.temperature, "0 (greedy) or a number above 0", 0),
+            "top_p": number("top_p", self.top_p, "more than 0 and at most 1", math.ulp(0.0), 1),
+            "seed": whole("seed", self.seed, f"a whole number of 0 to {2**32 - 1}", 0, 2**32 - 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.top_p < 1 and self.temperature == 0:
             raise UserError(f"top_p={self.top_p} needs a temperature above 0; without one the answer is greedy")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 
     def arrays(self) -> dict[str, Any] | None:
         """What `choose` takes: scalars of a compiled program; None for greedy."""
-        if self.temperature == 0:
+        if self.temperature < TINY:
             return None
-        scalars = {"temperature": np.float32(self.temperature), "seed": np.uint32(self.seed)}
-        return scalars | ({"top_p": np.float32(self.top_p)} if self.top_p < 1 else {})
+        scalars = {"temperature": np.float32(min(self.temperature, HUGE)), "seed": np.uint32(self.seed)}
+        return scalars | ({"top_p": np.float32(max(self.top_p, TINY))} if self.top_p < 1 else {})
 
 
 GREEDY = Sampling()
 
 
 def choose(logits: Float[Array, "R Q"], position: Int[Array, "R"], sampling: dict[str, Any] | None) -> Int[Array, "R"]:
-    """Each row's next token, whose index in its sequence is `position`; `sampling` as `Sampling.arrays` gives it."""
+    """Return each row's next token, whose index in its sequence is `position`; BROKEN where logits are not finite.
+
+    `sampling` is what `Sampling.arrays` gives.
+    """
     if sampling is None:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = logits / sampling["temperature"]
+        return or_broken(logits, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+    # The largest is 0 before the division, so that a small temperature overflows the others to -inf, never to NaN.
+    scaled = (logits - jnp.max(logits, axis=-1, keepdims=True)) / sampling["temperature"]
     if "top_p" in sampling:
-        logits = _nucleus(logits, sampling["top_p"])
+        scaled = _nucleus(scaled, sampling["top_p"])
     key = jax.random.key(sampling["seed"])
     draw = jax.vmap(lambda p, row: jax.random.categorical(jax.random.fold_in(key, p), row))
-    return draw(position, logits).astype(jnp.int32)
+    return or_broken(logits, draw(position, scaled).astype(jnp.int32))
 
 
 def _nucleus(logits: Float[Array, "R Q"], top_p: Float[Array, ""]) -> Float[Array, "R Q"]:

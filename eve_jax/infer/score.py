@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from eve_jax.checks import known_names, of_type, whole
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.chat import get_template
 from eve_jax.data.images import ImageRule
@@ -33,6 +34,7 @@ from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.train.loss import target_losses
@@ -66,6 +68,13 @@ class Scores:
         targets = sum(line.n_target for line in self.lines)
         return sum(line.nll_sum for line in self.lines) / targets if targets else float("nan")
 
+    def none_scored(self) -> str:
+        """Return the message of an error for scores without a line."""
+        if not self.bad:
+            return "there is no record to score"
+        first = self.bad[0]
+        return f"none of the {len(self.bad)} records can be scored; the first, {first.where}: {first.reason}"
+
     def summary(self) -> str:
         """One line for people."""
         tokens, vision = (sum(getattr(line, name) for line in self.lines) for name in ("n_tokens", "n_vision"))
@@ -94,11 +103,17 @@ class Settings:
     @classmethod
     def of(cls, data: dict[str, Any], **changes: Any) -> "Settings":
         """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit` and `max_size` of the
-        image rule among them; None leaves one as it is. Raises UserError for values that make no rule."""
+        image rule among them; None leaves one as it is. Raises UserError naming a wrong one."""
+        known_names(changes, (*(f.name for f in fields(cls) if f.name != "rule"), "fit", "max_size"), "setting")
         given = {k: v for k, v in changes.items() if v is not None}
         rule = ImageRule.of(data, given.pop("fit", None), given.pop("max_size", None))
         own = {"template": data["template"], "image_first": data.get("image_first", False), "rule": rule}
         return cls(**own | given)
+
+    def __post_init__(self) -> None:
+        of_type("image_first", self.image_first, "True or False", bool)
+        for name, low in (("max_tokens", 0), ("row_tokens", 1), ("rows", 1), ("threads", 0)):
+            whole(name, getattr(self, name), f"a whole number of at least {low}", low)
 
 
 class _Unscored:
@@ -135,7 +150,8 @@ def score_records(
                 rows = plan.step(step)[0].rows
                 _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
                 bar.advance(task, sum(map(len, rows)))
-    return _in_order(records, lengths, nll, targets, bad)
+    why = "" if np.isfinite(nll).all() else cause(cfg, params)
+    return _in_order(records, lengths, nll, targets, bad, why)
 
 
 def _plan(lengths: Lengths, settings: Settings) -> Plan:
@@ -168,7 +184,10 @@ def _add_up(
         targets[list(entries)] = np.bincount(sample, minlength=len(entries))
 
 
-def _in_order(records: Records, lengths: Lengths, nll: np.ndarray, targets: np.ndarray, bad: _Unscored) -> Scores:
+def _in_order(
+    records: Records, lengths: Lengths, nll: np.ndarray, targets: np.ndarray, bad: _Unscored, why: str
+) -> Scores:
+    """The scores in the records' order; `why` is the cause of losses that are not finite."""
     lines: list[Score] = []
     unscored: list[Dropped] = []
     entries = np.full(len(records), -1)
@@ -190,7 +209,7 @@ def _in_order(records: Records, lengths: Lengths, nll: np.ndarray, targets: np.n
         elif np.isfinite(total):
             lines.append(Score(id, total / n, total, n, vision + int(lengths.text[entry]), vision))
         else:
-            reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite"
+            reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite; {why}"
             unscored.append(Dropped(where, id, "", reason))
     return Scores(lines, unscored)
 
@@ -247,11 +266,7 @@ def score_files(
             with _in_place_of(bad_file(out)) as listed:
                 _write(listed, scores.bad)
         if not scores.lines:
-            first = scores.bad[0]
-            raise UserError(
-                f"none of the {len(scores.bad)} records can be scored; the first, {first.where}: {first.reason}; "
-                f"all are listed in {bad_file(out)}"
-            )
+            raise UserError(f"{scores.none_scored()}; all are listed in {bad_file(out)}")
         _write(part, scores.lines)
     return scores
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from eve_jax.data.images import open_image
-from eve_jax.data.pixels import to_rgb
+from eve_jax.checks import encodable
+from eve_jax.data.images import BadImage, open_image, shown
 from eve_jax.data.records import ROLES, Turn
 from eve_jax.errors import UserError
 from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
 Picture = str | Path | Image.Image
+Pictures = Picture | Sequence[Picture] | None
 HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
 
 
@@ -34,7 +35,8 @@ def to_turns(messages: Messages) -> list[Turn]:
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    if isinstance(messages, Mapping) or not all(isinstance(m, Mapping) for m in messages):
+    listed = isinstance(messages, Sequence) and not isinstance(messages, bytes | bytearray)
+    if not listed or not all(isinstance(m, Mapping) for m in messages):
         raise UserError('messages: expected a question, or a list of {"role": ..., "content": ...}')
     turns = [_to_turn(message, number) for number, message in enumerate(messages)]
     if not turns or turns[-1].role != "human":
@@ -50,22 +52,44 @@ def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
     text = message.get("content", message.get("value"))
     if not isinstance(text, str):
         raise UserError(f"messages[{number}]: content is no text but {type(text).__name__}; pictures go into `images`")
-    return Turn(role, text)
+    return Turn(role, encodable(f"messages[{number}]", text))
 
 
-def to_pictures(images: Picture | Sequence[Picture]) -> list[Image.Image]:
-    """RGB pictures, upright, of paths and PIL images. Raises UserError naming the one that cannot be read."""
-    if isinstance(images, str | Path | Image.Image):
-        images = [images]
-    return [_to_picture(image, number) for number, image in enumerate(images)]
+def to_pictures(images: Pictures) -> list[Image.Image]:
+    """Return RGB images, upright, of one or several paths and PIL images; none of None.
+
+    Raises UserError naming the one that cannot be read.
+    """
+    if images is None:
+        return []
+    if isinstance(images, Picture):
+        return [_to_picture(images, "images")]
+    if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray):
+        raise _no_picture(images, "images", " or a list of those")
+    return [_to_picture(image, f"images[{number}]") for number, image in enumerate(images)]
 
 
-def _to_picture(image: Picture, number: int) -> Image.Image:
+def read_image(path: str | Path, name: str = "image") -> Image.Image:
+    """Return the RGB image of a file, upright, `~` and variables in its path replaced.
+
+    Raises `BadImage`, and UserError naming `name` for a variable that is not set.
+    """
+    return open_image(expand(path, name))
+
+
+def _to_picture(image: Picture, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return shown(image, name)
     if isinstance(image, str | Path):
-        return open_image(expand(image, f"images[{number}]"))
-    raise UserError(f"images[{number}]: expected a path or a PIL image, not {type(image).__name__}")
+        try:
+            return read_image(image, name)
+        except BadImage as error:
+            raise UserError(f"{name}: {error}") from error
+    raise _no_picture(image, name)
+
+
+def _no_picture(image: Any, name: str, further: str = "") -> UserError:
+    return UserError(f"{name}: expected a path or a PIL image{further}, not {type(image).__name__}")
 
 
 def text_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:

@@ -222,7 +222,7 @@ def test_answers_end_with_the_models_positions(eve: EVE) -> None:
         short.generate(brief("x" * 44))
     with pytest.raises(UserError, match="max_new_tokens=0"):
         eve.generate("x", max_new_tokens=0)
-    with pytest.raises(TypeError, match="max_tokens"):
+    with pytest.raises(UserError, match="unknown setting 'max_tokens'"):
         eve.generate("x", max_tokens=3)  # type: ignore[call-arg]
 
 
@@ -252,3 +252,6 @@ def test_score_is_that_of_the_command(hf: Path, eve: EVE, tmp_path: Path) -> Non
     assert scores.lines == by_file.lines
     with pytest.raises(UserError, match="no such records"):
         eve.score(tmp_path / "nowhere.jsonl")
+    broken = Engine(eve.engine.cfg, eve.engine.params | {"norm.scale": eve.engine.params["norm.scale"] * np.nan})
+    with pytest.raises(UserError, match=r"none of the 3 records can be scored; .*its loss is nan.*norm\.scale"):
+        EVE(broken, eve.tokenizer, "qwen2", eve.rule, data=eve.data).score(records, tmp_path / "images")

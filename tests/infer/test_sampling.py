@@ -83,3 +83,27 @@ def test_a_prompt_draws_the_same_alone_in_a_batch_and_as_a_stream():
     assert list(engine.stream(every[0], NEW, [], sampling)) == alone[0]
     others = engine.generate(every, NEW, [], Sampling(0.8, 0.9, 6))
     assert all(a != b for a, b in zip(alone, others, strict=True))
+
+
+LOGITS = np.array([[0.0, 3.0, 1.0, 2.999], [-80.0, -90.0, -80.5, -3000.0], [3e38, -3e38, 1e38, 0.0]], np.float32)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-40, 1.17e-38, 1.2e-38, 1e-38, 1e-30, 1e-12, 1e-6])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_a_temperature_towards_0_tends_to_the_greedy_answer(temperature, top_p):
+    for seed in range(5):
+        sampling = Sampling(temperature, top_p, seed).arrays()
+        assert choose(jnp.asarray(LOGITS), jnp.arange(3), sampling).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-40, 1e-38, 1e-20, 1e-6])
+@pytest.mark.parametrize("temperature", [1.0, 1e3])
+def test_a_nucleus_towards_0_is_the_most_probable_token(top_p, temperature):
+    for seed in range(5):
+        sampling = Sampling(temperature, top_p, seed).arrays()
+        assert choose(jnp.asarray(LOGITS), jnp.arange(3), sampling).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("temperature", [1e30, 3e38, 1e39, 1.7e308])
+def test_a_temperature_towards_infinity_tends_to_any_token(temperature):
+    np.testing.assert_allclose(shares(Sampling(temperature)), 0.2, atol=0.015)

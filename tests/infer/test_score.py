@@ -206,6 +206,7 @@ def test_a_loss_that_is_no_number_is_listed(hf, data, tmp_path):
     assert {"r1", "long"} <= {b.id for b in scores.bad}
     assert len(scores.lines) > 2 and np.isfinite(scores.loss)
     assert {b.reason.split(":")[0] for b in scores.bad} == {"its loss is nan"}
+    assert all("embed is NaN or infinite in 64 of its 20,480" in b.reason for b in scores.bad)
 
 
 def test_places_that_cannot_be_written(hf, data, tmp_path):

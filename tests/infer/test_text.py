@@ -1,6 +1,9 @@
 """Messages and pictures in, text out in whole characters."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +37,16 @@ def test_messages():
         ([], "the last one must be the user's"),
         ({"role": "user", "content": "x"}, "expected a question, or a list"),
         (["x", "y"], "expected a question, or a list"),
+        (None, "expected a question, or a list"),
+        (b"Why?", "expected a question, or a list"),
+        (3, "expected a question, or a list"),
+        ({}, "expected a question, or a list"),
+        ((m for m in [{"role": "user", "content": "x"}]), "expected a question, or a list"),
+        ([{"role": "user"}], r"messages\[0\]: content is no text but NoneType"),
+        ([{"content": "x"}], r"messages\[0\]: role None is none of user"),
+        ([{"role": ["user"], "content": "x"}], r"messages\[0\]: role \['user'\] is none of user"),
+        ("a\ud800b", r"messages\[0\]: character 2 is '\\ud800', half of a surrogate pair"),
+        ([{"role": "system", "content": "\udcff"}, {"role": "user", "content": "x"}], r"messages\[0\]: character 1"),
     ],
 )
 def test_messages_that_are_none(messages, says):
@@ -64,6 +77,138 @@ def test_pictures_that_are_none(tmp_path: Path) -> None:
         to_pictures("nowhere.png")
     with pytest.raises(UserError, match=r"images\[1\]: expected a path or a PIL image, not ndarray"):
         to_pictures([Image.new("RGB", (2, 2)), np.zeros((2, 2, 3))])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("images", [None, [], ()])
+def test_no_pictures(images: Any) -> None:
+    assert to_pictures(images) == []
+
+
+GOOD = Image.new("RGB", (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ([None], r"images\[0\]: expected a path or a PIL image, not NoneType"),
+        ([GOOD, [GOOD]], r"images\[1\]: expected a path or a PIL image, not list"),
+        (np.zeros((2, 2, 3), np.uint8), "images: expected a path or a PIL image or a list of those, not ndarray"),
+        (b"\x89PNG", "images: expected a path or a PIL image or a list of those, not bytes"),
+        ([b"\x89PNG"], r"images\[0\]: expected a path or a PIL image, not bytes"),
+        (io.BytesIO(b"x\ny"), "images: expected a path or a PIL image or a list of those, not BytesIO"),
+        ({"a": 1}, "images: expected a path or a PIL image or a list of those, not dict"),
+        (7, "images: expected a path or a PIL image or a list of those, not int"),
+        ([GOOD, "nowhere.png"], r"images\[1\]: nowhere\.png: missing file"),
+        (Path("nowhere.png"), r"images: nowhere\.png: missing file"),
+        ("~/nowhere/at/all.png", r"images: /.*/nowhere/at/all\.png: missing file"),
+        ("", "images: "),
+        (".", r"images: \.: cannot be read"),
+    ],
+)
+def test_images_of_other_kinds(images: Any, says: str) -> None:
+    with pytest.raises(UserError, match=f"^{says}") as error:
+        to_pictures(images)
+    assert "\n" not in str(error.value)
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
+    for path in ("~/a.png", Path("~/a.png")):
+        assert to_pictures(path)[0].getcolors() == [(6, (255, 0, 0))]
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def cut_off(kind: str) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind).getvalue()
+    return Image.open(io.BytesIO(data[: len(data) // 2]))
+
+
+def closed() -> Image.Image:
+    with Image.open(encoded(GOOD)) as image:
+        pass
+    return image
+
+
+def closed_after_loading() -> Image.Image:
+    image = Image.new("RGB", (2, 2))
+    image.close()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: cut_off("PNG"), "cannot be decoded"),
+        (lambda: cut_off("JPEG"), r"cannot be decoded \(OSError: image file is truncated"),
+        (lambda: cut_off("TIFF"), "cannot be decoded"),
+        (closed, "was closed before its pixels were read"),
+        (closed_after_loading, r"cannot be decoded \(ValueError: Operation on closed image"),
+        (lambda: Image.new("RGB", (0, 5)), "has no pixels"),
+        (lambda: Image.new("L", (5, 0)), "has no pixels"),
+        (lambda: Image.fromarray(np.full((2, 2), np.nan, np.float32)), "has no finite pixel"),
+        (lambda: Image.open(encoded(GOOD, "EPS")), "EPS is no image but a program"),
+    ],
+)
+def test_pil_images_that_break(make: Callable[[], Image.Image], says: str) -> None:
+    for images, name in ((make(), "images"), ([GOOD, make()], r"images\[1\]")):
+        with pytest.raises(UserError, match=f"^{name}: {says}") as error:
+            to_pictures(images)
+        assert "\n" not in str(error.value)
+
+
+ORIENTATION = b"\x12\x01"
+MEANINGLESS = {  # type, count and value of the EXIF field
+    "text": b"\x02\x00\x02\x00\x00\x006\x00\x00\x00",
+    "zero": b"\x03\x00\x01\x00\x00\x00\x00\x00\x00\x00",
+    "nine": b"\x03\x00\x01\x00\x00\x00\x09\x00\x00\x00",
+    "fraction by zero": b"\x05\x00\x01\x00\x00\x00\x00\x00\x00\x00",
+    "beyond the end": b"\x05\x00\x01\x00\x00\x00\xff\xff\xff\x00",
+}
+
+
+@pytest.mark.parametrize("value", MEANINGLESS)
+def test_orientation_of_no_meaning(value: str) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + ORIENTATION + MEANINGLESS[value] + bytes(4)
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    (shown,) = to_pictures(Image.open(encoded(Image.fromarray(pixels), exif=exif)))
+    np.testing.assert_array_equal(np.asarray(shown), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_pil_images_are_turned_once_and_stay_as_they_are(kind: str, loaded: bool) -> None:
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    file = encoded(Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90), kind, exif=exif, **options)
+    image = Image.open(file)
+    if loaded:
+        image.load()
+    before = image.copy() if loaded else None
+    for _ in range(2):
+        np.testing.assert_array_equal(np.asarray(to_pictures(image)[0]), pixels)
+    if before is not None:
+        assert (image.mode, image.size, image.tobytes()) == (before.mode, before.size, before.tobytes())
+    image.getpixel((0, 0))  # still open
+    np.testing.assert_array_equal(np.asarray(to_pictures(image.copy())[0]), pixels)
+
+
+def test_a_pil_image_is_taken_at_its_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    image = Image.open(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
+    for frame, colour in ((2, (0, 0, 255)), (0, (255, 0, 0)), (1, (0, 255, 0))):
+        image.seek(frame)
+        assert to_pictures(image)[0].getcolors() == [(16, colour)]
+        assert image.tell() == frame
 
 
 @pytest.mark.parametrize(

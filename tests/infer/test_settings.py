@@ -1,0 +1,183 @@
+"""Settings of the API: NumPy's numbers are as good as Python's, anything else is one line that names the setting."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eve_jax import EVE
+from eve_jax.data.images import ImageRule
+from eve_jax.errors import UserError
+from eve_jax.infer import score
+from eve_jax.infer.sampling import Sampling
+from eve_jax.infer.settings import check_settings
+from tests.convert import folders
+
+RULE: dict[str, Any] = {"template": "qwen2", "image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"max_new_tokens": 3.0}, "max_new_tokens=3.0: expected a whole number of at least 1"),
+    ({"max_new_tokens": True}, "max_new_tokens=True: expected"),
+    ({"max_new_tokens": "5"}, "max_new_tokens='5': expected"),
+    ({"max_new_tokens": 0}, "max_new_tokens=0: expected"),
+    ({"max_new_tokens": -1}, "max_new_tokens=-1: expected"),
+    ({"max_new_tokens": None}, "max_new_tokens=None: expected"),
+    ({"temperature": "0.5"}, "temperature='0.5': expected 0"),
+    ({"temperature": float("nan")}, "temperature=nan: expected 0"),
+    ({"temperature": float("inf")}, "temperature=inf: expected 0"),
+    ({"temperature": -1}, "temperature=-1: expected 0"),
+    ({"temperature": None}, "temperature=None: expected 0"),
+    ({"temperature": [0.5]}, r"temperature=\[0.5\]: expected 0"),
+    ({"temperature": 1, "top_p": "0.9"}, "top_p='0.9': expected more than 0 and at most 1"),
+    ({"temperature": 1, "top_p": 0}, "top_p=0: expected"),
+    ({"temperature": 1, "top_p": np.nan}, "top_p=nan: expected"),
+    ({"temperature": 1, "top_p": None}, "top_p=None: expected"),
+    ({"top_p": 0.5}, "top_p=0.5 needs a temperature above 0"),
+    ({"seed": None}, "seed=None: expected a whole number of 0 to 4294967295"),
+    ({"seed": -1}, "seed=-1: expected"),
+    ({"seed": 2**40}, "seed=1099511627776: expected"),
+    ({"seed": 1.5}, "seed=1.5: expected"),
+    ({"max_tokens": 3}, "unknown setting 'max_tokens': expected one of max_new_tokens, temperature, top_p, seed"),
+    ({"temprature": 3}, "unknown setting 'temprature': .* did you mean temperature?"),
+]
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.write_hf(tmp_path_factory.mktemp("eve") / "hf", *folders.golden())
+
+
+@pytest.fixture(scope="module")
+def eve(hf: Path) -> EVE:
+    return EVE.from_pretrained(hf, fit="shrink")
+
+
+@pytest.mark.parametrize(("settings", "says"), WRONG)
+def test_wrong_settings(eve: EVE, settings: dict[str, Any], says: str) -> None:
+    doors: list[Callable[[], Any]] = [
+        lambda: check_settings(**settings),
+        lambda: eve.generate("Why?", **settings),
+        lambda: eve.answer("Why?", **settings),
+        lambda: eve.stream("Why?", **settings),
+        lambda: eve.generate_batch(["Why?"], **settings),
+        lambda: eve.generate_batch([], **settings),
+        lambda: eve.chat().ask("Why?", **settings),
+        lambda: list(eve.chat().stream("Why?", **settings)),
+    ]
+    for door in doors:
+        with pytest.raises(UserError, match=says) as error:
+            door()
+        assert "\n" not in str(error.value)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    settings: Any = {"max_new_tokens": np.int64(7), "temperature": np.float32(0.5), "seed": np.uint8(3)}
+    run = check_settings(**settings, top_p=np.float64(0.9))
+    assert run == (7, Sampling(0.5, 0.9, 3))
+    assert [type(v) for v in (run.max_new_tokens, run.sampling.seed, run.sampling.temperature)] == [int, int, float]
+    assert check_settings() == (256, Sampling())
+    assert check_settings(temperature=1, seed=2**32 - 1).sampling == Sampling(1.0, 1.0, 4294967295)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rows": 0}, "rows=0: expected a whole number of at least 1"),
+        ({"rows": "2"}, "rows='2': expected"),
+        ({"rows": 2.0}, "rows=2.0: expected"),
+        ({"conversations": "Why?"}, "conversations='Why\\?': expected a list of questions"),
+        ({"conversations": None}, "conversations=None: expected a list"),
+        ({"conversations": ["Why?", None]}, r"^conversations\[1\]: messages: expected a question"),
+        ({"conversations": ["Why?", ""]}, r"^conversations\[1\]: the question is empty"),
+        ({"images": "a"}, "images='a': expected a list with the images of each conversation"),
+        ({"images": [[]]}, "1 lists of images for 2 conversations"),
+        ({"images": [None, "nowhere.png"]}, r"^conversations\[1\]: images: nowhere\.png: missing file"),
+        ({"images": [None, [None]]}, r"^conversations\[1\]: images\[0\]: expected a path or a PIL image, not NoneType"),
+        ({"images": [[["a"]], None]}, r"^conversations\[0\]: images\[0\]: expected a path or a PIL image, not list"),
+        ({"progress": 1}, "progress=1: expected a text"),
+    ],
+)
+def test_wrong_batches(eve: EVE, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        eve.generate_batch(**{"conversations": ["Why?", "What?"]} | arguments)
+
+
+def short(text: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": "S"}, {"role": "user", "content": text}]
+
+
+def test_none_is_no_image(eve: EVE) -> None:
+    image = Image.new("RGB", (64, 64), "red")
+    questions = [short("Why?"), short("What?")]
+    plain = [eve.generate(q, max_new_tokens=3) for q in questions]
+    assert eve.generate(questions[0], images=None, max_new_tokens=3) == plain[0]
+    assert "".join(eve.stream(questions[0], None, max_new_tokens=3)) == plain[0]
+    assert eve.chat("S").ask("Why?", None, max_new_tokens=3).text == plain[0]
+    assert eve.generate_batch(questions, [None, None], max_new_tokens=3) == plain
+    seen = eve.generate(questions[0], image, max_new_tokens=3)
+    for given in (image, [image], (image,)):
+        assert eve.generate_batch(questions, [given, None], max_new_tokens=3) == [seen, plain[1]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"folder": None}, "folder=None: expected the path of a folder"),
+        ({"folder": b"x"}, "folder=b'x': expected"),
+        ({"fit": "stretch"}, "fit: 'stretch' is not one of shrink, fill"),
+        ({"fit": 1}, "fit: 1 is not one of"),
+        ({"fit": ["fill"]}, "fit: .* is not one of"),
+        ({"max_size": "800"}, "max_size='800': expected 0"),
+        ({"max_size": 800.0}, "max_size=800.0: expected 0"),
+        ({"max_size": True}, "max_size=True: expected 0"),
+        ({"max_size": -32}, "max_size=-32: expected 0"),
+        ({"max_size": 5}, "max_size: 5 is neither 0 nor at least 32"),
+    ],
+)
+def test_wrong_settings_of_a_model(hf: Path, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        EVE.from_pretrained(**{"folder": hf} | arguments)
+
+
+@pytest.mark.parametrize("question", [None, b"Why?", 3, ["Why?"]])
+def test_questions_that_are_no_text(eve: EVE, question: Any) -> None:
+    chat = eve.chat()
+    with pytest.raises(UserError, match=r"question=.*: expected a text"):
+        chat.ask(question)
+    with pytest.raises(UserError, match=r"system=.*: expected a text"):
+        eve.chat(question)
+    with pytest.raises(UserError, match="question: character 2 is"):
+        chat.ask("a\ud800")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rows": 0}, "rows=0: expected a whole number of at least 1"),
+        ({"rows": "2"}, "rows='2': expected"),
+        ({"threads": -1}, "threads=-1: expected a whole number of at least 0"),
+        ({"row_tokens": 1.5}, "row_tokens=1.5: expected"),
+        ({"max_tokens": True}, "max_tokens=True: expected"),
+        ({"image_first": "no"}, "image_first='no': expected True or False"),
+        ({"max_size": "96"}, "max_size='96': expected 0"),
+        ({"fit": "stretch"}, "fit: 'stretch' is not one of"),
+        ({"row": 2}, "unknown setting 'row': .*; did you mean rows?"),
+    ],
+)
+def test_wrong_settings_of_scores(eve: EVE, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        score.Settings.of(RULE, **changes)
+
+
+def test_settings_of_scores() -> None:
+    settings = score.Settings.of(RULE, rows=np.int64(3), fit=None)
+    assert (settings.rows, settings.rule) == (3, ImageRule("anyratio_hd", "shrink", 0, 8.0))
+
+
+@pytest.mark.parametrize("field", ["max_size", "patch", "max_aspect"])
+@pytest.mark.parametrize("value", ["64", True, None, float("nan")])
+def test_image_rules_of_other_types(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"config.data.{field}="):
+        ImageRule(**{field: value})
