@@ -1,11 +1,13 @@
 """Groups of weights: what trains, at which learning rate, what decays; and any subset of parts that exist twice."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import stage1, stage2_1, stage3, v1_pretrain
 from eve_jax.errors import UserError
@@ -87,7 +89,7 @@ def test_nothing_that_trains_is_refused() -> None:
 
 @pytest.mark.parametrize("parts", SUBSETS, ids=lambda p: "-".join(p) or "none")
 @pytest.mark.parametrize("get_config", [stage1.get_config, stage2_1.get_config, stage3.get_config])
-def test_any_subset_of_parts_in_every_stage(get_config, parts: tuple[str, ...]) -> None:
+def test_any_subset_of_parts_in_every_stage(get_config: Callable[[str], ConfigDict], parts: tuple[str, ...]) -> None:
     config = get_config("llm=tiny")
     config.model.parts = ",".join(reversed(parts)) or "none"
     cfg = ModelConfig.from_dict(config.model.to_dict())

@@ -224,7 +224,7 @@ def test_a_record_without_a_target_has_no_score(work):
     targets = np.full(n, 2)
     targets[3] = 0
     bad = score._Unscored([])
-    scores = score._in_order(data.builder.records, data.lengths, np.where(targets, 1.5, 0.0), targets, bad)
+    scores = score._in_order(data.builder.records, data.lengths, np.where(targets, 1.5, 0.0), targets, bad, "")
     assert [one.reason for one in scores.bad] == ["it has no target, so it has no loss"]
     assert len(scores.lines) == n - 1
     assert scores.loss == 0.75
