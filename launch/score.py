@@ -15,7 +15,7 @@ from absl import flags
 from launch._flags import run
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
-RECORDS = flags.DEFINE_string("records", None, "LLaVA JSON or JSONL file(s), comma separated")
+RECORDS = flags.DEFINE_string("records", None, "LLaVA JSON or JSONL file(s), comma separated; \\, is a comma in a path")
 IMAGES = flags.DEFINE_string("images", "", "folder that image paths of the records are relative to")
 OUT = flags.DEFINE_string("out", None, "file to write (JSONL)")
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")

@@ -28,7 +28,7 @@ from eve_jax.data.images import ImageRule
 from eve_jax.data.lengths import Dropped, Lengths, measure
 from eve_jax.data.pipeline import loader
 from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.records import BadRecord, Records, open_records, split_names
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -230,7 +230,7 @@ def score_files(
     then listed.
     """
     out = Path(out)
-    if any(Path(name.strip()).resolve() == out.resolve() for name in records.split(",")):
+    if any(Path(name).resolve() == out.resolve() for name in split_names(records)):
         raise UserError(f"--out={out} is the file of records itself; name another")
     opened = open_records(records, images)
     with _in_place_of(out) as part:
