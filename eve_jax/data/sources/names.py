@@ -6,6 +6,7 @@ import re
 
 MOST_COMMAS = 15  # in a name that is found by trying
 
+
 def split_names(text: str) -> list[str]:
     """Return the names in `text`, which are separated by commas.
 
