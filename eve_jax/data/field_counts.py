@@ -16,16 +16,17 @@ FEW = 0.1  # of the records; fewer with images are warned about in those stages
 
 @dataclass
 class FieldCounts:
-    """Of one source: records that could be read, usable ones with an image, and records by field, used or not."""
+    """Of one source: usable records, those with an image among them, and records by field, used or not."""
 
     records: int = 0
     images: int = 0
     used: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
 
-    def add(self, fields: Fields) -> None:
-        """Count a record with these fields."""
+    def add(self, fields: Fields, has_images: bool) -> None:
+        """Count a usable record with these fields."""
         self.records += 1
+        self.images += has_images
         for counter, names in ((self.used, fields.used), (self.unused, fields.unused)):
             for name in names:
                 counter[name if name in counter or len(counter) < NAMES else OTHERS] += 1

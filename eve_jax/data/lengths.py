@@ -219,8 +219,6 @@ def measure_part(
         try:
             record, own_fields = records.read(index)
             id = record.id
-            of_source = fields[records.source_of(index)]
-            of_source.add(own_fields)
             encoded = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
             sizes = [size_of(file) if isinstance(file, str) else image_size(file) for file in record.images]
             natural = [rule.grid(*size) for size in sizes]
@@ -234,7 +232,7 @@ def measure_part(
         else:
             truncated += len(ids) < len(encoded.ids)
             shrunk += own is not natural
-            of_source.images += bool(own)
+            fields[records.source_of(index)].add(own_fields, bool(own))
             counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own)))
             grids += own
             images.append(len(grids))

@@ -187,8 +187,6 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
         try:
             record, own_fields = records.read(index)
             id = record.id
-            of_source = fields[records.source_of(index)]
-            of_source.add(own_fields)
             if conversion.check == "decode":
                 for image in record.images:
                     open_image(image)
@@ -201,7 +199,7 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
             dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
         else:
             texts += not found
-            of_source.images += bool(found)
+            fields[records.source_of(index)].add(own_fields, bool(found))
             several += len(found) > 1
             sizes.update(_side(width, height) for width, height in found)
     summary = {"dropped": dropped, "sizes": dict(sizes), "text_only": texts, "several_images": several}
