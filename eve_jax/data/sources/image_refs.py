@@ -78,10 +78,8 @@ def check_path(text: str) -> None:
         reason = f"an image is a URL ({shorten(text, 100)}); images are read from files: download them first"
         raise BadRecord(reason, image=text)
     if len(text) > LONGEST:
-        reason = (
-            f"an image path is too long ({len(text):,} characters); write encoded images as data:image/png;base64,..."
-        )
-        raise BadRecord(reason, image=text)
+        reason = f"an image path cannot be read ({len(text):,} characters are too many for a file name)"
+        raise BadRecord(f"{reason}; an encoded image begins with data:image/png;base64,", image=text)
 
 
 def open_path(text: str, folder: str) -> BinaryIO:
