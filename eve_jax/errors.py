@@ -14,8 +14,9 @@ class Hanging(UserError):
 
 
 def shorten(text: str, most: int = 300) -> str:
-    """Return `text`, or its first and last characters around a note of how many are left out; about `most` in all."""
-    if len(text) <= most:
-        return text
+    """Return `text` on one line, without its middle where it is longer than about `most` characters."""
+    line = " ".join(text.splitlines())
+    if len(line) <= most:
+        return line
     tail = most // 4
-    return f"{text[: most - tail]} ...({len(text) - most:,} characters)... {text[-tail:]}"
+    return f"{line[: most - tail]} ...({len(line) - most:,} characters)... {line[-tail:]}"

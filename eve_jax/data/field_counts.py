@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from eve_jax.data.sources.base import Fields
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 NAMES = 50  # of fields that are counted one by one
 OTHERS = "(others)"
@@ -51,8 +51,12 @@ class FieldCounts:
         parts = [f"{name}: {self.records:,} records{texts if self.images < self.records else ', all with images'}"]
         for what, counter in (("fields used", self.used), ("not used", self.unused)):
             if counter:
-                parts.append(f"{what}: " + ", ".join(f"{key} ({n:,})" for key, n in counter.most_common()))
+                parts.append(f"{what}: " + ", ".join(f"{_shown(key)} ({n:,})" for key, n in counter.most_common()))
         return "; ".join(parts)
+
+
+def _shown(name: str) -> str:
+    return shorten(name.encode("utf-8", "replace").decode(), 60)
 
 
 def summed(parts: Iterable[Sequence[FieldCounts]]) -> list[FieldCounts]:

@@ -50,7 +50,7 @@ def dialogue_of(raw: Mapping[str, Any]) -> Dialogue:
         _check_same(talks, [first.turns, *(other.turns for other in others)])
         return _with_system(raw, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
     if not captions:
-        names = ", ".join(name for name in raw if not is_empty(raw[name]))
+        names = ", ".join(map(repr, (name for name in raw if not is_empty(raw[name]))))
         raise BadRecord("no conversations, messages or caption" + (f", but the fields {names}" if names else ""))
     texts = [text_of(raw[field], field) for field in captions]
     _check_same(captions, [text.strip() for text in texts])

@@ -17,7 +17,7 @@ from eve_jax.data.sources.image_refs import image_values, is_stored, reference, 
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
 
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
-NAME_FIELDS = ("file_name", "filename", "image_name", "image_file")  # often only another name of an image
+NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
 URL_FIELDS = ("image_url", "url")
 TEXT_FIELDS = (*TALKS, "query", *CAPTIONS)  # a source has to have one of them
 KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *TALKS, *QUERY, *CAPTIONS, "system", "id"))
