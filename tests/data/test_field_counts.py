@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from configs.base import get_config
 from eve_jax.data.field_counts import FieldCounts, check_images, summed
 from eve_jax.data.images import ImageRule
 from eve_jax.data.lengths import measure
+from eve_jax.data.pipeline import open_stage_data
 from eve_jax.data.prepare import Conversion, convert
 from eve_jax.data.records import UnreadMedia, open_records
 from eve_jax.data.sources.base import Fields
@@ -92,3 +94,28 @@ def test_media_that_are_not_read_stop_measuring_and_converting(tmp_path: Path) -
         measure(records, byte_tokenizer(), ImageRule(), "plain", False, 1000)
     with pytest.raises(UserError, match="the field 'photo' looks like an image"):
         convert(Conversion(path, "", str(tmp_path / "prepared"), 2, "headers"))
+
+
+def test_stage_1_is_planned_with_images_alone(tmp_path: Path) -> None:
+    write_records(tmp_path, 1)
+    byte_tokenizer().save(tmp_path / "tokenizer")
+    config = get_config("tiny")
+    config.stage = "1"
+    own = {"images": f"{tmp_path}/images", "tokenizer": f"{tmp_path}/tokenizer", "template": "plain"}
+    config.data.update({"row_tokens": 512, "max_tokens": 400, "max_size": 96, **own})
+
+    config.data.records = write(tmp_path / "blind.jsonl", 12, score=3)
+    with pytest.raises(
+        UserError, match=r"stage 1 .*no record has an image \(.*blind\.jsonl: 12 .*not used: score \(12\)"
+    ):
+        open_stage_data(config, tmp_path / "blind")
+    assert not list((tmp_path / "blind").glob("plan/plan.*"))
+    image = next((tmp_path / "images").iterdir()).name
+    config.data.records += "," + write(tmp_path / "seen.jsonl", 1, file_name=image)
+    notes = open_stage_data(config, tmp_path / "few").notes()
+    assert notes == open_stage_data(config, tmp_path / "few").notes()
+    assert len(notes) == 3
+    assert notes[1].endswith("seen.jsonl: 1 records, all with images; fields used: file_name (1), text (1)")
+    assert notes[2].startswith("warning: only 1 of 13 records have an image, and stage 1 ")
+    config.stage = "3"
+    assert len(open_stage_data(config, tmp_path / "few").notes()) == 2

@@ -25,10 +25,10 @@ TURN_KEYS = {"role", "from", "content", "value"}
 
 
 class Part(NamedTuple):
-    """The image of a part of a message: its `value`, or None where it is the record's number `index`, or its next."""
+    """The image of a part of a message: its `value`, or None where it is the record's `number`, from 0, or its next."""
 
     value: Any
-    index: int | None = None
+    number: int | None = None
 
 
 class Dialogue(NamedTuple):

@@ -168,7 +168,7 @@ def _placed(found: _Found, parts: Sequence[Part]) -> list[Any]:
         raise BadRecord("some image parts of its texts hold an image and others do not")
     if len(parts) != len(found.values):
         raise BadRecord(f"{len(parts)} image parts in its texts for {len(found.values)} images")
-    order = [number if part.index is None else part.index for number, part in enumerate(parts)]
+    order = [number if part.number is None else part.number for number, part in enumerate(parts)]
     if sorted(order) != list(range(len(order))):
         raise BadRecord(f"the image parts of its texts have the indices {order}")
     return [found.values[number] for number in order]

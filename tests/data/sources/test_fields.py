@@ -199,6 +199,7 @@ def test_a_turn_with_more_than_a_text(folder: Path) -> None:
 
 
 def test_bytes_in_json_like_values(folder: Path) -> None:
+    value: Any
     for value in ({"bytes": None, "path": "b.png"}, {"path": "b.png"}, {"url": "b.png"}):
         assert contents(of_json(folder, {"image": value, "text": "A dot."})) == [png("blue")]
     for value in (3, {"src": "b.png"}, ["a.png", 3], {"bytes": "text", "path": None}):
