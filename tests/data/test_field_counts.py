@@ -97,7 +97,7 @@ def test_media_that_are_not_read_stop_measuring_and_converting(tmp_path: Path) -
 
 
 def test_stage_1_is_planned_with_images_alone(tmp_path: Path) -> None:
-    write_records(tmp_path, 1)
+    write_records(tmp_path, 5)
     byte_tokenizer().save(tmp_path / "tokenizer")
     config = get_config("tiny")
     config.stage = "1"
