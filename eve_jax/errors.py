@@ -15,3 +15,12 @@ class InUse(UserError):
 
 class Hanging(UserError):
     """A thread of ours hangs, for which the process would wait for ever at its end: launchers leave without it."""
+
+
+def shorten(text: str, most: int = 300) -> str:
+    """Return `text` on one line, without its middle where it is longer than about `most` characters."""
+    line = " ".join(text.splitlines())
+    if len(line) <= most:
+        return line
+    tail = most // 4
+    return f"{line[: most - tail]} ...({len(line) - most:,} characters)... {line[-tail:]}"

@@ -15,7 +15,9 @@ from absl import flags
 from launch._flags import define_path, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
-RECORDS = define_path("records", None, "LLaVA JSON or JSONL file(s), comma separated", several=True)
+RECORDS = define_path(
+    "records", None, "LLaVA JSON or JSONL file(s), comma separated; \\, is a comma in a path", several=True
+)
 IMAGES = define_path("images", "", "folder that image paths of the records are relative to")
 OUT = define_path("out", None, "file to write (JSONL)")
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")

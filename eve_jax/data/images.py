@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile as LazyImage
 
 from eve_jax.checks import number, whole
 from eve_jax.data.pixels import UPRIGHT, OnlyHoles, orientation, to_rgb
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
@@ -36,8 +36,8 @@ class BadImage(UserError):
     """A picture that cannot be used: `reason` and `path` (the name of a stored one)."""
 
     def __init__(self, reason: str, path: object) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.reason, self.path = reason, str(path)
+        self.reason, self.path = shorten(reason), shorten(str(path))
+        super().__init__(f"{self.path}: {self.reason}")
 
 
 @dataclass(frozen=True, eq=False)

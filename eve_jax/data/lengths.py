@@ -20,13 +20,14 @@ from rich.markup import escape
 from rich.progress import track
 
 from eve_jax.data.chat import IMAGE_ID, encode_chat
+from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.images import BadImage, ImageRule, image_size
 from eve_jax.data.long import fitted, grid_tokens
 from eve_jax.data.npz import ArrayFile, save_arrays
-from eve_jax.data.records import BadRecord, Records
+from eve_jax.data.records import BadRecord, Records, UnreadMedia
 from eve_jax.data.tokenizer import Tokenizer
 
-VERSION = 3  # of the table; part of its key
+VERSION = 4  # of the table; part of its key
 QUICK = 2000  # records measured without a progress bar
 ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 
@@ -56,8 +57,8 @@ class Lengths:
     record: index into the records. text, patches, specials: tokens by kind (specials: a class token an image and a
     split token a row of patches). grids: int32 [images, 2], rows and columns of patches; those of entry i are
     grids[first_grid[i] : first_grid[i + 1]] (first_grid int64 [n + 1]). dropped: the records left out.
-    truncated, shrunk: how many entries are too long but for cut text or smaller images. file: where the table is kept
-    (None: nowhere); its arrays are then mapped from there.
+    truncated, shrunk: how many entries are too long but for cut text or smaller images. fields: of every source of the
+    records. file: where the table is kept (None: nowhere); its arrays are then mapped from there.
     """
 
     record: np.ndarray
@@ -69,6 +70,7 @@ class Lengths:
     dropped: list[Dropped]
     truncated: int = 0
     shrunk: int = 0
+    fields: Sequence[FieldCounts] = ()
     file: ArrayFile | None = None
 
     def __len__(self) -> int:
@@ -99,7 +101,9 @@ class Lengths:
         """Writes the table to the file `path`."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         changed = np.array([self.truncated, self.shrunk])
-        save_arrays(path, {**arrays, "changed": changed, "dropped": np.array(json.dumps(self.dropped))})
+        fields = [counts.plain() for counts in self.fields]
+        texts = {"dropped": np.array(json.dumps(self.dropped)), "fields": np.array(json.dumps(fields))}
+        save_arrays(path, {**arrays, "changed": changed, **texts})
 
     @classmethod
     def load(cls, path: Path) -> "Lengths":
@@ -113,6 +117,7 @@ class Lengths:
             dropped=dropped,
             truncated=truncated,
             shrunk=shrunk,
+            fields=[FieldCounts.of_plain(counts) for counts in json.loads(str(arrays["fields"]))],
             file=file,
         )
 
@@ -137,6 +142,8 @@ def measure(
     ready: Callable[[str], None] = lambda name: None,
 ) -> Lengths:
     """Measures every record; those that are malformed, lack an image or are too long are in `dropped`.
+
+    Raises `UnreadMedia`, a UserError, for a record with a field that looks like an image and is not read.
 
     Longer than `max_tokens` are made to fit by `long`, see `eve_jax.data.long.fitted`.
 
@@ -180,7 +187,9 @@ def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
     if alone.tables is not None:
         found = kept_table(alone.tables / table_name(alone, *settings))
         if found is not None:
-            return replace(found, record=found.record + np.int32(span.start))
+            fields = [FieldCounts() for _ in records.names]
+            fields[number : number + 1] = found.fields
+            return replace(found, record=found.record + np.int32(span.start), fields=fields)
     about = f"measuring {escape(records.names[number])}"
     bar = Console(stderr=True)
     indices = track(span, description=about, console=bar, transient=True, disable=len(span) < QUICK)
@@ -203,11 +212,12 @@ def measure_part(
     images: list[int] = [0]
     grids: list[tuple[int, int]] = []
     dropped = []
+    fields = [FieldCounts() for _ in records.names]
     truncated = shrunk = 0
     for index in indices:
         id = ""
         try:
-            record = records[index]
+            record, own_fields = records.read(index)
             id = record.id
             encoded = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
             sizes = [size_of(file) if isinstance(file, str) else image_size(file) for file in record.images]
@@ -215,18 +225,21 @@ def measure_part(
             (ids, _), own = fitted(encoded, natural, max_tokens, long)
         except BadImage as e:
             dropped.append(Dropped(records.where(index), id, e.path, e.reason))
+        except UnreadMedia:
+            raise
         except BadRecord as e:
             dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
         else:
             truncated += len(ids) < len(encoded.ids)
             shrunk += own is not natural
+            fields[records.source_of(index)].add(own_fields, bool(own))
             counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own)))
             grids += own
             images.append(len(grids))
     used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()
     all_grids = np.array(grids, np.int32).reshape(-1, 2)
     first_grid = np.array(images, np.int64)
-    return Lengths(used, text_tokens, n_patches, n_specials, all_grids, first_grid, dropped, truncated, shrunk)
+    return Lengths(used, text_tokens, n_patches, n_specials, all_grids, first_grid, dropped, truncated, shrunk, fields)
 
 
 def joined(parts: Sequence[Lengths]) -> Lengths:
@@ -236,5 +249,6 @@ def joined(parts: Sequence[Lengths]) -> Lengths:
     first = [part.first_grid[:-1] + start for part, start in zip(parts, starts, strict=False)]
     joint["first_grid"] = np.concatenate([*first, starts[-1:]]).astype(np.int64)
     joint["dropped"] = [one for part in parts for one in part.dropped]
+    joint["fields"] = summed(part.fields for part in parts)
     joint |= {name: sum(getattr(part, name) for part in parts) for name in ("truncated", "shrunk")}
     return Lengths(**joint)

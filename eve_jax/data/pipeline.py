@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from eve_jax.data.bad import BadRecords
+from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.images import SQUARE, ImageRule
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.long import check_long
@@ -39,6 +40,8 @@ class StageData:
     bad: BadRecords
     threads: int
     prefetch: int
+    sources: dict[str, FieldCounts]
+    warning: str = ""
 
     def batches(self, start_step: int = 0, rows: Sequence[int] | None = None) -> Iterator[tuple[int, list[Batch]]]:
         """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
@@ -61,6 +64,12 @@ class StageData:
             "pairs": sum(n * (n + 1) // 2 for n in totals),
             "rows": sum(bool(row) for row in rows),
         }
+
+    def notes(self) -> list[str]:
+        """Return a line about the fields of each source, and the warning if there is one."""
+        return [f"records of {counts.line(name)}" for name, counts in self.sources.items()] + [self.warning] * bool(
+            self.warning
+        )
 
     def summary(self) -> str:
         """One line for the log."""
@@ -114,6 +123,8 @@ def open_stage_data(
     longest = min(d.max_tokens, d.row_tokens)
     lengths = measure(records, tokenizer, rule, d.template, d.image_first, longest, cache, d.long, ready)
     bad.report_dropped(lengths.dropped)
+    sources = dict(zip(records.names, lengths.fields, strict=True))
+    warning = check_images(config.stage, sources) if len(lengths) else ""
     mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
     settings = PlanSettings(
         d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
@@ -124,7 +135,7 @@ def open_stage_data(
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
     teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
     builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long, teach)
-    return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch)
+    return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, sources, warning)
 
 
 def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Self
 from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BAD_RECORDS_FILE, BadRecords, kind_of
+from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.images import BadImage, ImageRule, open_image
 from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table, measure_part, table_name
 from eve_jax.data.long import check_long
 from eve_jax.data.processes import Tick, run_processes
-from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard, ShardWriter, write_dataset
 from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
@@ -106,7 +107,7 @@ def _convert(
             len(records),
             len(records) - missing,
         )
-        _finish(folder, n_shards)
+        _finish(folder, n_shards, records.names)
     for number in range(n_shards):
         _line(folder, number).unlink(missing_ok=True)
     summary = json.loads((folder / SUMMARY_FILE).read_text())
@@ -169,13 +170,14 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
     folder = Path(conversion.folder)
     writer = ShardWriter(folder, number)
     dropped: list[Dropped] = []
+    fields = [FieldCounts() for _ in records.names]
     sizes: Counter[int] = Counter()
     texts = several = 0
     for index in _span(conversion, number, len(records)):
         tick()
         id = ""
         try:
-            record = records[index]
+            record, own_fields = records.read(index)
             id = record.id
             if conversion.check == "decode":
                 for image in record.images:
@@ -183,13 +185,17 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
             found = writer.add(record)
         except BadImage as e:
             dropped.append(Dropped(records.where(index), id, e.path, e.reason))
+        except UnreadMedia:
+            raise
         except BadRecord as e:
             dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
         else:
             texts += not found
+            fields[records.source_of(index)].add(own_fields, bool(found))
             several += len(found) > 1
             sizes.update(_side(width, height) for width, height in found)
     summary = {"dropped": dropped, "sizes": dict(sizes), "text_only": texts, "several_images": several}
+    summary["fields"] = [counts.plain() for counts in fields]
     _write_json(_line(folder, number), {"shard": writer.close(), **summary})
 
 
@@ -198,7 +204,7 @@ def _side(width: int, height: int) -> int:
     return next((k for k, side in enumerate(SIDES) if width * height <= side * side), len(SIDES))
 
 
-def _finish(folder: Path, n_shards: int) -> None:
+def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
     lines = [json.loads(_line(folder, number).read_text()) for number in range(n_shards)]
     shards = [Shard(*line["shard"]) for line in lines]
     dropped = [Dropped(*one) for line in lines for one in line["dropped"]]
@@ -207,7 +213,9 @@ def _finish(folder: Path, n_shards: int) -> None:
     sizes: Counter[int] = Counter()
     for line in lines:
         sizes.update({int(side): count for side, count in line["sizes"].items()})
-    names = [f"up to {side}^2" for side in SIDES] + [f"over {SIDES[-1]}^2"]
+    classes = [f"up to {side}^2" for side in SIDES] + [f"over {SIDES[-1]}^2"]
+    unknown = [FieldCounts().plain()] * len(names)  # of shards that an earlier version wrote
+    fields = summed([FieldCounts.of_plain(counts) for counts in line.get("fields", unknown)] for line in lines)
     summary = {
         "kept": sum(shard.records for shard in shards),
         "dropped": len(dropped),
@@ -215,10 +223,11 @@ def _finish(folder: Path, n_shards: int) -> None:
         "images": sum(sizes.values()),
         "text_only": sum(line["text_only"] for line in lines),
         "several_images": sum(line["several_images"] for line in lines),
-        "image_sizes": {name: sizes[k] for k, name in enumerate(names) if sizes[k]},
+        "image_sizes": {name: sizes[k] for k, name in enumerate(classes) if sizes[k]},
         "image_files": sum(shard.images for shard in shards),
         "gigabytes": sum(shard.record_bytes + shard.image_bytes for shard in shards) / 1e9,
         "shards": n_shards,
+        "sources": {name: counts.plain() for name, counts in zip(names, fields, strict=True)},
     }
     _write_json(folder / SUMMARY_FILE, summary)
     for part in folder.glob(f"*{PART}"):  # of processes that were killed

@@ -1,16 +1,19 @@
 """Records of a data set, whatever files hold them: a sequence of conversations with their images."""
 
+import os
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from eve_jax.data.sources.base import ROLES, BadRecord, Record, Role, Source, Turn, parse_record
+from eve_jax.data.sources.base import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import UserError
+from eve_jax.process.paths import split_names
 
-__all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "open_records", "parse_record"]
+__all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
 
 
 class Records(Sequence[Record]):
@@ -26,6 +29,7 @@ class Records(Sequence[Record]):
         self._sources = [source for several in sources.values() for source in several]
         self._first = np.cumsum([0] + [len(source) for source in self._sources])
         self.starts = np.concatenate([[0], self._first[np.cumsum([len(several) for several in sources.values()])]])
+        self._bounds: list[int] = self.starts[:-1].tolist()
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -48,12 +52,20 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        source, local = self._locate(int(index) + (len(self) if index < 0 else 0))
-        return source.record(local)
+        return self.read(int(index) + (len(self) if index < 0 else 0))[0]
+
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return record `index` and which of its fields were used. Raises `BadRecord`."""
+        source, local = self._locate(index)
+        return source.read(local)
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
             yield self[index]
+
+    def source_of(self, index: int) -> int:
+        """Return the number of the source that record `index` is from."""
+        return bisect_right(self._bounds, index) - 1
 
     def source(self, number: int) -> "Records":
         """The records of one of the sources alone."""
@@ -71,18 +83,27 @@ class Records(Sequence[Record]):
 
 
 def open_records(records: str, images_dir: str | Path = "") -> Records:
-    """Opens the sources `records`, comma separated (see `open_sources`); image paths are relative to `images_dir`.
+    """Opens the sources `records`, see `split_names` and `open_sources`; image paths are relative to `images_dir`.
 
     Raises `UserError` when there are none, or for one that cannot be opened.
     """
-    names = [name.strip() for name in records.split(",") if name.strip()]
+    names = split_names(records)
     if not names:
         raise UserError("config.data.records is empty: name one or more files of records")
     if images_dir and not Path(images_dir).is_dir():
         raise UserError(f"{images_dir}: no such folder; set config.data.images to the one that image paths start from")
     if len(set(names)) < len(names):
         raise UserError(f"config.data.records={records!r} names a source twice; set config.data.repeats instead")
-    opened = Records({name: open_sources(name, images_dir) for name in names})
+    opened = Records({name: _opened(name, images_dir, len(names) > 1) for name in names})
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
     return opened
+
+
+def _opened(name: str, images_dir: str | Path, of_several: bool) -> list[Source]:
+    try:
+        return open_sources(name, images_dir)
+    except UserError as e:
+        if of_several and not os.path.exists(name):
+            raise UserError(f"{e}; commas separate sources: write \\, for one that is part of a path") from None
+        raise

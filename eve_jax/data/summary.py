@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax.data.field_counts import FieldCounts
+
 BAR = 40  # characters of the longest bar of a histogram
 
 
@@ -20,6 +22,9 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
         highlight=False,
         soft_wrap=True,
     )
+    for name, counts in summary.get("sources", {}).items():
+        line = FieldCounts.of_plain(counts).line(name)
+        out.print(f"records of {line}", highlight=False, soft_wrap=True, markup=False)
     _counts(out, "dropped, see bad_records.jsonl", summary["reasons"])
     _counts(out, "image sizes (pixels)", summary["image_sizes"])
     table = summary.get("table")

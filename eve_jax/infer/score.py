@@ -37,6 +37,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
+from eve_jax.process.paths import split_names
 from eve_jax.train.loss import target_losses
 
 MAX_SHAPES = 4  # row shapes, each compiled once
@@ -251,7 +252,7 @@ def score_files(
     then listed.
     """
     out = Path(out)
-    if any(Path(name.strip()).resolve() == out.resolve() for name in records.split(",")):
+    if any(Path(name).resolve() == out.resolve() for name in split_names(records)):
         raise UserError(f"--out={out} is the file of records itself; name another")
     opened = open_records(records, images)
     with _in_place_of(out) as part:

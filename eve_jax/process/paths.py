@@ -1,5 +1,6 @@
 """Paths as people write them: `~`, `~user`, `$VAR` and `${VAR}`, which shells leave alone in `--to=~/x`."""
 
+import glob
 import os
 import re
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
 FIELDS = ("init", "teacher")  # of a stage's config, and of its section `data`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 LISTS = ("records",)  # several paths, comma separated
+MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
 def expand(path: str | Path, field: str = "") -> str:
@@ -39,16 +41,38 @@ def expand(path: str | Path, field: str = "") -> str:
 
 
 def expand_list(paths: str, field: str = "") -> str:
-    """Return comma-separated paths, each as `expand` has it; `tfds:` before one stays."""
-    if os.path.lexists(paths):
-        return paths
-    out = []
-    for path in paths.split(","):
-        name = path.strip()
+    """Return the names in `paths` (`split_names`), each as `expand` has it; `tfds:` before one stays."""
+    names = split_names(paths)
+    expanded = []
+    for name in names:
         prefix = TFDS if name.startswith(TFDS) else ""
-        expanded = expand(name.removeprefix(prefix), field)
-        out.append(path.replace(name, prefix + expanded, 1) if name else path)
-    return ",".join(out)
+        expanded.append(prefix + expand(name.removeprefix(prefix), field))
+    return paths if expanded == names else ",".join(name.replace(",", "\\,") for name in expanded)
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in `text`, which are separated by commas.
+
+    A comma belongs to a name where it is written `\\,`, or where a file or folder of that name exists, or a pattern
+    matches; of several such names the longest is taken.
+    """
+    pieces = re.split(r"(?<!\\),", text)
+    names = []
+    while pieces:
+        longest = min(len(pieces), MOST_COMMAS + 1)
+        end = next((end for end in range(longest, 1, -1) if _exists(_name(",".join(pieces[:end])))), 1)
+        names.append(_name(",".join(pieces[:end])))
+        pieces = pieces[end:]
+    return [name for name in names if name]
+
+
+def _name(written: str) -> str:
+    return written.strip().replace("\\,", ",")
+
+
+def _exists(name: str) -> bool:
+    name = os.path.expanduser(os.path.expandvars(name))
+    return os.path.exists(name) or (glob.has_magic(name) and next(glob.iglob(name), None) is not None)
 
 
 def expand_config(config: ConfigDict, name: str = "config") -> None:

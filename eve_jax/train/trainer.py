@@ -142,7 +142,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         if checkpoints.latest == steps:
             return None
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
-        say(f"{config.name}: {data.summary()}")
+        for line in (*data.notes(), data.summary()):
+            say(f"{config.name}: {line}")
         if leads():
             cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step

@@ -1,14 +1,9 @@
 """A record, what can be wrong with one, and the interface that every kind of source has.
 
-    {"id": "42", "image": "a.jpg" | ["a.jpg", "b.jpg"] | absent,
-     "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A bus."}]}
-
-is how LLaVA writes a record, and what the other sources bring theirs into; `"caption": "A bus."` instead of
-conversations is a single answer.
+How the fields of a record are read, whatever the source, is in `fields`.
 """
 
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
@@ -16,21 +11,41 @@ from threading import Lock
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from eve_jax.data.images import ImageFile
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 Role = Literal["system", "human", "gpt"]
-ROLES: dict[str, Role] = {"system": "system", "human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
-CAPTIONS = ("caption", "text")  # fields that stand for a single answer where there are no conversations
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "human": "human",
+    "user": "human",
+    "gpt": "gpt",
+    "assistant": "gpt",
+    "bot": "gpt",
+    "chatgpt": "gpt",
+    "model": "gpt",
+}
+BOM = b"\xef\xbb\xbf"  # UTF-8 byte order mark, which some editors put before a text
 T = TypeVar("T")
 
 
 class BadRecord(UserError):
-    """A record that cannot be used: `reason`, and where known `where` (file:line), `id` and `image` (path)."""
+    """A record that cannot be used: `reason`, and where known `where` (file:line), `id` and `image` (path).
+
+    Long values are shortened.
+    """
 
     def __init__(self, reason: str, where: str = "", id: str = "", image: str = "") -> None:
-        label = " ".join(part for part in (where, f"(record {id})" if id else "") if part)
-        super().__init__(f"{label}: {reason}" if label else reason)
-        self.reason, self.where, self.id, self.image = reason, where, id, image
+        self.reason, self.where, self.id, self.image = shorten(reason), where, shorten(id), shorten(image)
+        label = " ".join(part for part in (where, f"(record {self.id})" if id else "") if part)
+        super().__init__(f"{label}: {self.reason}" if label else self.reason)
+
+
+class UnreadMedia(BadRecord):
+    """A record with a field that looks like an image, a video or audio and that is not read.
+
+    Measuring and converting stop at the first one, so that a model is never trained without what the field holds.
+    """
 
 
 class Turn(NamedTuple):
@@ -49,6 +64,13 @@ class Record(NamedTuple):
     where: str
 
 
+class Fields(NamedTuple):
+    """Names of the fields of a record that hold something: those it was made of, and those that are not used."""
+
+    used: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
 class Source(Protocol):
     """Records by their number from 0; every method may be called by several threads at once."""
 
@@ -61,46 +83,18 @@ class Source(Protocol):
     def where(self, index: int) -> str:
         """The place of a record, for people."""
 
-    def record(self, index: int) -> Record:
-        """A record. Raises `BadRecord` when it is broken; its images are opened later."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return a record and which of its fields were used. Raises `BadRecord` when it is broken.
+
+        Its images are opened later.
+        """
 
     def fingerprint(self) -> str:
         """A text that differs whenever the records (not image files beside them) do."""
 
 
-def parse_record(raw: object, where: str, images_dir: str, fallback_id: str) -> Record:
-    """The LLaVA record that the JSON value `raw` describes, its image paths relative to `images_dir`.
-
-    Raises `BadRecord`, which names what is wrong.
-    """
-    return make_record(raw, where, fallback_id, lambda found: _image_paths(found, images_dir))
-
-
-def make_record(raw: object, where: str, fallback_id: str, images: Callable[[dict], tuple[ImageFile, ...]]) -> Record:
-    """The record that the JSON value `raw` describes, with the pictures that `images` finds for it, or `BadRecord`."""
-    id = fallback_id
-    try:
-        if not isinstance(raw, dict):
-            raise BadRecord(f"not an object but {type(raw).__name__}")
-        if raw.get("id") is not None:
-            id = text_of(str(raw["id"]), "id")
-        return Record(id, images(raw), _turns(raw), where)
-    except BadRecord as e:
-        raise BadRecord(e.reason, where, id, e.image) from None
-
-
-def _image_paths(raw: dict, folder: str) -> tuple[ImageFile, ...]:
-    value = raw.get("images") if raw.get("image") is None else raw["image"]
-    if value is None or value == "":
-        return ()
-    paths = value if isinstance(value, list) else [value]
-    if not all(isinstance(path, str) and path and "\0" not in path for path in paths):
-        raise BadRecord("image is neither a path nor a list of paths")
-    return tuple(os.path.join(folder, text_of(path, "an image path")) for path in paths)
-
-
 def text_of(value: object, what: str) -> str:
-    """`value` if it is a text that can be written as UTF-8; `BadRecord` if not."""
+    """Return `value` if it is a text that can be written as UTF-8; raise `BadRecord` if not."""
     if not isinstance(value, str):
         raise BadRecord(f"{what} is not a text but {type(value).__name__}")
     try:
@@ -110,24 +104,15 @@ def text_of(value: object, what: str) -> str:
     return value
 
 
-def _turns(raw: dict) -> tuple[Turn, ...]:
-    turns = raw.get("conversations")
-    if turns is None:
-        for field in CAPTIONS:
-            if raw.get(field) is not None:
-                return (Turn("gpt", text_of(raw[field], field)),)
-    if not isinstance(turns, list) or not turns:
-        raise BadRecord("no conversations" if not turns else "conversations is not a list")
-    return tuple(_turn(turn, number) for number, turn in enumerate(turns, 1))
+def is_empty(value: object, depth: int = 4) -> bool:
+    """Whether a field holds nothing: null, NaN, "", [], {}, or a list or an object of nothing but those.
 
-
-def _turn(raw: object, number: int) -> Turn:
-    if not isinstance(raw, dict):
-        raise BadRecord(f"turn {number} is not an object")
-    role = ROLES.get(str(raw.get("from")))
-    if role is None:
-        raise BadRecord(f"turn {number} is from {raw.get('from')!r}, not one of human, gpt, system")
-    return Turn(role, text_of(raw.get("value"), f"the value of turn {number}"))
+    Looked at to `depth` levels; what is nested deeper counts as something.
+    """
+    if isinstance(value, list | tuple | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(is_empty(item, depth - 1) for item in inner)
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
 
 
 class Recent(Generic[T]):

@@ -1,4 +1,4 @@
-"""LLaVA's own files: one JSON array, or a record a line (JSONL); pictures lie in a folder beside them.
+"""LLaVA's own files: one JSON array, or a record a line (JSONL); images lie in a folder beside them.
 
 A file is read once to note where every `EVERY`-th record begins, a byte a record; a record is then read and
 parsed when asked for, so that neither time nor memory depends on how many there are, and a broken one leaves the
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from eve_jax.data.sources.base import BadRecord, Record, digest_of, parse_record
+from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, digest_of
+from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 from eve_jax.process.compiled import njit
 
 EVERY = 16  # records between two noted places
 SCAN_BYTES = 1 << 20
-BOM = b"\xef\xbb\xbf"
 
 # What the scanners remember from one block to the next.
 _COUNT = 0  # records begun so far
@@ -103,6 +103,7 @@ class JsonFile:
 
     def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
+        self._beside = str(self.path.parent)
         if not self.path.is_file():
             raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
         try:
@@ -173,10 +174,11 @@ class JsonFile:
         """file:line (JSONL) or file#number (JSON array), from 1."""
         return self._read(index)[1]
 
-    def record(self, index: int) -> Record:
-        """The record, parsed. Raises `BadRecord`."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return the record, parsed, and its fields. Raises `BadRecord`."""
         data, where = self._read(index)
-        return parse_record(parse_json(data, where), where, self.images_dir, where.rpartition("/")[2])
+        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside)
+        return read_record(parse_json(data, where), place)
 
     def fingerprint(self) -> str:
         """Hash of the file's content, its path and that of the images."""
@@ -191,7 +193,9 @@ class JsonFile:
 
 def parse_json(data: bytes, where: str) -> Any:
     """The JSON value in `data`. Raises `BadRecord`, with the id if one can be made out."""
-    text = data.decode("utf-8", "surrogateescape")  # a bad byte is reported with the record's id, by `text_of`
+    text = data.removeprefix(BOM).decode(
+        "utf-8", "surrogateescape"
+    )  # a bad byte is reported with the record's id, by `text_of`
     try:
         return json.loads(text)
     except ValueError as e:

@@ -1,15 +1,16 @@
 """Parquet files in the layout of the releases of LLaVA-OneVision-Data and Infinity-MM on the Hugging Face hub.
 
     id: string                                      optional
-    image: {bytes, path} or a list of those         also `images`, plain bytes, or a path; null for text alone
-    conversations: list of {from, value}            or `caption` or `text`: string
+    image: {bytes, path} or a list of those         also plain bytes, or a path; null for text alone
+    conversations: list of {from, value}            or messages, or `caption` or `text`: string
 
-Row groups are read when one of their records is asked for, the text columns apart from the pictures' bytes, and the
-last few are kept: reading in order is cheap, reading here and there costs a row group each time.
+Columns are read as the fields of a JSON record are, see `fields`. Row groups are read when one of their records is
+asked for, the other columns apart from the images' bytes, and the last few are kept: reading in order is cheap, reading
+here and there costs a row group each time.
 """
 
 import io
-import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,16 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eve_jax.data.images import ImageFile, StoredImage
-from eve_jax.data.sources.base import CAPTIONS, BadRecord, Recent, Record, digest_of, make_record
+from eve_jax.data.images import BadImage, StoredImage
+from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, digest_of, is_empty
+from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
+from eve_jax.data.sources.image_refs import image_values, open_path
 from eve_jax.errors import UserError
 
-IMAGES = ("image", "images")
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 
 
 class ParquetRecords:
-    """The records of a Parquet file, see `base.Source`; pictures given by path alone are relative to `images_dir`."""
+    """The records of a Parquet file, see `base.Source`; images given by path alone are relative to `images_dir`."""
 
     tables: Path | None = None
 
@@ -40,22 +42,28 @@ class ParquetRecords:
         except (pa.ArrowException, OSError) as e:
             raise UserError(f"{path}: not a Parquet file that can be read ({' '.join(str(e).split())[:200]})") from None
         names = self._file.schema_arrow.names
-        self._image = next((name for name in IMAGES if name in names), "")
-        texts = [name for name in ("id", "conversations", *CAPTIONS) if name in names]
-        if not set(texts) - {"id"}:
+        if not set(names) & set(TEXT_FIELDS):
             raise UserError(f"{path}: has neither conversations nor a caption, but the columns {', '.join(names)}")
         schema = self._file.schema
         leaves = [schema.column(n).path for n in range(len(schema))]
-        own = [leaf for leaf in leaves if leaf.split(".")[0] == self._image]
-        # Which pictures there are is seen without reading them, if they have a path beside their bytes.
-        paths = [leaf for leaf in own if leaf.rpartition(".")[2] != "bytes"]
-        self._texts = Recent(partial(self._group, texts + (paths if len(paths) < len(own) else own)), KEPT_TEXTS)
-        self._pictures = Recent(partial(self._group, own), KEPT_IMAGES)
+        # Which images there are is seen without reading them, if they have a path beside their bytes.
+        light: list[str] = []
+        self._apart: dict[str, list[str]] = {}  # column -> all its leaves, of those whose bytes are read apart
+        for name in names:
+            own = [leaf for leaf in leaves if leaf.split(".")[0] == name]
+            paths = [leaf for leaf in own if leaf.rpartition(".")[2] != "bytes"]
+            if name in IMAGE_FIELDS and 0 < len(paths) < len(own):
+                self._apart[name] = own
+                own = paths
+            light += own
+        self._texts = Recent(partial(self._group, light), KEPT_TEXTS)
+        self._pictures = Recent(lambda name, group: self._group(self._apart[name], group), KEPT_IMAGES)
         meta = self._file.metadata
         self._first = np.cumsum([0] + [meta.row_group(group).num_rows for group in range(meta.num_row_groups)])
 
-    def _group(self, columns: list[str], group: int) -> pa.Table:
-        return pq.ParquetFile(self.path, memory_map=True, metadata=self._file.metadata).read_row_group(group, columns)
+    def _group(self, columns: Sequence[str], group: int) -> pa.Table:
+        file = pq.ParquetFile(self.path, memory_map=True, metadata=self._file.metadata)
+        return file.read_row_group(group, list(columns))
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -68,36 +76,47 @@ class ParquetRecords:
         """file.parquet#number, from 1."""
         return f"{self.path}#{index + 1}"
 
-    def record(self, index: int) -> Record:
-        """The record. Raises `BadRecord`."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return the record and which columns were used. Raises `BadRecord`."""
         group, own = self._place(index)
         where = self.where(index)
         try:
             table = self._texts(group)
             raw = {name: table.column(name)[own].as_py() for name in table.column_names}
+            for name in self._apart:
+                raw[name] = self._images(name, group, own, where, raw[name])
         except (pa.ArrowException, OSError, ValueError) as e:  # ValueError: also of bytes that are no UTF-8
             raise BadRecord(f"cannot be read ({' '.join(str(e).split())[:200]})", where) from None
-        return make_record(raw, where, f"{self.path.name}#{index + 1}", partial(self._images, group, own, where))
+        place = Place(where, f"{self.path.name}#{index + 1}", self.images_dir, str(self.path.parent))
+        return read_record(raw, place)
 
-    def _images(self, group: int, own: int, where: str, raw: dict) -> tuple[ImageFile, ...]:
-        value = raw.get(self._image)
-        if value is None:
-            return ()
-        several = value if isinstance(value, list) else [value]
-        return tuple(
-            StoredImage(
-                f"{where}[{number}]", partial(self._stream, group, own, number - 1 if several is value else None)
+    def _images(self, name: str, group: int, own: int, where: str, light: Any) -> Any:
+        """Return a cell whose bytes are read apart, with a `StoredImage` for each image; `light` is it without them."""
+        if light is None or light == []:
+            return None
+        several = isinstance(light, list)
+        items: list[Any] = light if several else [light]
+        if any(is_empty(item) for item in items):  # there is an image only if it has bytes
+            items = image_values(self._pictures(name, group).column(name)[own].as_py())
+        return [
+            None
+            if is_empty(item)
+            else StoredImage(
+                f"{where}[{number}]", partial(self._stream, name, group, own, number - 1 if several else None)
             )
-            for number in range(1, len(several) + 1)
-        )
+            for number, item in enumerate(items, 1)
+        ]
 
-    def _stream(self, group: int, own: int, number: int | None) -> BinaryIO:
-        cell = self._pictures(group).column(self._image)[own]
+    def _stream(self, name: str, group: int, own: int, number: int | None) -> BinaryIO:
+        cell = self._pictures(name, group).column(name)[own]
         value: Any = (cell if number is None else cell[number]).as_py()
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
+        data, path = value.get("bytes"), value.get("path")
         if isinstance(data, bytes):
             return io.BytesIO(data)
-        return open(os.path.join(self.images_dir, path), "rb") if path else io.BytesIO()
+        try:
+            return open_path(path, self.images_dir)
+        except BadRecord as e:
+            raise BadImage(e.reason, e.image) from None
 
     def fingerprint(self) -> str:
         """Hash of the file's footer (places, sizes and ranges of all columns), its path and that of the images."""

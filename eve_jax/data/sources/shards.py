@@ -19,7 +19,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from eve_jax.data.images import ImageFile, StoredImage, image_bytes, image_size
-from eve_jax.data.sources.base import BadRecord, Recent, Record, Turn, digest_of
+from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, Turn, digest_of
 from eve_jax.errors import UserError
 
 DATASET_FILE = "eve_records.json"
@@ -74,15 +74,18 @@ class Shards:
         shard, own = self._place(index)
         return f"{self.folder.name}/{shard:05d}#{own + 1}"
 
-    def record(self, index: int) -> Record:
-        """The record. Raises `BadRecord` when the shard is damaged."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return the record; which fields it was made of is only known to the conversion.
+
+        Raises `BadRecord` when the shard is damaged.
+        """
         shard, own = self._place(index)
         conversations, pictures = shard_paths(self.folder, shard)
         where = self.where(index)
         try:
             raw = json.loads(self._read(conversations, own))
             images = tuple(self._image(pictures, *entry) for entry in raw["images"])
-            return Record(raw["id"], images, tuple(Turn(*turn) for turn in raw["turns"]), where)
+            return Record(raw["id"], images, tuple(Turn(*turn) for turn in raw["turns"]), where), Fields()
         except Exception as e:  # array_record raises RuntimeError; damage that it overlooks may look like anything
             raise BadRecord(f"the shard is damaged ({' '.join(str(e).split())[:200]})", where) from None
 

@@ -1,7 +1,7 @@
-"""WebDataset tar files: neighbours of one name up to the first dot make a record (`key.jpg`, `key.json`, `key.txt`).
+"""WebDataset tar files: members of one key make a record (`key.jpg` with `key.json` or `key.txt`), in any order.
 
-`key.json` holds a LLaVA record (`conversations`) or a `caption`; `key.txt` is a caption; any number of images, in the
-order in which they lie in the file, whatever the JSON calls them.
+`key.json` holds a record's fields, `key.txt` is a caption; any number of images, in the order in which they lie in the
+file, whatever the JSON calls them. How names become keys is in `tar_keys`.
 """
 
 import os
@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from functools import partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BadRecord, Record, digest_of, make_record
+from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
+from eve_jax.data.sources.dialogue import CAPTIONS
+from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
+from eve_jax.data.sources.tar_keys import IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
 from eve_jax.errors import UserError
-
-IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "jp2", "avif"}
-_JSON, _TEXT, _IMAGE = 0, 1, 2
-KIND = {"json": _JSON, "txt": _TEXT, **dict.fromkeys(IMAGES, _IMAGE)}
 
 
 class TarFile:
@@ -38,18 +37,16 @@ class TarFile:
         self._size = os.fstat(self._file).st_size
         members, first, keys = array("q"), array("q", [0]), bytearray()
         key_ends = array("q", [0])
-        last = None
-        for key, kind, offset, size in _members(self.path):
-            if key != last:
-                if last is not None:
-                    first.append(len(members) // 3)
-                keys += key.encode("utf-8", "surrogateescape")
-                key_ends.append(len(keys))
-                last = key
-            members.extend((kind, offset, size))
-        if last is not None:
-            first.append(len(members) // 3)
-        self._members = np.frombuffer(members, np.int64).reshape(-1, 3)  # kind, offset, bytes
+        endings: dict[str, int] = {}
+        for key, own in grouped(_members(self.path), str(self.path)):
+            keys += key.encode("utf-8", "surrogateescape")
+            key_ends.append(len(keys))
+            for member in own:
+                ending = endings.setdefault(member.ending, len(endings))
+                members.extend((member.kind, ending, member.offset, member.size))
+            first.append(len(members) // 4)
+        self._members = np.frombuffer(members, np.int64).reshape(-1, 4)  # kind, ending, offset, bytes
+        self._endings = list(endings)
         self._first, self._key_ends = np.frombuffer(first, np.int64), np.frombuffer(key_ends, np.int64)
         self._keys = bytes(keys)
 
@@ -63,25 +60,58 @@ class TarFile:
         """file.tar#key."""
         return f"{self.path}#{self._key(index)}"
 
-    def record(self, index: int) -> Record:
-        """The record. Raises `BadRecord`."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return the record and which members and JSON fields were used. Raises `BadRecord`."""
         where, key = self.where(index), self._key(index)
         members = self._members[self._first[index] : self._first[index + 1]].tolist()
-        if any(offset + size > self._size for _, offset, size in members):
+        if any(offset + size > self._size for _, _, offset, size in members):
             raise BadRecord("the tar file ends within it", where, key)
-        raw: dict = {}
-        for kind, offset, size in members:
-            data = b"" if kind == _IMAGE else os.pread(self._file, size, offset)
-            if kind == _JSON:
-                found = parse_json(data, where)
-                raw = raw | {k: v for k, v in found.items() if v is not None} if isinstance(found, dict) else found
-            elif kind == _TEXT and isinstance(raw, dict):
-                raw = {"caption": data.decode("utf-8", "surrogateescape").strip(), **raw}
-        images = tuple(
+        media = next((self._endings[ending] for kind, ending, _, _ in members if kind == MEDIA), None)
+        if media is not None:
+            reason = f"the member .{media} is not an image format that is read; convert or remove such members"
+            raise UnreadMedia(f"{reason} (see docs/data.md)", where, key)
+        try:
+            raw, own = self._texts(members, where)
+        except BadRecord as e:
+            raise BadRecord(e.reason, where, e.id or key) from None
+        images = [
             StoredImage(f"{where}[{number}]", partial(self._stream, offset, size))
-            for number, (_, offset, size) in enumerate((m for m in members if m[0] == _IMAGE), 1)
-        )
-        return make_record(raw, where, key, lambda _: images)
+            for number, (_, _, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
+        ]
+        record, fields = read_record(raw, Place(where, key), images)
+        names = {kind: [f".{self._endings[m[1]]}" for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
+        used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))
+        return record, Fields(tuple(dict.fromkeys(used)), (*dict.fromkeys(names[OTHER]), *fields.unused))
+
+    def _texts(self, members: list[list[int]], where: str) -> tuple[Any, str]:
+        """Return the fields of the record's .json, and the one of them that its .txt became ("" for none).
+
+        Raises `BadRecord` where texts differ.
+        """
+        raw: dict[str, Any] = {}
+        captions: list[str] = []
+        for kind, _, offset, size in members:
+            data = os.pread(self._file, size, offset).removeprefix(BOM) if kind in (JSON, TEXT) else b""
+            if kind == JSON:
+                found = parse_json(data, where)
+                if not isinstance(found, dict):
+                    return found, ""
+                twice = [name for name, value in found.items() if raw.get(name, value) != value]
+                if twice:
+                    raise BadRecord(f"two .json files of one key with different values of {twice[0]}")
+                raw |= {name: value for name, value in found.items() if value is not None}
+            elif kind == TEXT:
+                captions.append(data.decode("utf-8", "surrogateescape").strip())
+        if not captions:
+            return raw, ""
+        if len(set(captions)) > 1:
+            raise BadRecord("two caption files of one key with different texts")
+        others = [name for name in TEXT_FIELDS if not is_empty(raw.get(name))]
+        different = (name for name in others if name not in CAPTIONS or str(raw[name]).strip() != captions[0])
+        other = next(different, None)
+        if other is not None:
+            raise BadRecord(f"its .txt and the {other} of its .json are different texts; keep one of them")
+        return ({"caption": captions[0], **raw}, "" if "caption" in raw else "caption")
 
     def _stream(self, offset: int, size: int) -> BinaryIO:
         return BufferedReader(_Window(self._file, offset, size), 1 << 14)
@@ -97,16 +127,14 @@ class TarFile:
         return digest_of(parts)
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Key, kind, offset and size of every member that can belong to a record."""
+def _members(path: Path) -> Iterator[Member]:
+    """Yield every member that can belong to a record."""
     try:
         with tarfile.open(path, "r:") as tar:
-            while (member := _next(tar)) is not None:
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, endings = name.partition(".")
-                kind = KIND.get(endings.rpartition(".")[2].lower())
-                if member.isfile() and stem and kind is not None:
-                    yield folder + slash + stem, kind, member.offset_data, member.size
+            while (info := _next(tar)) is not None:
+                member = parse_name(info.name, info.offset_data, info.size) if info.isfile() else None
+                if member is not None:
+                    yield member
     except tarfile.TarError as e:
         raise UserError(f"{path}: not a tar file that can be read in place ({e}); is it compressed?") from None
     except OSError as e:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BadRecord, Record, digest_of, make_record
+from eve_jax.data.sources.base import BadRecord, Fields, Record, digest_of
+from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 
 CAPTIONS = ("caption", "captions", "text", "captions/text")
+TALK = ("conversations/from", "conversations/value")
 IMAGES = ("image", "images")
 IDS = ("id", "image/id", "key")
 
@@ -55,8 +57,8 @@ class TfdsSplit:
         """tfds:name:split#number, from 1."""
         return f"tfds:{self.name}:{self._split}#{index + 1}"
 
-    def record(self, index: int) -> Record:
-        """The record. Raises `BadRecord`."""
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return the record and its features. Raises `BadRecord`."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         where = self.where(index)
@@ -64,21 +66,8 @@ class TfdsSplit:
             example = tf_example_pb2.Example.FromString(self._data[index])
         except Exception as e:  # array_record's RuntimeError, protobuf's DecodeError
             raise BadRecord(f"cannot be read ({' '.join(str(e).split())[:200]})", where) from None
-        fields = {name: _values(feature) for name, feature in example.features.feature.items()}
-        raw: dict[str, Any] = {}
-        for name in IDS:
-            if fields.get(name):
-                raw["id"] = _text(fields[name][0])
-                break
-        if "conversations/from" in fields:
-            pairs = zip(fields["conversations/from"], fields.get("conversations/value", []), strict=False)
-            raw["conversations"] = [{"from": _text(role), "value": _text(value)} for role, value in pairs]
-        else:
-            captions = [fields[name][0] for name in CAPTIONS if fields.get(name)]
-            raw["caption"] = _text(captions[0]) if captions else None
-        files = next((fields[name] for name in IMAGES if fields.get(name)), [])
-        images = tuple(StoredImage(f"{where}[{n}]", partial(_stream, data)) for n, data in enumerate(files, 1))
-        return make_record(raw, where, where.removeprefix("tfds:"), lambda _: images)
+        values = {name: _values(feature) for name, feature in example.features.feature.items()}
+        return read_record(_raw(values, where), Place(where, where.removeprefix("tfds:")))
 
     def fingerprint(self) -> str:
         """Hash of the data set's name, version, split and the sizes of its shards."""
@@ -96,6 +85,33 @@ def _split_off(name: str) -> tuple[str, str]:
 
 def _values(feature: Any) -> list:
     return list(getattr(feature, feature.WhichOneof("kind")).value) if feature.WhichOneof("kind") else []
+
+
+def _raw(features: dict[str, list], where: str) -> dict[str, Any]:
+    """Return the features of an example as the fields of a record."""
+    given = {name: values for name, values in features.items() if values}
+    raw: dict[str, Any] = {}
+    own = next((name for name in IDS if name in given), None)
+    if own is not None:
+        raw["id"] = _text(given.pop(own)[0])
+    if TALK[0] in given:
+        pairs = zip(given.pop(TALK[0]), given.pop(TALK[1], []), strict=False)
+        raw["conversations"] = [{"from": _text(role), "value": _text(value)} for role, value in pairs]
+    else:
+        captions = [given.pop(name) for name in CAPTIONS if name in given]
+        raw["caption"] = _text(captions[0][0]) if captions else None
+    for name in IMAGES:
+        files = enumerate(given.pop(name, []), 1)
+        raw[name] = [StoredImage(f"{where}[{n}]", partial(_stream, data)) for n, data in files]
+    return raw | {name: [_plain(value) for value in values] for name, values in given.items()}
+
+
+def _plain(value: object) -> object:
+    """Return what is text as such, to be seen for what it is by those who look for images; other bytes as they are."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _text(value: object) -> str:

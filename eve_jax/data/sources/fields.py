@@ -1,0 +1,200 @@
+"""How the fields of a record are read: the same for JSON, Parquet, tar files and TensorFlow Datasets.
+
+    {"id": "42", "image": "a.jpg" | ["a.jpg", "b.jpg"] | absent,
+     "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A bus."}]}
+
+is how LLaVA writes a record; the other forms of texts are in `dialogue`, those of an image in `image_refs`, and the
+names of image fields below. What is not read is reported as such, and refused where it looks like an image.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eve_jax.data.images import BadImage, ImageFile, StoredImage, image_bytes
+from eve_jax.data.sources.base import BadRecord, Fields, Record, UnreadMedia, is_empty, text_of
+from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
+from eve_jax.data.sources.image_refs import image_values, is_stored, reference, to_image
+from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
+
+IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
+NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
+URL_FIELDS = ("image_url", "url")
+TEXT_FIELDS = (*TALKS, "query", *CAPTIONS)  # a source has to have one of them
+KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *TALKS, *QUERY, *CAPTIONS, "system", "id"))
+
+
+class Place(NamedTuple):
+    """Where a record stands: for messages, its id where it has none of its own, and where its image files are.
+
+    images_dir: the folder that image paths start from; None for a source whose images are stored in it. beside: the
+    folder of the records file, in which the files of `file_name` and the like are looked for, too.
+    """
+
+    where: str
+    id: str
+    images_dir: str | None = None
+    beside: str | None = None
+
+    def folders(self, field: str) -> list[str] | None:
+        """The folders that image paths in `field` may start from."""
+        if self.images_dir is None:
+            return None
+        if field not in NAME_FIELDS or self.beside is None:
+            return [self.images_dir]
+        return [self.images_dir, self.beside] if self.images_dir else [self.beside, self.images_dir]
+
+
+class _Found(NamedTuple):
+    """The images of a record before they are opened: the field that they are from, its values, and fields used."""
+
+    field: str
+    values: list[Any]
+    used: tuple[str, ...]
+
+
+def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -> tuple[Record, Fields]:
+    """Return the record that the JSON value `raw` describes, and which of its fields were used.
+
+    `stored` are images that the source keeps with the record outside of `raw`. Raises `BadRecord`, which names what is
+    wrong; `UnreadMedia` for an image, a video or audio in a field that is not read.
+    """
+    id = place.id
+    try:
+        if not isinstance(raw, dict):
+            raise BadRecord(f"not an object but {type(raw).__name__}")
+        if raw.get("id") is not None:
+            id = text_of(str(raw["id"]), "id")
+        found = _find_images(raw, stored)
+        dialogue = _dialogue(raw, found)
+        values = _placed(found, dialogue.parts)
+        images = _open(values, found.field, place)
+        fields = _fields(raw, found, dialogue)
+        _refuse_media(raw, fields.unused, values)
+        return Record(id, images, dialogue.turns, place.where), fields
+    except BadRecord as e:
+        raise type(e)(e.reason, place.where, id, e.image) from None
+
+
+def _dialogue(raw: dict, found: _Found) -> Dialogue:
+    try:
+        return dialogue_of(raw)
+    except BadRecord:
+        _refuse_media(raw, [name for name in raw if name not in KNOWN], found.values)
+        raise
+
+
+def _find_images(raw: Mapping[str, Any], stored: Sequence[StoredImage]) -> _Found:
+    """Return the images that the fields name, of several fields with the same ones those of the first."""
+    primary = [(field, image_values(raw.get(field))) for field in IMAGE_FIELDS]
+    primary = [(field, values) for field, values in primary if values]
+    names = [(field, image_values(raw.get(field))) for field in (*NAME_FIELDS, *URL_FIELDS)]
+    names = [(field, values) for field, values in names if values and _may_be_images(field, values)]
+    for field, values in primary:
+        if any(is_empty(value) for value in values):
+            raise BadRecord(f"{field} is neither a path nor a list of paths")
+    if stored:
+        chosen: tuple[str, list[Any]] = ("", list(stored))
+    elif primary:
+        chosen = next((one for one in primary if all(map(is_stored, one[1]))), primary[0])
+    elif names:
+        chosen = next((one for one in names if not _is_elsewhere(one[1])), names[0])
+    else:
+        return _Found("", [], ())
+    for field, values in primary:
+        if not _same(chosen[1], values):
+            own = chosen[0] or "the files stored with the record"
+            raise BadRecord(f"{own} and {field} are different images; keep one of them")
+    own_names = {basename(text) for text in map(reference, chosen[1]) if isinstance(text, str)}
+    for field, values in names:
+        others = [text for text in map(reference, values) if isinstance(text, str) and not is_url(text)]
+        if own_names and any(basename(text) not in own_names for text in others):
+            raise BadRecord(f"{chosen[0]} and {field} are different images; keep one of them")
+    used = [field for field, _ in primary] or [chosen[0]]
+    return _Found(chosen[0], chosen[1], tuple(filter(None, used)))
+
+
+def _is_elsewhere(values: Iterable[Any]) -> bool:
+    return any(isinstance(text, str) and is_url(text) for text in map(reference, values))
+
+
+def _may_be_images(field: str, values: list[Any]) -> bool:
+    """Whether a field that may hold the name or the URL of anything holds those of images."""
+    for value in values:
+        text = reference(value)
+        if not isinstance(text, str):
+            if text is None:
+                return False
+            continue
+        suffix = suffix_of(text)
+        likely = suffix in IMAGE_SUFFIXES or text[:11].lower().startswith("data:image/")
+        if field == "url" and not likely:  # of a web page, say
+            return False
+        if field in NAME_FIELDS and suffix and not suffix.isdigit() and not likely:
+            return False
+    return True
+
+
+def _same(chosen: list[Any], others: list[Any]) -> bool:
+    """Whether two fields have the same images; a path next to a stored image is its name."""
+    if len(chosen) != len(others):
+        return False
+    for mine, other in zip(chosen, others, strict=True):
+        if is_stored(mine) and is_stored(other):
+            if mine is not other and _content(mine) != _content(other):
+                return False
+        elif not is_stored(mine) and reference(mine) != reference(other):
+            return False
+    return True
+
+
+def _content(value: Any) -> bytes:
+    found = reference(value)
+    try:
+        return found if isinstance(found, bytes) else image_bytes(found)
+    except BadImage as e:
+        raise BadRecord(e.reason, image=e.path) from None
+
+
+def _placed(found: _Found, parts: Sequence[Part]) -> list[Any]:
+    """Return the images in the order of the texts' image parts, where the texts have such parts."""
+    if not parts:
+        return found.values
+    own = [part.value for part in parts if part.value is not None]
+    if len(own) == len(parts):
+        if found.values and not _same(found.values, own):
+            raise BadRecord(f"{found.field or 'the record'} and the image parts of its texts are different images")
+        return found.values or own
+    if own:
+        raise BadRecord("some image parts of its texts hold an image and others do not")
+    if len(parts) != len(found.values):
+        raise BadRecord(f"{len(parts)} image parts in its texts for {len(found.values)} images")
+    order = [number if part.number is None else part.number for number, part in enumerate(parts)]
+    if sorted(order) != list(range(len(order))):
+        raise BadRecord(f"the image parts of its texts have the indices {order}")
+    return [found.values[number] for number in order]
+
+
+def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, ...]:
+    folders = place.folders(field)
+    return tuple(to_image(value, f"{place.where}[{number}]", folders) for number, value in enumerate(values, 1))
+
+
+def _fields(raw: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
+    used = (*found.used, *dialogue.fields.used, *(("id",) if raw.get("id") is not None else ()))
+    rest = (field for field in raw if field not in used and not is_empty(raw[field]))
+    return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
+
+
+def _refuse_media(raw: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:
+    """Raise `UnreadMedia` for an unused field of a record with the images `values` that looks like media."""
+    texts = [text for text in map(reference, values) if isinstance(text, str) and text[:5].lower() != "data:"]
+    basenames = {basename(text) for text in texts} if texts or not values else None
+    for name in unused:
+        field, _, key = ("", "", name) if name in raw else name.partition("[].")  # of the turns in a field, or its own
+        misspelt = name.lower() in IMAGE_FIELDS and name not in KNOWN
+        for holder in raw[field] if field else [raw]:
+            kind = media_kind(key, holder.get(key), basenames, bool(values)) or ("image" if misspelt else "")
+            if kind:
+                remedy = "call it image or images, or remove it" if kind == "image" else "remove it"
+                what = "looks like an image, but is" if kind == "image" else f"holds {kind}, which is"
+                raise UnreadMedia(f"the field {name!r} {what} not read; {remedy} (see docs/data.md)")

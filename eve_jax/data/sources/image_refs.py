@@ -1,0 +1,137 @@
+"""From what a record writes for an image to the image: a path, a `file:` or `data:` URI, bytes, or `{bytes, path}`.
+
+A path is tried as it is written first; only where that is no file, and only for texts that give a reason to, are the
+other spellings tried: percent-encoding decoded, `\\` as `/`, and both Unicode normal forms (NFC, NFD).
+"""
+
+import base64
+import binascii
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, BinaryIO
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+from eve_jax.data.images import ImageFile, StoredImage
+from eve_jax.data.sources.base import BadRecord, is_empty, text_of
+from eve_jax.errors import shorten
+
+URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+ODD = re.compile(r"[%\\]|[^\x00-\x7f]|^file:", re.IGNORECASE)  # what gives a reason to try other spellings
+LONGEST = 4096  # characters of a path
+KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, beside `bytes`
+
+
+def image_values(value: Any) -> list[Any]:
+    """Return the images that the value of a field stands for, [] where it is empty; holes in a list are kept."""
+    if is_empty(value):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def reference(value: Any) -> Any:
+    """Return what `value`, one image, comes to: a path or URI (str), bytes, a `StoredImage`, or None for none of them.
+
+    Of `{bytes, path}` the bytes are taken where there are any.
+    """
+    if isinstance(value, dict):
+        data = value.get("bytes")
+        if isinstance(data, bytes):
+            return data
+        return next((reference(value[key]) for key in KEYS if not is_empty(value.get(key))), None)
+    return value if isinstance(value, StoredImage | bytes) or (isinstance(value, str) and value) else None
+
+
+def is_stored(value: Any) -> bool:
+    """Whether one image is given by its bytes, not by a path."""
+    return isinstance(reference(value), StoredImage | bytes)
+
+
+def to_image(value: Any, name: str, folders: Sequence[str] | None) -> ImageFile:
+    """Return the image that `value` stands for; `name` is what a stored one is called in messages.
+
+    Paths are relative to the first of `folders` that has them; without folders (None) there can be none. Raises
+    `BadRecord` for a URL, a broken data URI, or anything else.
+    """
+    found = reference(value)
+    if isinstance(found, StoredImage):
+        return found
+    if isinstance(found, bytes):
+        return StoredImage(name, partial(io.BytesIO, found))
+    if found is None or "\0" in found:
+        raise BadRecord("image is neither a path nor a list of paths")
+    text = text_of(found, "an image path")
+    if text[:5].lower() == "data:":
+        return StoredImage(name, partial(io.BytesIO, _decoded(text)))
+    check_path(text)
+    if folders is None:
+        raise BadRecord(f"names an image that is not stored with it ({shorten(text, 100)})", image=text)
+    return find_file(text, folders)
+
+
+def check_path(text: str) -> None:
+    """Raise `BadRecord` for a text that cannot be the path of an image file: a URL, or far too long."""
+    if URL.match(text):
+        reason = f"an image is a URL ({shorten(text, 100)}); images are read from files: download them first"
+        raise BadRecord(reason, image=text)
+    if len(text) > LONGEST:
+        reason = f"an image path cannot be read ({len(text):,} characters are too many for a file name)"
+        raise BadRecord(f"{reason}; an encoded image begins with data:image/png;base64,", image=text)
+
+
+def open_path(text: str, folder: str) -> BinaryIO:
+    """Open the image file at the path `text`, found as `to_image` finds it. Raises `BadRecord`, OSError."""
+    check_path(text)
+    return open(find_file(text, [folder]), "rb")
+
+
+def find_file(text: str, folders: Sequence[str]) -> str:
+    """Return the path of the image `text` below the first of `folders` that has it, in the first spelling that exists.
+
+    Where there is no such file it is the path as written below the first folder. A path of plain ASCII below a single
+    folder is not looked up.
+    """
+    written = os.path.join(folders[0], text)
+    if len(folders) == 1 and not ODD.search(text):
+        return written
+    for spelling in _spellings(text):
+        for folder in folders:
+            path = os.path.join(folder, spelling)
+            if os.path.exists(path):
+                return path
+    return written
+
+
+def _spellings(text: str) -> Iterator[str]:
+    seen = set()
+    whole = [text]
+    if text[:5].lower() == "file:":
+        path = urlsplit(text).path
+        whole = [text, path, unquote(path)]
+    elif "%" in text:
+        whole = [text, unquote(text)]
+    for one in whole:
+        for slashed in (one, one.replace("\\", "/")):
+            for form in (slashed, unicodedata.normalize("NFC", slashed), unicodedata.normalize("NFD", slashed)):
+                if form not in seen and "\0" not in form:
+                    seen.add(form)
+                    yield form
+
+
+def _decoded(text: str) -> bytes:
+    """Return the image file in a data URI. Raises `BadRecord`."""
+    head, comma, payload = text[5:].partition(",")
+    kind, *options = [part.strip().lower() for part in head.split(";")]
+    if not comma:
+        raise BadRecord("an image is a data URI without a comma before its data", image=text)
+    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+        raise BadRecord(f"an image is a data URI of another type ({shorten(kind, 60)})", image=text)
+    if "base64" not in options:
+        return unquote_to_bytes(payload)
+    try:
+        return base64.b64decode("".join(unquote(payload).split()), validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise BadRecord(f"an image is a data URI that is not valid base64 ({e})", image=text) from None

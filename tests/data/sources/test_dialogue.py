@@ -1,0 +1,118 @@
+"""Conversations in the forms of LLaVA, ShareGPT, OpenAI, transformers and ms-swift, and their image parts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eve_jax.data.records import BadRecord, Record, Turn, open_records
+
+ASKED = (Turn("human", "What?"), Turn("gpt", "A dot."))
+MESSAGES = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dot."}]
+
+
+def record_of(folder: Path, **fields: Any) -> Record:
+    (folder / "r.jsonl").write_text(json.dumps(fields))
+    return open_records(str(folder / "r.jsonl"))[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": MESSAGES},
+        {"conversations": MESSAGES},
+        {"messages": [{"from": "Human", "value": "What?"}, {"from": "chatgpt", "value": "A dot."}]},
+        {"conversations": None, "messages": MESSAGES},
+        {
+            "conversations": [{"from": "user", "value": "What?"}, {"from": "bot", "value": "A dot."}],
+            "messages": MESSAGES,
+        },
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}]}, MESSAGES[1]]},
+        {"messages": [{"role": "user", "content": ["Wh", {"text": "at?"}]}, MESSAGES[1]]},
+        {"query": "What?", "response": "A dot."},
+        {"query": "What?", "response": "A dot.", "history": []},
+    ],
+)
+def test_forms(fields: dict[str, Any], tmp_path: Path) -> None:
+    assert record_of(tmp_path, **fields).turns == ASKED
+
+
+def test_history_and_system(tmp_path: Path) -> None:
+    turns = record_of(tmp_path, query="What?", response="A dot.", history=[["Hi", "Hello."]], system="Be brief.").turns
+    assert turns == (Turn("system", "Be brief."), Turn("human", "Hi"), Turn("gpt", "Hello."), *ASKED)
+    assert record_of(tmp_path, system="Be brief.", conversations=MESSAGES).turns == (turns[0], *ASKED)
+    own = {"role": "developer", "content": "Be long."}
+    assert record_of(tmp_path, system="Be brief.", messages=[own, *MESSAGES]).turns == (
+        Turn("system", "Be long."),
+        *ASKED,
+    )
+
+
+IMAGE = {"type": "image"}
+TEXT = {"type": "text", "text": "What?"}
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "text", "images"),
+    [
+        ([IMAGE, TEXT], {"image": "a.png"}, "<image>\nWhat?", ("a.png",)),
+        ([TEXT, IMAGE], {"image": "a.png"}, "What?\n<image>", ("a.png",)),
+        ([IMAGE, IMAGE, TEXT], {"images": ["a.png", "b.png"]}, "<image>\n<image>\nWhat?", ("a.png", "b.png")),
+        (
+            [{**IMAGE, "index": 1, "text": None}, TEXT, {**IMAGE, "index": 0}],
+            {"images": ["a.png", "b.png"]},
+            "<image>\nWhat?\n<image>",
+            ("b.png", "a.png"),
+        ),
+        ([{**IMAGE, "image": "a.png"}, TEXT], {}, "<image>\nWhat?", ("a.png",)),
+        ([{"image": "a.png"}, {"text": "What?"}], {"images": ["a.png"]}, "<image>\nWhat?", ("a.png",)),
+        ([{"type": "image_url", "image_url": {"url": "a.png"}}, TEXT], {}, "<image>\nWhat?", ("a.png",)),
+        ([{"type": "input_image", "image_url": "a.png"}, TEXT], {}, "<image>\nWhat?", ("a.png",)),
+    ],
+)
+def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_path: Path) -> None:
+    record = record_of(tmp_path, messages=[{"role": "user", "content": content}, MESSAGES[1]], **fields)
+    assert record.turns[0] == Turn("human", text)
+    assert record.images == images
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "reason"),
+    [
+        ([IMAGE, TEXT], {}, "1 image parts in its texts for 0 images"),
+        ([IMAGE, TEXT], {"images": ["a.png", "b.png"]}, "1 image parts in its texts for 2 images"),
+        ([{**IMAGE, "image": "a.png"}], {"image": "b.png"}, "image and the image parts of its texts are different"),
+        ([{**IMAGE, "image": "a.png"}, IMAGE], {}, "some image parts of its texts hold an image"),
+        ([{**IMAGE, "index": 3}], {"image": "a.png"}, r"indices \[3\]"),
+        ([{"type": "video", "video": "a.mp4"}], {}, "part 1 of turn 1 is of type 'video', not text or image"),
+        ([{"type": "image_url", "image_url": {"url": "https://e.org/a"}}], {}, "an image is a URL"),
+        ([{**IMAGE, "source": {"data": "AAAA"}}], {}, "an image without any of image, image_url, .* but with source"),
+        ([3], {}, "part 1 of turn 1 is neither a text nor an object"),
+        ([{"type": "text"}, {"type": "text", "text": 3}], {}, "part 2 of turn 1 is not a text but int"),
+    ],
+)
+def test_parts_that_are_refused(content: list, fields: dict, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match=reason):
+        record_of(tmp_path, messages=[{"role": "user", "content": content}, MESSAGES[1]], **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"messages": MESSAGES, "conversations": MESSAGES[:1]}, "conversations and messages hold different texts"),
+        ({"caption": "A", "text": "B"}, "caption and text hold different texts; keep one of them"),
+        ({"question": "What?", "answer": "A dot."}, "no conversations, messages or caption, but the fields 'question'"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "turn 1 is from 'tool', not one of human, gpt, system"),
+        (
+            {"messages": [{"role": "assistant", "content": [IMAGE]}], "image": "a.png"},
+            "turn 1 is an answer with an image",
+        ),
+        ({"query": "What?"}, "response 1 is not a text but NoneType"),
+        ({"query": "What?", "response": "A", "history": ["What?"]}, "history is not a list"),
+        ({"messages": "What?"}, "messages is not a list"),
+    ],
+)
+def test_texts_that_are_refused(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match=reason):
+        record_of(tmp_path, **fields)

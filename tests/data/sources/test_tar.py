@@ -1,0 +1,137 @@
+"""Which members of a tar file make a record, and what becomes of those that do not."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eve_jax.data.images import image_bytes
+from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
+from eve_jax.data.sources.base import Fields
+from eve_jax.errors import UserError
+from tests.data.source_files import add_member
+
+BOM = b"\xef\xbb\xbf"
+
+
+def png(color: str = "red") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), color).save(stream, "PNG")
+    return stream.getvalue()
+
+
+RED, BLUE = png("red"), png("blue")
+
+
+def opened(folder: Path, members: dict[str, bytes]) -> Records:
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for name, data in members.items():
+            add_member(tar, name, data)
+    return open_records(str(folder / "a.tar"))
+
+
+def found(records: Records) -> list[tuple[str, list[bytes], str]]:
+    return [(r.id, [image_bytes(image) for image in r.images], r.turns[0].text) for r in records]
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (  # all images, then all captions
+            {"a.png": RED, "b.png": BLUE, "a.txt": b"A", "b.txt": b"B"},
+            [("a", [RED], "A"), ("b", [BLUE], "B")],
+        ),
+        (  # all captions, then all images in another order
+            {"a.txt": b"A", "b.json": b'{"caption": "B"}', "b.png": BLUE, "a.png": RED},
+            [("a", [RED], "A"), ("b", [BLUE], "B")],
+        ),
+        (  # names with dots of their own
+            {"page.1.png": RED, "page.1.txt": b"A", "page.2.png": BLUE, "page.2.txt": b"B"},
+            [("page.1", [RED], "A"), ("page.2", [BLUE], "B")],
+        ),
+        (  # both at once, and a version number in a folder
+            {"v1.0/x.1.png": RED, "v1.0/x.2.png": BLUE, "v1.0/x.2.txt": b"B", "v1.0/x.1.txt": b"A"},
+            [("v1.0/x.1", [RED], "A"), ("v1.0/x.2", [BLUE], "B")],
+        ),
+        (  # numbered images of one sample
+            {"p.0.png": RED, "p.1.png": BLUE, "p.json": b'{"caption": "P"}', "q.txt": b"Q"},
+            [("p", [RED, BLUE], "P"), ("q", [], "Q")],
+        ),
+        (  # the same of samples with dots in their names
+            {"p.1.0.png": RED, "p.1.1.png": BLUE, "p.1.txt": b"A", "p.2.0.png": BLUE, "p.2.txt": b"B"},
+            [("p.1", [RED, BLUE], "A"), ("p.2", [BLUE], "B")],
+        ),
+        ({"a.png": RED, "a.seg.png": BLUE, "a.txt": b"A"}, [("a", [RED, BLUE], "A")]),
+        ({"a.jpg": RED, "a.caption.txt": b"A"}, [("a", [RED], "A")]),
+        ({"a.JPG": RED, "a.TXT": b"A"}, [("a", [RED], "A")]),
+        (
+            {"x/a.png": RED, "y/a.png": BLUE, "x/a.txt": b"X", "y/a.txt": b"Y"},
+            [("x/a", [RED], "X"), ("y/a", [BLUE], "Y")],
+        ),
+        (  # what macOS adds
+            {"._a.png": b"?", "__MACOSX/a.txt": b"?", "a.png": RED, "a.txt": b"A", ".DS_Store": b"?"},
+            [("a", [RED], "A")],
+        ),
+        (  # one text twice
+            {"a.png": RED, "a.txt": b"A\n", "a.json": b'{"caption": "A", "url": "http://e.org/a.jpg"}'},
+            [("a", [RED], "A")],
+        ),
+        ({"a.png": RED, "a.txt": BOM + b"A", "b.json": BOM + b'{"caption": "B"}'}, [("a", [RED], "A"), ("b", [], "B")]),
+    ],
+)
+def test_members_of_a_record(members: dict[str, bytes], expected: list[tuple], tmp_path: Path) -> None:
+    assert found(opened(tmp_path, members)) == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (
+            {"a.txt": b"A", "a.json": b'{"caption": "B"}'},
+            r"its \.txt and the caption of its \.json are different texts",
+        ),
+        ({"a.txt": b"A", "a.json": b'{"conversations": [{"from": "gpt", "value": "A"}]}'}, "different texts"),
+        ({"a.long.txt": b"A", "a.short.txt": b"B"}, "two caption files of one key with different texts"),
+        ({"a.txt": b"A", "a.caption": b"B"}, "two caption files"),
+        ({"a.x.json": b'{"caption": "A"}', "a.y.json": b'{"caption": "B"}'}, r"two \.json files .* values of caption"),
+        ({"a.json": b'{"caption": "A", "images": ["0.png", "1.png"]}'}, "the files stored .* different images"),
+        ({"a.json": b'{"caption": "A"}', "a.txt": b"\xff"}, "its .txt and the caption"),
+    ],
+)
+def test_texts_that_differ_make_a_bad_record(members: dict[str, bytes], reason: str, tmp_path: Path) -> None:
+    records = opened(tmp_path, {"a.png": RED, **members})
+    assert len(records) == 1
+    with pytest.raises(BadRecord, match=rf"a\.tar#a \(record a\): .*{reason}"):
+        records[0]
+
+
+def test_images_and_captions_alone(tmp_path: Path) -> None:
+    records = opened(tmp_path, {"a.png": RED, "b.txt": b"B", "c.json": b'{"caption": "C", "image": "gone.png"}'})
+    with pytest.raises(BadRecord, match="no conversations, messages or caption"):
+        records[0]
+    assert records[1].images == ()
+    with pytest.raises(BadRecord, match=r"names an image that is not stored with it \(gone\.png\)"):
+        records[2]
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.png", "a.txt", "b.txt", "x/a.txt", "a.txt"):
+            add_member(tar, name, b"A")
+    with pytest.raises(UserError, match=r"a\.tar: holds a\.txt twice"):
+        open_records(str(tmp_path / "a.tar"))
+
+
+def test_members_that_are_not_read(tmp_path: Path) -> None:
+    members = {"a.png": RED, "a.txt": b"A", "a.cls": b"1", "a.npy": b"?", "readme.md": b"?"}
+    records = opened(tmp_path, {**members, "b.json": b'{"caption": "B", "width": 3}'})
+    assert [records.read(n)[1] for n in range(2)] == [
+        Fields((".png", ".txt"), (".cls", ".npy")),
+        Fields(("caption",), ("width",)),
+    ]
+    for name in ("a.mp4", "a.wav", "a.heic", "a.0.svg"):
+        records = opened(tmp_path, {"a.txt": b"A", name: b"?"})
+        with pytest.raises(UnreadMedia, match=rf"the member \.{name.rpartition('.')[2]} is not an image format"):
+            records[0]
