@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config, read_json
+from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config
 from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.teacher import one_teacher, sizes_from_tensors
 from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 

@@ -1,12 +1,12 @@
 """Hugging Face's config.json to our sizes and settings, and back."""
 
-import json
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
 
 CONFIG = "config.json"
@@ -57,19 +57,6 @@ CLIP_DEFAULTS = {
     "layer_norm_eps": 1e-5,
     "hidden_act": "quick_gelu",
 }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; UserError when there is none at `path`."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
 
 
 def is_plain(hf: dict[str, Any]) -> bool:
