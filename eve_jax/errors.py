@@ -1,4 +1,7 @@
-"""The exceptions that users are meant to see."""
+"""The exceptions and warnings that users are meant to see."""
+
+import sys
+from functools import cache
 
 
 class UserError(Exception):
@@ -11,3 +14,9 @@ class UserError(Exception):
 
 class Hanging(UserError):
     """A thread of ours hangs, for which the process would wait for ever at its end: launchers leave without it."""
+
+
+@cache
+def warn(line: str) -> None:
+    """Print a warning on stderr, the same one once in a process."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)

@@ -96,9 +96,7 @@ def moved_paths(folder: Path, target: Path) -> dict[str, Any]:
         return StoredPath.of(stored.find(folder) or stored.absolute, target)._asdict()
 
     found = read_json(folder / PATHS) if (folder / PATHS).is_file() else {}
-    return {
-        name: [moved(e) for e in entry] if isinstance(entry, list) else moved(entry) for name, entry in found.items()
-    }
+    return {name: list(map(moved, e)) if isinstance(e, list) else moved(e) for name, e in found.items()}
 
 
 def _origin(folder: Path, init: str) -> Path:
@@ -107,14 +105,15 @@ def _origin(folder: Path, init: str) -> Path:
     Without paths.json, a relative `init` is looked for in the current folder, which it was relative to when the stage
     was trained, and in the folders above the stage's.
     """
-    if (folder / PATHS).is_file():
-        entry = read_json(folder / PATHS).get("init")
-        place = StoredPath(**entry).find(folder, _is_model) if entry else None
-        if place is not None:
-            return place
-    places = _distinct(place for place in (Path(init), *(up / init for up in folder.resolve().parents)))
+    stored = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
+    if stored:
+        place = StoredPath(**stored).find(folder, _is_model)
+        places = [place] if place else []
+    else:
+        places = _distinct([Path(init), *(up / init for up in folder.resolve().parents)])
     if not places:
-        raise UserError(f"{folder} was trained from {init}, which is not there; {_remedy(folder)}")
+        at = stored["absolute"] if stored else init
+        raise UserError(f"{folder} was trained from {at}, which is not there; {_remedy(folder)}")
     configs = [json.dumps(carried_config(place), sort_keys=True) for place in places]
     if len(set(configs)) > 1:
         other = places[next(i for i, c in enumerate(configs) if c != configs[0])]
