@@ -59,8 +59,8 @@ class HfSource:
         head, embed = self.tensors[HEAD], self.tensors[EMBED]
         if head.shape != embed.shape or not np.array_equal(head.read(), embed.read()):
             raise UserError(
-                f"{head.file}: tensor {HEAD} is not {EMBED}, though {CONFIG} says tie_word_embeddings; set that to false, "
-                f"or remove {HEAD}, whichever the model was trained with"
+                f"{head.file}: tensor {HEAD} is not {EMBED}, though {CONFIG} says tie_word_embeddings; set that to "
+                f"false, or remove {HEAD}, whichever the model was trained with"
             )
         return True
 

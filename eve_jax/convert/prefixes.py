@@ -1,7 +1,7 @@
 """Prefixes that wrappers leave on the names of tensors, taken off when the whole folder has the same.
 
-`module.` is left by data parallelism, `_orig_mod.` by torch.compile, `language_model.` by a multimodal model around an LLM,
-`base_model.model.` by PEFT; `model.` is missing where a model was saved without its head, and doubled where it was
+`module.` is left by data parallelism, `_orig_mod.` by torch.compile, `language_model.` by a multimodal model around an
+LLM, `base_model.model.` by PEFT; `model.` is missing where a model was saved without its head, and doubled where it was
 wrapped once more.
 """
 
@@ -14,6 +14,7 @@ from eve_jax.errors import UserError
 
 T = TypeVar("T")
 PREFIXES = r"(?:(?:module|_orig_mod|_fsdp_wrapped_module|language_model|text_model|base_model\.model|model)\.)*"
+INNER = r"(?:(?:language_model|text_model|model)\.)*"  # what may be between the head's prefix and the layers'
 SPLIT = re.compile(rf"({PREFIXES})(.+)")
 # How the names of an LLM's own tensors go on; those of the head have no `model.` in front.
 DECODER, HEAD = re.compile(r"(embed_tokens|layers\.\d+|norm)\..+"), re.compile(r"lm_head\..+")
@@ -37,6 +38,9 @@ def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[
     head = _only_prefix([name for name in tensors if HEAD.fullmatch(_split(name)[1])], folder)
     if body in (None, BODY) and head in (None, ""):
         return dict(tensors)
+    if head is not None and not re.fullmatch(INNER, (body or "").removeprefix(head)):
+        first, other = (next(n for n in tensors if p.fullmatch(_split(n)[1])) for p in (DECODER, HEAD))
+        raise UserError(_two_kinds(folder, first, other))
     out: dict[str, T] = {}
     for name, tensor in tensors.items():
         prefix, rest = _split(name)
@@ -56,17 +60,18 @@ def _only_prefix(names: list[str], folder: Path) -> str | None:
     """Return the prefix of all `names`, None when there are none; raise UserError when they have several."""
     examples = {_split(name)[0]: name for name in reversed(names)}
     if len(examples) > 1:
-        first, other = list(examples.values())[:2]
-        raise UserError(
-            f"{folder}: tensors have names of two kinds, as {first} and {other}: the same prefix for all is understood"
-        )
+        raise UserError(_two_kinds(folder, *list(examples.values())[:2]))
     return next(iter(examples), None)
+
+
+def _two_kinds(folder: Path, first: str, other: str) -> str:
+    return f"{folder}: tensors have names of two kinds, as {first} and {other}; give all of them the same prefix"
 
 
 def _beside(folder: Path, name: str, body: str | None, plain: bool) -> str:
     if plain:
         return (
-            f"{folder}: tensor {name} is beside an LLM under {body}: this is a multimodal model of another family; save "
-            "its language model on its own"
+            f"{folder}: tensor {name} is beside an LLM under {body}: this is a multimodal model of another family; "
+            "save its language model on its own"
         )
-    return f"{folder}: tensor {name} has not the prefix {body} of the LLM's: the same prefix for all is understood"
+    return f"{folder}: tensor {name} has not the prefix {body} of the LLM's; give all tensors the same prefix"

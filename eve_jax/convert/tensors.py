@@ -24,7 +24,7 @@ ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bi
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Tables that old checkpoints hold beside the weights, computed from the config: positions, rotary frequencies, masks.
 BUFFERS = re.compile(
-    r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|attn\.(masked_)?bias|masked_bias)"
+    r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
 )
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
