@@ -38,7 +38,7 @@ def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[
     head = _only_prefix([name for name in tensors if HEAD.fullmatch(_split(name)[1])], folder)
     if body in (None, BODY) and head in (None, ""):
         return dict(tensors)
-    if head is not None and not re.fullmatch(INNER, (body or "").removeprefix(head)):
+    if body is not None and head is not None and not re.fullmatch(re.escape(head) + INNER, body):
         first, other = (next(n for n in tensors if p.fullmatch(_split(n)[1])) for p in (DECODER, HEAD))
         raise UserError(_two_kinds(folder, first, other))
     out: dict[str, T] = {}

@@ -115,7 +115,7 @@ def test_adapters(tmp_path):
     layer = {"model.layers.0.mlp.up_proj.base_layer.weight": tensors["model.layers.0.mlp.up_proj.weight"]}
     layered = folders.write_hf(tmp_path / "layered", tensors | layer, config)
     for folder in (beside, alone, within, layered):
-        with pytest.raises(UserError, match="PEFT adapter.*merge it into its base model first"):
+        with pytest.raises(UserError, match=r"PEFT adapter.*merge it into its base model first"):
             import_checkpoint(str(folder), tmp_path / "out", quiet=True)
 
 
