@@ -1,4 +1,7 @@
-"""The exceptions that users are meant to see."""
+"""The exceptions and warnings that users are meant to see."""
+
+import sys
+from functools import cache
 
 
 class UserError(Exception):
@@ -24,3 +27,9 @@ def shorten(text: str, most: int = 300) -> str:
         return line
     tail = most // 4
     return f"{line[: most - tail]} ...({len(line) - most:,} characters)... {line[-tail:]}"
+
+
+@cache
+def warn(line: str) -> None:
+    """Print a warning on stderr, the same one once in a process."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
 
-import json
+import codecs
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from eve_jax.convert import hf_config
+from eve_jax.convert.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.orbax import write_checkpoint
 from eve_jax.convert.reference import FROZEN
@@ -23,11 +24,11 @@ from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.files import read_json, write_json
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.lock import locked
 from eve_jax.train.checkpoint import CONFIG, newest_step, read_config, read_meta
 
-HF_CONFIG = "hf_config.json"  # beside an imported checkpoint: the config.json it came with
 GENERATION = "generation_config.json"
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -52,8 +53,8 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     with _made_at_once(target) as temporary, _progress(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, lambda n: bar.update(bar.task_ids[0], advance=n))
         _carry(folder, temporary)
-        shutil.copyfile(folder / CONFIG, temporary / HF_CONFIG)
-        _write_json(temporary / CONFIG, hf_config.our_config(checkpoint.cfg, checkpoint.data))
+        write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
+        write_json(temporary / CONFIG, hf_config.our_config(checkpoint.cfg, checkpoint.data))
     return target
 
 
@@ -65,6 +66,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
     folder, target = Path(folder), Path(target)
     if not is_ours(folder):
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
+    base = carried_config(folder)
     step = newest_step(folder)
     source = stored_source(folder, step)
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
@@ -72,8 +74,9 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
         write_checkpoint(temporary, source, lambda n: bar.update(bar.task_ids[0], advance=n), meta)
         _carry(folder, temporary)
         shutil.copyfile(folder / CONFIG, temporary / CONFIG)
-        if (folder / HF_CONFIG).is_file():
-            shutil.copyfile(folder / HF_CONFIG, temporary / HF_CONFIG)
+        write_json(temporary / HF_CONFIG, base)
+        if paths := moved_paths(folder, temporary):
+            write_json(temporary / PATHS, paths)
     return target
 
 
@@ -120,7 +123,7 @@ def export_checkpoint(
                     bar.update(bar.task_ids[0], advance=piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
         _special_tokens(temporary, config)
-        _write_json(temporary / CONFIG, config)
+        write_json(temporary / CONFIG, config)
         if not text_only:
             for file in MODELLING.glob("*_eve.py"):
                 shutil.copyfile(file, temporary / file.name)
@@ -168,24 +171,12 @@ def _data_of(folder: Path) -> dict[str, Any]:
     return config["data"] if "data" in config else hf_config.data_config(config)
 
 
-def carried_config(folder: Path) -> dict[str, Any]:
-    """The Hugging Face config that the model, or the one it was trained from, was imported with; {} if none."""
-    seen: set[Path] = set()
-    while folder not in seen and (folder / CONFIG).is_file():
-        seen.add(folder)
-        if (folder / HF_CONFIG).is_file():
-            return hf_config.read_json(folder / HF_CONFIG)
-        config = read_config(folder)
-        if "model" not in config:
-            return config
-        folder = Path(config.get("init") or folder)
-    return {}
-
-
 def _carry(folder: Path, target: Path) -> None:
+    """Copy the tokenizer's and the generation's files; JSON without a byte order mark, which other readers refuse."""
     for name in CARRIED:
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+            data = (folder / name).read_bytes()
+            (target / name).write_bytes(data.removeprefix(codecs.BOM_UTF8) if name.endswith(".json") else data)
 
 
 def _special_tokens(target: Path, config: dict[str, Any]) -> None:
@@ -203,14 +194,10 @@ def _special_tokens(target: Path, config: dict[str, Any]) -> None:
             named = {"eos_token": end, "pad_token": pad}
             kind = "PreTrainedTokenizerFast" if (target / TOKENIZER_FILE).is_file() else "LlamaTokenizer"
             fields = {"tokenizer_class": kind, **{k: v for k, v in named.items() if v}}
-            _write_json(target / "tokenizer_config.json", fields)
+            write_json(target / "tokenizer_config.json", fields)
     if not (target / GENERATION).is_file():
         ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(k) is not None}
-        _write_json(target / GENERATION, ids)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        write_json(target / GENERATION, ids)
 
 
 def _nbytes(source: ParamSource) -> int:

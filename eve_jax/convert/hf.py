@@ -1,6 +1,5 @@
 """Hugging Face tensors to our parameters, strictly: every name is accounted for or the conversion stops."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config, read_json
+from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config
+from eve_jax.convert.hf_fields import warn_unknown
 from eve_jax.convert.names import Entry, eve_names, plain_llm
+from eve_jax.convert.prefixes import without_prefix
 from eve_jax.convert.teacher import one_teacher, sizes_from_tensors
 from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
-# Tables that old LLaMA checkpoints hold, computed from the config.
-COMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 class HfSource:
@@ -33,14 +33,15 @@ class HfSource:
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
         self.data = data_config(self.config)
-        self.tensors = open_tensors(folder)
+        warn_unknown(self.config, folder / CONFIG)
+        self.tensors = without_prefix(open_tensors(folder), folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, self.config.get(OURS, {}).get(TEACHER_SIZES))
         table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
-        check_names(str(folder), _expected(self.cfg, table, shapes), found, self._spare)
+        check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
         dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}
@@ -51,11 +52,17 @@ class HfSource:
                 raise UserError(f"{folder}: {entry.theirs} is of different types in different layers")
             self.shapes[entry.ours] = jax.ShapeDtypeStruct(shapes[entry.ours].shape, dtypes.pop())
 
-    def _spare(self, name: str) -> bool:
-        """Tensors that say nothing new: rotary tables, and the head of a model that ties it to the embeddings."""
-        if name == HEAD and self.cfg.tie_embeddings:
-            return np.array_equal(self.tensors[HEAD].read(), self.tensors[EMBED].read())
-        return COMPUTED.fullmatch(name) is not None
+    def _is_tied(self, name: str) -> bool:
+        """Return True for the head of a model that ties it to the embeddings; raise UserError when it is another."""
+        if name != HEAD or not self.cfg.tie_embeddings:
+            return False
+        head, embed = self.tensors[HEAD], self.tensors[EMBED]
+        if head.shape != embed.shape or not np.array_equal(head.read(), embed.read()):
+            raise UserError(
+                f"{head.file}: tensor {HEAD} is not {EMBED}, though {CONFIG} says tie_word_embeddings; set that to "
+                f"false, or remove {HEAD}, whichever the model was trained with"
+            )
+        return True
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Our parameter `name`: its layers in order when it is stacked, else the one array."""

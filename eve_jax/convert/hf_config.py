@@ -1,12 +1,14 @@
 """Hugging Face's config.json to our sizes and settings, and back."""
 
-import json
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from eve_jax.convert.hf_fields import check_fields, refuse_wrapper
+from eve_jax.convert.hf_rope import LLAMA3, read_rope
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
 
 CONFIG = "config.json"
@@ -34,10 +36,10 @@ EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False}
 TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose config EVEv1's does not hold
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim", "mm_hidden_size")
 
 DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template", "patch", "teacher")
-# What is written when the folder that the model came from says nothing.
+# What is written for a model that began with random weights; others have the fields of the config they came from.
 DEFAULTS = {
     "hidden_act": "silu",
     "initializer_range": 0.02,
@@ -59,19 +61,6 @@ CLIP_DEFAULTS = {
 }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; UserError when there is none at `path`."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
-
-
 def is_plain(hf: dict[str, Any]) -> bool:
     """True for an LLM without patch embedding."""
     return hf.get("model_type") in PLAIN
@@ -80,37 +69,66 @@ def is_plain(hf: dict[str, Any]) -> bool:
 def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
     """Sizes and parts of the model that config.json `hf` of the folder `where` describes.
 
-    A plain LLM has `parts=()` and takes the fields `patch` (PATCH_FIELDS). Raises UserError naming the field that is
-    missing, or asks for what this model does not do.
+    A plain LLM has `parts=()` and takes the fields `patch` (PATCH_FIELDS). Raises UserError naming the file and the
+    field that is missing, is not understood, or asks for what this model does not do.
     """
-    kind = hf.get("model_type")
-    known = PLAIN | EVE
-    if kind not in known:
-        raise UserError(f"{where / CONFIG}: model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
-    _refuse(hf, where)
-    for name in COUNTS:
-        if name in hf and not (isinstance(hf[name], int) and hf[name] > 0):
-            raise UserError(f"{where / CONFIG}: {name} is {hf[name]!r}: expected a whole number above 0")
     try:
-        heads, hidden = int(hf["num_attention_heads"]), int(hf["hidden_size"])
-        return ModelConfig(
-            vocab_size=hf["vocab_size"],
-            hidden_size=hidden,
-            intermediate_size=hf["intermediate_size"],
-            num_layers=hf["num_hidden_layers"],
-            num_heads=heads,
-            num_kv_heads=hf.get("num_key_value_heads") or heads,
-            head_dim=hf.get("head_dim") or hidden // heads,
-            rope_theta=float(_rope(hf).get("rope_theta") or hf.get("rope_theta") or 10000.0),
-            rope_scaling=_rope_scaling(hf, where),
-            rms_norm_eps=float(hf.get("rms_norm_eps", 1e-6)),
-            qkv_bias=bool(hf.get("attention_bias", known[kind])) if kind in EVE else known[kind],
-            tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
-            parts=_parts(hf, where),
-            **(patch if kind in PLAIN else _patch(hf)),
-        )
+        return _model_config(hf, **patch)
     except KeyError as error:
         raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
+    except UserError as error:
+        raise UserError(f"{where / CONFIG}: {error}") from error
+
+
+def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
+    refuse_wrapper(hf)
+    kind = hf.get("model_type")
+    known = PLAIN | EVE
+    if not isinstance(kind, str) or kind not in known:
+        raise UserError(f"model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
+    check_fields(hf, is_plain(hf))
+    theta, scaling = read_rope(hf)
+    _check_numbers(hf)
+    heads, hidden = hf["num_attention_heads"], hf["hidden_size"]
+    if hf.get("head_dim") is None and hidden % heads:
+        raise UserError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}, and there is no head_dim")
+    head = hf.get("head_dim") or hidden // heads
+    if head % 2:
+        raise UserError(f"heads of size {head} cannot have rotary positions, which take pairs")
+    return ModelConfig(
+        vocab_size=hf["vocab_size"],
+        hidden_size=hidden,
+        intermediate_size=hf["intermediate_size"],
+        num_layers=hf["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=hf.get("num_key_value_heads") or heads,
+        head_dim=head,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rms_norm_eps=float(_or(hf.get("rms_norm_eps"), 1e-6)),
+        qkv_bias=_or(hf.get("attention_bias"), known[kind]) if kind in EVE else known[kind],
+        tie_embeddings=bool(hf.get("tie_word_embeddings")),
+        parts=_parts(hf),
+        **(patch if kind in PLAIN else _patch(hf)),
+    )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_numbers(hf: dict[str, Any]) -> None:
+    """Raise UserError for a size that is none; null is as good as nothing where `transformers` has a default."""
+    for name in (*COUNTS, *OPTIONAL_COUNTS):
+        value = hf.get(name)
+        absent = name not in hf or (value is None and name in OPTIONAL_COUNTS)
+        if not absent and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+            raise UserError(f"{name} is {value!r}: expected a whole number above 0")
+    eps = _or(hf.get("rms_norm_eps"), 1e-6)
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
+        raise UserError(f"rms_norm_eps is {eps!r}: expected a number from 0 to 1")
+    if not isinstance(hf.get(OURS, {}), dict):
+        raise UserError(f"{OURS} is {hf[OURS]!r}: expected an object")
 
 
 def _patch(hf: dict[str, Any]) -> dict[str, Any]:
@@ -143,51 +161,15 @@ def describe(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return sizes, data_config(hf)
 
 
-def _rope(hf: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the rotary positions: a section in newer files, fields of their own in older ones."""
-    return hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-
-
-def _rope_kind(hf: dict[str, Any]) -> str:
-    rope = _rope(hf)
-    return rope.get("rope_type", rope.get("type", "default"))
-
-
-def _rope_scaling(hf: dict[str, Any], where: Path) -> tuple[float, ...]:
-    if _rope_kind(hf) == "default":
-        return ()
-    rope = _rope(hf)
-    missing = [name for name in LLAMA3_ROPE if name not in rope]
-    if missing:
-        raise UserError(f"{where / CONFIG}: rope_scaling of type llama3 has no field {missing[0]!r}")
-    return tuple(rope[name] for name in LLAMA3_ROPE)
-
-
-def _refuse(hf: dict[str, Any], where: Path) -> None:
-    rope, kind = _rope(hf), _rope_kind(hf)
-    wrong = {
-        f"rope_scaling of type {kind!r}": kind not in ("default", "llama3"),
-        f"hidden_act {hf.get('hidden_act')!r}": hf.get("hidden_act", "silu") != "silu",
-        "sliding-window attention": bool(hf.get("use_sliding_window")),
-        "attention_bias": hf["model_type"] in PLAIN and bool(hf.get("attention_bias")),
-        "mlp_bias": bool(hf.get("mlp_bias")),
-        "partial rotary positions": rope.get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0)) != 1.0,
-        "quantized weights": "quantization_config" in hf,
-    }
-    for what, present in wrong.items():
-        if present:
-            raise UserError(f"{where / CONFIG} asks for {what}, which eve_jax does not have")
-
-
-def _parts(hf: dict[str, Any], where: Path) -> tuple[str, ...]:
+def _parts(hf: dict[str, Any]) -> tuple[str, ...]:
     if not hf.get("add_moe"):
         return ()
     if hf["model_type"] == "eve-llama3" and not hf.get("moe_part"):
         return VARIANTS["rep"]  # the original's LLaMA-3 model calls its gated deltas "moe"
-    parts = set(filter(None, (hf.get("moe_part") or "").split("-")))
+    parts = set(filter(None, str(hf.get("moe_part") or "").split("-")))
     unknown = sorted(parts - set(TWICE))
     if unknown or not parts:
-        raise UserError(f"{where / CONFIG}: moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(TWICE)}")
+        raise UserError(f"moe_part {hf.get('moe_part')!r}: expected some of {'-'.join(TWICE)}")
     return tuple(p for p in TWICE if p in parts)
 
 
@@ -230,8 +212,17 @@ def hf_config(
 
     `carried` is the config.json that the model was imported with, or {}; fields that are none of ours stay.
     """
-    dropped = {"rope_parameters", "rope_scaling", "dtype", "head_dim", "transformers_version", OURS}
-    out = DEFAULTS | {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
+    dropped = {
+        "rope_parameters",
+        "rope_scaling",
+        "dtype",
+        "head_dim",
+        "transformers_version",
+        "quantization_config",
+        OURS,
+    }
+    out = {} if carried else DEFAULTS
+    out |= {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
     out |= {
         "vocab_size": cfg.vocab_size,
         "hidden_size": cfg.hidden_size,
@@ -247,7 +238,7 @@ def hf_config(
     if cfg.head_dim * cfg.num_heads != cfg.hidden_size:
         out["head_dim"] = cfg.head_dim
     if cfg.rope_scaling:
-        out["rope_scaling"] = {"rope_type": "llama3", **dict(zip(LLAMA3_ROPE, cfg.rope_scaling, strict=True))}
+        out["rope_scaling"] = {"rope_type": "llama3", **dict(zip(LLAMA3, cfg.rope_scaling, strict=True))}
     if text_only:
         for name in [n for n in out if n.startswith("mm_") or n in ("add_moe", "moe_part", "init_moe", "auto_map")]:
             del out[name]

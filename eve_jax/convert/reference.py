@@ -9,13 +9,13 @@ A weight is read from its origin as the stage did when it started (vision twins 
 origin has none), cast to `dtype`, and must then have the fingerprint.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError
+from eve_jax.files import StoredPath
 from eve_jax.model.eve import Params
 from eve_jax.train.checkpoint import CONFIG, read_meta
 from eve_jax.train.fingerprint import fingerprints
@@ -36,9 +36,9 @@ class Origin:
 
     def find(self, folder: Path) -> Path:
         """The origin's folder now, for the stage in `folder`; UserError when it is gone."""
-        for place in (folder / self.path, Path(self.absolute)):
-            if (place / CONFIG).is_file():
-                return place
+        place = StoredPath(self.path, self.absolute).find(folder, lambda p: (p / CONFIG).is_file())
+        if place is not None:
+            return place
         raise UserError(
             f"{folder} stores only what its stage trained; the rest of the weights is in {self.absolute}, which is no "
             "longer there: put it back, there or in the same place relative to this folder"
@@ -79,5 +79,5 @@ def refer(
 
 
 def _placed(entry: Origin, folder: Path, origin: Path) -> Origin:
-    absolute = origin.resolve()
-    return replace(entry, path=os.path.relpath(absolute, folder.resolve()), absolute=str(absolute))
+    stored = StoredPath.of(origin, folder)
+    return replace(entry, path=stored.relative, absolute=stored.absolute)

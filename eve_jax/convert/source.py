@@ -14,6 +14,7 @@ from eve_jax.convert.orbax import OrbaxSource, Referring
 from eve_jax.convert.reference import Origin, origins
 from eve_jax.convert.surgery import Completed, ParamSource, complete, copied_from, fold
 from eve_jax.convert.teacher import without_aligning
+from eve_jax.convert.tensors import refuse_adapter
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params
@@ -120,6 +121,8 @@ def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[
 
 def is_ours(folder: Path) -> bool:
     """True for a stage folder of ours, False for a Hugging Face folder; UserError when it is neither."""
+    if not (folder / CONFIG).is_file():
+        refuse_adapter(folder)
     config = read_config(folder)
     if "model" in config:
         return True

@@ -9,10 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, clip_config, read_json
+from eve_jax.convert.hf_config import CONFIG, clip_config
 from eve_jax.convert.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.convert.tensors import TensorInfo, check_names, open_tensors
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import ClipConfig, ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, of_groups
 from eve_jax.model.weight import TRAINING_ONLY

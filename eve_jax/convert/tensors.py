@@ -7,6 +7,7 @@ conversion larger than memory needs plain reads and a writer that knows every of
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,15 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, warn
+from eve_jax.files import read_json
 
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-POSITIONS = "embeddings.position_ids"  # that old CLIP checkpoints hold: whole numbers from 0 on
+# Tables that old checkpoints hold beside the weights, computed from the config: positions, rotary frequencies, masks.
+BUFFERS = re.compile(
+    r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
+)
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -54,7 +60,7 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         head = f.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 0 < length <= MAX_HEADER:
-            raise UserError(f"{path} is no safetensors file")
+            raise UserError(f"{path} is no safetensors file{'; fetch it again' if size else ': it is empty'}")
         raw = f.read(length)
     if len(raw) < length:
         raise UserError(f"{path} is truncated: its header ends after {size} bytes; fetch it again")
@@ -62,40 +68,56 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         spans = {name: (v["dtype"], tuple(v["shape"]), *v["data_offsets"]) for name, v in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no safetensors file: its header cannot be read") from error
-    out = {}
-    for name, (code, shape, start, end) in spans.items():
-        if name.endswith(POSITIONS):
-            continue
-        if code not in DTYPES:
-            raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(DTYPES)}")
-        out[name] = info = TensorInfo(path, DTYPES[code], shape, 8 + length + start)
-        if info.nbytes != end - start:
-            raise UserError(f"{path}: tensor {name} of shape {shape} cannot be {end - start} bytes long")
+        valid = all(
+            isinstance(code, str) and all(isinstance(n, int) and n >= 0 for n in (*shape, start, end))
+            for code, shape, start, end in spans.values()
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        valid = False
+    if not valid:
+        raise UserError(f"{path} is no safetensors file: its header cannot be read")
     promised = 8 + length + max((s[3] for s in spans.values()), default=0)
     if size < promised:
         raise UserError(f"{path} is truncated: {size} bytes of {promised}; fetch it again")
-    return out
+    return {name: _tensor(path, name, span, 8 + length) for name, span in spans.items() if not BUFFERS.fullmatch(name)}
+
+
+def _tensor(path: Path, name: str, span: tuple[str, tuple[int, ...], int, int], data: int) -> TensorInfo:
+    code, shape, start, end = span
+    if code not in DTYPES:
+        raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(DTYPES)}")
+    info = TensorInfo(path, DTYPES[code], shape, data + start)
+    if info.nbytes != end - start:
+        raise UserError(f"{path}: tensor {name} of shape {shape} cannot be {end - start} bytes long")
+    return info
 
 
 def open_tensors(folder: Path) -> dict[str, TensorInfo]:
     """Every tensor of a Hugging Face folder: model.safetensors, or the shards of model.safetensors.index.json.
 
-    Reads headers alone. Raises UserError naming what is missing, truncated, or in two shards.
+    Reads headers alone, and leaves out BUFFERS; other files are not looked at. Raises UserError naming what is missing,
+    truncated, or in two shards, and when the folder holds a PEFT adapter or two sets of weights.
     """
-    index = folder / INDEX
+    refuse_adapter(folder)
+    index, single = folder / INDEX, folder / SINGLE
     if not index.is_file():
-        if not (folder / SINGLE).is_file():
+        if not single.is_file():
             hint = "; save it again as safetensors" if any(folder.glob("*.bin")) else ""
             raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}")
-        return _read_header(folder / SINGLE)
-    try:
-        where: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is no index of safetensors files") from error
+        return _read_header(single)
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise UserError(f"{index} is no index of safetensors files")
+    shards = sorted(set(where.values()))
+    if single.is_file() and SINGLE not in shards:
+        raise UserError(
+            f"{folder} has both {SINGLE} and {INDEX} with other files: remove the one that is not the model"
+        )
+    for path in sorted(folder.glob("model*.safetensors")):
+        if path.name not in shards:
+            warn(f"{path} is not read: {INDEX} does not name it")
     found: dict[str, TensorInfo] = {}
-    for name in sorted(set(where.values())):
+    for name in shards:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{folder}: shard {name} is missing, which {INDEX} names")
@@ -105,10 +127,20 @@ def open_tensors(folder: Path) -> dict[str, TensorInfo]:
             if where.get(tensor) != name:
                 raise UserError(f"{path}: tensor {tensor} is here, but not according to {INDEX}")
             found[tensor] = info
-    lost = sorted(where.keys() - found.keys())
+    lost = sorted(name for name in where.keys() - found.keys() if not BUFFERS.fullmatch(name))
     if lost:
         raise UserError(f"{folder}: tensor {lost[0]} is in {INDEX}, but not in shard {where[lost[0]]}")
     return found
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise UserError when a PEFT adapter is in the folder: `transformers` would add it to the weights there."""
+    for name in ADAPTER:
+        if (folder / name).is_file():
+            raise UserError(
+                f"{folder / name}: this is a PEFT adapter (LoRA or the like); merge it into its base model first "
+                "(merge_and_unload, save_pretrained) and take that folder"
+            )
 
 
 class TensorWriter:

@@ -1,5 +1,6 @@
 """EVE: a trained model with its tokenizer, chat template and image rule, ready to answer."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from eve_jax.checks import of_type, whole
-from eve_jax.convert.convert import HF_CONFIG, carried_config
+from eve_jax.convert.base_config import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
 from eve_jax.data.chat import TEMPLATES, get_template, prompt_ids, stop_ids
@@ -74,8 +75,7 @@ class EVE:
         rule = ImageRule.of(data, fit, max_size or None)
         engine = Engine(*_ready(checkpoint))
         template = dialogue_template(data["template"], tokenizer)
-        positions = int(carried_config(folder).get("max_position_embeddings") or 0)
-        return cls(engine, tokenizer, template, rule, sees_pictures(folder), positions, data)
+        return cls(engine, tokenizer, template, rule, sees_pictures(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
@@ -223,6 +223,15 @@ def _naming(conversation: int) -> Iterator[None]:
         raise UserError(f"conversations[{conversation}]: {error}") from error
 
 
+def _positions(folder: Path) -> int:
+    """Return how many positions the LLM was made for, 0 for any number; warn when its config is lost."""
+    try:
+        return int(carried_config(folder).get("max_position_embeddings") or 0)
+    except UserError as error:
+        print(f"warning: {error}; until then prompts of any length are taken", file=sys.stderr, flush=True)
+        return 0
+
+
 def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
     """Sizes and parameters as the engine wants them.
 
@@ -245,6 +254,6 @@ def dialogue_template(name: str, tokenizer: Tokenizer) -> str:
 def sees_pictures(folder: Path) -> bool:
     """False for an LLM whose patch embedding was never trained: a plain one, its import, or a stage of text alone."""
     config = read_config(folder)
-    if "model" in config and not (folder / HF_CONFIG).is_file():
+    if "model" in config and ("stage" in config or not (folder / HF_CONFIG).is_file()):
         return config.get("stage") != "llm"
     return not is_plain(carried_config(folder))

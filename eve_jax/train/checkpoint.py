@@ -6,7 +6,6 @@ where the rest is (`eve_jax.convert.reference`).
 """
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.eve import Params
 from eve_jax.train.manifest import damage, has_manifest, write_manifest
 
@@ -218,10 +218,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint of eve_jax: it has no {CONFIG}")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return read_json(path)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -259,10 +256,7 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
     path = folder / CHECKPOINTS / str(step) / "meta" / "metadata"
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return read_json(path)
 
 
 def stored_shapes(folder: Path, step: int) -> Params:

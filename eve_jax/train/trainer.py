@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.convert.base_config import keep_base
 from eve_jax.data.images import SQUARE
 from eve_jax.data.pipeline import PLAN_FOLDER, StageData
 from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
@@ -139,6 +140,7 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         saved = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
         meta = identity(config, data.plan.hash, saved)
         check_identity(folder, saved, meta)
+        keep_base(folder, config)
         if checkpoints.latest == steps:
             return None
         begin = start(config, cfg, mesh, tx, checkpoints, folder)

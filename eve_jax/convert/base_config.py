@@ -1,0 +1,148 @@
+"""What a stage folder keeps of the model that it was trained from, and where the paths of its config lead.
+
+    STAGE/hf_config.json    config.json of the base's Hugging Face folder; {} for a model that began with random weights
+    STAGE/paths.json        {field of config.json: {"relative": to STAGE, "absolute": ...}, or a list of such}
+
+Both are written when a stage starts, so that an export does not depend on the current folder or on what has been moved
+or removed since. Older stage folders have neither: there the chain of `init` is followed to the base.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.errors import UserError
+from eve_jax.files import StoredPath, read_json, write_json
+from eve_jax.hosts.start import leads, say
+from eve_jax.model.config import ModelConfig
+from eve_jax.train.checkpoint import CONFIG, read_config, steps_in
+
+HF_CONFIG = "hf_config.json"
+PATHS = "paths.json"
+# Fields of a stage's config that hold a path; those of LISTS hold several, separated by commas.
+FIELDS = ("init", "teacher", "model.llm", "data.images", "data.tokenizer")
+LISTS = ("data.records",)
+# Sizes by which a base's config is recognized as that of the model: name there, field of `ModelConfig`.
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+}
+
+
+def carried_config(folder: Path) -> dict[str, Any]:
+    """Return the Hugging Face config of the model in `folder`, or of the one that it was trained from; {} if none is.
+
+    Raise UserError when there was one and it cannot be found, or when what is found is of another model.
+    """
+    at, seen = folder, [folder.resolve()]
+    while not (at / HF_CONFIG).is_file():
+        config = read_config(at)
+        if "model" not in config:
+            return _of_same_model(config, at / CONFIG, folder)
+        if not config.get("init"):
+            return {}
+        at = _origin(at, str(config["init"]))
+        if at.resolve() in seen:
+            raise UserError(f"{at / CONFIG}: config.init leads back to {at} itself; {_remedy(folder)}")
+        seen.append(at.resolve())
+    return _of_same_model(read_json(at / HF_CONFIG), at / HF_CONFIG, folder)
+
+
+def keep_base(folder: Path, config: ConfigDict) -> None:
+    """Write hf_config.json and paths.json of the stage `folder` that is about to train, or to resume, with `config`.
+
+    A folder with checkpoints keeps the hf_config.json that it has. Warns when the base's config cannot be found.
+    """
+    if not leads():
+        return
+    resumes = bool(steps_in(folder))
+    kept = read_json(folder / PATHS) if resumes and (folder / PATHS).is_file() else {}
+    write_json(folder / PATHS, kept | stored_paths(config, folder))
+    if resumes and (folder / HF_CONFIG).is_file():
+        return
+    (folder / HF_CONFIG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+    try:
+        found = carried_config(Path(config.init)) if config.init else carried_config(folder) if resumes else {}
+    except UserError as error:
+        say(f"warning: {error}")
+        return
+    write_json(folder / HF_CONFIG, found)
+
+
+def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """Return the contents of paths.json for `config` of the stage `folder`: fields that name no path are left out."""
+    out: dict[str, Any] = {}
+    for field in (*FIELDS, *LISTS):
+        section, _, name = field.rpartition(".")
+        value = (config.get(section, {}) if section else config).get(name, "")
+        paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
+        stored = [StoredPath.of(path, folder)._asdict() for path in paths if path and Path(path).exists()]
+        if stored:
+            out[field] = stored if field in LISTS else stored[0]
+    return out
+
+
+def moved_paths(folder: Path, target: Path) -> dict[str, Any]:
+    """Return the contents of paths.json for a copy of the stage `folder` in `target`; {} when it has no such file."""
+
+    def moved(entry: dict[str, str]) -> dict[str, str]:
+        stored = StoredPath(**entry)
+        return StoredPath.of(stored.find(folder) or stored.absolute, target)._asdict()
+
+    found = read_json(folder / PATHS) if (folder / PATHS).is_file() else {}
+    return {name: list(map(moved, e)) if isinstance(e, list) else moved(e) for name, e in found.items()}
+
+
+def _origin(folder: Path, init: str) -> Path:
+    """Return the folder that `config.init` of the stage `folder` names, wherever the current folder is.
+
+    Without paths.json, a relative `init` is looked for in the current folder, which it was relative to when the stage
+    was trained, and in the folders above the stage's.
+    """
+    stored = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
+    if stored:
+        place = StoredPath(**stored).find(folder, _is_model)
+        places = [place] if place else []
+    else:
+        places = _distinct([Path(init), *(up / init for up in folder.resolve().parents)])
+    if not places:
+        at = stored["absolute"] if stored else init
+        raise UserError(f"{folder} was trained from {at}, which is not there; {_remedy(folder)}")
+    configs = [json.dumps(carried_config(place), sort_keys=True) for place in places]
+    if len(set(configs)) > 1:
+        other = places[next(i for i, c in enumerate(configs) if c != configs[0])]
+        raise UserError(f"{folder} was trained from {init}, which may be {places[0]} or {other}; {_remedy(folder)}")
+    return places[0]
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def _distinct(places: Iterable[Path]) -> list[Path]:
+    return list({place.resolve(): place for place in places if _is_model(place)}.values())
+
+
+def _remedy(folder: Path) -> str:
+    return f"put it back, or copy config.json of the model that training began with to {folder / HF_CONFIG}"
+
+
+def _of_same_model(found: dict[str, Any], file: Path, folder: Path) -> dict[str, Any]:
+    """Return `found`, the contents of `file`; raise UserError when its sizes are not those of the model in `folder`."""
+    config = read_config(folder)
+    if "model" not in config:
+        return found
+    cfg = ModelConfig.from_dict(config["model"])
+    for theirs, ours in SIZES.items():
+        if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+            raise UserError(
+                f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, {getattr(cfg, ours)} "
+                f"here; {_remedy(folder)}"
+            )
+    return found
