@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from eve_jax.data.chat import continuation_ids, end_id
+from eve_jax.data.chat import continuation_ids
+from eve_jax.data.templates import end_id
 from eve_jax.infer.engine import Prompt
 from eve_jax.infer.text import Answer, Picture, text_pieces
 
@@ -37,7 +38,8 @@ class Chat:
     def ask(self, question: str, images: Picture | Sequence[Picture] = (), **settings: Unpack["Settings"]) -> Answer:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
-        `<image>` in the question says where a picture goes, else they go before it.
+        `<image>` in the question says where an image goes, else they go before it; in a question without images it is
+        text, as `\\<image>` always is.
         """
         eve = self.eve
         prompt = self._prompt(question, images)

@@ -13,9 +13,10 @@ from rich.progress import track
 from eve_jax.convert.convert import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
-from eve_jax.data.chat import TEMPLATES, get_template, prompt_ids, stop_ids
+from eve_jax.data.chat import prompt_ids
 from eve_jax.data.images import ImageRule, patchify, resize
 from eve_jax.data.records import open_records
+from eve_jax.data.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.chat import Chat
@@ -77,9 +78,11 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
         tokenizer = load_tokenizer(folder)
+        tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
+        template = dialogue_template(data["template"], tokenizer)
+        check_template(tokenizer, template)  # now, not when the weights have been read
         rule = ImageRule.of(data, fit, max_size or None)
         engine = Engine(*_ready(checkpoint))
-        template = dialogue_template(data["template"], tokenizer)
         positions = int(carried_config(Path(folder)).get("max_position_embeddings") or 0)
         return cls(engine, tokenizer, template, rule, sees_pictures(Path(folder)), positions, data)
 
@@ -89,8 +92,9 @@ class EVE:
         """The answer to a question, or to a conversation that ends with the user's turn.
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: paths
-        or PIL images in the order of the `<image>` markers in the texts; without markers they go before the first
-        user's text. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0. Raises UserError for
+        or PIL images in the order of the `<image>` markers in the user's texts; without markers they go before the
+        first of these. Without images, and in other texts, `<image>` is text; beside images it is written `\\<image>`.
+        settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0. Raises UserError for
         messages, pictures or settings that are none, and when the prompt is too long for the model.
         """
         return self.answer(messages, images, **settings).text
@@ -218,11 +222,10 @@ def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
 
 
 def dialogue_template(name: str, tokenizer: Tokenizer) -> str:
-    """The template to ask with: `name`, or when that is for captions, the dialogue whose end `tokenizer` knows."""
+    """Return the template to ask with: `name`, or when that is for captions, a dialogue that fits `tokenizer`."""
     if not get_template(name).caption:
         return name
-    dialogues = (n for n, t in TEMPLATES.items() if not t.caption and tokenizer.find(t.end) is not None)
-    return next(dialogues, "qwen2")
+    return next(iter(fitting_templates(tokenizer)), "qwen2")
 
 
 def sees_pictures(folder: Path) -> bool:
