@@ -1,4 +1,4 @@
-"""Tokens that Hugging Face's files add to a tokenizer: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+"""Tokens that the files of a Hugging Face folder add: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 
 the files beside a tokenizer -> `read_added`: each token with its flags, and its number where a file gives one
                              -> `number_added`: each once, with a number that agrees with the tokenizer

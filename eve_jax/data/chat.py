@@ -103,7 +103,7 @@ def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: i
     style = get_template(template)
     if style.caption:
         raise UserError(f"the template {template} has no dialogue that could go on")
-    (turn,) = _place_images([Turn("human", text)], n_images, ask=True)
+    (turn,) = _place_images([Turn("human", text_of(text, "the text of a human turn"))], n_images, ask=True)
     end = end_id(tokenizer, template)
     written = _Text()
     # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
@@ -118,6 +118,8 @@ def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: i
 
 def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
     """The conversation; with `ask` it ends where an answer would begin."""
+    for turn in turns:
+        text_of(turn.text, f"the text of a {turn.role} turn")
     system, turns = _split_system(turns, template)
     if not template.caption:
         _check_roles(turns)
@@ -170,11 +172,7 @@ def _split_system(turns: Sequence[Turn], template: Template) -> tuple[str, list[
 
 def _place_images(turns: Sequence[Turn], n_images: int, ask: bool) -> list[_Placed]:
     """The turns with their images in place. Raises `BadRecord` when markers and images differ in number."""
-    texts = [text_of(turn.text, f"the text of a {turn.role} turn") for turn in turns]
-    placed = [
-        _Placed(turn.role, split_markers(text) if turn.role == "human" else [text])
-        for turn, text in zip(turns, texts, strict=True)
-    ]
+    placed = [_Placed(t.role, split_markers(t.text) if t.role == "human" else [t.text]) for t in turns]
     markers = sum(len(turn.pieces) - 1 for turn in placed)
     if markers == 0 and n_images and placed:
         first = placed[0]

@@ -25,9 +25,9 @@ _NO_PREFIX = bytes([0x1A, 0x02, 0x18, 0x00])
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, kept as tokenizer.model; beside it may stand Hugging Face's settings.
 
-    Read from them are `legacy` and `add_bos_token` (both true unless said otherwise) and `bos_token` (else the model's
-    own) of tokenizer_config.json, and the tokens that the files add (see `added_tokens`). Raises `UserError` for a broken file, or when they contradict the
-    model.
+    Read from them are `legacy` and `add_bos_token` (both true unless said otherwise) and `bos_token` (by default the
+    model's own) of tokenizer_config.json, and the tokens that the files add (see `added_tokens`). Raises `UserError`
+    for a broken file, or when they contradict the model.
     """
 
     def __init__(self, model: bytes, folder: Path | None = None) -> None:

@@ -57,9 +57,9 @@ def get_template(name: str) -> Template:
 
 
 def check_template(tokenizer: Tokenizer, name: str) -> None:
-    """Raise `UserError` unless answers in the template `name` end with a single token of `tokenizer`, whatever they hold.
+    """Raise `UserError` unless `tokenizer` ends every answer in the template `name` with the same single token.
 
-    Captions need no such token. The message names the templates that fit the tokenizer.
+    That must hold whatever an answer's last characters are. Captions need no such token. The message names the templates that fit the tokenizer.
     """
     problem = _end_problem(tokenizer, get_template(name))
     if problem:

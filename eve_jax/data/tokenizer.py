@@ -71,8 +71,8 @@ class Tokenizer(ABC):
         if self.vocab_size > size:
             last = self.decode([self.vocab_size - 1], skip_special=False)
             raise UserError(
-                f"{self.folder or 'the tokenizer'}: has {self.vocab_size} tokens, the last of them {last!r}, but {what} "
-                f"is {size}: it belongs to another model, or a file there adds tokens that this model lacks"
+                f"{self.folder or 'the tokenizer'}: has {self.vocab_size} tokens, the last of them {last!r}, but "
+                f"{what} is {size}: it belongs to another model, or a file there adds tokens that this model lacks"
             )
 
     def save(self, folder: str | Path) -> None:
@@ -109,9 +109,10 @@ class FastTokenizer(Tokenizer):
         probe = inner.encode("a")
         before = list(itertools.takewhile(lambda n: probe.special_tokens_mask[n], range(len(probe.ids))))
         if len(before) > 1:
+            several = " ".join(probe.tokens[n] for n in before)
             raise UserError(
-                f"{folder or 'the tokenizer'}: puts {' '.join(probe.tokens[n] for n in before)} before a text; a single "
-                "bos token is supported: change the post_processor of tokenizer.json"
+                f"{folder or 'the tokenizer'}: puts {several} before a text; a single bos token is supported: "
+                "change the post_processor of tokenizer.json"
             )
         self.bos = probe.ids[0] if before else None
 

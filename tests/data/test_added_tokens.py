@@ -210,7 +210,7 @@ def test_numbers_are_those_of_transformers(way: int, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     files = files_with_end(256)[way]
-    if isinstance(files.get("added_tokens.json"), bytes) or files.get("added_tokens.json") == {END: "256"}:
+    if way in (1, 2, 6):  # a number as text, a BOM, an object in a list
         pytest.skip("transformers does not read this file")
     folder = folder_of(tmp_path, "tokenizer.json", files)
     ours, theirs = load_tokenizer(folder), transformers.PreTrainedTokenizerFast.from_pretrained(folder)
