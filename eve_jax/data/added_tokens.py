@@ -1,4 +1,4 @@
-"""Tokens that the files of a Hugging Face folder add: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+"""Tokens that tokenizer_config.json, special_tokens_map.json and added_tokens.json add to a tokenizer beside them.
 
 the files beside a tokenizer -> `read_added`: each token with its flags, and its number where a file gives one
                              -> `number_added`: each once, with a number that agrees with the tokenizer

@@ -59,7 +59,8 @@ def get_template(name: str) -> Template:
 def check_template(tokenizer: Tokenizer, name: str) -> None:
     """Raise `UserError` unless `tokenizer` ends every answer in the template `name` with the same single token.
 
-    That must hold whatever an answer's last characters are. Captions need no such token. The message names the templates that fit the tokenizer.
+    That must hold whatever an answer's last characters are. Captions need no such token. The message names the
+    templates that fit the tokenizer.
     """
     problem = _end_problem(tokenizer, get_template(name))
     if problem:
