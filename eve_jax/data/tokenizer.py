@@ -168,10 +168,12 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     if path.is_file():
         try:
             inner = tokenizers.Tokenizer.from_buffer(path.read_bytes().removeprefix(_BOM))
+            return FastTokenizer(inner, folder)
+        except UserError:
+            raise
         except Exception as e:  # the library raises plain Exception
             reason = " ".join(str(e).split())
             raise UserError(f"{path}: not a tokenizer that `tokenizers` can read ({reason})") from None
-        return FastTokenizer(inner, folder)
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(
