@@ -62,21 +62,20 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
     That must hold whatever an answer's last characters are. Captions need no such token. The message names the
     templates that fit the tokenizer.
     """
-    problem = _end_problem(tokenizer, get_template(name))
+    problem = _end_problem(tokenizer, name)
     if problem:
-        owner = tokenizer.folder or "the tokenizer"
-        end = get_template(name).end
-        fitting = fitting_templates(tokenizer)
-        others = f"config.data.template={' or '.join(fitting)} fits this tokenizer" if fitting else "no template does"
+        fitting = " or ".join(fitting_templates(tokenizer))
+        remedy = f"set config.data.template={fitting}, which fits this tokenizer, or " if fitting else ""
         raise UserError(
-            f"{owner}: {problem}, which the template {name} ends answers with; {others}; or use a tokenizer with "
-            f"{end!r} as a special token, with a number that the model was trained with (docs/data.md, Tokenizers)"
+            f"{tokenizer.folder or 'the tokenizer'}: {problem}: {remedy}use a tokenizer that has "
+            f"{get_template(name).end!r} as a special token, with a number that the model was trained with "
+            "(docs/data.md, Ends of answers)"
         )
 
 
 def fitting_templates(tokenizer: Tokenizer) -> list[str]:
     """Return the names of the dialogue templates whose end `tokenizer` has as a single token."""
-    return [n for n, t in TEMPLATES.items() if not t.caption and not _end_problem(tokenizer, t)]
+    return [name for name, t in TEMPLATES.items() if not t.caption and not _end_problem(tokenizer, name)]
 
 
 def end_id(tokenizer: Tokenizer, name: str) -> int:
@@ -108,14 +107,16 @@ def special_ends(tokenizer: Tokenizer) -> dict[str, int]:
     return {token: id for token, id in found.items() if id is not None and not tokenizer.decode([id])}
 
 
-def _end_problem(tokenizer: Tokenizer, template: Template) -> str:
-    """What is wrong with the tokenizer's end of an answer, "" when nothing is."""
+def _end_problem(tokenizer: Tokenizer, name: str) -> str:
+    """What keeps the tokenizer from ending answers in the template `name`, "" when nothing does."""
+    template = get_template(name)
     if template.caption:
         return ""
     end = template.end
     id = tokenizer.find(end)
     if id is None:
-        return f"has no token {end!r}"
+        return f"has no token {end!r}, which the template {name} ends answers with"
+    needed = f"; the template {name} ends answers with it"
     before = template.gpt + template.answer_begin
     for words in _LAST_WORDS:
         start = len(before + words)
@@ -124,9 +125,9 @@ def _end_problem(tokenizer: Tokenizer, template: Template) -> str:
         if spans == [(start, start + len(end))]:
             continue
         if spans:
-            return f"takes the white space beside {end!r} into this token (its flags lstrip, rstrip)"
+            return f"takes the white space beside {end!r} into this token (its flags lstrip, rstrip){needed}"
         alone = len(tokenizer.encode(end))
         if alone != 1:
-            return f"has {end!r} as entry {id} of its vocabulary, but reads it in a text as {alone} other tokens"
-        return f"does not read {end!r} as a token of its own after {words!r}"
+            return f"has {end!r} as entry {id} of its vocabulary, but reads it as {alone} other tokens{needed}"
+        return f"does not read {end!r} as a token of its own after {words!r}{needed}"
     return ""

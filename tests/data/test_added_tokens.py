@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eve_jax.data.added_tokens import read_added
 from eve_jax.data.templates import end_id, stop_ids
-from eve_jax.data.tokenizer import COMPANIONS, FastTokenizer, Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import COMPANIONS, Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 
@@ -23,11 +23,7 @@ def folder_of(path: Path, kind: str, files: dict[str, Any]) -> Path:
     """A folder with a tokenizer that has no <|im_end|> (bytes, or a SentencePiece model), and `files` beside it."""
     path.mkdir(exist_ok=True)
     if kind == "tokenizer.json":
-        tokenizer = byte_tokenizer()
-        assert isinstance(tokenizer, FastTokenizer)
-        fields = json.loads(tokenizer.inner.to_str())
-        fields["added_tokens"] = []
-        (path / kind).write_text(json.dumps(fields))
+        byte_tokenizer(special=()).save(path)
     else:
         (path / kind).write_bytes((GOLDEN / "F_v1_spm.model").read_bytes())
     for name, content in files.items():

@@ -1,7 +1,7 @@
 """Whether a tokenizer of any kind has the end of a template as one token, whatever stands beside it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,7 @@ END = "<|im_end|>"
 
 def bytes_and(*tokens: AddedToken, vocab: tuple[str, ...] = ()) -> FastTokenizer:
     """A tokenizer of single bytes, of `vocab` as entries of its vocabulary, and of added `tokens`."""
-    inner = InnerTokenizer.from_str(byte_inner().to_str())
-    fields = json.loads(inner.to_str())
-    fields["added_tokens"] = []
+    fields = json.loads(byte_inner(()).to_str())
     for entry in vocab:
         fields["model"]["vocab"][entry] = len(fields["model"]["vocab"])
     fields["model"]["ignore_merges"] = True
@@ -33,8 +31,8 @@ def bytes_and(*tokens: AddedToken, vocab: tuple[str, ...] = ()) -> FastTokenizer
     return FastTokenizer(inner)
 
 
-def byte_inner() -> InnerTokenizer:
-    tokenizer = byte_tokenizer()
+def byte_inner(special: Sequence[str] = (END,)) -> InnerTokenizer:
+    tokenizer = byte_tokenizer(special)
     assert isinstance(tokenizer, FastTokenizer)
     return tokenizer.inner
 
@@ -51,12 +49,16 @@ def test_each_kind_of_tokenizer_has_its_templates() -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "template", "fits"),
     [
-        (qwen2_tokenizer, "llama3", "config.data.template=qwen2 fits this tokenizer"),
-        (llama3_tokenizer, "qwen2", "config.data.template=llama3 fits this tokenizer"),
-        (llama3_tokenizer, "v1", "config.data.template=llama3 fits this tokenizer"),
-        (lambda: spm_tokenizer(legacy=True), "qwen2", "config.data.template=v1 fits this tokenizer"),
-        (lambda: spm_tokenizer(legacy=False), "llama3", "config.data.template=v1 fits this tokenizer"),
-        (lambda: bytes_and(), "qwen2", "no template does"),
+        (qwen2_tokenizer, "llama3", "set config.data.template=qwen2, which fits this tokenizer, or use"),
+        (llama3_tokenizer, "qwen2", "set config.data.template=llama3, which fits this tokenizer, or use"),
+        (llama3_tokenizer, "v1", "set config.data.template=llama3, which fits this tokenizer, or use"),
+        (lambda: spm_tokenizer(legacy=True), "qwen2", "set config.data.template=v1, which fits this tokenizer, or use"),
+        (
+            lambda: spm_tokenizer(legacy=False),
+            "llama3",
+            "set config.data.template=v1, which fits this tokenizer, or use",
+        ),
+        (lambda: bytes_and(), "qwen2", "use a tokenizer that has"),
     ],
 )
 def test_an_end_that_is_not_there(tokenizer: Callable[[], Tokenizer], template: str, fits: str) -> None:
@@ -65,7 +67,7 @@ def test_an_end_that_is_not_there(tokenizer: Callable[[], Tokenizer], template: 
         with pytest.raises(UserError) as raised:
             check(tokenizer(), template)
         says = str(raised.value)
-        assert f"has no token {end!r}, which the template {template} ends answers with; {fits}" in says
+        assert f"has no token {end!r}, which the template {template} ends answers with: {fits}" in says
         assert "\n" not in says
     check_template(tokenizer(), "plain")
     check_template(tokenizer(), "plain_v1")
@@ -73,12 +75,10 @@ def test_an_end_that_is_not_there(tokenizer: Callable[[], Tokenizer], template: 
 
 def test_an_end_that_is_an_ordinary_entry() -> None:
     """Qwen2 has `</s>` in its vocabulary, as text that its pre-tokenizer never leaves in one piece."""
-    with pytest.raises(
-        UserError, match=r"has '</s>' as entry 128247 of its vocabulary, but reads it in a text as 3 other"
-    ):
+    with pytest.raises(UserError, match=r"has '</s>' as entry 128247 of its vocabulary, but reads it as 3 other"):
         check_template(qwen2_tokenizer(), "v1")
     with pytest.raises(
-        UserError, match=r"has '<\|im_end\|>' as entry 256 of its vocabulary.* as 10 other tokens, which"
+        UserError, match=r"has '<\|im_end\|>' as entry 256 of its vocabulary.* as 10 other tokens; the template"
     ):
         check_template(bytes_and(vocab=(END,)), "qwen2")
     declared = bytes_and(AddedToken(END, special=True), vocab=(END,))
@@ -143,7 +143,7 @@ def test_training_and_tables_are_refused_before_planning(template: str, tmp_path
     with config.unlocked():
         config.data.update({"records": str(write_records(tmp_path, 3)), "images": str(tmp_path / "images")})
         config.data.update({"tokenizer": str(tmp_path / "tokenizer"), "template": template})
-    says = rf"tokenizer: has no token .*{template} ends answers with; config\.data\.template=qwen2 fits"
+    says = rf"tokenizer: has no token .*{template} ends answers with: set config\.data\.template=qwen2, "
     with pytest.raises(UserError, match=says):
         open_stage_data(config, tmp_path / "stage")
     with pytest.raises(UserError, match=says):
