@@ -119,10 +119,10 @@ def number_added(
             )
         size = max(size, id + 1)
     for one in unnumbered:
-        id = found[one.content].id if one.content in found else find(one.content)
-        if id is None:
-            id, size = size, size + 1
-        found[one.content] = contents[id] = one._joined(found.get(one.content))._replace(id=id)
+        number = found[one.content].id if one.content in found else find(one.content)
+        if number is None:
+            number, size = size, size + 1
+        found[one.content] = contents[number] = one._joined(found.get(one.content))._replace(id=number)
     return dict(sorted(contents.items()))
 
 
