@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
 IMAGES = define_paths("image", "picture file; may be given several times")
 PROMPT = flags.DEFINE_string(
-    "prompt", None, "the question; <image> in it says where a picture goes, else they go first"
+    "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"
 )
 MAX_NEW = flags.DEFINE_integer("max_new_tokens", 256, "longest answer in tokens", lower_bound=1)
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy; more: tokens are drawn", lower_bound=0.0)
@@ -38,13 +38,14 @@ MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
 
-HELP = """/image FILE  add a picture to the next question; <image> in it says where it goes, else it goes first
+HELP = r"""/image FILE  add an image to the next question; <image> in it says where it goes, else it goes first
+             (a question without images may speak of <image>; beside images, write \<image>)
 /new         start over
 /quit        leave, as Ctrl-D does"""
 
 
 def main() -> None:
-    from eve_jax.data.chat import MARKER
+    from eve_jax.data.markers import MARKER, count_markers
     from eve_jax.errors import UserError
     from eve_jax.infer.text import read_image
 
@@ -52,9 +53,12 @@ def main() -> None:
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
     # before the checkpoint is read, which may take long
     pictures = [read_image(path) for path in IMAGES.value]
-    places = (PROMPT.value or "").count(MARKER)
-    if places and places != len(pictures):
-        raise UserError(f"--prompt has {places} of {MARKER}, --image is given {len(pictures)} times: one for each")
+    places = count_markers(PROMPT.value or "")
+    if pictures and places and places != len(pictures):
+        raise UserError(
+            f"--prompt has {places} of {MARKER}, --image is given {len(pictures)} times: one for each; "
+            f"a tag that is text and no image is written \\{MARKER}"
+        )
 
     from eve_jax.infer.eve import EVE
     from eve_jax.infer.sampling import Sampling
@@ -75,6 +79,10 @@ def main() -> None:
 
 def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
     """Print the answer to the next question, as it comes or as one JSON line."""
+    from eve_jax.data.markers import MARKER, count_markers
+
+    if not pictures and count_markers(question):
+        say(f"note: the question has no image, so {MARKER} is text in it (\\{MARKER} is that without a note)")
     settings: Any = {
         "max_new_tokens": MAX_NEW.value,
         "temperature": TEMPERATURE.value,

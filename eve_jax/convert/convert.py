@@ -22,6 +22,7 @@ from eve_jax.convert.source import is_ours, open_checkpoint, stored_source
 from eve_jax.convert.surgery import Folded, ParamSource
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
+from eve_jax.data.templates import check_template, fitting_templates, get_template, special_ends
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.files import read_json, write_json
@@ -112,7 +113,13 @@ def export_checkpoint(
     table = plain_llm(cfg) if text_only else eve_names(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    config = hf_config.hf_config(cfg, _data_of(folder), carried_config(folder), widest, text_only)
+    data = _data_of(folder)
+    if _has_tokenizer(folder):
+        tokenizer = load_tokenizer(folder)
+        tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
+        if not text_only:
+            check_template(tokenizer, data["template"])
+    config = hf_config.hf_config(cfg, data, carried_config(folder), widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _made_at_once(target) as temporary, _progress(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
@@ -122,7 +129,7 @@ def export_checkpoint(
                     writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
                     bar.update(bar.task_ids[0], advance=piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
-        _special_tokens(temporary, config)
+        _special_tokens(temporary, config, data["template"])
         write_json(temporary / CONFIG, config)
         if not text_only:
             for file in MODELLING.glob("*_eve.py"):
@@ -179,14 +186,20 @@ def _carry(folder: Path, target: Path) -> None:
             (target / name).write_bytes(data.removeprefix(codecs.BOM_UTF8) if name.endswith(".json") else data)
 
 
-def _special_tokens(target: Path, config: dict[str, Any]) -> None:
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / TOKENIZER_FILE).is_file() or (folder / MODEL_FILE).is_file()
+
+
+def _special_tokens(target: Path, config: dict[str, Any], template: str) -> None:
     """Fill in what `generate` and AutoTokenizer need to know where the files carried along do not say it."""
-    if (target / TOKENIZER_FILE).is_file() or (target / MODEL_FILE).is_file():
+    if _has_tokenizer(target):
         tokenizer = load_tokenizer(target)
-        ends = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-        known = [t for t in ends if tokenizer.find(t) is not None]
-        end = known[0] if known else None
-        pad = next((t for t in known if t != "<|im_end|>"), end)
+        if (target / TOKENIZER_FILE).is_file():
+            tokenizer.save(target)  # with the tokens that the files beside it add
+        known = special_ends(tokenizer)
+        known.pop("<|eot_id|>", None)  # LLaMA-3's end of a turn, neither its end of a text nor its padding
+        end = get_template(template).end if template in fitting_templates(tokenizer) else next(iter(known), None)
+        pad = next((t for t in known if t not in ("<|im_end|>", end)), end)
         for field, token in (("eos_token_id", end), ("pad_token_id", pad)):
             if config.get(field) is None and token is not None:
                 config[field] = tokenizer.find(token)

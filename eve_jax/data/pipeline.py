@@ -23,6 +23,7 @@ from eve_jax.data.plan import MicroBatch, Plan, PlanSettings, build_plan, load_p
 from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.teacher import most_images
+from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 
@@ -117,6 +118,7 @@ def open_stage_data(
     if not where:
         raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
     tokenizer = load_tokenizer(where)
+    check_template(tokenizer, d.template)
     records = open_records(d.records, d.images)
     bad = bad or BadRecords(folder, d.max_bad)
     cache = Path(folder) / PLAN_FOLDER

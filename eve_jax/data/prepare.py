@@ -25,6 +25,7 @@ from eve_jax.data.long import check_long
 from eve_jax.data.processes import Tick, run_processes
 from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard, ShardWriter, write_dataset
+from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.process.lock import LOCK, locked
@@ -58,13 +59,14 @@ class Table(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict) -> Self:
-        """The table that the stage `config` needs. Raises `UserError` when it names no tokenizer."""
+        """The table that the stage `config` needs. Raises `UserError` when it names no tokenizer that fits."""
         d = config.data
         tokenizer = d.tokenizer or config.init
         if not tokenizer:
             raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
         rule = ImageRule.of(d)
         check_long(d.long)
+        check_template(load_tokenizer(tokenizer), d.template)
         return cls(tokenizer, rule, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
 
     def arguments(self) -> tuple[Any, ...]:

@@ -5,15 +5,15 @@ them goes through SentencePiece, which puts a space before it (`legacy`) or befo
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
+from tokenizers import AddedToken
 
+from eve_jax.data.added_tokens import CONFIG_FILE, number_added, read_added, read_settings
 from eve_jax.data.tokenizer import MODEL_FILE, Tokenizer
 from eve_jax.errors import UserError
 
@@ -25,8 +25,9 @@ _NO_PREFIX = bytes([0x1A, 0x02, 0x18, 0x00])
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, kept as tokenizer.model; beside it may stand Hugging Face's settings.
 
-    Read from them are `legacy` and `add_bos_token` (both true unless said otherwise) of tokenizer_config.json, and the
-    tokens that added_tokens.json or `added_tokens_decoder` add. Raises `UserError` for a broken file.
+    Read from them are `legacy` and `add_bos_token` (both true unless said otherwise) and `bos_token` (by default the
+    model's own) of tokenizer_config.json, and the tokens that the files add (see `added_tokens`). Raises `UserError`
+    for a broken file, or when they contradict the model.
     """
 
     def __init__(self, model: bytes, folder: Path | None = None) -> None:
@@ -38,21 +39,24 @@ class SentencePieceTokenizer(Tokenizer):
         except RuntimeError:
             path = folder / MODEL_FILE if folder else "the model"
             raise UserError(f"{path}: not a SentencePiece model, or damaged; copy it again") from None
-        config = _read_json(folder, "tokenizer_config.json")
+        config = read_settings(folder, CONFIG_FILE)
         self._legacy = config.get("legacy") is not False
         base = self._prefixed.vocab_size()
         control = [n for n in range(base) if self._prefixed.is_control(n) or self._prefixed.is_unknown(n)]
-        self._special = {self._prefixed.id_to_piece(n): n for n in control}
-        self._kept: set[int] = set()  # added tokens that are text like any other
-        for token, n, special in _added_tokens(folder, config):
-            self._special[token] = n
-            if not special:
-                self._kept.add(n)
+        tokens = {n: AddedToken(self._prefixed.id_to_piece(n), special=True) for n in control}
+        owner = (folder or Path()) / MODEL_FILE
+        added = number_added(read_added(folder), self._piece_number, self._prefixed.id_to_piece, base, owner)
+        tokens |= {n: one.token(tokens.get(n)) for n, one in added.items()}
+        self._special = {token.content: n for n, token in tokens.items()}
+        self._kept = {n for n, token in tokens.items() if not token.special}  # text like any other
         self._written = {n: token for token, n in self._special.items()}
-        longest_first = sorted(self._special, key=len, reverse=True)
-        self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        longest_first = sorted(tokens.values(), key=lambda token: len(token.content), reverse=True)
+        self._cut = re.compile("|".join(f"({_pattern(token)})" for token in longest_first) or "(?!)")
+        self._cut_ids = [self._special[token.content] for token in longest_first]
         self._vocab_size = max([base - 1, *self._special.values()]) + 1
-        bos = self._prefixed.bos_id()
+        named = config.get("bos_token")
+        named = named.get("content") if isinstance(named, dict) else named
+        bos = self._prefixed.bos_id() if named is None else self._special[named]
         self.bos = bos if bos >= 0 and config.get("add_bos_token") is not False else None
         first = self._prefixed.id_to_piece(self._prefixed.encode("a")[0])
         self._adds_prefix = first.startswith(SPACE)
@@ -61,27 +65,27 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         position = 0
-        for number, part in enumerate(self._cut.split(text)):
-            if number % 2:
-                ids.append(self._special[part])
-                offsets.append((position, position + len(part)))
-            elif part:
-                part_ids, part_offsets = self._encode_part(part, first=number == 0)
-                ids += part_ids
-                offsets += [(position + start, position + end) for start, end in part_offsets]
-            position += len(part)
+        for found in self._cut.finditer(text):
+            self._encode_part(text, position, found.start(), ids, offsets)
+            ids.append(self._cut_ids[(found.lastindex or 0) - 1])
+            offsets.append(found.span())
+            position = found.end()
+        self._encode_part(text, position, len(text), ids, offsets)
         return ids, offsets
 
-    def _encode_part(self, text: str, first: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        processor = self._prefixed if first or self._legacy else self._bare
-        mapping = processor.encode(text, return_type="offset_mapping")
-        ids, offsets = list(mapping["ids"]), list(mapping["offsets"])
-        end = len(text)
-        for n in reversed(range(len(ids))):  # the library gives a character's span to the last of its bytes alone
-            if offsets[n][0] == offsets[n][1] and processor.is_byte(ids[n]):
-                offsets[n] = (offsets[n][0], end)
-            end = offsets[n][1]
-        return ids, offsets
+    def _encode_part(self, text: str, begin: int, end: int, ids: list[int], offsets: list[tuple[int, int]]) -> None:
+        """Append the tokens of `text` from `begin` to `end`, which holds no special token, and their offsets."""
+        if begin == end:
+            return
+        processor = self._prefixed if begin == 0 or self._legacy else self._bare
+        mapping = processor.encode(text[begin:end], return_type="offset_mapping")
+        spans = [(begin + start, begin + stop) for start, stop in mapping["offsets"]]
+        for n in reversed(range(len(spans))):  # the library gives a character's span to the last of its bytes alone
+            if spans[n][0] == spans[n][1] and processor.is_byte(mapping["ids"][n]):
+                spans[n] = (spans[n][0], end)
+            end = spans[n][1]
+        ids += mapping["ids"]
+        offsets += spans
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
         text = ""
@@ -112,40 +116,23 @@ class SentencePieceTokenizer(Tokenizer):
         return self._vocab_size
 
     def find(self, token: str) -> int | None:
-        if token in self._special:
-            return self._special[token]
+        return self._special[token] if token in self._special else self._piece_number(token)
+
+    def _piece_number(self, token: str) -> int | None:
         id = self._prefixed.piece_to_id(token)
         return id if self._prefixed.id_to_piece(id) == token else None
 
     def fingerprint(self) -> str:
-        settings = (self._legacy, self.bos, sorted(self._special.items()), sorted(self._kept))
+        settings = (self._legacy, self.bos, sorted(self._special.items()), sorted(self._kept), self._cut.pattern)
         return f"{hashlib.sha256(self._model).hexdigest()} {settings}"
 
     def _write(self, folder: Path) -> None:
         (folder / MODEL_FILE).write_bytes(self._model)
 
 
-def _read_json(folder: Path | None, name: str) -> dict[str, Any]:
-    path = folder / name if folder else None
-    if not path or not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path}: not valid JSON ({e})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return value
-
-
-def _added_tokens(folder: Path | None, config: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:
-    """The added tokens: how each is written, its number, and whether it is special."""
-    try:
-        for token, id in _read_json(folder, "added_tokens.json").items():
-            yield token, int(id), True
-        for id, entry in config.get("added_tokens_decoder", {}).items():
-            yield entry["content"], int(id), bool(entry.get("special", True))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{folder}: added_tokens.json or added_tokens_decoder is not as Hugging Face writes it"
-        ) from None
+def _pattern(token: AddedToken) -> str:
+    """The regular expression of `token` in a text, with the white space and the neighbors that its flags speak of."""
+    pattern = re.escape(token.content)
+    if token.single_word:  # as the slow LlamaTokenizer reads it: between spaces
+        pattern = f"(?<![^ ]){pattern}(?![^ ])"
+    return (r"\s*" if token.lstrip else "") + pattern + (r"\s*" if token.rstrip else "")

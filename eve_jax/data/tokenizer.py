@@ -1,19 +1,23 @@
 """Text to token numbers: one small interface over `tokenizers` and `sentencepiece`, which hides their special cases."""
 
+import itertools
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
+from eve_jax.data.added_tokens import ADDED_FILE, CONFIG_FILE, MAP_FILE, number_added, read_added
 from eve_jax.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
 # What Hugging Face folders keep beside it; travels along, so that an export is complete.
-COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, "vocab.json", "merges.txt")
+_BOM = b"\xef\xbb\xbf"
 
 
 class Tokenizer(ABC):
@@ -41,7 +45,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Number of tokens, added ones included; a model's vocabulary may be padded past it."""
+        """One more than the largest token number, added tokens included; a model's vocabulary may be padded past it."""
 
     @abstractmethod
     def find(self, token: str) -> int | None:
@@ -62,28 +66,72 @@ class Tokenizer(ABC):
             raise UserError(f"{self.folder or 'the tokenizer'}: has no token {token!r}, which this template needs")
         return id
 
+    def check_vocabulary(self, size: int, what: str) -> None:
+        """Raise `UserError` when the tokenizer has tokens past a model's vocabulary of `size` tokens, called `what`."""
+        if self.vocab_size > size:
+            last = self.decode([self.vocab_size - 1], skip_special=False)
+            raise UserError(
+                f"{self.folder or 'the tokenizer'}: has {self.vocab_size} tokens, the last of them {last!r}, but "
+                f"{what} is {size}: it belongs to another model, or a file there adds tokens that this model lacks"
+            )
+
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer, and the companions it was loaded with, into `folder`."""
+        """Write the tokenizer and the companions it was loaded with into `folder`, in place of a tokenizer there."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        if self.folder is None or self.folder.resolve() != target.resolve():
+            for name in COMPANIONS:
+                source = self.folder / name if self.folder else None
+                if source and source.is_file():
+                    shutil.copyfile(source, target / name)
+                else:
+                    (target / name).unlink(missing_ok=True)  # of another tokenizer, it would change the tokens
+            for name in (TOKENIZER_FILE, MODEL_FILE):
+                (target / name).unlink(missing_ok=True)
         self._write(target)
-        for name in COMPANIONS:
-            source = self.folder / name if self.folder else None
-            if source and source.is_file() and source.resolve() != (target / name).resolve():
-                shutil.copyfile(source, target / name)
 
 
 class FastTokenizer(Tokenizer):
-    """A tokenizer of the library `tokenizers`, kept as tokenizer.json."""
+    """A tokenizer of the library `tokenizers`, kept as tokenizer.json.
+
+    The tokens that files in `folder` add (see `added_tokens`) are added to `inner`. Raises `UserError` when they
+    contradict it, and when it puts more than one token before a text.
+    """
 
     def __init__(self, inner: tokenizers.Tokenizer, folder: Path | None = None) -> None:
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
         self.folder = folder
+        if folder is not None:
+            self._add_tokens(folder)
         # Asked of its post-processor: settings files of models without a bos (Qwen2) name one all the same.
         probe = inner.encode("a")
-        self.bos = probe.ids[0] if probe.ids and probe.special_tokens_mask[0] else None
+        before = list(itertools.takewhile(lambda n: probe.special_tokens_mask[n], range(len(probe.ids))))
+        if len(before) > 1:
+            several = " ".join(probe.tokens[n] for n in before)
+            raise UserError(
+                f"{folder or 'the tokenizer'}: puts {several} before a text; a single bos token is supported: "
+                "change the post_processor of tokenizer.json"
+            )
+        self.bos = probe.ids[0] if before else None
+
+    def _add_tokens(self, folder: Path) -> None:
+        inner = self.inner
+        file = next((folder / name for name in (TOKENIZER_FILE, MODEL_FILE) if (folder / name).is_file()), folder)
+        size = inner.get_vocab_size(with_added_tokens=True)
+        added = number_added(read_added(folder), inner.token_to_id, inner.id_to_token, size, file)
+        own = inner.get_added_tokens_decoder()
+        tokens = [one.token(own.get(id)) for id, one in added.items()]
+        changed = [t for id, t in zip(added, tokens, strict=True) if repr(own.get(id)) != repr(t)]
+        for special, group in itertools.groupby(changed, lambda token: token.special):
+            (inner.add_special_tokens if special else inner.add_tokens)(list(group))
+        for id, one in added.items():
+            if inner.token_to_id(one.content) != id:  # a vocabulary whose own numbers leave gaps
+                raise UserError(
+                    f"{one.place}: {one.content!r} is token {id}, which {file.name} leaves no room for: its own tokens "
+                    f"are not numbered from 0 to {size - 1}"
+                )
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         encoding = self.inner.encode(text, add_special_tokens=False)
@@ -92,9 +140,9 @@ class FastTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
         return self.inner.decode([int(id) for id in ids], skip_special_tokens=skip_special)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        return self.inner.get_vocab_size(with_added_tokens=True)
+        return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def find(self, token: str) -> int | None:
         return self.inner.token_to_id(token)
@@ -107,10 +155,10 @@ class FastTokenizer(Tokenizer):
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
+    """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
 
-    The latter is a SentencePiece model (LLaMA-2, Vicuna) or LLaMA-3's file of token ranks. Raises `UserError` when
-    there is neither or it is broken.
+    The latter is a SentencePiece model (LLaMA-2, Vicuna) or LLaMA-3's file of token ranks. Either has the tokens that
+    the files beside it add, too. Raises `UserError` when there is neither, or one is broken or contradicts another.
     """
     from eve_jax.data.ranks import is_ranks, llama3_from_ranks  # these modules build on this one
     from eve_jax.data.spm import SentencePieceTokenizer
@@ -119,7 +167,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     path = folder / TOKENIZER_FILE
     if path.is_file():
         try:
-            return FastTokenizer(tokenizers.Tokenizer.from_file(str(path)), folder)
+            inner = tokenizers.Tokenizer.from_buffer(path.read_bytes().removeprefix(_BOM))
+            return FastTokenizer(inner, folder)
+        except UserError:
+            raise
         except Exception as e:  # the library raises plain Exception
             reason = " ".join(str(e).split())
             raise UserError(f"{path}: not a tokenizer that `tokenizers` can read ({reason})") from None

@@ -9,7 +9,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from eve_jax.data.chat import TEMPLATES
+from eve_jax.data.templates import TEMPLATES
 from eve_jax.demo.assets import Kind, a
 from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.questions import DESCRIBE, NUMBERS, ORDINALS, caption, questions_about

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from eve_jax.checks import encodable, of_type
-from eve_jax.data.chat import continuation_ids, end_id
+from eve_jax.data.chat import continuation_ids
+from eve_jax.data.templates import end_id
 from eve_jax.infer.engine import Prompt
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.text import Answer, Pictures, text_pieces
@@ -41,7 +42,8 @@ class Chat:
     def ask(self, question: str, images: Pictures = (), **settings: Unpack["Settings"]) -> Answer:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
-        `<image>` in the question says where a picture goes, else they go before it.
+        `<image>` in the question says where an image goes, else they go before it; in a question without images it is
+        text, as `\\<image>` always is.
         """
         eve = self.eve
         prompt = self._prompt(question, images)

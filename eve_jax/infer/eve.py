@@ -16,9 +16,10 @@ from eve_jax.checks import of_type, whole
 from eve_jax.convert.base_config import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
-from eve_jax.data.chat import TEMPLATES, get_template, prompt_ids, stop_ids
+from eve_jax.data.chat import prompt_ids
 from eve_jax.data.images import ImageRule, patchify, resize
 from eve_jax.data.records import open_records
+from eve_jax.data.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.chat import Chat
@@ -72,19 +73,22 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         data = checkpoint.data
         tokenizer = load_tokenizer(folder)
+        tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
+        template = dialogue_template(data["template"], tokenizer)
+        check_template(tokenizer, template)  # now, not when the weights have been read
         rule = ImageRule.of(data, fit, max_size or None)
         engine = Engine(*_ready(checkpoint))
-        template = dialogue_template(data["template"], tokenizer)
         return cls(engine, tokenizer, template, rule, sees_pictures(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
-        or PIL image, or a list of those in the order of the `<image>` markers in the texts; without markers they go
-        before the first user's text. None is no image. settings: max_new_tokens=256, temperature=0.0 (greedy),
-        top_p=1.0, seed=0. Raises UserError naming the message, image or setting that cannot be used, when the prompt
-        is too long for the model, and when weights or activations that are not finite leave no answer.
+        or PIL image, or a list of those in the order of the `<image>` markers in the user's texts; without markers they
+        go before the first of these. None is no image. Without images, and in other texts, `<image>` is text; beside
+        images it is written `\\<image>`. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0.
+        Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
+        model, and when weights or activations that are not finite leave no answer.
         """
         return self.answer(messages, images, **settings).text
 
@@ -244,11 +248,10 @@ def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
 
 
 def dialogue_template(name: str, tokenizer: Tokenizer) -> str:
-    """The template to ask with: `name`, or when that is for captions, the dialogue whose end `tokenizer` knows."""
+    """Return the template to ask with: `name`, or when that is for captions, a dialogue that fits `tokenizer`."""
     if not get_template(name).caption:
         return name
-    dialogues = (n for n, t in TEMPLATES.items() if not t.caption and tokenizer.find(t.end) is not None)
-    return next(dialogues, "qwen2")
+    return next(iter(fitting_templates(tokenizer)), "qwen2")
 
 
 def sees_pictures(folder: Path) -> bool:

@@ -24,7 +24,6 @@ from rich.text import Text
 
 from eve_jax.checks import known_names, of_type, whole
 from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import get_template
 from eve_jax.data.images import ImageRule
 from eve_jax.data.lengths import Dropped, Lengths, measure
 from eve_jax.data.pipeline import loader
@@ -32,6 +31,7 @@ from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.records import BadRecord, Records, open_records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.shapes import ROW_MULTIPLE
+from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.finite import cause
@@ -136,8 +136,8 @@ def score_records(
     No record is left out for its length unless `settings.max_tokens` says so. Raises UserError when the tokenizer does
     not fit the model, or for a template that is unknown.
     """
-    if tokenizer.vocab_size > cfg.vocab_size:
-        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model's vocabulary {cfg.vocab_size}")
+    tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
+    check_template(tokenizer, settings.template)
     s = settings
     lengths = measure(records, tokenizer, s.rule, s.template, s.image_first, s.max_tokens or sys.maxsize)
     bad = _Unscored(lengths.dropped)
@@ -258,8 +258,8 @@ def score_files(
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
         settings = Settings.of(source.data, **changes)
-        get_template(settings.template)  # now, not when the weights have been read
         tokenizer = load_tokenizer(checkpoint)
+        check_template(tokenizer, settings.template)  # now, not when the weights have been read
         cfg = replace(source.cfg, remat="none", dtype=dtype)
         scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
         bad_file(out).unlink(missing_ok=True)

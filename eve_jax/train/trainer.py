@@ -219,9 +219,6 @@ def _loop(run: Run, stop: StopRequest) -> None:
 
 
 def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
-    if data.tokenizer.vocab_size > cfg.vocab_size:
-        raise UserError(
-            f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
-        )
+    data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
     if leads() and not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
         data.tokenizer.save(folder)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from eve_jax.convert.hf_config import chat_template
 from eve_jax.convert.names import plain_llm
+from eve_jax.data.templates import get_template
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
 from tests import reference as ref
@@ -19,10 +21,10 @@ BFLOAT16 = np.dtype(jnp.bfloat16)
 
 
 def write_hf(folder: Path, tensors: Tensors, config: dict[str, Any], shards: int = 1) -> Path:
-    """A Hugging Face folder with a tokenizer of bytes."""
+    """A Hugging Face folder with a tokenizer of bytes and of the end that the model's chat template has."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
-    byte_tokenizer().save(folder)
+    byte_tokenizer([get_template(chat_template(config)).end]).save(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": config.get("eos_token_id")}))
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})

@@ -15,13 +15,13 @@ from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A tokenizer of single bytes and <|im_end|>."""
+def byte_tokenizer(special: Sequence[str] = ("<|im_end|>",)) -> Tokenizer:
+    """A tokenizer of single bytes and the tokens `special`."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = InnerTokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken("<|im_end|>", special=True)])
+    inner.add_special_tokens([AddedToken(token, special=True) for token in special])
     return FastTokenizer(inner)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from eve_jax.data.chat import IGNORE, IMAGE_ID, MARKER, Encoded, encode_chat, prompt_ids
+from eve_jax.data.chat import IGNORE, IMAGE_ID, Encoded, encode_chat, prompt_ids
+from eve_jax.data.markers import MARKER
 from eve_jax.data.records import BadRecord, Turn
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
@@ -57,11 +58,75 @@ def test_system_turn_replaces_the_sentence(tokenizer: Tokenizer) -> None:
     assert text == "Be brief. USER: What? ASSISTANT: A bus.<|im_end|>"
 
 
-def test_image_inside_an_answer_is_not_a_target(tokenizer: Tokenizer) -> None:
-    encoded = encode_chat([gpt("First <image> then <image> last")], tokenizer, "plain", 2)
-    assert written(encoded.ids, tokenizer) == "First <image> then <image> last\n"
-    assert (encoded.labels[encoded.ids == IMAGE_ID] == IGNORE).all()
-    assert (encoded.labels[encoded.ids != IMAGE_ID] == encoded.ids[encoded.ids != IMAGE_ID]).all()
+@pytest.mark.parametrize(
+    "answer", ["Write <image> there.", "<image>", r"Or \<image>, or \\<image>", "<image>\n<image>"]
+)
+@pytest.mark.parametrize("n_images", [0, 1, 2])
+def test_an_answer_never_places_an_image(answer: str, n_images: int, tokenizer: Tokenizer) -> None:
+    question = "Which tag shows an image?"
+    encoded = encode_chat([human(question), gpt(answer)], tokenizer, "qwen2", n_images)
+    assert learnt(encoded, tokenizer) == f" {answer}<|im_end|>"
+    ids, labels = encoded
+    assert (ids == IMAGE_ID).sum() == n_images
+    assert (labels[labels != IGNORE] == ids[labels != IGNORE]).all()
+    marked = encode_chat([human("<image>\n" * n_images + question), gpt(answer)], tokenizer, "qwen2", n_images)
+    assert ids.tolist() == marked.ids.tolist()
+    caption = encode_chat([gpt(answer)], tokenizer, "plain", n_images)
+    assert caption.ids.tolist() == [IMAGE_ID] * n_images + tokenizer.encode(answer + "\n")
+    assert learnt(caption, tokenizer) == answer + "\n"
+
+
+def test_an_answer_beside_a_marked_image(tokenizer: Tokenizer) -> None:
+    turns = [human("Is <image> a tag?"), gpt("<image> is."), human(r"And \<image>?"), gpt("Yes.")]
+    text = r"USER: Is @ a tag? ASSISTANT: <image> is.<|im_end|>USER: And <image>? ASSISTANT: Yes.<|im_end|>"
+    ids = encode_chat(turns, tokenizer, "qwen2", 1).ids
+    assert written(ids, tokenizer).endswith(text.replace("@", "<image>"))
+    assert tokenizer.decode(ids[: ids.tolist().index(IMAGE_ID)]).endswith("USER: Is ")
+    moved = encode_chat(turns, tokenizer, "qwen2", 1, image_first=True)
+    first = r"USER: <image>" + "\nIs  a tag? ASSISTANT: <image> is."
+    assert first in written(moved.ids, tokenizer)
+    assert learnt(moved, tokenizer) == " <image> is.<|im_end|> Yes.<|im_end|>"
+    assert (ids == IMAGE_ID).sum() == (moved.ids == IMAGE_ID).sum() == 1
+
+
+def test_a_system_turn_never_places_an_image(tokenizer: Tokenizer) -> None:
+    turns = [Turn("system", r"Tags: <image> and \<image>."), human("What?"), gpt("A bus.")]
+    ids = encode_chat(turns, tokenizer, "qwen2", 1).ids
+    assert written(ids, tokenizer).startswith(r"Tags: <image> and \<image>. USER: " + "<image>\nWhat? ")
+    assert tokenizer.decode(ids[: ids.tolist().index(IMAGE_ID)]).endswith("USER: ")
+
+
+@pytest.mark.parametrize(
+    ("question", "n_images", "read"),
+    [
+        (r"\<image>", 0, "<image>"),
+        (r"Is \<image> like <image>?", 1, "Is <image> like @?"),
+        (r"A backslash, then an image: \\<image>", 1, "A backslash, then an image: \\@"),
+        (r"\\\<image> \n \<imag>", 0, r"\<image> \n \<imag>"),
+        (r"\<image>", 1, "@\n<image>"),
+        ("<Image> <image > < image>", 0, "<Image> <image > < image>"),
+    ],
+)
+def test_a_tag_can_be_escaped(question: str, n_images: int, read: str, tokenizer: Tokenizer) -> None:
+    ids = encode_chat([human(question), gpt("Yes.")], tokenizer, "qwen2", n_images).ids
+    parts = np.split(ids, np.flatnonzero(ids == IMAGE_ID))
+    text = "@".join(tokenizer.decode(part[part != IMAGE_ID]) for part in parts)
+    assert text.endswith(f"USER: {read} ASSISTANT: Yes.")
+
+
+@pytest.mark.parametrize("text", ["a\ud800b", "\udfff", "\ud83d <image>"])
+def test_half_a_surrogate_is_a_bad_record(text: str, tokenizer: Tokenizer) -> None:
+    for turns in ([human(text), gpt("b")], [human("a"), gpt(text)], [Turn("system", text), human("a"), gpt("b")]):
+        with pytest.raises(
+            BadRecord, match=f"the text of a {turns[text == turns[1].text].role} turn is not valid UTF-8"
+        ):
+            encode_chat(turns, tokenizer, "qwen2", text.count(MARKER))
+
+
+def test_odd_texts_come_through(tokenizer: Tokenizer) -> None:
+    for answer in ("\0", "a\0<image>", "\u200b", "x" * 100_000, "\r\n\t", "<" * 2_000):
+        encoded = encode_chat([human(answer.replace(MARKER, "")), gpt(answer)], tokenizer, "qwen2", 0)
+        assert learnt(encoded, tokenizer) == f" {answer}<|im_end|>"
 
 
 def test_empty_answer_is_read_but_not_learnt(tokenizer: Tokenizer) -> None:
@@ -73,7 +138,9 @@ def test_empty_answer_is_read_but_not_learnt(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("turns", "template", "n_images", "reason"),
     [
-        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 0, "1 <image> markers for 0 images"),
+        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 0, r"1 <image> markers for 0 images \(.* \\<image>\)"),
+        ([human("What?"), gpt("<image>"), human("<image>"), gpt("b")], "qwen2", 2, "1 <image> markers for 2 images"),
+        ([human(r"<image> \<image>"), gpt("A bus.")], "qwen2", 2, "1 <image> markers for 2 images"),
         ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 2, "1 <image> markers for 2 images"),
         ([human("<image><image>"), gpt("A bus.")], "plain", 1, "2 <image> markers for 1 images"),
         ([human("What?"), gpt("")], "qwen2", 0, "nothing to learn"),

@@ -74,7 +74,8 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lengths = measure(open_records(str(tmp_path / "made")), byte_tokenizer(), RULE, "qwen2", False, 1000)
     for name in lengths_module.ARRAYS:
         assert np.array_equal(getattr(lengths, name), getattr(expected, name)), name
-    assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", "2 <image> markers for 1 images")]
+    differ = r"2 <image> markers for 1 images (a tag that is text and no image is written \<image>)"
+    assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", differ)]
     assert summary["table"] == {
         "file": summary["table"]["file"],
         "records": 12,

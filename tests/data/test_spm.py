@@ -113,8 +113,11 @@ def test_fingerprint_tells_settings_apart(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"tokenizer_config.json": []}, r"tokenizer_config\.json: not a JSON object"),
-        ({"added_tokens.json": {"<pad>": None}}, r"added_tokens\.json or added_tokens_decoder is not as"),
-        ({"tokenizer_config.json": {"added_tokens_decoder": {"1": {}}}}, "added_tokens_decoder is not as"),
+        ({"added_tokens.json": {"<pad>": None}}, r"added_tokens\.json: '<pad>' has the number None; expected a whole"),
+        (
+            {"tokenizer_config.json": {"added_tokens_decoder": {"1": {}}}},
+            r"tokenizer_config\.json: added_tokens_decoder: 1: the content of a token is not a text",
+        ),
     ],
 )
 def test_broken_settings(files: dict[str, object], message: str, tmp_path: Path) -> None:

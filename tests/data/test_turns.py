@@ -7,18 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eve_jax.data.chat import (
-    IGNORE,
-    IMAGE_ID,
-    MARKER,
-    continuation_ids,
-    encode_chat,
-    end_id,
-    get_template,
-    prompt_ids,
-    stop_ids,
-)
+from eve_jax.data.chat import IGNORE, IMAGE_ID, continuation_ids, encode_chat, prompt_ids
+from eve_jax.data.markers import MARKER
 from eve_jax.data.records import BadRecord, Turn
+from eve_jax.data.templates import end_id, get_template, stop_ids
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
@@ -95,8 +87,10 @@ def test_images_of_a_further_turn() -> None:
     tokenizer = qwen2_tokenizer()
     marked = continuation_ids("<image>\n<image>\nAnd now?", tokenizer, "qwen2", 2)
     assert continuation_ids("And now?", tokenizer, "qwen2", 2).tolist() == marked.tolist()
-    with pytest.raises(BadRecord, match="1 <image> markers for 0 images"):
-        continuation_ids("<image>", tokenizer, "qwen2", 0)
+    with pytest.raises(BadRecord, match="1 <image> markers for 2 images"):
+        continuation_ids("<image>", tokenizer, "qwen2", 2)
+    text = continuation_ids("The <image> tag?", tokenizer, "qwen2", 0)
+    assert tokenizer.decode(text) == "USER: The <image> tag? ASSISTANT:"
     with pytest.raises(UserError, match="plain has no dialogue"):
         continuation_ids("And now?", tokenizer, "plain", 0)
 

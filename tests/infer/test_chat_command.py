@@ -54,6 +54,7 @@ def test_several_turns(folder: Path, eve: EVE) -> None:
 <image> <image>?
 
 And now?
+Does <image> need \\<image>?
 /nonsense
 /new
 What is it?
@@ -63,10 +64,11 @@ never asked
     done = chat(*flags, f"--image={folder / '0.png'}", "--top_p=0.9", "--seed=3", typed=typed)
     assert done.returncode == 1, "a line was wrong, and no person was there to see"
     settings = {"max_new_tokens": NEW, "temperature": 0.7, "top_p": 0.9, "seed": 3}
-    talk = eve.chat()
+    talk, tag = eve.chat(), "Does <image> need \\<image>?"
     expected = [
         ("What is it?", talk.ask("What is it?", folder / "0.png", **settings)),  # type: ignore[arg-type]
         ("And now?", talk.ask("And now?", folder / "1.png", **settings)),  # type: ignore[arg-type]
+        (tag, talk.ask(tag, **settings)),  # type: ignore[arg-type]
         ("What is it?", eve.answer("What is it?", **settings)),  # type: ignore[arg-type]
     ]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -74,6 +76,7 @@ never asked
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert ["missing file" in errors[0], "not an image" in errors[1], "2 <image> markers" in errors[2]] == [True] * 3
     assert len(errors) == 3
+    assert done.stderr.count("note: the question has no image") == 1
     assert "/nonsense: expected one of" in done.stderr
 
 
@@ -81,7 +84,10 @@ never asked
     ("flags", "says"),
     [
         (["--prompt="], "--prompt is empty"),
-        (["--prompt=What is <image>?"], "--prompt has 1 of <image>, --image is given 0 times"),
+        (
+            ["--prompt=<image> or <image>?", "--image={folder}/0.png"],
+            "--prompt has 2 of <image>, --image is given 1 times",
+        ),
         (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
         (["--prompt=x", "--temperature=-1"], "temperature"),
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
@@ -89,7 +95,7 @@ never asked
     ],
 )
 def test_errors_are_one_line(folder: Path, flags: list[str], says: str) -> None:
-    done = chat(f"--checkpoint={folder / 'hf'}", *flags)
+    done = chat(f"--checkpoint={folder / 'hf'}", *(flag.format(folder=folder) for flag in flags))
     assert (done.returncode, done.stdout) == (1, "")
     *slow, line = done.stderr.splitlines()
     assert all(text.endswith(" ...") for text in slow)

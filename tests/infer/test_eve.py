@@ -11,9 +11,12 @@ from PIL import Image
 
 from eve_jax import EVE
 from eve_jax.convert.convert import import_checkpoint
-from eve_jax.data.chat import continuation_ids, end_id, prompt_ids
+from eve_jax.convert.source import open_checkpoint
+from eve_jax.data.chat import IMAGE_ID, continuation_ids, prompt_ids
 from eve_jax.data.images import ImageRule
 from eve_jax.data.records import Turn
+from eve_jax.data.templates import end_id
+from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.eve import dialogue_template
@@ -78,9 +81,7 @@ def test_weights_have_the_type_of_the_computation(tmp_path: Path) -> None:
     ],
 )
 def test_template_follows_the_model(name: str, ends: list[str], template: str) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.find = lambda token: 300 if token in ends else None  # type: ignore[method-assign]
-    assert dialogue_template(name, tokenizer) == template
+    assert dialogue_template(name, byte_tokenizer(ends)) == template
 
 
 def test_question_and_messages_are_the_same_prompt(eve: EVE) -> None:
@@ -181,6 +182,36 @@ class Said(Engine):
         return [self.yes]
 
 
+PROSE = ("What does the <image> tag do in HTML?", "<image>", "Is `<image>` or \\<image> right?")
+
+
+@pytest.mark.parametrize("question", PROSE)
+def test_a_question_without_images_may_speak_of_the_tag(question: str, eve: EVE) -> None:
+    text = question.replace("\\<image>", "<image>")
+    expected = prompt_ids([Turn("human", question)], eve.tokenizer, "qwen2", 0)
+    assert f"USER: {text} ASSISTANT:" in eve.tokenizer.decode(expected)
+    for prompt in (eve.prompt(question), eve.prompt([user(question)])):
+        assert (prompt.ids.tolist(), prompt.grids) == (expected.tolist(), [])
+    chat = eve.chat()
+    chat.ask("Why?", max_new_tokens=2)
+    more = chat._prompt(question, []).ids
+    assert eve.tokenizer.decode(more) == f"USER: {text} ASSISTANT:"
+
+
+def test_an_escaped_tag_beside_an_image(eve: EVE) -> None:
+    told = "The tag is <image>."
+    messages = [user("Describe \\<image> and this: <image>"), {"role": "assistant", "content": told}, user("Why?")]
+    ids = eve.prompt(messages, A).ids.tolist()
+    at = ids.index(IMAGE_ID)
+    assert ids.count(IMAGE_ID) == 1
+    assert eve.tokenizer.decode(ids[:at]).endswith("USER: Describe <image> and this: ")
+    assert eve.tokenizer.decode(ids[at + 1 :]) == f" ASSISTANT: {told}USER: Why? ASSISTANT:"
+    alone = eve.prompt([user("Tag?"), {"role": "assistant", "content": told}, user("Why?")], A).ids.tolist()
+    assert eve.tokenizer.decode(alone[: alone.index(IMAGE_ID)]).endswith("USER: ")  # before the first user's text
+    with pytest.raises(UserError, match="2 <image> markers for 1 images"):
+        eve.prompt([user("<image>?"), {"role": "assistant", "content": told}, user("<image>")], A)
+
+
 def test_chat_writes_what_the_template_writes(eve: EVE) -> None:
     engine = Said(eve)
     chat = EVE(engine, eve.tokenizer, "qwen2", eve.rule).chat(system="Be brief.")
@@ -198,7 +229,7 @@ def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE) -> None:
     chat.ask("Why?", max_new_tokens=4)
     tokens = chat.tokens
     for question, images, says in (
-        ("<image>", [], "1 <image> markers for 0 images"),
+        ("<image> <image>", [A], r"2 <image> markers for 1 images \(.*\\<image>\)"),
         ("What?", ["nowhere.png"], "missing file"),
         ("  ", [], "the question is empty"),
         ("x" * 500, [], "leave no room for an answer: the model has 512 positions"),
@@ -239,7 +270,13 @@ def test_text_only_model(tmp_path: Path) -> None:
 def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     tensors, config = folders.golden()
     tensors = tensors | {k: tensors[k][:200] for k in ("model.embed_tokens.weight", "lm_head.weight")}
-    eve = EVE.from_pretrained(folders.write_hf(tmp_path / "hf", tensors, config | {"vocab_size": 200}))
+    folder = folders.write_hf(tmp_path / "hf", tensors, config | {"vocab_size": 200})
+    says = r"hf: has 257 tokens, the last of them '<\|im_end\|>', but the model's vocabulary is 200"
+    with pytest.raises(UserError, match=says):
+        EVE.from_pretrained(folder)
+    byte_tokenizer().save(tmp_path / "tokenizer")
+    checkpoint = open_checkpoint(folder)
+    eve = EVE(Engine(checkpoint.cfg, checkpoint.params()), load_tokenizer(tmp_path / "tokenizer"), "qwen2", ImageRule())
     with pytest.raises(UserError, match="the model knows 200: it belongs to another model"):
         eve.generate("Why?")
 

@@ -49,7 +49,7 @@ class UnreadMedia(BadRecord):
 
 
 class Turn(NamedTuple):
-    """One turn of a conversation; `text` may hold `<image>` markers."""
+    """One turn of a conversation; a human turn's `text` may hold `<image>` markers (see `eve_jax.data.markers`)."""
 
     role: Role
     text: str
