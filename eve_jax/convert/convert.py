@@ -98,8 +98,8 @@ def export_checkpoint(
     folder, target = Path(folder), Path(target)
     if dtype not in ("", *DTYPES):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
-    source = stored_source(folder) if is_ours(folder) else open_checkpoint(folder).source
-    assert source is not None
+    checkpoint = open_checkpoint(folder)
+    source = checkpoint.source or stored_source(folder)
     if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
         source = Folded(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
@@ -108,7 +108,7 @@ def export_checkpoint(
     table = plain_llm(cfg) if text_only else eve_names(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    config = hf_config.hf_config(cfg, _data_of(folder), carried_config(folder), widest, text_only)
+    config = hf_config.hf_config(cfg, checkpoint.data, carried_config(folder), widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _made_at_once(target) as temporary, _progress(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
@@ -160,11 +160,6 @@ def _specs(
         for i, name in enumerate(entry.names(cfg)):
             rows.append((i if entry.stacked else before, name, dtypes[entry.ours], shape))
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
-
-
-def _data_of(folder: Path) -> dict[str, Any]:
-    config = read_config(folder)
-    return config["data"] if "data" in config else hf_config.data_config(config)
 
 
 def carried_config(folder: Path) -> dict[str, Any]:

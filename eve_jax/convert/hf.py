@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config, read_json
+from eve_jax.convert.conventions import data_settings
+from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, is_plain, model_config, read_json
 from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.teacher import one_teacher, sizes_from_tensors
 from eve_jax.convert.tensors import check_names, open_tensors
@@ -32,7 +33,6 @@ class HfSource:
     def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
-        self.data = data_config(self.config)
         self.tensors = open_tensors(folder)
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
@@ -41,6 +41,7 @@ class HfSource:
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._spare)
+        self.data = data_settings(self.config, folder, self.cfg)
         dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}

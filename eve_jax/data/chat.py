@@ -106,12 +106,14 @@ def prompt_ids(
     return ids
 
 
-def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: int) -> np.ndarray:
+def continuation_ids(
+    text: str, tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+) -> np.ndarray:
     """int32 [n] tokens that a further human turn `text` adds: after the last answer's end token, up to the next answer.
 
-    The turn's `n_images` images stand where its markers do, without markers before it. For a conversation so far
-    `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids` of the longer one. Raises `BadRecord` when
-    markers and images differ in number, `UserError` for a template without dialogue.
+    The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it. For a
+    conversation so far `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids` of the longer one.
+    Raises `BadRecord` when markers and images differ in number, `UserError` for a template without dialogue.
     """
     style = get_template(template)
     if style.caption:
@@ -119,7 +121,8 @@ def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: i
     (turn,) = _place_images([Turn("human", text)], n_images)
     end = end_id(tokenizer, template)
     # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
-    text = style.end + style.human + turn.text + style.human_end + style.gpt
+    asked = _images_to_front(turn.text) if image_first else turn.text
+    text = style.end + style.human + asked + style.human_end + style.gpt
     ids, _ = _tokenise(text, [], tokenizer, bos=None)
     if ids[0] != end:
         raise UserError(f"{tokenizer.folder or 'the tokenizer'}: merges {style.end!r} with what follows")
