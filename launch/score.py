@@ -2,8 +2,8 @@
 
     python -m launch.score --checkpoint=runs/demo/stage3 --records=F.jsonl --images=DIR --out=scores.jsonl
 
-Records are read by the conventions that the checkpoint was trained with (template, order and sizes of images, the
-training rule), so that the loss is the one of its training; flags override them. Writes a line a record, in their order:
+Records are read by the conventions that the checkpoint was trained with (template, order of images, training rule of
+their sizes), so that the loss is the one of its training; flags override them. Writes a line a record, in their order:
 {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats as the mean over the record's targets.
 Records that cannot be scored are listed in OUT.bad.jsonl with the reason. Takes a folder of ours or a Hugging Face EVE
 folder.

@@ -1,6 +1,8 @@
-"""Scores of imported EVE models without any flag are the original's: token counts, targets and losses of the goldens."""
+"""Scores of imported EVE models without any flag are the original's: tokens, targets and losses of the goldens."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,18 @@ import pytest
 from PIL import Image
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
+from eve_jax.convert.hf import EMBED, HEAD
 from eve_jax.convert.source import open_checkpoint
+from eve_jax.data.chat import IMAGE_ID
+from eve_jax.data.images import ImageRule
+from eve_jax.errors import UserError
+from eve_jax.infer.eve import EVE
 from eve_jax.infer.score import Score, score_files
 from tests import reference as ref
-from tests.convert import folders
+from tests.convert import folders, folders_v1
+from tests.data.test_golden_chat import REGULAR, VERSIONS
 from tests.infer import originals
+from tests.vocab import llama3_tokenizer, qwen2_tokenizer
 
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")
@@ -176,3 +185,71 @@ def test_long_images_and_the_order_of_images(tmp_path):
     assert in_place[1].loss == pytest.approx(lines[1].loss, abs=5e-6)
     filled = scored(hf, records, fit="fill", max_size=96)
     assert filled[0].n_vision == 1 + 3 * 6  # 135.8 x 67.9 pixels, rounded up
+
+
+def save_spm(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    shutil.copyfile(ref.GOLDEN / "F_v1_spm.model", folder / "tokenizer.model")
+    (folder / "tokenizer_config.json").write_text('{"legacy": true}')
+
+
+# Version of golden set F -> the folder's weights and config, and what saves the tokenizer there.
+TEMPLATES: dict[str, tuple[Callable[[], tuple[folders.Tensors, dict]], Callable[[Path], None]]] = {
+    "v1_legacy_True": (lambda: folders_v1.golden("D1", aligning=False), save_spm),
+    "qwen2": (folders.golden, lambda folder: qwen2_tokenizer().save(folder)),
+    "llama3": (lambda: folders.golden_llama(deltas=False), lambda folder: llama3_tokenizer().save(folder)),
+}
+
+
+@pytest.mark.parametrize(
+    "version", ["v1_legacy_True", *(pytest.param(v, marks=pytest.mark.slow) for v in ("qwen2", "llama3"))]
+)
+def test_conversations_of_golden_f(tmp_path, version):
+    """Tokens and targets of real vocabularies, by the template that the folder implies."""
+    (tensors, config), save = TEMPLATES[version][0](), TEMPLATES[version][1]
+    vocab = {"v1_legacy_True": 900, "qwen2": 151_646, "llama3": 128_256}[version]
+    rng = np.random.default_rng(0)
+    grown = {n: rng.normal(0, 0.1, (vocab, 64)).astype(np.float32) for n in (EMBED, HEAD)}
+    hf = originals.write_original(tmp_path / "hf", tensors | grown, config | {"vocab_size": vocab})
+    save(hf)
+    golden = VERSIONS[version][0]
+    names = [name for v, name in REGULAR if v == version and "__without" not in name]
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps([golden["conversations"][name] for name in names]))
+    lines = scored(hf, records)
+    for line, name in zip(lines, names, strict=True):
+        result = golden["results"][version][name]
+        assert line.n_target == result["n_target"], name
+        assert line.n_tokens - line.n_vision == sum(id >= 0 for id in result["input_ids"]), name
+        assert bool(line.n_vision) == (-200 in result["input_ids"]), name
+
+
+def test_answers_follow_the_conventions_too(tmp_path):
+    """The inference rule, without a cap on the aspect ratio, and images at the front of every turn; flags override."""
+    hf = originals.write_original(tmp_path / "hf", *folders.golden())
+    ours = import_checkpoint(str(hf), tmp_path / "ours", quiet=True)
+    image = Image.new("RGB", (64, 32))
+    for folder in (hf, ours):
+        eve = EVE.from_pretrained(folder, max_size=64)
+        assert eve.rule == ImageRule("anyratio_ld", "fill", 64, 0.0)
+        assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [IMAGE_ID, 1, 2]
+        chat = eve.chat()
+        chat.ask("{3} <image>", image, max_new_tokens=2)
+        assert chat._prompt("{4} <image> {5}", image).ids.tolist() == [318, IMAGE_ID, 4, 5]
+    eve = EVE.from_pretrained(hf, max_aspect=8.0, image_first=False)
+    assert eve.rule == ImageRule("anyratio_ld", "fill", 800, 8.0)
+    assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [1, IMAGE_ID, 2]
+    with pytest.raises(UserError, match="llama3"):
+        EVE.from_pretrained(hf, template="llama3")
+
+
+def test_samples_past_the_limit_that_the_original_states(tmp_path, records):
+    tensors, config = folders.golden()
+    limited = config | {"tokenizer_model_max_length": 20}
+    hf = originals.write_original(tmp_path / "hf", tensors, limited)
+    for folder in (hf, import_checkpoint(str(hf), tmp_path / "ours", quiet=True)):
+        scores = score_files(folder, str(records["A"]), records["A"].parent, tmp_path / "out", quiet=True)
+        assert [line.id for line in scores.lines] == ["1", "2"]
+        assert [(bad.id, "too long" in bad.reason) for bad in scores.bad] == [("0", True)]
+    assert len(scored(hf, records["A"], max_tokens=0)) == 3
