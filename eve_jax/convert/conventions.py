@@ -30,7 +30,13 @@ from eve_jax.model.config import ModelConfig
 PREPROCESSOR = "preprocessor_config.json"
 # The original puts an image first in its turn, learns by the training rule and has no cap on an image's aspect ratio.
 ORIGINAL = {"fit": "shrink", "max_aspect": 0.0, "image_first": True}
-OUR_OWN = {"image_mode": "anyratio_ld", "max_size": 800, "max_aspect": 8.0, "fit": "shrink", "image_first": False}
+OUR_OWN: dict[str, Any] = {
+    "image_mode": "anyratio_ld",
+    "max_size": 800,
+    "max_aspect": 8.0,
+    "fit": "shrink",
+    "image_first": False,
+}
 REQUIRED = {"image_mode", "max_size", "max_aspect", "template"}  # in the section of any export of ours
 WINDOW = 2  # patches along a side of the windows that become tokens
 CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>\d+)(?:-(?P<size>\d+))?")
