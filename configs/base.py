@@ -6,7 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from eve_jax.convert.hf_config import CONFIG, describe
+from eve_jax.convert.conventions import describe
+from eve_jax.convert.hf_config import CONFIG
 from eve_jax.convert.teacher import RANDOM, describe_teacher
 from eve_jax.model.config import ClipConfig, llm_sizes
 from eve_jax.model.weight import TRAINED_GROUPS
@@ -21,7 +22,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     """
     llm = expand(llm, "llm")
     local = Path(llm, CONFIG).is_file()
-    sizes, data = describe(Path(llm)) if local else (llm_sizes(llm), {})
+    sizes, template = describe(Path(llm)) if local else (llm_sizes(llm), _template(llm))
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
     c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
@@ -51,7 +52,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
     d.images = ""  # folder that image paths of the records are relative to
     d.tokenizer = llm if local else ""  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
-    d.template = data.get("template") or _template(llm)  # plain | qwen2 | llama3 | v1 | plain_v1
+    d.template = template  # plain | qwen2 | llama3 | v1 | plain_v1
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own

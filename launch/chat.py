@@ -35,6 +35,11 @@ TOP_P = flags.DEFINE_float("top_p", 1.0, "draw from the most probable tokens tha
 SEED = flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
 FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
 MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
+MAX_ASPECT = flags.DEFINE_float(
+    "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
+)
+FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
+TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
 
@@ -68,7 +73,14 @@ def main() -> None:
     try:
         Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
         with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
-            eve = EVE.from_pretrained(CHECKPOINT.value or "", FIT.value or "fill", MAX_SIZE.value or 0)
+            eve = EVE.from_pretrained(
+                CHECKPOINT.value or "",
+                FIT.value or "fill",
+                MAX_SIZE.value or 0,
+                MAX_ASPECT.value,
+                FIRST.value,
+                TEMPLATE.value or "",
+            )
         if PROMPT.value is not None:
             answer(eve.chat(), PROMPT.value, pictures)
         else:

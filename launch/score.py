@@ -2,9 +2,11 @@
 
     python -m launch.score --checkpoint=runs/demo/stage3 --records=F.jsonl --images=DIR --out=scores.jsonl
 
-Writes a line a record, in their order: {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats
-as the mean over the record's targets. Records that cannot be scored are listed in OUT.bad.jsonl with the reason. Takes
-a folder of ours or a Hugging Face EVE folder.
+Records are read by the conventions that the checkpoint was trained with (template, order of images, training rule of
+their sizes), so that the loss is the one of its training; flags override them. Writes a line a record, in their order:
+{"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats as the mean over the record's targets.
+Records that cannot be scored are listed in OUT.bad.jsonl with the reason. Takes a folder of ours or a Hugging Face EVE
+folder.
 """
 
 import sys
@@ -23,8 +25,16 @@ OUT = define_path("out", None, "file to write (JSONL)")
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")
 FIT = flags.DEFINE_enum("fit", None, ["shrink", "fill"], "image rule; default: the one the checkpoint trained with")
 MAX_SIZE = flags.DEFINE_integer("max_size", None, "side of the largest image area (pixels); default: the checkpoint's")
+MAX_ASPECT = flags.DEFINE_float(
+    "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
+)
 FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
-MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "samples with more tokens are not scored; 0: all are", lower_bound=0)
+MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens",
+    None,
+    "samples with more tokens are not scored; 0: all are; default: the limit an imported checkpoint states, else 0",
+    lower_bound=0,
+)
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 4096, "slots of a packed row, more if a sample needs it", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 2, "rows of a batch; fewer rows and slots take less memory", lower_bound=1)
 DTYPE = flags.DEFINE_enum(
@@ -47,6 +57,7 @@ def main() -> None:
         "template": TEMPLATE.value,
         "fit": FIT.value,
         "max_size": MAX_SIZE.value,
+        "max_aspect": MAX_ASPECT.value,
         "image_first": FIRST.value,
         "max_tokens": MAX_TOKENS.value,
         "row_tokens": ROW_TOKENS.value,

@@ -28,7 +28,7 @@ from eve_jax.errors import UserError
 from eve_jax.files import read_json, write_json
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.lock import locked
-from eve_jax.train.checkpoint import CONFIG, newest_step, read_config, read_meta
+from eve_jax.train.checkpoint import CONFIG, newest_step, read_meta
 
 GENERATION = "generation_config.json"
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
@@ -103,8 +103,8 @@ def export_checkpoint(
     folder, target = Path(folder), Path(target)
     if dtype not in ("", *DTYPES):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
-    source = stored_source(folder) if is_ours(folder) else open_checkpoint(folder).source
-    assert source is not None
+    checkpoint = open_checkpoint(folder)
+    source = checkpoint.source or stored_source(folder)
     if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
         source = Folded(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
@@ -113,7 +113,7 @@ def export_checkpoint(
     table = plain_llm(cfg) if text_only else eve_names(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    data = _data_of(folder)
+    data = checkpoint.data
     if _has_tokenizer(folder):
         tokenizer = load_tokenizer(folder)
         tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
@@ -171,11 +171,6 @@ def _specs(
         for i, name in enumerate(entry.names(cfg)):
             rows.append((i if entry.stacked else before, name, dtypes[entry.ours], shape))
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
-
-
-def _data_of(folder: Path) -> dict[str, Any]:
-    config = read_config(folder)
-    return config["data"] if "data" in config else hf_config.data_config(config)
 
 
 def _carry(folder: Path, target: Path) -> None:

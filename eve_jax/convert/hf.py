@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, data_config, is_plain, model_config
+from eve_jax.convert.conventions import data_settings
+from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, is_plain, model_config
 from eve_jax.convert.hf_fields import warn_unknown
 from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.prefixes import without_prefix
@@ -32,7 +33,6 @@ class HfSource:
     def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
-        self.data = data_config(self.config)
         warn_unknown(self.config, folder / CONFIG)
         self.tensors = without_prefix(open_tensors(folder), folder, is_plain(self.config))
         if self.config["model_type"] == V1:
@@ -42,6 +42,7 @@ class HfSource:
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
+        self.data = data_settings(self.config, folder, self.cfg)
         dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}

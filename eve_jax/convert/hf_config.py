@@ -8,7 +8,6 @@ from typing import Any
 from eve_jax.convert.hf_fields import check_fields, refuse_wrapper
 from eve_jax.convert.hf_rope import LLAMA3, read_rope
 from eve_jax.errors import UserError
-from eve_jax.files import read_json
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
 
 CONFIG = "config.json"
@@ -38,7 +37,23 @@ CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim", "mm_hidden_size")
 
-DATA_FIELDS = ("image_mode", "max_size", "max_aspect", "template", "patch", "teacher")
+# Settings of `config.data` that belong to a checkpoint; an export carries them in the section OURS.
+DATA_FIELDS = (
+    "image_mode",
+    "max_size",
+    "max_aspect",
+    "fit",
+    "template",
+    "image_first",
+    "patch",
+    "teacher",
+    "token_limit",
+)
+# Names that the original gives its image preprocessing; the largest image size and a patch's side are in them.
+TOWERS = {
+    False: re.compile(r"eve-anyratio-res(?P<size>\d+)-patch(?P<patch>\d+)"),
+    True: re.compile(r"eve-patch(?P<patch>\d+)-anypixel-(?P<size>\d+)"),
+}
 # What is written for a model that began with random weights; others have the fields of the config they came from.
 DEFAULTS = {
     "hidden_act": "silu",
@@ -150,17 +165,6 @@ def clip_config(hf: dict[str, Any]) -> ClipConfig:
     return ClipConfig(**{f.name: vision[theirs.get(f.name, f.name)] for f in fields(ClipConfig)})
 
 
-def describe(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sizes of the LLM in a Hugging Face folder, under the names of `config.model`, and its settings of `config.data`.
-
-    Raises UserError when its config.json is not that of a model we know.
-    """
-    hf = read_json(folder / CONFIG)
-    cfg = model_config(hf, folder)
-    sizes = {name: getattr(cfg, name) for name in SIZES}
-    return sizes, data_config(hf)
-
-
 def _parts(hf: dict[str, Any]) -> tuple[str, ...]:
     if not hf.get("add_moe"):
         return ()
@@ -173,30 +177,13 @@ def _parts(hf: dict[str, Any]) -> tuple[str, ...]:
     return tuple(p for p in TWICE if p in parts)
 
 
-def chat_template(hf: dict[str, Any]) -> str:
-    """The chat template that goes with the LLM: of LLaMA's models the size of the vocabulary tells the generation."""
-    if hf.get("model_type") == V1:
-        return "v1"
-    if hf.get("model_type") not in ("llama", "eve-llama3"):
-        return "qwen2"
-    vocab = hf.get("vocab_size", 0)
-    if 32_000 <= vocab <= 32_100:  # LLaMA-2 and Vicuna, perhaps with a few tokens added
-        return "v1"
-    return "llama3" if vocab >= 128_000 or hf["model_type"] == "eve-llama3" else "qwen2"
+def tower_size(tower: object, v1: bool) -> tuple[int, int] | None:
+    """Largest image size and side of a patch, in pixels, that the name `mm_vision_tower` of EVE states; None if none.
 
-
-def data_config(hf: dict[str, Any]) -> dict[str, Any]:
-    """Image and chat settings that go with the model, under the names of `config.data`."""
-    ours = {k: v for k, v in hf.get(OURS, {}).items() if k in DATA_FIELDS}
-    found = re.search(r"(?:res|pixel-?)(\d+)", str(hf.get("mm_vision_tower")))
-    if hf.get("model_type") == V1:
-        square = {"image_mode": "square", "max_size": int(found[1]) if found else 672, "max_aspect": 0.0}
-        return square | {"template": chat_template(hf), "patch": 28, "teacher": [336, 14]} | ours
-    size = int(found[1]) if found else 800
-    data = {"image_mode": "anyratio_ld", "max_size": size, "max_aspect": 8.0, "template": chat_template(hf)}
-    if size > 800:
-        data["image_mode"] = "anyratio_hd"
-    return data | ours
+    A path counts by its last part.
+    """
+    found = TOWERS[v1].fullmatch(str(tower or "").rstrip("/").rpartition("/")[2])
+    return (int(found["size"]), int(found["patch"])) if found else None
 
 
 def our_config(cfg: ModelConfig, data: dict[str, Any]) -> dict[str, Any]:
@@ -262,6 +249,13 @@ def _auto(kind: str, stem: str) -> dict[str, Any]:
     }
 
 
+def _tower(carried: dict[str, Any], made: str, size: int, v1: bool) -> str:
+    """The name `mm_vision_tower` that the model came with, or `made` where that states another size than `size`."""
+    name = carried.get("mm_vision_tower")
+    stated = tower_size(name, v1)
+    return name if name and (stated is None or stated[0] == size) else made
+
+
 def _v2_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
     size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
     qwen2 = cfg.qkv_bias or bool(set(cfg.parts) & set(TWICE))
@@ -270,14 +264,13 @@ def _v2_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) 
         "add_moe": bool(cfg.parts),
         "moe_part": "-".join(p for p in TWICE if p in cfg.parts) or None,
         "mm_hidden_size": cfg.patch_hidden,
-        "mm_vision_tower": carried.get("mm_vision_tower") or f"openai/eve-anyratio-res{size}-patch16",
+        "mm_vision_tower": _tower(carried, f"openai/eve-anyratio-res{size}-patch16", size, v1=False),
     }
 
 
 def _v1_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
     size = data.get("max_size") or 672
     named = {
-        "mm_vision_tower": f"openai/eve-patch{cfg.sub_patch}-anypixel-{size}",
         "mm_vision_tower_clip": "openai/clip-vit-large-patch14-336",
         "mm_projector_type": "mlp2x_gelu",
     }
@@ -286,6 +279,7 @@ def _v1_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) 
         ours[TEACHER_SIZES] = asdict(cfg.teacher)
     return _auto(V1, "EveV1") | {
         **{name: carried.get(name) or value for name, value in named.items()},
+        "mm_vision_tower": _tower(carried, f"openai/eve-patch{cfg.sub_patch}-anypixel-{size}", size, v1=True),
         "mm_hidden_size": cfg.patch_hidden,
         "mm_patch_size": cfg.sub_patch,
         "requires_cliploss": bool(cfg.align_width and cfg.teacher),

@@ -92,11 +92,13 @@ def prompt_ids(
     return ids
 
 
-def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: int) -> np.ndarray:
+def continuation_ids(
+    text: str, tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+) -> np.ndarray:
     """Return int32 [n], the tokens that a further human turn `text` adds after the last answer's end token.
 
-    The turn's `n_images` images stand where its markers do, without markers before it; `<image>` in a turn without
-    images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids`
+    The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it; `<image>`
+    in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids`
     of the longer one. Raises `BadRecord` when markers and images differ in number, `UserError` for a template without
     dialogue.
     """
@@ -108,7 +110,7 @@ def continuation_ids(text: str, tokenizer: Tokenizer, template: str, n_images: i
     written = _Text()
     # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
     written.add(style.end + style.human)
-    written.add(*turn.pieces)
+    written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
     written.add(style.human_end + style.gpt)
     ids, _ = _tokenise(written, tokenizer, bos=None)
     if ids[0] != end:

@@ -79,12 +79,19 @@ class ImageRule:
     teacher: tuple[int, int] = (336, 14)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], fit: str | None = None, max_size: int | None = None) -> Self:
-        """The rule of a `config.data`, with another `fit` or `max_size` where they are given."""
+    def of(
+        cls,
+        data: Mapping[str, Any],
+        fit: str | None = None,
+        max_size: int | None = None,
+        max_aspect: float | None = None,
+    ) -> Self:
+        """The rule of a `config.data`, with another `fit`, `max_size` or `max_aspect` where they are given."""
         fit = data.get("fit", "shrink") if fit is None else fit
         size = data["max_size"] if max_size is None else max_size
+        aspect = data["max_aspect"] if max_aspect is None else max_aspect
         teacher = tuple(data.get("teacher", cls.teacher))
-        return cls(data["image_mode"], fit, size, data["max_aspect"], data.get("patch", PATCH), teacher)
+        return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -83,5 +83,9 @@ class Chat:
         template, tokenizer = self.eve.template, self.eve.tokenizer
         end = end_id(tokenizer, template)  # also of an answer that was cut: the next turn is written after it
         return self.eve.with_images(
-            question, images, lambda n: np.append(np.int32(end), continuation_ids(question, tokenizer, template, n))
+            question,
+            images,
+            lambda n: np.append(
+                np.int32(end), continuation_ids(question, tokenizer, template, n, self.eve.image_first)
+            ),
         )

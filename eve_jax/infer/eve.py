@@ -41,7 +41,7 @@ class EVE:
 
     template: a dialogue template of `eve_jax.data.chat`. rule: how pictures are sized. sees: False for a model that
     takes no pictures. positions: longest sequence of the model in tokens, 0 = not known. data: the settings that the
-    model was trained with (`config.data`).
+    model was trained with (`config.data`); images go to the front of their turn where `image_first` there says so.
     """
 
     def __init__(
@@ -56,22 +56,33 @@ class EVE:
     ):
         self.engine, self.tokenizer, self.template, self.rule = engine, tokenizer, template, rule
         self.sees, self.positions, self.data = sees, positions, data or {}
+        self.image_first = bool(self.data.get("image_first", False))
         self.stop_ids = stop_ids(tokenizer, template)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, fit: str = "fill", max_size: int = 0) -> "EVE":
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        fit: str = "fill",
+        max_size: int = 0,
+        max_aspect: float | None = None,
+        image_first: bool | None = None,
+        template: str = "",
+    ) -> "EVE":
         """From a stage's folder, an imported or a Hugging Face folder.
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
-        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own. Raises UserError
-        when the folder holds no model, and for other settings.
+        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
+        `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. Raises UserError when
+        the folder holds no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
-        data = checkpoint.data
+        changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
+        data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = load_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(data["template"], tokenizer)
@@ -179,7 +190,11 @@ class EVE:
     def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""
         turns = to_turns(messages)
-        return self.with_images(turns[-1].text, images, lambda n: prompt_ids(turns, self.tokenizer, self.template, n))
+        return self.with_images(
+            turns[-1].text,
+            images,
+            lambda n: prompt_ids(turns, self.tokenizer, self.template, n, self.image_first),
+        )
 
     def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
         """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""

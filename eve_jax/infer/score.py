@@ -89,7 +89,8 @@ class Scores:
 class Settings:
     """How records become samples, and samples rows.
 
-    template, rule, image_first: as in `config.data`. max_tokens: longer samples are not scored, 0 = no limit.
+    template, rule, image_first: as in `config.data`. max_tokens: longer samples are not scored, 0 = no limit; by
+    default the limit that an imported checkpoint states (`token_limit`).
     row_tokens: slots of a row; rows are longer where a sample needs it. rows: of a batch. threads: build batches.
     """
 
@@ -103,12 +104,18 @@ class Settings:
 
     @classmethod
     def of(cls, data: dict[str, Any], **changes: Any) -> "Settings":
-        """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit` and `max_size` of the
-        image rule among them; None leaves one as it is. Raises UserError naming a wrong one."""
-        known_names(changes, (*(f.name for f in fields(cls) if f.name != "rule"), "fit", "max_size"), "setting")
+        """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit`, `max_size` and
+        `max_aspect` of the image rule among them; None leaves one as it is. Raises UserError naming a wrong one."""
+        names = (*(f.name for f in fields(cls) if f.name != "rule"), "fit", "max_size", "max_aspect")
+        known_names(changes, names, "setting")
         given = {k: v for k, v in changes.items() if v is not None}
-        rule = ImageRule.of(data, given.pop("fit", None), given.pop("max_size", None))
-        own = {"template": data["template"], "image_first": data.get("image_first", False), "rule": rule}
+        rule = ImageRule.of(data, **{k: given.pop(k) for k in ("fit", "max_size", "max_aspect") if k in given})
+        own = {
+            "template": data["template"],
+            "image_first": data.get("image_first", False),
+            "rule": rule,
+            "max_tokens": data.get("token_limit", 0),
+        }
         return cls(**own | given)
 
     def __post_init__(self) -> None:
