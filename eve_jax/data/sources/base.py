@@ -112,7 +112,7 @@ def is_empty(value: object, depth: int = 4) -> bool:
     if isinstance(value, list | tuple | dict):
         inner = value.values() if isinstance(value, dict) else value
         return depth > 0 and all(is_empty(item, depth - 1) for item in inner)
-    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
+    return value is None or value == "" or (isinstance(value, float) and value != value)
 
 
 class Recent(Generic[T]):

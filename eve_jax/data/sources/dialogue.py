@@ -39,20 +39,23 @@ class Dialogue(NamedTuple):
     fields: Fields
 
 
-def dialogue_of(raw: Mapping[str, Any]) -> Dialogue:
-    """Return the turns of the record `raw`. Raises `BadRecord` where there are none, or two different ones."""
-    talks = [field for field in TALKS if not is_empty(raw.get(field))]
-    captions = [field for field in CAPTIONS if not is_empty(raw.get(field))]
-    if not talks and not is_empty(raw.get("query")):
-        return _with_system(raw, _of_query(raw), captions)
+def dialogue_of(given: Mapping[str, Any]) -> Dialogue:
+    """Return the turns of the record with the fields `given`, none of them empty.
+
+    Raises `BadRecord` where there are none, or two different ones.
+    """
+    talks = [field for field in TALKS if field in given]
+    captions = [field for field in CAPTIONS if field in given]
+    if not talks and "query" in given:
+        return _with_system(given, _of_query(given), captions)
     if talks:
-        first, *others = (_of_messages(raw[field], field) for field in talks)
+        first, *others = (_of_messages(given[field], field) for field in talks)
         _check_same(talks, [first.turns, *(other.turns for other in others)])
-        return _with_system(raw, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
+        return _with_system(given, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
     if not captions:
-        names = ", ".join(map(repr, (name for name in raw if not is_empty(raw[name]))))
+        names = ", ".join(map(repr, given))
         raise BadRecord("no conversations, messages or caption" + (f", but the fields {names}" if names else ""))
-    texts = [text_of(raw[field], field) for field in captions]
+    texts = [text_of(given[field], field) for field in captions]
     _check_same(captions, [text.strip() for text in texts])
     return Dialogue((Turn("gpt", texts[0]),), (), Fields(tuple(captions)))
 
@@ -63,13 +66,13 @@ def _check_same(fields: list[str], texts: list[Any]) -> None:
         raise BadRecord(f"{fields[0]} and {other} hold different texts; keep one of them")
 
 
-def _of_query(raw: Mapping[str, Any]) -> Dialogue:
-    used = [field for field in QUERY if not is_empty(raw.get(field))]
-    history = raw.get("history") or []
+def _of_query(given: Mapping[str, Any]) -> Dialogue:
+    used = [field for field in QUERY if field in given]
+    history = given.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise BadRecord("history is not a list of [query, response]")
     turns = []
-    for number, (query, response) in enumerate([*history, [raw["query"], raw.get("response")]], 1):
+    for number, (query, response) in enumerate([*history, [given["query"], given.get("response")]], 1):
         turns.append(Turn("human", text_of(query, f"query {number}")))
         turns.append(Turn("gpt", text_of(response, f"response {number}")))
     return Dialogue(tuple(turns), (), Fields(tuple(used)))
@@ -92,10 +95,10 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
     return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
 
 
-def _with_system(raw: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:
+def _with_system(given: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:
     used, unused = found.fields
     turns = found.turns
-    system = raw.get("system")
+    system = given.get("system")
     if isinstance(system, str) and system and not any(turn.role == "system" for turn in turns):
         turns, used = (Turn("system", text_of(system, "system")), *turns), (*used, "system")
     return Dialogue(turns, found.parts, Fields(used, (*unused, *captions)))

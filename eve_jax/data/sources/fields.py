@@ -64,33 +64,34 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
             raise BadRecord(f"not an object but {type(raw).__name__}")
         if raw.get("id") is not None:
             id = text_of(str(raw["id"]), "id")
-        found = _find_images(raw, stored)
-        dialogue = _dialogue(raw, found)
+        given = {name: value for name, value in raw.items() if not is_empty(value)}
+        found = _find_images(given, stored)
+        dialogue = _dialogue(given, found)
         values = _placed(found, dialogue.parts)
         images = _open(values, found.field, place)
-        fields = _fields(raw, found, dialogue)
-        _refuse_media(raw, fields.unused, values)
+        fields = _fields(given, found, dialogue)
+        if fields.unused:
+            _refuse_media(given, fields.unused, values)
         return Record(id, images, dialogue.turns, place.where), fields
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
 
 
-def _dialogue(raw: dict, found: _Found) -> Dialogue:
+def _dialogue(given: dict[str, Any], found: _Found) -> Dialogue:
     try:
-        return dialogue_of(raw)
+        return dialogue_of(given)
     except BadRecord:
-        _refuse_media(raw, [name for name in raw if name not in KNOWN], found.values)
+        _refuse_media(given, [name for name in given if name not in KNOWN], found.values)
         raise
 
 
-def _find_images(raw: Mapping[str, Any], stored: Sequence[StoredImage]) -> _Found:
+def _find_images(given: Mapping[str, Any], stored: Sequence[StoredImage]) -> _Found:
     """Return the images that the fields name, of several fields with the same ones those of the first."""
-    primary = [(field, image_values(raw.get(field))) for field in IMAGE_FIELDS]
-    primary = [(field, values) for field, values in primary if values]
-    names = [(field, image_values(raw.get(field))) for field in (*NAME_FIELDS, *URL_FIELDS)]
-    names = [(field, values) for field, values in names if values and _may_be_images(field, values)]
+    primary = [(field, image_values(given[field])) for field in IMAGE_FIELDS if field in given]
+    names = [(field, image_values(given[field])) for field in (*NAME_FIELDS, *URL_FIELDS) if field in given]
+    names = [(field, values) for field, values in names if _may_be_images(field, values)]
     for field, values in primary:
-        if any(is_empty(value) for value in values):
+        if any(map(is_empty, values)):
             raise BadRecord(f"{field} is neither a path nor a list of paths")
     if stored:
         chosen: tuple[str, list[Any]] = ("", list(stored))
@@ -104,7 +105,7 @@ def _find_images(raw: Mapping[str, Any], stored: Sequence[StoredImage]) -> _Foun
         if not _same(chosen[1], values):
             own = chosen[0] or "the files stored with the record"
             raise BadRecord(f"{own} and {field} are different images; keep one of them")
-    own_names = {basename(text) for text in map(reference, chosen[1]) if isinstance(text, str)}
+    own_names = {basename(text) for text in map(reference, chosen[1]) if isinstance(text, str)} if names else set()
     for field, values in names:
         others = [text for text in map(reference, values) if isinstance(text, str) and not is_url(text)]
         if own_names and any(basename(text) not in own_names for text in others):
@@ -179,20 +180,22 @@ def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, .
     return tuple(to_image(value, f"{place.where}[{number}]", folders) for number, value in enumerate(values, 1))
 
 
-def _fields(raw: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
-    used = (*found.used, *dialogue.fields.used, *(("id",) if raw.get("id") is not None else ()))
-    rest = (field for field in raw if field not in used and not is_empty(raw[field]))
+def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
+    used = (*found.used, *dialogue.fields.used, *(("id",) if "id" in given else ()))
+    rest = (field for field in given if field not in used)
     return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
 
 
-def _refuse_media(raw: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:
+def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:
     """Raise `UnreadMedia` for an unused field of a record with the images `values` that looks like media."""
     texts = [text for text in map(reference, values) if isinstance(text, str) and text[:5].lower() != "data:"]
     basenames = {basename(text) for text in texts} if texts or not values else None
     for name in unused:
-        field, _, key = ("", "", name) if name in raw else name.partition("[].")  # of the turns in a field, or its own
+        field, _, key = (
+            ("", "", name) if name in given else name.partition("[].")
+        )  # of the turns in a field, or its own
         misspelt = name.lower() in IMAGE_FIELDS and name not in KNOWN
-        for holder in raw[field] if field else [raw]:
+        for holder in given[field] if field else [given]:
             kind = media_kind(key, holder.get(key), basenames, bool(values)) or ("image" if misspelt else "")
             if kind:
                 remedy = "call it image or images, or remove it" if kind == "image" else "remove it"
