@@ -12,6 +12,8 @@ from eve_jax.convert.convert import export_checkpoint, import_checkpoint, make_w
 from eve_jax.convert.hf_config import DEFAULTS
 from eve_jax.errors import UserError
 from eve_jax.files import StoredPath
+from eve_jax.infer.eve import sees_pictures
+from eve_jax.train.identity import adopt
 from tests.convert import folders
 
 
@@ -197,6 +199,19 @@ def test_every_path_is_written(work):
     }
 
 
+def test_a_run_resumes_when_its_llm_is_spelt_otherwise(work):
+    config = stage(Path("runs/stage1"), "hf")
+    config.model.llm = "hf"
+    Path("runs/new").mkdir()
+    adopt(Path("runs/new"), config)
+    shutil.copytree("base/checkpoints", "runs/new/checkpoints")
+    config.model.llm = config.init = str(work / "hf")
+    adopt(Path("runs/new"), config)
+    config.model.hidden_size = 64
+    with pytest.raises(UserError, match=r"config\.model\.hidden_size=48, now it is 64"):
+        adopt(Path("runs/new"), config)
+
+
 def test_a_whole_copy_needs_nothing_else(work, monkeypatch):
     stage(Path("runs/stage1"), "base")
     copy = make_whole(Path("runs/stage1"), work.parent / "copies/whole", quiet=True)
@@ -221,3 +236,16 @@ def test_stored_path_prefers_what_moved_along(tmp_path):
     assert stored.find(tmp_path / "q/runs") == tmp_path / "p/base"
     shutil.rmtree(tmp_path / "p")
     assert stored.find(tmp_path / "q/runs") is None
+
+
+def test_a_stage_sees_images_whatever_its_base_is(work):
+    """The import of a plain LLM does not, and neither does a stage of text alone."""
+    stage(Path("runs/stage3"), "hf")
+    assert (sees_pictures(Path("runs/stage3")), sees_pictures(Path("base")), sees_pictures(Path("hf"))) == (
+        True,
+        False,
+        False,
+    )
+    settings = json.loads(Path("runs/stage3/config.json").read_text())
+    Path("runs/stage3/config.json").write_text(json.dumps(settings | {"stage": "llm"}))
+    assert not sees_pictures(Path("runs/stage3"))
