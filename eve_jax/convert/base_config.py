@@ -107,8 +107,8 @@ def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
 def moved_paths(folder: Path, target: Path) -> dict[str, Any]:
     """Return the contents of paths.json for a copy of the stage `folder` in `target`; {} when it has no such file."""
 
-    def moved(entry: dict[str, str]) -> dict[str, str]:
-        stored = StoredPath(**entry)
+    def moved(entry: Any) -> dict[str, str]:
+        stored = StoredPath.read(entry, folder / PATHS)
         return StoredPath.of(stored.find(folder) or stored.absolute, target)._asdict()
 
     found = read_json(folder / PATHS) if (folder / PATHS).is_file() else {}
@@ -121,15 +121,16 @@ def _origins(folder: Path, init: str) -> list[Path]:
     Without paths.json, a relative `init` is looked for in the current folder, which it was relative to when the stage
     was trained, and in the folders above the stage's. Raise UserError when there is none.
     """
-    stored = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
-    if stored:
-        place = StoredPath(**stored).find(folder, _is_model)
+    entry = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
+    at = init
+    if entry is not None:
+        stored = StoredPath.read(entry, folder / PATHS)
+        at, place = stored.absolute, stored.find(folder, _is_model)
         places = [place] if place else []
     else:
         every = [Path(init), *(up / init for up in folder.resolve().parents)]
         places = list({place.resolve(): place for place in reversed(every) if _is_model(place)}.values())[::-1]
     if not places:
-        at = stored["absolute"] if stored else init
         raise UserError(f"{folder} was trained from {at}, which is not there; {_remedy(folder)}")
     return places
 

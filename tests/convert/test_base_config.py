@@ -178,6 +178,15 @@ def test_a_loop(work):
         carried_config(Path("runs/a"))
 
 
+@pytest.mark.parametrize("entry", ["hf", ["hf"], {"relative": "hf"}, {"relative": 1, "absolute": "hf"}])
+def test_entries_that_are_no_paths(work, entry):
+    stage(Path("runs/stage1"), "hf")
+    Path("runs/stage1", HF_CONFIG).unlink()
+    Path("runs/stage1", PATHS).write_text(json.dumps({"init": entry}))
+    with pytest.raises(UserError, match=r"runs/stage1/paths\.json: .* is no path"):
+        carried_config(Path("runs/stage1"))
+
+
 def test_every_path_is_written(work):
     Path("a.jsonl").touch()
     Path("b").mkdir()
