@@ -7,6 +7,7 @@ Both are written when a stage starts, so that an export does not depend on the c
 or removed since. Older stage folders have neither: there the chain of `init` is followed to the base.
 """
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
         section, _, name = field.rpartition(".")
         value = (config.get(section, {}) if section else config).get(name, "")
         paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
-        stored = [StoredPath.of(path, folder)._asdict() for path in paths if path and Path(path).exists()]
+        named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
+        stored = [StoredPath.of(path, folder)._asdict() for path in named]
         if stored:
             out[field] = stored if field in LISTS else stored[0]
     return out

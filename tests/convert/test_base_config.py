@@ -191,7 +191,7 @@ def test_every_path_is_written(work):
     Path("a.jsonl").touch()
     Path("b").mkdir()
     config = stage(Path("runs/stage1"), "hf")
-    config.data = ConfigDict({"records": "a.jsonl, b,tfds:mnist", "images": "b", "tokenizer": "hf"})
+    config.data = ConfigDict({"records": "a.jsonl, b,c/*.json,tfds:mnist", "images": "b", "tokenizer": "hf"})
     config.teacher = "b"
     keep_base(Path("runs/stage1"), config)
     found = json.loads(Path("runs/stage1", PATHS).read_text())
@@ -204,7 +204,7 @@ def test_every_path_is_written(work):
         "teacher": named("b"),
         "data.images": named("b"),
         "data.tokenizer": named("hf"),
-        "data.records": [named("a.jsonl"), named("b")],
+        "data.records": [named("a.jsonl"), named("b"), named("c/*.json")],
     }
 
 
