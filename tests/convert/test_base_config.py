@@ -18,7 +18,7 @@ from tests.convert import folders
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory) -> Path:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with hf (a plain LLM) and base (its import)."""
     work = tmp_path_factory.mktemp("imported")
     hf = folders.write_hf(work / "hf", *folders.plain("qwen2"))
@@ -27,7 +27,7 @@ def imported(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def work(imported, tmp_path, monkeypatch) -> Path:
+def work(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder."""
     shutil.copytree(imported, tmp_path / "p")
     monkeypatch.chdir(tmp_path / "p")
