@@ -44,6 +44,13 @@ class StoredPath(NamedTuple):
         absolute = Path(path).resolve()
         return cls(os.path.relpath(absolute, folder.resolve()), str(absolute))
 
+    @classmethod
+    def read(cls, entry: Any, file: Path) -> "StoredPath":
+        """Return the path that `file` holds as `entry`; raise UserError when that is none."""
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in cls._fields):
+            raise UserError(f"{file}: {entry!r} is no path; expected its parts {' and '.join(cls._fields)}")
+        return cls(entry["relative"], entry["absolute"])
+
     def find(self, folder: Path, there: Callable[[Path], bool] = Path.exists) -> Path | None:
         """Return the place that is `there` now, for a file that is now in `folder`; None when neither is."""
         places = (folder.resolve() / self.relative, Path(self.absolute))

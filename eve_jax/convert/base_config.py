@@ -7,8 +7,7 @@ Both are written when a stage starts, so that an export does not depend on the c
 or removed since. Older stage folders have neither: there the chain of `init` is followed to the base.
 """
 
-import json
-from collections.abc import Iterable
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +39,36 @@ def carried_config(folder: Path) -> dict[str, Any]:
 
     Raise UserError when there was one and it cannot be found, or when what is found is of another model.
     """
-    at, seen = folder, [folder.resolve()]
-    while not (at / HF_CONFIG).is_file():
-        config = read_config(at)
-        if "model" not in config:
-            return _of_same_model(config, at / CONFIG, folder)
-        if not config.get("init"):
-            return {}
-        at = _origin(at, str(config["init"]))
-        if at.resolve() in seen:
-            raise UserError(f"{at / CONFIG}: config.init leads back to {at} itself; {_remedy(folder)}")
-        seen.append(at.resolve())
-    return _of_same_model(read_json(at / HF_CONFIG), at / HF_CONFIG, folder)
+    found, file = _follow(folder, ())
+    config = read_config(folder)
+    if "model" in config:
+        cfg = ModelConfig.from_dict(config["model"])
+        for theirs, ours in SIZES.items():
+            if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+                raise UserError(
+                    f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, "
+                    f"{getattr(cfg, ours)} here; {_remedy(folder)}"
+                )
+    return found
+
+
+def _follow(folder: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
+    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that says so."""
+    if (folder / HF_CONFIG).is_file():
+        return read_json(folder / HF_CONFIG), folder / HF_CONFIG
+    config = read_config(folder)
+    if "model" not in config or not config.get("init"):
+        return ({} if "model" in config else config), folder / CONFIG
+    if folder.resolve() in seen:
+        raise UserError(f"{folder / CONFIG}: config.init leads back to this folder; {_remedy(folder)}")
+    places = _origins(folder, str(config["init"]))
+    first, *others = [_follow(place, (*seen, folder.resolve())) for place in places]
+    for place, other in zip(places[1:], others, strict=True):
+        if other[0] != first[0]:
+            raise UserError(
+                f"{folder} was trained from {config['init']}, which may be {places[0]} or {place}; {_remedy(folder)}"
+            )
+    return first
 
 
 def keep_base(folder: Path, config: ConfigDict) -> None:
@@ -82,7 +99,8 @@ def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
         section, _, name = field.rpartition(".")
         value = (config.get(section, {}) if section else config).get(name, "")
         paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
-        stored = [StoredPath.of(path, folder)._asdict() for path in paths if path and Path(path).exists()]
+        named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
+        stored = [StoredPath.of(path, folder)._asdict() for path in named]
         if stored:
             out[field] = stored if field in LISTS else stored[0]
     return out
@@ -91,58 +109,37 @@ def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
 def moved_paths(folder: Path, target: Path) -> dict[str, Any]:
     """Return the contents of paths.json for a copy of the stage `folder` in `target`; {} when it has no such file."""
 
-    def moved(entry: dict[str, str]) -> dict[str, str]:
-        stored = StoredPath(**entry)
+    def moved(entry: Any) -> dict[str, str]:
+        stored = StoredPath.read(entry, folder / PATHS)
         return StoredPath.of(stored.find(folder) or stored.absolute, target)._asdict()
 
     found = read_json(folder / PATHS) if (folder / PATHS).is_file() else {}
     return {name: list(map(moved, e)) if isinstance(e, list) else moved(e) for name, e in found.items()}
 
 
-def _origin(folder: Path, init: str) -> Path:
-    """Return the folder that `config.init` of the stage `folder` names, wherever the current folder is.
+def _origins(folder: Path, init: str) -> list[Path]:
+    """Return the folders that `config.init` of the stage `folder` may name, wherever the current folder is.
 
     Without paths.json, a relative `init` is looked for in the current folder, which it was relative to when the stage
-    was trained, and in the folders above the stage's.
+    was trained, and in the folders above the stage's. Raise UserError when there is none.
     """
-    stored = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
-    if stored:
-        place = StoredPath(**stored).find(folder, _is_model)
+    entry = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
+    at = init
+    if entry is not None:
+        stored = StoredPath.read(entry, folder / PATHS)
+        at, place = stored.absolute, stored.find(folder, _is_model)
         places = [place] if place else []
     else:
-        places = _distinct([Path(init), *(up / init for up in folder.resolve().parents)])
+        every = [Path(init), *(up / init for up in folder.resolve().parents)]
+        places = list({place.resolve(): place for place in reversed(every) if _is_model(place)}.values())[::-1]
     if not places:
-        at = stored["absolute"] if stored else init
         raise UserError(f"{folder} was trained from {at}, which is not there; {_remedy(folder)}")
-    configs = [json.dumps(carried_config(place), sort_keys=True) for place in places]
-    if len(set(configs)) > 1:
-        other = places[next(i for i, c in enumerate(configs) if c != configs[0])]
-        raise UserError(f"{folder} was trained from {init}, which may be {places[0]} or {other}; {_remedy(folder)}")
-    return places[0]
+    return places
 
 
 def _is_model(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def _distinct(places: Iterable[Path]) -> list[Path]:
-    return list({place.resolve(): place for place in places if _is_model(place)}.values())
-
-
 def _remedy(folder: Path) -> str:
     return f"put it back, or copy config.json of the model that training began with to {folder / HF_CONFIG}"
-
-
-def _of_same_model(found: dict[str, Any], file: Path, folder: Path) -> dict[str, Any]:
-    """Return `found`, the contents of `file`; raise UserError when its sizes are not those of the model in `folder`."""
-    config = read_config(folder)
-    if "model" not in config:
-        return found
-    cfg = ModelConfig.from_dict(config["model"])
-    for theirs, ours in SIZES.items():
-        if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
-            raise UserError(
-                f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, {getattr(cfg, ours)} "
-                f"here; {_remedy(folder)}"
-            )
-    return found

@@ -16,6 +16,7 @@ from eve_jax.train.checkpoint import CONFIG, read_config, read_meta, steps_in
 FREE_FIELDS = (
     "init",
     "teacher",
+    "model.llm",
     "mesh",
     "profile.steps",
     "data.records",

@@ -12,11 +12,13 @@ from eve_jax.convert.convert import export_checkpoint, import_checkpoint, make_w
 from eve_jax.convert.hf_config import DEFAULTS
 from eve_jax.errors import UserError
 from eve_jax.files import StoredPath
+from eve_jax.infer.eve import sees_pictures
+from eve_jax.train.identity import adopt
 from tests.convert import folders
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory) -> Path:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with hf (a plain LLM) and base (its import)."""
     work = tmp_path_factory.mktemp("imported")
     hf = folders.write_hf(work / "hf", *folders.plain("qwen2"))
@@ -25,7 +27,7 @@ def imported(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def work(imported, tmp_path, monkeypatch) -> Path:
+def work(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder."""
     shutil.copytree(imported, tmp_path / "p")
     monkeypatch.chdir(tmp_path / "p")
@@ -176,11 +178,20 @@ def test_a_loop(work):
         carried_config(Path("runs/a"))
 
 
+@pytest.mark.parametrize("entry", ["hf", ["hf"], {"relative": "hf"}, {"relative": 1, "absolute": "hf"}])
+def test_entries_that_are_no_paths(work, entry):
+    stage(Path("runs/stage1"), "hf")
+    Path("runs/stage1", HF_CONFIG).unlink()
+    Path("runs/stage1", PATHS).write_text(json.dumps({"init": entry}))
+    with pytest.raises(UserError, match=r"runs/stage1/paths\.json: .* is no path"):
+        carried_config(Path("runs/stage1"))
+
+
 def test_every_path_is_written(work):
     Path("a.jsonl").touch()
     Path("b").mkdir()
     config = stage(Path("runs/stage1"), "hf")
-    config.data = ConfigDict({"records": "a.jsonl, b,tfds:mnist", "images": "b", "tokenizer": "hf"})
+    config.data = ConfigDict({"records": "a.jsonl, b,c/*.json,tfds:mnist", "images": "b", "tokenizer": "hf"})
     config.teacher = "b"
     keep_base(Path("runs/stage1"), config)
     found = json.loads(Path("runs/stage1", PATHS).read_text())
@@ -193,8 +204,21 @@ def test_every_path_is_written(work):
         "teacher": named("b"),
         "data.images": named("b"),
         "data.tokenizer": named("hf"),
-        "data.records": [named("a.jsonl"), named("b")],
+        "data.records": [named("a.jsonl"), named("b"), named("c/*.json")],
     }
+
+
+def test_a_run_resumes_when_its_llm_is_spelt_otherwise(work):
+    config = stage(Path("runs/stage1"), "hf")
+    config.model.llm = "hf"
+    Path("runs/new").mkdir()
+    adopt(Path("runs/new"), config)
+    shutil.copytree("base/checkpoints", "runs/new/checkpoints")
+    config.model.llm = config.init = str(work / "hf")
+    adopt(Path("runs/new"), config)
+    config.model.hidden_size = 64
+    with pytest.raises(UserError, match=r"config\.model\.hidden_size=48, now it is 64"):
+        adopt(Path("runs/new"), config)
 
 
 def test_a_whole_copy_needs_nothing_else(work, monkeypatch):
@@ -221,3 +245,16 @@ def test_stored_path_prefers_what_moved_along(tmp_path):
     assert stored.find(tmp_path / "q/runs") == tmp_path / "p/base"
     shutil.rmtree(tmp_path / "p")
     assert stored.find(tmp_path / "q/runs") is None
+
+
+def test_a_stage_sees_images_whatever_its_base_is(work):
+    """The import of a plain LLM does not, and neither does a stage of text alone."""
+    stage(Path("runs/stage3"), "hf")
+    assert (sees_pictures(Path("runs/stage3")), sees_pictures(Path("base")), sees_pictures(Path("hf"))) == (
+        True,
+        False,
+        False,
+    )
+    settings = json.loads(Path("runs/stage3/config.json").read_text())
+    Path("runs/stage3/config.json").write_text(json.dumps(settings | {"stage": "llm"}))
+    assert not sees_pictures(Path("runs/stage3"))

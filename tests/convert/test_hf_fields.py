@@ -1,6 +1,7 @@
 """Fields of config.json: rotary positions and all else that changes the model is understood or refused by name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,13 @@ VALUES = tuple(SCALED.values())
 DEFAULT = {"rope_type": "default", "rope_theta": 1e6}
 
 
-def read(kind: str = "qwen2", **fields) -> ModelConfig:
+def read(kind: str = "qwen2", **fields: Any) -> ModelConfig:
     """The sizes that a plain LLM's config.json with `fields` means; without rope_theta unless they have it."""
     config = {k: v for k, v in folders.plain(kind)[1].items() if k != "rope_theta"} | fields
     return model_config({k: v for k, v in config.items() if v != "drop"}, Path("FOLDER"), **PATCH)
 
 
-UNDERSTOOD = {
+UNDERSTOOD: dict[str, tuple[dict[str, Any], float, tuple[float, ...]]] = {
     "alone": ({"rope_theta": 5e5}, 5e5, ()),
     "of the config class": ({}, 1e4, ()),
     "null": ({"rope_theta": 5e5, "rope_scaling": None, "rope_parameters": None}, 5e5, ()),
@@ -53,11 +54,11 @@ def test_positions_understood(kind, case):
     assert (cfg.rope_theta, cfg.rope_scaling) == (theta, scaling)
 
 
-def scaled(kind: str, **fields) -> dict:
+def scaled(kind: str, **fields: Any) -> dict:
     return {"rope_theta": 1e6, "rope_scaling": {"rope_type": kind, **fields}}
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "linear": (scaled("linear", factor=4.0), "rope_scaling of type 'linear'"),
     "dynamic": (scaled("dynamic", factor=4.0), "rope_scaling of type 'dynamic'"),
     "yarn": (scaled("yarn", factor=4.0), "rope_scaling of type 'yarn'"),
@@ -117,7 +118,7 @@ def test_positions_refused(case):
     refused(message, **fields)
 
 
-def refused(message: str, kind: str = "qwen2", **fields) -> None:
+def refused(message: str, kind: str = "qwen2", **fields: Any) -> None:
     with pytest.raises(UserError) as error:
         read(kind, **fields)
     assert message in str(error.value)
@@ -125,7 +126,7 @@ def refused(message: str, kind: str = "qwen2", **fields) -> None:
     assert "\n" not in str(error.value)
 
 
-FIELDS = {
+FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "window": ({"use_sliding_window": True, "sliding_window": 64}, "use_sliding_window is True"),
     "kinds of layers": ({"layer_types": ["full_attention", "sliding_attention"]}, "'sliding_attention' in layer_types"),
     "too few kinds": ({"layer_types": ["full_attention"]}, "layer_types is not a list of one entry a layer"),
@@ -167,7 +168,7 @@ def test_window_of_llama():
 
 def test_what_changes_nothing():
     plain = read(rope_theta=5e5)
-    same = {
+    same: dict[str, Any] = {
         "quantization_config": None,
         "layer_types": ["full_attention"] * 2,
         "hidden_act": "silu",

@@ -1,6 +1,7 @@
 """Names and files of checkpoints as others leave them: wrappers' prefixes, tables beside the weights, adapters."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from tests.convert import folders
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def opened(folder) -> folders.Tensors:
+def opened(folder: Path) -> folders.Tensors:
     """Every tensor that the folder's model takes, by the names without wrappers."""
     return {name: info.read() for name, info in HfSource(folder).tensors.items()}
 
 
-def renamed(tensors, body: str, head: str) -> folders.Tensors:
+def renamed(tensors: folders.Tensors, body: str, head: str) -> folders.Tensors:
     return {head + n if n == HEAD else body + n.removeprefix("model."): v for n, v in tensors.items()}
 
 
@@ -61,7 +62,7 @@ def test_import_and_export_have_the_names_without(tmp_path):
     folders.same(folders.read_hf(out), tensors)
 
 
-def mixed(tensors, name: str, new: str) -> folders.Tensors:
+def mixed(tensors: folders.Tensors, name: str, new: str) -> folders.Tensors:
     return {new if n == name else n: v for n, v in tensors.items()}
 
 
@@ -119,7 +120,7 @@ def test_adapters(tmp_path):
             import_checkpoint(str(folder), tmp_path / "out", quiet=True)
 
 
-BUFFERS = {
+BUFFERS: folders.Tensors = {
     "model.rotary_emb.inv_freq": np.ones(8, np.float32),
     "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32),
     "model.layers.1.self_attn.rotary_emb.cos_cached": np.ones((4, 8), np.float32),
@@ -140,7 +141,7 @@ def test_tables_beside_the_weights(tmp_path, shards, prefix):
 def test_head_of_a_tied_model(tmp_path):
     tensors, config = folders.plain("qwen2", tied=True)
     same = folders.write_hf(tmp_path / "same", tensors | {HEAD: tensors[EMBED]}, config)
-    assert "head" not in open_checkpoint(same).source.shapes
+    assert "head" not in open_checkpoint(same).params()
     for i, other in enumerate((tensors[EMBED] + 1, tensors[EMBED][:-1])):
         hf = folders.write_hf(tmp_path / str(i), tensors | {HEAD: other}, config)
         with pytest.raises(UserError, match=r"lm_head\.weight is not model\.embed_tokens\.weight, though config\.json"):
@@ -179,7 +180,7 @@ def test_files_beside_the_weights(tmp_path, capsys):
         opened(hf)
 
 
-def retyped(hf, code: bytes):
+def retyped(hf: Path, code: bytes) -> None:
     file = hf / "model.safetensors"
     raw = file.read_bytes()
     file.write_bytes(raw.replace(b'"dtype":"F32"', b'"dtype":"' + code + b'"', 1))
