@@ -5,7 +5,7 @@ the files beside a tokenizer -> `read_added`: each token with its flags, and its
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,7 @@ def read_added(folder: Path | None) -> list[Added]:
 
 
 def number_added(
-    added: Iterable[Added],
+    added: Sequence[Added],
     find: Callable[[str], int | None],
     written: Callable[[int], str | None],
     size: int,

@@ -120,8 +120,8 @@ def continuation_ids(
 
 def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
     """The conversation; with `ask` it ends where an answer would begin."""
-    for turn in turns:
-        text_of(turn.text, f"the text of a {turn.role} turn")
+    for role, said in turns:
+        text_of(said, f"the text of a {role} turn")
     system, turns = _split_system(turns, template)
     if not template.caption:
         _check_roles(turns)
