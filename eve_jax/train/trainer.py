@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from eve_jax import sharding
 from eve_jax.data.images import SQUARE
 from eve_jax.data.pipeline import PLAN_FOLDER, StageData
-from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
+from eve_jax.data.plan import planned_steps
+from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.peers import StopAgreement
 from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder
@@ -20,12 +21,13 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
-from eve_jax.train.identity import adopt, check_identity, identity
+from eve_jax.train.identity import check_identity, check_settings, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
 from eve_jax.train.metrics import Meter, MetricsLog, cut_back
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
+from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
 
@@ -110,23 +112,28 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
     if not (folder / PLAN_FOLDER).exists():
         check_origins(config, cfg)  # before records are measured and planned
     share_folder(folder, peers())
-    data = open_data_together(config, folder, peers())
-    adopt(folder, config)
-    _copy_tokenizer(data, folder, cfg)
-    steps = data.plan.steps
-    lr = schedule(config.optim, steps)
-    tx = optimizer(config.optim, lr)
-    non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
     with ExitStack() as failed:
         t = config.train
         checkpoints = Checkpoints(folder, t.keep, t.keep_every, t.keep_best)
         failed.callback(checkpoints.close)
-        checkpoints.set_damaged_aside(final=steps)
-        saved = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
-        meta = identity(config, data.plan.hash, saved)
+        checkpoints.set_damaged_aside(final=planned_steps(folder / PLAN_FOLDER))
+        latest = checkpoints.latest
+        saved = {} if latest is None else checkpoints.meta(latest)
+        check_settings(folder, config)
+        data = open_data_together(config, folder, peers(), None if latest is None else saved.get("data", {}))
+        check_vocabulary(data.tokenizer, cfg)
+        meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
-        if checkpoints.latest == steps:
+        if leads():
+            write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
+        steps = data.plan.steps
+        if latest == steps:
             return None
+        if latest is not None and "data" not in saved:
+            say(f"{config.name}: checkpoint {latest} does not say what data it was trained on: changes are not noticed")
+        lr = schedule(config.optim, steps)
+        tx = optimizer(config.optim, lr)
+        non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
         say(f"{config.name}: {data.summary()}")
         if leads():
@@ -189,10 +196,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
 
 
-def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
-    if data.tokenizer.vocab_size > cfg.vocab_size:
-        raise UserError(
-            f"the tokenizer has {data.tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}"
-        )
-    if leads() and not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
-        data.tokenizer.save(folder)
+def check_vocabulary(tokenizer: Tokenizer, cfg: ModelConfig) -> None:
+    """Raises UserError when the tokenizer has more tokens than the model."""
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens, config.model.vocab_size is {cfg.vocab_size}")
