@@ -71,11 +71,14 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 
 def _without_defaults(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_defaults(v) for k, v in value.items() if v is not None and v is not False}
-    if isinstance(value, list):  # a pair to merge was written "a b" once
-        return [_without_defaults(v) if not isinstance(v, str) else v.split(" ") for v in value]
-    return value
+    if isinstance(value, list):
+        return [_without_defaults(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without_defaults(own) for name, own in value.items() if own is not None and own is not False}
+    if isinstance(merges := kept.get("merges"), list):  # "a b" of older versions, ["a", "b"] of newer ones
+        kept["merges"] = [one if isinstance(one, str) else " ".join(map(str, one)) for one in merges]
+    return kept
 
 
 def sources_fingerprint(records: Records, lengths: Lengths) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, quiet: bool) -> Ru
         if latest == steps:
             return None
         if latest is not None and "data" not in saved:
-            say(f"{config.name}: checkpoint {latest} does not say what data it was trained on: changes are not noticed")
+            say(f"{config.name}: checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed")
         lr = schedule(config.optim, steps)
         tx = optimizer(config.optim, lr)
         non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
