@@ -61,7 +61,8 @@ def _sample(
         except BadRecord:  # it is reported when its row is built
             continue
         if own < len(record.images):
-            stamp = Stamp(*seen.files[number].tolist(), int(seen.times[number]))
+            size, checksum = seen.files[number].tolist()
+            stamp = Stamp(size, checksum, int(seen.times[number]))
             yield record.images[own], stamp, record.where
 
 

@@ -155,8 +155,7 @@ def check_sources(
         about = f"{folder}: the records of {new['name']} (source {number}) are not those of its last checkpoint"
         if old["entries"] != new["entries"]:
             about += f" ({new['entries']:,} of them can be used, {old['entries']:,} could"
-            first = lengths.dropped[0] if lengths.dropped else None
-            about += f"; left out is {first.where}: {first.reason})" if first else ")"
+            about += "".join(f"; left out is {one.where}: {one.reason}" for one in lengths.dropped[:1]) + ")"
         elif sorted(one["texts"] for one in known) == sorted(one["texts"] for one in now):
             about += ", but those of another source: config.data.records has another order"
         raise UserError(f"{about}; restore them, or {OTHER_FOLDER}")

@@ -140,9 +140,10 @@ def test_a_tokenizer_as_another_version_of_the_library_writes_it() -> None:
             def fingerprint(self) -> str:
                 return json.dumps(spec)
 
-        inner = byte_tokenizer().inner
+        tokenizer = byte_tokenizer()
+        assert isinstance(tokenizer, FastTokenizer)
         rule = ImageRule("anyratio_ld")
-        return settings_fingerprint(Written(inner), rule, "qwen2", False, 9, "drop")["tokenizer"]
+        return settings_fingerprint(Written(tokenizer.inner), rule, "qwen2", False, 9, "drop")["tokenizer"]
 
     old = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}
     new = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "ignore_merges": False, "x": None}}
