@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.tokenizer import FastTokenizer, load_tokenizer
+from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.train.metrics import read_metrics
@@ -141,7 +141,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("state", ["gone", "cut"])
     def test_lost_beside_a_checkpoint(self, tmp_path, state, capsys):
-        tokenizer: FastTokenizer = byte_tokenizer()
+        tokenizer = byte_tokenizer()
         if state == "cut":
             (tmp_path / "tokenizer.json").write_text("{")
         write_stage_files(tmp_path, ConfigDict(), tokenizer, resumed=True, verified=True)
