@@ -98,9 +98,9 @@ def continuation_ids(
     """Return int32 [n], the tokens that a further human turn `text` adds after the last answer's end token.
 
     The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it; `<image>`
-    in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives the `prompt_ids`
-    of the longer one. Raises `BadRecord` when markers and images differ in number, `UserError` for a template without
-    dialogue.
+    in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives
+    the `prompt_ids` of the longer one. Raises `BadRecord` when markers and images differ in number, `UserError` for a
+    template without dialogue.
     """
     style = get_template(template)
     if style.caption:

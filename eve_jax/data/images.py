@@ -183,7 +183,7 @@ def image_size(file: ImageFile) -> tuple[int, int]:
 
 def image_bytes(file: ImageFile) -> bytes:
     """The image file as it is. Raises `BadImage` when it is empty or cannot be read."""
-    with _binary(file) as stream:
+    with open_binary(file) as stream:
         try:
             return stream.read()
         except Exception as e:  # whatever the source's library raises
@@ -274,7 +274,7 @@ def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
     return blocks.reshape(h * 2 * sub, w * 2 * sub, 3)
 
 
-def _binary(file: ImageFile) -> BinaryIO:
+def open_binary(file: ImageFile) -> BinaryIO:
     """The bytes of an image file, opened; the caller closes it."""
     try:
         if isinstance(file, StoredImage):
@@ -294,7 +294,7 @@ def _binary(file: ImageFile) -> BinaryIO:
 
 @contextmanager
 def _opened(file: ImageFile) -> Iterator[Image.Image]:
-    with _binary(file) as stream:
+    with open_binary(file) as stream:
         yield _identified(stream, file)
 
 

@@ -21,10 +21,11 @@ from rich.progress import track
 
 from eve_jax.data.chat import IMAGE_ID, encode_chat
 from eve_jax.data.field_counts import FieldCounts, summed
-from eve_jax.data.images import BadImage, ImageRule, image_size
+from eve_jax.data.images import BadImage, ImageFile, ImageRule, image_size
 from eve_jax.data.long import fitted, grid_tokens
 from eve_jax.data.npz import ArrayFile, save_arrays
-from eve_jax.data.records import BadRecord, Records, UnreadMedia
+from eve_jax.data.records import BadRecord, Record, Records, UnreadMedia
+from eve_jax.data.stamps import SEEN, Seen, SeenTable, Stamp, files_hash, stamp_of, text_hash
 from eve_jax.data.tokenizer import Tokenizer
 
 VERSION = 4  # of the table; part of its key
@@ -58,7 +59,8 @@ class Lengths:
     split token a row of patches). grids: int32 [images, 2], rows and columns of patches; those of entry i are
     grids[first_grid[i] : first_grid[i + 1]] (first_grid int64 [n + 1]). dropped: the records left out.
     truncated, shrunk: how many entries are too long but for cut text or smaller images. fields: of every source of the
-    records. file: where the table is kept (None: nowhere); its arrays are then mapped from there.
+    records. seen: what was measured (None: not known). file: where the table is kept (None: nowhere); its arrays are
+    then mapped from there.
     """
 
     record: np.ndarray
@@ -71,7 +73,9 @@ class Lengths:
     truncated: int = 0
     shrunk: int = 0
     fields: Sequence[FieldCounts] = ()
+    seen: SeenTable | None = None
     file: ArrayFile | None = None
+    digest: str = ""  # of the counts in the file
 
     def __len__(self) -> int:
         return len(self.record)
@@ -79,7 +83,7 @@ class Lengths:
     @property
     def key(self) -> str:
         """Stands for all that is in the table; "" when it is not kept in a file."""
-        return self.file.path.stem if self.file else ""
+        return f"{self.file.path.stem} {self.digest}" if self.file else ""
 
     def entry(self, number: int) -> Entry:
         """Line `number`. Of a table in a file, nothing else of it comes into memory; safe for threads."""
@@ -97,13 +101,34 @@ class Lengths:
         rows = self.grids[self.first_grid[entry] : self.first_grid[entry + 1]]
         return [(int(h), int(w)) for h, w in rows]
 
+    def entry_seen(self, number: int) -> Seen | None:
+        """What entry `number` was measured on, None when it is not known; read like `entry`."""
+        if self.seen is None:
+            return None
+        if self.file is None:
+            first, last = self.first_grid[number : number + 2].tolist()
+            text, files, times = self.seen.texts[number], self.seen.files[first:last], self.seen.times[first:last]
+        else:
+            first, last = self.file.read("first_grid", number, number + 2).tolist()
+            text = self.file.read("texts", number, number + 1)[0]
+            files, times = (self.file.read(name, first, last) for name in ("files", "times"))
+        stamps = [
+            Stamp(size, checksum, time) for (size, checksum), time in zip(files.tolist(), times.tolist(), strict=True)
+        ]
+        return Seen(int(text), stamps)
+
     def save(self, path: Path) -> None:
         """Writes the table to the file `path`."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
+        counts = hashlib.blake2b(digest_size=16)
+        for array in arrays.values():
+            counts.update(np.ascontiguousarray(array).data)
+        if self.seen is not None:
+            arrays |= {name: getattr(self.seen, name) for name in SEEN}
+        fields = [counts_of.plain() for counts_of in self.fields]
+        texts = {"dropped": json.dumps(self.dropped), "fields": json.dumps(fields), "digest": counts.hexdigest()}
         changed = np.array([self.truncated, self.shrunk])
-        fields = [counts.plain() for counts in self.fields]
-        texts = {"dropped": np.array(json.dumps(self.dropped)), "fields": np.array(json.dumps(fields))}
-        save_arrays(path, {**arrays, "changed": changed, **texts})
+        save_arrays(path, {**arrays, "changed": changed, **{name: np.array(text) for name, text in texts.items()}})
 
     @classmethod
     def load(cls, path: Path) -> "Lengths":
@@ -118,7 +143,9 @@ class Lengths:
             truncated=truncated,
             shrunk=shrunk,
             fields=[FieldCounts.of_plain(counts) for counts in json.loads(str(arrays["fields"]))],
+            seen=SeenTable(**{name: arrays[name] for name in SEEN}) if SEEN[0] in arrays else None,
             file=file,
+            digest=str(arrays["digest"]),
         )
 
 
@@ -148,8 +175,8 @@ def measure(
     Longer than `max_tokens` are made to fit by `long`, see `eve_jax.data.long.fitted`.
 
     With `cache_dir` the table is kept there under the hash of all it depends on: the records' content, the tokenizer
-    and the settings, but not the image files; delete it when images were added or mended. The table that
-    `launch.prepare_data` left beside prepared records is used where there is one. `ready` is called with the name of
+    and the settings, but not the image files next to them (`eve_jax.data.changes` compares those). The table that
+    `launch.prepare_data` left with prepared records is used where there is one. `ready` is called with the name of
     the table ("" when none is kept) before it is looked for.
     """
     settings = (tokenizer, rule, template, image_first, max_tokens, long)
@@ -189,7 +216,8 @@ def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
         if found is not None:
             fields = [FieldCounts() for _ in records.names]
             fields[number : number + 1] = found.fields
-            return replace(found, record=found.record + np.int32(span.start), fields=fields)
+            seen = found.seen and found.seen.moved(span.start)
+            return replace(found, record=found.record + np.int32(span.start), fields=fields, seen=seen)
     about = f"measuring {escape(records.names[number])}"
     bar = Console(stderr=True)
     indices = track(span, description=about, console=bar, transient=True, disable=len(span) < QUICK)
@@ -207,29 +235,38 @@ def measure_part(
     long: str = "drop",
 ) -> Lengths:
     """The table of the records `indices`, as `measure` makes it of all."""
-    size_of = lru_cache(1 << 16)(image_size)  # many records ask about the same picture
+    look = lru_cache(1 << 16)(_look)  # many records ask about the same picture
     counts: list[tuple[int, int, int, int]] = []
     images: list[int] = [0]
     grids: list[tuple[int, int]] = []
-    dropped = []
+    dropped: list[Dropped] = []
+    texts: list[int] = []
+    stamps: list[Stamp] = []
+    left_out: list[tuple[int, int]] = []
     fields = [FieldCounts() for _ in records.names]
     truncated = shrunk = 0
+
+    def leave_out(index: int, record: Record | None, id: str, image: str, reason: str) -> None:
+        dropped.append(Dropped(records.where(index), id, image, reason))
+        left_out.append((index, files_hash(record.images if record else ())))
+
     for index in indices:
-        id = ""
+        record = None
         try:
             record, own_fields = records.read(index)
-            id = record.id
             encoded = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
-            sizes = [size_of(file) if isinstance(file, str) else image_size(file) for file in record.images]
-            natural = [rule.grid(*size) for size in sizes]
+            looks = [look(file) if isinstance(file, str) else _look(file) for file in record.images]
+            natural = [rule.grid(*size) for size, _ in looks]
             (ids, _), own = fitted(encoded, natural, max_tokens, long)
         except BadImage as e:
-            dropped.append(Dropped(records.where(index), id, e.path, e.reason))
+            leave_out(index, record, record.id if record else "", e.path, e.reason)
         except UnreadMedia:
             raise
         except BadRecord as e:
-            dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
+            leave_out(index, record, record.id if record else e.id, e.image, e.reason)
         else:
+            texts.append(text_hash(record))
+            stamps += [stamp for _, stamp in looks]
             truncated += len(ids) < len(encoded.ids)
             shrunk += own is not natural
             fields[records.source_of(index)].add(own_fields, bool(own))
@@ -239,7 +276,14 @@ def measure_part(
     used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()
     all_grids = np.array(grids, np.int32).reshape(-1, 2)
     first_grid = np.array(images, np.int64)
-    return Lengths(used, text_tokens, n_patches, n_specials, all_grids, first_grid, dropped, truncated, shrunk, fields)
+    seen = SeenTable.of(texts, stamps, left_out)
+    arrays = (used, text_tokens, n_patches, n_specials, all_grids, first_grid)
+    return Lengths(*arrays, dropped, truncated, shrunk, fields, seen)
+
+
+def _look(file: ImageFile) -> tuple[tuple[int, int], Stamp]:
+    """Width and height of an image, and the stamp of its file. Raises `BadImage`."""
+    return image_size(file), stamp_of(file)
 
 
 def joined(parts: Sequence[Lengths]) -> Lengths:
@@ -251,4 +295,6 @@ def joined(parts: Sequence[Lengths]) -> Lengths:
     joint["dropped"] = [one for part in parts for one in part.dropped]
     joint["fields"] = summed(part.fields for part in parts)
     joint |= {name: sum(getattr(part, name) for part in parts) for name in ("truncated", "shrunk")}
+    seen = [part.seen for part in parts if part.seen is not None]
+    joint["seen"] = SeenTable.joined(seen) if len(seen) == len(parts) else None
     return Lengths(**joint)

@@ -4,17 +4,27 @@
 micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the batches of one step
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from eve_jax.data.bad import BadRecords
+from eve_jax.data.changes import changed_images, entry_bounds, left_out_changed
 from eve_jax.data.field_counts import FieldCounts, check_images
+from eve_jax.data.fingerprint import (
+    Fingerprint,
+    check_counts,
+    check_settings,
+    check_sources,
+    settings_fingerprint,
+    sources_fingerprint,
+)
 from eve_jax.data.images import SQUARE, ImageRule
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.long import check_long
@@ -32,7 +42,7 @@ PLAN_FOLDER = "plan"
 
 @dataclass(frozen=True, eq=False)
 class StageData:
-    """All that the training of a stage needs of its data."""
+    """All that the training of a stage needs of its data. fingerprint: see `eve_jax.data.fingerprint`."""
 
     tokenizer: Tokenizer
     lengths: Lengths
@@ -41,6 +51,7 @@ class StageData:
     bad: BadRecords
     threads: int
     prefetch: int
+    fingerprint: Fingerprint
     sources: dict[str, FieldCounts]
     warning: str = ""
 
@@ -100,14 +111,18 @@ def open_stage_data(
     folder: str | Path,
     bad: BadRecords | None = None,
     ready: Callable[[str], None] = lambda name: None,
+    saved: Mapping[str, Any] | None = None,
 ) -> StageData:
-    """Measures the records of `config.data`, plans the run and lists in `folder` what had to be left out.
+    """Measure the records of `config.data`, plan the run and list in `folder` what had to be left out.
 
     The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
-    there by memory mapping: a run that goes on has the plan it began with, whatever happened to its pictures, and
-    its memory does not grow with the number of records. `bad` takes the records that cannot be used; by default the
-    list in `folder`. `ready` is called with the name of the lengths table before it is read or made. Raises
-    `UserError` for what cannot be used.
+    there by memory mapping: its memory does not grow with the number of records. `bad` takes the records that cannot
+    be used; by default the list in `folder`. `ready` is called with the name of the lengths table before it is read or
+    made.
+
+    saved: the fingerprint of the data that went with the last checkpoint; {} when it has none. The run then keeps its
+    plan, whatever broke since; without it (None), everything is measured again when image files changed. Raises
+    `UserError` for what cannot be used, and where the data is not that of `saved`.
     """
     d = config.data
     rule = ImageRule.of(d)
@@ -120,29 +135,48 @@ def open_stage_data(
     tokenizer = load_tokenizer(where)
     check_template(tokenizer, d.template)
     records = open_records(d.records, d.images)
+    folder = Path(folder)
     bad = bad or BadRecords(folder, d.max_bad)
-    cache = Path(folder) / PLAN_FOLDER
+    cache = folder / PLAN_FOLDER
     longest = min(d.max_tokens, d.row_tokens)
-    lengths = measure(records, tokenizer, rule, d.template, d.image_first, longest, cache, d.long, ready)
-    bad.report_dropped(lengths.dropped)
+    fingerprint = settings_fingerprint(tokenizer, rule, d.template, d.image_first, longest, d.long)
+    if saved:  # before records are measured
+        check_settings(folder, saved, fingerprint, {"tokenizer": where, "template": d.template})
+        check_counts(folder, saved, records)
+    settings = (tokenizer, rule, d.template, d.image_first, longest, cache, d.long)
+    lengths = measure(records, *settings, ready)
+    if saved is None and (changed := _first_change(records, lengths)):
+        print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
+        cache.joinpath(f"{lengths.key.split()[0]}.npz").unlink(missing_ok=True)
+        lengths = measure(records, *settings)
+    fingerprint["sources"] = sources_fingerprint(records, lengths)
+    if saved:
+        check_sources(folder, saved, fingerprint["sources"], records, lengths)
+    bad.begin(lengths.dropped, resumed=saved is not None)
     sources = dict(zip(records.names, lengths.fields, strict=True))
     warning = check_images(config.stage, sources) if len(lengths) else ""
     mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
-    settings = PlanSettings(
+    plan_settings = PlanSettings(
         d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
     )
-    plan = _kept_plan(lengths, mixture, settings, cache)
+    plan = _kept_plan(lengths, mixture, plan_settings, cache)
     bad.report_dropped(plan.dropped(lengths, records))
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
     teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
     builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long, teach)
-    return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, sources, warning)
+    return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
+
+
+def _first_change(records: Records, lengths: Lengths) -> str:
+    """The first image found that is not as it was measured, or was left out for what is mended; "" for none."""
+    changed = changed_images(records, lengths)
+    return changed[0].image if changed else left_out_changed(records, lengths)
 
 
 def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
     """How many entries of the lengths table each source of records has."""
-    ends = [bisect_left(lengths.record, start) for start in records.starts.tolist()]  # looks at a few pages alone
+    ends = entry_bounds(records, lengths)
     return {name: end - start for name, (start, end) in zip(records.names, pairwise(ends), strict=True)}
 
 

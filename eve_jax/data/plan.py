@@ -159,6 +159,14 @@ def load_plan(folder: str | Path, key: str | None = None) -> Plan:
     return plan
 
 
+def planned_steps(folder: Path) -> int | None:
+    """Return the steps of the plan that was last kept in `folder`, None when there is none."""
+    try:
+        return int(json.loads((folder / STATS_FILE).read_text())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def plan_key(lengths_key: str, mixture: Mixture, settings: PlanSettings) -> str:
     """Hash of all that a plan follows from; `lengths_key` stands for the lengths table."""
     text = repr((VERSION, lengths_key, mixture.starts.tolist(), tuple(mixture.repeats), tuple(settings)))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from ml_collections import ConfigDict
 
-from eve_jax.data.bad import BAD_RECORDS_FILE, BadRecords, kind_of
+from eve_jax.data.bad import BadRecords, kind_of
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.images import BadImage, ImageRule, open_image
 from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table, measure_part, table_name
@@ -210,8 +210,7 @@ def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
     lines = [json.loads(_line(folder, number).read_text()) for number in range(n_shards)]
     shards = [Shard(*line["shard"]) for line in lines]
     dropped = [Dropped(*one) for line in lines for one in line["dropped"]]
-    (folder / BAD_RECORDS_FILE).unlink(missing_ok=True)
-    BadRecords(folder, max_bad=0).report_dropped(dropped, found="preparing")
+    BadRecords(folder, max_bad=0).begin(dropped, found="preparing")
     sizes: Counter[int] = Counter()
     for line in lines:
         sizes.update({int(side): count for side, count in line["sizes"].items()})

@@ -76,6 +76,10 @@ class Records(Sequence[Record]):
         """A text that differs whenever the records do, for keys of caches; image files beside them do not count."""
         return "\n".join(source.fingerprint() for source in self._sources)
 
+    def stored(self) -> str:
+        """Return the hashes of prepared records, whose images are measured without being opened; "" for others."""
+        return "\n".join(source.fingerprint() for source in self._sources if source.tables is not None)
+
     @property
     def tables(self) -> Path | None:
         """The folder of prepared records where their lengths tables lie, if they are those of one such folder."""

@@ -16,6 +16,7 @@ from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.shapes import RowShape
+from eve_jax.data.stamps import Seen, is_changed, text_hash
 from eve_jax.data.teacher import place_images, teacher_picture
 from eve_jax.data.tokenizer import Tokenizer
 
@@ -176,7 +177,8 @@ class RowBuilder:
             for entry in entries:
                 line = self.lengths.entry(entry)
                 end, last = used + line.patches, n_images + len(line.grids)
-                samples.append(self._sample(line, patches[number, used:end], pictures[number, n_images:last]))
+                room = patches[number, used:end], pictures[number, n_images:last]
+                samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
                 used, n_images = end, last
             row = lay_out(samples, shape)
             if self.teach:
@@ -186,7 +188,7 @@ class RowBuilder:
         batch = {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
         return batch | {"teacher_images": pictures} if self.teach else batch
 
-    def _sample(self, entry: Entry, patches: np.ndarray, pictures: np.ndarray) -> Sample:
+    def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, pictures: np.ndarray) -> Sample:
         """The sample of an entry; its patches are written into `patches` [p, patch_bytes].
 
         What the teacher sees of its images goes into `pictures`, unless there is no room for any.
@@ -200,10 +202,14 @@ class RowBuilder:
             read = encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
             if self.long == "truncate_text" and len(record.images) == len(grids):
                 read, _ = fitted(read, grids, self.max_tokens, self.long)
-            if len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
+            changed = seen is not None and text_hash(record) != seen.text
+            if changed or len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
                 raise BadRecord("the record changed since it was measured")
             encoded = read
             self._load(record.images, grids, n_text, patches, pictures)
+            for file, stamp in zip(record.images, seen.stamps if seen else (), strict=False):
+                if is_changed(file, stamp):
+                    raise BadImage("the image changed since it was measured", file)
             return Sample(*encoded, grids)
         except BadImage as e:
             self.bad.report(self.records.where(index), id, e.path, e.reason)

@@ -146,7 +146,7 @@ def show_step(config: ConfigDict, folder: Path | None, step: int, out: str, max_
         cache.mkdir()
         for made in (folder / PLAN_FOLDER).glob("*.npz") if folder is not None else ():
             (cache / made.name).symlink_to(made.resolve())
-        data = open_stage_data(config, temporary)
+        data = open_stage_data(config, temporary, saved=None if folder is None else {})  # the training's own plan
         rows = rows_of_step(data, step, max_rows)
         total = sum(len(micro_batch.rows) for micro_batch in data.plan.step(step))
         about = f"{len(rows)} of {total} rows" if len(rows) < total else f"{total} rows"

@@ -27,6 +27,9 @@ class ForwardedBadRecords(BadRecords):
         self._peers = peers
         self._numbers = itertools.count()
 
+    def begin(self, dropped: Iterable[Dropped], resumed: bool = False, found: str = "planning") -> None:
+        """Do nothing: process 0 lists them."""
+
     def report_dropped(self, dropped: Iterable[Dropped], found: str = "planning") -> None:
         """Nothing: process 0 lists them."""
 

@@ -1,12 +1,14 @@
 """What the processes of a run do together when a stage begins."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from eve_jax.data.fingerprint import hash_of
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.errors import UserError
 from eve_jax.hosts.bad import bad_records
@@ -58,14 +60,17 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
         )
 
 
-def open_data_together(config: ConfigDict, folder: Path, peers: Peers | None) -> StageData:
+def open_data_together(
+    config: ConfigDict, folder: Path, peers: Peers | None, saved: Mapping[str, Any] | None = None
+) -> StageData:
     """`open_stage_data`, where process 0 measures and plans while the others wait and then read what it left.
 
-    Raises UserError when the hosts' records, tokenizers or settings of the data differ.
+    saved: the fingerprint of the data that went with the last checkpoint, None without one. Raises UserError when the
+    hosts' records, tokenizers or settings of the data differ.
     """
     bad = bad_records(folder, config.data.max_bad, peers)
     if peers is None:
-        return open_stage_data(config, folder, bad)
+        return open_stage_data(config, folder, bad, saved=saved)
     what = "records, tokenizer or settings of the data"
 
     def turn(key: str) -> None:
@@ -73,8 +78,10 @@ def open_data_together(config: ConfigDict, folder: Path, peers: Peers | None) ->
         if peers.index > 0:
             peers.gather("planned")
 
-    data = open_stage_data(config, folder, bad, turn)
+    if peers.index > 0 and saved is None:
+        saved = {}  # process 0 alone measures again
+    data = open_stage_data(config, folder, bad, turn, saved)
     if peers.index == 0:
         peers.gather("planned")
-    same_everywhere(peers, what, data.plan.hash)
+    same_everywhere(peers, what, f"{data.plan.hash} {hash_of(data.fingerprint)}")
     return data

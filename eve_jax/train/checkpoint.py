@@ -68,7 +68,7 @@ class Checkpoints:
         """Newest finished step, None when there is none."""
         return self.manager.latest_step()
 
-    def set_damaged_aside(self, final: int) -> None:
+    def set_damaged_aside(self, final: int | None) -> None:
         """Rename damaged checkpoints that are newer than the newest sound one, saying so: `latest` is sound after it.
 
         Of a checkpoint at step `final`, from which no training goes on, only the files' sizes are looked at.

@@ -1,14 +1,14 @@
 """What a stage's weights follow from: its settings, its data plan and the checkpoint it started from."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from eve_jax.data.fingerprint import OTHER_FOLDER, hash_of
+from eve_jax.data.pipeline import StageData
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import leads
 from eve_jax.train.checkpoint import CONFIG, read_config, read_meta, steps_in
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
@@ -34,18 +34,18 @@ FREE_FIELDS = (
     "train.whole",
     "train.nan",
 )
-OTHER_FOLDER = "use another --workdir, or remove the folder and those of the stages after it"
 
 
-def identity(config: ConfigDict, plan_hash: str, saved: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the plan, of the origin's lineage and of all together, which go with every checkpoint.
+def identity(config: ConfigDict, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return what goes with every checkpoint: fingerprint of the data, hash of the plan, the origin's lineage, its own.
 
     `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
     """
     origin = _origin(config) or saved.get("origin", "")
     settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS and v is not None}
-    text = json.dumps([settings, plan_hash, origin], sort_keys=True)
-    return {"plan": plan_hash, "origin": origin, "lineage": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+    sources = [{k: v for k, v in one.items() if k != "name"} for one in data.fingerprint["sources"]]
+    lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
+    return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
 
 
 def _origin(config: ConfigDict) -> str:
@@ -54,7 +54,7 @@ def _origin(config: ConfigDict) -> str:
     return read_meta(Path(config.init), steps[-1]).get("lineage", "") if steps else ""
 
 
-def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, str]) -> None:
+def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """UserError when the last checkpoint comes from other data, or from another checkpoint than there is now."""
     if saved and saved.get("plan") != now["plan"]:
         raise UserError(
@@ -64,17 +64,11 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, str]) -> 
         raise UserError(f"{folder} was trained from another checkpoint than config.init now holds; {OTHER_FOLDER}")
 
 
-def adopt(folder: Path, config: ConfigDict) -> None:
-    """Write config.json of the folder, or check that it agrees with the one of the checkpoints that are there."""
-    mine = json.loads(config.to_json())
-    path = folder / CONFIG
-    if not steps_in(folder) or not path.exists():
-        if leads():
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(mine, indent=1, sort_keys=True))
-            temporary.replace(path)
+def check_settings(folder: Path, config: ConfigDict) -> None:
+    """UserError, which names the field, when the checkpoints of the folder were trained with other settings."""
+    if not steps_in(folder) or not (folder / CONFIG).exists():
         return
-    old, new = _flat(read_config(folder)), _flat(mine)
+    old, new = _flat(read_config(folder)), _flat(json.loads(config.to_json()))
     for key in sorted(old.keys() | new.keys()):
         if key not in FREE_FIELDS and old.get(key) != new.get(key):
             raise UserError(

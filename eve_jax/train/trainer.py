@@ -12,7 +12,7 @@ from eve_jax import sharding
 from eve_jax.convert.base_config import keep_base
 from eve_jax.data.images import SQUARE
 from eve_jax.data.pipeline import PLAN_FOLDER, StageData
-from eve_jax.data.tokenizer import MODEL_FILE, TOKENIZER_FILE
+from eve_jax.data.plan import planned_steps
 from eve_jax.errors import Hanging, UserError
 from eve_jax.hosts.peers import StopAgreement
 from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder, written_by_one_run
@@ -23,13 +23,14 @@ from eve_jax.process.paths import expand, expand_config
 from eve_jax.train.checkpoint import Checkpoints
 from eve_jax.train.feed import watched
 from eve_jax.train.goodput import Goodput
-from eve_jax.train.identity import adopt, check_identity, identity
+from eve_jax.train.identity import check_identity, check_settings, identity
 from eve_jax.train.interrupt import Interrupted, StopRequest, asked
 from eve_jax.train.masked import Masked
 from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
+from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.stages import group_factors, trainable_names, trained_groups
 from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
@@ -114,7 +115,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
-    trainable_names(cfg, group_factors(config))
+    factors = group_factors(config)
+    trainable_names(cfg, factors)
     check_pictures(config.data, cfg)
     same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
     mesh = sharding.make_mesh(config.mesh)
@@ -124,25 +126,29 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         check_origins(config, cfg)  # before records are measured and planned
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
-    data = open_data_together(config, folder, peers())
-    adopt(folder, config)
-    _copy_tokenizer(data, folder, cfg)
-    steps = data.plan.steps
-    lr = schedule(config.optim, steps)
-    factors = group_factors(config)
-    tx = optimizer(config.optim, lr, cfg, factors)
-    non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
     with ExitStack() as failed:
         t = config.train
         checkpoints = Checkpoints(folder, t.keep, t.keep_every, t.keep_best)
         failed.callback(checkpoints.close)
-        checkpoints.set_damaged_aside(final=steps)
-        saved = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
-        meta = identity(config, data.plan.hash, saved)
+        checkpoints.set_damaged_aside(final=planned_steps(folder / PLAN_FOLDER))
+        latest = checkpoints.latest
+        saved = {} if latest is None else checkpoints.meta(latest)
+        check_settings(folder, config)
+        data = open_data_together(config, folder, peers(), None if latest is None else saved.get("data", {}))
+        data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
+        meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
+        if leads():
+            write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
         keep_base(folder, config)
-        if checkpoints.latest == steps:
+        steps = data.plan.steps
+        if latest == steps:
             return None
+        if latest is not None and "data" not in saved:
+            say(f"{config.name}: checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed")
+        lr = schedule(config.optim, steps)
+        tx = optimizer(config.optim, lr, cfg, factors)
+        non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
         for line in (*data.notes(), data.summary()):
             say(f"{config.name}: {line}")
@@ -216,9 +222,3 @@ def _loop(run: Run, stop: StopRequest) -> None:
         raise
     if done < steps:
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
-
-
-def _copy_tokenizer(data: StageData, folder: Path, cfg: ModelConfig) -> None:
-    data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
-    if leads() and not any((folder / name).exists() for name in (TOKENIZER_FILE, MODEL_FILE)):
-        data.tokenizer.save(folder)

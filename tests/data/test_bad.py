@@ -68,3 +68,30 @@ def test_threads(tmp_path: Path) -> None:
     assert bad.count == 100
     assert {entry["where"] for entry in entries(bad)} == {f"a:{n}" for n in range(100)}
     assert len(entries(bad)) == 100
+
+
+def test_another_reason_at_a_known_place_is_listed_and_counted_once(tmp_path: Path) -> None:
+    bad = BadRecords(tmp_path, max_bad=5)
+    bad.report("a:1", "x", "b.jpg", "missing file")
+    bad.report("a:1", "x", "b.jpg", "empty file")
+    assert (bad.count, len(entries(bad))) == (1, 2)
+    again = BadRecords(tmp_path, max_bad=5)
+    again.report("a:1", "y", "b.jpg", "missing file")  # another record stands there now
+    assert [(entry["id"], entry["reason"]) for entry in entries(again)] == [
+        ("x", "missing file"),
+        ("x", "empty file"),
+        ("y", "missing file"),
+    ]
+
+
+def test_a_new_plan_replaces_the_entries_of_the_last(tmp_path: Path) -> None:
+    bad = BadRecords(tmp_path, max_bad=5)
+    bad.begin([Dropped("a:1", "x", "", "too long"), Dropped("a:2", "y", "", "too long")])
+    bad.report("a:3", "z", "c.jpg", "empty file")
+    bad.begin([Dropped("a:2", "w", "", "too long")], resumed=True)
+    assert [(entry["where"], entry["id"]) for entry in entries(bad)] == [("a:2", "w"), ("a:3", "z")]
+    assert bad.count == 1
+    bad.begin([])
+    assert (entries(bad), bad.count) == ([], 0)
+    bad.path.write_text('spoiled\n{"where": "a:9"}\n[]\n')
+    assert entries(BadRecords(tmp_path, max_bad=5)) == []

@@ -154,8 +154,8 @@ def test_stage_data_from_a_config(tmp_path: Path) -> None:
     assert "1 records left out" in data.summary()
     assert json.loads((tmp_path / "stage" / "plan" / "plan.json").read_text())["hash"] == data.plan.hash
 
-    (tmp_path / "images" / "7_0.png").unlink()  # after planning
-    again = open_stage_data(config, tmp_path / "stage")
+    (tmp_path / "images" / "7_0.png").unlink()  # after the first checkpoint
+    again = open_stage_data(config, tmp_path / "stage", saved=data.fingerprint)
     assert again.plan.hash == data.plan.hash
     assert [step for step, _ in again.batches(1)] == list(range(1, data.plan.steps))
     list(again.batches())
@@ -167,9 +167,9 @@ def test_stage_data_from_a_config(tmp_path: Path) -> None:
     ]
     for name in ("threads", "prefetch", "max_bad"):
         config.data[name] = 0
-    assert again.plan.hash == open_stage_data(config, tmp_path / "stage").plan.hash
+    assert again.plan.hash == open_stage_data(config, tmp_path / "stage", saved={}).plan.hash
     config.seed = 1
-    assert again.plan.hash != open_stage_data(config, tmp_path / "stage").plan.hash
+    assert again.plan.hash != open_stage_data(config, tmp_path / "stage", saved={}).plan.hash
 
 
 def test_counts_are_those_of_the_batches(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows: what lies in which slot, and batches that bad records leave in order."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +230,30 @@ def test_missing_and_changed_images_and_records(tmp_path: Path) -> None:
     lines[7] = lines[7].replace(b'"7_0.png"', b"null     ").replace(b"<image>", b"       ")
     (tmp_path / "records.jsonl").write_bytes(b"".join(lines))
     batch = setup.build([(1, 4), (5, 6), (7, 0)])
-    assert batch["loss_weight"].sum(1).astype(bool).tolist() == [False, True, True]
+    assert batch["loss_weight"].sum(1).astype(bool).tolist() == [False, False, True]
     assert [(entry["id"], entry["reason"]) for entry in setup.listed()] == [
         ("r1", "missing file"),
         ("r4", "the image changed its size since it was measured"),
-        ("", setup.listed()[2]["reason"]),
+        ("r5", "the record changed since it was measured"),
+        ("", setup.listed()[3]["reason"]),
         ("r7", "the record changed since it was measured"),
     ]
-    assert "not valid JSON" in setup.listed()[2]["reason"]
+    assert "not valid JSON" in setup.listed()[3]["reason"]
+
+
+def test_another_image_of_the_same_size_is_noticed_and_a_copy_is_not(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    path = tmp_path / "images" / "1_0.png"
+    data = path.read_bytes()
+    before = setup.build([(1,)])
+    os.utime(path, ns=(1, 1))
+    assert np.array_equal(setup.build([(1,)])["loss_weight"], before["loss_weight"])
+    with Image.open(path) as image:
+        swapped = image.convert("RGB").transpose(Image.Transpose.ROTATE_180)
+    swapped.save(path)
+    path.write_bytes(path.read_bytes().ljust(len(data), b"\0"))
+    assert not setup.build([(1,)])["loss_weight"].any()
+    assert [entry["reason"] for entry in setup.listed()] == ["the image changed since it was measured"]
 
 
 def test_too_many_broken_images_stop_the_run(tmp_path: Path) -> None:

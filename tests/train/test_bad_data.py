@@ -8,9 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.pipeline import open_stage_data
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
+from eve_jax.hosts.stage import open_data_together
+from eve_jax.train import trainer
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.recipe import placed
 from eve_jax.train.trainer import train
@@ -60,25 +61,34 @@ def test_found_while_planning(work):
     assert all(b["reason"] for b in bad)
 
 
-def broken_later(work: Path, how_many: int) -> None:
-    """Plan with sound pictures, then break the files of the first ones that the run will read."""
-    data = open_stage_data(config(work), work / "stage1")
-    entries = [e for k in range(data.plan.steps) for m in data.plan.step(k) for row in m.rows for e in row]
-    for entry in list(dict.fromkeys(entries))[:how_many]:
-        record = data.builder.records[int(data.lengths.record[entry])]
-        Path(str(record.images[0])).write_bytes(b"broken")
+@pytest.fixture
+def broken_later(monkeypatch):
+    """Return what breaks the images of the first records that a run reads, when it has planned."""
+
+    def break_images(how_many: int) -> None:
+        def open_and_break(*arguments):
+            data = open_data_together(*arguments)
+            entries = [e for k in range(data.plan.steps) for m in data.plan.step(k) for row in m.rows for e in row]
+            for entry in list(dict.fromkeys(entries))[:how_many]:
+                record = data.builder.records[int(data.lengths.record[entry])]
+                Path(str(record.images[0])).write_bytes(b"broken")
+            return data
+
+        monkeypatch.setattr(trainer, "open_data_together", open_and_break)
+
+    return break_images
 
 
-def test_broken_later_is_masked_and_counted(work):
-    broken_later(work, 2)
+def test_broken_later_is_masked_and_counted(work, broken_later):
+    broken_later(2)
     train(config(work), work, quiet=True)
     lines = read_metrics(work / "stage1")
     assert len(lines) == 3
     assert [b["found"] for b in listed(work)] == ["training"] * 2
 
 
-def test_too_many_stop_the_run(work):
-    broken_later(work, 4)
+def test_too_many_stop_the_run(work, broken_later):
+    broken_later(4)
     with pytest.raises(UserError, match=r"config\.data\.max_bad=2"):
         train(config(work, max_bad=2), work, quiet=True)
 

@@ -119,6 +119,8 @@ class ParquetRecords:
             raise BadImage(e.reason, e.image) from None
 
     def fingerprint(self) -> str:
-        """Hash of the file's footer (places, sizes and ranges of all columns), its path and that of the images."""
-        meta = self._file.metadata
-        return digest_of([str(self.path), self.images_dir, str(self.path.stat().st_size), repr(meta.to_dict())])
+        """Return a hash of the file's footer (places, sizes and ranges of all columns), of its size, when it was
+        changed, its path and that of the images."""
+        meta, status = self._file.metadata, self.path.stat()
+        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), repr(meta.to_dict()))
+        return digest_of(parts)

@@ -6,6 +6,7 @@ Features: `image` (or `images`, a sequence), and `conversations` (a sequence of 
 """
 
 import io
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -70,9 +71,10 @@ class TfdsSplit:
         return read_record(_raw(values, where), Place(where, where.removeprefix("tfds:")))
 
     def fingerprint(self) -> str:
-        """Hash of the data set's name, version, split and the sizes of its shards."""
+        """Return a hash of the data set's name, version and split, of its files' paths, sizes and times."""
         split = self._info.splits[self._split]
-        return digest_of([self._info.full_name, self._split, str(split.num_bytes), str(split.shard_lengths)])
+        files = [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in split.filepaths]
+        return digest_of([self._info.full_name, self._split, repr(files), str(split.shard_lengths)])
 
 
 def _split_off(name: str) -> tuple[str, str]:

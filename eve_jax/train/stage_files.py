@@ -1,0 +1,70 @@
+"""The files of a stage folder that say what its checkpoints are: config.json and the tokenizer.
+
+A folder without a checkpoint belongs to nobody: a run that begins there replaces what a dead one left. Beside a
+checkpoint they stay what they are, and the tokenizer must be the run's.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from eve_jax.data.fingerprint import OTHER_FOLDER, tokenizer_hash
+from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from eve_jax.errors import UserError
+from eve_jax.hosts.start import say
+from eve_jax.train.checkpoint import CONFIG
+
+TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
+
+
+def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, resumed: bool, verified: bool) -> None:
+    """Write config.json and the tokenizer into a stage folder, before its first checkpoint; later, restore lost ones.
+
+    resumed: there is a checkpoint. verified: `tokenizer` is known to be that of the checkpoint, so that another one in
+    the folder is replaced. Raises UserError for another one where this is not known.
+    """
+    if not resumed or not (folder / CONFIG).exists():
+        temporary = folder / f"{CONFIG}.tmp"
+        temporary.write_text(json.dumps(json.loads(config.to_json()), indent=1, sort_keys=True))
+        temporary.replace(folder / CONFIG)
+    if not resumed:
+        _replace_tokenizer(folder, tokenizer)
+        return
+    found = [name for name in (TOKENIZER_FILE, MODEL_FILE) if (folder / name).is_file()]
+    if _holds(folder, tokenizer):
+        return
+    if found and not verified:
+        raise UserError(
+            f"{folder / found[0]} is not the tokenizer of config.data.tokenizer; name the one that the checkpoints "
+            f"were trained with, or, if that is it, remove {found[0]}; or {OTHER_FOLDER}"
+        )
+    say(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
+    _replace_tokenizer(folder, tokenizer)
+
+
+def _holds(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Whether what `load_tokenizer` finds in the folder is `tokenizer`."""
+    try:
+        return tokenizer_hash(load_tokenizer(folder)) == tokenizer_hash(tokenizer)
+    except UserError:
+        return False
+
+
+def _replace_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer and its companions, and remove those of another one."""
+    if tokenizer.folder is not None and tokenizer.folder.resolve() == folder.resolve():
+        return
+    part = folder / "tokenizer.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    try:
+        tokenizer.save(part)
+        for name in TOKENIZER_FILES:
+            if (part / name).exists():
+                os.replace(part / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
