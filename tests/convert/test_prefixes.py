@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.hf import HfSource
@@ -194,11 +194,9 @@ def test_weights_of_other_types_and_empty_files(tmp_path):
         with pytest.raises(UserError, match=rf"tensor \S+ is of type {code}; known: F32, F16, BF16"):
             opened(hf)
     hf = folders.write_hf(tmp_path / "f8", tensors, config)
-    raw = {n: v for n, v in load_file(hf / "model.safetensors").items() if n != EMBED}
     header = {EMBED: {"dtype": "F8_E4M3", "shape": [320, 48], "data_offsets": [0, 320 * 48]}}
     text = json.dumps(header).encode()
     (hf / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(320 * 48))
-    assert raw
     with pytest.raises(UserError, match=r"embed_tokens\.weight is of type F8_E4M3"):
         opened(hf)
     (hf / "model.safetensors").write_bytes(b"")
