@@ -19,12 +19,12 @@ from eve_jax.convert.hf_config import (
     V1,
     is_plain,
     model_config,
-    read_json,
     tower_size,
 )
 from eve_jax.convert.teacher import describe_teacher
 from eve_jax.data.images import ImageRule
 from eve_jax.errors import UserError
+from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig
 
 PREPROCESSOR = "preprocessor_config.json"

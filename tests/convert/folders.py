@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from eve_jax.convert.hf_config import chat_template
+from eve_jax.convert.conventions import chat_template
 from eve_jax.convert.names import plain_llm
 from eve_jax.data.templates import get_template
 from eve_jax.model.config import ModelConfig

@@ -13,7 +13,7 @@ from eve_jax.convert.hf_config import DEFAULTS
 from eve_jax.errors import UserError
 from eve_jax.files import StoredPath
 from eve_jax.infer.eve import sees_pictures
-from eve_jax.train.identity import adopt
+from eve_jax.train.identity import check_settings
 from tests.convert import folders
 
 
@@ -212,13 +212,13 @@ def test_a_run_resumes_when_its_llm_is_spelt_otherwise(work):
     config = stage(Path("runs/stage1"), "hf")
     config.model.llm = "hf"
     Path("runs/new").mkdir()
-    adopt(Path("runs/new"), config)
+    Path("runs/new/config.json").write_text(config.to_json())
     shutil.copytree("base/checkpoints", "runs/new/checkpoints")
     config.model.llm = config.init = str(work / "hf")
-    adopt(Path("runs/new"), config)
+    check_settings(Path("runs/new"), config)
     config.model.hidden_size = 64
     with pytest.raises(UserError, match=r"config\.model\.hidden_size=48, now it is 64"):
-        adopt(Path("runs/new"), config)
+        check_settings(Path("runs/new"), config)
 
 
 def test_a_whole_copy_needs_nothing_else(work, monkeypatch):

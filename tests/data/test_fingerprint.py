@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs.base import get_config
-from eve_jax.data import chat
+from eve_jax.data import templates
 from eve_jax.data.fingerprint import settings_fingerprint
 from eve_jax.data.images import ImageRule
 from eve_jax.data.pipeline import StageData, open_stage_data
@@ -155,8 +155,8 @@ def test_the_text_of_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     config = stage_config(tmp_path)
     config.data.template = "qwen2"
     data = begun(config, tmp_path)
-    changed = replace(chat.TEMPLATES["qwen2"], system="A chat with a curious user and an artificial assistant.")
-    monkeypatch.setitem(chat.TEMPLATES, "qwen2", changed)
+    changed = replace(templates.TEMPLATES["qwen2"], system="A chat with a curious user and an artificial assistant.")
+    monkeypatch.setitem(templates.TEMPLATES, "qwen2", changed)
     with pytest.raises(UserError, match="the text of the template qwen2 is not what"):
         resumed(config, tmp_path, data)
 
