@@ -12,12 +12,12 @@ an `<image>` marker in the text, and may hold the image itself or stand for one 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from eve_jax.data.markers import MARKER, escape_markers
 from eve_jax.data.sources.base import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
 CAPTIONS = ("caption", "text", "txt")  # fields that stand for a single answer
-MARKER = "<image>"
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
@@ -128,8 +128,10 @@ def _of_parts(role: Role, content: list[Any], name: str) -> tuple[Turn, list[Par
     text = ""
     parts: list[Part] = []
     after_image = False
-    for number, item in enumerate(content, 1):
-        own = _part(item, f"part {number} of {name}")
+    items = [_part(item, f"part {number} of {name}") for number, item in enumerate(content, 1)]
+    if role == "human" and any(isinstance(own, Part) for own in items):  # then images are parts, and `<image>` is text
+        items = [escape_markers(own) if isinstance(own, str) else own for own in items]
+    for own in items:
         if isinstance(own, Part):
             parts.append(own)
             text += ("" if not text or text.endswith("\n") else "\n") + MARKER

@@ -69,6 +69,13 @@ TEXT = {"type": "text", "text": "What?"}
         ([{"image": "a.png"}, {"text": "What?"}], {"images": ["a.png"]}, "<image>\nWhat?", ("a.png",)),
         ([{"type": "image_url", "image_url": {"url": "a.png"}}, TEXT], {}, "<image>\nWhat?", ("a.png",)),
         ([{"type": "input_image", "image_url": "a.png"}, TEXT], {}, "<image>\nWhat?", ("a.png",)),
+        (  # where parts place the images, the tag in a text is text
+            [IMAGE, {"type": "text", "text": "What is <image>?"}],
+            {"image": "a.png"},
+            "<image>\nWhat is \\<image>?",
+            ("a.png",),
+        ),
+        ([{"type": "text", "text": "<image>\nWhat?"}], {"image": "a.png"}, "<image>\nWhat?", ("a.png",)),
     ],
 )
 def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_path: Path) -> None:
