@@ -1,5 +1,6 @@
 """One optimizer step over micro-batches of any row shapes: gradient sums, divided once by the step's targets."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -83,13 +84,84 @@ def _zero_sums(state: TrainState) -> Sums:
     return jax.jit(zeros, out_shardings=where)()
 
 
-class StepFunctions:
-    """The compiled functions of a run: one gradient function a row shape, one update.
+class StepRule(NamedTuple):
+    """What a step follows from, beside its data: the model, its optimizer and learning rate, where parameters lie."""
 
-    A step of a single micro-batch is one fused function, which holds no sums between its two halves. A step whose loss
-    or gradient is not finite, or that has no target, leaves parameters and optimizer as they were, also the optimizer's
-    count of steps. A mean over nothing is NaN in the metrics: loss and gradient norm of a step without a target,
-    align_loss of one without an image.
+    cfg: ModelConfig
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    mesh: Mesh | None = None
+
+    def place(self, parameters: Params) -> Params:
+        """Return `parameters` with the sharding of the rules.
+
+        Without this constraint the compiler may choose another sharding for them, and the next step would recompile.
+        """
+        if self.mesh is None:
+            return parameters
+        axes, mesh = logical_axes(self.cfg), self.mesh
+        where = {n: sharding.parameter_sharding(mesh, axes[n], p.shape) for n, p in parameters.items()}
+        return {n: jax.lax.with_sharding_constraint(p, where[n]) for n, p in parameters.items()}
+
+    def place_moments(self, optimizer: Any) -> Any:
+        """Return the optimizer's state with those trees placed that have the parameters' names."""
+        return jax.tree.map(
+            lambda part: self.place(part) if isinstance(part, dict) else part,
+            optimizer,
+            is_leaf=lambda part: isinstance(part, dict),
+        )
+
+
+def accumulate(
+    rule: StepRule, sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
+) -> Sums:
+    """Return `sums` with those of one more micro-batch."""
+    with sharding.use(rule.mesh):
+        return jax.tree.map(jnp.add, sums, gradient_sums(rule.cfg, trainable, frozen, batch, per_image))
+
+
+def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
+    """Divide the gradient sums by the step's targets, update, and return the new state and the step's metrics.
+
+    A step whose loss or gradient is not finite, or that has no target, leaves parameters and optimizer as they were,
+    also the optimizer's count of steps. A mean over nothing is NaN in the metrics: loss and gradient norm of a step
+    without a target, align_loss of one without an image.
+    """
+    targets = jnp.maximum(sums.targets, 1)
+    grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
+    updates, opt = rule.tx.update(grads, state.optimizer, state.trainable)
+    metrics = {
+        "loss": _mean(sums.loss, sums.targets),
+        "lr": rule.schedule(_taken(state)),
+        "grad_norm": jnp.where(sums.targets > 0, optax.global_norm(grads), jnp.nan),
+        "targets": sums.targets,
+        "samples_with_targets": sums.samples,
+    }
+    if rule.cfg.aligns:
+        metrics["align_loss"] = _mean(sums.align, sums.images)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    new = optax.apply_updates(state.trainable, updates), opt
+    kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
+    return TrainState(state.step + 1, rule.place(kept[0]), rule.place_moments(kept[1])), metrics
+
+
+def update_and_clear(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
+    """Return `apply_update` and zero sums, placed like the parameters: by default they would be replicated."""
+    zeros = jax.tree.map(jnp.zeros_like, sums)
+    return *apply_update(rule, state, sums), zeros._replace(grads=rule.place(zeros.grads))
+
+
+def train_step(rule: StepRule, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+    """Return the state after a step of a single micro-batch, and the step's metrics."""
+    with sharding.use(rule.mesh):
+        sums = gradient_sums(rule.cfg, state.trainable, frozen, batch, image_weight(rule.cfg, [batch]))
+        return apply_update(rule, state, sums)
+
+
+class StepFunctions:
+    """The functions above, compiled: one gradient function a row shape, one update.
+
+    A step of a single micro-batch is one fused function, which holds no sums between its two halves.
     """
 
     def __init__(
@@ -99,66 +171,15 @@ class StepFunctions:
         schedule: optax.Schedule,
         mesh: Mesh | None = None,
     ):
-        def in_place(parameters: Params) -> Params:
-            """Left to the compiler, they may come out spread otherwise than before: the next step is compiled anew."""
-            if mesh is None:
-                return parameters
-            axes = logical_axes(cfg)
-            where = {n: sharding.parameter_sharding(mesh, axes[n], p.shape) for n, p in parameters.items()}
-            return {n: jax.lax.with_sharding_constraint(p, where[n]) for n, p in parameters.items()}
-
-        def moments_in_place(optimizer: Any) -> Any:
-            """The same for the trees of the optimizer that have the parameters' names."""
-            return jax.tree.map(
-                lambda part: in_place(part) if isinstance(part, dict) else part,
-                optimizer,
-                is_leaf=lambda part: isinstance(part, dict),
-            )
-
-        def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
-            targets = jnp.maximum(sums.targets, 1)
-            grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
-            updates, opt = tx.update(grads, state.optimizer, state.trainable)
-            metrics = {
-                "loss": _mean(sums.loss, sums.targets),
-                "lr": schedule(_taken(state)),
-                "grad_norm": jnp.where(sums.targets > 0, optax.global_norm(grads), jnp.nan),
-                "targets": sums.targets,
-                "samples_with_targets": sums.samples,
-            }
-            if cfg.aligns:
-                metrics["align_loss"] = _mean(sums.align, sums.images)
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-            new = optax.apply_updates(state.trainable, updates), opt
-            kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
-            return TrainState(state.step + 1, in_place(kept[0]), moments_in_place(kept[1])), metrics
-
-        def fused(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-            with sharding.use(mesh):
-                per_image = image_weight(cfg, [batch])
-                return update(state, gradient_sums(cfg, state.trainable, frozen, batch, per_image))
-
-        def accumulate(
-            sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
-        ) -> Sums:
-            with sharding.use(mesh):
-                return jax.tree.map(jnp.add, sums, gradient_sums(cfg, trainable, frozen, batch, per_image))
-
-        def update_and_clear(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
-            return *update(state, sums), jax.tree.map(jnp.zeros_like, sums)._replace(grads=zeros_like_parameters(sums))
-
-        def zeros_like_parameters(sums: Sums) -> Params:
-            """Zeros follow from nothing: left to the compiler, they would lie whole on every device."""
-            return in_place(jax.tree.map(jnp.zeros_like, sums.grads))
-
+        rule = StepRule(cfg, tx, schedule, mesh)
         self.cfg = cfg
-        self.fused = jax.jit(fused, donate_argnums=0)
-        self.accumulate = jax.jit(accumulate, donate_argnums=0)
-        self.update = jax.jit(update_and_clear, donate_argnums=(0, 1))
+        self.fused = jax.jit(partial(train_step, rule), donate_argnums=0)
+        self.accumulate = jax.jit(partial(accumulate, rule), donate_argnums=0)
+        self.update = jax.jit(partial(update_and_clear, rule), donate_argnums=(0, 1))
         self._sums: Sums | None = None
 
     def __call__(self, state: TrainState, frozen: Params, batches: list[Batch]) -> tuple[TrainState, Metrics]:
-        """One step; `state` is donated. Metrics stay on the device."""
+        """Take one step; `state` is donated. Metrics stay on the device."""
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
         sums, self._sums = self._sums or _zero_sums(state), None
