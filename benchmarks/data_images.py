@@ -11,7 +11,7 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.bad import BadRecords
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import measure
 from eve_jax.data.plan import build_plan
 from eve_jax.data.records import Records, open_records

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eve_jax.data.images import PATCH, ImageRule
+from eve_jax.data.image_rule import PATCH, ImageRule
 from eve_jax.data.lengths import Lengths
 
 # name -> side of the largest image area, share of the images that have it

@@ -31,7 +31,7 @@ from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
 from eve_jax import host_memory
 from eve_jax.data.chat import IMAGE_ID
-from eve_jax.data.images import PATCH_BYTES
+from eve_jax.data.image_rule import PATCH_BYTES
 from eve_jax.infer.engine import Engine, Prompt, Reply
 from eve_jax.model.config import ModelConfig
 from eve_jax.train import interrupt

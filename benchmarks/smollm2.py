@@ -79,7 +79,7 @@ def likelihoods(work: Path, hf: Path, ours: Path) -> dict[str, Any]:
     from transformers import LlamaForCausalLM
 
     from eve_jax.data.tokenizer import load_tokenizer
-    from eve_jax.infer.score import score_files
+    from eve_jax.infer.score_files import score_files
 
     turns = [{"from": "human", "value": ""}, {"from": "gpt", "value": TEXT}]
     records = work / "text.jsonl"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID
-from eve_jax.data.images import PATCH_BYTES
+from eve_jax.data.image_rule import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.model.config import VARIANTS, ModelConfig

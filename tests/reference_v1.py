@@ -10,7 +10,8 @@ from PIL import Image
 from eve_jax.convert.hf import from_hf
 from eve_jax.convert.hf_config import clip_config
 from eve_jax.convert.names import eve_names
-from eve_jax.data.images import ImageRule, patchify, resize
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import patchify, resize
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.data.teacher import place_images, teacher_picture

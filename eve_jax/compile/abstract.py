@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.compile.topology import Chip
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig

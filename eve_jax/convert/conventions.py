@@ -22,7 +22,7 @@ from eve_jax.convert.hf_config import (
     tower_size,
 )
 from eve_jax.convert.teacher import describe_teacher
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig

@@ -18,7 +18,7 @@ import numpy as np
 
 from eve_jax.data.changes import changed_images, entry_bounds
 from eve_jax.data.chat import get_template
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import Lengths
 from eve_jax.data.records import Records
 from eve_jax.data.tokenizer import Tokenizer

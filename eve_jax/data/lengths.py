@@ -21,7 +21,8 @@ from rich.progress import track
 
 from eve_jax.data.chat import IMAGE_ID, encode_chat
 from eve_jax.data.field_counts import FieldCounts, summed
-from eve_jax.data.images import BadImage, ImageFile, ImageRule, image_size
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import BadImage, ImageFile, image_size
 from eve_jax.data.long import fitted, grid_tokens
 from eve_jax.data.npz import ArrayFile, save_arrays
 from eve_jax.data.records import BadRecord, Record, Records, UnreadMedia

@@ -25,7 +25,7 @@ from eve_jax.data.fingerprint import (
     settings_fingerprint,
     sources_fingerprint,
 )
-from eve_jax.data.images import SQUARE, ImageRule
+from eve_jax.data.image_rule import SQUARE, ImageRule
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.long import check_long
 from eve_jax.data.mixture import Mixture

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BadRecords, kind_of
 from eve_jax.data.field_counts import FieldCounts, summed
-from eve_jax.data.images import BadImage, ImageRule, open_image
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import BadImage, open_image
 from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table, measure_part, table_name
 from eve_jax.data.long import check_long
 from eve_jax.data.processes import Tick, run_processes

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.images import BadImage, ImageFile, ImageRule, cut, open_image
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import BadImage, ImageFile, cut, open_image
 from eve_jax.data.lengths import Entry, Lengths
 from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from eve_jax.data.canvas import on_canvas
-from eve_jax.data.images import ImageRule, bicubic, teacher_grid
+from eve_jax.data.image_rule import ImageRule, teacher_grid
+from eve_jax.data.images import bicubic
 from eve_jax.data.lengths import Lengths
 from eve_jax.data.shapes import RowShape
 

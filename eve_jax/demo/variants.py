@@ -21,7 +21,7 @@ from eve_jax.demo.settings import DemoSettings
 from eve_jax.demo.text import document, text_dialogue
 from eve_jax.demo.variants_report import draw_changes, draw_curves, draw_table, markdown, table_rows
 from eve_jax.infer.eve import EVE
-from eve_jax.infer.score import score_files
+from eve_jax.infer.score_files import score_files
 from eve_jax.train.metrics import METRICS
 
 REPORT, TABLE = "variants.json", "variants.md"

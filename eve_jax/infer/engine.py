@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
 from eve_jax.data.chat import IGNORE
-from eve_jax.data.images import PATCH_BYTES
+from eve_jax.data.image_rule import PATCH_BYTES
 from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up

@@ -17,7 +17,8 @@ from eve_jax.convert.base_config import HF_CONFIG, carried_config
 from eve_jax.convert.hf_config import is_plain
 from eve_jax.convert.source import Checkpoint, open_checkpoint
 from eve_jax.data.chat import prompt_ids
-from eve_jax.data.images import ImageRule, patchify, resize
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import patchify, resize
 from eve_jax.data.records import open_records
 from eve_jax.data.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer

@@ -6,13 +6,9 @@ Records that cannot be scored are listed apart with the reason, never left out i
 """
 
 import functools
-import json
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -23,21 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from eve_jax.checks import known_names, of_type, whole
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import Dropped, Lengths, measure
 from eve_jax.data.pipeline import loader
 from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
-from eve_jax.errors import UserError
+from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
-from eve_jax.process.paths import split_names
 from eve_jax.train.loss import target_losses
 
 MAX_SHAPES = 4  # row shapes, each compiled once
@@ -234,77 +227,3 @@ class _Rate(ProgressColumn):
 def _progress(quiet: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), disable=quiet)
-
-
-def bad_file(out: str | Path) -> Path:
-    """Where the records that could not be scored are listed: `OUT.bad.jsonl`."""
-    return Path(f"{out}.bad.jsonl")
-
-
-def score_files(
-    checkpoint: str | Path,
-    records: str,
-    images: str | Path,
-    out: str | Path,
-    dtype: str = "float32",
-    quiet: bool = False,
-    **changes: Any,
-) -> Scores:
-    """Scores `records` (named as `open_records` takes them) by the model in `checkpoint` and writes the lines to `out`.
-
-    A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
-    only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises
-    UserError, before any work, when a file cannot be read or written; and when no record could be scored, which are
-    then listed.
-    """
-    out = Path(out)
-    if any(Path(name).resolve() == out.resolve() for name in split_names(records)):
-        raise UserError(f"--out={out} is the file of records itself; name another")
-    opened = open_records(records, images)
-    with _in_place_of(out) as part:
-        source = open_checkpoint(checkpoint)
-        settings = Settings.of(source.data, **changes)
-        tokenizer = load_tokenizer(checkpoint)
-        check_template(tokenizer, settings.template)  # now, not when the weights have been read
-        cfg = replace(source.cfg, remat="none", dtype=dtype)
-        scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
-        bad_file(out).unlink(missing_ok=True)
-        if scores.bad:
-            with _in_place_of(bad_file(out)) as listed:
-                _write(listed, scores.bad)
-        if not scores.lines:
-            raise UserError(f"{scores.none_scored()}; all are listed in {bad_file(out)}")
-        _write(part, scores.lines)
-    return scores
-
-
-def _write(path: Path, lines: Iterable[Score | Dropped]) -> None:
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps(line._asdict()) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
-    """A new file that takes the name `path` when the block ends well; else nothing is left of it.
-
-    Raises UserError at once when there cannot be one.
-    """
-    if path.is_dir():
-        raise UserError(f"--out={path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UserError(f"--out={path}: there is no folder {path.parent}; make it first")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.convert.base_config import keep_base
-from eve_jax.data.images import SQUARE
+from eve_jax.data.image_rule import SQUARE
 from eve_jax.data.pipeline import PLAN_FOLDER, StageData
 from eve_jax.data.plan import planned_steps
 from eve_jax.errors import Hanging, UserError

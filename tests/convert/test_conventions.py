@@ -12,7 +12,7 @@ from configs import stage3
 from eve_jax.convert.conventions import data_settings
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.model.config import ClipConfig
 from tests import reference as ref

@@ -6,7 +6,8 @@ from PIL import Image
 
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.source import Checkpoint, open_checkpoint
-from eve_jax.data.images import ImageRule, patchify
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import patchify
 from eve_jax.infer.engine import Engine, Prompt, bucket, pack_prompts
 from eve_jax.model.eve import bind
 from eve_jax.train.loss import loss_sums

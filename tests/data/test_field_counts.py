@@ -7,7 +7,7 @@ import pytest
 
 from configs.base import get_config
 from eve_jax.data.field_counts import FieldCounts, check_images, summed
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import measure
 from eve_jax.data.pipeline import open_stage_data
 from eve_jax.data.prepare import Conversion, convert

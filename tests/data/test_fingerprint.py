@@ -15,7 +15,7 @@ from PIL import Image
 from configs.base import get_config
 from eve_jax.data import templates
 from eve_jax.data.fingerprint import settings_fingerprint
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.data.prepare import Conversion, convert
 from eve_jax.data.tokenizer import FastTokenizer

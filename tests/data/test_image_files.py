@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import (
     BadImage,
     ImageFile,
-    ImageRule,
     StoredImage,
     image_bytes,
     image_size,

@@ -9,7 +9,8 @@ import pytest
 
 from eve_jax.data import lengths as lengths_module
 from eve_jax.data.chat import IMAGE_ID, encode_chat
-from eve_jax.data.images import ImageRule, load_patches
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import load_patches
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.records import open_records
 from tests.data.synthetic import byte_tokenizer, write_records

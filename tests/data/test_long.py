@@ -13,7 +13,7 @@ from PIL import Image
 
 from configs.base import get_config
 from eve_jax.data.chat import IGNORE, IMAGE_ID, Encoded
-from eve_jax.data.images import PATCH
+from eve_jax.data.image_rule import PATCH
 from eve_jax.data.long import fitted, grid_tokens, shrunk
 from eve_jax.data.pipeline import StageData, open_stage_data
 from eve_jax.data.records import BadRecord

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs.base import get_config
 from eve_jax.data.bad import BadRecords
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import measure
 from eve_jax.data.pipeline import loader, open_stage_data
 from eve_jax.data.plan import Plan, build_plan

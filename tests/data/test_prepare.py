@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from eve_jax.data import lengths as lengths_module
-from eve_jax.data.images import ImageRule, StoredImage, image_bytes, image_size
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import StoredImage, image_bytes, image_size
 from eve_jax.data.lengths import Lengths, measure
 from eve_jax.data.prepare import Conversion, Table, convert
 from eve_jax.data.records import BadRecord, Records, open_records

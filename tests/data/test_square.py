@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from eve_jax.data.canvas import CANVAS, on_canvas
-from eve_jax.data.images import ImageRule, bicubic, patchify, resize, unpatchify
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import bicubic, patchify, resize, unpatchify
 from eve_jax.errors import UserError
 from eve_jax.model.patch_embed import PIXEL_MEAN, PIXEL_STD
 

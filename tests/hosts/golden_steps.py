@@ -13,7 +13,7 @@ import optax
 
 from configs import base
 from eve_jax import sharding
-from eve_jax.data.images import PATCH_BYTES
+from eve_jax.data.image_rule import PATCH_BYTES
 from eve_jax.data.rows import lay_out
 from eve_jax.hosts.cluster import Cluster
 from eve_jax.hosts.start import peers, say, together

@@ -13,14 +13,14 @@ from eve_jax import EVE
 from eve_jax.convert.convert import import_checkpoint
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.chat import IMAGE_ID, continuation_ids, prompt_ids
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.records import Turn
 from eve_jax.data.templates import end_id
 from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.eve import dialogue_template
-from eve_jax.infer.score import score_files
+from eve_jax.infer.score_files import score_files
 from tests import reference as ref
 from tests.convert import folders
 from tests.data.synthetic import byte_tokenizer, write_records

@@ -21,7 +21,8 @@ from eve_jax.data.rows import Sample, lay_out
 from eve_jax.data.shapes import RowShape
 from eve_jax.errors import UserError
 from eve_jax.infer import score
-from eve_jax.infer.score import Settings, bad_file, score_files, score_records
+from eve_jax.infer.score import Settings, score_records
+from eve_jax.infer.score_files import bad_file, score_files
 from eve_jax.model.eve import bind
 from eve_jax.train.loss import target_losses
 from tests import reference as ref

@@ -14,10 +14,11 @@ from eve_jax.convert.convert import export_checkpoint, import_checkpoint
 from eve_jax.convert.hf import EMBED, HEAD
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.chat import IMAGE_ID
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.infer.eve import EVE
-from eve_jax.infer.score import Score, score_files
+from eve_jax.infer.score import Score
+from eve_jax.infer.score_files import score_files
 from tests import reference as ref
 from tests.convert import folders, folders_v1
 from tests.data.test_golden_chat import REGULAR, VERSIONS

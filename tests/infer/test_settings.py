@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.data.images import ImageRule
+from eve_jax.data.image_rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling

@@ -17,7 +17,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from eve_jax.data.images import BadImage, ImageRule, StoredImage, image_bytes, image_size, load_patches
+from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.images import BadImage, StoredImage, image_bytes, image_size, load_patches
 from eve_jax.data.lengths import measure
 from eve_jax.data.records import BadRecord, Record, Records, Turn, open_records
 from eve_jax.errors import UserError
