@@ -22,7 +22,7 @@ from eve_jax.errors import UserError
 
 Placement = str | tuple[str, ...] | None  # mesh axes that share a dimension
 AXES = ("data", "fsdp", "tensor")
-# Mesh axis of each logical axis of a parameter. Rows of every matrix are sharded over fsdp (DESIGN section 4).
+# Mesh axis of each logical axis of a parameter. Rows of every matrix are sharded over fsdp (docs/design.md#sharding).
 PARAMETER_RULES: dict[str, Placement] = {
     "layer": None,
     "embed": "fsdp",
@@ -57,7 +57,8 @@ ACTIVATION_RULES: dict[str, Placement] = {
 
 
 # Most devices that parameters are sharded over by default, by the beginning of `jax.Device.device_kind`; the rest hold
-# replicas. TPUs: with more, gradients fell back from reduce-scatters to all-reduces (DESIGN section 4). GPUs: a node.
+# replicas. TPUs: with more, gradients fell back from reduce-scatters to all-reduces (docs/design.md#sharding). GPUs: a
+# node.
 FSDP_CAPS = (("TPU v5 lite", 32), ("TPU v5e", 32), ("TPU v6", 32), ("TPU", 16), ("NVIDIA", 8), ("AMD", 8))
 
 

@@ -1,4 +1,4 @@
-"""The golden models A and C (MANIFEST, sets A, B, C, G) as our parameters and packed rows."""
+"""The golden models A and C (tests/golden/README.md) as our parameters and packed rows."""
 
 import json
 from functools import cache

@@ -12,7 +12,7 @@ from eve_jax.model.eve import abstract_params, logical_axes
 from eve_jax.sharding import AXES, parameter_sharding
 
 MODELS = (("qwen2.5-7b", "dac"), ("qwen2.5-7b", "rep"))
-MESHES = ((8, 32, 1), (4, 16, 4))  # v5e-256 as DESIGN section 4 has it, and one with tensor parallelism
+MESHES = ((8, 32, 1), (4, 16, 4))  # v5e-256 (docs/design.md#sharding), and one with tensor parallelism
 
 
 def shardings() -> dict[str, dict[str, list]]:

@@ -175,7 +175,7 @@ def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
 def abstract_batch(
     shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
 ) -> dict[str, ShapeDtypeStruct]:
-    """The arrays of a micro-batch (DESIGN section 4), its rows sharded over the mesh.
+    """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
     `taught`: with those of `eve_jax.data.teacher`, for as many pictures of 4:3 and full size as fill the row.
     """

@@ -1,7 +1,7 @@
 """Names and layouts: our parameters beside the Hugging Face checkpoint's, one table read in both directions.
 
 Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], layers stacked. The names are
-the original's (SPEC section 7): twins for vision tokens carry `moe_`.
+the original's (docs/model.md#checkpoint-names): those of vision weights have `moe_`.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""EVEv1's square canvas: what its teacher sees of a picture (EVEv1 paper, section 3.2; SPEC section 6)."""
+"""EVEv1's square canvas: what its teacher sees of an image (docs/model.md#patch-aligning-layer)."""
 
 import numpy as np
 

@@ -18,7 +18,7 @@ FITS = ("shrink", "fill")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """Which size an image gets before it is cut into patches (SPEC 3, EVEv2 paper section 3.2).
+    """Which size an image gets before it is cut into patches (docs/model.md#image-rules).
 
     mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
     max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side

@@ -1,7 +1,7 @@
 """Packed rows: samples laid out in the slots of a row shape, and the batches of a plan's micro-batches.
 
 Memory (slot) order of a row is [patches | specials | text]; causal order has each sample's tokens in sequence,
-sample after sample, the pads last. See DESIGN section 4 for the table of arrays.
+sample after sample, the pads last. docs/design.md#row-contract has the table of arrays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -162,7 +162,7 @@ class RowBuilder:
         self.teach = teach
 
     def build(self, micro_batch: MicroBatch) -> Batch:
-        """The arrays of DESIGN section 4 with a leading dimension of rows; patches uint8 [R, P, patch_bytes].
+        """The arrays of docs/design.md#row-contract with a leading axis of rows; patches uint8 [R, P, patch_bytes].
 
         A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
         raises what `bad` raises when there are too many of those.

@@ -69,7 +69,7 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
         raise UserError(
             f"{tokenizer.folder or 'the tokenizer'}: {problem}: {remedy}use a tokenizer that has "
             f"{get_template(name).end!r} as a special token, with a number that the model was trained with "
-            "(docs/data.md, Ends of answers)"
+            "(docs/data.md#ends-of-answers)"
         )
 
 

@@ -131,7 +131,7 @@ class _Unscored:
 def score_records(
     cfg: ModelConfig, params: Params, tokenizer: Tokenizer, records: Records, settings: Settings, quiet: bool = False
 ) -> Scores:
-    """Scores every record by the next-token loss of SPEC section 4, in packed rows.
+    """Scores every record by the next-token loss of docs/model.md#loss, in packed rows.
 
     No record is left out for its length unless `settings.max_tokens` says so. Raises UserError when the tokenizer does
     not fit the model, or for a template that is unknown.

@@ -1,4 +1,4 @@
-"""Patch aligning layer of EVEv1, in training only (EVEv1 paper, section 3.2; SPEC section 6).
+"""Patch aligning layer of EVEv1, in training only (docs/model.md#patch-aligning-layer).
 
 Hidden states of several layers at an image's windows, pooled to the grid of a frozen CLIP's patches, predict that
 CLIP's features. Everything is in slot order: pooled place a holds the windows pool[a * k : (a + 1) * k] of its row,

@@ -116,7 +116,7 @@ class ClipConfig:
 class ModelConfig:
     """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
 
-    Names follow SPEC section 1: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
+    Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
     H = head_dim, Q = vocab_size. `rope_scaling` is () or LLaMA-3.1's (factor, low_freq_factor, high_freq_factor,
     original_max_position_embeddings). A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
     `align_width` > 0 is the width of the teacher that the patch aligning layer, which is then there, learns from;

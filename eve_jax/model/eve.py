@@ -25,7 +25,7 @@ from eve_jax.model.weight import Weight, declare, normal, param
 from eve_jax.sharding import constrain
 
 Params = dict[str, Any]
-Batch = dict[str, Any]  # the arrays of a micro-batch (DESIGN section 4), of NumPy or JAX
+Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
 Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, H], in causal order
 PATCH_EMBEDS: dict[str, type[PatchEmbed] | type[WindowEmbed]] = {"v2": PatchEmbed, "v1": WindowEmbed}
 
@@ -66,7 +66,8 @@ class Eve(nnx.Module):
     def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
         """Residual stream after the last layer, [R, L, D] in slot order, before the final norm.
 
-        `batch` is a packed micro-batch (DESIGN section 4). With `keep`, also every layer's output [layers, R, L, D].
+        `batch` is a packed micro-batch (docs/design.md#row-contract). With `keep`, also every layer's output
+        [layers, R, L, D].
         """
         vision, text = self.embed_slots(batch)
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])

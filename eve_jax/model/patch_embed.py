@@ -1,4 +1,4 @@
-"""Patch embedding layer of EVEv2 on flat patches (EVEv2 paper, section 3.1; SPEC section 2)."""
+"""Patch embedding layer of EVEv2 on flat patches (docs/model.md#patch-embedding-of-evev2)."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ class PatchEmbed(nnx.Module):
         self.split_embed = param(cfg, rngs, (d,), (None,), normal(0.02), "table", **token)
 
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
-        """Vision slots of the rows of a batch (DESIGN section 4): patches, then special tokens."""
+        """Vision slots of the rows of a batch (docs/design.md#row-contract): patches, then special tokens."""
         special_ids = batch["special_ids"]
         kernel1, bias1, kernel2, bias2 = (
             gather(p[...], p.axes, self.dtype) for p in (self.kernel1, self.bias1, self.kernel2, self.bias2)

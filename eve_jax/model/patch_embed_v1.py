@@ -1,4 +1,4 @@
-"""Patch embedding layer of EVEv1 on packed windows (EVEv1 paper, section 3.1; SPEC section 6).
+"""Patch embedding layer of EVEv1 on packed windows (docs/model.md#patch-embedding-of-evev1).
 
 A window is 2x2 patches, a block of its own: one matrix product makes the patches, attention within the window pools
 them, and the class token of each image attends over the windows of its image, a softmax over segments of the row.
@@ -89,7 +89,7 @@ class WindowEmbed(nnx.Module):
         self.project = nnx.List(list(projections))
 
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
-        """Vision slots of the rows of a batch (DESIGN section 4): windows, then special tokens."""
+        """Vision slots of the rows of a batch (docs/design.md#row-contract): windows, then special tokens."""
         rows, count = batch["patches"].shape[:2]
         if not count:
             return jnp.zeros((rows, batch["special_ids"].shape[1], self.project[1].kernel.shape[1]), self.dtype)

@@ -1,4 +1,6 @@
-"""Modality routing, the one place where text and vision tokens part (EVEv2 paper, section 3.2; DESIGN section 4).
+"""Modality routing, the one place where text and vision tokens part (EVEv2 paper, section 3.2).
+
+docs/design.md#rows-split-by-modality has the reasons and figures.
 
 A part of a layer is `Routed`: one set of weights for both modalities, or one for each. How tokens reach their weights
 is a strategy with two forms that agree to rounding:

@@ -142,7 +142,7 @@ def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
 
 
 def batch_tokens(batch: dict[str, Any]) -> Tokens:
-    """Real tokens, targets and pairs of a micro-batch's host arrays (DESIGN section 4)."""
+    """Real tokens, targets and pairs of a micro-batch's host arrays (docs/design.md#row-contract)."""
     segment, patches = np.asarray(batch["segment"]), batch["patches"].shape[1]
     vision = patches + batch["special_ids"].shape[1]
     parts = np.split(segment > 0, [patches, vision], axis=1)

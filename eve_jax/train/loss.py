@@ -1,4 +1,4 @@
-"""Next-token loss at the positions that predict a target, and nowhere else (DESIGN section 4).
+"""Next-token loss at the positions that predict a target, and nowhere else (docs/design.md#loss-at-the-targets).
 
 Logits exist in parts, in one of two ways that agree to rounding. By chunks of the vocabulary, the head is gathered,
 and its gradient reduced, a chunk at a time; the backward pass computes the logits again, four products for the three of
@@ -208,7 +208,7 @@ def samples_with_targets(batch: Batch) -> Float[Array, ""]:
 
 
 def training_sums(model: Eve, batch: Batch) -> LossSums:
-    """`loss_sums` and, in a model that aligns, the aligning loss of SPEC section 6."""
+    """`loss_sums` and, in a model that aligns, the aligning loss (docs/model.md#patch-aligning-layer)."""
     samples = samples_with_targets(batch)
     if not model.cfg.aligns or not batch["align_weight"].size:
         return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples)

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, from the config (SPEC section 5)."""
+"""AdamW with warm-up and cosine decay, from the config (docs/model.md#recipe)."""
 
 import math
 from collections.abc import Mapping

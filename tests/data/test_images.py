@@ -29,7 +29,7 @@ def upstream_rule(kind: str, max_size: int) -> ImageRule:
 
 
 def synthetic(name: str) -> Image.Image:
-    """The picture that the manifest defines by a formula."""
+    """The image that tests/golden/README.md#e-image-preprocessing defines by a formula."""
     width, height = map(int, name.removeprefix("synth_").split("x"))
     x, y, c = np.arange(width)[None, :, None], np.arange(height)[:, None, None], np.arange(3)[None, None]
     return Image.fromarray(((3 * x + 5 * y + 40 * c + 7 * ((x * y) // 16)) % 256).astype(np.uint8))
