@@ -154,6 +154,14 @@ class FastTokenizer(Tokenizer):
         self.inner.save(str(folder / TOKENIZER_FILE))
 
 
+def _check_numbers(inner: tokenizers.Tokenizer, path: Path) -> None:
+    """Raise UserError when two tokens have one number."""
+    first: dict[int, str] = {}
+    for token, id in inner.get_vocab(with_added_tokens=True).items():
+        if first.setdefault(id, token) != token:
+            raise UserError(f"{path}: {first[id]!r} and {token!r} are both token {id}")
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
 
@@ -168,6 +176,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     if path.is_file():
         try:
             inner = tokenizers.Tokenizer.from_buffer(path.read_bytes().removeprefix(_BOM))
+            _check_numbers(inner, path)
             return FastTokenizer(inner, folder)
         except UserError:
             raise

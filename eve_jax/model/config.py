@@ -1,8 +1,8 @@
 """Sizes of a model and the table of base LLMs."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
 
 from eve_jax.errors import UserError
 
@@ -72,16 +72,34 @@ def parse_parts(text: str) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(names), key=lambda name: TWICE.index(name) if name in TWICE else len(TWICE)))
 
 
+T = TypeVar("T", "ClipConfig", "ModelConfig")
 DTYPES = ("float32", "bfloat16", "float16")
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
-def _check_counts(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raises UserError for a whole-number field that is none, or below 1."""
+def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
+    """Raise UserError for a field of another type, a whole number below 1, or a number that is not finite."""
     for field in fields(sizes):
         value = getattr(sizes, field.name)
-        if field.type is int and field.name not in may_be_zero and not (isinstance(value, int) and value > 0):
-            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above 0")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        low = 0 if field.name in may_be_zero else 1
+        if field.type is int and not (number and isinstance(value, int) and value >= low):
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above {low - 1}")
+        if field.type is float and not number:
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a number")
+        if field.type in (bool, str) and not isinstance(value, field.type):
+            raise UserError(
+                f"{whose}.{field.name}={value!r}: expected {'a text' if field.type is str else 'True or False'}"
+            )
+
+
+def _from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
+    """Return a `kind` of `values`; raise UserError for a field that is missing or unknown."""
+    known: dict[str, bool] = {f.name: f.default is MISSING for f in fields(kind)}
+    for name in (*known, *values):
+        if name not in known or (known[name] and name not in values):
+            raise UserError(f"{whose} has {'no' if name in known else 'an unknown'} field {name!r}")
+    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -98,9 +116,7 @@ class ClipConfig:
     hidden_act: str = "quick_gelu"
 
     def __post_init__(self) -> None:
-        _check_counts(self, "teacher")
-        if not isinstance(self.layer_norm_eps, float | int):
-            raise UserError(f"the teacher's layer_norm_eps is {self.layer_norm_eps!r}: expected a number")
+        _check_types(self, "teacher")
         if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
             raise UserError(f"the teacher's sizes do not fit each other: {self}")
         if self.hidden_act not in CLIP_ACTIVATIONS:
@@ -150,7 +166,7 @@ class ModelConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        _check_counts(self, "model", may_be_zero=("align_width",))
+        _check_types(self, "model", may_be_zero=("align_width",))
         for name in ("dtype", "param_dtype", "frozen_dtype"):
             if getattr(self, name) not in DTYPES:
                 raise UserError(f"model.{name}={getattr(self, name)!r}: expected one of {', '.join(DTYPES)}")
@@ -210,7 +226,9 @@ class ModelConfig:
                 raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")
             kept["parts"] = VARIANTS[variant]
         for name in ("parts", "rope_scaling"):
+            if not isinstance(kept.get(name, ()), list | tuple):
+                raise UserError(f"model.{name}={kept[name]!r}: expected a list")
             kept[name] = tuple(kept.get(name, ()))
         if isinstance(kept.get("teacher"), dict):
-            kept["teacher"] = ClipConfig(**kept["teacher"])
-        return cls(**kept)
+            kept["teacher"] = _from_fields(ClipConfig, kept["teacher"], "model.teacher")
+        return _from_fields(cls, kept, "the section `model`")
