@@ -363,17 +363,47 @@ def is_json(data: bytes) -> bool:
     return True
 
 
-changes = st.lists(changed_fields() | changed_turns() | same_records() | changed_bytes(), min_size=1, max_size=3)
+ONE_CHANGE = changed_fields() | changed_turns() | same_records() | changed_bytes()
+CHANGES = st.lists(ONE_CHANGE, min_size=1, max_size=3)
 
 
 @QUICK
-@given(changes, st.booleans())
-def test_changed_records(folder: Path, changes: list[Change], array: bool) -> None:
-    check(folder, changes, array)
+@given(changed_fields(), st.booleans())
+def test_changed_fields(folder: Path, change: Change, array: bool) -> None:
+    check(folder, [change], array)
+
+
+@QUICK
+@given(changed_turns())
+def test_changed_turns(folder: Path, change: Change) -> None:
+    check(folder, [change], array=False)
+
+
+@QUICK
+@given(same_records(), st.booleans())
+def test_the_same_records(folder: Path, change: Change, array: bool) -> None:
+    check(folder, [change], array)
+
+
+@QUICK
+@given(changed_bytes(), st.booleans())
+def test_changed_bytes(folder: Path, change: Change, array: bool) -> None:
+    check(folder, [change], array)
+
+
+@pytest.mark.parametrize("path", ["id", "image", "score", "conversations", "from", "value"])
+@pytest.mark.parametrize("value", JUNK, ids=lambda value: value[:20])
+def test_every_junk_value(folder: Path, path: str, value: str) -> None:
+    fields = paired(SAMPLES[2].fields())
+    within = path in ("from", "value")
+    holder = fields[2][1][0] if within else fields
+    holder = (*((name, old) for name, old in holder if name != path), (path, Raw(value)))
+    record = replaced(fields, (2, 0), holder) if within else holder
+    check(folder, [Change(2, written(record).encode())], array=False)
 
 
 @pytest.mark.slow
 @many
-@given(changes, st.booleans())
+@given(CHANGES, st.booleans())
 def test_many_changed_records(folder: Path, changes: list[Change], array: bool) -> None:
     check(folder, changes, array)
