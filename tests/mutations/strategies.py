@@ -5,6 +5,7 @@ variable EVE_TEST_SEED, or from a new one, which is printed.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -101,13 +102,9 @@ def meaning(turns: Sequence[Turn], images: Sequence[bytes]) -> Meaning | None:
 
 
 class Outcome(NamedTuple):
-    """What came of a file: its usable records by number, the others, warnings, and why it was refused ("": it was not).
-
-    sizes: of every usable record the number of text tokens and the grids, as its entry of the lengths table has them.
-    """
+    """What came of a file: its usable records by number, the others, warnings, and why it was refused ("": it was not)."""
 
     usable: dict[int, Meaning]
-    sizes: dict[int, tuple[int, list[tuple[int, int]]]]
     dropped: list[Dropped]
     warnings: str
     refused: str = ""
@@ -119,36 +116,41 @@ class Outcome(NamedTuple):
 
 
 def outcome(name: str | Path, images_dir: str | Path = "") -> Outcome:
-    """Open and measure the records in `name`. Whatever is said about them is one line; any exception is a fault."""
+    """Open and measure the records in `name`. Whatever is said about them is one line; any exception is a fault.
+
+    What is measured of a usable record, its text tokens and grids, is compared with what it holds.
+    """
     warn.cache_clear()
     said = io.StringIO()
+    usable: dict[int, Meaning] = {}
     with contextlib.redirect_stderr(said):
         try:
             records = open_records(str(name), images_dir)
         except UserError as e:
-            return Outcome({}, {}, [], "", one_line(str(e)))
+            return Outcome({}, [], said.getvalue(), one_line(str(e)))
         try:
             table = measure(records, TOKENIZER, RULE, TEMPLATE, False, MAX_TOKENS)
-            for number in range(len(table)):
-                assert len(records[int(table.record[number])].images) == len(table.entry_grids(number))
-            usable = {int(index): _meaning_of(records[int(index)]) for index in table.record}
+            for entry in map(table.entry, range(len(table))):
+                record = records[entry.record]
+                found = meaning(record.turns, [image_bytes(image) for image in record.images])
+                assert found is not None
+                assert entry.text == len(found.ids) - len(found.images)
+                assert entry.grids == [_grid(image) for image in found.images]
+                usable[entry.record] = found
         except UserError as e:
-            return Outcome({}, {}, [], said.getvalue(), one_line(str(e)))
+            return Outcome({}, [], said.getvalue(), one_line(str(e)))
         finally:
             _close(records)
     for lost in table.dropped:
         one_line(lost.reason)
         assert lost.where.startswith(str(name))
     assert len(usable) + len(table.dropped) == len(records)
-    entries = [table.entry(number) for number in range(len(table))]
-    sizes = {entry.record: (entry.text, entry.grids) for entry in entries}
-    return Outcome(usable, sizes, table.dropped, said.getvalue())
+    return Outcome(usable, table.dropped, said.getvalue())
 
 
-def _meaning_of(record: Any) -> Meaning:
-    found = meaning(record.turns, [image_bytes(image) for image in record.images])
-    assert found is not None
-    return found
+@functools.cache
+def _grid(image: bytes) -> tuple[int, int]:
+    return RULE.grid(*Image.open(io.BytesIO(image)).size)
 
 
 def _close(records: Any) -> None:
@@ -179,6 +181,8 @@ def strict_json(data: bytes) -> Any:
         return found
 
     try:
-        return json.loads(data.removeprefix(b"\xef\xbb\xbf").decode(), object_pairs_hook=checked)
+        return json.loads(
+            data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape"), object_pairs_hook=checked
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None

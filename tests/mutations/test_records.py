@@ -309,7 +309,8 @@ def read_strictly(data: bytes, images: Path) -> Meaning | None:
         names += ["url"] if str(given.get("url")).endswith((".png", "AA")) else []
         value = one_of(given, names)
         several = value if isinstance(value, list) else [] if value is None else [value]
-        if any(str(given.get(name)).endswith(".png") for name in given if name not in names and name != "id"):
+        others = [str(given[name]) for name in given if name not in names and name != "id"]
+        if any(text.endswith(".png") and not (several and "://" in text) for text in others):
             return None
         return meaning(turns, [image_of(one, images) for one in several])
     except (ValueError, KeyError, TypeError, AttributeError, OSError, StopIteration, RecursionError):
@@ -392,14 +393,14 @@ def test_changed_bytes(folder: Path, change: Change, array: bool) -> None:
 
 
 @pytest.mark.parametrize("path", ["id", "image", "score", "conversations", "from", "value"])
-@pytest.mark.parametrize("value", JUNK, ids=lambda value: value[:20])
-def test_every_junk_value(folder: Path, path: str, value: str) -> None:
+def test_every_junk_value(folder: Path, path: str) -> None:
     fields = paired(SAMPLES[2].fields())
     within = path in ("from", "value")
     holder = fields[2][1][0] if within else fields
-    holder = (*((name, old) for name, old in holder if name != path), (path, Raw(value)))
-    record = replaced(fields, (2, 0), holder) if within else holder
-    check(folder, [Change(2, written(record).encode())], array=False)
+    for value in JUNK:
+        changed = (*((name, old) for name, old in holder if name != path), (path, Raw(value)))
+        record = replaced(fields, (2, 0), changed) if within else changed
+        check(folder, [Change(2, written(record).encode())], array=False)
 
 
 @pytest.mark.slow
