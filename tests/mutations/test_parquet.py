@@ -211,7 +211,11 @@ def check_changed(folder: Path, table: Table) -> None:
 def first_of(columns: Sequence[tuple[str, pa.Array]], names: list[str]) -> list[Any]:
     """Return the values of the first column of one of `names` that has any, else nulls."""
     found = [column.to_pylist() for name, column in columns if name in names]
-    return [next((column[n] for column in found if column[n]), None) for n in range(len(SAMPLES))]
+    kind = str if names == ["system"] else list
+    return [
+        next((column[n] for column in found if column[n] and isinstance(column[n], kind)), None)
+        for n in range(len(SAMPLES))
+    ]
 
 
 class Damage(NamedTuple):

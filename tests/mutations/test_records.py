@@ -309,7 +309,7 @@ def read_strictly(data: bytes, images: Path) -> Meaning | None:
         names += ["url"] if str(given.get("url")).endswith((".png", "AA")) else []
         value = one_of(given, names)
         several = value if isinstance(value, list) else [] if value is None else [value]
-        others = [str(given[name]) for name in given if name not in names and name != "id"]
+        others = [str(given[name]) for name in given if name not in (*names, "id", "system")]
         if any(text.endswith(".png") and not (several and "://" in text) for text in others):
             return None
         return meaning(turns, [image_of(one, images) for one in several])

@@ -94,7 +94,7 @@ class ParquetRecords:
         where = self.where(index)
         try:
             table = self._texts(group)
-            raw = {name: table.column(name)[own].as_py() for name in table.column_names}
+            raw = {name: _value(table.column(name)[own], name) for name in table.column_names}
             for name in self._apart:
                 raw[name] = self._images(name, group, own, where, raw[name])
         except Exception as e:  # whatever damaged pages, and values that no Python object can hold, lead the library to
@@ -136,3 +136,13 @@ class ParquetRecords:
         meta, status = self._file.metadata, self.path.stat()
         parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), repr(meta.to_dict()))
         return digest_of(parts)
+
+
+def _value(cell: pa.Scalar, name: str) -> Any:
+    """Return a cell as a Python object; times that Python cannot hold stay as they are. Raises ValueError."""
+    try:
+        return cell.as_py()
+    except Exception as e:
+        if pa.types.is_temporal(cell.type):
+            return cell
+        raise ValueError(f"column {name!r}: {e}") from None

@@ -7,7 +7,6 @@ file, whatever the JSON calls them. How names become keys is in `tar_keys`.
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator
 from functools import partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -36,13 +35,13 @@ class TarFile:
             raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
         try:
             self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
-            self._size = os.fstat(self._file).st_size
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+        found, self._complete = _members(self.path, self._file)
         members, first, keys = array("q"), array("q", [0]), bytearray()
         key_ends = array("q", [0])
         endings: dict[str, int] = {}
-        for key, own in grouped(_members(self.path, self._file), str(self.path)):
+        for key, own in grouped(found, str(self.path)):
             keys += key.encode("utf-8", "surrogateescape")
             key_ends.append(len(keys))
             for member in own:
@@ -68,7 +67,7 @@ class TarFile:
         """Return the record and which members and JSON fields were used. Raises `BadRecord`."""
         where, key = self.where(index), self._key(index)
         members = self._members[self._first[index] : self._first[index + 1]].tolist()
-        if any(offset + size > self._size for _, _, offset, size in members):
+        if any(offset + size > self._complete for _, _, offset, size in members):
             raise BadRecord("the tar file ends within it", where, key)
         media = next(
             (self._endings[ending] for kind, ending, offset, _ in members if self._unread(kind, ending, offset)), None
@@ -139,37 +138,43 @@ class TarFile:
         return digest_of(parts)
 
 
-def _members(path: Path, file: int) -> Iterator[Member]:
-    """Yield every member that can belong to a record. Raises `UserError` where the tar file is damaged."""
+def _members(path: Path, file: int) -> tuple[list[Member], int]:
+    """Return every member that can belong to a record, and the byte up to which the tar file is known to be complete.
+
+    Raises `UserError` where it is damaged, or holds records' members that are not ordinary files.
+    """
+    members: list[Member] = []
     try:
         with tarfile.open(path, "r:") as tar:
             while (info := _next(tar)) is not None:
                 member = parse_name(info.name, info.offset_data, info.size)
                 if info.isreg() and not info.issparse():
-                    if member is not None:
-                        yield member
+                    members += [member] if member is not None else []
                 elif not info.isdir() and member is not None and member.kind != OTHER:
                     what = "a link" if info.issym() or info.islnk() else "no ordinary file"
                     remedy = "make the tar file with --dereference --hard-dereference and without --sparse"
-                    raise UserError(f"{path}: {shorten(info.name)} is {what}, and would be left out; {remedy}")
-            _check_end(path, file, tar.offset)
+                    raise UserError(f"{path}: {shorten(repr(info.name))} is {what}, and would be left out; {remedy}")
+            end = tar.offset
     except tarfile.TarError as e:
         raise UserError(f"{path}: not a tar file that can be read in place ({e}); is it compressed?") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from None
     except (ValueError, OverflowError) as e:  # numbers in a header that no file has
         raise UserError(f"{path}: damaged ({shorten(str(e))}); make the tar file again") from None
+    if _has_end_mark(path, file, end):
+        return members, end
+    warn(f"{path}: has no end-of-archive mark; it may be cut off, and records incomplete or missing")
+    return members, members[-1].offset if members else end
 
 
-def _check_end(path: Path, file: int, offset: int) -> None:
-    """Check that the members end at `offset` because the tar file does, and not because it is damaged there.
+def _has_end_mark(path: Path, file: int, offset: int) -> bool:
+    """Whether the members end at `offset` with an end-of-archive mark, zeros up to the end of the file.
 
-    Warns of a file that is cut off, of which what is complete can be used. Raises `UserError` where more follows.
+    False for a file that is cut off there. Raises `UserError` where something else follows.
     """
     block = os.pread(file, tarfile.BLOCKSIZE, offset)
     if len(block) < tarfile.BLOCKSIZE:
-        warn(f"{path}: has no end-of-archive mark; it may be cut off, and members after byte {offset} missing")
-        return
+        return False
     if any(block):
         raise UserError(f"{path}: damaged at byte {offset}, where a member should begin; make the tar file again")
     while block:
@@ -178,6 +183,7 @@ def _check_end(path: Path, file: int, offset: int) -> None:
             raise UserError(f"{path}: goes on after its end-of-archive mark at byte {offset}; {remedy}")
         offset += len(block)
         block = os.pread(file, 1 << 20, offset)
+    return True
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
