@@ -143,6 +143,7 @@ def outcome(name: str | Path, images_dir: str | Path = "") -> Outcome:
             _close(records)
     for lost in table.dropped:
         one_line(lost.reason)
+        one_line(lost.where)
         assert lost.where.startswith(str(name))
     assert len(usable) + len(table.dropped) == len(records)
     return Outcome(usable, table.dropped, said.getvalue())

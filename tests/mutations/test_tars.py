@@ -133,6 +133,21 @@ def key_of(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
+def by_dots(key: str, group: list[Member]) -> dict[str, list[Member]]:
+    """Return the members of one key by key: a name before its ending is one of its own where a text and an image have it.
+
+    Without images, so is the name of each text.
+    """
+    stems = [member.name.rpartition(".")[0] for member in group]
+    images = {stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith(".png")}
+    texts = {stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith((".json", ".txt"))}
+    own = texts & images if images else texts
+    found: dict[str, list[Member]] = {}
+    for stem, member in zip(stems, group, strict=True):
+        found.setdefault(stem if stem in own else key, []).append(member)
+    return found
+
+
 def packed(members: list[Member], format: int = tarfile.GNU_FORMAT) -> bytes:
     """Return the tar file of `members`."""
     stream = io.BytesIO()
@@ -174,10 +189,7 @@ def check_members(folder: Path, members: list[Member], format: int) -> None:
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(key_of(member.name), []).append(member)
-    for key, group in list(groups.items()):  # dots belong to the names of texts without images
-        texts = {member.name.rpartition(".")[0] for member in group if member.name.lower().endswith((".json", ".txt"))}
-        if len(texts) > 1 and not any(member.name.lower().endswith(".png") for member in group):
-            groups |= {text: [member for member in group if member.name.startswith(f"{text}.")] for text in texts}
+    groups = {key: own for first, group in groups.items() for key, own in by_dots(first, group).items()}
     meanings = [read_members(group) for group in groups.values()]
     assert all(one in meanings for one in found.usable.values())
     for sample in SAMPLES:  # those that nothing was done to

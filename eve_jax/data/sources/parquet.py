@@ -46,7 +46,9 @@ class ParquetRecords:
         if twice is not None:
             raise UserError(f"{path}: has several columns called {shorten(repr(twice))}; give each a name of its own")
         if not set(names) & set(TEXT_FIELDS):
-            raise UserError(f"{path}: has neither conversations nor a caption, but the columns {', '.join(names)}")
+            raise UserError(
+                f"{path}: has neither conversations nor a caption, but the columns {shorten(', '.join(names))}"
+            )
         schema = self._file.schema
         leaves = [schema.column(n).path for n in range(len(schema))]
         # Which images there are is seen without reading them, if they have a path beside their bytes.

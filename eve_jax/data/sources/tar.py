@@ -61,7 +61,7 @@ class TarFile:
 
     def where(self, index: int) -> str:
         """file.tar#key."""
-        return f"{self.path}#{self._key(index)}"
+        return f"{self.path}#{shorten(self._key(index), 1000)}"
 
     def read(self, index: int) -> tuple[Record, Fields]:
         """Return the record and which members and JSON fields were used. Raises `BadRecord`."""
