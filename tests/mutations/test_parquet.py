@@ -141,10 +141,7 @@ def same_tables(draw: st.DrawFn, folder: Path) -> Table:
             columns["image"] = images_as(folder, kind)
     renamed = {"image": ["image", "images", "img", "image_path"], "conversations": ["conversations", "messages"]}
     pairs = [(draw(st.sampled_from(renamed.get(name, [name]))), column) for name, column in columns.items()]
-    pairs += [
-        (name, EXTRA[name])
-        for name in draw(st.lists(st.sampled_from(["nothing", "maps", "numbers", "vectors"]), unique=True))
-    ]
+    pairs += [(name, EXTRA[name]) for name in draw(st.lists(st.sampled_from(sorted(EXTRA)), unique=True))]
     return Table(
         draw(st.permutations(pairs)), draw(st.integers(1, 6)), draw(st.sampled_from(["snappy", "none", "zstd"]))
     )
@@ -198,9 +195,9 @@ def check_changed(folder: Path, table: Table) -> None:
     found = outcome(folder / "a.parquet", folder / "images")
     if found.refused:
         return
-    talks = first_of(table.columns, ["conversations", "messages"])
-    images = first_of(table.columns, ["image", "images", "img", "url", "file_name"])
-    systems = first_of(table.columns, ["system"])
+    talks = first_of(table.columns, ["conversations", "messages"], "value")
+    images = first_of(table.columns, ["image", "images", "img", "url", "file_name"], "bytes")
+    systems = first_of(table.columns, ["system"], "")
     for number, one in found.usable.items():
         assert talks[number] is not None and systems[number] in (None, "text")
         turns = SAMPLES[number].turns
@@ -208,14 +205,19 @@ def check_changed(folder: Path, table: Table) -> None:
         assert one == meaning(turns, [image["bytes"] for image in images[number] or []])
 
 
-def first_of(columns: Sequence[tuple[str, pa.Array]], names: list[str]) -> list[Any]:
-    """Return the values of the first column of one of `names` that has any, else nulls."""
+def first_of(columns: Sequence[tuple[str, pa.Array]], names: list[str], key: str) -> list[Any]:
+    """Return the values of the first column of one of `names` that has any, else nulls.
+
+    Values are lists of objects that have `key`; texts where it is "".
+    """
     found = [column.to_pylist() for name, column in columns if name in names]
-    kind = str if names == ["system"] else list
-    return [
-        next((column[n] for column in found if column[n] and isinstance(column[n], kind)), None)
-        for n in range(len(SAMPLES))
-    ]
+
+    def fits(value: Any) -> bool:
+        if not key:
+            return isinstance(value, str) and bool(value)
+        return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
+
+    return [next((column[n] for column in found if fits(column[n])), None) for n in range(len(SAMPLES))]
 
 
 class Damage(NamedTuple):
@@ -260,7 +262,23 @@ def test_changed_tables(folder: Path, data: st.DataObject) -> None:
     check_changed(folder, data.draw(changed_tables(folder)))
 
 
+@pytest.mark.parametrize("name", sorted(EXTRA))
+def test_found_columns(folder: Path, name: str) -> None:
+    check_same(folder, Table([*columns_of(folder), (name, EXTRA[name])]))  # some raised OverflowError
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("id", "image"), ("id", "conversations"), ("conversations", "a\nb"), ("image", "meta.image")]
+)
+def test_found_names(folder: Path, old: str, new: str) -> None:
+    """A name that two columns have raised KeyError, one with a line break gave two lines, one with a dot was not seen."""
+    table = Table([(new if name == old else name, column) for name, column in columns_of(folder)])
+    write(folder / "a.parquet", table)
+    assert outcome(folder / "a.parquet", folder / "images").refused
+
+
 @QUICK
+@example(Damage(1.0, 0), False)  # another text, and no checksum was looked at
 @given(DAMAGE, st.booleans())
 def test_damaged_files(folder: Path, damage: Damage, footer: bool) -> None:
     check_damage(folder, damage, footer)

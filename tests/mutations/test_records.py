@@ -368,7 +368,20 @@ ONE_CHANGE = changed_fields() | changed_turns() | same_records() | changed_bytes
 CHANGES = st.lists(ONE_CHANGE, min_size=1, max_size=3)
 
 
+def example_of(old: str, new: str) -> Change:
+    """Return the record 1 with `new` in place of `old`."""
+    text = json.dumps(SAMPLES[1].fields())
+    assert text.count(old) == 1
+    return Change(1, text.replace(old, new).encode())
+
+
 @QUICK
+@example(example_of('"image": "1.png"', '"image": "4.png", "image": "1.png"'), False)  # the last one was taken
+@example(example_of('"value": "What', '"value": "Why?", "value": "What'), True)  # the same
+@example(example_of('"from": "human"', '"from": "human", "role": "gpt"'), False)  # `role` was taken
+@example(example_of('"value": "What', '"content": "Why?", "value": "What'), False)  # `content` was taken
+@example(example_of('"1.png"', deep(600, "path")), False)  # RecursionError
+@example(example_of('"id": "s1"', f'"meta": {deep(600)}'), True)  # the same
 @given(changed_fields(), st.booleans())
 def test_changed_fields(folder: Path, change: Change, array: bool) -> None:
     check(folder, [change], array)

@@ -134,17 +134,16 @@ def key_of(name: str) -> str:
 
 
 def by_dots(key: str, group: list[Member]) -> dict[str, list[Member]]:
-    """Return the members of one key by key: a name before its ending is one of its own where a text and an image have it.
-
-    Without images, so is the name of each text.
-    """
+    """Return the members of one key by record, as docs/data.md has it for names with dots of their own."""
     stems = [member.name.rpartition(".")[0] for member in group]
-    images = {stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith(".png")}
     texts = {stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith((".json", ".txt"))}
-    own = texts & images if images else texts
+    images = [stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith(".png")]
+    own = {text for text in texts for stem in images if f"{stem}.".startswith(f"{text}.")}
     found: dict[str, list[Member]] = {}
     for stem, member in zip(stems, group, strict=True):
-        found.setdefault(stem if stem in own else key, []).append(member)
+        mine = [text for text in own if f"{stem}.".startswith(f"{text}.")]
+        alone = all(any(f"{image}.".startswith(f"{text}.") for text in own) for image in images)
+        found.setdefault(max(mine, key=len) if mine else stem if alone else key, []).append(member)
     return found
 
 
@@ -276,7 +275,25 @@ def test_changed_members(folder: Path, data: st.DataObject) -> None:
     check_members(folder, *data.draw(changed_members(folder)))
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        Member("s1.0.png", b"", "s4.0.png"),  # was left out, as if the record had no image
+        Member("s1.0.xyz", b"\x89PNG\r\n\x1a\n"),  # the same
+        Member("s1.0.txt", b"Nobody."),
+        Member("a\nb.png", b"?"),  # its place was two lines
+    ],
+)
+def test_found_members(folder: Path, member: Member) -> None:
+    members = [member if one.name == "s1.0.png" else one for one in members_of(folder)]
+    check_members(folder, members, tarfile.GNU_FORMAT)
+
+
 @QUICK
+@example(Damage("flip in a header", 0.5, 8 * 3))  # what followed was left out without a word
+@example(Damage("zeros", 0.5, 0))  # the same
+@example(Damage("twice", 0.0, 0))  # the same of the second tar file
+@example(Damage("cut at a member", 0.25, 0))  # a record was without its image
 @given(DAMAGE)
 def test_damaged_files(folder: Path, damage: Damage) -> None:
     check_damage(folder, damage)
