@@ -35,7 +35,7 @@ _SHARED: Any = {
     "database": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 }
-QUICK = settings(max_examples=100, derandomize=True, **_SHARED)
+QUICK = settings(max_examples=80, derandomize=True, **_SHARED)
 _LONG = settings(max_examples=int(os.environ.get("EVE_TEST_EXAMPLES", 3000)), **_SHARED)
 
 

@@ -16,7 +16,6 @@ from tests.mutations.strategies import (
     QUICK,
     SAMPLES,
     Meaning,
-    Outcome,
     many,
     meaning,
     outcome,
@@ -196,7 +195,7 @@ def check_members(folder: Path, members: list[Member], format: int) -> None:
         if groups.get(sample.id) == own:
             assert list(found.usable.values()).count(valid[sample]) == 1
     kept = [one for one in meanings if one is not None]
-    assert [one for one in found.usable.values()] == [one for one in kept if one in found.usable.values()]
+    assert list(found.usable.values()) == [one for one in kept if one in found.usable.values()]
     lost = [group for group in groups.values() if read_members(group) not in found.usable.values()]
     if any(m.name.endswith(".png") or m.name.endswith(".json") for group in lost for m in group if is_seen(m.name)):
         assert not found.silent
