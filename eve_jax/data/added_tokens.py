@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken
 
 from eve_jax.errors import UserError
+from eve_jax.process.strict_json import without_repeats
 
 CONFIG_FILE = "tokenizer_config.json"
 ADDED_FILE = "added_tokens.json"
@@ -56,7 +57,7 @@ def read_settings(folder: Path | None, name: str) -> dict[str, Any]:
     if not path or not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats)
+        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not valid JSON ({e})") from None
     if not isinstance(value, dict):
@@ -183,12 +184,3 @@ def _number(value: object, place: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UserError(f"{place} has the number {value!r}; expected a whole number from 0")
     return value
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in fields and fields[key] != value:
-            raise ValueError(f"{key!r} stands there twice, with different values")
-        fields[key] = value
-    return fields

@@ -109,14 +109,23 @@ def parse_message(message: Mapping[str, Any], name: str) -> tuple[Turn, list[Par
 
     `name` is what it is called in a `BadRecord`, which is raised for an unknown role and for content that is not text.
     """
-    said = message.get("from") if message.get("role") is None else message["role"]
+    said = _either(message, "role", "from", name)
     role = role_of(said)
     if role is None:
         raise BadRecord(f"{name} is from {said!r}, not one of human, gpt, system")
-    content = message.get("value") if message.get("content") is None else message["content"]
+    content = _either(message, "content", "value", name)
     if not isinstance(content, list):
         return Turn(role, text_of(content, f"the value of {name}")), []
     return _of_parts(role, content, name)
+
+
+def _either(message: Mapping[str, Any], key: str, other: str, name: str) -> Any:
+    """Return what a message has under one of two keys that mean the same, or under both."""
+    given = [message[one] for one in (key, other) if message.get(one) is not None]
+    filled = [value for value in given if not is_empty(value)]
+    if len(filled) == 2 and filled[0] != filled[1]:
+        raise BadRecord(f"{key} and {other} of {name} differ; keep one of them")
+    return next(iter(filled or given), None)
 
 
 def role_of(said: object) -> Role | None:

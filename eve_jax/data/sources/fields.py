@@ -75,6 +75,8 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         return Record(id, images, dialogue.turns, place.where), fields
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
+    except RecursionError:
+        raise BadRecord("a field is nested too deeply", place.where, id) from None
 
 
 def _dialogue(given: dict[str, Any], found: _Found) -> Dialogue:

@@ -19,9 +19,11 @@ from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 from eve_jax.process.compiled import njit
+from eve_jax.process.strict_json import without_repeats
 
 EVERY = 16  # records between two noted places
 SCAN_BYTES = 1 << 20
+_DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 
 # What the scanners remember from one block to the next.
 _COUNT = 0  # records begun so far
@@ -197,7 +199,7 @@ def parse_json(data: bytes, where: str) -> Any:
         "utf-8", "surrogateescape"
     )  # a bad byte is reported with the record's id, by `text_of`
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except ValueError as e:
         found = re.search(r'"id"\s*:\s*"?([^",}]*)', text)
         id = found.group(1).encode("utf-8", "replace").decode() if found else ""

@@ -22,7 +22,8 @@ IMAGE_NAMES = {
     *("pixel_values", "picture", "pictures", "photo", "photos", "pic", "pics", "jpg", "jpeg", "png", "webp", "imgs"),
     *("image_base64", "image_b64", "image_bytes", "image_data", "image_file_path", "img_base64", "img_bytes"),
 }
-IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+OTHER_STARTS = (b"ID3\x02", b"ID3\x03", b"ID3\x04", b"OggS", b"fLaC", b"\x1aE\xdf\xa3")
 BASE64_STARTS = ("iVBORw0KGgo", "/9j/4", "R0lGOD", "UklGR")  # PNG, JPEG, GIF, WebP
 MANY = 1024  # characters; a path is shorter, an encoded image longer
 
@@ -78,9 +79,9 @@ def _kind_of_bytes(data: bytes) -> str:
         return "image" if data[8:12] in (b"avif", b"heic", b"mif1", b"heix") else "video or audio"
     if data[:4] == b"RIFF":
         return "image" if data[8:12] == b"WEBP" else "video or audio"
-    if data.startswith(IMAGE_STARTS):
+    if data.startswith(IMAGE_STARTS) or (data[:2] == b"BM" and data[6:10] == bytes(4)):  # BMP; "BM25" is text
         return "image"
-    return "video or audio" if data.startswith((b"ID3", b"OggS", b"fLaC", b"\x1aE\xdf\xa3")) else ""
+    return "video or audio" if data.startswith(OTHER_STARTS) else ""
 
 
 def _kind_of_text(text: str, basenames: Collection[str] | None, has_images: bool) -> str:

@@ -23,7 +23,7 @@ from eve_jax.data.images import BadImage, StoredImage
 from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.image_refs import image_values, open_path
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 
@@ -38,19 +38,24 @@ class ParquetRecords:
         if not self.path.is_file():
             raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
         try:
-            self._file = pq.ParquetFile(path, memory_map=True)
-        except (pa.ArrowException, OSError) as e:
-            raise UserError(f"{path}: not a Parquet file that can be read ({' '.join(str(e).split())[:200]})") from None
-        names = self._file.schema_arrow.names
+            self._file = self._open()
+            names = self._file.schema_arrow.names
+        except Exception as e:  # whatever a damaged footer leads the library to
+            raise UserError(f"{path}: not a Parquet file that can be read ({shorten(str(e), 200)})") from None
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{path}: has several columns called {shorten(repr(twice))}; give each a name of its own")
         if not set(names) & set(TEXT_FIELDS):
-            raise UserError(f"{path}: has neither conversations nor a caption, but the columns {', '.join(names)}")
+            raise UserError(
+                f"{path}: has neither conversations nor a caption, but the columns {shorten(', '.join(names))}"
+            )
         schema = self._file.schema
         leaves = [schema.column(n).path for n in range(len(schema))]
         # Which images there are is seen without reading them, if they have a path beside their bytes.
         light: list[str] = []
         self._apart: dict[str, list[str]] = {}  # column -> all its leaves, of those whose bytes are read apart
         for name in names:
-            own = [leaf for leaf in leaves if leaf.split(".")[0] == name]
+            own = [leaf for leaf in leaves if leaf == name or leaf.startswith(f"{name}.")]  # a name may have dots
             paths = [leaf for leaf in own if leaf.rpartition(".")[2] != "bytes"]
             if name in IMAGE_FIELDS and 0 < len(paths) < len(own):
                 self._apart[name] = own
@@ -59,11 +64,20 @@ class ParquetRecords:
         self._texts = Recent(partial(self._group, light), KEPT_TEXTS)
         self._pictures = Recent(lambda name, group: self._group(self._apart[name], group), KEPT_IMAGES)
         meta = self._file.metadata
-        self._first = np.cumsum([0] + [meta.row_group(group).num_rows for group in range(meta.num_row_groups)])
+        sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        if min(sizes, default=0) < 0 or sum(sizes) != meta.num_rows:
+            raise UserError(f"{path}: damaged (its row groups are not of {meta.num_rows:,} records); write it again")
+        self._first = np.cumsum([0, *sizes])
+
+    def _open(self, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, page_checksum_verification=True)
 
     def _group(self, columns: Sequence[str], group: int) -> pa.Table:
-        file = pq.ParquetFile(self.path, memory_map=True, metadata=self._file.metadata)
-        return file.read_row_group(group, list(columns))
+        table = self._open(self._file.metadata).read_row_group(group, list(columns))
+        rows = self._file.metadata.row_group(group).num_rows
+        if table.num_rows != rows:
+            raise ValueError(f"a row group of {rows:,} records holds {table.num_rows:,}")
+        return table
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -82,11 +96,11 @@ class ParquetRecords:
         where = self.where(index)
         try:
             table = self._texts(group)
-            raw = {name: table.column(name)[own].as_py() for name in table.column_names}
+            raw = {name: _value(table.column(name)[own], name) for name in table.column_names}
             for name in self._apart:
                 raw[name] = self._images(name, group, own, where, raw[name])
-        except (pa.ArrowException, OSError, ValueError) as e:  # ValueError: also of bytes that are no UTF-8
-            raise BadRecord(f"cannot be read ({' '.join(str(e).split())[:200]})", where) from None
+        except Exception as e:  # whatever damaged pages, and values that no Python object can hold, lead the library to
+            raise BadRecord(f"cannot be read ({shorten(str(e), 200)})", where) from None
         place = Place(where, f"{self.path.name}#{index + 1}", self.images_dir, str(self.path.parent))
         return read_record(raw, place)
 
@@ -124,3 +138,13 @@ class ParquetRecords:
         meta, status = self._file.metadata, self.path.stat()
         parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), repr(meta.to_dict()))
         return digest_of(parts)
+
+
+def _value(cell: pa.Scalar, name: str) -> Any:
+    """Return a cell as a Python object; times that Python cannot hold stay as they are. Raises ValueError."""
+    try:
+        return cell.as_py()
+    except Exception as e:
+        if pa.types.is_temporal(cell.type):
+            return cell
+        raise ValueError(f"column {name!r}: {e}") from None

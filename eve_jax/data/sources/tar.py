@@ -7,7 +7,6 @@ file, whatever the JSON calls them. How names become keys is in `tar_keys`.
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator
 from functools import partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -20,8 +19,9 @@ from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, UnreadMedi
 from eve_jax.data.sources.dialogue import CAPTIONS
 from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
+from eve_jax.data.sources.media import media_kind
 from eve_jax.data.sources.tar_keys import IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten, warn
 
 
 class TarFile:
@@ -33,12 +33,15 @@ class TarFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
-        self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
-        self._size = os.fstat(self._file).st_size
+        try:
+            self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+        found, self._complete = _members(self.path, self._file)
         members, first, keys = array("q"), array("q", [0]), bytearray()
         key_ends = array("q", [0])
         endings: dict[str, int] = {}
-        for key, own in grouped(_members(self.path), str(self.path)):
+        for key, own in grouped(found, str(self.path)):
             keys += key.encode("utf-8", "surrogateescape")
             key_ends.append(len(keys))
             for member in own:
@@ -58,15 +61,17 @@ class TarFile:
 
     def where(self, index: int) -> str:
         """file.tar#key."""
-        return f"{self.path}#{self._key(index)}"
+        return f"{self.path}#{shorten(self._key(index), 1000)}"
 
     def read(self, index: int) -> tuple[Record, Fields]:
         """Return the record and which members and JSON fields were used. Raises `BadRecord`."""
         where, key = self.where(index), self._key(index)
         members = self._members[self._first[index] : self._first[index + 1]].tolist()
-        if any(offset + size > self._size for _, _, offset, size in members):
+        if any(offset + size > self._complete for _, _, offset, size in members):
             raise BadRecord("the tar file ends within it", where, key)
-        media = next((self._endings[ending] for kind, ending, _, _ in members if kind == MEDIA), None)
+        media = next(
+            (self._endings[ending] for kind, ending, offset, _ in members if self._unread(kind, ending, offset)), None
+        )
         if media is not None:
             reason = f"the member .{media} is not an image format that is read; convert or remove such members"
             raise UnreadMedia(f"{reason} (see docs/data.md)", where, key)
@@ -82,6 +87,12 @@ class TarFile:
         names = {kind: [f".{self._endings[m[1]]}" for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
         used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))
         return record, Fields(tuple(dict.fromkeys(used)), (*dict.fromkeys(names[OTHER]), *fields.unused))
+
+    def _unread(self, kind: int, ending: int, offset: int) -> bool:
+        """Whether a member holds an image, a video or audio, by its ending or its first bytes, that is not read."""
+        if kind != OTHER:
+            return kind == MEDIA
+        return bool(media_kind(self._endings[ending], os.pread(self._file, 16, offset), None, False))
 
     def _texts(self, members: list[list[int]], where: str) -> tuple[Any, str]:
         """Return the fields of the record's .json, and the one of them that its .txt became ("" for none).
@@ -127,18 +138,52 @@ class TarFile:
         return digest_of(parts)
 
 
-def _members(path: Path) -> Iterator[Member]:
-    """Yield every member that can belong to a record."""
+def _members(path: Path, file: int) -> tuple[list[Member], int]:
+    """Return every member that can belong to a record, and the byte up to which the tar file is known to be complete.
+
+    Raises `UserError` where it is damaged, or holds records' members that are not ordinary files.
+    """
+    members: list[Member] = []
     try:
         with tarfile.open(path, "r:") as tar:
             while (info := _next(tar)) is not None:
-                member = parse_name(info.name, info.offset_data, info.size) if info.isfile() else None
-                if member is not None:
-                    yield member
+                member = parse_name(info.name, info.offset_data, info.size)
+                if info.isreg() and not info.issparse():
+                    members += [member] if member is not None else []
+                elif not info.isdir() and member is not None and member.kind != OTHER:
+                    what = "a link" if info.issym() or info.islnk() else "no ordinary file"
+                    remedy = "make the tar file with --dereference --hard-dereference and without --sparse"
+                    raise UserError(f"{path}: {shorten(repr(info.name))} is {what}, and would be left out; {remedy}")
+            end = tar.offset
     except tarfile.TarError as e:
         raise UserError(f"{path}: not a tar file that can be read in place ({e}); is it compressed?") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+    except (ValueError, OverflowError) as e:  # numbers in a header that no file has
+        raise UserError(f"{path}: damaged ({shorten(str(e))}); make the tar file again") from None
+    if _has_end_mark(path, file, end):
+        return members, end
+    warn(f"{path}: has no end-of-archive mark; it may be cut off, and records incomplete or missing")
+    return members, members[-1].offset if members else end
+
+
+def _has_end_mark(path: Path, file: int, offset: int) -> bool:
+    """Whether the members end at `offset` with an end-of-archive mark, zeros up to the end of the file.
+
+    False for a file that is cut off there. Raises `UserError` where something else follows.
+    """
+    block = os.pread(file, tarfile.BLOCKSIZE, offset)
+    if len(block) < tarfile.BLOCKSIZE:
+        return False
+    if any(block):
+        raise UserError(f"{path}: damaged at byte {offset}, where a member should begin; make the tar file again")
+    while block:
+        if block.count(0) < len(block):
+            remedy = "of tar files that were put together with cat only the first is read: name them one by one"
+            raise UserError(f"{path}: goes on after its end-of-archive mark at byte {offset}; {remedy}")
+        offset += len(block)
+        block = os.pread(file, 1 << 20, offset)
+    return True
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, OTHER_SUFFIXES, READ
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 JSON, TEXT, IMAGE, MEDIA, OTHER = range(5)
 KINDS = {
@@ -61,7 +61,10 @@ def grouped(members: Iterable[Member], tar: str) -> Iterator[tuple[str, list[Mem
         if len({(member.stem, member.ending) for member in own_members}) < len(own_members):
             names = [f"{member.stem}.{member.ending}" for member in own_members]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{tar}: holds {twice} twice; records of one key are one, so give each its own name")
+            shown = twice.encode("utf-8", "replace").decode()
+            raise UserError(
+                f"{tar}: holds {shorten(shown)} twice; records of one key are one, so give each its own name"
+            )
         yield key, own_members
 
 

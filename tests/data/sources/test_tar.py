@@ -135,3 +135,64 @@ def test_members_that_are_not_read(tmp_path: Path) -> None:
         records = opened(tmp_path, {"a.txt": b"A", name: b"?"})
         with pytest.raises(UnreadMedia, match=rf"the member \.{name.rpartition('.')[2]} is not an image format"):
             records[0]
+
+
+def records_of(n: int) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for number in range(n):
+            add_member(tar, f"{number}.txt", b"A")
+            add_member(tar, f"{number}.png", RED)
+    return stream.getvalue()
+
+
+def test_a_file_without_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cut off between two members, a file does not show which are missing: its last record may lack an image."""
+    with tarfile.open(fileobj=io.BytesIO(records_of(2))) as tar:
+        place = tar.getmember("1.png").offset
+    for cut in (place, place + 200):
+        (tmp_path / f"{cut}.tar").write_bytes(records_of(2)[:cut])
+        records = open_records(str(tmp_path / f"{cut}.tar"))
+        assert [image_bytes(image) for image in records[0].images] == [RED]
+        with pytest.raises(BadRecord, match="the tar file ends within it"):
+            records[1]
+        assert "has no end-of-archive mark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["damaged", "zeros", "joined", "text after it"])
+def test_a_file_that_goes_on_is_refused(kind: str, tmp_path: Path) -> None:
+    data = bytearray(records_of(3))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        place = tar.getmember("1.txt").offset
+    if kind == "damaged":
+        data[place] ^= 1
+    elif kind == "zeros":
+        data[place : place + 512] = bytes(512)
+    else:
+        data += records_of(1) if kind == "joined" else b"?"
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(UserError, match=rf"damaged at byte {place}" if kind == "damaged" else "goes on after its end"):
+        open_records(str(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize("type", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_members_that_are_no_files(type: bytes, tmp_path: Path) -> None:
+    for name, refused in (("b.png", True), ("b.txt", True), ("latest", False), ("b.cls", False)):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = type, "a.png"
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add_member(tar, "a.png", RED)
+            add_member(tar, "a.txt", b"A")
+            tar.addfile(info)
+        if not refused:
+            assert len(open_records(str(tmp_path / "a.tar"))) == 1
+            continue
+        with pytest.raises(UserError, match=rf"'{name}' is (a link|no ordinary file).*--dereference"):
+            open_records(str(tmp_path / "a.tar"))
+
+
+def test_images_under_another_ending(tmp_path: Path) -> None:
+    records = opened(tmp_path, {"a.txt": b"A", "a.dat": RED, "b.txt": b"B", "b.md": b"BM25, ID3", "b.bin": b""})
+    with pytest.raises(UnreadMedia, match=r"the member \.dat"):
+        records[0]
+    assert records[1].turns[0].text == "B"
