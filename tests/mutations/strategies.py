@@ -102,7 +102,7 @@ def meaning(turns: Sequence[Turn], images: Sequence[bytes]) -> Meaning | None:
 
 
 class Outcome(NamedTuple):
-    """What came of a file: its usable records by number, the others, warnings, and why it was refused ("": it was not)."""
+    """What came of a file: its usable records by number, the others, warnings, and why it was refused ("": not)."""
 
     usable: dict[int, Meaning]
     dropped: list[Dropped]
