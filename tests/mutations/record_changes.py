@@ -19,7 +19,7 @@ class Change(NamedTuple):
 
 def deep(levels: int, key: str = "") -> str:
     """Return the JSON text of nested arrays, or of nested objects with one `key` each."""
-    return ('{"%s": ' % key if key else "[") * levels + "1" + ("}" if key else "]") * levels
+    return (f'{{"{key}": ' if key else "[") * levels + "1" + ("}" if key else "]") * levels
 
 
 # Values as they are written, none of which is the path of an image that exists.

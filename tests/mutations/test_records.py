@@ -98,7 +98,8 @@ def check(folder: Path, changes: Sequence[Change], array: bool) -> None:
     images = folder / "images"
     plain = [json.dumps(sample.fields()).encode() for sample in SAMPLES]
     expected = {
-        data: meaning(s.turns, [(images / name).read_bytes() for name in s.images]) for data, s in zip(plain, SAMPLES)
+        data: meaning(s.turns, [(images / name).read_bytes() for name in s.images])
+        for data, s in zip(plain, SAMPLES, strict=True)
     }
     lines = list(plain)
     for change in changes:
@@ -122,8 +123,8 @@ def check(folder: Path, changes: Sequence[Change], array: bool) -> None:
         assert set(found.usable.values()) <= set(expected.values())
         return
     for number, line in enumerate(lines):
-        same = line in plain or any(change.same and change.data == line for change in changes)
-        if same or number in found.usable:
+        untouched = line in plain or any(change.same and change.data == line for change in changes)
+        if untouched or number in found.usable:
             assert found.usable[number] == expected[line]
     assert set(found.usable) <= set(range(len(lines)))
 
