@@ -10,12 +10,12 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, note, seed, settings
 from PIL import Image
 
 from eve_jax.data.chat import encode_chat
@@ -39,10 +39,17 @@ QUICK = settings(max_examples=80, derandomize=True, **_SHARED)
 _LONG = settings(max_examples=int(os.environ.get("EVE_TEST_EXAMPLES", 3000)), **_SHARED)
 
 
-def many(test: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a test with `given`: thousands of examples, from a seed that is printed."""
+def many(test: Any) -> Any:
+    """Decorate a test with `given`: thousands of examples, from a seed that is printed with an example that fails."""
     number = int(os.environ.get("EVE_TEST_SEED", random.randrange(1 << 32)))
-    print(f"EVE_TEST_SEED={number} for {test.__name__}")
+    inner = test.hypothesis.inner_test
+
+    @functools.wraps(inner)
+    def noted(*args: Any, **kwargs: Any) -> None:
+        note(f"EVE_TEST_SEED={number}")
+        inner(*args, **kwargs)
+
+    test.hypothesis.inner_test = noted
     return seed(number)(_LONG(test))
 
 
@@ -102,7 +109,7 @@ def meaning(turns: Sequence[Turn], images: Sequence[bytes]) -> Meaning | None:
 
 
 class Outcome(NamedTuple):
-    """What came of a file: its usable records by number, the others, warnings, and why it was refused ("": not)."""
+    """What came of a file: its usable records by number, the others, warnings, and why it was refused, if it was."""
 
     usable: dict[int, Meaning]
     dropped: list[Dropped]

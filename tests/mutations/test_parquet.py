@@ -1,4 +1,4 @@
-"""Mutated Parquet files: columns renamed, retyped, missing or empty; row groups of any size; bytes lost or flipped."""
+"""Mutated Parquet files: columns renamed, retyped or empty; row groups of any size; bytes cut off or flipped."""
 
 import functools
 from collections.abc import Sequence
@@ -271,7 +271,7 @@ def test_found_columns(folder: Path, name: str) -> None:
     ("old", "new"), [("id", "image"), ("id", "conversations"), ("conversations", "a\nb"), ("image", "meta.image")]
 )
 def test_found_names(folder: Path, old: str, new: str) -> None:
-    """A name that two columns have gave a KeyError, one with a line break two lines, one with a dot was not seen."""
+    """Two columns of one name raised KeyError, a line break gave two lines, a name with a dot was not seen."""
     table = Table([(new if name == old else name, column) for name, column in columns_of(folder)])
     write(folder / "a.parquet", table)
     assert outcome(folder / "a.parquet", folder / "images").refused

@@ -123,8 +123,8 @@ def check(folder: Path, changes: Sequence[Change], array: bool) -> None:
         assert set(found.usable.values()) <= set(expected.values())
         return
     for number, line in enumerate(lines):
-        meant = line in plain or any(change.same and change.data == line for change in changes)
-        if meant or number in found.usable:
+        untouched = line in plain or any(change.same and change.data == line for change in changes)
+        if untouched or number in found.usable:
             assert found.usable[number] == expected[line]
     assert set(found.usable) <= set(range(len(lines)))
 

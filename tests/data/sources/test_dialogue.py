@@ -24,6 +24,8 @@ def record_of(folder: Path, **fields: Any) -> Record:
         {"conversations": MESSAGES},
         {"messages": [{"from": "Human", "value": "What?"}, {"from": "chatgpt", "value": "A dot."}]},
         {"conversations": None, "messages": MESSAGES},
+        {"messages": [{"from": turn["role"], "value": turn["content"], **turn} for turn in MESSAGES]},
+        {"messages": [{"from": "", "value": None, **turn} for turn in MESSAGES]},
         {
             "conversations": [{"from": "user", "value": "What?"}, {"from": "bot", "value": "A dot."}],
             "messages": MESSAGES,
@@ -108,6 +110,11 @@ def test_parts_that_are_refused(content: list, fields: dict, reason: str, tmp_pa
     ("fields", "reason"),
     [
         ({"messages": MESSAGES, "conversations": MESSAGES[:1]}, "conversations and messages hold different texts"),
+        (
+            {"messages": [{"role": "user", "from": "gpt", "value": "x"}]},
+            "role and from of turn 1 differ; keep one of them",
+        ),
+        ({"messages": [{"role": "user", "content": "x", "value": "y"}]}, "content and value of turn 1 differ"),
         ({"caption": "A", "text": "B"}, "caption and text hold different texts; keep one of them"),
         ({"question": "What?", "answer": "A dot."}, "no conversations, messages or caption, but the fields 'question'"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "turn 1 is from 'tool', not one of human, gpt, system"),
