@@ -37,7 +37,8 @@ class SentencePieceTokenizer(Tokenizer):
             self._prefixed = SentencePieceProcessor(model_proto=model)
             self._bare = SentencePieceProcessor(model_proto=model + _NO_PREFIX)
             pieces = [self._prefixed.id_to_piece(n) for n in range(self._prefixed.vocab_size())]
-            first = pieces[self._prefixed.encode("a")[0]]
+            first = self._prefixed.id_to_piece(self._prefixed.encode("a")[0])
+            self._prefixed.id_to_piece(self._prefixed.unk_id())  # the library loads a model without <unk>, too
         except (RuntimeError, UnicodeDecodeError, IndexError):
             path = folder / MODEL_FILE if folder else "the model"
             raise UserError(f"{path}: not a SentencePiece model, or damaged; copy it again") from None

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given
 from sentencepiece import SentencePieceProcessor
-from tokenizers import AddedToken, processors
+from tokenizers import processors
 
 from eve_jax.data.templates import check_template, end_id
 from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
@@ -108,9 +108,7 @@ def check(valid: dict[str, Path], kind: str, edits: list[Edit]) -> None:
     except UserError as error:
         folders.check_refusal(error)
     else:
-        said = numbers_of_end(folder)
-        assert said <= {end_id(tokenizer, "qwen2")}
-        assert said or (folder / kind).read_bytes() != (valid[kind] / kind).read_bytes() or not _numbered(folder)
+        assert numbers_of_end(folder) <= {end_id(tokenizer, "qwen2")}
         assert now[1].count(end_id(tokenizer, "qwen2")) == 1
     tokenizer.save(folder / "saved")
     assert ids(load_tokenizer(folder / "saved")) == now
@@ -121,11 +119,6 @@ def check(valid: dict[str, Path], kind: str, edits: list[Edit]) -> None:
             assert one == library(folder, kind, text)
     if kind == FILE and (folder / kind).read_bytes() == (valid[kind] / kind).read_bytes():
         assert tokenizer.bos == plain.bos
-
-
-def _numbered(folder: Path) -> bool:
-    """Whether the files beside the tokenizer still number tokens."""
-    return bool(read(folder / SETTINGS[0]) or read(folder / SETTINGS[1]).get("added_tokens_decoder"))
 
 
 def library(folder: Path, kind: str, text: str) -> list[int]:
@@ -139,6 +132,13 @@ def library(folder: Path, kind: str, text: str) -> list[int]:
     return inner.encode(text, add_special_tokens=False).ids
 
 
+def token(content: str, id: int) -> dict[str, Any]:
+    """An entry of `added_tokens`."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": id, "content": content, **flags, "special": True}
+
+
+ADDED = (3,)  # the place of `added_tokens` in the file
 FAST_EDITS = folders.lists_of(
     folders.json_edits(FILES, [257, 258, "257", END, BOS, {"type": "ByteLevel"}]) | folders.byte_edits(FILES)
 )
@@ -151,12 +151,23 @@ SPM_EDITS = folders.lists_of(
 
 @folders.profile(150)
 @given(edits=FAST_EDITS)
+@example(edits=[JsonEdit(FILE, ADDED, "set", [token(END, 300)])])  # the library would number these anew
+@example(edits=[JsonEdit(FILE, ADDED, "set", [token(END, 5)])])
+@example(edits=[JsonEdit(FILE, ADDED, "set", [token("", 256)])])
+@example(edits=[JsonEdit(FILE, (8, 8, 3), "delete", None)])  # a byte of the vocabulary
+@example(edits=[JsonEdit(FILE, (8, 8, 3), "set", 5)])  # two tokens of one number
+@example(edits=[JsonEdit(FILE, (6, 3), "set", {})])  # a panic of the library: a post-processor without its tokens
+@example(edits=[JsonEdit(FILE, (6, 3, 0, 1), "set", [1])])  # another bos
+@example(edits=[JsonEdit(FILE, (8, 1), "set", 0.5)])  # random merges
+@example(edits=[JsonEdit(FILE, (8,), "set", {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "u"})])
 def test_any_change_to_a_tokenizer_json(valid: dict[str, Path], edits: list[Edit]) -> None:
     check(valid, FILE, edits)
 
 
 @folders.profile(150)
 @given(edits=SPM_EDITS)
+@example(edits=[ByteEdit(MODEL, 0.0, "flip", 43)])  # a model without <unk>
+@example(edits=[JsonEdit(SETTINGS[1], (1,), "set", "x")])  # legacy
 def test_any_change_to_a_sentencepiece_folder(valid: dict[str, Path], edits: list[Edit]) -> None:
     check(valid, MODEL, edits)
 
