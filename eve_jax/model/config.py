@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from eve_jax.checks import number, whole
 from eve_jax.errors import UserError
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images.
@@ -76,12 +77,17 @@ DTYPES = ("float32", "bfloat16", "float16")
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
-def _check_counts(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raises UserError for a whole-number field that is none, or below 1."""
+def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
+    """Raise UserError for a field that is not of its type, a whole number below 1, or a number below 0."""
     for field in fields(sizes):
-        value = getattr(sizes, field.name)
-        if field.type is int and field.name not in may_be_zero and not (isinstance(value, int) and value > 0):
-            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above 0")
+        name, value = f"{whose}.{field.name}", getattr(sizes, field.name)
+        if field.type is int:
+            zero = field.name in may_be_zero
+            whole(name, value, f"a whole number {'from' if zero else 'above'} 0", low=0 if zero else 1)
+        elif field.type is float:
+            number(name, value, "a number of at least 0", low=0)
+        elif field.type is bool and not isinstance(value, bool):
+            raise UserError(f"{name}={value!r}: expected true or false")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class ClipConfig:
     hidden_act: str = "quick_gelu"
 
     def __post_init__(self) -> None:
-        _check_counts(self, "teacher")
+        _check_types(self, "teacher")
         if not isinstance(self.layer_norm_eps, float | int):
             raise UserError(f"the teacher's layer_norm_eps is {self.layer_norm_eps!r}: expected a number")
         if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
@@ -150,7 +156,7 @@ class ModelConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        _check_counts(self, "model", may_be_zero=("align_width",))
+        _check_types(self, "model", may_be_zero=("align_width",))
         for name in ("dtype", "param_dtype", "frozen_dtype"):
             if getattr(self, name) not in DTYPES:
                 raise UserError(f"model.{name}={getattr(self, name)!r}: expected one of {', '.join(DTYPES)}")
@@ -209,8 +215,14 @@ class ModelConfig:
             if variant not in VARIANTS:
                 raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")
             kept["parts"] = VARIANTS[variant]
-        for name in ("parts", "rope_scaling"):
-            kept[name] = tuple(kept.get(name, ()))
-        if isinstance(kept.get("teacher"), dict):
-            kept["teacher"] = ClipConfig(**kept["teacher"])
-        return cls(**kept)
+        for name, kind in (("parts", str), ("rope_scaling", int | float)):
+            several = kept.get(name, ())
+            if not isinstance(several, list | tuple) or not all(isinstance(one, kind) for one in several):
+                raise UserError(f"model.{name}={several!r}: expected a list")
+            kept[name] = tuple(several)
+        try:
+            if kept.get("teacher") is not None:
+                kept["teacher"] = ClipConfig(**kept["teacher"])
+            return cls(**kept)
+        except TypeError as error:  # a field that is missing or, of the teacher's, unknown
+            raise UserError(f"the section model is incomplete or damaged ({error})") from error

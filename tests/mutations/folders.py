@@ -26,16 +26,19 @@ class JsonEdit(NamedTuple):
 
 
 class ByteEdit(NamedTuple):
-    """A change at the byte `at`, a fraction of the file's size."""
+    """A change at the byte `at`, a fraction of the file's size.
+
+    action: one of BYTE_ACTIONS; "beside" adds a file, "other" puts another file's bytes there.
+    """
 
     file: str
     at: float
-    action: str  # "flip", "cut", "insert", "drop", "bom", "empty", "remove" or "other" (another file's bytes)
+    action: str
     value: int
 
 
 Edit = JsonEdit | ByteEdit
-BYTE_ACTIONS = ("flip", "cut", "insert", "drop", "bom", "empty", "remove", "other")
+BYTE_ACTIONS = ("flip", "cut", "insert", "drop", "bom", "empty", "remove", "move", "beside", "other")
 
 
 def json_edits(files: Sequence[str], values: Sequence[Any] = ()) -> st.SearchStrategy[JsonEdit]:
@@ -75,11 +78,15 @@ def copy(origin: Path, target: Path) -> Path:
 
 
 def apply(folder: Path, edits: Sequence[Edit]) -> None:
-    """Make the changes, as far as they can be made after those before them."""
+    """Make the changes, as far as they can be made after those before them.
+
+    The file of a change may be a pattern: the largest file is then changed.
+    """
     for edit in edits:
-        path = folder / edit.file
-        if not path.is_file():
+        found = [path for path in folder.glob(edit.file) if path.is_file()]
+        if not found:
             continue
+        path = max(found, key=lambda path: (path.stat().st_size, path.name))
         if isinstance(edit, ByteEdit):
             _edit_bytes(path, edit)
         else:
@@ -93,6 +100,12 @@ def _edit_bytes(path: Path, edit: ByteEdit) -> None:
     n = int(edit.at * len(raw))
     if edit.action == "remove":
         path.unlink()
+        return
+    if edit.action == "move":
+        path.rename(path.with_name(f"{path.name}x"))
+        return
+    if edit.action == "beside":
+        path.with_name(f"{path.name}x").write_bytes(raw)
         return
     others = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
     changed = {
