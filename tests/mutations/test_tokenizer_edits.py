@@ -16,8 +16,8 @@ from eve_jax.data.templates import check_template, end_id
 from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
-from tests.mutations import folders
-from tests.mutations.folders import ByteEdit, Edit, JsonEdit
+from tests.mutations import edits as changes
+from tests.mutations.edits import ByteEdit, Edit, JsonEdit
 
 END, BOS = "<|im_end|>", "<|bos|>"
 FILE, MODEL = "tokenizer.json", "tokenizer.model"
@@ -94,19 +94,19 @@ def written(folder: Path) -> set[str]:
 
 def check(valid: dict[str, Path], kind: str, edits: list[Edit]) -> None:
     """Assert that the changed folder is refused in one line, or has the tokens of what its files now say."""
-    folder, plain = folders.copy(valid[kind], valid["again"]), load_tokenizer(valid[kind])
-    folders.apply(folder, edits)
+    folder, plain = changes.copy(valid[kind], valid["again"]), load_tokenizer(valid[kind])
+    changes.apply(folder, edits)
     try:
         tokenizer = load_tokenizer(folder)
     except UserError as error:
-        folders.check_refusal(error)
+        changes.check_refusal(error)
         assert str(folder) in str(error)
         return
     now = ids(tokenizer)
     try:
         check_template(tokenizer, "qwen2")
     except UserError as error:
-        folders.check_refusal(error)
+        changes.check_refusal(error)
     else:
         assert numbers_of_end(folder) <= {end_id(tokenizer, "qwen2")}
         assert now[1].count(end_id(tokenizer, "qwen2")) == 1
@@ -139,17 +139,17 @@ def token(content: str, id: int) -> dict[str, Any]:
 
 
 ADDED = (3,)  # the place of `added_tokens` in the file
-FAST_EDITS = folders.lists_of(
-    folders.json_edits(FILES, [257, 258, "257", END, BOS, {"type": "ByteLevel"}]) | folders.byte_edits(FILES)
+FAST_EDITS = changes.lists_of(
+    changes.json_edits(FILES, [257, 258, "257", END, BOS, {"type": "ByteLevel"}]) | changes.byte_edits(FILES)
 )
-SPM_EDITS = folders.lists_of(
-    folders.json_edits(SETTINGS, [900, 901, END, "</s>"])
-    | folders.byte_edits(SETTINGS)
-    | folders.byte_edits([MODEL], ["cut", "insert", "drop", "flip", "empty", "remove", "other"])
+SPM_EDITS = changes.lists_of(
+    changes.json_edits(SETTINGS, [900, 901, END, "</s>"])
+    | changes.byte_edits(SETTINGS)
+    | changes.byte_edits([MODEL], ["cut", "insert", "drop", "flip", "empty", "remove", "other"])
 )
 
 
-@folders.profile(150)
+@changes.profile(150)
 @given(edits=FAST_EDITS)
 @example(edits=[JsonEdit(FILE, ADDED, "set", [token(END, 300)])])  # the library would number these anew
 @example(edits=[JsonEdit(FILE, ADDED, "set", [token(END, 5)])])
@@ -164,7 +164,7 @@ def test_any_change_to_a_tokenizer_json(valid: dict[str, Path], edits: list[Edit
     check(valid, FILE, edits)
 
 
-@folders.profile(150)
+@changes.profile(150)
 @given(edits=SPM_EDITS)
 @example(edits=[ByteEdit(MODEL, 0.0, "flip", 43)])  # a model without <unk>
 @example(edits=[JsonEdit(SETTINGS[1], (1,), "set", "x")])  # legacy
@@ -173,14 +173,14 @@ def test_any_change_to_a_sentencepiece_folder(valid: dict[str, Path], edits: lis
 
 
 @pytest.mark.slow
-@folders.profile(150, slow=True)
+@changes.profile(150, slow=True)
 @given(edits=FAST_EDITS)
 def test_many_changes_to_a_tokenizer_json(valid: dict[str, Path], edits: list[Edit]) -> None:
     check(valid, FILE, edits)
 
 
 @pytest.mark.slow
-@folders.profile(150, slow=True)
+@changes.profile(150, slow=True)
 @given(edits=SPM_EDITS)
 def test_many_changes_to_a_sentencepiece_folder(valid: dict[str, Path], edits: list[Edit]) -> None:
     check(valid, MODEL, edits)

@@ -19,8 +19,8 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.train.checkpoint import newest_step
 from tests.convert import folders as hf
-from tests.mutations import folders
-from tests.mutations.folders import ByteEdit, Edit, JsonEdit
+from tests.mutations import edits as changes
+from tests.mutations.edits import ByteEdit, Edit, JsonEdit
 from tests.train import stages_on_disk as stages
 
 Bits = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -47,7 +47,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, Bit
     stages.write_llm(folder / "llm")
     begin = stages.started(folder / "stage", stages.DAC, "2.1", folder / "llm")
     weights = {step: bits(stages.saved(folder / "stage", begin, step)) for step in (5, 6)}
-    moved = folders.copy(folder, folder.parent / "moved")
+    moved = changes.copy(folder, folder.parent / "moved")
     (folder / "llm").rename(folder / "llm.gone")  # so that no copy finds it by its absolute path
     return moved, weights, open_checkpoint(moved / "stage").cfg
 
@@ -72,15 +72,15 @@ def check_sizes(now: ModelConfig, before: ModelConfig, said: dict[str, Any]) -> 
 def check_stage(stage: tuple[Path, dict[int, Bits], ModelConfig], edits: list[Edit], err: Any) -> None:
     """Assert that the stage has the weights of the step that it names, or is refused in one line."""
     valid, weights, sizes = stage
-    folder = folders.copy(valid, valid.parent / "again")
-    folders.apply(folder, edits)
+    folder = changes.copy(valid, valid.parent / "again")
+    changes.apply(folder, edits)
     err.readouterr()
     try:
         step = newest_step(folder / "stage")
         checkpoint = open_checkpoint(folder / "stage")
         params = checkpoint.params()
     except UserError as error:
-        folders.check_refusal(error)
+        changes.check_refusal(error)
         return
     assert step == 6 or "taking the checkpoint of step 5 instead" in err.readouterr().err
     if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == (valid / MANIFEST).read_bytes():
@@ -93,8 +93,8 @@ def check_stage(stage: tuple[Path, dict[int, Bits], ModelConfig], edits: list[Ed
 def check_eve(eve: tuple[Path, Bits, ModelConfig], edits: list[Edit], header: tuple[float, int] | None = None) -> None:
     """Assert that the folder has its weights, or is refused in one line; `header`: a byte of a shard's to change."""
     valid, weights, sizes = eve
-    folder = folders.copy(valid, valid.parent / "again")
-    folders.apply(folder, edits)
+    folder = changes.copy(valid, valid.parent / "again")
+    changes.apply(folder, edits)
     if header and (folder / SHARD).is_file():
         raw = bytearray((folder / SHARD).read_bytes())
         end = 8 + struct.unpack("<Q", raw[:8])[0] if len(raw) > 8 else 0
@@ -105,58 +105,58 @@ def check_eve(eve: tuple[Path, Bits, ModelConfig], edits: list[Edit], header: tu
         checkpoint: Checkpoint = open_checkpoint(folder)
         params = bits(checkpoint.params())
     except UserError as error:
-        folders.check_refusal(error)
+        changes.check_refusal(error)
         return
     assert params == weights
     said = json.loads((folder / "config.json").read_bytes().decode("utf-8-sig"))
     check_sizes(checkpoint.cfg, sizes, {SAME.get(name, name): value for name, value in said.items()})
 
 
-STAGE_EDITS = folders.lists_of(
-    folders.json_edits([CONFIG, CONFIG, MANIFEST, META, "llm/config.json"], [64, 3, "dac", "dense"])
-    | folders.byte_edits(FILES)
+STAGE_EDITS = changes.lists_of(
+    changes.json_edits([CONFIG, CONFIG, MANIFEST, META, "llm/config.json"], [64, 3, "dac", "dense"])
+    | changes.byte_edits(FILES)
 )
-EVE_EDITS = folders.lists_of(
-    folders.json_edits(["config.json", "config.json", INDEX], [64, 3, "eve-llama3", "qwen2", SHARD, "mlp"])
-    | folders.byte_edits(["config.json", INDEX])
-    | folders.byte_edits([SHARD], ["cut", "empty", "remove", "move", "beside", "other"])
+EVE_EDITS = changes.lists_of(
+    changes.json_edits(["config.json", "config.json", INDEX], [64, 3, "eve-llama3", "qwen2", SHARD, "mlp"])
+    | changes.byte_edits(["config.json", INDEX])
+    | changes.byte_edits([SHARD], ["cut", "empty", "remove", "move", "beside", "other"])
 )
 
 
-@folders.profile(40)
+@changes.profile(40)
 @given(edits=STAGE_EDITS)
 def test_any_change_to_a_stage_folder(stage: Any, edits: list[Edit], capfd: Any) -> None:
     check_stage(stage, edits, capfd)
 
 
-@folders.profile(40)
+@changes.profile(40)
 @given(edits=EVE_EDITS)
 def test_any_change_to_a_hugging_face_folder(eve: Any, edits: list[Edit]) -> None:
     check_eve(eve, edits)
 
 
-@folders.profile(40)
-@given(at=folders.st.floats(0, 1, exclude_max=True), flip=folders.st.integers(1, 255))
+@changes.profile(40)
+@given(at=changes.st.floats(0, 1, exclude_max=True), flip=changes.st.integers(1, 255))
 def test_any_byte_of_a_safetensors_header(eve: Any, at: float, flip: int) -> None:
     check_eve(eve, [], (at, flip))
 
 
 @pytest.mark.slow
-@folders.profile(40, slow=True)
+@changes.profile(40, slow=True)
 @given(edits=STAGE_EDITS)
 def test_many_changes_to_a_stage_folder(stage: Any, edits: list[Edit], capfd: Any) -> None:
     check_stage(stage, edits, capfd)
 
 
 @pytest.mark.slow
-@folders.profile(40, slow=True)
+@changes.profile(40, slow=True)
 @given(edits=EVE_EDITS)
 def test_many_changes_to_a_hugging_face_folder(eve: Any, edits: list[Edit]) -> None:
     check_eve(eve, edits)
 
 
 @pytest.mark.slow
-@folders.profile(40, slow=True)
-@given(at=folders.st.floats(0, 1, exclude_max=True), flip=folders.st.integers(1, 255))
+@changes.profile(40, slow=True)
+@given(at=changes.st.floats(0, 1, exclude_max=True), flip=changes.st.integers(1, 255))
 def test_many_bytes_of_a_safetensors_header(eve: Any, at: float, flip: int) -> None:
     check_eve(eve, [], (at, flip))
