@@ -23,7 +23,7 @@ def config(model: str, records: str, images: str) -> ConfigDict:
     c.data.records, c.data.images = records, images
     c.data.image_mode = "anyratio_ld"  # images up to 800^2
     c.data.max_tokens = c.data.row_tokens = 1024
-    c.data.rows, c.data.micro_batches, c.data.max_shapes = 2, 1, 2
+    c.data.rows, c.data.micro_batches, c.data.max_shapes = 2, 1, 1
     c.data.epochs = 3
     c.optim.lr = 1e-4
     c.optim.groups.text = 0.1  # the LLM learns at a tenth of the rate; 0 freezes it

@@ -37,7 +37,7 @@ def faults(mode: str, **environment: str) -> int:
 def test_temporaries_are_not_taken_anew():
     assert faults("keep") < 1000
     if "[always]" not in HUGE_PAGES.read_text():  # a fault there brings 2 MB, whoever has freed what
-        assert faults("leave") > 16_384
+        assert faults("leave") > 1000  # how many more depends on the kernel, which may bring several pages at a fault
 
 
 def test_nothing_is_done_where_an_accelerator_may_be():

@@ -1,10 +1,9 @@
 """Sizes of a model and the table of base LLMs."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
 
-from eve_jax.checks import number, whole
 from eve_jax.errors import UserError
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images.
@@ -73,21 +72,34 @@ def parse_parts(text: str) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(names), key=lambda name: TWICE.index(name) if name in TWICE else len(TWICE)))
 
 
+T = TypeVar("T", "ClipConfig", "ModelConfig")
 DTYPES = ("float32", "bfloat16", "float16")
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a field that is not of its type, a whole number below 1, or a number below 0."""
+    """Raise UserError for a field of another type, a whole number below 1, or a number that is not finite or below 0."""
     for field in fields(sizes):
-        name, value = f"{whose}.{field.name}", getattr(sizes, field.name)
-        if field.type is int:
-            zero = field.name in may_be_zero
-            whole(name, value, f"a whole number {'from' if zero else 'above'} 0", low=0 if zero else 1)
-        elif field.type is float:
-            number(name, value, "a number of at least 0", low=0)
-        elif field.type is bool and not isinstance(value, bool):
-            raise UserError(f"{name}={value!r}: expected true or false")
+        value = getattr(sizes, field.name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+        low = 0 if field.name in may_be_zero else 1
+        if field.type is int and not (number and isinstance(value, int) and value >= low):
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above {low - 1}")
+        if field.type is float and not number:
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a number of at least 0")
+        if field.type in (bool, str) and not isinstance(value, field.type):
+            raise UserError(
+                f"{whose}.{field.name}={value!r}: expected {'a text' if field.type is str else 'True or False'}"
+            )
+
+
+def _from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
+    """Return a `kind` of `values`; raise UserError for a field that is missing or unknown."""
+    known: dict[str, bool] = {f.name: f.default is MISSING for f in fields(kind)}
+    for name in (*known, *values):
+        if name not in known or (known[name] and name not in values):
+            raise UserError(f"{whose} has {'no' if name in known else 'an unknown'} field {name!r}")
+    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -105,8 +117,6 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         _check_types(self, "teacher")
-        if not isinstance(self.layer_norm_eps, float | int):
-            raise UserError(f"the teacher's layer_norm_eps is {self.layer_norm_eps!r}: expected a number")
         if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
             raise UserError(f"the teacher's sizes do not fit each other: {self}")
         if self.hidden_act not in CLIP_ACTIVATIONS:
@@ -218,11 +228,12 @@ class ModelConfig:
         for name, kind in (("parts", str), ("rope_scaling", int | float)):
             several = kept.get(name, ())
             if not isinstance(several, list | tuple) or not all(isinstance(one, kind) for one in several):
-                raise UserError(f"model.{name}={several!r}: expected a list")
+                what = "texts" if kind is str else "numbers"
+                raise UserError(f"model.{name}={several!r}: expected a list of {what}")
             kept[name] = tuple(several)
-        try:
-            if kept.get("teacher") is not None:
-                kept["teacher"] = ClipConfig(**kept["teacher"])
-            return cls(**kept)
-        except TypeError as error:  # a field that is missing or, of the teacher's, unknown
-            raise UserError(f"the section model is incomplete or damaged ({error})") from error
+        teacher = kept.get("teacher")
+        if isinstance(teacher, dict):
+            kept["teacher"] = _from_fields(ClipConfig, teacher, "model.teacher")
+        elif teacher is not None and not isinstance(teacher, ClipConfig):
+            raise UserError(f"model.teacher={teacher!r}: expected the sizes of the teacher")
+        return _from_fields(cls, kept, "the section `model`")

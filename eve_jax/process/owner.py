@@ -87,7 +87,11 @@ class FolderStore:
 
     def read(self) -> Held | None:
         """Return the lock as it is now, None when there is none."""
-        for file in self.path.glob("*.json"):
+        try:
+            files = sorted(name for name in os.listdir(self.path) if name.endswith(".json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        for file in (self.path / name for name in files):
             with contextlib.suppress(OSError):
                 with file.open() as opened:  # opening asks the server of a network folder for the time of now
                     renewed = os.fstat(opened.fileno())

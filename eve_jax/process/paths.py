@@ -71,8 +71,10 @@ def _name(written: str) -> str:
 
 
 def _exists(name: str) -> bool:
-    name = os.path.expanduser(os.path.expandvars(name))
-    return os.path.exists(name) or (glob.has_magic(name) and next(glob.iglob(name), None) is not None)
+    for written in (name, os.path.expanduser(os.path.expandvars(name))):
+        if os.path.exists(written) or (glob.has_magic(written) and next(glob.iglob(written), None) is not None):
+            return True
+    return False
 
 
 def expand_config(config: ConfigDict, name: str = "config") -> None:

@@ -37,7 +37,7 @@ def group_factors(config: ConfigDict) -> dict[str, float]:
     Raise UserError for a factor that is not a number of at least 0, an unknown group, or when nothing trains.
     """
     factors = stage_factors(config.stage)
-    for group, factor in config.optim.get("groups", {}).items():
+    for group, factor in config.get("optim", {}).get("groups", {}).items():
         if group not in TRAINED_GROUPS:
             raise UserError(f"config.optim.groups.{group}: expected one of {', '.join(TRAINED_GROUPS)}")
         if factor is None:

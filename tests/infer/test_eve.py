@@ -51,7 +51,7 @@ def test_import_is_lazy():
 
 def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE) -> None:
     assert (eve.template, eve.positions, eve.sees) == ("qwen2", 512, True)
-    assert eve.rule == ImageRule("anyratio_ld", "shrink", 800, 8.0)
+    assert eve.rule == ImageRule("anyratio_ld", "shrink", 800, 0.0)  # the original has no cap
     assert EVE.from_pretrained(hf).rule.fit == "fill"
     assert EVE.from_pretrained(hf, max_size=96).rule.max_size == 96
     assert {str(p.dtype) for p in eve.engine.params.values()} == {"float32"}
@@ -204,8 +204,9 @@ def test_an_escaped_tag_beside_an_image(eve: EVE) -> None:
     ids = eve.prompt(messages, A).ids.tolist()
     at = ids.index(IMAGE_ID)
     assert ids.count(IMAGE_ID) == 1
-    assert eve.tokenizer.decode(ids[:at]).endswith("USER: Describe <image> and this: ")
-    assert eve.tokenizer.decode(ids[at + 1 :]) == f" ASSISTANT: {told}USER: Why? ASSISTANT:"
+    assert eve.tokenizer.decode(ids[:at]).endswith("USER: ")  # an imported EVE model has images first
+    asked = f"Describe <image> and this: ASSISTANT: {told}USER: Why? ASSISTANT:"
+    assert eve.tokenizer.decode(ids[at + 1 :]).replace("<|im_end|>", "").lstrip() == asked
     alone = eve.prompt([user("Tag?"), {"role": "assistant", "content": told}, user("Why?")], A).ids.tolist()
     assert eve.tokenizer.decode(alone[: alone.index(IMAGE_ID)]).endswith("USER: ")  # before the first user's text
     with pytest.raises(UserError, match="2 <image> markers for 1 images"):

@@ -68,7 +68,9 @@ def by_definition(hf: Path, data: tuple[Path, Path], settings: Settings) -> list
     forward = jax.jit(lambda model, batch: model(batch))
     out = []
     for record in open_records(str(data[0]), data[1]):
-        encoded = encode_chat(record.turns, byte_tokenizer(), settings.template, len(record.images))
+        encoded = encode_chat(
+            record.turns, byte_tokenizer(), settings.template, len(record.images), settings.image_first
+        )
         pictures = [load_patches(path, settings.rule) for path in record.images]
         row = lay_out([Sample(*encoded, [grid for _, grid in pictures])], WIDE)
         patches = np.concatenate([p for p, _ in pictures] + [np.zeros((WIDE.patches, 3072), np.uint8)])

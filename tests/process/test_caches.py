@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def temporary(tmp_path: Path) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     folder.chmod(0o777)
-    for path in folder.parents[:3]:  # those of pytest
+    for path in folder.parents:  # those of pytest
+        if path == Path(tempfile.gettempdir()):
+            break
         path.chmod(0o755)
     return folder
 

@@ -81,7 +81,7 @@ def test_what_means_nothing_is_an_error(written, said):
 
 def test_lists(tmp_path):
     assert expand_list("~/a.jsonl, $DATA/b.tar,tfds:$DATA/c:train") == (
-        f"{tmp_path}/home/a.jsonl, {tmp_path}/data/b.tar,tfds:{tmp_path}/data/c:train"
+        f"{tmp_path}/home/a.jsonl,{tmp_path}/data/b.tar,tfds:{tmp_path}/data/c:train"
     )
     assert expand_list("~/a,b.jsonl") == f"{tmp_path}/home/a,b.jsonl"
     Path("$STAGE,x.jsonl").touch()

@@ -86,7 +86,7 @@ def test_it_says_where_the_threads_are():
 
     def build():
         with pytest.raises(KeyError):
-            sample(Builder(), (6, 3, 0, ()), None, None)
+            sample(Builder(), (6, 3, 0, ()), None, None, None)
 
     thread = threading.Thread(target=build, daemon=True)
     thread.start()

@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_noticed_at_once(tmp_path, change, says):
         ({"num_attention_heads": 0}, r"teacher\.num_heads=0"),
         ({"hidden_size": "64"}, r"teacher\.hidden_size='64'"),
         ({"image_size": [56, 56]}, r"teacher\.image_size=\[56, 56\]"),
-        ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'"),
+        ({"layer_norm_eps": "x"}, "layer_norm_eps='x'"),
         ({"hidden_act": "relu"}, r"config\.json: .*relu"),
         ({"vision_config": [1]}, r"vision_config is \[1\]"),
         ({"model_type": "clip"}, "vision_config is None"),
