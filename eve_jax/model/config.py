@@ -78,7 +78,7 @@ V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a field of another type, a whole number below 1, or a number that is not finite or below 0."""
+    """Raise UserError for a field of another type, a whole number below 1, another below 0 or not finite."""
     for field in fields(sizes):
         value = getattr(sizes, field.name)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

@@ -122,7 +122,9 @@ def _edit_bytes(path: Path, edit: ByteEdit) -> None:
 
 def _edited(root: Any, edit: JsonEdit) -> Any:
     """Return the JSON value `root` with the change made in it."""
-    parent, key, node = None, None, root
+    parent: Any = None
+    key: Any = None
+    node = root
     for step in edit.walk:
         if not isinstance(node, dict | list) or not node:
             break

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 
 from eve_jax.convert.source import Checkpoint, open_checkpoint
 from eve_jax.errors import UserError
@@ -128,6 +128,43 @@ def check_eve(eve: Valid, edits: list[Edit], header: tuple[float, int] | None = 
     check_sizes(checkpoint.cfg, eve.cfg, {SAME.get(name, name): value for name, value in said.items()})
 
 
+UNCHECKED = ByteEdit(MANIFEST, 0.0, "remove", 0)
+FROZEN = (2,)  # the place of `frozen` in a stage's metadata
+KNOWN: list[list[Edit]] = [
+    [JsonEdit(CONFIG, (1, 7), "rename", None)],
+    [JsonEdit(CONFIG, (1, 7), "delete", None)],
+    [JsonEdit(CONFIG, (1, 3), "set", 4)],
+    [JsonEdit(CONFIG, (1, 10), "set", "x")],
+    [JsonEdit(CONFIG, (1, 8), "set", ["a", 1, 2, 3])],
+    [JsonEdit(CONFIG, (1, 19), "set", 5)],
+    [JsonEdit(CONFIG, (1,), "set", None)],
+    [JsonEdit(CONFIG, (2,), "delete", None)],
+    [JsonEdit(CONFIG, (2, 3), "rename", None)],
+    [JsonEdit(CONFIG, (2, 1), "set", "800")],
+    [JsonEdit("llm/config.json", (1, 7), "delete", None)],
+    [JsonEdit(MANIFEST, (0,), "set", {"/x": [1, "a"]})],
+    [JsonEdit(MANIFEST, (0,), "set", {"": [1, "a"]})],
+    [JsonEdit(MANIFEST, (0, 0), "set", 5)],
+    [JsonEdit(MANIFEST, (0,), "set", {"../../../config.json": [1, "a"]})],
+    [JsonEdit(MANIFEST, (0,), "set", {})],
+    [UNCHECKED, JsonEdit(META, FROZEN, "set", "x")],
+    [UNCHECKED, JsonEdit(META, FROZEN, "set", [1])],
+    [UNCHECKED, JsonEdit(META, FROZEN, "set", None)],
+    [UNCHECKED, JsonEdit(META, FROZEN, "delete", None)],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 0), "delete", None)],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 0), "set", None)],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 5), "set", [1])],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 5, 0), "set", 5)],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 5, 0, 0), "set", "x")],
+    [UNCHECKED, JsonEdit(META, (*FROZEN, 0, 2), "set", "x")],
+    [UNCHECKED, ByteEdit(ARRAYS, 0.5, "cut", 0)],
+    [UNCHECKED, ByteEdit(ARRAYS, 0.5, "flip", 1)],
+    [UNCHECKED, ByteEdit(FILES[5], 0.0, "empty", 0)],
+    [UNCHECKED, ByteEdit(FILES[5], 0.0, "remove", 0)],
+    [UNCHECKED, ByteEdit(FILES[7], 0.5, "cut", 0)],
+    [UNCHECKED, JsonEdit(FILES[5], (0,), "set", {})],
+    [UNCHECKED, JsonEdit(FILES[5], (0, 0), "set", 5)],
+]
 STAGE_EDITS = changes.lists_of(
     changes.json_edits([CONFIG, CONFIG, MANIFEST, META, "llm/config.json"], [64, 3, "dac", "dense"])
     | changes.byte_edits(FILES)
@@ -137,6 +174,11 @@ EVE_EDITS = changes.lists_of(
     | changes.byte_edits(["config.json", INDEX])
     | changes.byte_edits([SHARD], ["cut", "empty", "remove", "move", "beside", "other"])
 )
+
+
+@pytest.mark.parametrize("edits", KNOWN)
+def test_known_changes_to_a_stage_folder(stage: Valid, edits: list[Edit]) -> None:
+    check_stage(stage, edits)
 
 
 @changes.profile(40)
