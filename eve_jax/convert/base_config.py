@@ -13,10 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from eve_jax.convert.stage_config import stage_config
 from eve_jax.errors import UserError
 from eve_jax.files import StoredPath, read_json, write_json
 from eve_jax.hosts.start import leads, say
-from eve_jax.model.config import ModelConfig
 from eve_jax.train.checkpoint import CONFIG, read_config, steps_in
 
 HF_CONFIG = "hf_config.json"
@@ -42,7 +42,7 @@ def carried_config(folder: Path) -> dict[str, Any]:
     found, file = _follow(folder, ())
     config = read_config(folder)
     if "model" in config:
-        cfg = ModelConfig.from_dict(config["model"])
+        cfg, _ = stage_config(folder)
         for theirs, ours in SIZES.items():
             if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
                 raise UserError(

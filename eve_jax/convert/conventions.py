@@ -23,7 +23,7 @@ from eve_jax.convert.hf_config import (
 )
 from eve_jax.convert.teacher import describe_teacher
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig
 
@@ -118,10 +118,19 @@ def _section(hf: dict[str, Any], where: Path) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise UserError(f"{where / CONFIG}: {OURS} is {section!r}: expected a section")
     ours = {name: section[name] for name in DATA_FIELDS if name in section}
-    for name, value in ours.items():
-        if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and KINDS[name] is not bool):
-            raise UserError(f"{where / CONFIG}: {OURS}.{name} is {value!r}, which it cannot be")
+    check_kinds(ours, f"{where / CONFIG}: {OURS}")
     return ours
+
+
+def check_kinds(settings: dict[str, Any], section: str) -> None:
+    """Raise UserError, naming `section`, for one of DATA_FIELDS among `settings` that is of the wrong type."""
+    for name in DATA_FIELDS:
+        value, kind = settings.get(name), KINDS[name]
+        if name in settings and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise UserError(f"{section}.{name} is {shorten(repr(value))}, which it cannot be")
+    teacher = settings.get("teacher", [1, 1])
+    if len(teacher) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in teacher):
+        raise UserError(f"{section}.teacher is {shorten(repr(teacher))}: expected two whole numbers above 0")
 
 
 def _image_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig, ours: dict[str, Any]) -> dict[str, Any]:

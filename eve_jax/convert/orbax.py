@@ -114,6 +114,17 @@ class OrbaxSource:
             yield from array[start : start + step].read().result()
 
 
+def check_shapes(folder: Path, cfg: ModelConfig, found: Params) -> None:
+    """Raise UserError unless the parameters `found` in `folder` have the names and shapes of a model `cfg`."""
+    wanted = abstract_params(cfg)
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None or tuple(have.shape) != want.shape:
+            raise UserError(
+                f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
+            )
+
+
 class Referring:
     """The parameters of a partial checkpoint in `folder`: `own`, and those that it refers to, from their origins."""
 
@@ -124,13 +135,7 @@ class Referring:
         for name, (origin, source) in self.origins.items():
             dtype = jnp.dtype(origin.weights[name][0])
             self.shapes[name] = jax.ShapeDtypeStruct(source.shapes[name].shape, dtype)
-        wanted = abstract_params(self.cfg)
-        for name in sorted(wanted.keys() | self.shapes.keys()):
-            have, want = self.shapes.get(name), wanted.get(name)
-            if have is None or want is None or have.shape != want.shape:
-                raise UserError(
-                    f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
-                )
+        check_shapes(folder, self.cfg, self.shapes)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array.

@@ -10,12 +10,13 @@ origin has none), cast to `dtype`, and must then have the fingerprint.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError
 from eve_jax.files import StoredPath
+from eve_jax.model.config import DTYPES
 from eve_jax.model.eve import Params
 from eve_jax.train.checkpoint import CONFIG, read_meta
 from eve_jax.train.fingerprint import fingerprints
@@ -55,8 +56,31 @@ class Origin:
 
 
 def origins(folder: Path, step: int) -> list[Origin]:
-    """Where the frozen weights of checkpoint `step` of a stage folder are; empty when it holds all of them."""
-    return [Origin(**entry) for entry in read_meta(folder, step).get(FROZEN, [])]
+    """Return where the frozen weights of checkpoint `step` of a stage folder are; empty when it holds all of them.
+
+    Raise UserError for metadata that are damaged.
+    """
+    entries = read_meta(folder, step).get(FROZEN, [])
+    if not isinstance(entries, list) or not all(map(_is_origin, entries)):
+        raise UserError(
+            f"{folder}: the metadata of checkpoint {step} are damaged: {FROZEN} does not say where the weights that "
+            "did not train are"
+        )
+    return [Origin(**entry) for entry in entries]
+
+
+def _is_origin(entry: Any) -> bool:
+    """Whether an entry of the list `frozen` has all fields of an `Origin`, each of its type."""
+    if not isinstance(entry, dict) or entry.keys() != {field.name for field in fields(Origin)}:
+        return False
+    weights = entry["weights"]
+    return (
+        all(isinstance(entry[name], str) for name in ("path", "absolute"))
+        and all(isinstance(entry[name], int) for name in ("seed", "patch_hidden"))
+        and isinstance(entry["step"], int | None)
+        and isinstance(weights, dict)
+        and all(isinstance(pair, list) and len(pair) == 2 and pair[0] in DTYPES for pair in weights.values())
+    )
 
 
 def refer(

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from eve_jax.convert.hf import HfSource
-from eve_jax.convert.orbax import OrbaxSource, Referring
+from eve_jax.convert.orbax import OrbaxSource, Referring, check_shapes
 from eve_jax.convert.reference import Origin, origins
+from eve_jax.convert.stage_config import stage_config
 from eve_jax.convert.surgery import Completed, ParamSource, complete, copied_from, fold
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import refuse_adapter
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params
+from eve_jax.model.eve import Params, abstract_params
 from eve_jax.sharding import place
 from eve_jax.train.checkpoint import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
 from eve_jax.train.fingerprint import fingerprints
@@ -44,13 +45,17 @@ class Checkpoint:
             here = [n for n in self.source.shapes if names is None or n in names]
             return {n: place(_gather(self.source, n), places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
+        stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
+        model = abstract_params(self.cfg)
+        referred = {n: model[n] for origin in elsewhere for n in origin.weights if n in model and n not in stored}
+        check_shapes(self.folder, self.cfg, stored | referred)
         wanted = {
             n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=places[n])
-            for n, s in stored_shapes(self.folder, step).items()
+            for n, s in stored.items()
             if names is None or n in names
         }
         params = load_stored(self.folder, step, wanted) if wanted else {}
-        for origin in origins(self.folder, step):
+        for origin in elsewhere:
             params |= load_frozen(origin, self.folder, self.cfg, places, names)
         return params
 
@@ -87,7 +92,7 @@ def load_frozen(
 
 def stored_source(folder: Path, step: int | None = None) -> ParamSource:
     """All parameters of checkpoint `step` (None: the newest sound one) of a stage folder, to be read layer by layer."""
-    cfg = ModelConfig.from_dict(read_config(folder)["model"])
+    cfg, _ = stage_config(folder)
     step = newest_step(folder) if step is None else step
     others = []
     for origin in origins(folder, step):
@@ -115,7 +120,7 @@ def _gather(source: ParamSource, name: str) -> np.ndarray:
 
 def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
     """Sizes and newest parameters of a stage folder of ours, without the optimizer; see `Checkpoint.params`."""
-    cfg = ModelConfig.from_dict(read_config(folder)["model"])
+    cfg, _ = stage_config(folder)
     return cfg, Checkpoint(folder, cfg, {}).params(shardings)
 
 
@@ -140,8 +145,7 @@ def open_checkpoint(folder: str | Path, variant: str = "", seed: int = 0, **patc
     """
     folder = Path(folder)
     if is_ours(folder):
-        config = read_config(folder)
-        return Checkpoint(folder, ModelConfig.from_dict(config["model"]), config["data"])
+        return Checkpoint(folder, *stage_config(folder))
     source = HfSource(folder, **patch)
     completed = Completed(source, VARIANTS[variant] if variant else source.cfg.parts, seed)
     return Checkpoint(folder, completed.cfg, source.data, completed)

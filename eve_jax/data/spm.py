@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 
 from eve_jax.data.added_tokens import CONFIG_FILE, number_added, read_added, read_settings
 from eve_jax.data.tokenizer import MODEL_FILE, Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how pieces write a space
 # Appended to a model: protocol buffers merge it into the model's own normalizer_spec as add_dummy_prefix = false.
@@ -36,14 +36,20 @@ class SentencePieceTokenizer(Tokenizer):
         try:
             self._prefixed = SentencePieceProcessor(model_proto=model)
             self._bare = SentencePieceProcessor(model_proto=model + _NO_PREFIX)
-        except RuntimeError:
+            pieces = [self._prefixed.id_to_piece(n) for n in range(self._prefixed.vocab_size())]
+            first = self._prefixed.id_to_piece(self._prefixed.encode("a")[0])
+            self._prefixed.id_to_piece(self._prefixed.unk_id())  # the library loads a model without <unk>, too
+        except (RuntimeError, UnicodeDecodeError, IndexError):
             path = folder / MODEL_FILE if folder else "the model"
             raise UserError(f"{path}: not a SentencePiece model, or damaged; copy it again") from None
         config = read_settings(folder, CONFIG_FILE)
+        for flag in ("legacy", "add_bos_token"):
+            if not isinstance(config.get(flag), bool | None):
+                raise UserError(f"{folder}/{CONFIG_FILE}: {flag} is {shorten(repr(config[flag]))}, not true or false")
         self._legacy = config.get("legacy") is not False
-        base = self._prefixed.vocab_size()
+        base = len(pieces)
         control = [n for n in range(base) if self._prefixed.is_control(n) or self._prefixed.is_unknown(n)]
-        tokens = {n: AddedToken(self._prefixed.id_to_piece(n), special=True) for n in control}
+        tokens = {n: AddedToken(pieces[n], special=True) for n in control}
         owner = (folder or Path()) / MODEL_FILE
         added = number_added(read_added(folder), self._piece_number, self._prefixed.id_to_piece, base, owner)
         tokens |= {n: one.token(tokens.get(n)) for n, one in added.items()}
@@ -58,7 +64,6 @@ class SentencePieceTokenizer(Tokenizer):
         named = named.get("content") if isinstance(named, dict) else named
         bos = self._prefixed.bos_id() if named is None else self._special[named]
         self.bos = bos if bos >= 0 and config.get("add_bos_token") is not False else None
-        first = self._prefixed.id_to_piece(self._prefixed.encode("a")[0])
         self._adds_prefix = first.startswith(SPACE)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

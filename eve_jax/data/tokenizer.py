@@ -11,13 +11,13 @@ import numpy as np
 import tokenizers
 
 from eve_jax.data.added_tokens import ADDED_FILE, CONFIG_FILE, MAP_FILE, number_added, read_added
+from eve_jax.data.tokenizer_file import read_tokenizer
 from eve_jax.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
 # What Hugging Face folders keep beside it; travels along, so that an export is complete.
 COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, "vocab.json", "merges.txt")
-_BOM = b"\xef\xbb\xbf"
 
 
 class Tokenizer(ABC):
@@ -154,14 +154,6 @@ class FastTokenizer(Tokenizer):
         self.inner.save(str(folder / TOKENIZER_FILE))
 
 
-def _check_numbers(inner: tokenizers.Tokenizer, path: Path) -> None:
-    """Raise UserError when two tokens have one number."""
-    first: dict[int, str] = {}
-    for token, id in inner.get_vocab(with_added_tokens=True).items():
-        if first.setdefault(id, token) != token:
-            raise UserError(f"{path}: {first[id]!r} and {token!r} are both token {id}")
-
-
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
 
@@ -174,15 +166,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     folder = Path(folder)
     path = folder / TOKENIZER_FILE
     if path.is_file():
-        try:
-            inner = tokenizers.Tokenizer.from_buffer(path.read_bytes().removeprefix(_BOM))
-            _check_numbers(inner, path)
-            return FastTokenizer(inner, folder)
-        except UserError:
-            raise
-        except Exception as e:  # the library raises plain Exception
-            reason = " ".join(str(e).split())
-            raise UserError(f"{path}: not a tokenizer that `tokenizers` can read ({reason})") from None
+        return FastTokenizer(read_tokenizer(path), folder)
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(

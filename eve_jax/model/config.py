@@ -78,15 +78,15 @@ V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a field of another type, a whole number below 1, or a number that is not finite."""
+    """Raise UserError for a field of another type, a whole number below 1, another below 0 or not finite."""
     for field in fields(sizes):
         value = getattr(sizes, field.name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
         low = 0 if field.name in may_be_zero else 1
         if field.type is int and not (number and isinstance(value, int) and value >= low):
             raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above {low - 1}")
         if field.type is float and not number:
-            raise UserError(f"{whose}.{field.name}={value!r}: expected a number")
+            raise UserError(f"{whose}.{field.name}={value!r}: expected a number of at least 0")
         if field.type in (bool, str) and not isinstance(value, field.type):
             raise UserError(
                 f"{whose}.{field.name}={value!r}: expected {'a text' if field.type is str else 'True or False'}"
@@ -225,10 +225,15 @@ class ModelConfig:
             if variant not in VARIANTS:
                 raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")
             kept["parts"] = VARIANTS[variant]
-        for name in ("parts", "rope_scaling"):
-            if not isinstance(kept.get(name, ()), list | tuple):
-                raise UserError(f"model.{name}={kept[name]!r}: expected a list")
-            kept[name] = tuple(kept.get(name, ()))
-        if isinstance(kept.get("teacher"), dict):
-            kept["teacher"] = _from_fields(ClipConfig, kept["teacher"], "model.teacher")
+        for name, kind in (("parts", str), ("rope_scaling", int | float)):
+            several = kept.get(name, ())
+            if not isinstance(several, list | tuple) or not all(isinstance(one, kind) for one in several):
+                what = "texts" if kind is str else "numbers"
+                raise UserError(f"model.{name}={several!r}: expected a list of {what}")
+            kept[name] = tuple(several)
+        teacher = kept.get("teacher")
+        if isinstance(teacher, dict):
+            kept["teacher"] = _from_fields(ClipConfig, teacher, "model.teacher")
+        elif teacher is not None and not isinstance(teacher, ClipConfig):
+            raise UserError(f"model.teacher={teacher!r}: expected the sizes of the teacher")
         return _from_fields(cls, kept, "the section `model`")

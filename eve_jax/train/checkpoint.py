@@ -10,6 +10,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 from eve_jax.files import read_json
 from eve_jax.model.eve import Params
 from eve_jax.train.manifest import damage, has_manifest, write_manifest
@@ -260,24 +262,34 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
 
 
 def stored_shapes(folder: Path, step: int) -> Params:
-    """Shape and dtype of every parameter that checkpoint `step` of a stage folder holds."""
-    with _reader() as reader:
+    """Return shape and dtype of every parameter that checkpoint `step` of a stage folder holds. Raise UserError."""
+    with _reader(folder / CHECKPOINTS / str(step)) as reader:
         tree = reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / "params").item_metadata.tree
-    return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
+        return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
 
 
 def load_stored(folder: Path, step: int, wanted: Params) -> Params:
     """Some of the parameters of checkpoint `step`: `wanted` are shapes with shardings, by name."""
     places = {name: ocp.ArrayRestoreArgs(sharding=w.sharding, dtype=w.dtype) for name, w in wanted.items()}
     args = ocp.args.PyTreeRestore(wanted, restore_args=places, partial_restore=True)
-    with _reader() as reader:
+    with _reader(folder / CHECKPOINTS / str(step)) as reader:
         return reader.restore(folder.resolve() / CHECKPOINTS / str(step) / "params", args=args)
 
 
-def _reader() -> ocp.Checkpointer:
-    """Reads trees of arrays, for one process on its own: others may not read at all."""
+@contextmanager
+def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
+    """Read trees of arrays of the checkpoint `step`, for one process on its own: others may not read at all.
+
+    Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
+    """
     _hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        try:
+            yield reader
+        except (jax.errors.JaxRuntimeError, MemoryError):  # of the device's memory, not of the file
+            raise
+        except Exception as error:  # Orbax and TensorStore raise errors of all kinds
+            raise UserError(f"{step} cannot be read ({shorten(str(error) or type(error).__name__)})") from error

@@ -9,9 +9,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.console import Console
+
+from eve_jax.errors import shorten
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -46,10 +48,15 @@ def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
         return ""
     try:
         files = json.loads((step / MANIFEST).read_text())["files"]
-        known = [(step / name, size, checksum) for name, (size, checksum) in files.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{step / MANIFEST} cannot be read ({error})"
-    mine = [k for k in known if not items or k[0].relative_to(step).parts[0] in items]
+        known = {PurePosixPath(name): (size, checksum) for name, (size, checksum) in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{step / MANIFEST} cannot be read ({shorten(str(error))})"
+    outside = next((path for path in known if not path.parts or path.is_absolute() or ".." in path.parts), None)
+    if outside is not None:
+        return f"{step / MANIFEST} names {shorten(repr(str(outside)))}, which is no file of a checkpoint"
+    if not any(path.parts[0] == "params" for path in known):
+        return f"{step / MANIFEST} names no file of params"
+    mine = [(step / path, *known[path]) for path in known if not items or path.parts[0] in items]
     for path, size, _ in mine:
         if not path.is_file():
             return f"{path} is missing"
