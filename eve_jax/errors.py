@@ -8,8 +8,11 @@ class UserError(Exception):
     """Bad input: the message alone says what is wrong, where, and what to do.
 
     Launchers print it as a single `error:` line and exit with status 1; everything else is a defect of ours and
-    keeps its traceback.
+    keeps its traceback. The message is one line of at most about 1,500 characters, whatever values it quotes.
     """
+
+    def __str__(self) -> str:
+        return shorten(super().__str__(), 1500)
 
 
 class InUse(UserError):

@@ -4,7 +4,7 @@ The settings are in `rope_parameters` (newer releases; perhaps once for each kin
 fields of their own. Implemented are the types `default` and `llama3`.
 """
 
-import math
+import sys
 from typing import Any
 
 from eve_jax.errors import UserError
@@ -107,6 +107,6 @@ def _scaling(section: dict[str, Any], name: str, original: Any) -> tuple[float, 
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise UserError(f"{name} is {value!r}: expected a number above 0")
     return value

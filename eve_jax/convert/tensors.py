@@ -19,6 +19,7 @@ import numpy as np
 
 from eve_jax.errors import UserError, warn
 from eve_jax.files import read_json
+from eve_jax.process.strict_json import without_repeats
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -65,7 +66,7 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
     if len(raw) < length:
         raise UserError(f"{path} is truncated: its header ends after {size} bytes; fetch it again")
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=without_repeats)
         header.pop("__metadata__", None)
         spans = {name: (v["dtype"], tuple(v["shape"]), *v["data_offsets"]) for name, v in header.items()}
         valid = all(
@@ -79,7 +80,22 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
     promised = 8 + length + max((s[3] for s in spans.values()), default=0)
     if size < promised:
         raise UserError(f"{path} is truncated: {size} bytes of {promised}; fetch it again")
+    _check_layout(path, spans, size - 8 - length)
     return {name: _tensor(path, name, span, 8 + length) for name, span in spans.items() if not BUFFERS.fullmatch(name)}
+
+
+def _check_layout(path: Path, spans: Mapping[str, tuple[str, tuple[int, ...], int, int]], size: int) -> None:
+    """Raise UserError unless the tensors fill the `size` bytes of data without overlap or gap, as the format has it."""
+    at = 0
+    for name, (_, _, start, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
+        if start != at:
+            raise UserError(
+                f"{path} is damaged: tensor {name} begins at byte {start} of the data, the one before it ends at {at}; "
+                "fetch it again"
+            )
+        at = end
+    if size != at:
+        raise UserError(f"{path} is damaged: {size - at} bytes after its last tensor; fetch it again")
 
 
 def _tensor(path: Path, name: str, span: tuple[str, tuple[int, ...], int, int], data: int) -> TensorInfo:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Unpack
 
 import jax.numpy as jnp
@@ -78,6 +79,8 @@ class EVE:
         the folder holds no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
+        of_type("template", template, "the name of a template", str)
+        of_type("image_first", image_first, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
@@ -88,7 +91,7 @@ class EVE:
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(data["template"], tokenizer)
         check_template(tokenizer, template)  # now, not when the weights have been read
-        rule = ImageRule.of(data, fit, max_size or None)
+        rule = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         engine = Engine(*_ready(checkpoint))
         return cls(engine, tokenizer, template, rule, sees_pictures(folder), _positions(folder), data)
 
@@ -180,6 +183,7 @@ class EVE:
         from eve_jax.infer import score
 
         of_type("records", records, "the path of a file of records", str, Path)
+        of_type("images", images, "the path of a folder", str, Path)
         settings = score.Settings.of(self.data, **changes)
         opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
@@ -246,10 +250,12 @@ def _naming(conversation: int) -> Iterator[None]:
 def _positions(folder: Path) -> int:
     """Return how many positions the LLM was made for, 0 for any number; warn when its config is lost."""
     try:
-        return int(carried_config(folder).get("max_position_embeddings") or 0)
+        config = carried_config(folder)
     except UserError as error:
         print(f"warning: {error}; until then prompts of any length are taken", file=sys.stderr, flush=True)
         return 0
+    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 
 def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:

@@ -11,6 +11,6 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         for name, value in pairs:
-            if found[name] != value:
+            if repr(found[name]) != repr(value):  # 1, 1.0 and true are different values
                 raise ValueError(f"{name!r} stands there twice, with different values")
     return found

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 
 from eve_jax.errors import shorten
+from eve_jax.process.strict_json import without_repeats
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -47,7 +48,7 @@ def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
     if not has_manifest(step):
         return ""
     try:
-        files = json.loads((step / MANIFEST).read_text())["files"]
+        files = json.loads((step / MANIFEST).read_text(), object_pairs_hook=without_repeats)["files"]
         known = {PurePosixPath(name): (size, checksum) for name, (size, checksum) in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{step / MANIFEST} cannot be read ({shorten(str(error))})"

@@ -187,3 +187,63 @@ def test_writer_wants_every_tensor_once(tmp_path):
         w.write("a", np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match="in the place of"), TensorWriter(tmp_path, specs, 10**9) as w:
         w.write("a", np.zeros((3, 2), np.float32))
+
+
+def edit_header(folder, change, more=b""):
+    path = folder / "model.safetensors"
+    raw = path.read_bytes()
+    end = 8 + struct.unpack("<Q", raw[:8])[0]
+    header = change(json.loads(raw[8:end]))
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + raw[end:] + more)
+
+
+GATE = "model.layers.1.mlp.gate_proj.weight"
+
+
+def at_one_place(header):
+    header[UP]["data_offsets"] = header[GATE]["data_offsets"]
+    return header
+
+
+def shifted(header):
+    for name in header.keys() - {"__metadata__"}:
+        header[name]["data_offsets"] = [n + 4 for n in header[name]["data_offsets"]]
+    return header
+
+
+def named_twice(header):
+    return json.dumps(header)[:-1].encode() + f', "{UP}": {json.dumps(header[GATE])}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "says"),
+    [
+        (at_one_place, b"", "is damaged: tensor .* begins at byte .*, the one before it ends at"),
+        (shifted, b"abcd", "is damaged: tensor .* begins at byte 4 of the data, the one before it ends at 0"),
+        (named_twice, b"", "its header cannot be read"),
+        (dict, b"x" * 64, "is damaged: 64 bytes after its last tensor"),
+    ],
+)
+def test_tensors_that_overlap_or_leave_gaps(change, more, says, tmp_path):
+    """The library of the format refuses all of these; read here, a weight would be another."""
+    folder = folders.write_hf(tmp_path / "in", *folders.plain("qwen2"))
+    edit_header(folder, change, more)
+    with pytest.raises(UserError, match=says):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("again", ['"rope_theta": 7.0', '"vocab_size": 319', '"tie_word_embeddings": 0'])
+def test_a_config_with_two_values_of_a_field(again, tmp_path):
+    folder = folders.write_hf(tmp_path / "in", *folders.plain("qwen2"))
+    path = folder / "config.json"
+    path.write_text(path.read_text()[:-1] + f", {again}}}")
+    with pytest.raises(UserError, match=r"config\.json is not valid JSON: .* stands there twice"):
+        open_checkpoint(folder)
+
+
+def test_a_message_is_one_line_however_long_the_values_it_quotes():
+    line = str(UserError("a field is " + repr("x" * 5000) + "\nand more"))
+    assert "\n" not in line
+    assert len(line) < 1600
+    assert line.startswith("a field is 'xxx") and line.endswith("and more")

@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"rope_theta": "1e6"}, "rope_theta is '1e6': expected a number above 0"),
     "zero": ({"rope_theta": 0}, "rope_theta is 0: expected a number above 0"),
     "infinite": ({"rope_theta": float("inf")}, "rope_theta is inf: expected a number above 0"),
+    "larger than a float": ({"rope_theta": 10**400}, "000: expected a number above 0"),
 }
 
 

@@ -1,5 +1,7 @@
 """Settings of the API: NumPy's numbers are as good as Python's, anything else is one line that names the setting."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,10 @@ def test_none_is_no_image(eve: EVE) -> None:
         ({"fit": "stretch"}, "fit: 'stretch' is not one of shrink, fill"),
         ({"fit": 1}, "fit: 1 is not one of"),
         ({"fit": ["fill"]}, "fit: .* is not one of"),
+        ({"fit": None}, "fit: None is not one of"),
+        ({"image_first": "no"}, "image_first='no': expected True, False, or None"),
+        ({"image_first": 1}, "image_first=1: expected"),
+        ({"template": 5}, "template=5: expected the name of a template"),
         ({"max_size": "800"}, "max_size='800': expected 0"),
         ({"max_size": 800.0}, "max_size=800.0: expected 0"),
         ({"max_size": True}, "max_size=True: expected 0"),
@@ -169,6 +175,20 @@ def test_questions_that_are_no_text(eve: EVE, question: Any) -> None:
 def test_wrong_settings_of_scores(eve: EVE, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         score.Settings.of(RULE, **changes)
+
+
+def test_images_of_scores_that_are_no_folder(eve: EVE, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images=5: expected the path of a folder"):
+        eve.score(tmp_path / "records.jsonl", 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["long", [128], True, -5, 128.5, "128"])
+def test_positions_that_are_none(hf: Path, tmp_path: Path, given: Any) -> None:
+    folder = Path(shutil.copytree(hf, tmp_path / "hf"))
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": given}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"max_position_embeddings=.*: expected a number of positions"):
+        EVE.from_pretrained(folder)
 
 
 def test_settings_of_scores() -> None:
