@@ -29,7 +29,7 @@ from eve_jax.data.records import BadRecord, Record, Records, UnreadMedia
 from eve_jax.data.stamps import SEEN, Seen, SeenTable, Stamp, files_hash, stamp_of, text_hash
 from eve_jax.data.tokenizer import Tokenizer
 
-VERSION = 4  # of the table; part of its key
+VERSION = 5  # of the table; part of its key
 QUICK = 2000  # records measured without a progress bar
 ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 

@@ -65,10 +65,14 @@ class Record(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """Names of the fields of a record that hold something: those it was made of, and those that are not used."""
+    """Names of the fields of a record that hold something: those it was made of, and those that are not used.
+
+    doubts: what a record without images has that may stand for one.
+    """
 
     used: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class Source(Protocol):
