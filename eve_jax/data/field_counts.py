@@ -51,6 +51,8 @@ class FieldCounts:
 
     def line(self, name: str) -> str:
         """Return one line for people about the source `name`."""
+        if not self.records:
+            return f"{name}: no record can be used"
         texts = f", {'all' if not self.images else f'{self.records - self.images:,}'} text only"
         parts = [f"{name}: {self.records:,} records{texts if self.images < self.records else ', all with images'}"]
         doubts = ("warning: no image, but", self.doubts)

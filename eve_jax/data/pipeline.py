@@ -35,7 +35,7 @@ from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.teacher import most_images
 from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 PLAN_FOLDER = "plan"
 
@@ -156,6 +156,8 @@ def open_stage_data(
     sources = dict(zip(records.names, lengths.fields, strict=True))
     warning = check_images(config.stage, sources) if len(lengths) else ""
     mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
+    if saved is None:  # a resumed run has the sources that it had
+        _check_usable(records, lengths, mixture.repeats)
     plan_settings = PlanSettings(
         d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
     )
@@ -178,6 +180,25 @@ def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
     """How many entries of the lengths table each source of records has."""
     ends = entry_bounds(records, lengths)
     return {name: end - start for name, (start, end) in zip(records.names, pairwise(ends), strict=True)}
+
+
+def _check_usable(records: Records, lengths: Lengths, repeats: Sequence[float]) -> None:
+    """Raise `UserError` for a source that the mixture asks for and of which no record can be used."""
+    ends = entry_bounds(records, lengths)
+    if not len(lengths):  # planning says so of all sources at once
+        return
+    for number, (name, repeat) in enumerate(zip(records.names, repeats, strict=True)):
+        if not repeat or ends[number] < ends[number + 1]:
+            continue
+        start, stop = records.starts[number : number + 2].tolist()
+        found = f"its {stop - start:,} records were left out" if stop > start else "it is empty"
+        if stop > start:
+            one = lengths.dropped[start - ends[number]]  # of those before it, all but the entries are left out, too
+            found += f"; the first, {one.where}: {one.reason}" + (f" ({shorten(one.image, 100)})" if one.image else "")
+        raise UserError(
+            f"{name}: no record can be used ({found}); mend it, remove it from config.data.records, or give it 0 in "
+            "config.data.repeats or weights"
+        )
 
 
 def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache: Path) -> Plan:

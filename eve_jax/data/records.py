@@ -98,10 +98,26 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
         raise UserError(f"{images_dir}: no such folder; set config.data.images to the one that image paths start from")
     if len(set(names)) < len(names):
         raise UserError(f"config.data.records={records!r} names a source twice; set config.data.repeats instead")
-    opened = Records({name: _opened(name, images_dir, len(names) > 1) for name in names})
+    sources = {name: _opened(name, images_dir, len(names) > 1) for name in names}
+    _check_once(sources)
+    opened = Records(sources)
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
     return opened
+
+
+def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
+    """Raise `UserError` where two names, or two files of one, stand for the same file."""
+    found: dict[str, str] = {}
+    for name, several in sources.items():
+        for source in several:
+            shown, real = str(source.path) if len(several) > 1 else name, os.path.realpath(source.path)
+            if real in found:
+                raise UserError(
+                    f"config.data.records: {found[real]} and {shown} are the same file; name it once, and set "
+                    "config.data.repeats to train on it several times"
+                )
+            found[real] = shown
 
 
 def _opened(name: str, images_dir: str | Path, of_several: bool) -> list[Source]:

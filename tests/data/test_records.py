@@ -126,7 +126,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         (str(tmp_path / "two.json"), rf"two\.json: .*something after the array's end, at byte {end}"),
         (str(tmp_path / "none.json"), "no records"),
         (str(tmp_path / "empty.jsonl"), "no records"),
-        (str(tmp_path / "one.json"), r"one\.json: a single JSON object over several lines"),
+        (str(tmp_path / "one.json"), r"one\.json: JSON objects over several lines"),
         (str(tmp_path / "a.jsonl.gz"), "unpack it first"),
         (f"{tmp_path}/a.json,{tmp_path}/a.json", "names a source twice"),
     ]:

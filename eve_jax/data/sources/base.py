@@ -79,6 +79,10 @@ class Source(Protocol):
     """Records by their number from 0; every method may be called by several threads at once."""
 
     @property
+    def path(self) -> Path:
+        """The file or folder that holds the records."""
+
+    @property
     def tables(self) -> Path | None:
         """The folder where lengths tables lie with the records, of a source that has one."""
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eve_jax.data.sources.base import Source
+from eve_jax.data.sources.formats import check_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import UserError
 
-PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz")
 TFDS = "tfds:"
 KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, or tfds:NAME[:SPLIT]"
 
@@ -55,8 +55,7 @@ OPENERS: dict[str, Callable[[Path, str | Path], Source]] = {
 
 
 def _open_file(path: Path, images_dir: str | Path) -> Source:
-    if path.is_file() and path.suffix in PACKED:
-        raise UserError(f"{path}: cannot be read at any place while it is compressed; unpack it first")
+    check_format(path)
     return OPENERS.get(path.suffix, JsonFile)(path, images_dir)
 
 
@@ -69,7 +68,7 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
         raise UserError(f"{folder}: is not converted to its end; repeat launch.prepare_data convert")
     if (folder / "features.json").is_file():
         raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
-    for suffix, opener in OPENERS.items():
+    for suffix in OPENERS:
         if paths := sorted(folder.glob(f"*{suffix}")):
-            return [opener(path, images_dir) for path in paths]
+            return [_open_file(path, images_dir) for path in paths]
     raise UserError(f"{folder}: no records in this folder; config.data.records takes {KINDS}")

@@ -48,7 +48,7 @@ class Shards:
     """The records of a folder that `launch.prepare_data` wrote, see `base.Source`."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = self.path = Path(folder)
         self.tables: Path | None = self.folder
         self._shards = read_dataset(self.folder)
         for number, shard in enumerate(self._shards):

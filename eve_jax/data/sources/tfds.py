@@ -45,6 +45,7 @@ class TfdsSplit:
                 f"prepare it by `tfds build {self.name} --file_format=array_record`"
             ) from None
         self._info = builder.info
+        self.path = Path(builder.data_dir) / self._split
         features = set(self._info.features.keys())
         if not features & {"conversations", "caption", "captions", "text"}:
             raise UserError(
