@@ -34,6 +34,13 @@ def test_counts() -> None:
     assert some.line("a") == "a: 3 records, 1 text only; fields used: text (3), image (2); not used: width (3)"
     assert more.line("a").startswith("a: 2 records, all with images; ")
     assert counts_of(2, 0).line("a").startswith("a: 2 records, all text only; ")
+    assert FieldCounts().line("a") == "a: no record can be used"
+    doubtful = FieldCounts()
+    for _ in range(3):
+        doubtful.add(Fields(("text",), ("url",), ("a URL in url",)), False)
+    assert doubtful.line("a").endswith("; not used: url (3); warning: no image, but: a URL in url (3)")
+    assert FieldCounts.of_plain(doubtful.plain()) == doubtful
+    assert FieldCounts.of_plain([3, 0, {"text": 3}, {"url": 3}]).used == {"text": 3}  # of an earlier version
     (both,) = summed([[some], [more]])
     assert both == counts_of(5, 4) == FieldCounts.of_plain(json.loads(json.dumps(both.plain())))
     many = FieldCounts()
@@ -119,3 +126,29 @@ def test_stage_1_is_planned_with_images_alone(tmp_path: Path) -> None:
     assert notes[2].startswith("warning: only 1 of 13 records have an image, and stage 1 ")
     config.stage = "3"
     assert len(open_stage_data(config, tmp_path / "few").notes()) == 2
+
+
+def test_a_source_without_a_usable_record(tmp_path: Path) -> None:
+    write_records(tmp_path, 5)
+    byte_tokenizer().save(tmp_path / "tokenizer")
+    config = get_config("tiny")
+    own = {"images": f"{tmp_path}/images", "tokenizer": f"{tmp_path}/tokenizer", "template": "plain"}
+    config.data.update({"row_tokens": 512, "max_tokens": 400, "max_size": 96, **own})
+    good = write(tmp_path / "good.jsonl", 6)
+    masked = tmp_path / "masked.jsonl"
+    masked.write_text('{"text": " "}\n' * 4)
+    lost = write(tmp_path / "lost.jsonl", 2, image="gone.png")
+    (tmp_path / "empty.jsonl").write_text("")
+    for name, why in (
+        (str(masked), r"its 4 records were left out; the first, .*masked\.jsonl:1: nothing to learn"),
+        (lost, r"its 2 records were left out; the first, .*lost\.jsonl:1: missing file \(.*gone\.png\)"),
+        (f"{tmp_path}/empty.jsonl", "it is empty"),
+    ):
+        for number, names in enumerate((f"{good},{name}", f"{name},{good}", f"{good},{name}")):
+            config.data.records, config.data.repeats = names, "1,2" if number else ""
+            with pytest.raises(
+                UserError, match=rf"{name}: no record can be used \({why}.*remove it from config.data.rec"
+            ):
+                open_stage_data(config, tmp_path / "refused")
+        config.data.repeats = "1,0"
+        assert open_stage_data(config, tmp_path / "without").plan.stats["samples"] == 6

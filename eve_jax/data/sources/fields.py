@@ -201,7 +201,7 @@ def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fiel
 
 def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn]) -> tuple[str, ...]:
     """Return what may stand for an image in a record that has none: markers in its texts, URLs of anything."""
-    texts = [f"the text {shorten(found[0], 40)}" for found in found_markers(t for t in turns if t.role != "system")]
+    texts = [f"the text {shorten(found[0], 60)}" for found in found_markers(t for t in turns if t.role != "system")]
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
     return tuple(dict.fromkeys(texts + urls))
@@ -209,7 +209,11 @@ def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Tur
 
 def _may_be_image_url(text: str) -> bool:
     """Whether a text is a URL of something below a host, which does not say by a suffix what it is."""
-    return is_url(text) and basename(text.partition("://")[2]) not in ("", text.partition("://")[2]) and not suffix_of(text)
+    return (
+        is_url(text)
+        and basename(text.partition("://")[2]) not in ("", text.partition("://")[2])
+        and not suffix_of(text)
+    )
 
 
 def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:

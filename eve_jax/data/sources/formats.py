@@ -49,7 +49,7 @@ def check_format(path: Path) -> None:
         how = f" ({packed})" if packed else ""
         raise UserError(f"{path}: cannot be read at any place while it is compressed{how}; unpack it first")
     other = next((what for start, what in OTHERS.items() if head.startswith(start)), "")
-    if not other and is_tar:
+    if is_tar:
         other = "a tar file; give it the ending .tar"
     if not other and (kind := kind_of_bytes(head)):
         other = f"{'an image' if kind == 'image' else kind}; name the file of the records"
@@ -85,7 +85,7 @@ def _check_text(path: Path, head: bytes, whole: bool) -> None:
 
 
 def _goes_on(first: bytes, second: bytes) -> bool:
-    """Whether an object that the line `first` begins goes on in the line `second`, as it does in pretty-printed JSON."""
+    """Whether an object that begins in the line `first` goes on in the line `second`: pretty-printed JSON."""
     opened = first == b"{" or first.endswith((b",", b"[", b"{"))
     return opened and (second.startswith((b'"', b"}")) or (first.endswith((b"[", b"{")) and second == b"{"))
 

@@ -25,7 +25,22 @@ IMAGE_NAMES = {
 }
 IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "pic", "pics", "screenshot"}
 FILLERS = {  # that may stand beside those in a name, with any numbers
-    *("list", "lists", "file", "files", "path", "paths", "name", "names", "url", "urls", "uri", "data", "bytes", "base"),
+    *(
+        "list",
+        "lists",
+        "file",
+        "files",
+        "path",
+        "paths",
+        "name",
+        "names",
+        "url",
+        "urls",
+        "uri",
+        "data",
+        "bytes",
+        "base",
+    ),
     *("left", "right", "front", "back", "before", "after", "first", "second", "third", "input", "query", "target"),
     *("main", "raw", "original", "orig", "reference", "ref", "high", "low", "b", "a", "c", "d", "local", "rel", "abs"),
 }

@@ -1,7 +1,8 @@
-"""Places of images as other projects write them: `<image_1>`, `<|image_pad|>`, `[IMG]`, `<img>a.png</img>` and the like.
+"""Places of images as others write them: `<image_1>`, `<|image_pad|>`, `[IMG]`, `<img>a.png</img>` and the like.
 
 A record that has images, and no `<image>` in a human turn, has its images where these stand, if there is one for each;
-numbers or paths in them say which. Where `<image>` places the images, behind a backslash, in answers and in system turns, they are text.
+numbers or paths in them say which. They are text where `<image>` places the images, behind a backslash, and in answers
+and system turns.
 """
 
 import re
@@ -24,7 +25,9 @@ OTHER_MARKER = re.compile(
 
 def found_markers(turns: Iterable[Turn]) -> list[re.Match[str]]:
     """Return the other markers in `turns`, in order."""
-    return [found for turn in turns if "<" in turn.text or "[" in turn.text for found in OTHER_MARKER.finditer(turn.text)]
+    return [
+        found for turn in turns if "<" in turn.text or "[" in turn.text for found in OTHER_MARKER.finditer(turn.text)
+    ]
 
 
 def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn, ...], list[int]]:

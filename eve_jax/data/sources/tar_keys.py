@@ -91,8 +91,8 @@ def _check_apart(records: Mapping[str, list[Member]], tar: str) -> None:
         other = by_name.get(_folded(key)) or by_name.get(_folded(key.rpartition("/")[0]))
         if other is not None:
             raise UserError(
-                f"{tar}: {lonely.name} and {other.name} seem to be one record, but their keys differ; give both the same "
-                "name up to the first dot, with the same folder and the same case"
+                f"{tar}: {lonely.name} and {other.name} seem to be one record, but their keys differ; give both "
+                "the same name up to the first dot, with the same folder and the same case"
             )
     if images and texts:
         warn(
