@@ -18,7 +18,7 @@ FEW = 0.1  # of the records; fewer with images are warned about in those stages
 class FieldCounts:
     """Of one source: usable records, those with an image among them, and records by field, used or not.
 
-    doubts: records by what they have that may stand for an image, though they have none.
+    doubts: records by what they have that may stand for an image and does not.
     """
 
     records: int = 0
@@ -55,8 +55,8 @@ class FieldCounts:
             return f"{name}: no record can be used"
         texts = f", {'all' if not self.images else f'{self.records - self.images:,}'} text only"
         parts = [f"{name}: {self.records:,} records{texts if self.images < self.records else ', all with images'}"]
-        doubts = ("warning: no image, but", self.doubts)
-        for what, counter in (("fields used", self.used), ("not used", self.unused), doubts):
+        counters = (self.used, self.unused, self.doubts)
+        for what, counter in zip(("fields used", "not used", "warning"), counters, strict=True):
             if counter:
                 parts.append(f"{what}: " + ", ".join(f"{_shown(key)} ({n:,})" for key, n in counter.most_common()))
         return "; ".join(parts)

@@ -37,8 +37,8 @@ def test_counts() -> None:
     assert FieldCounts().line("a") == "a: no record can be used"
     doubtful = FieldCounts()
     for _ in range(3):
-        doubtful.add(Fields(("text",), ("url",), ("a URL in url",)), False)
-    assert doubtful.line("a").endswith("; not used: url (3); warning: no image, but: a URL in url (3)")
+        doubtful.add(Fields(("text",), ("url",), ("no image, but a URL in url",)), False)
+    assert doubtful.line("a").endswith("; not used: url (3); warning: no image, but a URL in url (3)")
     assert FieldCounts.of_plain(doubtful.plain()) == doubtful
     assert FieldCounts.of_plain([3, 0, {"text": 3}, {"url": 3}]).used == {"text": 3}  # of an earlier version
     (both,) = summed([[some], [more]])

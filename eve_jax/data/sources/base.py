@@ -67,7 +67,7 @@ class Record(NamedTuple):
 class Fields(NamedTuple):
     """Names of the fields of a record that hold something: those it was made of, and those that are not used.
 
-    doubts: what a record without images has that may stand for one.
+    doubts: what it has that may stand for an image and does not.
     """
 
     used: tuple[str, ...] = ()

@@ -76,9 +76,8 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         fields = _fields(given, found, dialogue)
         if fields.unused:
             _refuse_media(given, fields.unused, values)
-        if not images:
-            fields = fields._replace(doubts=_doubts(given, fields.unused, turns))
-        return Record(id, images, turns, place.where), fields
+        doubts = _doubts(given, fields.unused, turns, bool(images))
+        return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
     except RecursionError:
@@ -199,12 +198,15 @@ def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fiel
     return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
 
 
-def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn]) -> tuple[str, ...]:
-    """Return what may stand for an image in a record that has none: markers in its texts, URLs of anything."""
-    texts = [f"the text {shorten(found[0], 60)}" for found in found_markers(t for t in turns if t.role != "system")]
+def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn], seen: bool) -> tuple[str, ...]:
+    """Return what may stand for an image and does not; of a record with images (`seen`), markers in its answers."""
+    found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
+    names = [shorten(one[0], 60) for one in found]
+    if seen:
+        return tuple(dict.fromkeys(f"{name} in an answer is text" for name in names))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
-    return tuple(dict.fromkeys(texts + urls))
+    return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls)))
 
 
 def _may_be_image_url(text: str) -> bool:

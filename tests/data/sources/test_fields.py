@@ -232,7 +232,10 @@ def test_urls_that_may_be_of_images_are_counted(folder: Path) -> None:
     def doubts(**fields: Any) -> tuple[str, ...]:
         return of_json(folder, {"conversations": TALK, **fields}).read(0)[1].doubts
 
-    assert doubts(url="https://e.org/abc", link="http://e.org/a/b?c=d") == ("a URL in url", "a URL in link")
+    assert doubts(url="https://e.org/abc", link="http://e.org/a/b?c=d") == (
+        "no image, but a URL in url",
+        "no image, but a URL in link",
+    )
     assert doubts(url="https://e.org/abc", image="a.png") == ()
     for url in ("https://e.org", "https://e.org/", "https://e.org/a.html", "https://e.org/a.pdf?x", "e.org/abc"):
         assert doubts(url=url) == ()

@@ -37,7 +37,7 @@ def test_one_for_each_image_is_its_place(marker: str, tmp_path: Path) -> None:
     record, doubts = read(tmp_path, f"Left {marker}right?", f"Not {marker}.", image="a.png")
     assert [turn.text for turn in record.turns] == ["Left <image>right?", f"Not {marker}."]
     assert record.images == ("a.png",)
-    assert doubts == ()
+    assert doubts == (f"{marker} in an answer is text",)
 
 
 @pytest.mark.parametrize("marker", MARKERS)
@@ -52,7 +52,7 @@ def test_it_is_text_where_the_images_have_their_places(marker: str, tmp_path: Pa
 def test_without_images_it_is_text_and_counted(marker: str, tmp_path: Path) -> None:
     record, doubts = read(tmp_path, f"What is {marker}?", "A tag.")
     assert record.turns[0].text == f"What is {marker}?"
-    assert doubts == (f"the text {marker}",)
+    assert doubts == (f"no image, but {marker}",)
     assert read(tmp_path, "What?", f"{marker} is a tag.")[1] == doubts
 
 
