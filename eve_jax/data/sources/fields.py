@@ -189,7 +189,7 @@ def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, .
 
 def _file_name(value: Any) -> str:
     found = reference(value)
-    return basename(found) if isinstance(found, str) else ""
+    return basename(found) if isinstance(found, str) and found[:5].lower() != "data:" else ""
 
 
 def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:

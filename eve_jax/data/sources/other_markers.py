@@ -45,7 +45,7 @@ def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn
     if len(found) != len(names):
         raise BadRecord(f"{len(found)} markers {found[0][0]!r} or the like for {len(names)} images; {about}")
     numbers = [int(one["number"] or one["other"]) for one in found if one["number"] or one["other"]]
-    paths = [basename(one["path"].strip()) for one in found if one["path"]]
+    paths = [basename(one["path"].strip()) for one in found if one["path"] and list(names) != [""]]
     order = [number - min(numbers) for number in numbers] or [[*names, path].index(path) for path in paths] or same
     if sorted(order) != same or min(numbers, default=0) > 1 or (numbers and paths):
         raise BadRecord(f"the markers of its {len(names)} images are {', '.join(one[0] for one in found)}; {about}")

@@ -73,6 +73,11 @@ def test_which_image_stands_where(texts: tuple[str, ...], images: tuple[str, ...
     assert not any(OTHER_MARKER.search(turn.text) for turn in record.turns)
 
 
+def test_a_single_image_without_a_name(tmp_path: Path) -> None:
+    record, _ = read(tmp_path, "<img>a.png</img> What?", "A dot.", image="data:image/png;base64,iVBORw0KGgo=")
+    assert record.turns[0].text == "<image> What?"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
