@@ -7,27 +7,21 @@ it; what none of them says is refused by name (docs/data.md has the table):
     -> the names that config.json gives (`mm_vision_tower`, `mm_vision_tower_clip`)
 """
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from eve_jax.convert.hf_config import (
-    CONFIG,
-    DATA_FIELDS,
-    OURS,
-    SIZES,
-    V1,
-    is_plain,
-    model_config,
-    tower_size,
-)
+from eve_jax.convert.hf_config import CONFIG, SIZES, V1, is_plain, model_config, tower_size
+from eve_jax.convert.preprocessor import PREPROCESSOR, WINDOW, read_preprocessor, whole_number
+from eve_jax.convert.section import REQUIRED, located, read_section
 from eve_jax.convert.teacher import describe_teacher
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.errors import UserError, shorten
+from eve_jax.data.image_rule import LARGEST, ImageRule
+from eve_jax.errors import UserError
 from eve_jax.files import read_json
 from eve_jax.model.config import ModelConfig
 
-PREPROCESSOR = "preprocessor_config.json"
 # The original puts an image first in its turn, learns by the training rule and has no cap on an image's aspect ratio.
 ORIGINAL = {"fit": "shrink", "max_aspect": 0.0, "image_first": True}
 OUR_OWN: dict[str, Any] = {
@@ -37,30 +31,9 @@ OUR_OWN: dict[str, Any] = {
     "fit": "shrink",
     "image_first": False,
 }
-REQUIRED = {"image_mode", "max_size", "max_aspect", "template"}  # in the section of any export of ours
-WINDOW = 2  # patches along a side of the windows that become tokens
-CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>\d+)(?:-(?P<size>\d+))?")
+CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>\d{1,9})(?:-(?P<size>\d{1,9}))?")
+TEACHER = ("image_size_clip", "patch_stride_clip")
 CLIP_SIZE = 224  # of a CLIP whose name does not state another
-PIXELS = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
-# Steps of a preprocessor that the original leaves out or always takes.
-STEPS = {
-    "do_resize": False,
-    "do_center_crop": False,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-}
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "image_mode": str,
-    "max_size": int,
-    "max_aspect": (int, float),
-    "fit": str,
-    "template": str,
-    "image_first": bool,
-    "patch": int,
-    "teacher": list,
-    "token_limit": int,
-}
 
 
 def describe(folder: Path) -> tuple[dict[str, Any], str]:
@@ -70,7 +43,7 @@ def describe(folder: Path) -> tuple[dict[str, Any], str]:
     """
     hf = read_json(folder / CONFIG)
     cfg = model_config(hf, folder)
-    return {name: getattr(cfg, name) for name in SIZES}, _section(hf, folder).get("template") or chat_template(hf)
+    return {name: getattr(cfg, name) for name in SIZES}, read_section(hf, folder).get("template") or chat_template(hf)
 
 
 def chat_template(hf: dict[str, Any]) -> str:
@@ -92,54 +65,37 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
     has the original's conventions, an export of ours those that it was trained with, a plain LLM our defaults. Raises
     UserError naming the file and the field that is missing, unknown or contradicts the weights.
     """
-    ours = _section(hf, where)
+    ours = read_section(hf, where)
     if is_plain(hf):
-        return OUR_OWN | {"template": chat_template(hf)} | ours
-    if ours.keys() >= REQUIRED:
+        data = OUR_OWN | {"template": chat_template(hf)} | ours
+    elif ours.keys() >= REQUIRED:
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     else:
         data = ORIGINAL | {"template": chat_template(hf)} | _image_settings(hf, where, cfg, ours) | ours
     try:
-        ImageRule.of(data)
+        rule = ImageRule.of(data)
     except UserError as error:
-        raise UserError(f"{where}: {str(error).replace('config.data.', '')}") from error
-    if cfg.teacher and tuple(data["teacher"]) != (cfg.teacher.image_size, cfg.teacher.patch_size):
+        raise located(error, ours, where) from error
+    stated = {
+        "eve_jax.patch": (rule.patch, WINDOW * cfg.sub_patch),
+        "mm_patch_size": (hf.get("mm_patch_size"), cfg.sub_patch),
+    }
+    for name, (given, patch) in stated.items():
+        if not is_plain(hf) and given not in (None, patch):
+            raise UserError(f"{where / CONFIG}: {name} is {given!r}, but the weights are for {patch}")
+    if cfg.teacher and rule.teacher != (cfg.teacher.image_size, cfg.teacher.patch_size):
         raise UserError(
-            f"{where}: the teacher's images are {data['teacher'][0]} pixels in patches of {data['teacher'][1]}, but "
+            f"{where}: the teacher's images are {rule.teacher[0]} pixels in patches of {rule.teacher[1]}, but "
             f"its weights are for {cfg.teacher.image_size} in patches of {cfg.teacher.patch_size}; "
-            f"correct {PREPROCESSOR}"
+            f"correct {f'eve_jax.teacher in {CONFIG}' if 'teacher' in ours else PREPROCESSOR}"
         )
     return data
 
 
-def _section(hf: dict[str, Any], where: Path) -> dict[str, Any]:
-    """Settings that config.json of an export of ours carries."""
-    section = hf.get(OURS, {})
-    if not isinstance(section, dict):
-        raise UserError(f"{where / CONFIG}: {OURS} is {section!r}: expected a section")
-    ours = {name: section[name] for name in DATA_FIELDS if name in section}
-    check_kinds(ours, f"{where / CONFIG}: {OURS}")
-    return ours
-
-
-def check_kinds(settings: dict[str, Any], section: str) -> None:
-    """Raise UserError, naming `section`, for one of DATA_FIELDS among `settings` that is of the wrong type."""
-    for name in DATA_FIELDS:
-        value, kind = settings.get(name), KINDS[name]
-        if name in settings and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise UserError(f"{section}.{name} is {shorten(repr(value))}, which it cannot be")
-    teacher = settings.get("teacher", [1, 1])
-    if len(teacher) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in teacher):
-        raise UserError(f"{section}.teacher is {shorten(repr(teacher))}: expected two whole numbers above 0")
-
-
 def _image_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig, ours: dict[str, Any]) -> dict[str, Any]:
     """image_mode, max_size, and for EVEv1 patch and teacher; `token_limit` where config.json states one."""
-    if hf.get("mm_use_im_start_end"):
-        raise UserError(f"{where / CONFIG} asks for mm_use_im_start_end, which eve_jax does not have")
     v1 = hf["model_type"] == V1
-    found, file = _preprocessor(hf, where)
-    _check_preprocessor(found, file, cfg, v1)
+    found = read_preprocessor(hf, where, cfg, v1)
     size = ours.get("max_size") or found.get("image_size" if v1 else "max_size") or _named_size(hf, where, cfg, v1)
     data: dict[str, Any] = {"max_size": size}
     if v1:
@@ -148,38 +104,19 @@ def _image_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig, ours: dic
     else:
         data["image_mode"] = "anyratio_hd" if size > OUR_OWN["max_size"] else "anyratio_ld"
     if hf.get("tokenizer_model_max_length"):
-        data["token_limit"] = _whole(hf, "tokenizer_model_max_length", where / CONFIG)
+        data["token_limit"] = whole_number(hf, "tokenizer_model_max_length", where / CONFIG, sys.maxsize)
     return data
-
-
-def _preprocessor(hf: dict[str, Any], where: Path) -> tuple[dict[str, Any], Path]:
-    """preprocessor_config.json of the folder, or of the one that mm_vision_tower names, or {}; and its path."""
-    for folder in (where, where / str(hf.get("mm_vision_tower") or "")):
-        if (folder / PREPROCESSOR).is_file():
-            return read_json(folder / PREPROCESSOR), folder / PREPROCESSOR
-    return {}, where / PREPROCESSOR
-
-
-def _check_preprocessor(found: dict[str, Any], file: Path, cfg: ModelConfig, v1: bool) -> None:
-    """Raises UserError for a field that asks for what is not done here, or does not fit the weights."""
-    sizes = ("image_size", "image_size_clip", "patch_stride_clip") if v1 else ("max_size",)
-    for name in (*sizes, "patch_stride", "conv_stride", "dense_stride"):
-        if name in found:
-            _whole(found, name, file)
-    fixed = {"patch_stride": cfg.sub_patch, "conv_stride" if v1 else "dense_stride": WINDOW}
-    for name, value in (fixed | STEPS).items():
-        if found.get(name, value) != value:
-            raise UserError(f"{file}: {name} is {found[name]!r}, the model has {value!r}")
-    for name, values in PIXELS.items():
-        given = found.get(name, values)
-        if not isinstance(given, list | tuple) or list(given) != list(values):
-            raise UserError(f"{file}: {name} is {given!r}, the model has {list(values)}")
 
 
 def _named_size(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: bool) -> int:
     tower = hf.get("mm_vision_tower")
     named = tower_size(tower, v1)
     if named and named[0] and named[1] == cfg.sub_patch:
+        if named[0] > LARGEST:
+            raise UserError(
+                f"{where / CONFIG}: mm_vision_tower {tower!r} states images of {named[0]} pixels; expected at most "
+                f"{LARGEST}"
+            )
         return named[0]
     form = f"eve-patch{cfg.sub_patch}-anypixel-SIZE" if v1 else f"eve-anyratio-resSIZE-patch{cfg.sub_patch}"
     what = f"mm_vision_tower {tower!r} is not of the form {form}" if tower else "no field 'mm_vision_tower'"
@@ -190,27 +127,35 @@ def _named_size(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: bool) -> 
 
 
 def _teacher(hf: dict[str, Any], where: Path, cfg: ModelConfig, found: dict[str, Any]) -> list[int]:
-    """Side of the image and of a patch of EVEv1's teacher, in pixels: the shorter side is rounded to its patches."""
-    if "image_size_clip" in found and "patch_stride_clip" in found:
-        return [found["image_size_clip"], found["patch_stride_clip"]]
-    if cfg.teacher:
-        return [cfg.teacher.image_size, cfg.teacher.patch_size]
+    """Side of the image and of a patch of EVEv1's teacher, in pixels: the shorter side is rounded to its patches.
+
+    Each is taken from the first place that states it.
+    """
+    stated = [found.get(name) for name in TEACHER]
+    elsewhere = None if all(stated) else _teacher_elsewhere(hf, where, cfg)
+    if elsewhere is None and not all(stated):
+        name = hf.get("mm_vision_tower_clip")
+        what = f"mm_vision_tower_clip {name!r} states no sizes" if name else "no field 'mm_vision_tower_clip'"
+        raise UserError(
+            f"{where / CONFIG}: {what}, so the sizes of the teacher's images are not known; put the model's "
+            f"{PREPROCESSOR} with {' and '.join(TEACHER)} into the folder"
+        )
+    size, patch = (own or other for own, other in zip(stated, elsewhere or stated, strict=True))
+    if size % patch:  # the original refuses it, too
+        raise UserError(
+            f"{where}: the teacher's images are {size} pixels, no multiple of its patches of {patch}; correct "
+            f"{' and '.join(TEACHER)} in {PREPROCESSOR}, or mm_vision_tower_clip in {CONFIG}"
+        )
+    return [size, patch]
+
+
+def _teacher_elsewhere(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> tuple[int, int] | None:
+    """The same of the teacher's weights, its own config.json or its name; None when none of them states it."""
     name = str(hf.get("mm_vision_tower_clip") or "")
-    if name and (where / name / CONFIG).is_file():
+    sizes = cfg.teacher
+    if sizes is None and name and os.path.isfile(where / name / CONFIG):
         sizes = describe_teacher(where / name)
-        return [sizes.image_size, sizes.patch_size]
+    if sizes is not None:
+        return sizes.image_size, sizes.patch_size
     named = CLIP_NAME.fullmatch(name.rstrip("/").rpartition("/")[2])
-    if named:
-        return [int(named["size"] or CLIP_SIZE), int(named["patch"])]
-    what = f"mm_vision_tower_clip {name!r} states no sizes" if name else "no field 'mm_vision_tower_clip'"
-    raise UserError(
-        f"{where / CONFIG}: {what}, so the sizes of the teacher's images are not known; put the model's {PREPROCESSOR} "
-        "with image_size_clip and patch_stride_clip into the folder"
-    )
-
-
-def _whole(values: dict[str, Any], name: str, file: Path) -> int:
-    value = values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{file}: {name} is {value!r}: expected a whole number above 0")
-    return value
+    return (int(named["size"] or CLIP_SIZE), int(named["patch"])) if named else None

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from eve_jax.convert.conventions import data_settings
-from eve_jax.convert.hf_config import CONFIG, OURS, TEACHER_SIZES, V1, is_plain, model_config
+from eve_jax.convert.hf_config import CONFIG, V1, is_plain, model_config
 from eve_jax.convert.hf_fields import warn_unknown
 from eve_jax.convert.names import Entry, eve_names, plain_llm
 from eve_jax.convert.prefixes import without_prefix
+from eve_jax.convert.section import stored_teacher
 from eve_jax.convert.teacher import one_teacher, sizes_from_tensors
 from eve_jax.convert.tensors import check_names, open_tensors
 from eve_jax.errors import UserError
@@ -37,7 +38,7 @@ class HfSource:
         self.tensors = without_prefix(open_tensors(folder), folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
-            self.cfg = sizes_from_tensors(self.cfg, self.tensors, self.config.get(OURS, {}).get(TEACHER_SIZES))
+            self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
         table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}

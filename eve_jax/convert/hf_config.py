@@ -51,8 +51,8 @@ DATA_FIELDS = (
 )
 # Names that the original gives its image preprocessing; the largest image size and a patch's side are in them.
 TOWERS = {
-    False: re.compile(r"eve-anyratio-res(?P<size>\d+)-patch(?P<patch>\d+)"),
-    True: re.compile(r"eve-patch(?P<patch>\d+)-anypixel-(?P<size>\d+)"),
+    False: re.compile(r"eve-anyratio-res(?P<size>\d{1,9})-patch(?P<patch>\d{1,9})"),
+    True: re.compile(r"eve-patch(?P<patch>\d{1,9})-anypixel-(?P<size>\d{1,9})"),
 }
 # What is written for a model that began with random weights; others have the fields of the config they came from.
 DEFAULTS = {
@@ -101,7 +101,7 @@ def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
     known = PLAIN | EVE
     if not isinstance(kind, str) or kind not in known:
         raise UserError(f"model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
-    check_fields(hf, is_plain(hf))
+    check_fields(hf, is_plain(hf), kind == V1)
     theta, scaling = read_rope(hf)
     _check_numbers(hf)
     heads, hidden = hf["num_attention_heads"], hf["hidden_size"]

@@ -55,6 +55,19 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "quantization_config": ((), "quantized weights"),
     "compression_config": ((), "quantized weights"),
     "quantization": ((), "quantized weights"),
+    # Of EVE and the LLaVA that it descends from. "square" is the default that LLaVA's training writes for "as it is".
+    "image_aspect_ratio": (("square",), "images that are padded or cut"),
+    "image_grid_pinpoints": (([],), "images that are cut"),
+    "mm_use_im_start_end": ((False,), "tokens around an image"),
+    "mm_use_im_patch_token": ((False,), "a token for a patch, which the vocabulary would grow by"),
+    "mm_patch_merge_type": (("flat",), "merged patches"),
+    "mm_resampler_type": ((), "a resampler"),
+    "mm_vision_select_feature": (("patch",), "the teacher's class token"),
+}
+# The same, where they mean something for EVEv1 alone.
+REQUIRED_V1: dict[str, tuple[tuple[Any, ...], str]] = {
+    "mm_projector_type": (("mlp2x_gelu",), "another projector"),
+    "mm_vision_select_layer": ((-2,), "features of another layer of the teacher"),
 }
 FLAGS = ("tie_word_embeddings", "attention_bias", "add_moe", *(n for n, (ok, _) in REQUIRED.items() if ok == (False,)))
 
@@ -69,7 +82,7 @@ HARMLESS = {*SECTIONS, *SINGLE} | set(
     model_max_length seq_length tokenizer_model_max_length tokenizer_padding_side architectures auto_map dtype
     torch_dtype transformers_version attn_implementation initializer_range attention_dropout hidden_dropout
     resid_pdrop embd_pdrop use_cache pretraining_tp unsloth_version unsloth_fixed add_moe moe_part init_moe
-    requires_cliploss eve_jax image_aspect_ratio bos_token_id eos_token_id pad_token_id sep_token_id
+    requires_cliploss eve_jax bos_token_id eos_token_id pad_token_id sep_token_id
     unk_token_id decoder_start_token_id task_specific_params tokenizer_class prefix problem_type finetuning_task
     id2label label2id num_labels pruned_heads gradient_checkpointing chunk_size_feed_forward return_dict
     output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder
@@ -78,11 +91,12 @@ HARMLESS = {*SECTIONS, *SINGLE} | set(
     repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
     num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
     remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
+    mm_vision_tower mm_vision_tower_clip mm_hidden_size mm_patch_size mm_projector_type mm_projector_lr
+    mm_vision_select_layer mm_vision_tower_lr tune_mm_mlp_adapter freeze_mm_mlp_adapter tune_mm_vision_resampler
+    freeze_mm_vision_resampler unfreeze_mm_vision_tower tune_vision_tower use_mm_proj
     """,
     )
 )
-# Private fields, and what the original writes of its vision.
-VISION = re.compile(r"_.*|(tune_|use_|freeze_|unfreeze_)?mm_\w+")
 
 
 def refuse_wrapper(hf: dict[str, Any]) -> None:
@@ -95,15 +109,15 @@ def refuse_wrapper(hf: dict[str, Any]) -> None:
             )
 
 
-def check_fields(hf: dict[str, Any], plain: bool) -> None:
+def check_fields(hf: dict[str, Any], plain: bool, v1: bool = False) -> None:
     """Raise UserError, without the file's name, when config.json `hf` asks for what the model does not do.
 
-    `plain` is True for a Qwen2 or LLaMA model without patch embedding.
+    `plain` is True for a Qwen2 or LLaMA model without patch embedding, `v1` for EVEv1.
     """
     for name in FLAGS:
         if hf.get(name) is not None and not isinstance(hf[name], bool):
             raise UserError(f"{name} is {hf[name]!r}: expected true or false")
-    for name, (accepted, what) in REQUIRED.items():
+    for name, (accepted, what) in (REQUIRED | (REQUIRED_V1 if v1 else {})).items():
         if hf.get(name) is not None and hf[name] not in accepted:
             raise UserError(f"asks for {what} ({name} is {hf[name]!r}), which eve_jax does not have")
     if plain and hf.get("attention_bias"):
@@ -132,5 +146,5 @@ def _check_attention(hf: dict[str, Any]) -> None:
 def warn_unknown(hf: dict[str, Any], file: Path) -> None:
     """Print a line on stderr, once, that names the fields of config.json `hf` that are not known."""
     known = HARMLESS | REQUIRED.keys()
-    if unknown := [n for n, v in sorted(hf.items()) if v is not None and n not in known and not VISION.fullmatch(n)]:
+    if unknown := [n for n, v in sorted(hf.items()) if v is not None and n not in known and not n.startswith("_")]:
         warn(f"{file}: fields that are not understood are ignored: {', '.join(unknown)}")

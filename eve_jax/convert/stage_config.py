@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from eve_jax.convert.conventions import REQUIRED, check_kinds
+from eve_jax.convert.section import REQUIRED, check_kinds
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.templates import get_template
 from eve_jax.errors import UserError

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -87,11 +86,11 @@ def one_teacher(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
 
 
 def sizes_from_tensors(
-    cfg: ModelConfig, tensors: Mapping[str, TensorInfo], teacher_sizes: dict[str, Any] | None
+    cfg: ModelConfig, tensors: Mapping[str, TensorInfo], teacher_sizes: ClipConfig | None
 ) -> ModelConfig:
     """EVEv1's `cfg` with what only the tensors tell: side of a patch, and whether there is anything for aligning.
 
-    `teacher_sizes` are those of `ClipConfig`, where the folder's config.json has them.
+    `teacher_sizes` are the teacher's, where the folder's config.json has them.
     """
     conv = tensors.get("model.vision_tower.patch_embedding.weight")
     reads = tensors.get(f"{COMPRESSOR}input_layer.weight")
@@ -103,7 +102,7 @@ def sizes_from_tensors(
     patches, position = (tensors.get(f"{at}embeddings.{n}.weight") for n in ("patch_embedding", "position_embedding"))
     up = tensors.get(f"{at}encoder.layers.0.mlp.fc1.weight")
     if teacher_sizes is not None:
-        return replace(cfg, teacher=ClipConfig(**teacher_sizes))
+        return replace(cfg, teacher=teacher_sizes)
     if patches is None or position is None or up is None:
         return cfg
     layers = sum(name.startswith(f"{at}encoder.layers.") and name.endswith("fc1.bias") for name in tensors)

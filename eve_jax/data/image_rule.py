@@ -14,6 +14,7 @@ SQUARE = "square"  # the mode of EVEv1
 # Own max_size of each mode.
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
 FITS = ("shrink", "fill")
+LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class ImageRule:
     max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
     becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
-    max_size: pixels, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is squeezed to this
-    ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
+    squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the picture and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     """
 
@@ -56,14 +57,20 @@ class ImageRule:
             raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
         if self.fit not in FITS:
             raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
-        whole("config.data.patch", self.patch, "an even number of pixels", 2)
-        whole("config.data.max_size", self.max_size, f"0 or a number of pixels, at least {self.patch}", 0)
+        whole("config.data.patch", self.patch, f"an even number of pixels, at most {LARGEST}", 2, LARGEST)
+        sizes = f"0 or a number of pixels, at least {self.patch} and at most {LARGEST}"
+        whole("config.data.max_size", self.max_size, sizes, 0, LARGEST)
         number("config.data.max_aspect", self.max_aspect, "0 or a number of at least 1", 0)
         if self.patch % 2:
             raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
             raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
-        if self.mode == SQUARE and (self.size % (self.teacher_cells * self.patch) or self.teacher[0] % self.teacher[1]):
+        if self.mode == SQUARE and self.teacher[0] % self.teacher[1]:
+            raise UserError(
+                f"config.data.teacher: images of {self.teacher[0]} pixels are no multiple of patches of "
+                f"{self.teacher[1]}"
+            )
+        if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
             raise UserError(
                 f"config.data.max_size: {self.size} pixels are no multiple of the {self.teacher_cells} patches along a "
                 f"side of the teacher's picture times config.data.patch={self.patch}"

@@ -93,7 +93,7 @@ def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tup
             )
 
 
-def _from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
+def from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
     """Return a `kind` of `values`; raise UserError for a field that is missing or unknown."""
     known: dict[str, bool] = {f.name: f.default is MISSING for f in fields(kind)}
     for name in (*known, *values):
@@ -233,7 +233,7 @@ class ModelConfig:
             kept[name] = tuple(several)
         teacher = kept.get("teacher")
         if isinstance(teacher, dict):
-            kept["teacher"] = _from_fields(ClipConfig, teacher, "model.teacher")
+            kept["teacher"] = from_fields(ClipConfig, teacher, "model.teacher")
         elif teacher is not None and not isinstance(teacher, ClipConfig):
             raise UserError(f"model.teacher={teacher!r}: expected the sizes of the teacher")
-        return _from_fields(cls, kept, "the section `model`")
+        return from_fields(cls, kept, "the section `model`")

@@ -83,6 +83,22 @@ TEACHERS: dict[str, tuple[Callable[[Path], Config], list[int], tuple[int, int]]]
         [168, 14],
         (16, 24),
     ),
+    "preprocessor and name": (lambda at: settings(at, v1_config(), {"image_size_clip": 168}), [168, 14], (16, 24)),
+    "preprocessor and another name": (
+        lambda at: settings(at, v1_config(clip="openai/clip-vit-large-patch14"), {"image_size_clip": 168}),
+        [168, 14],
+        (16, 24),
+    ),
+    "preprocessor's patch and name": (
+        lambda at: settings(at, v1_config("eve-patch14-anypixel-896"), {"patch_stride_clip": 21}),
+        [336, 21],
+        (22, 32),
+    ),
+    "preprocessor and weights": (
+        lambda at: settings(at, v1_config(clip=None), {"image_size_clip": 168}, ClipConfig(image_size=168)),
+        [168, 14],
+        (16, 24),
+    ),
     "weights": (lambda at: settings(at, v1_config(), teacher=ClipConfig(image_size=168)), [168, 14], (16, 24)),
     "a folder beside": (lambda at: settings(at, v1_config(clip=write_clip(at))), [168, 14], (16, 24)),
     "name with a size": (
@@ -156,12 +172,83 @@ WRONG: list[tuple[Config, Config | None, str]] = [
     (v1_config(clip=None), None, "no field 'mm_vision_tower_clip'.*image_size_clip and patch_stride_clip"),
     (v1_config("eve-patch14-anypixel-700"), None, "max_size: 700 pixels are no multiple of the 24 patches"),
     (v1_config(), {"conv_stride": 1}, "conv_stride is 1, the model has 2"),
-    (v1_config() | {"mm_use_im_start_end": True}, None, "mm_use_im_start_end"),
+    (v1_config(), {"image_size_clip": 170, "patch_stride_clip": 14}, "images are 170 pixels, no multiple of its patch"),
+    (
+        v1_config(),
+        {"image_size_clip": 170},
+        r"images are 170 pixels, no multiple of its patches of 14; correct image_s",
+    ),
+    (v1_config(), {"patch_stride_clip": 15}, "images are 336 pixels, no multiple of its patches of 15"),
+    (v1_config(clip=None), {"image_size_clip": 168}, "no field 'mm_vision_tower_clip'.*image_size_clip and patch_st"),
+    (v1_config(), {"image_size_clip": "168"}, "image_size_clip is '168': expected a whole number"),
+    (v2_config("x"), {"max_size": 800, "resample": 2}, "preprocessor_config.json: resample is 2, the model has 3"),
+    (v1_config(), {"resample": "bilinear"}, "resample is 'bilinear', the model has 3"),
+    (v2_config("x"), {"max_size": 800, "do_pad": True}, "do_pad is True, the model has False"),
+    (v2_config("eve-anyratio-res99999999-patch16"), None, r"config\.json: mm_vision_tower .*99999999 pix.* most 16384"),
+    (v1_config("eve-patch14-anypixel-67200000"), None, "states images of 67200000 pixels; expected at most 16384"),
+    (v2_config(f"eve-anyratio-res{'9' * 5000}-patch16"), None, "is not of the form eve-anyratio-resSIZE-patch16"),
+    (v2_config("x"), {"max_size": 99999999}, "preprocessor_config.json: max_size is 99999999: expected at most 16384"),
+    (v1_config(), {"image_size": 672 * 100}, "image_size is 67200: expected at most 16384"),
+    (v1_config() | {"mm_patch_size": 16}, None, r"config\.json: mm_patch_size is 16, but the weights are for 14"),
     (v1_config() | {"tokenizer_model_max_length": "long"}, None, "tokenizer_model_max_length is 'long'"),
     (v2_config("x") | {"eve_jax": {"max_size": 800.5}}, None, r"eve_jax\.max_size is 800.5"),
     (v2_config("x") | {"eve_jax": {"image_first": 1}}, None, r"eve_jax\.image_first is 1"),
     (v2_config("x") | {"eve_jax": []}, None, "expected a section"),
 ]
+WHOLE = {"image_mode": "anyratio_hd", "max_size": 1600, "max_aspect": 4.0, "template": "qwen2"}
+SECTIONS: list[tuple[Config, str]] = [
+    ({"max_sise": 800}, r"eve_jax has an unknown setting 'max_sise': expected one of .*; did you mean max_size\?"),
+    (WHOLE | {"vision": 1}, "eve_jax has an unknown setting 'vision'"),
+    (WHOLE | {"image_mode": "anyratio"}, r"eve_jax\.image_mode: 'anyratio' is not one of"),
+    (WHOLE | {"image_mode": None}, r"eve_jax\.image_mode is None, which it cannot be"),
+    (WHOLE | {"max_size": -1}, r"eve_jax\.max_size=-1: expected 0 or a number of pixels"),
+    (WHOLE | {"max_size": 99999999}, r"eve_jax\.max_size=99999999: expected .* at most 16384"),
+    (WHOLE | {"max_aspect": float("nan")}, r"eve_jax\.max_aspect=nan: expected"),
+    (WHOLE | {"max_aspect": 0.5}, r"eve_jax\.max_aspect: 0\.5 is neither"),
+    (WHOLE | {"fit": "grow"}, r"eve_jax\.fit: 'grow' is not one of"),
+    (WHOLE | {"template": "qwen"}, r"eve_jax\.template: 'qwen' is not one of"),
+    (WHOLE | {"patch": 28}, r"eve_jax\.patch is 28, but the weights are for 32"),
+    (WHOLE | {"token_limit": -1}, r"eve_jax\.token_limit=-1: expected a number of tokens"),
+    (WHOLE | {"teacher": [336]}, r"eve_jax\.teacher is \[336\]: expected two whole numbers"),
+]
+
+
+@pytest.mark.parametrize(("section", "message"), SECTIONS)
+def test_the_section_of_ours_is_named_with_its_file(tmp_path, section, message):
+    for config in (v2_config("openai/eve-anyratio-res800-patch16"), folders.plain("qwen2")[1]):
+        if "patch" in section and config["model_type"] == "qwen2":
+            continue  # a plain LLM has no patches yet
+        with pytest.raises(UserError, match=rf"config\.json: {message}"):
+            settings(tmp_path, config | {"eve_jax": section})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"patch_sise": 14}, "has an unknown field 'patch_sise'"),
+        ({"num_heads": "4"}, "teacher.num_heads='4': expected a whole number"),
+        ({"image_size": 170, "patch_size": 14}, "sizes do not fit each other"),
+        ([56, 14], r"is \[56, 14\]: expected the sizes of the teacher"),
+    ],
+)
+def test_the_teacher_of_the_section_is_named_with_its_file(tmp_path, sizes, message):
+    tensors, config = folders_v1.golden("D1")
+    config["eve_jax"]["teacher_sizes"] = sizes
+    hf = folders.write_hf(tmp_path / "hf", tensors, config)
+    with pytest.raises(UserError, match=rf"config\.json: eve_jax\.teacher_sizes.*{message}"):
+        open_checkpoint(hf)
+
+
+def test_fields_of_the_preprocessor_that_are_not_understood(tmp_path, capsys):
+    config, size = v2_config("x"), {"max_size": 640}
+    known = {"resample": "BICUBIC", "do_pad": None, "size": {"height": 640}, "crop_size": 640, "do_convert_rgb": True}
+    assert settings(tmp_path, config, size | known)["max_size"] == 640
+    assert capsys.readouterr().err == ""
+    settings(tmp_path, config, size | {"min_pixels": 3136, "max_sise": 800})
+    assert (
+        "preprocessor_config.json: fields that are not understood are ignored: max_sise, min_pi"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("config", "preprocessor", "message"), WRONG)

@@ -9,6 +9,7 @@ from eve_jax.convert.hf import HfSource
 from eve_jax.convert.hf_config import model_config
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
+from tests import reference as ref
 from tests.convert import folders
 
 PATCH = {"patch_embed": "v2", "patch_hidden": 64, "sub_patch": 16}
@@ -158,6 +159,55 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_fields_refused(case):
     fields, message = FIELDS[case]
     refused(message, **fields)
+
+
+def eve(kind: str, **fields: Any) -> ModelConfig:
+    """The sizes of golden A's (EVEv2) or D1's (EVEv1) config.json with `fields`."""
+    config = ref.read_json("A_config") if kind == "v2" else ref.read_json("D1_config")["model"]
+    return model_config(config | fields, Path("FOLDER"))
+
+
+IMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "padded": ({"image_aspect_ratio": "pad"}, "images that are padded or cut (image_aspect_ratio is 'pad')"),
+    "cut": ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio is 'anyres'"),
+    "grids": ({"image_grid_pinpoints": [[336, 672]]}, "image_grid_pinpoints is [[336, 672]]"),
+    "start and end": ({"mm_use_im_start_end": True}, "tokens around an image (mm_use_im_start_end is True)"),
+    "in text": ({"mm_use_im_start_end": "true"}, "mm_use_im_start_end is 'true': expected true or false"),
+    "a patch token": ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token is True"),
+    "merged": ({"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type is 'spatial_unpad'"),
+    "resampled": ({"mm_resampler_type": "perceiver"}, "mm_resampler_type is 'perceiver'"),
+    "class token": ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
+}
+IMAGES_V1: dict[str, tuple[dict[str, Any], str]] = {
+    "projector": ({"mm_projector_type": "linear"}, "another projector (mm_projector_type is 'linear')"),
+    "layer": ({"mm_vision_select_layer": -1}, "another layer of the teacher (mm_vision_select_layer is -1)"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"), [*(("v1", c) for c in IMAGES | IMAGES_V1), *(("v2", c) for c in IMAGES)], ids=str
+)
+def test_fields_of_images_refused(kind, case):
+    fields, message = (IMAGES | IMAGES_V1)[case]
+    with pytest.raises(UserError, match=r"^FOLDER/config\.json: ") as error:
+        eve(kind, **fields)
+    assert message in str(error.value)
+
+
+def test_fields_of_images_that_change_nothing(tmp_path, capsys):
+    same = {"image_aspect_ratio": "square", "image_grid_pinpoints": None, "mm_use_im_start_end": None}
+    training = {"tune_mm_mlp_adapter": True, "freeze_mm_mlp_adapter": False, "mm_projector_lr": 1e-5}
+    fields = same | training | {"mm_use_im_patch_token": False, "mm_patch_merge_type": "flat"}
+    for kind in ("v1", "v2"):
+        assert eve(kind, **fields) == eve(kind)
+    assert eve("v2", mm_projector_type="linear", mm_vision_select_layer=-1) == eve("v2")  # of EVEv1's modules
+    tensors, config = folders.golden()
+    HfSource(folders.write_hf(tmp_path / "hf", tensors, config | fields))
+    assert capsys.readouterr().err == ""
+    HfSource(folders.write_hf(tmp_path / "other", tensors, config | {"mm_newline_position": "grid"}))
+    assert (
+        "other/config.json: fields that are not understood are ignored: mm_newline_position" in capsys.readouterr().err
+    )
 
 
 def test_window_of_llama():
