@@ -11,7 +11,7 @@ from eve_jax.convert.hf_config import CONFIG
 from eve_jax.convert.teacher import RANDOM, describe_teacher
 from eve_jax.model.config import ClipConfig, llm_sizes
 from eve_jax.model.weight import TRAINED_GROUPS
-from eve_jax.process.paths import expand
+from eve_jax.process.paths import expand, no_folder
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -22,6 +22,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     """
     llm = expand(llm, "llm")
     local = Path(llm, CONFIG).is_file()
+    if "/" in llm and not Path(llm).is_dir():
+        raise no_folder(llm)
     sizes, template = describe(Path(llm)) if local else (llm_sizes(llm), _template(llm))
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder

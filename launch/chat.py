@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eve_jax.infer.eve import EVE
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
-IMAGES = define_paths("image", "picture file; may be given several times")
+IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"
 )
@@ -57,7 +57,7 @@ def main() -> None:
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
     # before the checkpoint is read, which may take long
-    pictures = [read_image(path) for path in IMAGES.value]
+    pictures = [read_image(path, "--image") for path in IMAGES.value]
     places = count_markers(PROMPT.value or "")
     if pictures and places and places != len(pictures):
         raise UserError(

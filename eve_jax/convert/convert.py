@@ -1,7 +1,6 @@
 """Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
 
 import codecs
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +27,11 @@ from eve_jax.errors import UserError
 from eve_jax.files import read_json, write_json
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.lock import locked
+from eve_jax.process.paths import HUB_ID, no_folder
 from eve_jax.train.checkpoint import CONFIG, newest_step, read_meta
 
 GENERATION = "generation_config.json"
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MODELLING = Path(__file__).parent / "torch_eve"
 
 
@@ -143,7 +142,7 @@ def find_folder(origin: str) -> Path:
     if folder.is_dir():
         return folder
     if not HUB_ID.fullmatch(origin):
-        raise UserError(f"{origin}: no such folder")
+        raise no_folder(origin)
     from huggingface_hub import snapshot_download
 
     try:

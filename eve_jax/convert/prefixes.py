@@ -2,7 +2,8 @@
 
 `module.` is left by data parallelism, `_orig_mod.` by torch.compile, `language_model.` by a multimodal model around an
 LLM, `base_model.model.` by PEFT; `model.` is missing where a model was saved without its head, and doubled where it was
-wrapped once more.
+wrapped once more. Where single modules were wrapped, the prefix stands inside a name (`layers.0._orig_mod.mlp...`);
+it is taken off when all names of that module have it.
 """
 
 import re
@@ -13,7 +14,9 @@ from typing import TypeVar
 from eve_jax.errors import UserError
 
 T = TypeVar("T")
-PREFIXES = r"(?:(?:module|_orig_mod|_fsdp_wrapped_module|language_model|text_model|base_model\.model|model)\.)*"
+WRAPPER = "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module"
+WRAPPED = re.compile(rf"\.(?:{WRAPPER})(?=\.)")
+PREFIXES = rf"(?:(?:{WRAPPER}|language_model|text_model|base_model\.model|model)\.)*"
 INNER = r"(?:(?:language_model|text_model|model)\.)*"  # what may be between the head's prefix and the layers'
 SPLIT = re.compile(rf"({PREFIXES})(.+)")
 # How the names of an LLM's own tensors go on; those of the head have no `model.` in front.
@@ -34,6 +37,7 @@ def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[
         raise UserError(
             f"{folder}: tensor {adapter} is of a PEFT adapter; merge it into its base model first (merge_and_unload)"
         )
+    tensors = _unwrapped(tensors, folder)
     body = _only_prefix([name for name in tensors if DECODER.fullmatch(_split(name)[1])], folder)
     head = _only_prefix([name for name in tensors if HEAD.fullmatch(_split(name)[1])], folder)
     if body in (None, BODY) and head in (None, ""):
@@ -48,6 +52,32 @@ def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[
         if prefix != (head if is_head else body):
             raise UserError(_beside(folder, name, body, plain))
         out[rest if is_head else BODY + rest] = tensor
+    return out
+
+
+def _unwrapped(tensors: Mapping[str, T], folder: Path) -> dict[str, T]:
+    """Return `tensors` without the prefixes inside their names; those before a whole name stay.
+
+    Raise UserError when a module has names with such a prefix and names without.
+    """
+    wrapped: dict[str, str] = {}  # the beginning of the names of a wrapped module -> one of them
+    for name in tensors:
+        start = len(_split(name)[0])
+        for found in WRAPPED.finditer(name, max(start - 1, 0)):
+            wrapped.setdefault(name[: found.start()], name)
+    if not wrapped:
+        return dict(tensors)
+    out: dict[str, T] = {}
+    for name, tensor in tensors.items():
+        prefix, rest = _split(name)
+        module = ""
+        for part in name.split(".")[:-1]:
+            module = f"{module}.{part}" if module else part
+            if module in wrapped and not WRAPPED.match(name, len(module)):
+                raise UserError(
+                    f"{_two_kinds(folder, wrapped[module], name)}, or save the model without wrappers of its modules"
+                )
+        out[prefix + WRAPPED.sub("", f".{rest}")[1:]] = tensor
     return out
 
 

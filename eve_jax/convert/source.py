@@ -19,6 +19,7 @@ from eve_jax.convert.tensors import refuse_adapter
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
+from eve_jax.process.paths import no_folder
 from eve_jax.sharding import place
 from eve_jax.train.checkpoint import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
 from eve_jax.train.fingerprint import fingerprints
@@ -126,6 +127,8 @@ def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[
 
 def is_ours(folder: Path) -> bool:
     """True for a stage folder of ours, False for a Hugging Face folder; UserError when it is neither."""
+    if not folder.is_dir():
+        raise no_folder(folder)
     if not (folder / CONFIG).is_file():
         refuse_adapter(folder)
     config = read_config(folder)

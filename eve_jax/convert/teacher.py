@@ -16,6 +16,7 @@ from eve_jax.files import read_json
 from eve_jax.model.config import ClipConfig, ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, of_groups
 from eve_jax.model.weight import TRAINING_ONLY
+from eve_jax.process.paths import no_folder
 
 TWIN = f"{COMPRESSOR}clip_layer.backbone."  # the original's second name for the teacher's weights
 HEAD_SIZE = 64  # of every CLIP; the number of heads is in no tensor
@@ -25,6 +26,8 @@ TEXT_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_sc
 
 def describe_teacher(folder: str | Path) -> ClipConfig:
     """Sizes of the vision tower in a Hugging Face folder of CLIP's. Raises UserError when there is none."""
+    if not Path(folder).is_dir():
+        raise no_folder(folder)
     hf = read_json(Path(folder) / CONFIG)
     if hf.get("model_type") not in ("clip", "clip_vision_model"):
         raise UserError(f"{folder} is no CLIP: its model_type is {hf.get('model_type')!r}")

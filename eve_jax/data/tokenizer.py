@@ -13,6 +13,7 @@ import tokenizers
 from eve_jax.data.added_tokens import ADDED_FILE, CONFIG_FILE, MAP_FILE, number_added, read_added
 from eve_jax.data.tokenizer_file import read_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.process.paths import no_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
@@ -164,6 +165,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     from eve_jax.data.spm import SentencePieceTokenizer
 
     folder = Path(folder)
+    if not folder.is_dir():
+        raise no_folder(folder)
     path = folder / TOKENIZER_FILE
     if path.is_file():
         return FastTokenizer(read_tokenizer(path), folder)

@@ -8,7 +8,7 @@ Records that cannot be scored are listed apart with the reason, never left out i
 import functools
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ from eve_jax.data.pipeline import loader
 from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.records import BadRecord, Records
 from eve_jax.data.rows import Batch, RowBuilder
-from eve_jax.data.shapes import ROW_MULTIPLE
+from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.infer.finite import cause
@@ -145,12 +145,19 @@ def score_records(
     if len(lengths):
         plan = _plan(lengths, s)
         builder = RowBuilder(records, lengths, tokenizer, s.rule, s.template, s.image_first, bad)
-        with _progress(quiet) as bar:
-            task = bar.add_task("scoring", total=len(lengths))
-            for step, (batch,) in loader(plan, builder, threads=s.threads, prefetch=PREFETCH):
-                rows = plan.step(step)[0].rows
-                _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
-                bar.advance(task, sum(map(len, rows)))
+
+        def add_up(plan: Plan, what: str) -> None:
+            with _progress(quiet) as bar:
+                task = bar.add_task(what, total=len(plan.entries))
+                for step, (batch,) in loader(plan, builder, threads=s.threads, prefetch=PREFETCH):
+                    rows = plan.step(step)[0].rows
+                    _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
+                    bar.advance(task, sum(map(len, rows)))
+
+        add_up(plan, "scoring")
+        again = _alone(plan, lengths, ~np.isfinite(nll))
+        if again.steps:
+            add_up(again, "scoring alone what shared a row with a loss that is not finite")
     why = "" if np.isfinite(nll).all() else cause(cfg, params)
     return _in_order(records, lengths, nll, targets, bad, why)
 
@@ -166,6 +173,32 @@ def _plan(lengths: Lengths, settings: Settings) -> Plan:
         if not len(plan.left_out):
             return plan
     raise ValueError(f"rows of {row_tokens} slots do not hold every sample")
+
+
+def _alone(plan: Plan, lengths: Lengths, broken: np.ndarray) -> Plan:
+    """Each of the entries `broken` (bool, by entry) that shares its row in `plan`, in a row of its own.
+
+    A single record whose activations are not finite makes all losses of its row so: attention weighs its values by 0.
+    Empty slots are computed, too, so a record without an image gets a row without slots for one.
+    """
+    apart: dict[RowShape, list[int]] = {}
+    texts = np.flatnonzero(broken & (lengths.patches == 0))
+    text_only = RowShape(0, 0, -(-int(lengths.text[texts].max(initial=1)) // ROW_MULTIPLE) * ROW_MULTIPLE)
+    for index, shape in enumerate(plan.batch_shape):
+        for row in plan.micro_batch(index).rows:
+            for entry in row:
+                own = plan.shapes[shape] if lengths.patches[entry] else text_only
+                if broken[entry] and (len(row) > 1 or own != plan.shapes[shape]):
+                    apart.setdefault(own, []).append(entry)
+    batches = [-(-len(entries) // plan.rows) for entries in apart.values()]
+    counts = [np.arange(n * plan.rows) < len(part) for part, n in zip(apart.values(), batches, strict=True)]
+    return replace(
+        plan,
+        shapes=tuple(apart),
+        batch_shape=np.repeat(np.arange(len(apart), dtype=np.uint8), batches),
+        entries=np.array([entry for part in apart.values() for entry in part], np.int32),
+        first=np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))]) if counts else plan.first[:1],
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -210,7 +243,7 @@ def _in_order(
         elif np.isfinite(total):
             lines.append(Score(id, total / n, total, n, vision + int(lengths.text[entry]), vision))
         else:
-            reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite; {why}"
+            reason = f"its loss is {total}: its activations are not finite; {why}"
             unscored.append(Dropped(where, id, "", reason))
     return Scores(lines, unscored)
 

@@ -1,5 +1,7 @@
 """What stands between people and the engine's ids: messages and pictures in, text out."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +11,15 @@ from PIL import Image
 
 from eve_jax.checks import encodable
 from eve_jax.data.images import BadImage, open_image, shown
-from eve_jax.data.records import ROLES, Turn
+from eve_jax.data.records import ROLES, BadRecord, Turn
+from eve_jax.data.sources.image_refs import to_image
 from eve_jax.errors import UserError
 from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
 Picture = str | Path | Image.Image
 Pictures = Picture | Sequence[Picture] | None
+URI = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # holds no `~` or variables
 HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
 
 
@@ -56,7 +60,7 @@ def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
 
 
 def to_pictures(images: Pictures) -> list[Image.Image]:
-    """Return RGB images, upright, of one or several paths and PIL images; none of None.
+    """Return RGB images, upright, of one or several references (`read_image`) and PIL images; none of None.
 
     Raises UserError naming the one that cannot be read.
     """
@@ -69,12 +73,17 @@ def to_pictures(images: Pictures) -> list[Image.Image]:
     return [_to_picture(image, f"images[{number}]") for number, image in enumerate(images)]
 
 
-def read_image(path: str | Path, name: str = "image") -> Image.Image:
-    """Return the RGB image of a file, upright, `~` and variables in its path replaced.
+def read_image(reference: str | Path, name: str = "image") -> Image.Image:
+    """Return the RGB image, upright, that a path, a `file:` or a `data:` URI stands for, as it does in a record.
 
-    Raises `BadImage`, and UserError naming `name` for a variable that is not set.
+    `~` and variables in a path are replaced. Raises UserError (`BadImage` for a file that is no image), with `name` for
+    a URL, a broken URI, and a variable that is not set.
     """
-    return open_image(expand(path, name))
+    text = os.fspath(reference)
+    try:
+        return open_image(to_image(text if URI.match(text) else expand(text, name), name, [""]))
+    except BadRecord as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _to_picture(image: Picture, name: str) -> Image.Image:

@@ -29,6 +29,7 @@ CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix of a folder that has not got its name yet
 SET_ASIDE = ".damaged"
+AGAIN = "copy it again from where it was made, rerun its training, or remove the folder and rerun its import"
 
 
 class Checkpoints:
@@ -238,7 +239,7 @@ def newest_step(folder: Path, fall_back: bool = True) -> int:
     wrong = ""
     for step in reversed(steps_in(folder)):
         found = damage(folder / CHECKPOINTS / str(step), ("params", "meta"))
-        if found and not fall_back:
+        if found and not fall_back and step != steps_in(folder)[0]:
             raise UserError(
                 f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
                 "repeat the command that made it, which goes on from the one before"
@@ -249,8 +250,8 @@ def newest_step(folder: Path, fall_back: bool = True) -> int:
             return step
         wrong = wrong or found
     if wrong:
-        raise UserError(f"{folder} has no checkpoint that is whole: {wrong}")
-    raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint")
+        raise UserError(f"{folder} has no checkpoint that is whole: {wrong}; {AGAIN}")
+    raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint; {AGAIN}")
 
 
 def read_meta(folder: Path, step: int) -> dict[str, Any]:
@@ -292,4 +293,5 @@ def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
         except (jax.errors.JaxRuntimeError, MemoryError):  # of the device's memory, not of the file
             raise
         except Exception as error:  # Orbax and TensorStore raise errors of all kinds
-            raise UserError(f"{step} cannot be read ({shorten(str(error) or type(error).__name__)})") from error
+            why = shorten(str(error) or type(error).__name__)
+            raise UserError(f"{step} cannot be read ({why}); {AGAIN}") from error

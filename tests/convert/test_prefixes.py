@@ -1,6 +1,7 @@
 """Names and files of checkpoints as others leave them: wrappers' prefixes, tables beside the weights, adapters."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,47 @@ def test_of_eve(tmp_path, kind):
     tensors, config = folders.golden()
     hf = folders.write_hf(tmp_path / "hf", renamed(tensors, *WRAPPED[kind]), config)
     folders.same(opened(hf), tensors)
+
+
+LAYER = r"(layers\.\d+)\."
+INSIDE: dict[str, tuple[str, str]] = {
+    "compiled layers": (LAYER, r"\1._orig_mod."),
+    "one compiled layer": (r"(layers\.0)\.", r"\1._orig_mod."),
+    "compiled parts": (r"(mlp|self_attn|vision_tower)\.", r"\1._orig_mod."),
+    "compiled leaves": (r"\.(weight|bias)$", r"._orig_mod.\1"),
+    "sharded and checkpointed layers": (LAYER, r"\1._fsdp_wrapped_module._checkpoint_wrapped_module."),
+    "layers of DDP": (LAYER, r"\1.module."),
+}
+
+
+@pytest.mark.parametrize("outside", ["", "module.", "_fsdp_wrapped_module."])
+@pytest.mark.parametrize("kind", INSIDE)
+def test_prefixes_inside_names_are_taken_off(kind, outside):
+    for tensors, is_plain in ((folders.plain("qwen2")[0], True), (folders.golden()[0], False)):
+        inside = {outside + re.sub(*INSIDE[kind], name): v for name, v in tensors.items()}
+        assert inside.keys() != {outside + name for name in tensors}
+        folders.same(without_prefix(inside, Path("F"), is_plain), tensors)
+
+
+def test_a_model_of_compiled_layers_opens(tmp_path):
+    tensors, config = folders.golden()
+    inside = {re.sub(*INSIDE["compiled layers"], name): v for name, v in tensors.items()}
+    folders.same(opened(folders.write_hf(tmp_path / "hf", inside, config, shards=2)), tensors)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wrapped"),
+    [
+        (r"layers\.0\.mlp", "layers.0._orig_mod.mlp"),
+        (r"layers\.1\.mlp\.up_proj", "layers.1.mlp._orig_mod.up_proj"),
+    ],
+)
+def test_prefixes_inside_some_names_of_a_module_are_named(pattern, wrapped):
+    tensors, _ = folders.plain("qwen2")
+    inside = {re.sub(pattern, wrapped, name): v for name, v in tensors.items()}
+    with pytest.raises(UserError, match=r"^F: tensors have names of two kinds, as (\S+) and (\S+); give all") as error:
+        without_prefix(inside, Path("F"), plain=True)
+    assert wrapped in str(error.value) and "save the model without wrappers" in str(error.value)
 
 
 def test_import_and_export_have_the_names_without(tmp_path):

@@ -197,19 +197,44 @@ def test_what_cannot_be_scored_is_listed(hf, data, tmp_path, monkeypatch):
     assert [line["id"] for line in lines(out)] == ["r3"]  # what was there stays
 
 
-def test_a_loss_that_is_no_number_is_listed(hf, data, tmp_path):
-    """Records with the letter S, whose embedding is broken, and at most their neighbours."""
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_loss_that_is_no_number_is_listed(hf, data, rows):
+    """Records with the letter S, whose embedding is broken, and none of those that share their rows."""
     checkpoint, tokenizer = open_checkpoint(hf), byte_tokenizer()
     params = checkpoint.params()
-    params["embed"] = params["embed"].at[tokenizer.encode("S")[0]].set(np.nan)
     records = open_records(str(data[0]), data[1])
-    settings = Settings.of(checkpoint.data, row_tokens=1, template="plain")
+    settings = Settings.of(checkpoint.data, row_tokens=1024, rows=rows, template="plain")
+    whole = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
+    params["embed"] = params["embed"].at[tokenizer.encode("S")[0]].set(np.nan)
     scores = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
-    assert len(scores.lines) + len(scores.bad) == len(records)
-    assert {"r1", "long"} <= {b.id for b in scores.bad}
-    assert len(scores.lines) > 2 and np.isfinite(scores.loss)
-    assert {b.reason.split(":")[0] for b in scores.bad} == {"its loss is nan"}
+    spoilt = {r.where for r in records if any("S" in turn.text for turn in r.turns if turn.role == "gpt")}
+    assert 0 < len(spoilt) < len(records)
+    assert {b.where for b in scores.bad} == spoilt
+    assert {b.reason.split(";")[0] for b in scores.bad} == {"its loss is nan: its activations are not finite"}
     assert all("embed is NaN or infinite in 64 of its 20,480" in b.reason for b in scores.bad)
+    same = [line for r, line in zip(records, whole.lines, strict=True) if r.where not in spoilt]
+    assert [line._replace(loss=0, nll_sum=0) for line in scores.lines] == [
+        line._replace(loss=0, nll_sum=0) for line in same
+    ]
+    np.testing.assert_allclose([line.loss for line in scores.lines], [line.loss for line in same], rtol=0, atol=1e-5)
+
+
+def test_texts_beside_images_that_are_not_finite(hf, data):
+    """Vision weights that are NaN: every record without an image has the loss that it has with sound weights."""
+    checkpoint, tokenizer = open_checkpoint(hf), byte_tokenizer()
+    params = checkpoint.params()
+    records = open_records(str(data[0]), data[1])
+    settings = Settings.of(checkpoint.data, row_tokens=1024, template="qwen2")
+    whole = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
+    params["layers.attn.v.vision.kernel"] *= np.nan
+    scores = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
+    expected = [line for line in whole.lines if not line.n_vision]
+    assert [b.where for b in scores.bad] == [
+        r.where for r, line in zip(records, whole.lines, strict=True) if line.n_vision
+    ]
+    assert 2 < len(expected) < len(whole.lines)
+    np.testing.assert_allclose([line.loss for line in scores.lines], [line.loss for line in expected], atol=1e-5)
+    assert [line.id for line in scores.lines] == [line.id for line in expected]
 
 
 def test_places_that_cannot_be_written(hf, data, tmp_path):
