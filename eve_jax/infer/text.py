@@ -81,7 +81,7 @@ def read_image(reference: str | Path, name: str = "image") -> Image.Image:
     """
     text = os.fspath(reference)
     try:
-        return open_image(to_image(text if URI.match(text) else expand(text, name), name, [""]))
+        return open_image(to_image(text if URI.match(text) else expand(text, name), "the data URI", [""]))
     except BadRecord as error:
         raise UserError(f"{name}: {error}") from error
 
