@@ -88,6 +88,14 @@ def define_paths(name: str, text: str) -> Any:
     return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
 
 
+def by_flags(error: UserError) -> UserError:
+    """Return `error` with the flags that a command has in place of the fields of `config.data` of the same names."""
+    named = re.sub(
+        r"config\.data\.(\w+)", lambda found: f"--{found[1]}" if found[1] in flags.FLAGS else found[0], str(error)
+    )
+    return UserError(named)
+
+
 def config_file(value: str) -> tuple[Path, str]:
     """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` names; UserError for neither."""
     name, _, arg = value.partition(":")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import define_path, define_paths, run
+from launch._flags import by_flags, define_path, define_paths, run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,7 +86,7 @@ def main() -> None:
         else:
             interactive(eve, pictures)
     except UserError as error:  # the flags have the names of the fields that messages speak of
-        raise UserError(str(error).replace("config.data.", "--")) from error
+        raise by_flags(error) from error
 
 
 def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:

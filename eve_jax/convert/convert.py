@@ -29,6 +29,7 @@ from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.lock import locked
 from eve_jax.process.paths import HUB_ID, no_folder
 from eve_jax.train.checkpoint import CONFIG, newest_step, read_meta
+from eve_jax.train.stage_files import own_tokenizer
 
 GENERATION = "generation_config.json"
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
@@ -114,7 +115,7 @@ def export_checkpoint(
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
     data = checkpoint.data
     if _has_tokenizer(folder):
-        tokenizer = load_tokenizer(folder)
+        tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
         if not text_only:
             check_template(tokenizer, data["template"])

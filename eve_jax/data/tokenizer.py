@@ -173,7 +173,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(
-            f"{folder}: no {TOKENIZER_FILE} and no {MODEL_FILE}; set config.data.tokenizer to a folder with one of them"
+            f"{folder}: no {TOKENIZER_FILE} and no {MODEL_FILE}; copy the model's tokenizer into it, or, to train, "
+            "set config.data.tokenizer to a folder with one"
         )
     data = path.read_bytes()
     if is_ranks(data):

@@ -22,7 +22,7 @@ from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import patchify, resize
 from eve_jax.data.records import open_records
 from eve_jax.data.templates import check_template, fitting_templates, get_template, stop_ids
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
@@ -33,6 +33,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.train.checkpoint import read_config
+from eve_jax.train.stage_files import own_tokenizer
 
 if TYPE_CHECKING:
     from eve_jax.infer.score import Scores
@@ -87,7 +88,7 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
-        tokenizer = load_tokenizer(folder)
+        tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(data["template"], tokenizer)
         check_template(tokenizer, template)  # now, not when the weights have been read

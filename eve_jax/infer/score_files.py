@@ -12,10 +12,10 @@ from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.lengths import Dropped
 from eve_jax.data.records import open_records
 from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.score import Score, Scores, Settings, score_records
 from eve_jax.process.paths import split_names
+from eve_jax.train.stage_files import own_tokenizer
 
 
 def bad_file(out: str | Path) -> Path:
@@ -47,7 +47,7 @@ def score_files(
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
         settings = Settings.of(source.data, **changes)
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = own_tokenizer(checkpoint)
         check_template(tokenizer, settings.template)  # now, not when the weights have been read
         cfg = replace(source.cfg, remat="none", dtype=dtype)
         scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)

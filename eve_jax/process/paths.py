@@ -119,7 +119,7 @@ def no_folder(given: str | Path) -> UserError:
         return UserError(f"{text} is a file; name the folder")
     if HUB_ID.fullmatch(text) and not os.path.isdir(os.path.dirname(text)):
         return UserError(
-            f"{text}: no such folder; it looks like a hub id: download the model first (hf download {text} --local-dir "
-            f"FOLDER, or python -m launch.convert import --from={text} --to=FOLDER) and name that folder"
+            f"{text}: no such folder; it looks like a hub id: download the model first (hf download {text} "
+            f"--local-dir FOLDER) and name FOLDER"
         )
     return UserError(f"{text}: no such folder")

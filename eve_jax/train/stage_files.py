@@ -15,7 +15,7 @@ from eve_jax.data.fingerprint import OTHER_FOLDER, tokenizer_hash
 from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import say
-from eve_jax.train.checkpoint import CONFIG
+from eve_jax.train.checkpoint import CONFIG, read_meta, steps_in
 
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
@@ -43,6 +43,25 @@ def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, re
         )
     say(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
     _replace_tokenizer(folder, tokenizer)
+
+
+def own_tokenizer(folder: str | Path) -> Tokenizer:
+    """Return the tokenizer in the folder of a model, ours or Hugging Face's.
+
+    Raise UserError when there is none, or when it is another than the checkpoints of a stage were trained with.
+    """
+    folder = Path(folder)
+    tokenizer = load_tokenizer(folder)
+    steps = steps_in(folder)
+    data = read_meta(folder, steps[-1]).get("data") if steps else None
+    trained = data.get("tokenizer") if isinstance(data, dict) else None
+    if trained and trained != tokenizer_hash(tokenizer):
+        name = TOKENIZER_FILE if (folder / TOKENIZER_FILE).is_file() else MODEL_FILE
+        raise UserError(
+            f"{folder / name} is not the tokenizer that the checkpoints beside it were trained with; copy that one "
+            "back, or rerun the training, which writes it again"
+        )
+    return tokenizer
 
 
 def _holds(folder: Path, tokenizer: Tokenizer) -> bool:

@@ -21,6 +21,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
 from eve_jax.train.checkpoint import Checkpoints, newest_step
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
+from eve_jax.train.stage_files import own_tokenizer
 from eve_jax.train.stages import group_factors, partition, trainable_names
 from eve_jax.train.step import TrainState
 
@@ -121,9 +122,14 @@ def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh
 
 
 def check_origins(config: ConfigDict, cfg: ModelConfig) -> None:
-    """Raises UserError where `config.init` or `config.teacher` is not there, or does not fit; reads no weights."""
+    """Raises UserError where `config.init`, its tokenizer or `config.teacher` is not there or does not fit.
+
+    Reads no weights.
+    """
     if config.init:
         open_init(config, cfg)
+        if not config.data.tokenizer:
+            own_tokenizer(config.init)
     if cfg.teacher and config.get("teacher", "") not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
 

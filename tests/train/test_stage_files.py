@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
+from eve_jax import EVE
+from eve_jax.convert.convert import export_checkpoint
 from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
+from eve_jax.infer.score_files import score_files
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.recipe import placed
-from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
+from eve_jax.train.stage_files import TOKENIZER_FILES, own_tokenizer, write_stage_files
 from eve_jax.train.trainer import train
 from tests.data.synthetic import byte_tokenizer
 
@@ -75,6 +79,44 @@ def test_what_a_dead_run_left_is_replaced(finished):
     assert [line["step"] for line in read_metrics(stage)] == [1, 2]
     assert not (stage / "bad_records.jsonl").read_text()
     assert json.loads((stage / "config.json").read_text())["data"]["tokenizer"] == str(finished / "data" / "tokenizer")
+
+
+def doors(work: Path) -> list[Callable[[Path], object]]:
+    """All that takes the tokenizer of a stage's folder."""
+
+    def next_stage(stage: Path) -> None:
+        c = config(work)
+        c.name, c.init, c.data.tokenizer = "next", str(stage), ""
+        train(c, work, quiet=True)
+
+    records = str(work / "data" / "captions.jsonl")
+    return [
+        EVE.from_pretrained,
+        lambda stage: score_files(stage, records, work / "data" / "images", work / "scores.jsonl", quiet=True),
+        lambda stage: export_checkpoint(stage, work / "out", quiet=True),
+        next_stage,
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_another_tokenizer_beside_the_checkpoints_is_refused(work, number):
+    stage, door = work / "stage1", doors(work)[number]
+    other = (permuted(work) / "tokenizer.json").read_bytes()
+    (stage / "tokenizer.json").write_bytes(other)
+    with pytest.raises(UserError, match=r"stage1/tokenizer\.json is not the tokenizer that the checkpoints beside it"):
+        door(stage)
+    assert not (work / "next" / "checkpoints").exists()
+    assert not (work / "scores.jsonl").exists() and not (work / "out").exists()
+    train(config(work), work, quiet=True)  # what the message says: it is written again
+    own = load_tokenizer(work / "data" / "tokenizer")
+    assert own_tokenizer(stage).fingerprint() == own.fingerprint()
+
+
+def test_checkpoints_without_a_fingerprint_take_any_tokenizer(work):
+    other = (permuted(work) / "tokenizer.json").read_bytes()
+    (work / "stage1" / "tokenizer.json").write_bytes(other)
+    meta_path(work).write_text(json.dumps({"plan": "x"}))
+    assert own_tokenizer(work / "stage1").fingerprint() == load_tokenizer(work / "permuted").fingerprint()
 
 
 def test_resumed_after_a_copy(work, finished):
