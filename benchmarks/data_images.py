@@ -13,10 +13,11 @@ from tokenizers import Tokenizer as InnerTokenizer
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.lengths import measure
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.plan import build_plan
 from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import RowBuilder
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import Tokenizer
 
 SIZE = (1024, 768)  # pixels of every JPEG
 RULE = ImageRule("anyratio_ld")  # about 800^2

@@ -64,7 +64,7 @@ def prepare(work: Path) -> tuple[Path, Path]:
 def continuation(ours: Path) -> str:
     """What the imported LLM says after PROMPT, 8 tokens, greedily."""
     from eve_jax.convert.source import open_checkpoint
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.load import load_tokenizer
     from eve_jax.infer.engine import Engine, Prompt
 
     checkpoint, tokenizer = open_checkpoint(ours), load_tokenizer(ours)
@@ -78,7 +78,7 @@ def likelihoods(work: Path, hf: Path, ours: Path) -> dict[str, Any]:
     import torch
     from transformers import LlamaForCausalLM
 
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.load import load_tokenizer
     from eve_jax.infer.score_files import score_files
 
     turns = [{"from": "human", "value": ""}, {"from": "gpt", "value": TEXT}]
@@ -120,7 +120,7 @@ def text_logits(folder: Path) -> np.ndarray:
     import jax
 
     from eve_jax.convert.source import open_checkpoint
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.load import load_tokenizer
     from eve_jax.infer.engine import Prompt, bucket, pack_prompts
     from eve_jax.model.eve import bind
 

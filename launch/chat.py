@@ -21,7 +21,7 @@ from launch._flags import define_path, define_paths, run
 if TYPE_CHECKING:
     from PIL import Image
 
-    from eve_jax.infer.chat import Chat
+    from eve_jax.infer.chat import Answering, Chat
     from eve_jax.infer.eve import EVE
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
@@ -194,7 +194,7 @@ class Waiting:
 
 
 @contextmanager
-def compiling(eve: "EVE") -> Iterator[None]:
+def compiling(eve: "Answering") -> Iterator[None]:
     """Says that the engine compiles when it takes long to."""
     with Waiting() as waiting:
         eve.engine.on_compile = lambda: waiting.expect("compiling ...")

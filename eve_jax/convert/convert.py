@@ -22,8 +22,9 @@ from eve_jax.convert.source import is_ours, open_checkpoint, stored_source
 from eve_jax.convert.surgery import Folded, ParamSource
 from eve_jax.convert.teacher import without_aligning
 from eve_jax.convert.tensors import TensorWriter
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.templates import check_template, fitting_templates, get_template, special_ends
-from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, load_tokenizer
+from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
 from eve_jax.files import read_json, write_json
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eve_jax.data.show import PAD, SPECIAL, TEXT, ShownRow, ShownSample
-from eve_jax.data.show import PATCH as PATCH_KIND
+from eve_jax.data.take_apart import PAD, SPECIAL, TEXT, ShownRow, ShownSample
+from eve_jax.data.take_apart import PATCH as PATCH_KIND
 from eve_jax.data.typeset import LEADING, SIZE, font, shortened, wrapped, write
 
 WIDTH, MARGIN = 1800, 40  # pixels

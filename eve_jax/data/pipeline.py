@@ -27,6 +27,7 @@ from eve_jax.data.fingerprint import (
 )
 from eve_jax.data.image_rule import SQUARE, ImageRule
 from eve_jax.data.lengths import Lengths, measure
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.long import check_long
 from eve_jax.data.mixture import Mixture
 from eve_jax.data.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
@@ -34,7 +35,7 @@ from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.teacher import most_images
 from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 
 PLAN_FOLDER = "plan"

@@ -11,7 +11,6 @@ import numpy as np
 import tokenizers
 
 from eve_jax.data.added_tokens import ADDED_FILE, CONFIG_FILE, MAP_FILE, number_added, read_added
-from eve_jax.data.tokenizer_file import read_tokenizer
 from eve_jax.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -152,27 +151,3 @@ class FastTokenizer(Tokenizer):
 
     def _write(self, folder: Path) -> None:
         self.inner.save(str(folder / TOKENIZER_FILE))
-
-
-def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
-
-    The latter is a SentencePiece model (LLaMA-2, Vicuna) or LLaMA-3's file of token ranks. Either has the tokens that
-    the files beside it add, too. Raises `UserError` when there is neither, or one is broken or contradicts another.
-    """
-    from eve_jax.data.ranks import is_ranks, llama3_from_ranks  # these modules build on this one
-    from eve_jax.data.spm import SentencePieceTokenizer
-
-    folder = Path(folder)
-    path = folder / TOKENIZER_FILE
-    if path.is_file():
-        return FastTokenizer(read_tokenizer(path), folder)
-    path = folder / MODEL_FILE
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: no {TOKENIZER_FILE} and no {MODEL_FILE}; set config.data.tokenizer to a folder with one of them"
-        )
-    data = path.read_bytes()
-    if is_ranks(data):
-        return FastTokenizer(llama3_from_ranks(data, path), folder)
-    return SentencePieceTokenizer(data, folder)

@@ -20,9 +20,10 @@ from eve_jax.convert.source import Checkpoint, open_checkpoint
 from eve_jax.data.chat import prompt_ids
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import patchify, resize
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.records import open_records
 from eve_jax.data.templates import check_template, fitting_templates, get_template, stop_ids
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt

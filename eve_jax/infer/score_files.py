@@ -10,9 +10,9 @@ from typing import Any
 
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.lengths import Dropped
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.records import open_records
 from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.score import Score, Scores, Settings, score_records
 from eve_jax.process.paths import split_names

@@ -12,7 +12,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.data.fingerprint import OTHER_FOLDER, tokenizer_hash
-from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from eve_jax.data.load import load_tokenizer
+from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hosts.start import say
 from eve_jax.train.checkpoint import CONFIG

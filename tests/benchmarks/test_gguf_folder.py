@@ -10,7 +10,7 @@ from tokenizers import pre_tokenizers
 from benchmarks.gguf_folder import rotate_half_rows, write_folder
 from eve_jax.convert.source import open_checkpoint
 from eve_jax.convert.tensors import open_tensors
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.load import load_tokenizer
 from eve_jax.errors import UserError
 
 gguf = pytest.importorskip("gguf")

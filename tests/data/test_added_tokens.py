@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eve_jax.data.added_tokens import read_added
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.templates import end_id, stop_ids
-from eve_jax.data.tokenizer import COMPANIONS, Tokenizer, load_tokenizer
+from eve_jax.data.tokenizer import COMPANIONS, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 

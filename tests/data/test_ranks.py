@@ -8,9 +8,10 @@ from tokenizers import Tokenizer as InnerTokenizer
 from tokenizers import processors
 
 from eve_jax.data.chat import IGNORE, encode_chat
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.ranks import bpe_from_ranks
 from eve_jax.data.records import Turn
-from eve_jax.data.tokenizer import FastTokenizer, load_tokenizer
+from eve_jax.data.tokenizer import FastTokenizer
 from eve_jax.errors import UserError
 from tests.vocab import llama3_tokenizer
 

@@ -12,7 +12,8 @@ from eve_jax.data import draw, typeset
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import open_image, patchify, resize, unpatchify
 from eve_jax.data.pipeline import StageData, open_stage_data
-from eve_jax.data.show import PAD, PATCH, SPECIAL, TEXT, ShownRow, rows_of_step, show_step
+from eve_jax.data.show import rows_of_step, show_step
+from eve_jax.data.take_apart import PAD, PATCH, SPECIAL, TEXT, ShownRow
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.spm import SPACE, SentencePieceTokenizer
-from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.errors import UserError
 from tests.vocab import spm_tokenizer
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from eve_jax.data.chat import encode_chat
+from eve_jax.data.load import load_tokenizer
 from eve_jax.data.records import open_records
-from eve_jax.data.tokenizer import load_tokenizer
 from eve_jax.demo import dataset
 from eve_jax.demo.assets import all_kinds
 from eve_jax.demo.dataset import MARKER, RECORD_FILES, read_records, write_dataset

@@ -7,7 +7,7 @@ import pytest
 
 from eve_jax import EVE
 from eve_jax.convert.convert import export_checkpoint, import_checkpoint
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.load import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
 from tests.convert import folders

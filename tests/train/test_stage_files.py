@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.load import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.train.metrics import read_metrics
