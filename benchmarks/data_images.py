@@ -12,8 +12,8 @@ from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
 from eve_jax.data.load import load_tokenizer
+from eve_jax.data.measure import measure
 from eve_jax.data.plan import build_plan
 from eve_jax.data.records import Records, open_records
 from eve_jax.data.rows import RowBuilder

@@ -18,7 +18,8 @@ from rich.progress import track
 from benchmarks.data_images import word_tokenizer
 from configs import base
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Lengths, table_name
+from eve_jax.data.lengths import Lengths
+from eve_jax.data.measure import table_name
 from eve_jax.data.pipeline import PLAN_FOLDER, open_stage_data
 from eve_jax.data.records import open_records
 

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.data.images import BadImage, ImageFile, image_size
+from eve_jax.data.image_file import BadImage, ImageFile
+from eve_jax.data.images import image_size
 from eve_jax.data.lengths import Lengths
-from eve_jax.data.records import BadRecord, Records
-from eve_jax.data.stamps import SeenTable, Stamp, files_hash, is_changed
+from eve_jax.data.records import Records
+from eve_jax.data.seen import SeenTable, Stamp
+from eve_jax.data.sources.base import BadRecord
+from eve_jax.data.stamps import files_hash, is_changed
 
 MOST = 20_000  # images of a source, and records left out, that are looked at
 THREADS = 16  # that wait for a file system on a network

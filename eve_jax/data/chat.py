@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eve_jax.data.markers import MARKER, split_markers
-from eve_jax.data.records import BadRecord, Role, Turn
-from eve_jax.data.sources.base import text_of
+from eve_jax.data.sources.base import BadRecord, Role, Turn, text_of
 from eve_jax.data.templates import Template, end_id, get_template
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError

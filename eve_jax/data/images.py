@@ -7,49 +7,20 @@ A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet 
 """
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 from eve_jax.data.image_rule import PATCH, ImageRule
 from eve_jax.data.pixels import UPRIGHT, OnlyHoles, orientation, to_rgb
-from eve_jax.errors import UserError, shorten
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
-
-
-class BadImage(UserError):
-    """A picture that cannot be used: `reason` and `path` (the name of a stored one)."""
-
-    def __init__(self, reason: str, path: object) -> None:
-        self.reason, self.path = shorten(reason), shorten(str(path))
-        super().__init__(f"{self.path}: {self.reason}")
-
-
-@dataclass(frozen=True, eq=False)
-class StoredImage:
-    """An image file inside another file: its `name` in messages, and `open()` for its bytes.
-
-    size: width and height as `image_size` gives them, where the source knows them without opening the image.
-    """
-
-    name: str
-    open: Callable[[], BinaryIO] = field(repr=False)
-    size: tuple[int, int] | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-ImageFile = str | Path | StoredImage
 
 
 def image_size(file: ImageFile) -> tuple[int, int]:
@@ -59,15 +30,6 @@ def image_size(file: ImageFile) -> tuple[int, int]:
     with _opened(file) as image:
         width, height = image.size
         return (height, width) if orientation(image) >= 5 else (width, height)
-
-
-def image_bytes(file: ImageFile) -> bytes:
-    """The image file as it is. Raises `BadImage` when it is empty or cannot be read."""
-    with open_binary(file) as stream:
-        try:
-            return stream.read()
-        except Exception as e:  # whatever the source's library raises
-            raise BadImage(f"cannot be read ({_one_line(e)})", file) from None
 
 
 def open_image(file: ImageFile) -> Image.Image:
@@ -96,7 +58,7 @@ def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
     except OnlyHoles:
         raise BadImage("has no finite pixel", file) from None
     except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
-        raise BadImage(f"cannot be decoded ({_one_line(e)})", file) from None
+        raise BadImage(f"cannot be decoded ({one_line(e)})", file) from None
 
 
 def _check_header(image: Image.Image, file: object) -> None:
@@ -154,24 +116,6 @@ def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
     return blocks.reshape(h * 2 * sub, w * 2 * sub, 3)
 
 
-def open_binary(file: ImageFile) -> BinaryIO:
-    """The bytes of an image file, opened; the caller closes it."""
-    try:
-        if isinstance(file, StoredImage):
-            return file.open()
-        if os.path.getsize(file) == 0:  # also of a pipe, which to open would wait for ever
-            raise BadImage("empty file", file)
-        return open(file, "rb")
-    except BadImage:
-        raise
-    except FileNotFoundError:
-        raise BadImage("missing file", file) from None
-    except OSError as e:
-        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
-    except Exception as e:  # whatever the library of a source raises
-        raise BadImage(f"cannot be read ({_one_line(e)})", file) from None
-
-
 @contextmanager
 def _opened(file: ImageFile) -> Iterator[Image.Image]:
     with open_binary(file) as stream:
@@ -193,10 +137,6 @@ def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise BadImage("not an image that Pillow knows", file) from None
     except OSError as e:
-        raise BadImage(f"cannot be read ({e.strerror or _one_line(e)})", file) from None
+        raise BadImage(f"cannot be read ({e.strerror or one_line(e)})", file) from None
     except Exception as e:  # a broken header, by any of the plug-ins
-        raise BadImage(f"broken header ({_one_line(e)})", file) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadImage(f"broken header ({one_line(e)})", file) from None

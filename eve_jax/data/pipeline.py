@@ -26,9 +26,10 @@ from eve_jax.data.fingerprint import (
     sources_fingerprint,
 )
 from eve_jax.data.image_rule import SQUARE, ImageRule
-from eve_jax.data.lengths import Lengths, measure
+from eve_jax.data.lengths import Dropped, Lengths
 from eve_jax.data.load import load_tokenizer
 from eve_jax.data.long import check_long
+from eve_jax.data.measure import measure
 from eve_jax.data.mixture import Mixture
 from eve_jax.data.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
 from eve_jax.data.records import Records, open_records
@@ -161,7 +162,8 @@ def open_stage_data(
         d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
     )
     plan = _kept_plan(lengths, mixture, plan_settings, cache)
-    bad.report_dropped(plan.dropped(lengths, records))
+    unplaced = plan.unplaced(lengths)
+    bad.report_dropped(Dropped(records.where(i), records[i].id, "", reason) for i, reason in unplaced)
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
     teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eve_jax.data.lengths import Dropped, Lengths
+from eve_jax.data.lengths import Lengths
 from eve_jax.data.menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.mixture import Mixture, rounds
 from eve_jax.data.npz import ArrayFile, save_arrays
 from eve_jax.data.packing import NARROW_WINDOW, WIDE_WINDOW, Packed, frontier, pack
-from eve_jax.data.records import Records
 from eve_jax.data.schedule import group_rows, row_content, spread
 from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
 from eve_jax.data.stats import plan_stats
@@ -94,19 +93,18 @@ class Plan:
         """The micro-batches of step `index`."""
         return [self.micro_batch(index * self.micro_batches + m) for m in range(self.micro_batches)]
 
-    def dropped(self, lengths: Lengths, records: Records) -> list[Dropped]:
-        """The records that no row can hold, with the reason."""
+    def unplaced(self, lengths: Lengths) -> list[tuple[int, str]]:
+        """Return the records that no row can hold, each with the reason."""
         longest = max(shape.length for shape in self.shapes)
         found = []
         for entry in self.left_out.tolist():
-            index = int(lengths.record[entry])
             total = int(lengths.patches[entry] + lengths.specials[entry] + lengths.text[entry])
             reason = f"too long: {total} tokens, a row has {longest}"
             if total <= longest:
                 reason = (
                     f"its {total} tokens fit none of the {len(self.shapes)} row shapes; raise config.data.max_shapes"
                 )
-            found.append(Dropped(records.where(index), records[index].id, "", reason))
+            found.append((int(lengths.record[entry]), reason))
         return found
 
     @cached_property

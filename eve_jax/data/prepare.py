@@ -19,14 +19,18 @@ from ml_collections import ConfigDict
 
 from eve_jax.data.bad import BadRecords, kind_of
 from eve_jax.data.field_counts import FieldCounts, summed
+from eve_jax.data.image_file import BadImage
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import BadImage, open_image
-from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table, measure_part, table_name
+from eve_jax.data.images import open_image
+from eve_jax.data.lengths import Dropped, Lengths, joined, kept_table
 from eve_jax.data.load import load_tokenizer
 from eve_jax.data.long import check_long
+from eve_jax.data.measure import measure_part, table_name
 from eve_jax.data.processes import Tick, run_processes
-from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
-from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard, ShardWriter, write_dataset
+from eve_jax.data.records import Records, open_records
+from eve_jax.data.shard_writer import ShardWriter, write_dataset
+from eve_jax.data.sources.base import BadRecord, UnreadMedia
+from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard
 from eve_jax.data.templates import check_template
 from eve_jax.errors import UserError
 from eve_jax.process.lock import LOCK, locked

@@ -10,14 +10,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
+from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import BadImage, ImageFile, cut, open_image
+from eve_jax.data.images import cut, open_image
 from eve_jax.data.lengths import Entry, Lengths
 from eve_jax.data.long import Grids, fitted, shrunk
 from eve_jax.data.plan import MicroBatch
-from eve_jax.data.records import BadRecord, Records
+from eve_jax.data.records import Records
+from eve_jax.data.seen import Seen
 from eve_jax.data.shapes import RowShape
-from eve_jax.data.stamps import Seen, is_changed, text_hash
+from eve_jax.data.sources.base import BadRecord
+from eve_jax.data.stamps import is_changed, text_hash
 from eve_jax.data.teacher import place_images, teacher_picture
 from eve_jax.data.tokenizer import Tokenizer
 

@@ -20,12 +20,14 @@ from rich.text import Text
 
 from eve_jax.checks import known_names, of_type, whole
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Dropped, Lengths, measure
+from eve_jax.data.lengths import Dropped, Lengths
+from eve_jax.data.measure import measure
 from eve_jax.data.pipeline import loader
 from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import BadRecord, Records
+from eve_jax.data.records import Records
 from eve_jax.data.rows import Batch, RowBuilder
 from eve_jax.data.shapes import ROW_MULTIPLE
+from eve_jax.data.sources.base import BadRecord
 from eve_jax.data.templates import check_template
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.infer.finite import cause

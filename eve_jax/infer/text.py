@@ -8,8 +8,9 @@ from typing import Any
 from PIL import Image
 
 from eve_jax.checks import encodable
-from eve_jax.data.images import BadImage, open_image, shown
-from eve_jax.data.records import ROLES, Turn
+from eve_jax.data.image_file import BadImage
+from eve_jax.data.images import open_image, shown
+from eve_jax.data.sources.base import ROLES, Turn
 from eve_jax.errors import UserError
 from eve_jax.process.paths import expand
 

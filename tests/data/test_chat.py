@@ -5,7 +5,7 @@ import pytest
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, Encoded, encode_chat, prompt_ids
 from eve_jax.data.markers import MARKER
-from eve_jax.data.records import BadRecord, Turn
+from eve_jax.data.sources.base import BadRecord, Turn
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from tests.vocab import qwen2_tokenizer

@@ -8,11 +8,11 @@ import pytest
 from configs.base import get_config
 from eve_jax.data.field_counts import FieldCounts, check_images, summed
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
+from eve_jax.data.measure import measure
 from eve_jax.data.pipeline import open_stage_data
 from eve_jax.data.prepare import Conversion, convert
-from eve_jax.data.records import UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.records import open_records
+from eve_jax.data.sources.base import Fields, UnreadMedia
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 

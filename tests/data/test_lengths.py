@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data import lengths as lengths_module
+from eve_jax.data import measure as measure_module
 from eve_jax.data.chat import IMAGE_ID, encode_chat
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import load_patches
-from eve_jax.data.lengths import Lengths, measure
+from eve_jax.data.lengths import Lengths
+from eve_jax.data.measure import measure
 from eve_jax.data.records import open_records
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -78,13 +79,13 @@ def test_the_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     cache = tmp_path / "cache"
     first = measured(path, cache_dir=cache)
     calls = []
-    original = lengths_module.measure_part
+    original = measure_module.measure_part
 
     def spy(*arguments: Any) -> Lengths:
         calls.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(lengths_module, "measure_part", spy)
+    monkeypatch.setattr(measure_module, "measure_part", spy)
     again = measured(path, cache_dir=cache)
     assert not calls
     assert again.dropped == first.dropped

@@ -16,7 +16,7 @@ from eve_jax.data.chat import IGNORE, IMAGE_ID, Encoded
 from eve_jax.data.image_rule import PATCH
 from eve_jax.data.long import fitted, grid_tokens, shrunk
 from eve_jax.data.pipeline import StageData, open_stage_data
-from eve_jax.data.records import BadRecord
+from eve_jax.data.sources.base import BadRecord
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 

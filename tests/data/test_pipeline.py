@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs.base import get_config
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
+from eve_jax.data.measure import measure
 from eve_jax.data.pipeline import loader, open_stage_data
 from eve_jax.data.plan import Plan, build_plan
 from eve_jax.data.records import open_records

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import BadImage, open_image
+from eve_jax.data.image_file import BadImage
+from eve_jax.data.images import open_image
 from eve_jax.data.pixels import DEEP_MODES, OnlyHoles, eight_bits, to_rgb
 
 NAN, INF = float("nan"), float("inf")

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data import lengths as lengths_module
+from eve_jax.data import measure as measure_module
+from eve_jax.data.image_file import StoredImage, image_bytes
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import StoredImage, image_bytes, image_size
-from eve_jax.data.lengths import Lengths, measure
+from eve_jax.data.images import image_size
+from eve_jax.data.lengths import Lengths
+from eve_jax.data.measure import measure
 from eve_jax.data.prepare import Conversion, Table, convert
-from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.records import Records, open_records
+from eve_jax.data.sources.base import BadRecord
 from eve_jax.errors import UserError
 from eve_jax.process.lock import locked
 from tests.data.source_files import samples_of, write_parquet, write_tar
@@ -71,9 +74,9 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.write_text("\n".join(lines))
     summary = convert(conversion(tmp_path), table(tmp_path))
     expected = measure(open_records(str(path), tmp_path / "images"), byte_tokenizer(), RULE, "qwen2", False, 1000)
-    monkeypatch.setattr(lengths_module, "measure_part", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measure_module, "measure_part", lambda *_: pytest.fail("measured again"))
     lengths = measure(open_records(str(tmp_path / "made")), byte_tokenizer(), RULE, "qwen2", False, 1000)
-    for name in lengths_module.ARRAYS:
+    for name in measure_module.ARRAYS:
         assert np.array_equal(getattr(lengths, name), getattr(expected, name)), name
     differ = r"2 <image> markers for 1 images (a tag that is text and no image is written \<image>)"
     assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", differ)]
@@ -95,13 +98,13 @@ def test_the_table_is_used_in_a_mixture(tmp_path: Path, monkeypatch: pytest.Monk
     convert(conversion(tmp_path), table(tmp_path))
     records = open_records(f"{path},{tmp_path}/made", tmp_path / "images")
     measured: list[int] = []
-    original = lengths_module.measure_part
+    original = measure_module.measure_part
 
     def spy(records: Records, indices: Iterable[int], *settings: Any) -> Lengths:
         measured.extend(indices)
         return original(records, measured, *settings)
 
-    monkeypatch.setattr(lengths_module, "measure_part", spy)
+    monkeypatch.setattr(measure_module, "measure_part", spy)
     lengths = measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000, tmp_path / "cache")
     assert measured == list(range(7))
     assert lengths.record.tolist() == list(range(14))

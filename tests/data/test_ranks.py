@@ -10,7 +10,7 @@ from tokenizers import processors
 from eve_jax.data.chat import IGNORE, encode_chat
 from eve_jax.data.load import load_tokenizer
 from eve_jax.data.ranks import bpe_from_ranks
-from eve_jax.data.records import Turn
+from eve_jax.data.sources.base import Turn
 from eve_jax.data.tokenizer import FastTokenizer
 from eve_jax.errors import UserError
 from tests.vocab import llama3_tokenizer

@@ -15,7 +15,7 @@ from eve_jax.data.bad import BadRecords
 from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import load_patches
-from eve_jax.data.lengths import grid_tokens, measure
+from eve_jax.data.measure import grid_tokens, measure
 from eve_jax.data.plan import MicroBatch
 from eve_jax.data.records import open_records
 from eve_jax.data.rows import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out

@@ -9,7 +9,7 @@ from PIL import Image
 from eve_jax.data.bad import BadRecords
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.images import open_image, patchify, unpatchify
-from eve_jax.data.lengths import measure
+from eve_jax.data.measure import measure
 from eve_jax.data.plan import MicroBatch, build_plan
 from eve_jax.data.records import open_records
 from eve_jax.data.rows import RowBuilder

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eve_jax.data.chat import IGNORE, IMAGE_ID, continuation_ids, encode_chat, prompt_ids
 from eve_jax.data.markers import MARKER
-from eve_jax.data.records import BadRecord, Turn
+from eve_jax.data.sources.base import BadRecord, Turn
 from eve_jax.data.templates import end_id, get_template, stop_ids
 from eve_jax.data.tokenizer import Tokenizer
 from eve_jax.errors import UserError

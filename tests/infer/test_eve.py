@@ -15,7 +15,7 @@ from eve_jax.convert.source import open_checkpoint
 from eve_jax.data.chat import IMAGE_ID, continuation_ids, prompt_ids
 from eve_jax.data.image_rule import ImageRule
 from eve_jax.data.load import load_tokenizer
-from eve_jax.data.records import Turn
+from eve_jax.data.sources.base import Turn
 from eve_jax.data.templates import end_id
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from eve_jax.data.images import ImageFile
+from eve_jax.data.image_file import ImageFile
 from eve_jax.errors import UserError, shorten
 
 Role = Literal["system", "human", "gpt"]

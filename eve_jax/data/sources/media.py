@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from eve_jax.data.images import StoredImage
+from eve_jax.data.image_file import StoredImage
 from eve_jax.data.sources.base import is_empty
 
 READ = {

@@ -17,10 +17,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import BadImage, StoredImage, image_bytes, image_size, load_patches
-from eve_jax.data.lengths import measure
-from eve_jax.data.records import BadRecord, Record, Records, Turn, open_records
+from eve_jax.data.images import image_size, load_patches
+from eve_jax.data.measure import measure
+from eve_jax.data.records import Records, open_records
+from eve_jax.data.sources.base import BadRecord, Record, Turn
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member, samples_of, write_parquet, write_tar, write_tfds
 from tests.data.synthetic import byte_tokenizer, write_records
