@@ -25,9 +25,9 @@ from rich.table import Table
 
 from benchmarks.data_images import measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.train import interrupt
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.process import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")

@@ -10,14 +10,14 @@ from PIL import Image
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.measure import measure
-from eve_jax.data.plan import build_plan
-from eve_jax.data.records import Records, open_records
-from eve_jax.data.rows import RowBuilder
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import build_plan
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import RowBuilder
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import Records, open_records
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import Tokenizer
 
 SIZE = (1024, 768)  # pixels of every JPEG
 RULE = ImageRule("anyratio_ld")  # about 800^2

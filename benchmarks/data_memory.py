@@ -17,11 +17,11 @@ from rich.progress import track
 
 from benchmarks.data_images import word_tokenizer
 from configs import base
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.measure import table_name
-from eve_jax.data.pipeline import PLAN_FOLDER, open_stage_data
-from eve_jax.data.records import open_records
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, open_stage_data
+from eve_jax.data.samples.measure import table_name
+from eve_jax.data.sources.records import open_records
 
 RECORDS = flags.DEFINE_integer("records", 100_000, "number of records", lower_bound=1000)
 FOLDER = flags.DEFINE_string("folder", None, "where the records and the run lie", required=True)

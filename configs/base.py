@@ -6,9 +6,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from eve_jax.convert.conventions import describe
-from eve_jax.convert.hf_config import CONFIG
-from eve_jax.convert.teacher import RANDOM, describe_teacher
+from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
+from eve_jax.hf.config import CONFIG
+from eve_jax.hf.conventions import describe
 from eve_jax.model.config import ClipConfig, llm_sizes
 from eve_jax.model.weight import TRAINED_GROUPS
 from eve_jax.process.paths import expand

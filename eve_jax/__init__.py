@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from eve_jax.process import caches
 
 if TYPE_CHECKING:
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
 
 __all__ = ["EVE", "__version__"]
 __version__ = "0.2.0.dev0"
@@ -15,7 +15,7 @@ caches.share_with_matplotlib()  # before anything here imports it
 
 def __getattr__(name: str) -> Any:
     if name == "EVE":  # on demand: it brings jax, which most of the package does without
-        from eve_jax.infer.eve import EVE
+        from eve_jax.infer.api import EVE
 
         return EVE
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

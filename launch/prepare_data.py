@@ -37,7 +37,7 @@ ACTIONS = ("convert", "show")
 
 
 def main(action: str) -> None:
-    from eve_jax.train import interrupt
+    from eve_jax.process import interrupt
 
     interrupt.ready()
     if action == "convert":
@@ -53,8 +53,8 @@ def _need(**values: Any) -> None:
 
 
 def _convert() -> None:
-    from eve_jax.data.prepare import Conversion, Table, convert
-    from eve_jax.data.summary import print_summary
+    from eve_jax.data.prepare.convert import Conversion, Table, convert
+    from eve_jax.data.prepare.summary import print_summary
 
     _need(**{"from": FROM.value, "to": TO.value})
     table = Table.of(CONFIG.value) if CONFIG.value is not None else None
@@ -71,12 +71,12 @@ def _convert() -> None:
 
 
 def _show() -> None:
-    from eve_jax.data.show import show_step
+    from eve_jax.data.view.step import show_step
 
     _need(config=CONFIG.value, out=OUT.value)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     if "order" in config:
-        from eve_jax.train.recipe import placed
+        from eve_jax.recipe import placed
 
         if STAGE.value not in config.order:
             raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")

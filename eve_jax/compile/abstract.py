@@ -15,14 +15,14 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.compile.topology import Chip
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.row_shapes import ROW_MULTIPLE, RowShape
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
+from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.stages import group_factors, partition, trainable_names, trained_groups
-from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 
 # Share of a row that images take, in the shapes for a config without data.
@@ -177,7 +177,7 @@ def abstract_batch(
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
-    `taught`: with those of `eve_jax.data.teacher`, for as many pictures of 4:3 and full size as fill the row.
+    `taught`: with those of `eve_jax.data.rows.align_arrays`, for as many pictures of 4:3 and full size as fill the row.
     """
     place = sharding.batch_sharding(mesh)
     i, f = jnp.int32, jnp.float32

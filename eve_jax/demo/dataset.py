@@ -17,12 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from eve_jax.demo.compose import HeldoutComposer, TrainingComposer
-from eve_jax.demo.questions import DESCRIBE, Question, caption, questions_about
-from eve_jax.demo.report import draw_examples
-from eve_jax.demo.scenes import Scene, draw
-from eve_jax.demo.settings import DemoSettings, settings_of
-from eve_jax.demo.split import Split
-from eve_jax.demo.text import (
+from eve_jax.demo.language import (
     Dialogue,
     about,
     document,
@@ -31,6 +26,11 @@ from eve_jax.demo.text import (
     text_dialogue,
     train_tokenizer,
 )
+from eve_jax.demo.questions import DESCRIBE, Question, caption, questions_about
+from eve_jax.demo.report import draw_examples
+from eve_jax.demo.scenes import Scene, draw
+from eve_jax.demo.settings import DemoSettings, settings_of
+from eve_jax.demo.split import Split
 from eve_jax.errors import UserError
 
 RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")

@@ -5,14 +5,14 @@ from typing import Protocol, Unpack
 
 import numpy as np
 
-from eve_jax.checks import encodable, of_type
-from eve_jax.data.chat import continuation_ids
-from eve_jax.data.templates import end_id
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.text.encode import continuation_ids
+from eve_jax.data.text.templates import end_id
+from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
+from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces
 from eve_jax.infer.settings import Run, Settings
-from eve_jax.infer.text import Answer, Messages, Pictures, text_pieces
+from eve_jax.process.checks import encodable, of_type
 
 
 class Answering(Protocol):

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
-from eve_jax.data.chat import IGNORE
-from eve_jax.data.image_rule import PATCH_BYTES
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.data.image.rule import PATCH_BYTES
+from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
 from eve_jax.infer.sampling import GREEDY, Sampling, choose

@@ -18,22 +18,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from eve_jax.checks import known_names, of_type, whole
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Dropped, Lengths
-from eve_jax.data.measure import measure
-from eve_jax.data.pipeline import loader
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import Records
-from eve_jax.data.rows import Batch, RowBuilder
-from eve_jax.data.shapes import ROW_MULTIPLE
-from eve_jax.data.sources.base import BadRecord
-from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.lengths import Dropped, Lengths
+from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.data.plan.row_shapes import ROW_MULTIPLE
+from eve_jax.data.record import BadRecord
+from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.rows.pipeline import loader
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import Records
+from eve_jax.data.text.templates import check_template
+from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
-from eve_jax.train.loss import target_losses
+from eve_jax.model.loss import target_losses
+from eve_jax.process.checks import known_names, of_type, whole
 
 MAX_SHAPES = 4  # row shapes, each compiled once
 PREFETCH = 4  # batches built ahead

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.lengths import Dropped
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.records import open_records
-from eve_jax.data.templates import check_template
+from eve_jax.data.plan.lengths import Dropped
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
 from eve_jax.infer.score import Score, Scores, Settings, score_records
 from eve_jax.process.paths import split_names
+from eve_jax.weights.open import open_checkpoint
 
 
 def bad_file(out: str | Path) -> Path:

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, TypedDict, Unpack
 
-from eve_jax.checks import known_names, whole
 from eve_jax.infer.sampling import Sampling
+from eve_jax.process.checks import known_names, whole
 
 
 class Settings(TypedDict, total=False):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eve_jax.data.shapes import RowShape
+from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 
@@ -116,7 +116,7 @@ def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
 def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_again: bool = True) -> Flops:
     """Return the FLOPs of one step on `tokens` (those of all micro-batches together) that trains the groups `trains`.
 
-    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/train/loss.py).
+    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/model/loss.py).
     """
     counts = {**tokens._asdict(), "vision": tokens.patches + tokens.specials, "all": tokens.total}
     model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in products(cfg, trains))

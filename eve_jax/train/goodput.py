@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from eve_jax.hosts.start import leads
+from eve_jax.process.connect import leads
 
 GOODPUT = "goodput.json"
 KINDS = ("start", "compile", "data", "save", "step")

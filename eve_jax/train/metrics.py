@@ -15,8 +15,8 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import say
 from eve_jax.model.config import ModelConfig
+from eve_jax.process.connect import say
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 from eve_jax.train.masked import describe_broken
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eve_jax.errors import InUse
-from eve_jax.hosts.start import leads
+from eve_jax.process.connect import leads
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import read_metrics
 

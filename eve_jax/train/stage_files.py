@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from eve_jax.data.fingerprint import OTHER_FOLDER, tokenizer_hash
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
+from eve_jax.checkpoint.stage_folder import CONFIG
+from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER, tokenizer_hash
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import say
-from eve_jax.train.checkpoint import CONFIG
+from eve_jax.process.connect import say
 
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
-from eve_jax.train.loss import LossSums, training_sums
+from eve_jax.model.loss import LossSums, training_sums
 
 Metrics = dict[str, jax.Array]
 

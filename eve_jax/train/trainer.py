@@ -9,31 +9,31 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.base_config import keep_base
-from eve_jax.data.image_rule import SQUARE
-from eve_jax.data.pipeline import PLAN_FOLDER, StageData
-from eve_jax.data.plan import planned_steps
+from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.data.image.rule import SQUARE
+from eve_jax.data.plan.plan import planned_steps
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
 from eve_jax.errors import Hanging, UserError
-from eve_jax.hosts.peers import StopAgreement
-from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder, written_by_one_run
-from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
+from eve_jax.process.connect import leads, peers, say
+from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand, expand_config
-from eve_jax.train.checkpoint import Checkpoints
-from eve_jax.train.feed import watched
+from eve_jax.process.peers import StopAgreement
+from eve_jax.train.data_thread import watched
 from eve_jax.train.goodput import Goodput
-from eve_jax.train.identity import check_identity, check_settings, identity
-from eve_jax.train.interrupt import Interrupted, StopRequest, asked
+from eve_jax.train.initial_state import Start, check_origins, start
+from eve_jax.train.lineage import check_identity, check_settings, identity
 from eve_jax.train.masked import Masked
 from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
+from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.stages import group_factors, trainable_names, trained_groups
-from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
+from eve_jax.weights.base_config import keep_base
 
 
 @dataclass

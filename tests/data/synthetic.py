@@ -10,9 +10,9 @@ from PIL import Image
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 
 
 def byte_tokenizer(special: Sequence[str] = ("<|im_end|>",)) -> Tokenizer:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eve_jax.data.added_tokens import read_added
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.templates import end_id, stop_ids
-from eve_jax.data.tokenizer import COMPANIONS, Tokenizer
+from eve_jax.data.text.added_tokens import read_added
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import end_id, stop_ids
+from eve_jax.data.text.tokenizer import COMPANIONS, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 

@@ -7,12 +7,12 @@ import pytest
 
 from configs.base import get_config
 from eve_jax.data.field_counts import FieldCounts, check_images, summed
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.measure import measure
-from eve_jax.data.pipeline import open_stage_data
-from eve_jax.data.prepare import Conversion, convert
-from eve_jax.data.records import open_records
-from eve_jax.data.sources.base import Fields, UnreadMedia
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.prepare.convert import Conversion, convert
+from eve_jax.data.record import Fields, UnreadMedia
+from eve_jax.data.rows.pipeline import open_stage_data
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data import measure as measure_module
-from eve_jax.data.chat import IMAGE_ID, encode_chat
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import load_patches
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.measure import measure
-from eve_jax.data.records import open_records
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.samples import measure as measure_module
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from tests.data.synthetic import byte_tokenizer, write_records
 
 RULE = ImageRule("anyratio_ld", max_size=96)

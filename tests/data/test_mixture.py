@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import mixture
-from eve_jax.data.mixture import BUCKET, Mixture, repeats_of, rounds, shuffled
-from eve_jax.data.plan import build_plan
+from eve_jax.data.plan.mixture import BUCKET, Mixture, repeats_of, rounds, shuffled
+from eve_jax.data.plan.plan import build_plan
 from eve_jax.errors import UserError
 from tests.data.synthetic import lengths_of, mixed_counts
 

@@ -11,13 +11,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.measure import measure
-from eve_jax.data.pipeline import loader, open_stage_data
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import Batch, RowBuilder
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.rows.pipeline import loader, open_stage_data
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.train.flops import add, batch_tokens
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -195,7 +195,7 @@ def test_a_kept_plan_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         made.append(1)
         return build_plan(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("eve_jax.data.pipeline.build_plan", spy)
+    monkeypatch.setattr("eve_jax.data.rows.pipeline.build_plan", spy)
     again = open_stage_data(config, tmp_path / "stage").plan
     assert not made
     assert (again.hash, again.stats) == (first.hash, first.stats)

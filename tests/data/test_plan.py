@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.data_tables import CASES, padded_fill, synthetic_counts
 from benchmarks.data_tables import lengths_of as table_of
-from eve_jax.data.packing import frontier, pack
-from eve_jax.data.plan import Plan, build_plan, load_plan
+from eve_jax.data.plan.packing import frontier, pack
+from eve_jax.data.plan.plan import Plan, build_plan, load_plan
 from eve_jax.errors import UserError
 from tests.data.synthetic import mixed_counts, plan_of
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data import measure as measure_module
+from eve_jax.data.image.patches import image_size
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import StoredImage, image_bytes
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import image_size
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.measure import measure
-from eve_jax.data.prepare import Conversion, Table, convert
-from eve_jax.data.records import Records, open_records
-from eve_jax.data.sources.base import BadRecord
+from eve_jax.data.plan.lengths import ARRAYS, Lengths
+from eve_jax.data.prepare.convert import Conversion, Table, convert
+from eve_jax.data.record import BadRecord
+from eve_jax.data.samples import measure as measure_module
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from eve_jax.process.lock import locked
 from tests.data.source_files import samples_of, write_parquet, write_tar
@@ -76,7 +76,7 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     expected = measure(open_records(str(path), tmp_path / "images"), byte_tokenizer(), RULE, "qwen2", False, 1000)
     monkeypatch.setattr(measure_module, "measure_part", lambda *_: pytest.fail("measured again"))
     lengths = measure(open_records(str(tmp_path / "made")), byte_tokenizer(), RULE, "qwen2", False, 1000)
-    for name in measure_module.ARRAYS:
+    for name in ARRAYS:
         assert np.array_equal(getattr(lengths, name), getattr(expected, name)), name
     differ = r"2 <image> markers for 1 images (a tag that is text and no image is written \<image>)"
     assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", differ)]
@@ -116,7 +116,7 @@ def test_sizes_are_known_without_opening_a_picture(tmp_path: Path, monkeypatch: 
     write_records(tmp_path, 6)
     convert(conversion(tmp_path))
     records = open_records(str(tmp_path / "made"))
-    monkeypatch.setattr("eve_jax.data.images.Image.open", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("eve_jax.data.image.patches.Image.open", lambda *_: pytest.fail("opened"))
     lengths = measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000)
     assert len(lengths.grids) == 6
 
@@ -175,7 +175,8 @@ def test_processes_make_the_same(tmp_path: Path) -> None:
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-from eve_jax.data import images, prepare
+from eve_jax.data.image import patches as images
+from eve_jax.data.prepare.convert import convert as prepare
 from eve_jax.data.sources import shards
 original = shards.image_bytes
 def slow(file):

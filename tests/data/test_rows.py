@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import load_patches
-from eve_jax.data.measure import grid_tokens, measure
-from eve_jax.data.plan import MicroBatch
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import MicroBatch
+from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out
+from eve_jax.data.samples.measure import grid_tokens, measure
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, encode_chat
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 

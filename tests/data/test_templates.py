@@ -9,11 +9,11 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from configs import stage3
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.pipeline import open_stage_data
-from eve_jax.data.prepare import Table
-from eve_jax.data.templates import TEMPLATES, check_template, end_id, fitting_templates, special_ends, stop_ids
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
+from eve_jax.data.prepare.convert import Table
+from eve_jax.data.rows.pipeline import open_stage_data
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import TEMPLATES, check_template, end_id, fitting_templates, special_ends, stop_ids
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer, spm_tokenizer

@@ -10,20 +10,20 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.convert.convert import import_checkpoint
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import IMAGE_ID, continuation_ids, prompt_ids
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.load import load_tokenizer
-from eve_jax.data.sources.base import Turn
-from eve_jax.data.templates import end_id
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.record import Turn
+from eve_jax.data.text.encode import IMAGE_ID, continuation_ids, prompt_ids
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
+from eve_jax.infer.api import dialogue_template
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.infer.eve import dialogue_template
 from eve_jax.infer.score_files import score_files
+from eve_jax.weights.import_export import import_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
-from tests.convert import folders
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.weights import folders
 
 NEW = 10
 A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1))  # 2x3 and 3x1 patches

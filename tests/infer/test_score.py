@@ -12,22 +12,22 @@ import jax
 import numpy as np
 import pytest
 
-from eve_jax.convert.convert import import_checkpoint
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import IGNORE, encode_chat
-from eve_jax.data.images import load_patches
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IGNORE, encode_chat
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.infer.score import Settings, score_records
 from eve_jax.infer.score_files import bad_file, score_files
 from eve_jax.model.eve import bind
-from eve_jax.train.loss import target_losses
+from eve_jax.model.loss import target_losses
+from eve_jax.weights.import_export import import_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
-from tests.convert import folders
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.weights import folders
 
 FIELDS = ["id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"]
 WIDE = RowShape(64, 32, 512)  # holds any one of the records

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.settings import check_settings
-from tests.convert import folders
+from tests.weights import folders
 
 RULE: dict[str, Any] = {"template": "qwen2", "image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0}
 WRONG: list[tuple[dict[str, Any], str]] = [

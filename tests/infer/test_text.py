@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.sources.base import Turn
+from eve_jax.data.record import Turn
 from eve_jax.errors import UserError
-from eve_jax.infer.text import text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import text_pieces, to_pictures, to_turns
 from tests.data.synthetic import byte_tokenizer
 
 

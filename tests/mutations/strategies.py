@@ -18,13 +18,13 @@ import numpy as np
 from hypothesis import HealthCheck, note, seed, settings
 from PIL import Image
 
-from eve_jax.data.chat import encode_chat
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import image_bytes
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Dropped
-from eve_jax.data.measure import measure
-from eve_jax.data.records import open_records
-from eve_jax.data.sources.base import BadRecord, Turn
+from eve_jax.data.plan.lengths import Dropped
+from eve_jax.data.record import BadRecord, Turn
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import encode_chat
 from eve_jax.errors import UserError, warn
 from tests.data.synthetic import byte_tokenizer
 

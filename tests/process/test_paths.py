@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from configs import base, demo
 from eve_jax.errors import UserError
-from eve_jax.infer.eve import EVE
-from eve_jax.infer.text import to_pictures
+from eve_jax.infer.api import EVE
+from eve_jax.infer.messages import to_pictures
 from eve_jax.process.paths import expand, expand_config, expand_list
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-from eve_jax.data.sources.base import Source
+from eve_jax.data.record import Source
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import UserError
 

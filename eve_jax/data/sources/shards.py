@@ -18,7 +18,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from eve_jax.data.image_file import StoredImage
-from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, Turn, digest_of
+from eve_jax.data.record import BadRecord, Fields, Recent, Record, Turn, digest_of
 from eve_jax.errors import UserError
 
 DATASET_FILE = "eve_records.json"

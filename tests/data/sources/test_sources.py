@@ -17,12 +17,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from eve_jax.data.image.patches import image_size, load_patches
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import image_size, load_patches
-from eve_jax.data.measure import measure
-from eve_jax.data.records import Records, open_records
-from eve_jax.data.sources.base import BadRecord, Record, Turn
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member, samples_of, write_parquet, write_tar, write_tfds
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -293,9 +293,9 @@ def test_an_image_whose_source_fails_is_a_bad_image() -> None:
 
 def test_sources_load_neither_jax_nor_tensorflow(folder: Path) -> None:
     code = (
-        "import sys\nfrom eve_jax.data.records import open_records\n"
+        "import sys\nfrom eve_jax.data.sources.records import open_records\n"
         f"for name in {[name_of(kind, folder) for kind in ('parquet', 'tar', 'tfds')]!r}: open_records(name)[0]\n"
-        "import eve_jax.data.sources.shards, eve_jax.data.prepare\n"
+        "import eve_jax.data.sources.shards, eve_jax.data.prepare.convert\n"
         "assert not {'jax', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
