@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from eve_jax.process import caches
+from eve_jax.process import caches, old_names
 
 if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
@@ -11,6 +11,7 @@ __all__ = ["EVE", "__version__"]
 __version__ = "0.2.0.dev0"
 
 caches.share_with_matplotlib()  # before anything here imports it
+old_names.install()
 
 
 def __getattr__(name: str) -> Any:
