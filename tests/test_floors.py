@@ -1,4 +1,4 @@
-"""The contracts of imports in pyproject.toml hold, and break when a copy of the package imports upward or in a circle."""
+"""The contracts of imports in pyproject.toml hold, and break in a copy that imports upward or in a circle."""
 
 import shutil
 import subprocess
