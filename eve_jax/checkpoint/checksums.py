@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from eve_jax.errors import shorten
-from eve_jax.process.strict_json import without_repeats
+from eve_jax.errors import UserError, shorten
+from eve_jax.process.files import read_json, write_atomically
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -27,9 +27,7 @@ def write_manifest(step: Path) -> None:
     with ThreadPoolExecutor(_workers()) as pool:
         sums = pool.map(_checksum, paths)
         files = {str(p.relative_to(step)): [p.stat().st_size, s] for p, s in zip(paths, sums, strict=True)}
-    temporary = step / (MANIFEST + ".tmp")
-    temporary.write_text(json.dumps({"files": files}, indent=0))
-    temporary.replace(step / MANIFEST)
+    write_atomically(step / MANIFEST, json.dumps({"files": files}, indent=0))
 
 
 def has_manifest(step: Path) -> bool:
@@ -48,9 +46,9 @@ def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
     if not has_manifest(step):
         return ""
     try:
-        files = json.loads((step / MANIFEST).read_text(), object_pairs_hook=without_repeats)["files"]
+        files = read_json(step / MANIFEST)["files"]
         known = {PurePosixPath(name): (size, checksum) for name, (size, checksum) in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{step / MANIFEST} cannot be read ({shorten(str(error))})"
     outside = next((path for path in known if not path.parts or path.is_absolute() or ".." in path.parts), None)
     if outside is not None:

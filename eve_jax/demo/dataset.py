@@ -32,6 +32,7 @@ from eve_jax.demo.scenes import Scene, draw
 from eve_jax.demo.settings import DemoSettings, settings_of
 from eve_jax.demo.split import Split
 from eve_jax.errors import UserError
+from eve_jax.process.files import folder_in_place_of, write_json
 
 RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
@@ -60,13 +61,10 @@ def write_dataset(
         return target
     if target.is_dir() and any(target.iterdir()) and not (target / MARKER).exists():
         raise UserError(f"{target} holds files that are no demo dataset: choose another folder, or empty this one")
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    counts = _write(partial, chosen, seed)
-    (partial / MARKER).write_text(json.dumps({**mark, "records": counts}, indent=1) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    with folder_in_place_of(target) as made:
+        counts = _write(made, chosen, seed)
+        write_json(made / MARKER, {**mark, "records": counts}, indent=1, sort_keys=False)
+        shutil.rmtree(target, ignore_errors=True)
     return target
 
 

@@ -1,9 +1,8 @@
 """Scores of files of records, written to a file: what `launch.score` does."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
 from eve_jax.infer.score import Score, Scores, Settings, score_records
+from eve_jax.process.files import in_place_of
 from eve_jax.process.paths import split_names
 from eve_jax.weights.open import open_checkpoint
 
@@ -80,13 +80,9 @@ def _in_place_of(path: Path) -> Iterator[Path]:
         raise UserError(f"--out={path} is a folder; name a file")
     if not path.parent.is_dir():
         raise UserError(f"--out={path}: there is no folder {path.parent}; make it first")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
-    try:
+    with ExitStack() as opened:
+        try:
+            part = opened.enter_context(in_place_of(path))
+        except OSError as error:
+            raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
         yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

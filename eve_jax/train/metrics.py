@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.connect import say
+from eve_jax.process.files import write_atomically
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 from eve_jax.train.masked import describe_broken
 
@@ -66,16 +66,12 @@ def cut_back(folder: Path, step: int, keep_lost: bool = False) -> None:
     kept, lost = ("".join(json.dumps(m) + "\n" for m in lines if (m["step"] > step) == late) for late in (False, True))
     if path.exists() and path.read_text() == kept:
         return
-    temporary = folder / (METRICS + ".tmp")
     try:
         if keep_lost and lost:
             with (folder / LOST).open("a") as file:
                 file.write(lost)
-        temporary.write_text(kept)
-        temporary.replace(path)
+        write_atomically(path, kept)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         whole = f"; checkpoint {step} is whole" if step else ""
         raise UserError(f"{path} cannot be written: {error.strerror}{whole}") from error
 

@@ -17,6 +17,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.process.connect import say
+from eve_jax.process.files import PART, write_json
 
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
@@ -28,9 +29,7 @@ def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, re
     the folder is replaced. Raises UserError for another one where this is not known.
     """
     if not resumed or not (folder / CONFIG).exists():
-        temporary = folder / f"{CONFIG}.tmp"
-        temporary.write_text(json.dumps(json.loads(config.to_json()), indent=1, sort_keys=True))
-        temporary.replace(folder / CONFIG)
+        write_json(folder / CONFIG, json.loads(config.to_json()), indent=1)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)
         return
@@ -58,7 +57,7 @@ def _replace_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Write the tokenizer and its companions, and remove those of another one."""
     if tokenizer.folder is not None and tokenizer.folder.resolve() == folder.resolve():
         return
-    part = folder / "tokenizer.part"
+    part = folder / f"tokenizer{PART}"
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
         tokenizer.save(part)

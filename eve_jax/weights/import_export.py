@@ -26,7 +26,7 @@ from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
-from eve_jax.process.files import read_json, write_json
+from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.lock import locked
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
@@ -218,15 +218,11 @@ def _made_at_once(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name at the end, or goes when anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
-    temporary = target.parent / f".{target.name}.part"
-    with locked(target.parent, f"making {target.name}", f".{target.name}.lock"):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            temporary.replace(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with (
+        locked(target.parent, f"making {target.name}", f".{target.name}.lock"),
+        folder_in_place_of(target) as temporary,
+    ):
+        yield temporary
 
 
 def _progress(what: str, total: int, quiet: bool) -> Progress:

@@ -111,7 +111,7 @@ def test_fingerprint_tells_settings_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"tokenizer_config.json": []}, r"tokenizer_config\.json: not a JSON object"),
+        ({"tokenizer_config.json": []}, r"tokenizer_config\.json does not hold a JSON object"),
         ({"added_tokens.json": {"<pad>": None}}, r"added_tokens\.json: '<pad>' has the number None; expected a whole"),
         (
             {"tokenizer_config.json": {"added_tokens_decoder": {"1": {}}}},
@@ -131,5 +131,5 @@ def test_broken_model(tmp_path: Path) -> None:
             load_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")
     (tmp_path / "tokenizer.model").write_bytes(MODEL)
-    with pytest.raises(UserError, match=r"tokenizer_config\.json: not valid JSON"):
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is not valid JSON"):
         SentencePieceTokenizer(MODEL, tmp_path)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eve_jax.process.files import in_place_of
+
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 
 
@@ -25,10 +27,8 @@ class _Place(NamedTuple):
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes arrays, uncompressed, to the .npz file `path`, which is there in whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
+    with in_place_of(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)
-    part.replace(path)
 
 
 class ArrayFile:

@@ -8,7 +8,6 @@ The plan follows from the lengths, the settings and a seed alone, so a step numb
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from eve_jax.data.plan.row_shapes import ROW_MULTIPLE, RowShape
 from eve_jax.data.plan.shape_menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.plan.step_order import group_rows, row_content, spread
 from eve_jax.errors import UserError
+from eve_jax.process.files import write_json
 
 PLAN_FILE, STATS_FILE = "plan.npz", "plan.json"
 VERSION = 3  # of the planner; part of a kept plan's key
@@ -129,9 +129,7 @@ class Plan:
             "key": np.array([key, self.hash]),
         }
         save_arrays(folder / PLAN_FILE, arrays)
-        part = folder / f"{STATS_FILE}.{os.getpid()}.part"
-        part.write_text(json.dumps({"hash": self.hash, **self.stats}, indent=1) + "\n")
-        part.replace(folder / STATS_FILE)
+        write_json(folder / STATS_FILE, {"hash": self.hash, **self.stats}, indent=1, sort_keys=False)
 
 
 def load_plan(folder: str | Path, key: str | None = None) -> Plan:

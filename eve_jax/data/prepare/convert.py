@@ -7,7 +7,6 @@
 A run that was killed goes on with the shards that are not whole; the shards are the same whoever writes them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_part, table_name
 from eve_jax.data.samples.too_long import check_long
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard
+from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
+from eve_jax.process.files import PART, read_json, write_json
 from eve_jax.process.lock import LOCK, locked
 
 SUMMARY_FILE = "summary.json"
@@ -117,24 +117,24 @@ def _convert(
         _finish(folder, n_shards, records.names)
     for number in range(n_shards):
         _line(folder, number).unlink(missing_ok=True)
-    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    summary = read_json(folder / SUMMARY_FILE)
     if table is not None:
         summary["table"] = _measure(folder, table, processes)
-        _write_json(folder / SUMMARY_FILE, summary)
+        write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
     return summary
 
 
 def _claim(folder: Path, conversion: Conversion, records: Records) -> None:
     """Makes the folder, which is locked, one of this conversion; `UserError` when it is another's."""
     if not _refuse_other(folder, conversion, records):
-        _write_json(folder / CONVERSION_FILE, _described(conversion, records))
+        write_json(folder / CONVERSION_FILE, _described(conversion, records), indent=1, sort_keys=False)
 
 
 def _refuse_other(folder: Path, conversion: Conversion, records: Records) -> bool:
     """Whether the folder holds this conversion already; `UserError` when it holds something else."""
     path = folder / CONVERSION_FILE
     if path.is_file():
-        mine, found = _described(conversion, records), json.loads(path.read_text())
+        mine, found = _described(conversion, records), read_json(path)
         different = [name for name in mine if found.get(name) != mine[name]]
         if different:
             raise UserError(
@@ -154,12 +154,6 @@ def _described(conversion: Conversion, records: Records) -> dict[str, Any]:
         "records_per_shard": conversion.shard_records,
         "check": conversion.check,
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + PART)
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
 
 
 def _line(folder: Path, number: int) -> Path:
@@ -203,7 +197,7 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
             sizes.update(_side(width, height) for width, height in found)
     summary = {"dropped": dropped, "sizes": dict(sizes), "text_only": texts, "several_images": several}
     summary["fields"] = [counts.plain() for counts in fields]
-    _write_json(_line(folder, number), {"shard": writer.close(), **summary})
+    write_json(_line(folder, number), {"shard": writer.close(), **summary}, indent=1, sort_keys=False)
 
 
 def _side(width: int, height: int) -> int:
@@ -212,7 +206,7 @@ def _side(width: int, height: int) -> int:
 
 
 def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
-    lines = [json.loads(_line(folder, number).read_text()) for number in range(n_shards)]
+    lines = [read_json(_line(folder, number)) for number in range(n_shards)]
     shards = [Shard(*line["shard"]) for line in lines]
     dropped = [Dropped(*one) for line in lines for one in line["dropped"]]
     BadRecords(folder, max_bad=0).begin(dropped, found="preparing")
@@ -235,7 +229,7 @@ def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
         "shards": n_shards,
         "sources": {name: counts.plain() for name, counts in zip(names, fields, strict=True)},
     }
-    _write_json(folder / SUMMARY_FILE, summary)
+    write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
     for part in folder.glob(f"*{PART}"):  # of processes that were killed
         part.unlink()
     write_dataset(folder, shards)

@@ -9,14 +9,13 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from eve_jax.data.image.patches import image_size
 from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
 from eve_jax.data.record import Record
-from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, PART, Shard, shard_paths
+from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, Shard, shard_paths
+from eve_jax.process.files import PART, write_atomically
 
 
 def write_dataset(folder: Path, shards: list[Shard]) -> None:
     """Writes the list that makes a folder of shards a data set."""
-    part = folder / (DATASET_FILE + PART)
-    part.write_text(json.dumps({"format": FORMAT, "shards": shards}) + "\n")
-    part.replace(folder / DATASET_FILE)
+    write_atomically(folder / DATASET_FILE, json.dumps({"format": FORMAT, "shards": shards}) + "\n")
 
 
 class ShardWriter:

@@ -1,7 +1,6 @@
 """The list of records that could not be used: bad_records.jsonl."""
 
 import json
-import os
 import re
 import threading
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from eve_jax.data.plan.lengths import Dropped
 from eve_jax.errors import UserError
+from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
 
@@ -44,9 +44,7 @@ class BadRecords:
         return lines, text == _text(lines)
 
     def _write(self, lines: list[str]) -> None:
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        part.write_text(_text(lines), encoding="utf-8")
-        part.replace(self.path)
+        write_atomically(self.path, _text(lines))
 
     def _set(self, lines: list[str]) -> None:
         self._listed = set(lines)

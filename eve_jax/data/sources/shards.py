@@ -20,12 +20,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 from eve_jax.data.image_file import StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, Turn, digest_of
 from eve_jax.errors import UserError
+from eve_jax.process.files import read_json
 
 DATASET_FILE = "eve_records.json"
 CONVERSION_FILE = "conversion.json"  # what the folder is being made from; written first
 FORMAT = 1
 OPEN_FILES = 256  # at a time; an operating system grants about 1,000
-PART = ".part"  # ending of a file that is being written
 
 
 class Shard(NamedTuple):
@@ -111,9 +111,11 @@ def read_dataset(folder: Path) -> list[Shard]:
     """The shards of a prepared folder. Raises `UserError` when its list is not readable."""
     path = folder / DATASET_FILE
     try:
-        listed = json.loads(path.read_text())
-        if listed["format"] != FORMAT:
-            raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
-        return [Shard(*shard) for shard in listed["shards"]]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        listed = read_json(path)
+        known = listed["format"] == FORMAT
+        shards = [Shard(*shard) for shard in listed["shards"]] if known else []
+    except (UserError, KeyError, TypeError) as e:
         raise UserError(f"{path}: cannot be read ({e}); repeat launch.prepare_data") from None
+    if not known:
+        raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
+    return shards

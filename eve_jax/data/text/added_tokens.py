@@ -4,7 +4,6 @@ the files beside a tokenizer -> `read_added`: each token with its flags, and its
                              -> `number_added`: each once, with a number that agrees with the tokenizer
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken
 
 from eve_jax.errors import UserError
-from eve_jax.process.strict_json import without_repeats
+from eve_jax.process.files import read_json
 
 CONFIG_FILE = "tokenizer_config.json"
 ADDED_FILE = "added_tokens.json"
@@ -54,15 +53,7 @@ class Added(NamedTuple):
 def read_settings(folder: Path | None, name: str) -> dict[str, Any]:
     """Return the JSON object in the file `name` of `folder`, {} without one. Raises `UserError` for anything else."""
     path = folder / name if folder else None
-    if not path or not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=without_repeats)
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not valid JSON ({e})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return value
+    return read_json(path) if path and path.is_file() else {}
 
 
 def read_added(folder: Path | None) -> list[Added]:

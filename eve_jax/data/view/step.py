@@ -11,6 +11,7 @@ from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
 from eve_jax.data.view.draw import draw_rows
 from eve_jax.data.view.take_apart import ShownRow, take_apart
 from eve_jax.errors import UserError
+from eve_jax.process.files import write_atomically
 
 
 def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
@@ -57,6 +58,4 @@ def show_step(config: ConfigDict, folder: Path | None, step: int, out: str, max_
         summary = data.summary().removesuffix(f", see {data.bad.path}")
         picture = draw_rows(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    picture.save(part, "PNG")
-    part.replace(path)
+    write_atomically(path, lambda part: picture.save(part, "PNG"))
