@@ -8,13 +8,11 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
-
-from rich.console import Console
 
 from eve_jax.errors import UserError, shorten
 from eve_jax.process.files import read_json, write_atomically
+from eve_jax.process.progress import spinner
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -67,8 +65,7 @@ def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
 def _changed(step: Path, files: Sequence[tuple[Path, int, str]]) -> str:
     total = sum(size for _, size, _ in files)
     note = f"checking {step} ({total / 1e9:.1f} GB)"
-    shown = Console(stderr=True).status(note) if total > _SHOWN else nullcontext()
-    with shown, ThreadPoolExecutor(_workers()) as pool:
+    with spinner(note, off=total <= _SHOWN), ThreadPoolExecutor(_workers()) as pool:
         try:
             sums = pool.map(_checksum, [path for path, _, _ in files])
             wrong = [path for (path, _, checksum), s in zip(files, sums, strict=True) if s != checksum]

@@ -13,9 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from eve_jax.demo.compose import HeldoutComposer, TrainingComposer
 from eve_jax.demo.language import (
     Dialogue,
@@ -33,6 +30,7 @@ from eve_jax.demo.settings import DemoSettings, settings_of
 from eve_jax.demo.split import Split
 from eve_jax.errors import UserError
 from eve_jax.process.files import folder_in_place_of, write_json
+from eve_jax.process.progress import tracked
 
 RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
@@ -114,7 +112,7 @@ class _Album:
         for name in {Path(path).parent for path in self.scenes}:
             (folder / name).mkdir(parents=True)
         scenes = list(self.scenes.items())
-        for path, scene in track(scenes, description="drawing pictures", console=Console(stderr=True)):
+        for path, scene in tracked(scenes, "drawing pictures", "pictures"):
             picture = draw(scene)
             if path.endswith("jpg"):
                 picture.save(folder / path, quality=95)

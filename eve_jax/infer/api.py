@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.patches import patchify, resize
@@ -32,6 +30,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.checks import of_type, whole
 from eve_jax.process.paths import expand, expand_list
+from eve_jax.process.progress import tracked
 from eve_jax.weights.base_config import HF_CONFIG, carried_config
 from eve_jax.weights.open import Checkpoint, open_checkpoint
 
@@ -137,7 +136,7 @@ class EVE:
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
         answers = [""] * len(prompts)
         starts = range(0, len(order), rows)
-        for start in track(starts, progress, console=Console(stderr=True), disable=not progress):
+        for start in tracked(starts, progress, off=not progress):
             chosen = order[start : start + rows]
             padded = chosen + [chosen[-1]] * (rows - len(chosen) if len(order) > rows else 0)
             longest = max(runs[i].max_new_tokens for i in chosen)

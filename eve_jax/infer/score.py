@@ -14,9 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Dropped, Lengths
@@ -34,6 +31,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.model.loss import target_losses
 from eve_jax.process.checks import known_names, of_type, whole
+from eve_jax.process.progress import ProgressBar
 
 MAX_SHAPES = 4  # row shapes, each compiled once
 PREFETCH = 4  # batches built ahead
@@ -147,12 +145,11 @@ def score_records(
     if len(lengths):
         plan = _plan(lengths, s)
         builder = RowBuilder(records, lengths, tokenizer, s.rule, s.template, s.image_first, bad)
-        with _progress(quiet) as bar:
-            task = bar.add_task("scoring", total=len(lengths))
+        with ProgressBar("scoring", len(lengths), unit="records", status="compiling ...", keep=True, off=quiet) as bar:
             for step, (batch,) in loader(plan, builder, threads=s.threads, prefetch=PREFETCH):
                 rows = plan.step(step)[0].rows
                 _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
-                bar.advance(task, sum(map(len, rows)))
+                bar.advance(sum(map(len, rows)))
     why = "" if np.isfinite(nll).all() else cause(cfg, params)
     return _in_order(records, lengths, nll, targets, bad, why)
 
@@ -215,17 +212,3 @@ def _in_order(
             reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite; {why}"
             unscored.append(Dropped(where, id, "", reason))
     return Scores(lines, unscored)
-
-
-class _Rate(ProgressColumn):
-    """Records a second."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed:
-            return Text("compiling ...")
-        return Text(f"{task.speed or task.completed / max(task.elapsed or 0, 1e-9):,.1f} records/s")
-
-
-def _progress(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet)

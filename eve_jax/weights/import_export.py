@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from eve_jax.checkpoint.frozen_weights import FROZEN
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_meta
@@ -28,6 +26,7 @@ from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.lock import locked
+from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 
@@ -52,8 +51,8 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     checkpoint = open_checkpoint(folder, variant, seed)
     source = checkpoint.source
     assert source is not None
-    with _made_at_once(target) as temporary, _progress(f"import {folder.name}", _nbytes(source), quiet) as bar:
-        write_checkpoint(temporary, source, lambda n: bar.update(bar.task_ids[0], advance=n))
+    with _made_at_once(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
+        write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
         write_json(temporary / CONFIG, hf_config.our_config(checkpoint.cfg, checkpoint.data))
@@ -72,8 +71,8 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
     step = newest_step(folder)
     source = stored_source(folder, step)
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
-    with _made_at_once(target) as temporary, _progress(f"whole {folder.name}", _nbytes(source), quiet) as bar:
-        write_checkpoint(temporary, source, lambda n: bar.update(bar.task_ids[0], advance=n), meta)
+    with _made_at_once(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
+        write_checkpoint(temporary, source, bar.advance, meta)
         _carry(folder, temporary)
         shutil.copyfile(folder / CONFIG, temporary / CONFIG)
         write_json(temporary / HF_CONFIG, base)
@@ -122,13 +121,13 @@ def export_checkpoint(
             check_template(tokenizer, data["template"])
     config = hf_config.hf_config(cfg, data, carried_config(folder), widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
-    with _made_at_once(target) as temporary, _progress(f"export {folder.name}", total, quiet) as bar:
+    with _made_at_once(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
                 for name, piece in zip(entry.names(cfg), source.pieces(entry.ours), strict=True):
                     writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
-                    bar.update(bar.task_ids[0], advance=piece.size * dtypes[entry.ours].itemsize)
+                    bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
         _special_tokens(temporary, config, data["template"])
         write_json(temporary / CONFIG, config)
@@ -225,8 +224,5 @@ def _made_at_once(target: Path) -> Iterator[Path]:
         yield temporary
 
 
-def _progress(what: str, total: int, quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)
-    bar.add_task(what, total=total)
-    return bar
+def _bar(title: str, total: int, quiet: bool) -> ProgressBar:
+    return ProgressBar(title, total, unit=BYTES, keep=True, off=quiet)

@@ -4,17 +4,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
 from eve_jax.errors import UserError
+from eve_jax.process.progress import ProgressBar
 
 T = TypeVar("T")
 Tick = Callable[[], None]  # called for every record; in a process that was told to stop it raises
@@ -26,19 +22,6 @@ _process: dict[str, Any] = {}
 
 class _Stopped(Exception):
     """The run was interrupted."""
-
-
-class _Rate(TextColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} records/s" if task.speed else "")
-
-
-@contextmanager
-def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(""), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total, completed=done)
-        yield lambda count: progress.update(task, completed=done + count)
 
 
 def run_processes(
@@ -56,7 +39,11 @@ def run_processes(
     process the work is done in this one. Raises what `work` raises; `UserError` when a process dies.
     """
     processes = min(processes, len(pieces))
-    with _bar(title, total, done) as show:
+    with ProgressBar(title, total, done, "records") as bar:
+
+        def show(count: int) -> None:
+            bar.set(done + count)
+
         if processes <= 1:
             return _alone(work, pieces, setup, show)
         context = multiprocessing.get_context("spawn")  # threads and open files of this process stay here

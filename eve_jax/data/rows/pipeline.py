@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.image.rule import SQUARE, ImageRule
@@ -38,6 +37,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
+from eve_jax.process.progress import spinner
 
 PLAN_FOLDER = "plan"
 
@@ -189,7 +189,7 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
     try:
         return load_plan(cache, key)
     except UserError:
-        with Console(stderr=True).status(f"planning rows of {len(lengths):,} records"):
+        with spinner(f"planning rows of {len(lengths):,} records"):
             build_plan(lengths, *settings, mixture=mixture).save(cache, key)
         return load_plan(cache, key)
 

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
 from eve_jax.data.field_counts import FieldCounts
 from eve_jax.data.image.patches import image_size
@@ -28,6 +25,7 @@ from eve_jax.data.samples.too_long import fitted, grid_tokens
 from eve_jax.data.sources.records import Records
 from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.process.progress import tracked
 
 VERSION = 4  # of the table; part of its key
 QUICK = 2000  # records measured without a progress bar
@@ -94,9 +92,7 @@ def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
             fields[number : number + 1] = found.fields
             seen = found.seen and found.seen.moved(span.start)
             return replace(found, record=found.record + np.int32(span.start), fields=fields, seen=seen)
-    about = f"measuring {escape(records.names[number])}"
-    bar = Console(stderr=True)
-    indices = track(span, description=about, console=bar, transient=True, disable=len(span) < QUICK)
+    indices = tracked(span, f"measuring {records.names[number]}", "records", least=QUICK)
     return measure_part(records, indices, *settings)
 
 
