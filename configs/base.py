@@ -10,7 +10,7 @@ from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe
 from eve_jax.model.config import ClipConfig, llm_sizes
-from eve_jax.model.weight import TRAINED_GROUPS
+from eve_jax.model.weight import trainable_groups
 from eve_jax.process.paths import expand
 
 
@@ -81,7 +81,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     o.weight_decay = 0.0
     o.clip = 1.0  # global gradient norm, 0 = off
     # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
-    o.groups = ConfigDict({group: placeholder(float) for group in TRAINED_GROUPS})
+    o.groups = ConfigDict({group: placeholder(float) for group in trainable_groups()})
 
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import DELTA, ModelConfig
+from eve_jax.model.config import DELTA, PARTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared, init_params
 from eve_jax.model.layers import folded
 
@@ -26,12 +26,18 @@ class ParamSource(Protocol):
 
 def refuse_loss(source: ModelConfig, target: ModelConfig) -> None:
     """UserError when a model `source` has weights that a model `target` has no place for."""
-    lost = sorted(set(source.parts) - set(target.parts))
+    lost = sorted(name for name in set(source.parts) - set(target.parts) if not _has_sets_of(target, name))
     if lost:
         raise UserError(
             f"the checkpoint has weights of its own for {', '.join(lost)} (variants moe, dac, rep), which would be "
             "dropped; choose the variant that it has"
         )
+
+
+def _has_sets_of(cfg: ModelConfig, name: str) -> bool:
+    """Whether a model `cfg` has the sets of weights of the part `name`, divided into more kinds of tokens."""
+    own = cfg.divided(PARTS[name].of) if name in PARTS else None
+    return own is not None and set(PARTS[name].sets) <= set(own.sets)
 
 
 def complete(cfg: ModelConfig, params: Params) -> Params:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.model.config import DELTA, ClipConfig, ModelConfig
+from eve_jax.model.config import DELTA, TWICE, ClipConfig, ModelConfig
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
@@ -65,6 +65,9 @@ def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
 
 def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
     at = "model.layers.{layer}."
+    unknown = [name for name in cfg.parts if name not in (*TWICE, DELTA)]
+    if unknown:
+        raise UserError(f"model.parts={','.join(cfg.parts)}: {unknown[0]} has no names in a Hugging Face folder")
 
     def branches(part: str) -> list[tuple[str, str]]:
         return [("text", ""), ("vision", "moe_")] if part in cfg.parts else [("text", "")]

@@ -179,7 +179,7 @@ def declared(cfg: ModelConfig) -> dict[str, Weight]:
 
 
 def of_groups(cfg: ModelConfig, *groups: str) -> set[str]:
-    """Return the names of the parameters of `groups` (`eve_jax.model.weight.GROUPS`)."""
+    """Return the names of the parameters of `groups` (`eve_jax.model.weight.groups`)."""
     return {name for name, weight in declared(cfg).items() if weight.group in groups}
 
 

@@ -59,12 +59,14 @@ class Product(NamedTuple):
 
     kind: the field of `Tokens` it works on, or "vision" (patches and specials) or "all". backward: products of the
     backward pass for one of the forward pass. again: whether the backward pass computes the forward product again.
+    routed: True in a layer, where with "masked" routing all tokens meet every set of weights.
     """
 
     kind: str
     flops: float
     backward: int
     again: bool
+    routed: bool
 
 
 class Flops(NamedTuple):
@@ -109,7 +111,7 @@ def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
             backward = 1 + learns
             # The last product of a layer is followed by an addition, which needs no copy of it.
             again = not weight.stacked or (cfg.remat != "none" and not weight.ends_layer)
-        out.append(Product(weight.works_on, flops, backward, again))
+        out.append(Product(weight.works_on, flops, backward, again, weight.stacked))
     return tuple(out)
 
 
@@ -123,8 +125,8 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
     recomputed = [w for w in products(cfg, trains) if w.again and (logits_again or w.kind != "targets")]
     again = sum(counts[w.kind] * w.flops for w in recomputed)
     if cfg.routing == "masked":
-        other = {"vision": tokens.text, "text": counts["vision"]}
-        again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in products(cfg, trains))
+        routed = [w for w in products(cfg, trains) if w.routed]
+        again += sum((tokens.total - counts[w.kind]) * w.flops * (1 + w.backward + w.again) for w in routed)
     forward = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * tokens.pairs
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward, kernel)
