@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, TWICE, ClipConfig, ModelConfig
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names

@@ -11,6 +11,7 @@ import numpy as np
 from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import UserError
+from eve_jax.process.named import is_named
 from eve_jax.process.paths import split_names
 
 __all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
@@ -108,6 +109,6 @@ def _opened(name: str, images_dir: str | Path, of_several: bool) -> list[Source]
     try:
         return open_sources(name, images_dir)
     except UserError as e:
-        if of_several and not os.path.exists(name):
+        if of_several and not is_named(name) and not os.path.exists(name):
             raise UserError(f"{e}; commas separate sources: write \\, for one that is part of a path") from None
         raise
