@@ -86,6 +86,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give
     t.log_every = 1
+    t.writers = "tensorboard,progress"  # beside metrics.jsonl: these, wandb, module:Class, or "none"
+    t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
     t.save_every = 500
     t.keep = 2  # newest checkpoints kept
     t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none

@@ -45,17 +45,23 @@ def load_named(text: str, field: str) -> Any:
     return getattr(found, name)
 
 
-def make_named(text: str, field: str, members: Iterable[str], what: str) -> Any:
-    """Return a new object of the class that `text`, `module:NAME`, stands for; the class is called without arguments.
-
-    members: attributes and methods that a `what` has. Raises UserError as `load_named`, for something that is no class,
-    for a class without one of the members, and when it cannot be made.
-    """
+def load_class(text: str, field: str, what: str) -> type:
+    """Return the class of a `what` that `text` stands for, as `load_named`; raise UserError for what is no class."""
     kind = load_named(text, field)
     if not isinstance(kind, type):
         raise UserError(f"{field}: {text} is no class; expected the class of a {what}")
+    return kind
+
+
+def make_named(text: str, field: str, members: Iterable[str], what: str, *arguments: Any) -> Any:
+    """Return a new object of the class that `text`, `module:NAME`, stands for, which is called with `arguments`.
+
+    members: attributes and methods that a `what` has. Raises UserError as `load_class`, for a class without one of the
+    members, and when it cannot be made.
+    """
+    kind = load_class(text, field, what)
     try:
-        made = kind()
+        made = kind(*arguments)
     except UserError:
         raise
     except Exception as error:

@@ -33,6 +33,8 @@ FREE_FIELDS = (
     "train.keep_best",
     "train.whole",
     "train.nan",
+    "train.metrics",
+    "train.writers",
 )
 
 

@@ -1,5 +1,6 @@
 """Training of one stage: from the config and the state of its folder to the last checkpoint."""
 
+import json
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from eve_jax.train.goodput import Goodput
 from eve_jax.train.initial_state import Start, check_origins, start
 from eve_jax.train.lineage import check_identity, check_settings, identity
 from eve_jax.train.masked import Masked
-from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
+from eve_jax.train.metrics import cut_back, load_metrics, read_metrics
+from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
@@ -33,6 +35,8 @@ from eve_jax.train.shared_data import open_data_together, same_everywhere, share
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.stages import group_factors, trainable_names, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
+from eve_jax.train.writers.base import RunInfo
+from eve_jax.train.writers.open import open_writers, split_writers
 from eve_jax.weights.base_config import keep_base
 
 
@@ -115,6 +119,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
+    split_writers(config.train.writers)
+    metrics = load_metrics(config.train.metrics)
     factors = group_factors(config)
     trainable_names(cfg, factors)
     check_pictures(config.data, cfg)
@@ -155,9 +161,10 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         if leads():
             cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step
-        functions = StepFunctions(cfg, tx, lr, mesh)
+        functions = StepFunctions(cfg, tx, lr, mesh, metrics)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
-        log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
+        about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
+        log = MetricsLog(open_writers(t.writers, about) if leads() else [], t.log_every, meter)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
 

@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def while_training(work: Path, c: ConfigDict, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Train `c` and call `act` in another thread while its second step is at hand."""
-    from eve_jax.train.metrics import MetricsLog
+    from eve_jax.train.metrics_log import MetricsLog
 
     add = MetricsLog.add
     done = threading.Event()
