@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from eve_jax.process import caches, old_names
+from eve_jax.version import __version__
 
 if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
 
 __all__ = ["EVE", "__version__"]
-__version__ = "0.2.0.dev0"
 
 caches.share_with_matplotlib()  # before anything here imports it
 old_names.install()

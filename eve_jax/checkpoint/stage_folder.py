@@ -24,6 +24,7 @@ from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
 from eve_jax.process.files import read_json
+from eve_jax.version import versioned
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -117,7 +118,7 @@ class Checkpoints:
         items = {
             "params": ocp.args.StandardSave(params),
             "optimizer": ocp.args.StandardSave(optimizer),
-            "meta": ocp.args.JsonSave(meta),
+            "meta": ocp.args.JsonSave(versioned(meta)),
         }
         metrics = None if loss is None else {"loss": loss}
         self._finish()

@@ -24,6 +24,7 @@ from eve_jax.checkpoint.weight_fingerprint import Fingerprint
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
+from eve_jax.version import versioned
 
 CHUNK_BYTES = 1 << 26  # of the stored chunks of a parameter without layers
 Done = Callable[[int], None]  # is told the bytes that were converted
@@ -80,7 +81,7 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[s
     with ocp.CheckpointManager(target, options=options, item_handlers=handlers) as manager:
         items = {
             "params": ocp.args.PyTreeSave(tree, save_args=save_args),
-            "meta": ocp.args.JsonSave(meta or {"plan": "", "steps": 0}),
+            "meta": ocp.args.JsonSave(versioned(meta or {"plan": "", "steps": 0})),
         }
         manager.save(0, args=ocp.args.Composite(**items))
     write_manifest(target / "0")

@@ -10,10 +10,12 @@ from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, step
 from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER, hash_of
 from eve_jax.errors import UserError
+from eve_jax.version import VERSION_FIELD
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
 FREE_FIELDS = (
+    VERSION_FIELD,
     "init",
     "teacher",
     "model.llm",

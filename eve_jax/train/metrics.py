@@ -97,7 +97,7 @@ def load_metrics(names: str) -> tuple[Metric, ...]:
 
 
 def measure(metrics: tuple[Metric, ...], view: StepView) -> dict[str, jax.Array]:
-    """Return the values of metrics of the user's own, float32 scalars by name. Raises UserError naming one that fails."""
+    """Return the values of the user's own metrics, float32 scalars by name. Raises UserError naming one that fails."""
     values = {}
     for metric in metrics:
         assert metric.value is not None

@@ -40,7 +40,7 @@ class Meter:
 
 
 class MetricsLog:
-    """Gives the writers one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
+    """Gives the writers a line for each step, by blocks of `log_every`, one step late: the device has moved on by then.
 
     A line has FIELDS, and what else the step's dict has but HIDDEN; seconds is the wall time of the block it belongs
     to, divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A value

@@ -18,6 +18,7 @@ from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, 
 from eve_jax.errors import UserError
 from eve_jax.process.connect import say
 from eve_jax.process.files import PART, write_json
+from eve_jax.version import versioned
 
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
@@ -29,7 +30,7 @@ def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, re
     the folder is replaced. Raises UserError for another one where this is not known.
     """
     if not resumed or not (folder / CONFIG).exists():
-        write_json(folder / CONFIG, json.loads(config.to_json()), indent=1)
+        write_json(folder / CONFIG, versioned(json.loads(config.to_json())), indent=1)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)
         return

@@ -27,6 +27,7 @@ from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.lock import locked
 from eve_jax.process.progress import BYTES, ProgressBar
+from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 
@@ -55,7 +56,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
-        write_json(temporary / CONFIG, hf_config.our_config(checkpoint.cfg, checkpoint.data))
+        write_json(temporary / CONFIG, versioned(hf_config.our_config(checkpoint.cfg, checkpoint.data)))
     return target
 
 
@@ -130,7 +131,7 @@ def export_checkpoint(
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
         _special_tokens(temporary, config, data["template"])
-        write_json(temporary / CONFIG, config)
+        write_json(temporary / CONFIG, versioned(config))
         if not text_only:
             for file in MODELLING.glob("*_eve.py"):
                 shutil.copyfile(file, temporary / file.name)

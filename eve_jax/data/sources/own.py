@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image_file import StoredImage
+from eve_jax.data.image_file import ImageFile
 from eve_jax.data.record import ROLES, Fields, Record, Source, Turn
 from eve_jax.errors import UserError
 from eve_jax.process.named import describe_error, make_named
@@ -49,9 +49,7 @@ class OwnSource:
         record: Record = found[0]
         self._check(isinstance(record, Record), about, record, "a Record and Fields")
         self._check(isinstance(record.id, str) and isinstance(record.where, str), about, record, "texts id and where")
-        images = isinstance(record.images, tuple) and all(
-            isinstance(i, str | Path | StoredImage) for i in record.images
-        )
+        images = isinstance(record.images, tuple) and all(isinstance(one, ImageFile) for one in record.images)
         self._check(images, about, record.images, "a tuple of paths or StoredImages as images")
         turns = isinstance(record.turns, tuple) and all(_is_turn(turn) for turn in record.turns)
         roles = ", ".join(dict.fromkeys(ROLES.values()))

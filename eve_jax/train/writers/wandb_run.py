@@ -39,9 +39,8 @@ class WandbWriter:
             self._run = wandb.init(project=project, dir=str(run.folder), resume="allow", **own)
             self._run.define_metric("*", step_metric="step")
         except Exception as error:  # of many kinds: no account, no network
-            raise UserError(
-                f"config.train.writers: wandb cannot start: {describe_error(error)}; WANDB_MODE=offline needs no account"
-            ) from error
+            why = f"{describe_error(error)}; WANDB_MODE=offline needs no account"
+            raise UserError(f"config.train.writers: wandb cannot start: {why}") from error
 
     def write(self, line: Line) -> None:
         """Log the step."""
