@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import PATCH_BYTES
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.model.config import VARIANTS, ModelConfig

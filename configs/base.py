@@ -48,31 +48,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)
 
-    c.data = d = ConfigDict()
-    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
-    d.images = ""  # folder that image paths of the records are relative to
-    d.tokenizer = llm if local else ""  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
-    d.template = template  # plain | qwen2 | llama3 | v1 | plain_v1
-    d.image_first = False  # True moves the images of a turn to its front, as the original does
-    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
-    d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
-    d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
-    d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
-    d.patch = 32  # side of a patch in pixels, twice model.sub_patch
-    d.teacher = (336, 14)  # side of the picture and of a patch that EVEv1's teacher sees, for image_mode square
-    d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
-    d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
-    d.max_tokens = 5000  # longest sample, image tokens included
-    d.long = "drop"  # samples longer than that are left out (drop), or made to fit: truncate_text | shrink_image
-    d.row_tokens = 8192  # slots of a row, a multiple of 128
-    d.max_shapes = 6  # row shapes in the menu
-    d.rows = 64  # rows of a micro-batch, all hosts together
-    d.micro_batches = 2  # of a step
-    d.epochs = 1
-    d.max_bad = 1000  # records found broken while training before the run stops
-    d.threads = 2  # that build batches
-    d.prefetch = 4  # micro-batches built ahead
-    d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
+    c.data = _data_fields(llm if local else "", template)
 
     c.optim = o = ConfigDict()
     o.lr = 1e-5  # peak
@@ -100,6 +76,36 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
+
+
+def _data_fields(tokenizer: str, template: str) -> ConfigDict:
+    """The defaults of `config.data`."""
+    d = ConfigDict()
+    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
+    d.images = ""  # folder that image paths of the records are relative to
+    d.tokenizer = tokenizer  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
+    d.template = template  # plain | qwen2 | llama3 | v1 | plain_v1
+    d.image_first = False  # True moves the images of a turn to its front, as the original does
+    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
+    d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
+    d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
+    d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.patch = 32  # side of a patch in pixels, twice model.sub_patch
+    d.teacher = (336, 14)  # side of the picture and of a patch that EVEv1's teacher sees, for image_mode square
+    d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
+    d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
+    d.max_tokens = 5000  # longest sample, image tokens included
+    d.long = "drop"  # samples longer than that are left out (drop), or made to fit: truncate_text | shrink_image
+    d.row_tokens = 8192  # slots of a row, a multiple of 128
+    d.max_shapes = 6  # row shapes in the menu
+    d.rows = 64  # rows of a micro-batch, all hosts together
+    d.micro_batches = 2  # of a step
+    d.epochs = 1
+    d.max_bad = 1000  # records found broken while training before the run stops
+    d.threads = 2  # that build batches
+    d.prefetch = 4  # micro-batches built ahead
+    d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
+    return d
 
 
 def _template(llm: str) -> str:

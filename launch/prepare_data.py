@@ -53,14 +53,15 @@ def _need(**values: Any) -> None:
 
 
 def _convert() -> None:
-    from eve_jax.data.prepare.convert import Conversion, Table, convert
+    from eve_jax.data.prepare.convert import Conversion, convert
     from eve_jax.data.prepare.summary import print_summary
+    from eve_jax.data.samples.sample_rule import SampleRule
 
     _need(**{"from": FROM.value, "to": TO.value})
-    table = Table.of(CONFIG.value) if CONFIG.value is not None else None
+    rule = SampleRule.of(CONFIG.value) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
     try:
-        summary = convert(conversion, table, PROCESSES.value or os.cpu_count() or 1)
+        summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     except UserError as error:  # these two fields are flags here
         text = str(error).replace("config.data.records", "--from").replace("config.data.images", "--images")
         raise UserError(text) from error

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.rows.align_arrays import place_images, teacher_picture
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.hf.config import clip_config

@@ -14,8 +14,8 @@ import numpy as np
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
-from eve_jax.data.text.encode import prompt_ids
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces, to_pictures, to_turns
-from eve_jax.infer.settings import Run, Settings, check_settings
+from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.checks import of_type, whole
@@ -41,25 +41,21 @@ if TYPE_CHECKING:
 class EVE:
     """Answers questions about images; made by `EVE.from_pretrained`.
 
-    template: a dialogue template of `eve_jax.data.text.templates`. rule: how images are sized. sees: False for a model
-    that takes no images. positions: longest sequence of the model in tokens, 0 = not known. data: the settings that the
-    model was trained with (`config.data`); images go to the front of their turn where `image_first` there says so.
+    rule: tokenizer, dialogue template and image rule. sees: False for a model that takes no images. positions: longest
+    sequence of the model in tokens, 0 = not known. data: the settings that the model was trained with (`config.data`).
     """
 
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Tokenizer,
-        template: str,
-        rule: ImageRule,
+        rule: SampleRule,
         sees: bool = True,
         positions: int = 0,
         data: dict[str, Any] | None = None,
     ):
-        self.engine, self.tokenizer, self.template, self.rule = engine, tokenizer, template, rule
+        self.engine, self.rule, self.tokenizer = engine, rule, rule.tokenizer
         self.sees, self.positions, self.data = sees, positions, data or {}
-        self.image_first = bool(self.data.get("image_first", False))
-        self.stop_ids = stop_ids(tokenizer, template)
+        self.stop_ids = stop_ids(rule.tokenizer, rule.template)
 
     @classmethod
     def from_pretrained(
@@ -91,11 +87,12 @@ class EVE:
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(data["template"], tokenizer)
         check_template(tokenizer, template)  # now, not when the weights have been read
-        rule = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
+        sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
+        rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
         engine = Engine(*_ready(checkpoint))
-        return cls(engine, tokenizer, template, rule, sees_pictures(folder), _positions(folder), data)
+        return cls(engine, rule, sees_pictures(folder), _positions(folder), data)
 
-    def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> str:
+    def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
@@ -113,7 +110,7 @@ class EVE:
         images: Sequence[Pictures] | None = None,
         rows: int = 16,
         progress: str = "",
-        **settings: Unpack[Settings],
+        **settings: Unpack[AnswerSettings],
     ) -> list[str]:
         """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
 
@@ -149,7 +146,7 @@ class EVE:
                 answers[i] = self.decode(ids[: runs[i].max_new_tokens])
         return answers
 
-    def _one_by_one(self, prompts: dict[int, Prompt], run: Run) -> list[list[int]]:
+    def _one_by_one(self, prompts: dict[int, Prompt], run: CheckedSettings) -> list[list[int]]:
         """The tokens of each answer, by its own batch: vision weights that are NaN spoil text that shares one."""
         replies = []
         for number, prompt in prompts.items():
@@ -157,14 +154,14 @@ class EVE:
                 replies += self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
         return replies
 
-    def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> Answer:
+    def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
         """`generate` with the tokens of the answer."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
         (ids,) = self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
         return Answer(self.decode(ids), ids)
 
-    def stream(self, messages: Messages, images: Pictures = (), **settings: Unpack[Settings]) -> Iterator[str]:
+    def stream(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
         """The text of `generate` in pieces as they are made, of whole characters."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
@@ -178,16 +175,16 @@ class EVE:
     def score(self, records: str | Path, images: str | Path = "", **changes: Any) -> "Scores":
         """Loss of every record of a LLaVA file under the model, image paths relative to the folder `images`.
 
-        The settings are those of the training; `changes` as in `eve_jax.infer.score.Settings.of`.
+        The settings are those of the training; `changes` as in `eve_jax.infer.score.ScoreSettings.of`.
         """
         from eve_jax.infer import score
 
         of_type("records", records, "the path of a file of records", str, Path)
         of_type("images", images, "the path of a folder", str, Path)
-        settings = score.Settings.of(self.data, **changes)
+        settings = score.ScoreSettings.of(self.data, self.tokenizer, **changes)
         opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
-        scores = score.score_records(cfg, self.engine.params, self.tokenizer, opened, settings)
+        scores = score.score_records(cfg, self.engine.params, opened, settings)
         if not scores.lines:
             raise UserError(scores.none_scored())
         return scores
@@ -195,11 +192,7 @@ class EVE:
     def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""
         turns = to_turns(messages)
-        return self.with_images(
-            turns[-1].text,
-            images,
-            lambda n: prompt_ids(turns, self.tokenizer, self.template, n, self.image_first),
-        )
+        return self.with_images(turns[-1].text, images, lambda n: self.rule.prompt_ids(turns, n))
 
     def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
         """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""
@@ -214,12 +207,12 @@ class EVE:
                 f"{self.tokenizer.folder}: its tokenizer makes token {ids.max()}, the model knows "
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
-        arrays = [resize(picture, self.rule) for picture in pictures]
-        side = self.rule.patch
+        arrays = [resize(picture, self.rule.images) for picture in pictures]
+        side = self.rule.images.patch
         grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
         return Prompt(ids, [patchify(a, side) for a in arrays], grids)
 
-    def settings(self, tokens: int, **settings: Unpack[Settings]) -> Run:
+    def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings:
         """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.
 
         Raises UserError when it has none left, or for settings that make no sense.

@@ -12,7 +12,7 @@ from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
-from eve_jax.infer.score import Score, Scores, Settings, score_records
+from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
 from eve_jax.process.files import in_place_of
 from eve_jax.process.paths import split_names
 from eve_jax.weights.open import open_checkpoint
@@ -36,7 +36,7 @@ def score_files(
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises
+    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `ScoreSettings.of`. Raises
     UserError, before any work, when a file cannot be read or written; and when no record could be scored, which are
     then listed.
     """
@@ -46,11 +46,10 @@ def score_files(
     opened = open_records(records, images)
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
-        settings = Settings.of(source.data, **changes)
-        tokenizer = load_tokenizer(checkpoint)
-        check_template(tokenizer, settings.template)  # now, not when the weights have been read
+        settings = ScoreSettings.of(source.data, load_tokenizer(checkpoint), **changes)
+        check_template(settings.rule.tokenizer, settings.rule.template)  # now, not when the weights have been read
         cfg = replace(source.cfg, remat="none", dtype=dtype)
-        scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
+        scores = score_records(cfg, source.params(), opened, settings, quiet)
         bad_file(out).unlink(missing_ok=True)
         if scores.bad:
             with _in_place_of(bad_file(out)) as listed:

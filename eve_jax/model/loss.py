@@ -36,14 +36,14 @@ def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: I
     return _forward(hidden, head, labels)[0]
 
 
-def _chunked(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
+def _in_chunks(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
     """First rows of the chunks [C] and the chunks [C, Q/C, D]."""
     chunks = vocab_chunks(head.shape[0])
     size = head.shape[0] // chunks
     return jnp.arange(chunks) * size, head.reshape(chunks, size, -1)
 
 
-def _gathered(weight: Array, dtype: jnp.dtype) -> Array:
+def _gathered_head(weight: Array, dtype: jnp.dtype) -> Array:
     return gather(weight, ("vocab", "table"), dtype)
 
 
@@ -56,7 +56,7 @@ def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Ar
     def fold(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         peak, total, picked = carry
         first, weight = chunk
-        logits = _logits(hidden, _gathered(weight, hidden.dtype))
+        logits = _logits(hidden, _gathered_head(weight, hidden.dtype))
         new_peak = jnp.maximum(peak, logits.max(axis=1))
         total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
         at = jnp.clip(labels - first, 0, weight.shape[0] - 1)
@@ -65,7 +65,7 @@ def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Ar
         return (new_peak, total, picked), None
 
     start = (jnp.full(labels.shape, -jnp.inf), jnp.zeros(labels.shape), jnp.zeros(labels.shape))
-    (peak, total, picked), _ = jax.lax.scan(fold, start, _chunked(head))
+    (peak, total, picked), _ = jax.lax.scan(fold, start, _in_chunks(head))
     log_total = peak + jnp.log(total)
     return log_total - picked, (hidden, head, labels, log_total)
 
@@ -76,7 +76,7 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
 
     def fold(d_hidden: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         first, stored = chunk
-        weight, to_stored = jax.vjp(lambda w: _gathered(w, hidden.dtype), stored)
+        weight, to_stored = jax.vjp(lambda w: _gathered_head(w, hidden.dtype), stored)
         hit = (labels - first)[:, None] == jnp.arange(stored.shape[0])
         d_logits = (jnp.exp(_logits(hidden, weight) - log_total[:, None]) - hit) * g[:, None]
         d_logits = d_logits.astype(hidden.dtype)
@@ -84,7 +84,7 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
         return constrain(d_hidden, "batch", None), d_stored
 
-    d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _chunked(head))
+    d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _in_chunks(head))
     return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
 
 

@@ -35,7 +35,9 @@ class Routed(nnx.Module):
     def __init__(self, make: Callable[[], nnx.Module], part: Part | None):
         self.part = part
         self.text = declare(make(), "text", works_on="text" if part else "all")
-        for name in part.sets if part else ():
+        if part is None:
+            return
+        for name in part.sets:
             works_on = "vision" if len(part.sets) == 1 else "patches" if name == part.patches else "specials"
             setattr(self, name, declare(make(), name, works_on=works_on, branch=name))
 

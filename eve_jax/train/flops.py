@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.batch import RowShape, row_shape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 
@@ -145,9 +145,8 @@ def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
 
 def batch_tokens(batch: dict[str, Any]) -> Tokens:
     """Real tokens, targets and pairs of a micro-batch's host arrays (docs/design.md#row-contract)."""
-    segment, patches = np.asarray(batch["segment"]), batch["patches"].shape[1]
-    vision = patches + batch["special_ids"].shape[1]
-    parts = np.split(segment > 0, [patches, vision], axis=1)
+    segment, shape = np.asarray(batch["segment"]), row_shape(batch)
+    parts = np.split(segment > 0, [shape.patches, shape.vision], axis=1)
     pairs = 0.0
     for row in segment:
         lengths = np.bincount(row[row > 0]).astype(np.float64)

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, steps_in
 from eve_jax.data.rows.pipeline import StageData
-from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER, hash_of
+from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
+from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.version import VERSION_FIELD
 

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
-from eve_jax.data.samples.data_fingerprint import hash_of
+from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.process.connect import leads
 from eve_jax.process.lock import Lock, locked

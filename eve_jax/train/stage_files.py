@@ -12,7 +12,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import CONFIG
-from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER, tokenizer_hash
+from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
+from eve_jax.data.samples.sample_rule import tokenizer_hash
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError

@@ -43,7 +43,7 @@ class Checkpoint:
         places = defaultdict(lambda: default, shardings or {})
         if self.source is not None:
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: place(_gather(self.source, n), places[n]) for n in here}
+            return {n: place(_all_layers(self.source, n), places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
         stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
         model = abstract_params(self.cfg)
@@ -110,7 +110,7 @@ def _opened(origin: Origin, folder: Path) -> Checkpoint:
     return replace(found, step=origin.step) if there else found
 
 
-def _gather(source: ParamSource, name: str) -> np.ndarray:
+def _all_layers(source: ParamSource, name: str) -> np.ndarray:
     shape = source.shapes[name]
     out = np.empty(shape.shape, shape.dtype)
     for i, piece in enumerate(source.pieces(name)):

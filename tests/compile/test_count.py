@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from eve_jax.batch import RowShape
 from eve_jax.compile.abstract import abstract_batch
 from eve_jax.compile.count import count
 from eve_jax.compile.report import attention_flops
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.model import decoder, loss
 from eve_jax.model.config import VARIANTS, ModelConfig, llm_sizes
 from eve_jax.model.eve import abstract_params

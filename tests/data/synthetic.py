@@ -11,7 +11,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.plan.lengths import Lengths
-from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
 from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 
 
@@ -54,7 +54,7 @@ PLAN_SETTINGS: dict[str, Any] = {
 
 def plan_of(counts: Any, **changes: Any) -> Plan:
     """A plan of records of `counts` [n, 3], by default of PLAN_SETTINGS."""
-    return build_plan(lengths_of(counts), **{**PLAN_SETTINGS, **changes})
+    return build_plan(lengths_of(counts), PlanSettings(**{**PLAN_SETTINGS, **changes}))
 
 
 def write_records(folder: Path, n: int, seed: int = 0) -> Path:

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import open_image, patchify, unpatchify
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.plan.plan import MicroBatch, build_plan
-from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.data.plan.plan import MicroBatch, PlanSettings, build_plan
 from eve_jax.data.rows.align_arrays import most_images, place_images, teacher_picture
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.data.rows.build import RowBuilder
 from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -55,9 +56,9 @@ def test_places_are_where_the_teacher_looks(pool: int, width: int, height: int) 
 def test_rows(tmp_path: Path) -> None:
     """Batches hold the teacher's pictures in the order of the row; a broken picture's places weigh nothing."""
     records = open_records(str(write_records(tmp_path, 12)), tmp_path / "images")
-    rule, tokenizer = RULES[2], byte_tokenizer()
-    lengths = measure(records, tokenizer, rule, "qwen2", False, 2000)
-    plan = build_plan(lengths, 2048, 2, rows=2, micro_batches=1, epochs=1, seed=0)
+    rule = SampleRule(byte_tokenizer(), RULES[2], "qwen2", max_tokens=2000)
+    lengths = measure(records, rule)
+    plan = build_plan(lengths, PlanSettings(2048, 2, rows=2, micro_batches=1, epochs=1, seed=0))
     most = most_images(plan, lengths)
     counts = dict.fromkeys(plan.shapes, 0)
     for step in range(plan.steps):
@@ -66,12 +67,12 @@ def test_rows(tmp_path: Path) -> None:
     assert most == counts
     shape = RowShape(432, 48, 1568)
     bad = BadRecords(tmp_path / "work", 5)
-    builder = RowBuilder(records, lengths, tokenizer, rule, "qwen2", False, bad, teach={shape: 3})
+    builder = RowBuilder(records, lengths, rule, bad, {shape: 3})
     batch = builder.build(MicroBatch(shape, [(2, 1), (0,), ()]))
     assert batch["teacher_images"].shape == (3, 3, 24, 24, 3)
     images = [*records[2].images, *records[1].images]
     for number, file in enumerate(images):
-        assert np.array_equal(batch["teacher_images"][0, number], teacher_picture(open_image(file), rule))
+        assert np.array_equal(batch["teacher_images"][0, number], teacher_picture(open_image(file), rule.images))
     assert not batch["teacher_images"][1:].any()
     np.testing.assert_allclose(batch["align_weight"].sum(axis=1), [3, 0, 0], rtol=1e-6)
     h, w = lengths.entry_grids(2)[0]

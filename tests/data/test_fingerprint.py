@@ -16,7 +16,7 @@ from configs.base import get_config
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
-from eve_jax.data.samples.data_fingerprint import settings_fingerprint
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text import templates
 from eve_jax.data.text.tokenizer import FastTokenizer
 from eve_jax.errors import UserError
@@ -142,8 +142,7 @@ def test_a_tokenizer_as_another_version_of_the_library_writes_it() -> None:
 
         tokenizer = byte_tokenizer()
         assert isinstance(tokenizer, FastTokenizer)
-        rule = ImageRule("anyratio_ld")
-        return settings_fingerprint(Written(tokenizer.inner), rule, "qwen2", False, 9, "drop")["tokenizer"]
+        return SampleRule(Written(tokenizer.inner), ImageRule("anyratio_ld"), "qwen2").fingerprint()["tokenizer"]
 
     old = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}
     new = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "ignore_merges": False, "x": None}}

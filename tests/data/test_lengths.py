@@ -12,6 +12,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Lengths
 from eve_jax.data.samples import measure as measure_module
 from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -21,9 +22,9 @@ ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 
 
 def measured(path: Path, max_tokens: int = 1000, cache_dir: Path | None = None, **changes: Any) -> Lengths:
-    settings: dict[str, Any] = {"rule": RULE, "template": "qwen2", "image_first": False, **changes}
+    settings: dict[str, Any] = {"images": RULE, "template": "qwen2", "max_tokens": max_tokens, **changes}
     records = open_records(str(path), path.parent / "images")
-    return measure(records, byte_tokenizer(), max_tokens=max_tokens, cache_dir=cache_dir, **settings)
+    return measure(records, SampleRule(byte_tokenizer(), **settings), cache_dir)
 
 
 def test_counts_are_those_of_the_real_thing(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_the_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(again.dropped) == 1
     for name in ARRAYS:
         assert np.array_equal(getattr(again, name), getattr(first, name))
-    for change in ({"template": "plain"}, {"image_first": True}, {"max_tokens": 999}, {"rule": ImageRule()}):
+    for change in ({"template": "plain"}, {"image_first": True}, {"max_tokens": 999}, {"images": ImageRule()}):
         measured(path, cache_dir=cache, **change)
     path.write_text(path.read_text() + "\n{worse\n")
     assert len(measured(path, cache_dir=cache).dropped) == 2

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from configs.base import get_config
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.plan.plan import Plan, build_plan
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.data.rows.build import Batch, RowBuilder
 from eve_jax.data.rows.pipeline import loader, open_stage_data
 from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.train.flops import add, batch_tokens
@@ -27,11 +28,12 @@ Steps = list[tuple[int, list[Batch]]]
 
 def set_up(folder: Path, max_bad: int = 0) -> tuple[Plan, RowBuilder]:
     records = open_records(str(write_records(folder, 80)), folder / "images")
-    rule, tokenizer = ImageRule("anyratio_ld", max_size=96), byte_tokenizer()
-    lengths = measure(records, tokenizer, rule, "plain", False, 256)
-    plan = build_plan(lengths, row_tokens=256, max_shapes=2, rows=2, micro_batches=2, epochs=2, seed=0)
+    rule = SampleRule(byte_tokenizer(), ImageRule("anyratio_ld", max_size=96), "plain", max_tokens=256)
+    lengths = measure(records, rule)
+    settings = PlanSettings(row_tokens=256, max_shapes=2, rows=2, micro_batches=2, epochs=2, seed=0)
+    plan = build_plan(lengths, settings)
     bad = BadRecords(folder / "work", max_bad)
-    return plan, RowBuilder(records, lengths, tokenizer, rule, "plain", False, bad)
+    return plan, RowBuilder(records, lengths, rule, bad)
 
 
 def equal(a: Steps, b: Steps) -> bool:
@@ -59,7 +61,7 @@ def test_same_batches_for_any_threads_and_start(tmp_path: Path) -> None:
 def set_up_hosts(folder: Path) -> tuple[Plan, RowBuilder]:
     """Micro-batches of 4 rows."""
     _, builder = set_up(folder)
-    return build_plan(builder.lengths, 256, 2, rows=4, micro_batches=2, epochs=3, seed=0), builder
+    return build_plan(builder.lengths, PlanSettings(256, 2, rows=4, micro_batches=2, epochs=3, seed=0)), builder
 
 
 def glued(hosts: list[Steps]) -> Steps:

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 import pytest
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import load_patches
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IGNORE, encode_chat
 from eve_jax.errors import UserError
 from eve_jax.infer import score
-from eve_jax.infer.score import Settings, score_records
+from eve_jax.infer.score import ScoreSettings, score_records
 from eve_jax.infer.score_files import bad_file, score_files
 from eve_jax.model.eve import bind
 from eve_jax.model.loss import target_losses
@@ -61,7 +61,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def by_definition(hf: Path, data: tuple[Path, Path], settings: Settings) -> list[dict]:
+def by_definition(hf: Path, data: tuple[Path, Path], settings: ScoreSettings) -> list[dict]:
     """Every record alone, both branches computed and mixed by mask, softmax over the logits of every slot."""
     checkpoint = open_checkpoint(hf)
     model = bind(replace(checkpoint.cfg, routing="masked", remat="none"), checkpoint.params())
@@ -69,9 +69,9 @@ def by_definition(hf: Path, data: tuple[Path, Path], settings: Settings) -> list
     out = []
     for record in open_records(str(data[0]), data[1]):
         encoded = encode_chat(
-            record.turns, byte_tokenizer(), settings.template, len(record.images), settings.image_first
+            record.turns, byte_tokenizer(), settings.rule.template, len(record.images), settings.rule.image_first
         )
-        pictures = [load_patches(path, settings.rule) for path in record.images]
+        pictures = [load_patches(path, settings.rule.images) for path in record.images]
         row = lay_out([Sample(*encoded, [grid for _, grid in pictures])], WIDE)
         patches = np.concatenate([p for p, _ in pictures] + [np.zeros((WIDE.patches, 3072), np.uint8)])
         batch = ref.stack([{**row, "patches": patches[: WIDE.patches]}])
@@ -99,8 +99,8 @@ def assert_same(got: list[dict], expected: list[dict]) -> None:
 
 @pytest.mark.parametrize("template", ["plain", "qwen2"])
 def test_each_record_has_the_loss_of_the_sample_alone(hf, data, tmp_path, template):
-    settings = Settings.of(open_checkpoint(hf).data, template=template)
-    assert (settings.rule.fit, settings.rule.max_size) == ("shrink", 800)
+    settings = ScoreSettings.of(open_checkpoint(hf).data, byte_tokenizer(), template=template)
+    assert (settings.rule.images.fit, settings.rule.images.max_size) == ("shrink", 800)
     expected = by_definition(hf, data, settings)
     packings: list[dict[str, Any]] = [{}, {"row_tokens": 1, "rows": 3, "threads": 0}]
     for number, packing in enumerate(packings):
@@ -203,8 +203,8 @@ def test_a_loss_that_is_no_number_is_listed(hf, data, tmp_path):
     params = checkpoint.params()
     params["embed"] = params["embed"].at[tokenizer.encode("S")[0]].set(np.nan)
     records = open_records(str(data[0]), data[1])
-    settings = Settings.of(checkpoint.data, row_tokens=1, template="plain")
-    scores = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
+    settings = ScoreSettings.of(checkpoint.data, tokenizer, row_tokens=1, template="plain")
+    scores = score_records(checkpoint.cfg, params, records, settings, quiet=True)
     assert len(scores.lines) + len(scores.bad) == len(records)
     assert {"r1", "long"} <= {b.id for b in scores.bad}
     assert len(scores.lines) > 2 and np.isfinite(scores.loss)

@@ -233,13 +233,13 @@ def test_answers_follow_the_conventions_too(tmp_path):
     image = Image.new("RGB", (64, 32))
     for folder in (hf, ours):
         eve = EVE.from_pretrained(folder, max_size=64)
-        assert eve.rule == ImageRule("anyratio_ld", "fill", 64, 0.0)
+        assert eve.rule.images == ImageRule("anyratio_ld", "fill", 64, 0.0)
         assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [IMAGE_ID, 1, 2]
         chat = eve.chat()
         chat.ask("{3} <image>", image, max_new_tokens=2)
         assert chat._prompt("{4} <image> {5}", image).ids.tolist() == [318, IMAGE_ID, 4, 5]
     eve = EVE.from_pretrained(hf, max_aspect=8.0, image_first=False)
-    assert eve.rule == ImageRule("anyratio_ld", "fill", 800, 8.0)
+    assert eve.rule.images == ImageRule("anyratio_ld", "fill", 800, 8.0)
     assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [1, IMAGE_ID, 2]
     with pytest.raises(UserError, match="llama3"):
         EVE.from_pretrained(hf, template="llama3")

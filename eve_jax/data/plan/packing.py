@@ -51,7 +51,7 @@ class Packed:
 
     def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`entries` and `first` of the rows `numbers` int64 [m], in that order; -1 is an empty row."""
-        return _gather(self.entries, self.first, numbers)
+        return _rows_of(self.entries, self.first, numbers)
 
 
 def pack(counts: np.ndarray, order: np.ndarray, shapes: np.ndarray, window: int = WINDOW) -> Packed:
@@ -111,24 +111,25 @@ def _fill(size, seed, shapes, inverse, k, index_bits, picked):
 
 
 @njit
-def _fullest(size, seed, shapes, length, inverse, index_bits, last, picked, kept):
+def _fullest(size, seed, shapes, inverse, index_bits, last, picked, kept):
     """The shape whose row with record `seed` becomes fullest (-1: none holds it), its tokens, and how many it `kept`.
 
     Shapes are tried from number `last` on, until a row is FULL.
     """
-    best, most, n_kept = -1, 0, 1
+    best, most, n_kept, best_length = -1, 0, 1, np.int64(1)
     kept[0] = seed
     for step in range(len(shapes)):
         k = (last + step) % len(shapes)
         if size[0, seed] > shapes[k, 0] or size[1, seed] > shapes[k, 1] or size[2, seed] > shapes[k, 2]:
             continue
         n_picked, unused = _fill(size, seed, shapes, inverse, k, index_bits, picked)
-        used = length[k] - unused
-        if best < 0 or used * length[best] > most * length[k]:  # fills, multiplied out
-            best, most, n_kept = k, used, n_picked
+        length = np.int64(shapes[k, 0]) + shapes[k, 1] + shapes[k, 2]
+        used = length - unused
+        if best < 0 or used * best_length > most * length:  # fills, multiplied out
+            best, most, n_kept, best_length = k, used, n_picked, length
             for i in range(n_picked):
                 kept[i] = picked[i]
-            if used * 1000 >= FULL * length[k]:
+            if used * 1000 >= FULL * length:
                 break
     return best, most, n_kept
 
@@ -175,9 +176,6 @@ def _pack(counts, order, shapes, window):
     n_rows, n_left_out, n_read, last = 0, 0, 0, 0
     index_bits = np.int32(6 if window <= 64 else 9)  # with three squared shares they must fit into 31 bits
     inverse = _inverses(shapes, 11 if window <= 64 else 10)
-    length = np.empty(len(shapes), np.int64)
-    for k in range(len(shapes)):
-        length[k] = np.int64(shapes[k, 0]) + shapes[k, 1] + shapes[k, 2]
     # The window: sizes of its records, and their places in `order`. A place without a record holds one too big.
     size, place = np.full((3, window), BIG, np.int32), np.full(window, NO_FIT, np.int32)
     ahead = np.empty((3, AHEAD), np.int32)
@@ -197,7 +195,7 @@ def _pack(counts, order, shapes, window):
         seed = _oldest(place)
         if seed < 0:
             break
-        k, used, n_kept = _fullest(size, seed, shapes, length, inverse, index_bits, last, picked, kept)
+        k, used, n_kept = _fullest(size, seed, shapes, inverse, index_bits, last, picked, kept)
         if k < 0:
             left_out[n_left_out] = order[place[seed]]
             n_left_out += 1
@@ -222,7 +220,7 @@ def _pack(counts, order, shapes, window):
 
 
 @njit
-def _gather(entries, first, numbers):
+def _rows_of(entries, first, numbers):
     bounds = np.zeros(len(numbers) + 1, np.int64)
     for i in range(len(numbers)):
         row = numbers[i]

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eve_jax.batch import ROW_MULTIPLE, RowShape
 from eve_jax.data.plan.lengths import Lengths
 from eve_jax.data.plan.mapped_arrays import ArrayFile, save_arrays
 from eve_jax.data.plan.mixture import Mixture, rounds
 from eve_jax.data.plan.packing import NARROW_WINDOW, WIDE_WINDOW, Packed, frontier, pack
 from eve_jax.data.plan.plan_stats import plan_stats
-from eve_jax.data.plan.row_shapes import ROW_MULTIPLE, RowShape
 from eve_jax.data.plan.shape_menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.plan.step_order import group_rows, row_content, spread
 from eve_jax.errors import UserError
@@ -169,25 +169,15 @@ def plan_key(lengths_key: str, mixture: Mixture, settings: PlanSettings) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def build_plan(
-    lengths: Lengths,
-    row_tokens: int,
-    max_shapes: int,
-    rows: int,
-    micro_batches: int,
-    epochs: int,
-    seed: int,
-    steps: int = 0,
-    mixture: Mixture | None = None,
-) -> Plan:
-    """Plans a run over `lengths`: steps of `micro_batches` micro-batches of `rows` rows of at most `row_tokens` slots.
+def build_plan(lengths: Lengths, settings: PlanSettings, mixture: Mixture | None = None) -> Plan:
+    """Plan a run over `lengths`: steps of `micro_batches` micro-batches of `rows` rows of at most `row_tokens` slots.
 
     Every record comes once in each of `epochs` epochs, or as often as `mixture` says; `steps` > 0 cuts the run, or
     repeats the epochs, to that many steps. Row lengths are multiples of 128 and may stay below `row_tokens` where the
     data does not fill it. Raises `UserError` for settings that make no plan.
     """
-    settings = PlanSettings(row_tokens, max_shapes, rows, micro_batches, epochs, seed, steps)
     _check(lengths, settings)
+    row_tokens, max_shapes, rows, micro_batches, epochs, seed, steps = settings
     mixture = mixture or Mixture.single(len(lengths))
     counts = np.stack([lengths.patches, lengths.specials, lengths.text], axis=1).astype(np.int32, copy=False)
     sources, too_long = _usable(lengths, mixture, row_tokens)

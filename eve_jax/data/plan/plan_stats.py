@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.batch import RowShape
 from eve_jax.data.plan.mixture import Mixture
 from eve_jax.data.plan.packing import Packed
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.plan.step_order import samples_by_source
 
 

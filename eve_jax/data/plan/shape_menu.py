@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eve_jax.batch import ROW_MULTIPLE
 from eve_jax.data.plan.packing import WINDOW, pack
-from eve_jax.data.plan.row_shapes import ROW_MULTIPLE
 
 PATCHES, SPECIALS, TEXT = 0, 1, 2  # columns of counts and shapes
 SPECIALS_SLACK = 1.03  # specials vary most between rows of like composition

@@ -12,13 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
-from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
@@ -26,11 +23,9 @@ from eve_jax.data.prepare.workers import Tick, run_processes
 from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_part, table_name
-from eve_jax.data.samples.too_long import check_long
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
-from eve_jax.data.text.load import load_tokenizer
-from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_json
 from eve_jax.process.lock import LOCK, locked
@@ -52,35 +47,8 @@ class Conversion:
     check: str
 
 
-class Table(NamedTuple):
-    """What a lengths table is made for: arguments of `measure`, the tokenizer by its folder."""
-
-    tokenizer: str
-    rule: ImageRule
-    template: str
-    image_first: bool
-    max_tokens: int
-    long: str = "drop"
-
-    @classmethod
-    def of(cls, config: ConfigDict) -> Self:
-        """The table that the stage `config` needs. Raises `UserError` when it names no tokenizer that fits."""
-        d = config.data
-        tokenizer = d.tokenizer or config.init
-        if not tokenizer:
-            raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
-        rule = ImageRule.of(d)
-        check_long(d.long)
-        check_template(load_tokenizer(tokenizer), d.template)
-        return cls(tokenizer, rule, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
-
-    def arguments(self) -> tuple[Any, ...]:
-        """Those of `measure_part` behind the records."""
-        return load_tokenizer(self.tokenizer), *self[1:]
-
-
-def convert(conversion: Conversion, table: Table | None = None, processes: int = 1) -> dict[str, Any]:
-    """Writes the source into the folder, makes the lengths `table` for it, and returns the summary.
+def convert(conversion: Conversion, rule: SampleRule | None = None, processes: int = 1) -> dict[str, Any]:
+    """Write the source into the folder, make the lengths table of its samples by `rule`, and return the summary.
 
     Goes on where an earlier call stopped; does nothing over again. Raises `UserError` for input that cannot be used,
     and for a folder that holds something else.
@@ -94,11 +62,11 @@ def convert(conversion: Conversion, table: Table | None = None, processes: int =
     _refuse_other(folder, conversion, records)
     with locked(folder, "the conversion"):
         _claim(folder, conversion, records)
-        return _convert(conversion, folder, records, table, processes)
+        return _convert(conversion, folder, records, rule, processes)
 
 
 def _convert(
-    conversion: Conversion, folder: Path, records: Records, table: Table | None, processes: int
+    conversion: Conversion, folder: Path, records: Records, rule: SampleRule | None, processes: int
 ) -> dict[str, Any]:
     n_shards = -(-len(records) // conversion.shard_records)
     if not (folder / DATASET_FILE).is_file():
@@ -118,8 +86,8 @@ def _convert(
     for number in range(n_shards):
         _line(folder, number).unlink(missing_ok=True)
     summary = read_json(folder / SUMMARY_FILE)
-    if table is not None:
-        summary["table"] = _measure(folder, table, processes)
+    if rule is not None:
+        summary["table"] = _measure(folder, rule, processes)
         write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
     return summary
 
@@ -235,13 +203,13 @@ def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
     write_dataset(folder, shards)
 
 
-def _measure(folder: Path, table: Table, processes: int) -> dict[str, Any]:
+def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     """Makes the lengths table of prepared records, if it is not there, and says what it comes to."""
     records = open_records(str(folder))
-    path = folder / table_name(records, *table.arguments())
+    path = folder / table_name(records, rule)
     if kept_table(path) is None:
         pieces = list(range(0, len(records), MEASURED))
-        setup = partial(_open_measuring, str(folder), table)
+        setup = partial(_open_measuring, str(folder), rule)
         parts = run_processes(_measure_piece, pieces, setup, processes, "measuring records", len(records), 0)
         joined(parts).save(path)
     lengths = Lengths.load(path)
@@ -258,16 +226,16 @@ def _measure(folder: Path, table: Table, processes: int) -> dict[str, Any]:
     }
 
 
-def _open_measuring(folder: str, table: Table) -> tuple[Records, tuple[Any, ...]]:
-    return open_records(folder), table.arguments()
+def _open_measuring(folder: str, rule: SampleRule) -> tuple[Records, SampleRule]:
+    return open_records(folder), rule
 
 
-def _measure_piece(start: int, opened: tuple[Records, tuple[Any, ...]], tick: Tick) -> Lengths:
-    records, arguments = opened
+def _measure_piece(start: int, opened: tuple[Records, SampleRule], tick: Tick) -> Lengths:
+    records, rule = opened
 
     def indices() -> Iterator[int]:
         for index in range(start, min(start + MEASURED, len(records))):
             tick()
             yield index
 
-    return measure_part(records, indices(), *arguments)
+    return measure_part(records, indices(), rule)

@@ -50,7 +50,7 @@ def run_processes(
         count, stop = context.Value("q", 0), context.Event()
         executor = ProcessPoolExecutor(processes, context, _enter, (setup, count, stop))
         try:
-            return _gather(executor, work, pieces, processes, lambda: show(count.value))
+            return _results_in_order(executor, work, pieces, processes, lambda: show(count.value))
         except BrokenProcessPool:
             raise UserError(
                 f"{title}: a process died (out of memory?); repeat the command to go on, perhaps with fewer --processes"
@@ -75,7 +75,7 @@ def _alone(
     return [work(piece, opened, tick) for piece in pieces]
 
 
-def _gather(
+def _results_in_order(
     executor: ProcessPoolExecutor, work: Any, pieces: Sequence[Any], processes: int, look: Callable[[], None]
 ) -> list[Any]:
     """The results in the order of `pieces`, few of which are handed out at a time."""

@@ -1,13 +1,5 @@
-"""What EVEv1's patch aligning layer needs of a row beside its tokens: the teacher's pictures, which window is where.
-
-| array | shape, dtype | meaning |
-|---|---|---|
-| teacher_images | [R, I, s, s, 3] uint8 | each image on the teacher's square canvas, in the order of the row |
-| teacher_idx | [R, A] int32 | patch of the teacher, among all I * n * n of the row, that pooled place a learns from |
-| align_weight | [R, A] float32 | 1 / places of the image, so that each image counts as one; 0 on pads, broken records |
-| pool, pool_inv | [R, P] int32 | windows in the order of their places and back; absent when every place is one window |
-
-A = P // pool^2 places for P windows; a place is `pool` windows a side.
+"""Arrays of EVEv1's patch aligning layer: the teacher's images, and which patch of theirs each place of a row is
+compared with (docs/design.md#arrays-of-the-aligning-loss).
 """
 
 from collections.abc import Iterable
@@ -16,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from eve_jax.batch import RowShape, TeacherShape, place_arrays, zeros
 from eve_jax.data.image.patches import bicubic
 from eve_jax.data.image.rule import ImageRule, teacher_grid
 from eve_jax.data.image.square import on_canvas
 from eve_jax.data.plan.lengths import Lengths
-from eve_jax.data.plan.row_shapes import RowShape
 
 if TYPE_CHECKING:
     from eve_jax.data.plan.plan import Plan
@@ -33,14 +25,19 @@ def teacher_picture(image: Image.Image, rule: ImageRule) -> np.ndarray:
     return on_canvas(bicubic(image, w * patch, h * patch), side, patch)[0]
 
 
+def teacher_shape(rule: ImageRule, images: int) -> TeacherShape:
+    """What rows of at most `images` images hold for the teacher of `rule`."""
+    return TeacherShape(images, rule.teacher[0], rule.pool)
+
+
 def place_images(images: Iterable[tuple[int, int, float]], shape: RowShape, rule: ImageRule) -> dict[str, np.ndarray]:
     """teacher_idx, align_weight and, where they matter, pool and pool_inv of a row with `images`: (h, w, weight) each.
 
     h and w count windows, and are multiples of the rule's `pool`.
     """
     pool, cells = rule.pool, rule.teacher_cells
-    n_places = shape.patches // pool**2
-    index, weight = np.zeros(n_places, np.int32), np.zeros(n_places, np.float32)
+    row = zeros(place_arrays(shape, pool))
+    index, weight = row["teacher_idx"], row["align_weight"]
     order = np.arange(shape.patches, dtype=np.int32)
     place = 0
     for number, (h, w, importance) in enumerate(images):
@@ -52,8 +49,9 @@ def place_images(images: Iterable[tuple[int, int, float]], shape: RowShape, rule
         windows = order[own.start * pool**2 : own.stop * pool**2]
         windows[:] = windows.reshape(rows, pool, columns, pool).swapaxes(1, 2).reshape(-1)
         place = own.stop
-    out = {"teacher_idx": index, "align_weight": weight}
-    return out if pool == 1 else out | {"pool": order, "pool_inv": np.argsort(order).astype(np.int32)}
+    if pool > 1:
+        row["pool"][:], row["pool_inv"][:] = order, np.argsort(order)
+    return row
 
 
 def most_images(plan: "Plan", lengths: Lengths) -> dict[RowShape, int]:

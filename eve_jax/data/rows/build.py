@@ -9,22 +9,19 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from eve_jax.batch import CLASS, SPLIT, RowShape, batch_arrays, token_arrays, zeros
 from eve_jax.data.image.patches import cut, open_image
-from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Entry, Lengths
 from eve_jax.data.plan.measured_on import Seen
 from eve_jax.data.plan.plan import MicroBatch
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.record import BadRecord
-from eve_jax.data.rows.align_arrays import place_images, teacher_picture
+from eve_jax.data.rows.align_arrays import place_images, teacher_picture, teacher_shape
 from eve_jax.data.samples.image_stamps import is_changed, text_hash
-from eve_jax.data.samples.too_long import Grids, fitted, shrunk
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
-from eve_jax.data.text.encode import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 
-PAD, CLASS, SPLIT = 0, 1, 2  # special_ids
 _PATCH, _SPECIAL, _TEXT = 0, 1, 2  # kinds of slots, in memory order
 
 Batch = dict[str, np.ndarray]
@@ -77,8 +74,7 @@ def _spell_out(sample: Sample) -> _Tokens:
 
 
 def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
-    """The arrays of one row but its patches: special_ids [S], text_ids [T], segment, position, perm, inv [L],
-    loss_idx, labels [T] int32, loss_weight [T] float32.
+    """The arrays of one row that follow from its tokens, `eve_jax.batch.token_arrays`: all but its patches.
 
     perm[c] is the slot that comes c-th in causal order, inv its inverse. loss_idx is the slot whose hidden state
     predicts, the causal predecessor of the label's token; unused entries are 0 with weight 0.
@@ -105,28 +101,22 @@ def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
         used[first : first + count] = True
         first += budget
 
-    row = {
-        "special_ids": _padded(value[kind == _SPECIAL], shape.specials),
-        "text_ids": _padded(value[kind == _TEXT], shape.text),
-        "segment": np.zeros(shape.length, np.int32),
-        "position": np.zeros(shape.length, np.int32),
-        "perm": np.concatenate([slot, np.flatnonzero(~used).astype(np.int32)]),
-        "inv": np.empty(shape.length, np.int32),
-    }
+    targets = np.flatnonzero((label != IGNORE) & (index > 0))
+    row = zeros(token_arrays(shape))
     row["segment"][slot] = number
     row["position"][slot] = index
-    row["inv"][row["perm"]] = np.arange(shape.length, dtype=np.int32)
-    targets = np.flatnonzero((label != IGNORE) & (index > 0))
-    row["loss_idx"] = _padded(slot[targets - 1], shape.text)
-    row["labels"] = _padded(label[targets], shape.text)
-    row["loss_weight"] = _padded(weight[targets], shape.text)
+    row["perm"][:] = np.concatenate([slot, np.flatnonzero(~used)])
+    row["inv"][row["perm"]] = np.arange(shape.length)
+    first_ones = {
+        "special_ids": value[kind == _SPECIAL],
+        "text_ids": value[kind == _TEXT],
+        "loss_idx": slot[targets - 1],
+        "labels": label[targets],
+        "loss_weight": weight[targets],
+    }
+    for name, values in first_ones.items():
+        row[name][: len(values)] = values
     return row
-
-
-def _padded(values: np.ndarray, length: int) -> np.ndarray:
-    out = np.zeros(length, values.dtype)
-    out[: len(values)] = values
-    return out
 
 
 class Reporter(Protocol):
@@ -143,26 +133,17 @@ class RowBuilder:
         self,
         records: Records,
         lengths: Lengths,
-        tokenizer: Tokenizer,
-        rule: ImageRule,
-        template: str,
-        image_first: bool,
+        rule: SampleRule,
         bad: Reporter,
-        max_tokens: int = 0,
-        long: str = "drop",
-        teach: Mapping[RowShape, int] | None = None,
+        most_images: Mapping[RowShape, int] | None = None,
     ) -> None:
-        """`lengths` must have been measured with the same settings; `max_tokens` matters unless `long` is drop.
+        """`lengths` must have been measured by the same `rule`.
 
-        teach: the largest number of images in a row of each shape, when batches are to hold the arrays of
-        `eve_jax.data.rows.align_arrays`, too.
+        most_images: in a row of each shape, when batches are to hold the arrays of the aligning loss, too
+        (`eve_jax.data.rows.align_arrays`).
         """
         self.records, self.lengths = records, lengths
-        self.tokenizer, self.rule = tokenizer, rule
-        self.template, self.image_first = template, image_first
-        self.bad = bad
-        self.max_tokens, self.long = max_tokens, long
-        self.teach = teach
+        self.rule, self.bad, self.most_images = rule, bad, most_images
 
     def build(self, micro_batch: MicroBatch) -> Batch:
         """The arrays of docs/design.md#row-contract with a leading axis of rows; patches uint8 [R, P, patch_bytes].
@@ -170,11 +151,10 @@ class RowBuilder:
         A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
         raises what `bad` raises when there are too many of those.
         """
-        shape = micro_batch.shape
-        patches = np.zeros((len(micro_batch.rows), shape.patches, self.rule.patch_bytes), np.uint8)
-        side = self.rule.teacher[0] if self.teach else 0
-        pictures = np.zeros((len(patches), self.teach[shape] if self.teach else 0, side, side, 3), np.uint8)
-        rows = []
+        shape, n_rows = micro_batch.shape, len(micro_batch.rows)
+        teacher = teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
+        batch = zeros(batch_arrays(n_rows, shape, self.rule.images.patch_bytes, teacher))
+        patches, pictures = batch["patches"], batch.get("teacher_images", np.zeros((n_rows, 0)))
         for number, entries in enumerate(micro_batch.rows):
             samples: list[Sample] = []
             used = n_images = 0
@@ -185,12 +165,12 @@ class RowBuilder:
                 samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
                 used, n_images = end, last
             row = lay_out(samples, shape)
-            if self.teach:
+            if teacher:
                 images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
-                row |= place_images(images, shape, self.rule)
-            rows.append(row)
-        batch = {"patches": patches, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
-        return batch | {"teacher_images": pictures} if self.teach else batch
+                row |= place_images(images, shape, self.rule.images)
+            for name, values in row.items():
+                batch[name][number] = values
+        return batch
 
     def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, pictures: np.ndarray) -> Sample:
         """The sample of an entry; its patches are written into `patches` [p, patch_bytes].
@@ -203,9 +183,9 @@ class RowBuilder:
         try:
             record = self.records[index]
             id = record.id
-            read = encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
-            if self.long == "truncate_text" and len(record.images) == len(grids):
-                read, _ = fitted(read, grids, self.max_tokens, self.long)
+            read = self.rule.encode(record)
+            if len(record.images) == len(grids):
+                read = self.rule.cut(read, grids)
             changed = seen is not None and text_hash(record) != seen.text
             if changed or len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
                 raise BadRecord("the record changed since it was measured")
@@ -235,18 +215,15 @@ class RowBuilder:
     ) -> None:
         """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `pictures`."""
         used = 0
-        natural = []
+        natural: list[tuple[int, int]] = []
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
             image = open_image(file)
-            own, real = cut(image, self.rule, grid)
+            own, real = cut(image, self.rule.images, grid)
             if len(pictures):
-                pictures[number] = teacher_picture(image, self.rule)
+                pictures[number] = teacher_picture(image, self.rule.images)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)
-        found: Grids = natural
-        if self.long == "shrink_image":
-            found = shrunk(natural, self.max_tokens - n_text) or natural
-        for file, grid, real in zip(files, grids, found, strict=True):
+        for file, grid, real in zip(files, grids, self.rule.shrunk(natural, n_text), strict=True):
             if grid != real:
                 raise BadImage("the image changed its size since it was measured", file)

@@ -14,7 +14,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from eve_jax.data.field_counts import FieldCounts, check_images
-from eve_jax.data.image.rule import SQUARE, ImageRule
 from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.mixture import Mixture
 from eve_jax.data.plan.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
@@ -22,19 +21,15 @@ from eve_jax.data.rows.align_arrays import most_images
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.data.rows.build import Batch, RowBuilder
 from eve_jax.data.samples.data_fingerprint import (
-    Fingerprint,
     check_counts,
-    check_settings,
+    check_rule,
     check_sources,
-    settings_fingerprint,
     sources_fingerprint,
 )
 from eve_jax.data.samples.image_changes import changed_images, entry_bounds, left_out_changed
 from eve_jax.data.samples.measure import measure
-from eve_jax.data.samples.too_long import check_long
+from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.text.load import load_tokenizer
-from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.process.progress import spinner
@@ -127,30 +122,20 @@ def open_stage_data(
     `UserError` for what cannot be used, and where the data is not that of `saved`.
     """
     d = config.data
-    rule = ImageRule.of(d)
-    check_long(d.long)
-    if rule.mode == SQUARE and d.long == "shrink_image":
-        raise UserError("config.data.long=shrink_image does not go with image_mode=square: use drop or truncate_text")
-    where = d.tokenizer or config.init
-    if not where:
-        raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
-    tokenizer = load_tokenizer(where)
-    check_template(tokenizer, d.template)
+    rule = SampleRule.of(config)
     records = open_records(d.records, d.images)
     folder = Path(folder)
     bad = bad or BadRecords(folder, d.max_bad)
     cache = folder / PLAN_FOLDER
-    longest = min(d.max_tokens, d.row_tokens)
-    fingerprint = settings_fingerprint(tokenizer, rule, d.template, d.image_first, longest, d.long)
+    fingerprint = rule.fingerprint()
     if saved:  # before records are measured
-        check_settings(folder, saved, fingerprint, {"tokenizer": where, "template": d.template})
+        check_rule(folder, saved, fingerprint, rule)
         check_counts(folder, saved, records)
-    settings = (tokenizer, rule, d.template, d.image_first, longest, cache, d.long)
-    lengths = measure(records, *settings, ready)
+    lengths = measure(records, rule, cache, ready)
     if saved is None and (changed := _first_change(records, lengths)):
         print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
         cache.joinpath(f"{lengths.key.split()[0]}.npz").unlink(missing_ok=True)
-        lengths = measure(records, *settings)
+        lengths = measure(records, rule, cache)
     fingerprint["sources"] = sources_fingerprint(records, lengths)
     if saved:
         check_sources(folder, saved, fingerprint["sources"], records, lengths)
@@ -166,9 +151,9 @@ def open_stage_data(
     bad.report_dropped(Dropped(records.where(i), records[i].id, "", reason) for i, reason in unplaced)
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
-    teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
-    builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long, teach)
-    return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
+    images = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
+    builder = RowBuilder(records, lengths, rule, bad, images)
+    return StageData(rule.tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
 
 
 def _first_change(records: Records, lengths: Lengths) -> str:
@@ -190,7 +175,7 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
         return load_plan(cache, key)
     except UserError:
         with spinner(f"planning rows of {len(lengths):,} records"):
-            build_plan(lengths, *settings, mixture=mixture).save(cache, key)
+            build_plan(lengths, settings, mixture).save(cache, key)
         return load_plan(cache, key)
 
 

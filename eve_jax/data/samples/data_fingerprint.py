@@ -7,24 +7,19 @@ It goes with every checkpoint. Paths and modification times are not in it: data 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Lengths
 from eve_jax.data.samples.image_changes import changed_images, entry_bounds
+from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records
-from eve_jax.data.text.encode import get_template
-from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 
-Fingerprint = dict[str, Any]
 BLOCK = 1 << 20  # rows hashed at a time
 OTHER_FOLDER = "use another --workdir, or remove the folder and those of the stages after it"
 _RESTORE = {
@@ -36,49 +31,6 @@ _RESTORE = {
     "image_rule": "the image rule is not what its checkpoints were trained with; restore the settings of config.data",
     "settings": "config.data.image_first, max_tokens or long is not what its checkpoints were trained with; restore it",
 }
-
-
-def hash_of(value: Any) -> str:
-    """Return a short hash of a JSON value."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def settings_fingerprint(
-    tokenizer: Tokenizer, rule: ImageRule, template: str, image_first: bool, max_tokens: int, long: str
-) -> Fingerprint:
-    """Return what is known before any record is read."""
-    return {
-        "tokenizer": tokenizer_hash(tokenizer),
-        "template": hash_of(_changed_fields(get_template(template))),
-        "image_rule": hash_of(_changed_fields(rule)),
-        "settings": hash_of([image_first, max_tokens, long]),
-    }
-
-
-def _changed_fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass without those at their default: one that a later version adds changes no hash."""
-    found = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
-    return {name: own for name, (own, default) in found.items() if default is MISSING or own != default}
-
-
-def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Return a hash of a tokenizer, whatever version of its library wrote it."""
-    text = tokenizer.fingerprint()
-    try:
-        return hash_of(_without_defaults(json.loads(text)))
-    except ValueError:
-        return hash_of(text)
-
-
-def _without_defaults(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_defaults(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {name: _without_defaults(own) for name, own in value.items() if own is not None and own is not False}
-    if isinstance(merges := kept.get("merges"), list):  # "a b" of older versions, ["a", "b"] of newer ones
-        kept["merges"] = [one if isinstance(one, str) else " ".join(map(str, one)) for one in merges]
-    return kept
 
 
 def sources_fingerprint(records: Records, lengths: Lengths) -> list[dict[str, Any]]:
@@ -109,12 +61,12 @@ def _add(digest: Any, array: np.ndarray, start: int, stop: int) -> None:
         digest.update(np.ascontiguousarray(array[at : min(at + BLOCK, stop)]).data)
 
 
-def check_settings(folder: Path, saved: Mapping[str, Any], now: Fingerprint, names: Mapping[str, str]) -> None:
+def check_rule(folder: Path, saved: Mapping[str, Any], now: Fingerprint, rule: SampleRule) -> None:
     """Raise UserError, which names the part, when a run in `folder` was begun with another tokenizer or template.
 
-    saved: the fingerprint that went with its checkpoint; parts that it lacks are not compared. names: what the
-    tokenizer and the template are called.
+    saved: the fingerprint that went with its checkpoint; parts that it lacks are not compared. now: that of `rule`.
     """
+    names = {"tokenizer": rule.tokenizer.folder, "template": rule.template}
     for part, text in _RESTORE.items():
         if part in saved and saved[part] != now[part]:
             raise UserError(f"{folder}: {text.format(**names)}, or {OTHER_FOLDER}")

@@ -9,22 +9,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eve_jax.data.field_counts import FieldCounts
 from eve_jax.data.image.patches import image_size
-from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
 from eve_jax.data.plan.measured_on import SeenTable, Stamp
 from eve_jax.data.record import BadRecord, Record, UnreadMedia
 from eve_jax.data.samples.image_stamps import files_hash, stamp_of, text_hash
-from eve_jax.data.samples.too_long import fitted, grid_tokens
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.samples.too_long import grid_tokens
 from eve_jax.data.sources.records import Records
-from eve_jax.data.text.encode import IMAGE_ID, encode_chat
-from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.process.progress import tracked
 
 VERSION = 4  # of the table; part of its key
@@ -33,79 +31,53 @@ QUICK = 2000  # records measured without a progress bar
 
 def measure(
     records: Records,
-    tokenizer: Tokenizer,
-    rule: ImageRule,
-    template: str,
-    image_first: bool,
-    max_tokens: int,
+    rule: SampleRule,
     cache_dir: str | Path | None = None,
-    long: str = "drop",
     ready: Callable[[str], None] = lambda name: None,
 ) -> Lengths:
-    """Measures every record; those that are malformed, lack an image or are too long are in `dropped`.
+    """Measure the sample that `rule` makes of every record; those that it makes none of are in `dropped`.
 
     Raises `UnreadMedia`, a UserError, for a record with a field that looks like an image and is not read.
 
-    Longer than `max_tokens` are made to fit by `long`, see `eve_jax.data.samples.too_long.fitted`.
-
-    With `cache_dir` the table is kept there under the hash of all it depends on: the records' content, the tokenizer
-    and the settings, but not the image files next to them (`eve_jax.data.samples.image_changes` compares those). The
+    With `cache_dir` the table is kept there under the hash of all it depends on: the records' content and the rule,
+    but not the image files next to them (`eve_jax.data.samples.image_changes` compares those). The
     table that `launch.prepare_data` left with prepared records is used where there is one. `ready` is called with the
     name of the table ("" when none is kept) before it is looked for.
     """
-    settings = (tokenizer, rule, template, image_first, max_tokens, long)
-    name = table_name(records, *settings) if cache_dir or records.tables else ""
+    name = table_name(records, rule) if cache_dir or records.tables else ""
     ready(name)
     for folder in (cache_dir, records.tables):
         if folder is not None and (found := kept_table(Path(folder) / name)) is not None:
             return found
-    lengths = joined([_measure_source(records, number, *settings) for number in range(len(records.names))])
+    lengths = joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     if cache_dir is None:
         return lengths
     lengths.save(Path(cache_dir) / name)
     return Lengths.load(Path(cache_dir) / name)
 
 
-def table_name(
-    records: Records,
-    tokenizer: Tokenizer,
-    rule: ImageRule,
-    template: str,
-    image_first: bool,
-    max_tokens: int,
-    long: str = "drop",
-) -> str:
+def table_name(records: Records, rule: SampleRule) -> str:
     """The file name of a table, with the hash of all it depends on."""
-    settings = repr((VERSION, rule, template, image_first, max_tokens, long, tokenizer.fingerprint()))
-    digest = hashlib.blake2b(f"{settings}\0{records.fingerprint()}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{rule.table_key(VERSION)}\0{records.fingerprint()}".encode(), digest_size=16)
     return f"lengths-{digest.hexdigest()}.npz"
 
 
-def _measure_source(records: Records, number: int, *settings: Any) -> Lengths:
+def _measure_source(records: Records, number: int, rule: SampleRule) -> Lengths:
     """The table of the records of source `number`, the one that lies with them if there is one."""
     span = range(int(records.starts[number]), int(records.starts[number + 1]))
     alone = records.source(number)
     if alone.tables is not None:
-        found = kept_table(alone.tables / table_name(alone, *settings))
+        found = kept_table(alone.tables / table_name(alone, rule))
         if found is not None:
             fields = [FieldCounts() for _ in records.names]
             fields[number : number + 1] = found.fields
             seen = found.seen and found.seen.moved(span.start)
             return replace(found, record=found.record + np.int32(span.start), fields=fields, seen=seen)
     indices = tracked(span, f"measuring {records.names[number]}", "records", least=QUICK)
-    return measure_part(records, indices, *settings)
+    return measure_part(records, indices, rule)
 
 
-def measure_part(
-    records: Records,
-    indices: Iterable[int],
-    tokenizer: Tokenizer,
-    rule: ImageRule,
-    template: str,
-    image_first: bool,
-    max_tokens: int,
-    long: str = "drop",
-) -> Lengths:
+def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> Lengths:
     """The table of the records `indices`, as `measure` makes it of all."""
     look = lru_cache(1 << 16)(_look)  # many records ask about the same picture
     counts: list[tuple[int, int, int, int]] = []
@@ -126,10 +98,10 @@ def measure_part(
         record = None
         try:
             record, own_fields = records.read(index)
-            encoded = encode_chat(record.turns, tokenizer, template, len(record.images), image_first)
+            encoded = rule.encode(record)
             looks = [look(file) if isinstance(file, str) else _look(file) for file in record.images]
-            natural = [rule.grid(*size) for size, _ in looks]
-            (ids, _), own = fitted(encoded, natural, max_tokens, long)
+            natural = [rule.images.grid(*size) for size, _ in looks]
+            (ids, _), own = rule.fit(encoded, natural)
         except BadImage as e:
             leave_out(index, record, record.id if record else "", e.path, e.reason)
         except UnreadMedia:

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
@@ -65,6 +66,9 @@ class SentencePieceTokenizer(Tokenizer):
         bos = self._prefixed.bos_id() if named is None else self._special[named]
         self.bos = bos if bos >= 0 and config.get("add_bos_token") is not False else None
         self._adds_prefix = first.startswith(SPACE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._model, self.folder)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         ids: list[int] = []

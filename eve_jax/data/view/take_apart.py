@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eve_jax.batch import CLASS, RowShape, row_shape
 from eve_jax.data.image.patches import unpatchify
-from eve_jax.data.plan.row_shapes import RowShape
-from eve_jax.data.rows.build import CLASS, Batch
+from eve_jax.data.rows.build import Batch
 from eve_jax.data.text.tokenizer import Tokenizer
 
 PATCH, SPECIAL, TEXT, PAD = 0, 1, 2, 3  # kinds of tokens
@@ -50,7 +50,7 @@ class ShownRow(NamedTuple):
 
 def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "") -> ShownRow:
     """Row number `row` of a batch, whose samples are the records `ids`."""
-    shape = RowShape(batch["patches"].shape[1], batch["special_ids"].shape[1], batch["text_ids"].shape[1])
+    shape = row_shape(batch)
     slots = batch["perm"][row]
     sample = batch["segment"][row][slots]
     kind = np.where(sample > 0, np.repeat([PATCH, SPECIAL, TEXT], shape)[slots], PAD)
