@@ -170,15 +170,13 @@ def test_processes_make_the_same(tmp_path: Path) -> None:
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-from eve_jax.data.image import patches as images
-from eve_jax.data.prepare.convert import convert as prepare
-from eve_jax.data.sources import shards
-original = shards.image_bytes
+from eve_jax.data.prepare import convert, shard_writer
+original = shard_writer.image_bytes
 def slow(file):
     time.sleep(0.2)
     return original(file)
-shards.image_bytes = slow
-prepare.convert(prepare.Conversion(*sys.argv[1:4], 5, "headers"))
+shard_writer.image_bytes = slow
+convert.convert(convert.Conversion(*sys.argv[1:4], 5, "headers"))
 """
 
 

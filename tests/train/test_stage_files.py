@@ -15,6 +15,7 @@ from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
 from eve_jax.train.trainer import train
+from eve_jax.version import __version__
 from tests.data.synthetic import byte_tokenizer
 
 
@@ -131,7 +132,7 @@ class TestFiles:
             (tmp_path / name).write_text("of another")
         write_stage_files(tmp_path, ConfigDict({"a": 1}), byte_tokenizer(), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json"}
-        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}
+        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1, "eve_jax_version": __version__}
 
     def test_the_folder_itself_is_the_tokenizer(self, tmp_path):
         byte_tokenizer().save(tmp_path)
