@@ -17,9 +17,8 @@ from ml_collections import ConfigDict, config_flags
 
 from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
-from eve_jax.hosts.cluster import Cluster
-from eve_jax.process import paths
-from eve_jax.train import interrupt
+from eve_jax.process import interrupt, paths
+from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent

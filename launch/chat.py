@@ -21,8 +21,8 @@ from launch._flags import by_flags, define_path, define_paths, run
 if TYPE_CHECKING:
     from PIL import Image
 
-    from eve_jax.infer.chat import Chat
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
+    from eve_jax.infer.chat import Answering, Chat
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
 IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
@@ -52,7 +52,7 @@ HELP = r"""/image FILE  add an image to the next question; <image> in it says wh
 def main() -> None:
     from eve_jax.data.markers import MARKER, count_markers
     from eve_jax.errors import UserError
-    from eve_jax.infer.text import read_image
+    from eve_jax.infer.messages import read_image
 
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
@@ -65,9 +65,9 @@ def main() -> None:
             f"a tag that is text and no image is written \\{MARKER}"
         )
 
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
     from eve_jax.infer.sampling import Sampling
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup(computes=True)
     try:
@@ -150,7 +150,7 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
 
 def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
     """Do what a line that starts with / says; returns the pictures that wait for the next question."""
-    from eve_jax.infer.text import read_image
+    from eve_jax.infer.messages import read_image
 
     if name == "/image" and argument:
         return [*pictures, read_image(argument.strip().strip("'\""), name)]
@@ -194,7 +194,7 @@ class Waiting:
 
 
 @contextmanager
-def compiling(eve: "EVE") -> Iterator[None]:
+def compiling(eve: "Answering") -> Iterator[None]:
     """Says that the engine compiles when it takes long to."""
     with Waiting() as waiting:
         eve.engine.on_compile = lambda: waiting.expect("compiling ...")

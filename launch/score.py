@@ -50,7 +50,7 @@ flags.mark_flags_as_required(["checkpoint", "records", "out"])
 def main() -> None:
     from eve_jax.errors import UserError
     from eve_jax.infer.score_files import bad_file, score_files
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup(computes=True)
     changes: dict[str, Any] = {

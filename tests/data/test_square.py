@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.canvas import CANVAS, on_canvas
-from eve_jax.data.image_rule import LARGEST, ImageRule
-from eve_jax.data.images import bicubic, patchify, resize, unpatchify
+from eve_jax.data.image.patches import bicubic, patchify, resize, unpatchify
+from eve_jax.data.image.rule import LARGEST, ImageRule
+from eve_jax.data.image.square import CANVAS, on_canvas
 from eve_jax.errors import UserError
 from eve_jax.model.patch_embed import PIXEL_MEAN, PIXEL_STD
 

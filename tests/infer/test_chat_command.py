@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eve_jax.infer.eve import EVE
+from eve_jax.infer.api import EVE
 from tests import reference as ref
-from tests.convert import folders
+from tests.weights import folders
 
 ROOT = Path(__file__).parents[2]
 NEW = 6

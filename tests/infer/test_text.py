@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import open_image
-from eve_jax.data.records import Turn, open_records
+from eve_jax.data.image.patches import open_image
+from eve_jax.data.record import Turn
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
-from eve_jax.infer.text import text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import text_pieces, to_pictures, to_turns
 from tests.data.synthetic import byte_tokenizer
 
 

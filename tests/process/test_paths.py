@@ -9,15 +9,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, demo
-from eve_jax.convert.convert import export_checkpoint
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.convert.teacher import describe_teacher
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
-from eve_jax.infer.eve import EVE
+from eve_jax.hf.clip_teacher import describe_teacher
+from eve_jax.infer.api import EVE
+from eve_jax.infer.messages import to_pictures
 from eve_jax.infer.score_files import score_files
-from eve_jax.infer.text import to_pictures
 from eve_jax.process.paths import expand, expand_config, expand_list
+from eve_jax.weights.import_export import export_checkpoint
+from eve_jax.weights.open import open_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

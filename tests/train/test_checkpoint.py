@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.checkpoint.checksums import MANIFEST, damage
+from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
 from eve_jax.errors import UserError
-from eve_jax.train.checkpoint import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
-from eve_jax.train.manifest import MANIFEST, damage
 
 ROOT = Path(__file__).parents[2]
 
@@ -221,7 +221,7 @@ import sys
 from pathlib import Path
 import jax.numpy as jnp, numpy as np
 from eve_jax.errors import UserError
-from eve_jax.train.checkpoint import Checkpoints
+from eve_jax.checkpoint.stage_folder import Checkpoints
 
 noise = np.random.default_rng(0).normal(size=(40, 10_000))
 checkpoints = Checkpoints(Path(sys.argv[1]))

@@ -10,15 +10,17 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from eve_jax import EVE
-from eve_jax.convert.convert import export_checkpoint
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
+from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed
-from eve_jax.train.stage_files import TOKENIZER_FILES, own_tokenizer, write_stage_files
+from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
 from eve_jax.train.trainer import train
+from eve_jax.version import __version__
+from eve_jax.weights.import_export import export_checkpoint
 from tests.data.synthetic import byte_tokenizer
 
 
@@ -173,7 +175,7 @@ class TestFiles:
             (tmp_path / name).write_text("of another")
         write_stage_files(tmp_path, ConfigDict({"a": 1}), byte_tokenizer(), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json"}
-        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}
+        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1, "eve_jax_version": __version__}
 
     def test_the_folder_itself_is_the_tokenizer(self, tmp_path):
         byte_tokenizer().save(tmp_path)
