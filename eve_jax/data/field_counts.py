@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.record import Fields
 from eve_jax.errors import UserError, shorten
 
 NAMES = 50  # of fields that are counted one by one

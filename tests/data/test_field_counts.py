@@ -7,12 +7,13 @@ import pytest
 
 from configs.base import get_config
 from eve_jax.data.field_counts import FieldCounts, check_images, summed
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
-from eve_jax.data.pipeline import open_stage_data
-from eve_jax.data.prepare import Conversion, convert
-from eve_jax.data.records import UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.prepare.convert import Conversion, convert
+from eve_jax.data.record import Fields, UnreadMedia
+from eve_jax.data.rows.pipeline import open_stage_data
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -73,7 +74,7 @@ def test_counts_are_kept_with_the_lengths(tmp_path: Path) -> None:
     text = write(tmp_path / "text.jsonl", 4, width=3)
     bad = write(tmp_path / "bad.jsonl", 2, image="gone.png")
     records = open_records(f"{tmp_path}/records.jsonl,{text},{bad}", tmp_path / "images")
-    settings = (byte_tokenizer(), ImageRule(max_size=96), "plain", False, 1000, tmp_path / "cache")
+    settings = (SampleRule(byte_tokenizer(), ImageRule(max_size=96), "plain", max_tokens=1000), tmp_path / "cache")
     (tmp_path / "cache").mkdir()
     made = measure(records, *settings).fields
     assert made == measure(records, *settings).fields  # of the file
@@ -98,7 +99,7 @@ def test_media_that_are_not_read_stop_measuring_and_converting(tmp_path: Path) -
     path = write(tmp_path / "a.jsonl", 3, photo="x.jpg")
     records = open_records(path)
     with pytest.raises(UnreadMedia, match=r"a\.jsonl:1 .*the field 'photo' looks like an image"):
-        measure(records, byte_tokenizer(), ImageRule(), "plain", False, 1000)
+        measure(records, SampleRule(byte_tokenizer(), ImageRule(), "plain", max_tokens=1000))
     with pytest.raises(UserError, match="the field 'photo' looks like an image"):
         convert(Conversion(path, "", str(tmp_path / "prepared"), 2, "headers"))
 

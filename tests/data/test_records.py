@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.records import BadRecord, Record, Turn, open_records
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 
 GOOD = {"id": 7, "image": "a.jpg", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}

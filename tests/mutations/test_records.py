@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eve_jax.data.records import ROLES, Turn
-from eve_jax.data.sources.base import is_empty
+from eve_jax.data.record import ROLES, Turn, is_empty
 from tests.mutations.record_changes import (
     JUNK,
     Change,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eve_jax.data.records import Turn
+from eve_jax.data.record import Turn
 from tests.data.source_files import add_member
 from tests.mutations.strategies import (
     QUICK,

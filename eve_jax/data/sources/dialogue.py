@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers
-from eve_jax.data.sources.base import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
+from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions

@@ -10,8 +10,8 @@ names of image fields below. What is not read is reported as such, and refused w
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eve_jax.data.images import BadImage, ImageFile, StoredImage, image_bytes
-from eve_jax.data.sources.base import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, image_bytes
+from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
 from eve_jax.data.sources.image_refs import image_values, is_stored, reference, to_image
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from eve_jax.data.sources.base import BOM
+from eve_jax.data.record import BOM
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS
 from eve_jax.data.sources.media import kind_of_bytes
 from eve_jax.errors import UserError, shorten

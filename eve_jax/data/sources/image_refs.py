@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from eve_jax.data.images import ImageFile, StoredImage
-from eve_jax.data.sources.base import BadRecord, is_empty, text_of
+from eve_jax.data.image_file import ImageFile, StoredImage
+from eve_jax.data.record import BadRecord, is_empty, text_of
 from eve_jax.data.sources.media import as_bytes
 from eve_jax.errors import shorten
 

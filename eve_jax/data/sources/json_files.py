@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, digest_of
+from eve_jax.data.record import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 from eve_jax.process.compiled import njit

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any
 
-from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import is_empty
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import is_empty
 
 READ = {
     *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),

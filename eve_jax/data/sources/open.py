@@ -4,26 +4,32 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-from eve_jax.data.sources.base import Source
+from eve_jax.data.record import Source
 from eve_jax.data.sources.formats import check_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import UserError
+from eve_jax.process.named import is_named
 
 TFDS = "tfds:"
-KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, or tfds:NAME[:SPLIT]"
+KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, tfds:NAME or module:Class"
 
 
 def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
     """The sources that one entry of `config.data.records` stands for.
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
-    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`.
+    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
+    `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name.
     Raises `UserError` when there is nothing of that name.
     """
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
 
         return [TfdsSplit(name.removeprefix(TFDS))]
+    if is_named(name) and not Path(name).exists():
+        from eve_jax.data.sources.own import OwnSource
+
+        return [OwnSource(name)]
     if glob.has_magic(name) and not Path(name).exists():
         paths = sorted(glob.glob(name))
         if not paths:

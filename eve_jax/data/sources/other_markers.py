@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from eve_jax.data.markers import MARKER, count_markers
-from eve_jax.data.sources.base import BadRecord, Turn
+from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.sources.media import basename
 
 OTHER_MARKER = re.compile(

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
 from eve_jax.data.sources.dialogue import CAPTIONS
 from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BadRecord, Fields, Record, digest_of
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 

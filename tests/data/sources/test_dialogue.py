@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.records import BadRecord, Record, Turn, open_records
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.sources.records import open_records
 
 ASKED = (Turn("human", "What?"), Turn("gpt", "A dot."))
 MESSAGES = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dot."}]

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import StoredImage, image_bytes
-from eve_jax.data.records import BadRecord, Records, Turn, UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.image_file import StoredImage, image_bytes
+from eve_jax.data.record import BadRecord, Fields, Turn, UnreadMedia
+from eve_jax.data.sources.records import Records, open_records
 
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dot."}]
 CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

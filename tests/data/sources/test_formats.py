@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eve_jax.data.records import BadRecord, open_records
+from eve_jax.data.record import BadRecord
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.records import BadRecord, Record, open_records
+from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.other_markers import OTHER_MARKER
+from eve_jax.data.sources.records import open_records
 
 MARKERS = [
     "<Image>",

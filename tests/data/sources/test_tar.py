@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import image_bytes
-from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.image_file import image_bytes
+from eve_jax.data.record import BadRecord, Fields, UnreadMedia
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member
 
