@@ -39,7 +39,7 @@ from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.process import host_memory, interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import stage_factors, trained_groups
+from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
 from launch._flags import run
 

@@ -25,7 +25,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     sizes, template = describe(Path(llm)) if local else (llm_sizes(llm), _template(llm))
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
-    c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
+    c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/config/stages.py)
     c.seed = 0  # of initialisation and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""

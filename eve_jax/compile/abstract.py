@@ -22,7 +22,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
-from eve_jax.train.stages import group_factors, partition, trainable_names, trained_groups
+from eve_jax.config.stages import group_factors, partition, trainable_names, trained_groups
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 
 # Share of a row that images take, in the shapes for a config without data.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import name_fields, shorten, UserError
 from eve_jax.hf.clip_teacher import describe_teacher
 from eve_jax.hf.config import (
     CONFIG,
@@ -99,10 +99,8 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     else:
         data = ORIGINAL | {"template": chat_template(hf)} | _image_settings(hf, where, cfg, ours) | ours
-    try:
+    with name_fields(lambda field: field.removeprefix("data."), f"{where}: "):
         ImageRule.of(data)
-    except UserError as error:
-        raise UserError(f"{where}: {str(error).replace('config.data.', '')}") from error
     if cfg.teacher and tuple(data["teacher"]) != (cfg.teacher.image_size, cfg.teacher.patch_size):
         raise UserError(
             f"{where}: the teacher's images are {data['teacher'][0]} pixels in patches of {data['teacher'][1]}, but "

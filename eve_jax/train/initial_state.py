@@ -20,7 +20,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
 from eve_jax.process.connect import say
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
-from eve_jax.train.stages import group_factors, partition, trainable_names
+from eve_jax.config.stages import group_factors, partition, trainable_names
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
 

@@ -31,7 +31,7 @@ from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
 from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
-from eve_jax.train.stages import group_factors, trainable_names, trained_groups
+from eve_jax.config.stages import group_factors, trainable_names, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.weights.base_config import keep_base
 

@@ -19,7 +19,7 @@ from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import peers, say, together
 from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import optimizer, optimizer_state
-from eve_jax.train.stages import partition, stage_factors
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 

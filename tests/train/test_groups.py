@@ -15,7 +15,7 @@ from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 from eve_jax.model.weight import GROUPS
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import group_factors, partition, stage_factors, trainable_names
+from eve_jax.config.stages import group_factors, partition, stage_factors, trainable_names
 from tests import reference as ref
 
 SUBSETS = [parts for size in range(4) for parts in combinations(TWICE, size)]

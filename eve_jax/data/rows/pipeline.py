@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from eve_jax.data.field_counts import FieldCounts, check_images
-from eve_jax.data.image.rule import SQUARE, ImageRule
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.mixture import Mixture
 from eve_jax.data.plan.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
@@ -37,7 +37,7 @@ from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 
 PLAN_FOLDER = "plan"
 
@@ -128,12 +128,12 @@ def open_stage_data(
     """
     d = config.data
     rule = ImageRule.of(d)
-    check_long(d.long)
-    if rule.mode == SQUARE and d.long == "shrink_image":
-        raise UserError("config.data.long=shrink_image does not go with image_mode=square: use drop or truncate_text")
+    check_long(d.long, rule.mode)
     where = d.tokenizer or config.init
     if not where:
-        raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
+        raise FieldError(
+            Field("data.tokenizer"), " is empty: name a folder with a tokenizer.json or tokenizer.model"
+        )
     tokenizer = load_tokenizer(where)
     check_template(tokenizer, d.template)
     records = open_records(d.records, d.images)
@@ -166,7 +166,7 @@ def open_stage_data(
     bad.report_dropped(Dropped(records.where(i), records[i].id, "", reason) for i, reason in unplaced)
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
-    teach = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
+    teach = most_images(plan, lengths) if config.model.align_weight > 0 else None
     builder = RowBuilder(records, lengths, tokenizer, rule, d.template, d.image_first, bad, longest, d.long, teach)
     return StageData(tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
 

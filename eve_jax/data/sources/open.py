@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eve_jax.data.record import Source
 from eve_jax.data.sources.json_files import JsonFile
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 
 PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz")
 TFDS = "tfds:"
@@ -27,7 +27,7 @@ def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
     if glob.has_magic(name) and not Path(name).exists():
         paths = sorted(glob.glob(name))
         if not paths:
-            raise UserError(f"{name}: no file matches; config.data.records takes {KINDS}")
+            raise FieldError(f"{name}: no file matches; ", Field("data.records"), f" takes {KINDS}")
         return [_open_file(Path(path), images_dir) for path in paths]
     if Path(name).is_dir():
         return _open_folder(Path(name), images_dir)
@@ -72,4 +72,4 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
     for suffix, opener in OPENERS.items():
         if paths := sorted(folder.glob(f"*{suffix}")):
             return [opener(path, images_dir) for path in paths]
-    raise UserError(f"{folder}: no records in this folder; config.data.records takes {KINDS}")
+    raise FieldError(f"{folder}: no records in this folder; ", Field("data.records"), f" takes {KINDS}")
