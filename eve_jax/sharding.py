@@ -71,8 +71,8 @@ def parse_mesh(spec: str) -> dict[str, int]:
         if not found:
             raise FieldError(
                 MESH,
-                f"={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)} and a size of at least 1, or -1 "
-                "for the devices that are left",
+                f"={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)} and a size of at least 1, or "
+                "-1 for the devices that are left",
             )
         if found[1] in given:
             raise FieldError(MESH, f"={spec!r} names {found[1]} twice")

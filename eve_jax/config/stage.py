@@ -8,8 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
@@ -69,9 +68,7 @@ def profiled_steps(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)(?::(\d+))?", text, re.ASCII)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last:
-        raise FieldError(
-            Field("profile.steps"), f"={text!r} is not FIRST:LAST, such as 10:12 (steps count from 1)"
-        )
+        raise FieldError(Field("profile.steps"), f"={text!r} is not FIRST:LAST, such as 10:12 (steps count from 1)")
     return first, last
 
 
@@ -120,7 +117,10 @@ class Config(Section):
         trainable_names(self.sizes, self.factors)
         if self.data.patch != 2 * self.sizes.sub_patch:
             raise FieldError(
-                Field("data.patch"), f"={self.data.patch} is not twice ", Field("model.sub_patch"), f"={self.sizes.sub_patch}"
+                Field("data.patch"),
+                f"={self.data.patch} is not twice ",
+                Field("model.sub_patch"),
+                f"={self.sizes.sub_patch}",
             )
         self._check_aligning()
 

@@ -1,7 +1,9 @@
 """The section `data` of a stage's config, checked; what its fields mean is said in configs/base.py."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 from eve_jax.data.image.rule import FITS, MODES, ImageRule
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
@@ -13,8 +15,8 @@ from eve_jax.process.section import Section, setting
 
 
 @dataclass(frozen=True)
-class DataConfig(Section):
-    """The section `data` of a stage's config."""
+class DataConfig(Section, Mapping[str, Any]):
+    """The section `data` of a stage's config; a mapping, too, as the settings are that come with a checkpoint."""
 
     PATH = "data."
 
@@ -43,8 +45,38 @@ class DataConfig(Section):
     prefetch: int = setting(low=0)
     timeout: float = setting(low=0)
 
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
-        ImageRule.of(vars(self))
+        ImageRule.of(self)
         check_long(self.long, self.image_mode)
         check_mixture(self.repeats, self.weights)
+
+
+class StageFields(Protocol):
+    """The fields of a stage's config that its data follows from; `eve_jax.config.stage.Config` has them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def init(self) -> str: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def train(self) -> Any: ...

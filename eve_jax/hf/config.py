@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from eve_jax.errors import name_fields, UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.rope import LLAMA3, read_rope
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.errors import name_fields, shorten, UserError
+from eve_jax.errors import UserError, name_fields, shorten
 from eve_jax.hf.clip_teacher import describe_teacher
 from eve_jax.hf.config import (
     CONFIG,

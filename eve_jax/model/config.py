@@ -79,7 +79,9 @@ def check_parts(parts: tuple[str, ...]) -> None:
         if name not in (*TWICE, DELTA):
             known = (*TWICE, DELTA)
             raise FieldError(
-                Field("model.parts"), f": unknown part {name!r}; known: {', '.join(known)}", hint(near_name(name, known))
+                Field("model.parts"),
+                f": unknown part {name!r}; known: {', '.join(known)}",
+                hint(near_name(name, known)),
             )
     if DELTA in parts and len(parts) > 1:
         raise FieldError(Field("model.parts"), f"={parts}: {DELTA} goes with no other part")
@@ -169,7 +171,9 @@ class ModelFields(Section):
                 Field("model.patch_hidden"), self.patch_hidden, f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
             )
         if self.align_width and self.num_layers < ALIGN_EVERY:
-            raise unexpected(Field("model.num_layers"), self.num_layers, f"at least {ALIGN_EVERY} for an aligning layer")
+            raise unexpected(
+                Field("model.num_layers"), self.num_layers, f"at least {ALIGN_EVERY} for an aligning layer"
+            )
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
             raise FieldError(
                 Field("model.align_weight"), " is above 0, but the model has no teacher, or another's aligning layer"

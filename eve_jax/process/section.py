@@ -77,7 +77,9 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as a config holds them; sections that are not there are left out."""
-        absent = {name for name, kind, _ in typed_fields(type(self)) if section_of(kind) and getattr(self, name) is None}
+        absent = {
+            name for name, kind, _ in typed_fields(type(self)) if section_of(kind) and getattr(self, name) is None
+        }
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in absent}
         return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
 
@@ -138,7 +140,10 @@ def _check(name: Field, value: Any, kind: Any, rule: Rule) -> None:
             if rule.choices and key not in rule.choices:
                 near = near_name(key, rule.choices)
                 raise FieldError(
-                    "there is no field ", Field(f"{name}.{key}"), f": expected one of {', '.join(rule.choices)}", hint(near)
+                    "there is no field ",
+                    Field(f"{name}.{key}"),
+                    f": expected one of {', '.join(rule.choices)}",
+                    hint(near),
                 )
             _check(Field(f"{name}.{key}"), one, get_args(kind)[1], Rule(**(vars(rule) | {"choices": ()})))
     elif not _fits(value, kind, rule):
@@ -153,8 +158,9 @@ def _fits(value: Any, kind: Any, rule: Rule) -> bool:
         return value is None or any(_fits(value, k, rule) for k in get_args(kind) if k is not type(None))
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis and isinstance(value, tuple) else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds, [rule] * len(value)))
+        if not isinstance(value, tuple) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            return False
+        return all(_fits(one, kinds[0], rule) for one in value)
     if kind in (int, float):
         if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
             return False
@@ -169,7 +175,7 @@ def _in_range(value: Any, rule: Rule) -> bool:
         finite = math.isfinite(value)
     except OverflowError:  # a whole number that no float holds
         return False
-    if not finite or value % rule.multiple and rule.multiple > 1:
+    if not finite or (value % rule.multiple and rule.multiple > 1):
         return False
     return rule.low < value < rule.high if rule.between else rule.low <= value <= rule.high
 
@@ -181,7 +187,11 @@ def _converted(kind: Any, value: Any, remedy: str) -> Any:
         return section.from_values(value, remedy)
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(value)
-    return dict(value) if get_origin(kind) is dict and isinstance(value, Mapping) else value
+    if get_origin(kind) is dict and isinstance(value, Mapping):
+        return dict(value)
+    if kind in (int, float) and isinstance(value, Real) and not isinstance(value, bool | int | float):
+        return int(value) if isinstance(value, Integral) else float(value)  # NumPy's, which JSON does not take
+    return value
 
 
 def _suggestion(section: type[Section], name: str) -> tuple[str, ...]:

@@ -4,14 +4,12 @@ A folder without a checkpoint belongs to nobody: a run that begins there replace
 checkpoint they stay what they are, and the tokenizer must be the run's.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from eve_jax.checkpoint.stage_folder import CONFIG
+from eve_jax.config.stage import Config
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER, tokenizer_hash
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
@@ -21,7 +19,7 @@ from eve_jax.process.connect import say
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
 
-def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, resumed: bool, verified: bool) -> None:
+def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resumed: bool, verified: bool) -> None:
     """Write config.json and the tokenizer into a stage folder, before its first checkpoint; later, restore lost ones.
 
     resumed: there is a checkpoint. verified: `tokenizer` is known to be that of the checkpoint, so that another one in
@@ -29,7 +27,7 @@ def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, re
     """
     if not resumed or not (folder / CONFIG).exists():
         temporary = folder / f"{CONFIG}.tmp"
-        temporary.write_text(json.dumps(json.loads(config.to_json()), indent=1, sort_keys=True))
+        temporary.write_text(config.to_json())
         temporary.replace(folder / CONFIG)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)

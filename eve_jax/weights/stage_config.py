@@ -7,7 +7,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.templates import get_template
-from eve_jax.errors import name_fields, UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.conventions import REQUIRED, check_kinds
 from eve_jax.model.config import ModelConfig
 

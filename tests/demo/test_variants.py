@@ -9,6 +9,7 @@ from PIL import Image
 
 from configs import variants
 from eve_jax import recipe
+from eve_jax.config.stages import group_factors, trainable_names
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
@@ -16,7 +17,6 @@ from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, dra
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.config.stages import group_factors, trainable_names
 
 
 def test_every_variant_starts_from_the_shared_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import stage1, stage2_1, stage3, v1_pretrain
+from eve_jax.config.stages import group_factors, partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 from eve_jax.model.weight import GROUPS
 from eve_jax.train.optimizer import optimizer
-from eve_jax.config.stages import group_factors, partition, stage_factors, trainable_names
 from tests import reference as ref
 
 SUBSETS = [parts for size in range(4) for parts in combinations(TWICE, size)]

@@ -5,9 +5,9 @@ import math
 import jax.numpy as jnp
 import pytest
 
+from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.train.flops import Tokens, step_flops
 from eve_jax.train.metrics import FIELDS, LOST, METRICS, Meter, MetricsLog, cut_back, read_metrics
-from eve_jax.config.stages import stage_factors, trained_groups
 from tests import reference as ref
 
 COUNTS = {"tokens": 34, "vision_tokens": 12, "patches": 6, "pairs": 595, "rows": 1}

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.model.eve import bind
-from eve_jax.config.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState, gradient_sums
 from tests import reference as ref
 

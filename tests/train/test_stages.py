@@ -10,10 +10,10 @@ import pytest
 
 from configs import stage1, stage2_1, stage2_2, stage3
 from eve_jax.checkpoint.vision_copies import complete
+from eve_jax.config.stages import group_factors, partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.config.stages import group_factors, partition, stage_factors, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 

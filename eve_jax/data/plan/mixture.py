@@ -71,9 +71,7 @@ def parse_numbers(field: str, text: str) -> list[float]:
 def check_mixture(repeats: str, weights: str) -> None:
     """Raise FieldError when both fields of the config are set."""
     if repeats and weights:
-        raise FieldError(
-            Field("data.repeats"), " and ", Field("data.weights"), " are both set; empty one of them"
-        )
+        raise FieldError(Field("data.repeats"), " and ", Field("data.weights"), " are both set; empty one of them")
 
 
 def _numbers(field: str, text: str, n_sources: int) -> list[float]:

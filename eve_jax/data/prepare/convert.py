@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ml_collections import ConfigDict
-
+from eve_jax.data.config import StageFields
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.image.rule import ImageRule
@@ -27,12 +26,11 @@ from eve_jax.data.prepare.workers import Tick, run_processes
 from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_part, table_name
-from eve_jax.data.samples.too_long import check_long
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, PART, Shard
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.lock import LOCK, locked
 
 SUMMARY_FILE = "summary.json"
@@ -63,14 +61,13 @@ class Table(NamedTuple):
     long: str = "drop"
 
     @classmethod
-    def of(cls, config: ConfigDict) -> Self:
+    def of(cls, config: StageFields) -> Self:
         """The table that the stage `config` needs. Raises `UserError` when it names no tokenizer that fits."""
         d = config.data
         tokenizer = d.tokenizer or config.init
         if not tokenizer:
-            raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json")
+            raise FieldError(Field("data.tokenizer"), " is empty: name a folder with a tokenizer.json")
         rule = ImageRule.of(d)
-        check_long(d.long)
         check_template(load_tokenizer(tokenizer), d.template)
         return cls(tokenizer, rule, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from eve_jax.data.config import StageFields
 from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Dropped, Lengths
@@ -109,7 +109,7 @@ class StageData:
 
 
 def open_stage_data(
-    config: ConfigDict,
+    config: StageFields,
     folder: str | Path,
     bad: BadRecords | None = None,
     ready: Callable[[str], None] = lambda name: None,
@@ -131,9 +131,7 @@ def open_stage_data(
     check_long(d.long, rule.mode)
     where = d.tokenizer or config.init
     if not where:
-        raise FieldError(
-            Field("data.tokenizer"), " is empty: name a folder with a tokenizer.json or tokenizer.model"
-        )
+        raise FieldError(Field("data.tokenizer"), " is empty: name a folder with a tokenizer.json or tokenizer.model")
     tokenizer = load_tokenizer(where)
     check_template(tokenizer, d.template)
     records = open_records(d.records, d.images)

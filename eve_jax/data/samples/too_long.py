@@ -28,7 +28,10 @@ def check_long(long: str, image_mode: str = "") -> None:
         raise FieldError(Field("data.long"), f": {long!r} is not one of {', '.join(LONG)}")
     if long == "shrink_image" and image_mode == SQUARE:
         raise FieldError(
-            Field("data.long"), "=shrink_image does not go with ", Field("data.image_mode"), f"={SQUARE}: use drop or truncate_text"
+            Field("data.long"),
+            "=shrink_image does not go with ",
+            Field("data.image_mode"),
+            f"={SQUARE}: use drop or truncate_text",
         )
 
 

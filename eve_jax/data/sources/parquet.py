@@ -23,7 +23,7 @@ from eve_jax.data.image_file import BadImage, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.image_refs import image_values, open_path
-from eve_jax.errors import Field, FieldError, shorten, UserError
+from eve_jax.errors import Field, FieldError, UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 

@@ -21,7 +21,7 @@ from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
 from eve_jax.data.sources.media import media_kind
 from eve_jax.data.sources.tar_keys import IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
-from eve_jax.errors import Field, FieldError, shorten, UserError, warn
+from eve_jax.errors import Field, FieldError, UserError, shorten, warn
 
 
 class TarFile:
