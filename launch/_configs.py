@@ -93,7 +93,9 @@ def _made(value: str, where: str, open_module: Callable[[], ModuleType], name: s
         module = open_module()
         if not callable(getattr(module, name, None)):
             found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-            raise UserError(f"--config={value}: {where} has no function {name}{hint(near_name(name, found))}")
+            raise UserError(
+                f"--config={value}: {where} cannot be used: it has no function {name}{hint(near_name(name, found))}"
+            )
         config = getattr(module, name)(arg)
     except UserError:
         raise

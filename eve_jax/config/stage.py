@@ -166,9 +166,18 @@ class Config(Section):
 
 def plain_values(config: ConfigDict) -> dict[str, Any]:
     """Return the values of `config` with its references resolved and its paths expanded. Raise UserError."""
-    try:
-        config = config.copy_and_resolve_references()
-    except RequiredValueError as error:
-        raise UserError(f"the config has a field that must be given: {error}") from error
+    _check_given(config, "config")
+    config = config.copy_and_resolve_references()
     expand_config(config)
     return config.to_dict()
+
+
+def _check_given(node: ConfigDict, name: str) -> None:
+    """Raise UserError, naming the field, for a required placeholder without a value."""
+    for key in node:
+        try:
+            value = node[key]
+        except RequiredValueError as error:
+            raise UserError(f"{name}.{key} must be given: it is a required placeholder") from error
+        if isinstance(value, ConfigDict):
+            _check_given(value, f"{name}.{key}")

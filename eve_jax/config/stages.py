@@ -11,6 +11,7 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, of_groups
 from eve_jax.model.weight import GROUPS
+from eve_jax.process.checks import unexpected
 
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
@@ -22,7 +23,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def stage_factors(stage: str) -> dict[str, float]:
-    """Return the learning-rate factor of every group in `stage`, one of STAGES."""
+    """Return the learning-rate factor of every group in `stage`. Raise FieldError for a stage that is not in STAGES."""
+    if stage not in STAGES:
+        raise unexpected(Field("stage"), stage, f"one of {', '.join(STAGES)}")
     return {group: float(group in STAGES[stage]) for group in GROUPS}
 
 

@@ -13,6 +13,7 @@ from eve_jax.config.stage import REMEDY, Config, check_name, plain_values
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.model.config import VARIANTS
+from eve_jax.process.checks import unexpected
 from eve_jax.process.section import Section, setting
 
 
@@ -30,7 +31,7 @@ class DemoConfig(Section):
 
     def check(self) -> None:
         """Raise FieldError for settings that the dataset does not have."""
-        assert self.dataset
+        _ = self.dataset  # which is checked when it is made
 
     @cached_property
     def dataset(self) -> DemoSettings:
@@ -82,14 +83,27 @@ class RecipeConfig(Section):
                 Field("order"),
                 f'="{tuple(self.stages)[:2]}"; stages: {", ".join(self.stages)}',
             )
+        if self.compare is not None:
+            _check_compared(self.compare, self.order)
+            if self.demo is None:
+                raise FieldError(Field("compare"), " requires the section ", Field("demo"))
+
+
+def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:
+    """Raise FieldError unless the stages that are compared are among those of the recipe."""
+    if compare.llm not in order:
+        raise unexpected(Field("compare.llm"), compare.llm, f"one of {', '.join(order)}")
+    for name in (f"{variant}_{stage}" for variant in compare.variants for stage in compare.stages):
+        if name not in order:
+            raise FieldError(Field("compare.stages"), f": there is no stage {name!r}; stages: {', '.join(order)}")
 
 
 def _stages(values: Any) -> Any:
     """Return the configs of the stages by name; what is no section is left for the recipe's own check."""
-    if not isinstance(values, dict) or not all(isinstance(one, dict) for one in values.values()):
+    if not isinstance(values, dict):
         return values
     stages = {}
     for name, one in values.items():
         with name_fields(f"config.stages.{name}.{{}}".format):
-            stages[name] = Config.from_values(one, REMEDY)
+            stages[name] = Config.from_values(one, REMEDY) if isinstance(one, dict) else one
     return stages

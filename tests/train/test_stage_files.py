@@ -11,11 +11,11 @@ from configs import demo
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
-from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
 from eve_jax.train.trainer import train
 from tests.data.synthetic import byte_tokenizer
+from tests.train.placing import placed
 
 
 @pytest.fixture(scope="module")
