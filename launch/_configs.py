@@ -32,20 +32,22 @@ def define_config() -> Any:
         "fields: --config.FIELD=VALUE"
     )
     holder = config_flags.DEFINE_config_file("config", None, text)
-    flags.FLAGS["config"].parser = _ConfigParser("config")
+    flags.FLAGS["config"].parser = _ConfigParser()
     return holder
 
 
-class _ConfigParser(config_flags.ConfigFileFlagParser):
+class _ConfigParser(flags.ArgumentParser):
     """Reads the value of `--config` by `load_config` and refuses overrides of fields that are not there."""
 
-    def parse(self, path: Any) -> ConfigDict | None:
+    def parse(self, argument: str) -> ConfigDict:
         """Return the config. Raise UserError."""
-        if not isinstance(path, str):
-            return path
-        config = load_config(path)
+        config = load_config(argument)
         _check_overrides(sys.argv, config)
         return config.lock()
+
+    def flag_type(self) -> str:
+        """Return what --help calls it."""
+        return "config"
 
 
 def load_config(value: str) -> ConfigDict:

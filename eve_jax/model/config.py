@@ -75,16 +75,16 @@ def parts_of(variant: Any) -> tuple[str, ...]:
 
 def check_parts(parts: tuple[str, ...]) -> None:
     """Raise FieldError for parts that no layer has twice, and for DELTA next to others."""
+    text, known = ",".join(parts), (*TWICE, DELTA)
     for name in parts:
-        if name not in (*TWICE, DELTA):
-            known = (*TWICE, DELTA)
+        if name not in known:
             raise FieldError(
                 Field("model.parts"),
-                f": unknown part {name!r}; known: {', '.join(known)}",
+                f"={text!r}: unknown part {name!r}; known: {', '.join(known)}",
                 hint(near_name(name, known)),
             )
     if DELTA in parts and len(parts) > 1:
-        raise FieldError(Field("model.parts"), f"={parts}: {DELTA} goes with no other part")
+        raise FieldError(Field("model.parts"), f"={text!r}: {DELTA} goes with no other part")
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
