@@ -1,4 +1,8 @@
-"""Every field of a configuration, with its default and what it means. A stage file holds only what differs."""
+"""Every field of a configuration, with its default and what it means. A stage file holds only what differs.
+
+What values a field takes is stated where its section is checked: `eve_jax.config.stage`, `eve_jax.model.config` and
+`eve_jax.data.config`.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
