@@ -86,8 +86,11 @@ def main() -> None:
 
 def interruptible() -> None:
     """A compiler at work can only be left behind: the process ends without waiting for its thread."""
+    from eve_jax.errors import name_fields
+
     try:
-        main()
+        with name_fields(lambda field: "--mesh" if field == "mesh" and MESH.value else f"config.{field}"):
+            main()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr, flush=True)
         os._exit(130)

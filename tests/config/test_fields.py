@@ -103,7 +103,10 @@ def test_missing_fields_are_named() -> None:
         ({"data.max_aspect": 0.5}, "config.data.max_aspect=0.5: expected 0 or a number of at least 1"),
         ({"stage": "2.1"}, r"the model has none \(config.model.variant=dense\)"),
         ({"optim.groups": {"patch_embed": 0.0, "align": 0.0}}, "config.optim.groups freezes every group"),
-        ({"model.parts": "mlp,slef_attn"}, "config.model.parts='mlp,slef_attn': unknown part 'slef_attn'; .*did you mean self_attn"),
+        (
+            {"model.parts": "mlp,slef_attn"},
+            "config.model.parts='mlp,slef_attn': unknown part 'slef_attn'; .*did you mean self_attn",
+        ),
         ({"model.parts": "delta,mlp"}, "config.model.parts=.*: delta goes with no other part"),
         ({"model.num_kv_heads": 3}, "config.model.num_heads=4 is not a multiple of config.model.num_kv_heads=3"),
         ({"model.patch_hidden": 12}, "config.model.patch_hidden=12: expected a multiple of the 8 heads"),
