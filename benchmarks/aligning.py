@@ -18,11 +18,11 @@ from rich.table import Table
 
 from eve_jax.batch import RowShape
 from eve_jax.compile.abstract import abstract_batch
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.sharding import make_mesh
-from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums
 
 SHAPE = RowShape(1632, 80, 336)  # a row of four captions, pictures of 4:3 (24 x 17 windows each)

@@ -83,10 +83,10 @@ def resident(pid: int) -> float:
 def train_tiny() -> None:
     """The run whose memory is looked at."""
     folder = Path(WORKDIR.value or "")
-    config = placed(demo.get_config("tiny").stages.stage1, folder, "")
+    config = demo.get_config("tiny").stages.stage1
     config.data.rows, config.data.micro_batches, config.data.max_shapes = 2, 1, 1
     config.train.steps, config.train.save_every = STEPS.value, max(1, (STEPS.value or 0) // 20)
-    train(config, folder)
+    train(placed(config, folder, ""), folder)
 
 
 def memory() -> bool:

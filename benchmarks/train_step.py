@@ -34,12 +34,12 @@ from rich.table import Table
 from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
 from configs import base
+from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.process import host_memory, interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import stage_factors, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
 from launch._flags import run
 

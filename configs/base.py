@@ -1,4 +1,8 @@
-"""Every field of a configuration, with its default and what it means. A stage file holds only what differs."""
+"""Every field of a configuration, with its default and what it means. A stage file holds only what differs.
+
+What values a field takes is stated where its section is checked: `eve_jax.config.stage`, `eve_jax.model.config` and
+`eve_jax.data.config`.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +31,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     sizes, template = describe(Path(llm)) if local else (llm_sizes(llm), _template(llm))
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
-    c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/train/stages.py)
+    c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/config/stages.py)
     c.seed = 0  # of initialisation and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""

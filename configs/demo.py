@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.args import parse_args
 
-# name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
+# name, stage of eve_jax/config/stages.py, template, records, steps, peak learning rate
 STAGES = (
     ("llm", "llm", "plain", "llm.jsonl", 300, 2e-3),
     ("llm_chat", "llm", "qwen2", "llm_chat.jsonl", 900, 1.5e-3),

@@ -18,7 +18,7 @@ from configs.args import parse_args
 from eve_jax.model.config import ClipConfig, llm_sizes
 
 TEACHER = ClipConfig(image_size=96, patch_size=16, hidden_size=64, intermediate_size=128, num_layers=3, num_heads=4)
-# name, stage of eve_jax/train/stages.py, template, records, steps, peak learning rate
+# name, stage of eve_jax/config/stages.py, template, records, steps, peak learning rate
 STAGES = (
     ("llm", "llm", "plain", "llm", 300, 2e-3),
     ("llm_chat", "llm", "qwen2", "llm_chat", 1100, 1e-3),

@@ -1,6 +1,8 @@
 """The exceptions and warnings that users are meant to see."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 
@@ -13,6 +15,37 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return shorten(super().__str__(), 1500)
+
+
+class Field(str):
+    """The name of a config's field in a message, without the word config: "data.max_size"."""
+
+
+class FieldError(UserError):
+    """A field of a config that cannot be what it is; `name_fields` gives its fields the names that a door has for them.
+
+    The message is its `parts` in a row, of which those of type `Field` are read as `config.data.max_size`.
+    """
+
+    def __init__(self, *parts: str):
+        self.parts = parts
+        super().__init__(self.text("config.{}".format))
+
+    def text(self, name: Callable[[str], str]) -> str:
+        """Return the message with every field called `name(field)`."""
+        return "".join(name(part) if isinstance(part, Field) else part for part in self.parts)
+
+
+@contextmanager
+def name_fields(name: Callable[[str], str], where: str = "", note: str = "") -> Iterator[None]:
+    """Call config fields `name(field)` in the UserErrors that leave the block, between `where` and `note`."""
+    try:
+        yield
+    except UserError as error:
+        if not where and not note and not isinstance(error, FieldError):
+            raise
+        text = error.text(name) if isinstance(error, FieldError) else str(error)
+        raise UserError(where + text + note) from error
 
 
 class InUse(UserError):

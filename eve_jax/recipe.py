@@ -4,11 +4,13 @@ A stage starts from the one before it; in a recipe that is a tree, the first sta
 `init = "WORKDIR/STAGE"`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from eve_jax.errors import UserError
+from eve_jax.config.stage import Config
+from eve_jax.demo.config import RecipeConfig
 from eve_jax.process.connect import by_process_0, say
 from eve_jax.process.paths import expand
 from eve_jax.train.report import reported
@@ -16,49 +18,42 @@ from eve_jax.train.shared_data import written_by_one_run
 from eve_jax.train.trainer import train
 
 
-def placed(config: ConfigDict, workdir: Path, init: str) -> ConfigDict:
-    """A stage's config with WORKDIR in its paths resolved and `init` where it names no checkpoint of its own."""
-    c = config.copy_and_resolve_references()
-    for field in ("records", "images", "tokenizer"):
-        c.data[field] = c.data[field].replace("WORKDIR", str(workdir))
-    c.init = c.init.replace("WORKDIR", str(workdir)) or init
-    return c
+def placed(config: ConfigDict | Config, workdir: Path, init: str) -> Config:
+    """Return a stage's config with WORKDIR in its paths resolved and `init` where it names no checkpoint of its own."""
+    config = Config.of(config)
+    data = {
+        name: getattr(config.data, name).replace("WORKDIR", str(workdir)) for name in ("records", "images", "tokenizer")
+    }
+    start = config.init.replace("WORKDIR", str(workdir)) or init
+    return replace(config, init=start, data=replace(config.data, **data))
 
 
-def run_recipe(config: ConfigDict, workdir: Path) -> None:
+def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
-    if "order" not in config:
-        raise UserError(
-            f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
-        )
-    if unknown := [name for name in config.order if name not in config.stages]:
-        raise UserError(
-            f"--config.order names stages that {config.name} does not have: {', '.join(map(repr, unknown))}; a list is "
-            f'written as in Python, --config.order="{tuple(config.stages)[:2]}"; stages: {", ".join(config.stages)}'
-        )
+    config = RecipeConfig.of(config)
     workdir = Path(expand(workdir, "workdir"))
     with written_by_one_run(workdir, "the recipe"):
         _run_stages(config, workdir)
 
 
-def _run_stages(config: ConfigDict, workdir: Path) -> None:
-    if "demo" in config:
+def _run_stages(config: RecipeConfig, workdir: Path) -> None:
+    if config.demo is not None:
         with by_process_0("data") as mine:
             if mine:
-                from eve_jax.demo.dataset import settings_from, write_dataset
+                from eve_jax.demo.dataset import write_dataset
 
-                write_dataset(workdir / "data", seed=config.demo.seed, settings=settings_from(config.demo))
+                write_dataset(workdir / "data", seed=config.demo.seed, settings=config.demo.dataset)
     init = ""
     for number, name in enumerate(config.order, 1):
         say(f"[{number}/{len(config.order)}] {name}")
         with reported(workdir / config.stages[name].name):
             init = str(train(placed(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
-        if mine and "compare" in config:
+        if mine and config.compare is not None:
             from eve_jax.demo.variants import compare
 
             compare(config, workdir)
-        elif mine and "demo" in config:
+        elif mine and config.demo is not None:
             from eve_jax.demo.evaluate import evaluate
 
             evaluate(config, workdir, Path(init))

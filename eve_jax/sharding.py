@@ -18,10 +18,11 @@ from jax import Array
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 
 Placement = str | tuple[str, ...] | None  # mesh axes that share a dimension
 AXES = ("data", "fsdp", "tensor")
+MESH = Field("mesh")
 # Mesh axis of each logical axis of a parameter. Rows of every matrix are sharded over fsdp (docs/design.md#sharding).
 PARAMETER_RULES: dict[str, Placement] = {
     "layer": None,
@@ -62,6 +63,25 @@ ACTIVATION_RULES: dict[str, Placement] = {
 FSDP_CAPS = (("TPU v5 lite", 32), ("TPU v5e", 32), ("TPU v6", 32), ("TPU", 16), ("NVIDIA", 8), ("AMD", 8))
 
 
+def parse_mesh(spec: str) -> dict[str, int]:
+    """Return the sizes that a `config.mesh` gives some of AXES, of which one may be -1. Raise FieldError."""
+    given: dict[str, int] = {}
+    for item in filter(None, spec.split(",")):
+        found = re.fullmatch(rf"({'|'.join(AXES)}):(-1|[1-9][0-9]*)", item)
+        if not found:
+            raise FieldError(
+                MESH,
+                f"={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)} and a size of at least 1, or "
+                "-1 for the devices that are left",
+            )
+        if found[1] in given:
+            raise FieldError(MESH, f"={spec!r} names {found[1]} twice")
+        given[found[1]] = int(found[2])
+    if list(given.values()).count(-1) > 1:
+        raise FieldError(MESH, f"={spec!r}: only one size may be -1, the devices that are left")
+    return given
+
+
 def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
     """Sizes of AXES for a `config.mesh` such as "data:2,fsdp:-1,tensor:1"; -1 takes the devices that are left.
 
@@ -75,30 +95,20 @@ def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
         most = next((cap for name, cap in FSDP_CAPS if kind.startswith(name)), len(devices))
         fsdp = max(n for n in range(1, most + 1) if len(devices) // groups % n == 0)
         return len(devices) // fsdp, fsdp, 1
-    given: dict[str, int] = {}
-    for item in filter(None, spec.split(",")):
-        found = re.fullmatch(rf"({'|'.join(AXES)}):(-1|[1-9][0-9]*)", item)
-        if not found:
-            raise UserError(
-                f"config.mesh={spec!r}: {item!r} is not AXIS:SIZE with an axis of {', '.join(AXES)} and a size of at "
-                "least 1, or -1 for the devices that are left"
-            )
-        if found[1] in given:
-            raise UserError(f"config.mesh={spec!r} names {found[1]} twice")
-        given[found[1]] = int(found[2])
-    sizes = dict.fromkeys(AXES, 1) | given
+    sizes = dict.fromkeys(AXES, 1) | parse_mesh(spec)
     free = [n for n, s in sizes.items() if s == -1]
     fixed = math.prod(s for s in sizes.values() if s != -1)
     if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
-        raise UserError(
-            f"config.mesh={spec!r} does not fit {len(devices)} device(s): the sizes multiply to their number, and one "
-            "may be -1, the devices that are left"
+        raise FieldError(
+            MESH,
+            f"={spec!r} does not fit {len(devices)} device(s): the sizes multiply to their number, and one may be -1, "
+            "the devices that are left",
         )
     if sizes["data"] % groups:
-        raise UserError(
-            f"config.mesh={spec!r}: data must be a multiple of the {groups} slices, which only data runs across"
+        raise FieldError(
+            MESH, f"={spec!r}: data must be a multiple of the {groups} slices, which only data runs across"
         )
     return tuple(sizes[axis] for axis in AXES)
 
@@ -235,7 +245,9 @@ def local_rows(mesh: Mesh, rows: int) -> list[int]:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % parts:
         shape = ", ".join(f"{axis}:{mesh.shape[axis]}" for axis in ("data", "fsdp"))
-        raise UserError(f"config.data.rows={rows} is not a multiple of {parts}, the mesh's {shape}: no device may idle")
+        raise FieldError(
+            Field("data.rows"), f"={rows} is not a multiple of {parts}, the mesh's {shape}: no device may idle"
+        )
     places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
     return sorted({row for index in places if index for row in range(rows)[index[0]]})
 

@@ -1,19 +1,14 @@
-"""Command lines: `--config=NAME[:args]` to `configs/NAME.py`, overrides, and errors as one line."""
+"""Command lines: flags that several commands share, and errors as one line."""
 
 import contextlib
-import difflib
 import errno
-import importlib
-import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
 from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
@@ -21,22 +16,7 @@ from eve_jax.process import interrupt, paths
 from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
-CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-NOT_CONFIGS = {"__init__", "base", "args"}
-
-
-def known_configs() -> list[str]:
-    """Names that `--config=` takes."""
-    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in NOT_CONFIGS)
-
-
-def define_config() -> Any:
-    """Define `--config` and its overrides; returns the flag holder."""
-    text = (
-        f"NAME[:args], with NAME of {', '.join(known_configs())}, or PATH/FILE.py[:args]; fields: --config.FIELD=VALUE"
-    )
-    return config_flags.DEFINE_config_file("config", None, text)
 
 
 def define_cluster() -> Callable[[], Cluster]:
@@ -87,88 +67,15 @@ def define_paths(name: str, text: str) -> Any:
     return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
 
 
-def by_flags(error: UserError) -> UserError:
-    """Return `error` with the flags that a command has in place of the fields of `config.data` of the same names."""
-    named = re.sub(
-        r"config\.data\.(\w+)", lambda found: f"--{found[1]}" if found[1] in flags.FLAGS else found[0], str(error)
-    )
-    return UserError(named)
-
-
-def config_file(value: str) -> tuple[Path, str]:
-    """Return the file and the arguments that `NAME[:args]` or `PATH/FILE.py[:args]` names; UserError for neither."""
-    name, _, arg = value.partition(":")
-    if name.endswith(".py"):
-        file = Path(paths.expand(name))
-        if not file.is_file():
-            raise UserError(f"--config={value}: there is no file {file}")
-        return file, arg
-    if name not in known_configs():
-        known = ", ".join(known_configs())
-        raise UserError(
-            f"--config={value}: unknown config {name!r}; known: {known}, or a file of your own, --config=PATH/FILE.py"
-        )
-    return CONFIGS / f"{name}.py", arg
-
-
-def load_config(value: str) -> ConfigDict:
-    """Return the configuration that `value` stands for (see `config_file`). Raises UserError."""
-    file, arg = config_file(value)
-    if file.parent == CONFIGS:
-        return importlib.import_module(f"configs.{file.stem}").get_config(arg)
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(arg)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--config={value}: {file} cannot be used ({reason}); it defines get_config(arg)") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config={value}: get_config of {file} returns {type(config).__name__}, not a ConfigDict")
-    return config
-
-
-def _check_overrides(argv: list[str], config: ConfigDict) -> None:
-    for item in argv:
-        found = re.match(r"--config\.([^=]+)", item)
-        if found is None:
-            continue
-        node: Any = config
-        path = found[1].split(".")
-        for depth, key in enumerate(path):
-            if not isinstance(node, ConfigDict) or key not in node:
-                known = list(node.keys()) if isinstance(node, ConfigDict) else []
-                near = difflib.get_close_matches(key, known, 1)
-                inside = [k for k in known if isinstance(node[k], ConfigDict) and path[-1] in node[k]]
-                near = near or [f"{k}.{path[-1]}" for k in inside[:1]]
-                hint = f"; did you mean config.{'.'.join([*path[:depth], near[0]])}?" if near else ""
-                raise UserError(f"--config.{found[1]}: there is no field config.{'.'.join(path[: depth + 1])}{hint}")
-            node = node[key]
-
-
-def _resolve(argv: list[str]) -> list[str]:
-    """`--config=NAME:arg` and `--config NAME:arg` with the file in place of the name (see `config_file`)."""
-    joined = re.sub(r"(^|\0)--config\0(?!-)", r"\1--config=", "\0".join(argv)).split("\0")
-    out = []
-    for item in joined:
-        if item == "--config":
-            raise UserError(f"--config wants a name: --config=NAME, with NAME of {', '.join(known_configs())}")
-        if item.startswith("--config="):
-            value = item.removeprefix("--config=")
-            _check_overrides(joined, load_config(value))
-            file, arg = config_file(value)
-            item = f"--config={file}:{arg}" if arg else f"--config={file}"
-        out.append(item)
-    return out
+def as_flag(field: str) -> str:
+    """Return what errors call a field of a config here: the flag of that name where the command has one."""
+    section, _, name = field.rpartition(".")
+    return f"--{name}" if section == "data" and name in flags.FLAGS else f"config.{field}"
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        rest = flags.FLAGS(_resolve(argv))
+        rest = flags.FLAGS(argv)
     except (flags.Error, UserError, TypeError, ValueError) as error:
         missing = re.findall(r"flag --(\w+)=None: ", str(error))
         fail(UserError(f"{' and '.join(f'--{m}' for m in missing)} must be given (see --help)") if missing else error)
@@ -204,8 +111,6 @@ def run(main: Callable[[], Any]) -> None:
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
-            if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-                paths.expand_config(flags.FLAGS.config)
             main()
             interrupt.done()
         except Hanging as error:

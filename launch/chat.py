@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import by_flags, define_path, define_paths, run
+from launch._flags import as_flag, define_path, define_paths, run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,7 +51,7 @@ HELP = r"""/image FILE  add an image to the next question; <image> in it says wh
 
 def main() -> None:
     from eve_jax.data.markers import MARKER, count_markers
-    from eve_jax.errors import UserError
+    from eve_jax.errors import UserError, name_fields
     from eve_jax.infer.messages import read_image
 
     if PROMPT.value is not None and not PROMPT.value.strip():
@@ -70,7 +70,7 @@ def main() -> None:
     from eve_jax.process.setup import setup
 
     setup(computes=True)
-    try:
+    with name_fields(as_flag):
         Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
         with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
             eve = EVE.from_pretrained(
@@ -85,8 +85,6 @@ def main() -> None:
             answer(eve.chat(), PROMPT.value, pictures)
         else:
             interactive(eve, pictures)
-    except UserError as error:  # the flags have the names of the fields that messages speak of
-        raise by_flags(error) from error
 
 
 def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:

@@ -14,7 +14,8 @@ import sys
 
 from absl import flags
 
-from launch._flags import define_config, run
+from launch._configs import define_config
+from launch._flags import run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -36,17 +37,19 @@ def main() -> None:
     from eve_jax.compile.report import show, summarise
     from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
     from eve_jax.compile.topology import open_topology
+    from eve_jax.config.stage import Config
     from eve_jax.errors import UserError
     from eve_jax.process.setup import setup
 
     setup()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # the compiler's warnings would not come again
-    config = CONFIG.value
-    if "order" in config:
-        raise UserError(f"{config.name} is a recipe of several stages: name one, such as {config.order[-1]}")
+    if "order" in CONFIG.value:
+        name, order = CONFIG.value.name, CONFIG.value.order
+        raise UserError(f"{name} is a recipe of several stages: name one, such as {order[-1]}")
+    config = Config.of(CONFIG.value)
     options = {
-        "mesh": MESH.value or config.get("mesh", ""),
+        "mesh": MESH.value or config.mesh,
         "rows": ROWS.value,
         "row_tokens": ROW_TOKENS.value,
         "shape": SHAPE.value,
@@ -83,8 +86,11 @@ def main() -> None:
 
 def interruptible() -> None:
     """A compiler at work can only be left behind: the process ends without waiting for its thread."""
+    from eve_jax.errors import name_fields
+
     try:
-        main()
+        with name_fields(lambda field: "--mesh" if field == "mesh" and MESH.value else f"config.{field}"):
+            main()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr, flush=True)
         os._exit(130)

@@ -16,8 +16,9 @@ from typing import Any
 
 from absl import flags
 
-from eve_jax.errors import UserError
-from launch._flags import define_config, define_path, run, take_action
+from eve_jax.errors import UserError, name_fields
+from launch._configs import define_config
+from launch._flags import define_path, run, take_action
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -53,18 +54,16 @@ def _need(**values: Any) -> None:
 
 
 def _convert() -> None:
+    from eve_jax.config.stage import Config
     from eve_jax.data.prepare.convert import Conversion, convert
     from eve_jax.data.prepare.summary import print_summary
     from eve_jax.data.samples.sample_rule import SampleRule
 
     _need(**{"from": FROM.value, "to": TO.value})
-    rule = SampleRule.of(CONFIG.value) if CONFIG.value is not None else None
+    rule = SampleRule.of(Config.of(CONFIG.value)) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
-    try:
+    with name_fields(lambda field: {"data.records": "--from", "data.images": "--images"}.get(field, f"config.{field}")):
         summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
-    except UserError as error:  # these two fields are flags here
-        text = str(error).replace("config.data.records", "--from").replace("config.data.images", "--images")
-        raise UserError(text) from error
     print_summary(summary)
     if not summary["kept"]:
         raise UserError(f"{TO.value}: none of the {summary['dropped']:,} records can be used; see its {BAD_RECORDS}")
@@ -72,17 +71,21 @@ def _convert() -> None:
 
 
 def _show() -> None:
+    from eve_jax.config.stage import Config
     from eve_jax.data.view.step import show_step
 
     _need(config=CONFIG.value, out=OUT.value)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     if "order" in config:
+        from eve_jax.demo.config import RecipeConfig
         from eve_jax.recipe import placed
 
+        config = RecipeConfig.of(config)
         if STAGE.value not in config.order:
             raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")
         _need(workdir=WORKDIR.value)
         config = placed(config.stages[STAGE.value], workdir, "")
+    config = Config.of(config)
     show_step(config, workdir / config.name if WORKDIR.value else None, STEP.value or 0, OUT.value, ROWS.value or 1)
     print(f"done: {OUT.value}")
 

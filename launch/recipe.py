@@ -7,7 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_cluster, define_config, define_path, run
+from launch._configs import define_config
+from launch._flags import define_cluster, define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -17,12 +18,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from eve_jax.demo.config import RecipeConfig
     from eve_jax.process.connect import together
     from eve_jax.process.setup import setup
     from eve_jax.recipe import run_recipe
 
+    config, workdir = RecipeConfig.of(CONFIG.value), Path(WORKDIR.value or "")
     setup(computes=True)
-    config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
         run_recipe(config, workdir)
 

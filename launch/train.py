@@ -7,7 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch._flags import define_cluster, define_config, define_path, run
+from launch._configs import define_config
+from launch._flags import define_cluster, define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -17,16 +18,18 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from eve_jax.config.stage import Config
     from eve_jax.process.connect import say, together
     from eve_jax.process.setup import setup
     from eve_jax.train.report import REPORT, reported
     from eve_jax.train.trainer import train
 
+    config = Config.of(CONFIG.value)
     setup(computes=True)
     workdir = Path(WORKDIR.value or "")
     with together(CLUSTER(), workdir):
-        with reported(workdir / CONFIG.value.name):
-            folder = train(CONFIG.value, workdir)
+        with reported(workdir / config.name):
+            folder = train(config, workdir)
         say(f"done: {folder}, {folder / REPORT}")
 
 

@@ -61,7 +61,7 @@ def test_a_command_is_its_launcher(command: str) -> None:
 
 def test_a_config_file_of_ones_own_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(STAGE)
-    code = "from launch._flags import load_config; c = load_config('mine.py:x'); print(c.name, c.model.variant)"
+    code = "from launch._configs import load_config; c = load_config('mine.py:x'); print(c.name, c.model.variant)"
     assert run("-c", code, cwd=tmp_path).stdout.split() == ["mine_x", "dense"]
     args = ("--config=mine.py:x", "--workdir=runs", "--config.optim.lrr=1")
     done = run("-m", "launch.train", *args, cwd=tmp_path)

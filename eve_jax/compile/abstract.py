@@ -11,19 +11,20 @@ import jax
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
 from eve_jax.compile.topology import Chip
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import partition, trainable_names, trained_groups
+from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.errors import UserError
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
-from eve_jax.train.stages import group_factors, partition, trainable_names, trained_groups
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 
 # Share of a row that images take, in the shapes for a config without data.
@@ -76,7 +77,7 @@ class Step(NamedTuple):
     programs: list[Program]
 
 
-def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
+def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
     Captions alone (templates "plain", "plain_v1") come with an image each, so they have no text-only rows. `row_tokens`
@@ -102,7 +103,7 @@ def menu(data: ConfigDict, row_tokens: int = 0) -> dict[str, RowShape]:
 
 
 def plan_work(
-    config: ConfigDict, axes: Mapping[str, int], chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
+    config: Config, axes: Mapping[str, int], chip: Chip | None, shape: str, rows: int = 0, row_tokens: int = 0
 ) -> Work:
     """Rows and micro-batches of a step on a mesh of `axes` (sizes by name), of no fewer slots than the config's step.
 
@@ -111,9 +112,6 @@ def plan_work(
     Raises UserError for rows that the mesh does not divide.
     """
     data, chips = config.data, axes["data"] * axes["fsdp"]
-    for name in ("rows", "micro_batches"):
-        if data[name] < 1:
-            raise UserError(f"config.data.{name}={data[name]} is not at least 1")
     slots = data.rows * data.micro_batches * data.row_tokens
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)
@@ -133,17 +131,16 @@ def plan_work(
     return Work(shape, shapes[shape], rows, max(-(-slots // (rows * length)), 1))
 
 
-def _rows_per_chip(model: ConfigDict, chip: Chip | None, length: int) -> int:
+def _rows_per_chip(model: ModelSection, chip: Chip | None, length: int) -> int:
     """Rows whose stored layer inputs and attention outputs take ACTIVATIONS of a chip's memory, at least 1."""
     row = 2 * model.num_layers * model.hidden_size * length * jnp.dtype(model.dtype).itemsize
     return max(int(ACTIVATIONS * chip.hbm / row), 1) if chip else 1 << 20
 
 
-def abstract_step(config: ConfigDict, mesh: Mesh, work: Work) -> Step:
+def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     """The abstract values of a step of the stage `config`, and the programs that it calls."""
-    cfg = ModelConfig.from_dict(config.model.to_dict())
+    cfg, factors = config.sizes, config.factors
     shardings = parameter_shardings(cfg, mesh)
-    factors = group_factors(config)
     train = trainable_names(cfg, factors)
     params = {
         n: ShapeDtypeStruct(v.shape, cfg.param_dtype if n in train else cfg.frozen_dtype, sharding=shardings[n])

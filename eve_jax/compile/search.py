@@ -5,13 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from eve_jax.batch import ROW_MULTIPLE
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
 from eve_jax.compile.topology import SLICES, Topology, check_name, open_topology
+from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
 
@@ -19,12 +19,12 @@ Options = dict[str, Any]  # mesh, shape, rows, row_tokens as given on the comman
 MOST_ROWS = 64  # on a chip
 
 
-def plan(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> Work:
+def plan(config: Config, topology: Topology, axes: Mapping[str, int], options: Options) -> Work:
     """The work of a step on a mesh of `axes`, with what the options say of it."""
     return plan_work(config, axes, topology.chip, options["shape"], options["rows"], options["row_tokens"])
 
 
-def compile_step(config: ConfigDict, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
+def compile_step(config: Config, topology: Topology, options: Options) -> tuple[Step, list[Built]]:
     """Compiles the programs of a step."""
     mesh = make_mesh(options["mesh"], topology.devices)
     step = abstract_step(config, mesh, plan(config, topology, mesh.shape, options))
@@ -37,7 +37,7 @@ def _amount(work: Work, chips: int) -> str:
     return f"{work.rows / chips:g} row(s) of {work.shape.length} a chip"
 
 
-def largest_batch(config: ConfigDict, topology: Topology, options: Options) -> tuple[dict[str, Any] | None, list[str]]:
+def largest_batch(config: Config, topology: Topology, options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the largest micro-batch that leaves a tenth of the memory, and a line for each that was tried.
 
     Rows a chip, at most MOST_ROWS, grow by what the memory of the last two sizes lets expect; steps keep the config's
@@ -76,7 +76,7 @@ def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
     return min(max(int(low + (limit - tried[low]) / slope), low + 1), high - 1)
 
 
-def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
+def smallest_slice(config: Config, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
 
     A slice holds a step when it holds the least work, a row of the longest sample on each chip; the summary is of the
@@ -101,7 +101,7 @@ def smallest_slice(config: ConfigDict, names: list[str], options: Options) -> tu
     return None, lines
 
 
-def _try(config: ConfigDict, topology: Topology, mesh: Mesh, chosen: Options) -> tuple[dict[str, Any] | None, str]:
+def _try(config: Config, topology: Topology, mesh: Mesh, chosen: Options) -> tuple[dict[str, Any] | None, str]:
     """Summary of a step, None when it leaves less than a tenth of the memory, and a line on it."""
     step = abstract_step(config, mesh, plan(config, topology, mesh.shape, chosen))
     amount = _amount(step.work, mesh.size)
@@ -114,7 +114,7 @@ def _try(config: ConfigDict, topology: Topology, mesh: Mesh, chosen: Options) ->
     return summarise(topology, step, built) if fits(topology, built) else None, f"{amount}: {taken}"
 
 
-def _works(config: ConfigDict, topology: Topology, axes: Mapping[str, int], options: Options) -> list[Options]:
+def _works(config: Config, topology: Topology, axes: Mapping[str, int], options: Options) -> list[Options]:
     """Options of the steps to try on a slice, the least work first."""
     if options["rows"]:
         return [options]

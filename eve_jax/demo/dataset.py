@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -64,11 +64,6 @@ def write_dataset(
         write_json(made / MARKER, {**mark, "records": counts}, indent=1, sort_keys=False)
         shutil.rmtree(target, ignore_errors=True)
     return target
-
-
-def settings_from(demo: Mapping[str, Any]) -> DemoSettings:
-    """The settings of a recipe's section `demo`: those of its `size`, with what its `settings` say in their place."""
-    return replace(settings_of(demo["size"]), **demo.get("settings", {}))
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from PIL import Image
 
+from eve_jax.demo.config import RecipeConfig
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.report import draw_losses, draw_report, grey, is_right, stage_summary, summarise, write_report
 from eve_jax.infer.api import EVE
@@ -37,11 +37,12 @@ def answer_all(
     return eve.generate_batch(questions, pictures, batch, label, max_new_tokens=max_new_tokens)
 
 
-def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, Any]:
+def evaluate(config: RecipeConfig, workdir: Path, checkpoint: Path) -> dict[str, Any]:
     """Write report.json, report.png, losses.png and answers.jsonl into `workdir`; returns the report.
 
     Prints a summary and a `launch.chat` command on a held-out picture.
     """
+    assert config.demo is not None
     began = time.perf_counter()
     data = workdir / "data"
     heldout = read_records(data / "heldout.jsonl")

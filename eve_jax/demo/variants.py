@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from eve_jax.demo.compose import TrainingComposer
-from eve_jax.demo.dataset import Record, read_records, record_of, settings_from, text_record
+from eve_jax.demo.config import DemoConfig, RecipeConfig
+from eve_jax.demo.dataset import Record, read_records, record_of, text_record
 from eve_jax.demo.evaluate import FIT, answer_all
 from eve_jax.demo.language import document, text_dialogue
 from eve_jax.demo.report import grey, stage_summary, summarise, write_report
@@ -32,21 +32,22 @@ ALL_TEXTS = "all"
 _ROW_TOKENS = 1024  # of packed rows of texts
 
 
-def compare(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
     """Write variants.json, its table and three pictures into `workdir` and print the table; returns the report.
 
     `config` is that of configs/variants.py, whose stages are all trained. Losses are nats a target.
     """
+    assert config.demo is not None and config.compare is not None
     names = config.compare.stages
     folders = {v: {s: workdir / f"{v}_{s}" for s in names} for v in config.compare.variants}
     llm = workdir / config.compare.llm
-    texts = write_texts(workdir, settings_from(config.demo), config.demo.seed, config.compare.texts)
+    texts = write_texts(workdir, config.demo.dataset, config.demo.seed, config.compare.texts)
     report: dict[str, Any] = {"llm": {"text_loss": text_losses(llm, texts, "the LLM")}, "variants": {}}
     for variant, stages in folders.items():
         trained = stored_source(stages[names[-1]])
         report["variants"][variant] = {
             "name": PAPER_NAMES[variant],
-            **_answers(config, workdir / "data", stages[names[-1]], variant),
+            **_answers(config.demo, workdir / "data", stages[names[-1]], variant),
             "text_loss": {s: text_losses(folder, texts, folder.name) for s, folder in stages.items()},
             "stages": {s: stage_summary(folder / METRICS) for s, folder in stages.items()},
             "parameters": sum(math.prod(shape.shape) for shape in trained.shapes.values()),
@@ -103,11 +104,11 @@ def text_losses(checkpoint: Path, texts: Mapping[str, Path], label: str) -> dict
     return {**losses, ALL_TEXTS: total / targets}
 
 
-def _answers(config: ConfigDict, data: Path, checkpoint: Path, variant: str) -> dict[str, Any]:
+def _answers(demo: DemoConfig, data: Path, checkpoint: Path, variant: str) -> dict[str, Any]:
     """Accuracies on the held-out questions, with the pictures and with grey ones."""
     heldout = read_records(data / "heldout.jsonl")
     eve = EVE.from_pretrained(checkpoint, FIT)
-    settings = (config.demo.answer_batch, config.demo.max_new_tokens)
+    settings = (demo.answer_batch, demo.max_new_tokens)
     answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, f"{variant} answers")
     blind = answer_all(eve, heldout, data / "images", grey, *settings, f"{variant} answers blind")
     summary = summarise(heldout, answers, blind, {})

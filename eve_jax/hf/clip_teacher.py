@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config import CONFIG, clip_config
 from eve_jax.hf.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.hf.safetensors_io import TensorInfo, check_names, open_tensors
@@ -31,10 +31,8 @@ def describe_teacher(folder: str | Path) -> ClipConfig:
     hf = read_json(Path(folder) / CONFIG)
     if hf.get("model_type") not in ("clip", "clip_vision_model"):
         raise UserError(f"{folder} is no CLIP: its model_type is {hf.get('model_type')!r}")
-    try:
+    with name_fields(str, f"{Path(folder) / CONFIG}: "):
         return clip_config(hf)
-    except UserError as error:
-        raise UserError(f"{Path(folder) / CONFIG}: {error}") from error
 
 
 def open_teacher(folder: str | Path, cfg: ClipConfig) -> dict[str, TensorInfo]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.rope import LLAMA3, read_rope
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
@@ -88,11 +88,10 @@ def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
     field that is missing, is not understood, or asks for what this model does not do.
     """
     try:
-        return _model_config(hf, **patch)
+        with name_fields(str, f"{where / CONFIG}: "):
+            return _model_config(hf, **patch)
     except KeyError as error:
         raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
-    except UserError as error:
-        raise UserError(f"{where / CONFIG}: {error}") from error
 
 
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:

@@ -79,10 +79,8 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     else:
         data = ORIGINAL | {"template": chat_template(hf)} | _image_settings(hf, where, cfg, ours) | ours
-    try:
+    with located(ours, where):
         rule = ImageRule.of(data)
-    except UserError as error:
-        raise located(error, ours, where) from error
     stated = {
         "eve_jax.patch": (rule.patch, WINDOW * cfg.sub_patch),
         "mm_patch_size": (hf.get("mm_patch_size"), cfg.sub_patch),

@@ -1,14 +1,14 @@
 """The section `eve_jax` of config.json: an export carries settings in it that the original has no field for."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from eve_jax.data.text.templates import get_template
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import Field, FieldError, UserError, name_fields, shorten
 from eve_jax.hf.config import CONFIG, DATA_FIELDS, OURS, TEACHER_SIZES
-from eve_jax.model.config import ClipConfig, from_fields
+from eve_jax.model.config import ClipConfig
 from eve_jax.process.checks import known_names, whole
 
 REQUIRED = {"image_mode", "max_size", "max_aspect", "template"}  # in the section of any export of ours
@@ -37,12 +37,10 @@ def read_section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
         raise UserError(f"{where / CONFIG}: {OURS} has an {error}") from error
     ours = {name: section[name] for name in DATA_FIELDS if name in section}
     check_kinds(ours, f"{where / CONFIG}: {OURS}")
-    try:
+    with located(ours, where):
         if "template" in ours:
             get_template(ours["template"])
-        whole("config.data.token_limit", ours.get("token_limit", 0), "a number of tokens, 0 for no limit", 0)
-    except UserError as error:
-        raise located(error, ours, where) from error
+        whole(Field("data.token_limit"), ours.get("token_limit", 0), "a number of tokens, 0 for no limit", 0)
     return ours
 
 
@@ -54,20 +52,21 @@ def stored_teacher(hf: Mapping[str, Any], where: Path) -> ClipConfig | None:
     about = f"{where / CONFIG}: {OURS}.{TEACHER_SIZES}"
     if not isinstance(sizes, dict):
         raise UserError(f"{about} is {shorten(repr(sizes))}: expected the sizes of the teacher")
+    with name_fields(lambda field: field.removeprefix(ClipConfig.PATH), f"{about}: "):
+        return ClipConfig.from_values(sizes)
+
+
+@contextmanager
+def located(ours: Mapping[str, Any], where: Path) -> Iterator[None]:
+    """Name the place of a setting of the model in the folder `where` in the UserErrors that leave the block: the
+    section, where `ours` of it has the setting, else the folder."""
     try:
-        return from_fields(ClipConfig, sizes, TEACHER_SIZES)
-    except UserError as error:
-        raise UserError(f"{about}: {error}") from error
-
-
-def located(error: UserError, ours: Mapping[str, Any], where: Path) -> UserError:
-    """Return `error`, about a setting `config.data.NAME` of the model in the folder `where`, with the place it is from:
-    the section, where `ours` of it has the setting, else the folder."""
-    text = str(error)
-    named = re.match(r"config\.data\.(\w+)", text)
-    if named and named[1] in ours:
-        return UserError(f"{where / CONFIG}: {text.replace('config.data.', f'{OURS}.')}")
-    return UserError(f"{where}: {text.replace('config.data.', '')}")
+        yield
+    except FieldError as error:
+        own = any(isinstance(part, Field) and part.removeprefix("data.") in ours for part in error.parts)
+        place, section = (where / CONFIG, f"{OURS}.") if own else (where, "")
+        text = error.text(lambda field: section + field.removeprefix("data."))
+        raise UserError(f"{place}: {text}") from error
 
 
 def check_kinds(settings: Mapping[str, Any], section: str) -> None:

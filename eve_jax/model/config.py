@@ -1,11 +1,13 @@
 """Sizes of a model and the table of base LLMs."""
 
-import math
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.process.checks import hint, near_name, unexpected
+from eve_jax.process.section import Section, setting
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images.
 PATCH_EMBEDS = ("v2", "v1")
@@ -93,6 +95,31 @@ def llm_sizes(name: str) -> dict[str, Any]:
     return LLMS[name]
 
 
+def parts_of(variant: Any) -> tuple[str, ...]:
+    """Return the parts that exist twice in a `variant`. Raise FieldError for an unknown one."""
+    if not isinstance(variant, str) or variant not in VARIANTS:
+        raise unexpected(Field("model.variant"), variant, f"one of {', '.join(VARIANTS)}")
+    return VARIANTS[variant]
+
+
+def check_parts(parts: tuple[str, ...]) -> None:
+    """Raise FieldError for unknown parts, two that divide the same weights, and DELTA next to others."""
+    text, known = ",".join(parts), (*PARTS, DELTA)
+    for name in parts:
+        if name not in known:
+            raise FieldError(
+                Field("model.parts"),
+                f"={text!r}: unknown part {name!r}; known: {', '.join(known)}",
+                hint(near_name(name, known)),
+            )
+    if DELTA in parts and len(parts) > 1:
+        raise FieldError(Field("model.parts"), f"={text!r}: {DELTA} goes with no other part")
+    for one, other in combinations((name for name in parts if name in PARTS), 2):
+        if PARTS[one].of == PARTS[other].of:
+            text = f"={text!r}: {one} and {other} both divide {PARTS[one].of}; choose one of them"
+            raise FieldError(Field("model.parts"), text)
+
+
 def parse_parts(text: str) -> tuple[str, ...]:
     """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of PARTS; unknown ones come last."""
     names = [name.strip() for name in text.split(",")]
@@ -102,55 +129,30 @@ def parse_parts(text: str) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(names), key=lambda name: known.index(name) if name in PARTS else len(known)))
 
 
-T = TypeVar("T", "ClipConfig", "ModelConfig")
 DTYPES = ("float32", "bfloat16", "float16")
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
-def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a field of another type, a whole number below 1, another below 0 or not finite."""
-    for field in fields(sizes):
-        value = getattr(sizes, field.name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-        low = 0 if field.name in may_be_zero else 1
-        if field.type is int and not (number and isinstance(value, int) and value >= low):
-            raise UserError(f"{whose}.{field.name}={value!r}: expected a whole number above {low - 1}")
-        if field.type is float and not number:
-            raise UserError(f"{whose}.{field.name}={value!r}: expected a number of at least 0")
-        if field.type in (bool, str) and not isinstance(value, field.type):
-            raise UserError(
-                f"{whose}.{field.name}={value!r}: expected {'a text' if field.type is str else 'True or False'}"
-            )
-
-
-def from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
-    """Return a `kind` of `values`; raise UserError for a field that is missing or unknown."""
-    known: dict[str, bool] = {f.name: f.default is MISSING for f in fields(kind)}
-    for name in (*known, *values):
-        if name not in known or (known[name] and name not in values):
-            raise UserError(f"{whose} has {'no' if name in known else 'an unknown'} field {name!r}")
-    return kind(**values)
-
-
 @dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(Section):
     """Sizes of a CLIP vision tower, by default ViT-L/14-336's, the teacher of EVEv1."""
 
-    image_size: int = 336
-    patch_size: int = 14
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_layers: int = 24
-    num_heads: int = 16
-    layer_norm_eps: float = 1e-5
-    hidden_act: str = "quick_gelu"
+    PATH = "model.teacher."
 
-    def __post_init__(self) -> None:
-        _check_types(self, "teacher")
-        if self.image_size % self.patch_size or self.hidden_size % self.num_heads:
-            raise UserError(f"the teacher's sizes do not fit each other: {self}")
-        if self.hidden_act not in CLIP_ACTIVATIONS:
-            raise UserError(f"the teacher's hidden_act is {self.hidden_act!r}: known are {', '.join(CLIP_ACTIVATIONS)}")
+    image_size: int = setting(336, low=1)
+    patch_size: int = setting(14, low=1)
+    hidden_size: int = setting(1024, low=1)
+    intermediate_size: int = setting(4096, low=1)
+    num_layers: int = setting(24, low=1)
+    num_heads: int = setting(16, low=1)
+    layer_norm_eps: float = setting(1e-5, low=0)
+    hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
+
+    def check(self) -> None:
+        """Raise FieldError for sizes that do not fit each other."""
+        for whole, part in (("image_size", "patch_size"), ("hidden_size", "num_heads")):
+            if getattr(self, whole) % getattr(self, part):
+                _refuse_ratio(self, whole, part)
 
     @property
     def cells(self) -> int:
@@ -159,8 +161,8 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
+class ModelFields(Section):
+    """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
     Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
     H = head_dim, Q = vocab_size. `rope_scaling` is () or LLaMA-3.1's (factor, low_freq_factor, high_freq_factor,
@@ -169,76 +171,80 @@ class ModelConfig:
     `teacher` the teacher itself, when the model carries it. Both matter in training alone, with `align_weight` > 0.
     """
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rope_theta: float = 1e6
-    rope_scaling: tuple[float, ...] = ()
-    rms_norm_eps: float = 1e-6
+    PATH = "model."
+
+    vocab_size: int = setting(low=1)
+    hidden_size: int = setting(low=1)
+    intermediate_size: int = setting(low=1)
+    num_layers: int = setting(low=1)
+    num_heads: int = setting(low=1)
+    num_kv_heads: int = setting(low=1)
+    head_dim: int = setting(low=1)
+    rope_theta: float = setting(1e6, low=0)
+    rope_scaling: tuple[float, ...] = setting((), low=0)
+    rms_norm_eps: float = setting(1e-6, low=0)
     qkv_bias: bool = True
     tie_embeddings: bool = False
-    parts: tuple[str, ...] = VARIANTS["dac"]
-    routing: str = "split"
-    patch_embed: str = "v2"
-    patch_hidden: int = 1024
-    sub_patch: int = 16
-    align_weight: float = 0.0
-    align_width: int = 0
+    routing: str = setting("split", ROUTINGS)
+    patch_embed: str = setting("v2", PATCH_EMBEDS)
+    patch_hidden: int = setting(1024, low=1)
+    sub_patch: int = setting(16, low=1)
+    align_weight: float = setting(0.0, low=0)
+    align_width: int = setting(0, low=0, multiple=V1_HEADS)
     teacher: ClipConfig | None = None
-    dtype: str = "bfloat16"
-    param_dtype: str = "float32"
-    frozen_dtype: str = "bfloat16"
-    remat: str = "full"
-    attention: str = "auto"
+    dtype: str = setting("bfloat16", DTYPES)
+    param_dtype: str = setting("float32", DTYPES)
+    frozen_dtype: str = setting("bfloat16", DTYPES)
+    remat: str = setting("full", REMATS)
+    attention: str = setting("auto", ATTENTIONS)
 
-    def __post_init__(self) -> None:
-        _check_types(self, "model", may_be_zero=("align_width",))
-        for name in ("dtype", "param_dtype", "frozen_dtype"):
-            if getattr(self, name) not in DTYPES:
-                raise UserError(f"model.{name}={getattr(self, name)!r}: expected one of {', '.join(DTYPES)}")
-        if self.routing not in ROUTINGS:
-            raise UserError(f"model.routing={self.routing!r}: expected one of {', '.join(ROUTINGS)}")
-        if self.patch_embed not in PATCH_EMBEDS:
-            raise UserError(f"model.patch_embed={self.patch_embed!r}: expected one of {', '.join(PATCH_EMBEDS)}")
+    def check(self) -> None:
+        """Raise FieldError for fields that do not go together."""
         if self.patch_embed == "v1" and self.patch_hidden % V1_HEADS:
-            raise UserError(f"model.patch_hidden={self.patch_hidden} is no multiple of the {V1_HEADS} heads of v1")
-        if not 0 <= self.align_weight < math.inf:
-            raise UserError(f"model.align_weight={self.align_weight} is not a number of at least 0")
-        if self.align_width % V1_HEADS:
-            raise UserError(f"model.align_width={self.align_width} is no multiple of the {V1_HEADS} heads of v1")
+            raise unexpected(
+                Field("model.patch_hidden"), self.patch_hidden, f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
+            )
         if self.align_width and self.num_layers < ALIGN_EVERY:
-            raise UserError(f"the patch aligning layer wants at least {ALIGN_EVERY} layers, not {self.num_layers}")
+            raise unexpected(
+                Field("model.num_layers"), self.num_layers, f"at least {ALIGN_EVERY} for an aligning layer"
+            )
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
-            raise UserError("model.align_weight is above 0, but the model has no teacher, or another's aligning layer")
-        unknown = set(self.parts) - {*PARTS, DELTA}
-        if unknown:
-            raise UserError(f"model.parts: unknown part {sorted(unknown)[0]!r}; known: {', '.join((*PARTS, DELTA))}")
-        if DELTA in self.parts and len(self.parts) > 1:
-            raise UserError(f"model.parts={self.parts}: {DELTA} goes with no other part")
-        for one, other in combinations((name for name in self.parts if name in PARTS), 2):
-            if PARTS[one].of == PARTS[other].of:
-                raise UserError(f"model.parts: {one} and {other} both divide {PARTS[one].of}; choose one of them")
+            raise FieldError(
+                Field("model.align_weight"), " is above 0, but the model has no teacher, or another's aligning layer"
+            )
         if self.rope_scaling and len(self.rope_scaling) != 4:
-            raise UserError(f"model.rope_scaling={self.rope_scaling}: expected () or four numbers")
+            raise unexpected(Field("model.rope_scaling"), self.rope_scaling, "() or four numbers")
         if self.num_heads % self.num_kv_heads:
-            raise UserError(f"model.num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}")
-        if self.remat not in REMATS:
-            raise UserError(f"model.remat={self.remat!r}: expected one of {', '.join(REMATS)}")
-        if self.attention not in ATTENTIONS:
-            raise UserError(f"model.attention={self.attention!r}: expected one of {', '.join(ATTENTIONS)}")
-
-    def divided(self, of: str) -> Part | None:
-        """Return how the part `of` (one of TWICE) is divided into sets of weights; None when it has a single one."""
-        return next((PARTS[name] for name in self.parts if name in PARTS and PARTS[name].of == of), None)
+            _refuse_ratio(self, "num_heads", "num_kv_heads")
 
     @property
     def aligns(self) -> bool:
         """True when training adds the aligning loss."""
         return self.align_weight > 0
+
+
+def _refuse_ratio(sizes: Section, whole: str, part: str) -> None:
+    all_of, one = getattr(sizes, whole), getattr(sizes, part)
+    raise FieldError(Field(sizes.PATH + whole), f"={all_of} is not a multiple of ", Field(sizes.PATH + part), f"={one}")
+
+
+@dataclass(frozen=True)
+class ModelConfig(ModelFields):
+    """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
+
+    parts: those of TWICE that exist for text and for vision, or DELTA alone.
+    """
+
+    parts: tuple[str, ...] = VARIANTS["dac"]
+
+    def divided(self, of: str) -> Part | None:
+        """Return how the part `of` (one of TWICE) is divided into sets of weights; None when it has a single one."""
+        return next((PARTS[name] for name in self.parts if name in PARTS and PARTS[name].of == of), None)
+
+    def check(self) -> None:
+        """Raise FieldError for fields that do not go together, and for parts that no layer has."""
+        super().check()
+        check_parts(self.parts)
 
     @property
     def align_levels(self) -> int:
@@ -252,25 +258,41 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """From a `config.model` section; `variant` names the parts where `parts` is unset; other names are ignored."""
+        """From the section `model` of a config.json; `variant` names the parts where `parts` is unset.
+
+        Raises FieldError for values that are missing or wrong; other names, of another version, are ignored.
+        """
         known = {f.name for f in fields(cls)}
         kept = {k: v for k, v in values.items() if k in known}
         if isinstance(kept.get("parts"), str):
             kept["parts"] = parse_parts(kept["parts"])
         if kept.get("parts") is None:
-            variant = values.get("variant", "dac")
-            if variant not in VARIANTS:
-                raise UserError(f"model.variant={variant!r}: expected one of {', '.join(VARIANTS)}")
-            kept["parts"] = VARIANTS[variant]
-        for name, kind in (("parts", str), ("rope_scaling", int | float)):
-            several = kept.get(name, ())
-            if not isinstance(several, list | tuple) or not all(isinstance(one, kind) for one in several):
-                what = "texts" if kind is str else "numbers"
-                raise UserError(f"model.{name}={several!r}: expected a list of {what}")
-            kept[name] = tuple(several)
-        teacher = kept.get("teacher")
-        if isinstance(teacher, dict):
-            kept["teacher"] = from_fields(ClipConfig, teacher, "model.teacher")
-        elif teacher is not None and not isinstance(teacher, ClipConfig):
-            raise UserError(f"model.teacher={teacher!r}: expected the sizes of the teacher")
-        return from_fields(cls, kept, "the section `model`")
+            kept["parts"] = parts_of(values.get("variant", "dac"))
+        for f in fields(cls):
+            if f.name not in kept and f.default is MISSING:
+                raise FieldError("the section `model` has no field ", Field(cls.PATH + f.name))
+        return cls.from_values({f.name: f.default for f in fields(cls)} | kept)
+
+
+@dataclass(frozen=True)
+class ModelSection(ModelFields):
+    """The section `model` of a stage's config, which names the parts that exist twice as a text, or by `variant`."""
+
+    llm: str = ""
+    variant: str = setting("dac", VARIANTS)
+    parts: str | None = None
+
+    def check(self) -> None:
+        """Raise FieldError for fields that do not go together."""
+        super().check()
+        check_parts(self.twice)
+
+    @property
+    def twice(self) -> tuple[str, ...]:
+        """Return the parts that exist twice."""
+        return parts_of(self.variant) if self.parts is None else parse_parts(self.parts)
+
+    @cached_property
+    def sizes(self) -> ModelConfig:
+        """Return what the model is made from."""
+        return ModelConfig(**{f.name: getattr(self, f.name) for f in fields(ModelFields)}, parts=self.twice)

@@ -1,6 +1,7 @@
 """Checks of values that users give: one line names the setting, its value and what is expected.
 
-Numbers may be Python's or NumPy's; True and False are none.
+Numbers may be Python's or NumPy's; True and False are none. A setting that is a field of a config is called by an
+`eve_jax.errors.Field`.
 """
 
 import difflib
@@ -9,34 +10,34 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from eve_jax.errors import UserError
+from eve_jax.errors import FieldError, UserError
 
 
 def whole(name: str, value: Any, expected: str, low: int, high: int | None = None) -> int:
     """Return `value` as an int. Raises UserError unless it is a whole number in low..high."""
     right = isinstance(value, Integral) and not isinstance(value, bool)
     if not right or value < low or (high is not None and value > high):
-        raise _unexpected(name, value, expected)
+        raise unexpected(name, value, expected)
     return int(value)
 
 
 def number(name: str, value: Any, expected: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Return `value` as a float. Raises UserError unless it is a finite number in low..high."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise _unexpected(name, value, expected)
+        raise unexpected(name, value, expected)
     try:
         converted = float(value)
     except OverflowError:
         converted = math.inf
     if not math.isfinite(converted) or not low <= converted <= high:
-        raise _unexpected(name, value, expected)
+        raise unexpected(name, value, expected)
     return converted
 
 
 def of_type(name: str, value: Any, expected: str, *types: type) -> None:
     """Raises UserError unless `value` is of one of `types`."""
     if not isinstance(value, types):
-        raise _unexpected(name, value, expected)
+        raise unexpected(name, value, expected)
 
 
 def known_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -44,9 +45,9 @@ def known_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"unknown {what} {name!r}: expected one of {', '.join(known)}{hint}")
+            raise UserError(
+                f"unknown {what} {name!r}: expected one of {', '.join(known)}{hint(near_name(name, known))}"
+            )
 
 
 def encodable(name: str, text: str) -> str:
@@ -61,7 +62,23 @@ def encodable(name: str, text: str) -> str:
     return text
 
 
-def _unexpected(name: str, value: Any, expected: str) -> UserError:
+def unexpected(name: str, value: Any, expected: str) -> FieldError:
+    """Return the error of a setting `name` with a `value` that it cannot have."""
     shown = " ".join(repr(value).split())
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return UserError(f"{name}={shown}: expected {expected}")
+    return FieldError(name, f"={shown}: expected {expected}")
+
+
+def near_name(given: Any, known: Iterable[str]) -> str:
+    """Return the one of `known` that `given` is probably meant to be, "" when none is near."""
+    known = list(known)
+    if not isinstance(given, str):
+        return ""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.lower().strip(), lower, 1)
+    return lower[near[0]] if near else ""
+
+
+def hint(near: str) -> str:
+    """Return the end of a message that proposes `near`; "" for ""."""
+    return f"; did you mean {near}?" if near else ""

@@ -83,8 +83,10 @@ def expand_config(config: ConfigDict, name: str = "config") -> None:
     _expand_fields(config, FIELDS, name)
     if isinstance(config.get("data"), ConfigDict):
         _expand_fields(config.data, DATA_FIELDS, f"{name}.data")
-    for stage in config.get("stages", {}):
-        expand_config(config.stages[stage], f"{name}.stages.{stage}")
+    if isinstance(stages := config.get("stages"), ConfigDict):
+        for stage, inner in stages.items():
+            if isinstance(inner, ConfigDict):
+                expand_config(inner, f"{name}.stages.{stage}")
 
 
 def _expand_fields(node: ConfigDict, fields: Iterable[str], name: str) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, refer
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
 from eve_jax.checkpoint.vision_copies import complete, refuse_loss
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import partition, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
@@ -21,7 +22,6 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
 from eve_jax.process.connect import say
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
-from eve_jax.train.stages import group_factors, partition, trainable_names
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
 
@@ -53,7 +53,7 @@ def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, 
 
 
 def start(
-    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, folder: Path
+    config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, folder: Path
 ) -> Start:
     """What to go on from; a checkpoint without checksums that cannot be read is set aside for the one before."""
     abstract = _abstract(config, cfg, mesh)
@@ -71,16 +71,16 @@ def start(
     return _begun(config, cfg, mesh, tx, folder, abstract)
 
 
-def _abstract(config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
+def _abstract(config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
     """Shape, dtype and sharding of every parameter while the stage trains."""
     shardings, shapes = parameter_shardings(cfg, mesh), abstract_params(cfg)
-    train = trainable_names(cfg, group_factors(config))
+    train = trainable_names(cfg, config.factors)
     dtypes = {n: jnp.dtype(cfg.param_dtype if n in train else cfg.frozen_dtype) for n in shapes}
     return {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
 
 
 def _resumed(
-    config: ConfigDict,
+    config: Config,
     cfg: ModelConfig,
     mesh: jax.sharding.Mesh,
     tx: Any,
@@ -92,7 +92,7 @@ def _resumed(
     origins = checkpoints.meta(step).get(FROZEN, [])
     elsewhere = {n for o in origins for n in o["weights"]}
     stored = {n: a for n, a in abstract.items() if n not in elsewhere}
-    factors = group_factors(config)
+    factors = config.factors
     trainable, _ = partition(cfg, abstract, factors)
     params, opt = checkpoints.restore(step, stored, abstract_optimizer(tx, trainable, mesh))
     places = {n: a.sharding for n, a in abstract.items()}
@@ -102,12 +102,10 @@ def _resumed(
     return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
 
 
-def _begun(
-    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params
-) -> Start:
+def _begun(config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params) -> Start:
     params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
     params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
-    factors = group_factors(config)
+    factors = config.factors
     trainable, frozen = partition(cfg, params, factors)
     origins = []
     if origin is not None and not factors["text"] and not config.train.whole:
@@ -122,7 +120,7 @@ def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh
     return TrainState(jax.device_put(np.int32(step), sharding.replicated(mesh)), trainable, optimizer)
 
 
-def check_origins(config: ConfigDict, cfg: ModelConfig) -> None:
+def check_origins(config: Config, cfg: ModelConfig) -> None:
     """Raises UserError where `config.init`, its tokenizer or `config.teacher` is not there or does not fit.
 
     Reads no weights.
@@ -131,11 +129,11 @@ def check_origins(config: ConfigDict, cfg: ModelConfig) -> None:
         open_init(config, cfg)
         if not config.data.tokenizer:
             own_tokenizer(config.init)
-    if cfg.teacher and config.get("teacher", "") not in ("", RANDOM):
+    if cfg.teacher and config.teacher not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
 
 
-def open_init(config: ConfigDict, cfg: ModelConfig) -> Checkpoint:
+def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
     """The checkpoint `config.init`; UserError when there is none, or when its model is another than `cfg`."""
     patch = {field: getattr(cfg, field) for field in PATCH_FIELDS}
     checkpoint = open_checkpoint(config.init, seed=config.seed, **patch)
@@ -149,7 +147,7 @@ def open_init(config: ConfigDict, cfg: ModelConfig) -> Checkpoint:
     return checkpoint
 
 
-def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
+def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
     """Parameters of `config.init`, with vision twins copied from the text weights where it has none.
 
     Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
@@ -157,10 +155,10 @@ def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, An
     if not config.init:
         say(f"{config.name}: config.init is empty, so training starts from random weights")
         params = init_params(cfg, config.seed)
-        return with_aligning(cfg, cfg, params, config.get("teacher", ""), config.seed), None
+        return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
     checkpoint = open_init(config, cfg)
     if checkpoint.source is None:
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
     params = checkpoint.params(shardings)
-    params = with_aligning(cfg, checkpoint.cfg, params, config.get("teacher", ""), config.seed)
+    params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
     return complete(cfg, params), checkpoint

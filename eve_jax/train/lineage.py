@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, steps_in
+from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import hash_of
@@ -41,7 +40,7 @@ FREE_FIELDS = (
 )
 
 
-def identity(config: ConfigDict, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
+def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
     """Return what goes with every checkpoint: fingerprint of the data, hash of the plan, the origin's lineage, its own.
 
     `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
@@ -53,7 +52,7 @@ def identity(config: ConfigDict, data: StageData, saved: dict[str, Any]) -> dict
     return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
 
 
-def _origin(config: ConfigDict) -> str:
+def _origin(config: Config) -> str:
     """Lineage of the checkpoint that the stage starts from; "" when it has none or is not there (any more)."""
     steps = steps_in(Path(config.init)) if config.init else []
     return read_meta(Path(config.init), steps[-1]).get("lineage", "") if steps else ""
@@ -69,7 +68,7 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
         raise UserError(f"{folder} was trained from another checkpoint than config.init now holds; {OTHER_FOLDER}")
 
 
-def check_settings(folder: Path, config: ConfigDict) -> None:
+def check_settings(folder: Path, config: Config) -> None:
     """UserError, which names the field, when the checkpoints of the folder were trained with other settings."""
     if not steps_in(folder) or not (folder / CONFIG).exists():
         return

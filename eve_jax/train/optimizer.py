@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
+from eve_jax.config.stage import OptimConfig
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, declared
 from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import replicated
 
 
-def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
+def schedule(optim: OptimConfig, steps: int) -> optax.Schedule:
     """Learning rate by step: linear from 0 to `lr` over `warmup` (a share of the steps, rounded up), cosine to 0."""
     warmup = math.ceil(optim.warmup * steps)
     return optax.warmup_cosine_decay_schedule(0.0, optim.lr, warmup, max(steps, warmup + 1))
 
 
 def optimizer(
-    optim: ConfigDict, lr: optax.Schedule, cfg: ModelConfig, factors: Mapping[str, float]
+    optim: OptimConfig, lr: optax.Schedule, cfg: ModelConfig, factors: Mapping[str, float]
 ) -> optax.GradientTransformation:
     """Return clipping by global norm (`clip` > 0), then AdamW at `lr` times the factor of each weight's group.
 

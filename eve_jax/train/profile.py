@@ -1,13 +1,12 @@
 """Traces of some steps of a run for TensorBoard's profiler and Perfetto, taken on demand."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
-from eve_jax.errors import UserError
+from eve_jax.config.stage import profiled_steps
 
 T = TypeVar("T")
 PROFILE = "profile"  # folder of the traces in a stage's folder
@@ -18,10 +17,7 @@ class Profiler:
     none) into `folder`/profile. Raises UserError for anything else."""
 
     def __init__(self, steps: str, folder: Path):
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", steps)
-        if steps and (not found or not 1 <= int(found[1]) <= int(found[2] or found[1])):
-            raise UserError(f"config.profile.steps={steps!r} is not FIRST:LAST, such as 10:12 (steps count from 1)")
-        self.first, self.last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        self.first, self.last = profiled_steps(steps)
         self.folder = folder / PROFILE
         self._tracing = False
         self._traced: list[int] = []

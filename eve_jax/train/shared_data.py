@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
@@ -61,7 +60,7 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
 
 
 def open_data_together(
-    config: ConfigDict, folder: Path, peers: Peers | None, saved: Mapping[str, Any] | None = None
+    config: Config, folder: Path, peers: Peers | None, saved: Mapping[str, Any] | None = None
 ) -> StageData:
     """`open_stage_data`, where process 0 measures and plans while the others wait and then read what it left.
 

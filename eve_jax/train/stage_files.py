@@ -9,9 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from eve_jax.checkpoint.stage_folder import CONFIG
+from eve_jax.config.stage import Config
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import tokenizer_hash
 from eve_jax.data.text.load import load_tokenizer
@@ -24,7 +23,7 @@ from eve_jax.version import versioned
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
 
-def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, resumed: bool, verified: bool) -> None:
+def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resumed: bool, verified: bool) -> None:
     """Write config.json and the tokenizer into a stage folder, before its first checkpoint; later, restore lost ones.
 
     resumed: there is a checkpoint. verified: `tokenizer` is known to be that of the checkpoint, so that another one in

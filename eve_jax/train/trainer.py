@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.checkpoint.stage_folder import Checkpoints
-from eve_jax.data.image.rule import SQUARE
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
-from eve_jax.errors import Hanging, UserError
-from eve_jax.model.config import ModelConfig
+from eve_jax.errors import Hanging
 from eve_jax.process.connect import leads, peers, say
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
-from eve_jax.process.paths import expand, expand_config
+from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
 from eve_jax.train.data_thread import watched
 from eve_jax.train.goodput import Goodput
@@ -33,10 +33,9 @@ from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
 from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
-from eve_jax.train.stages import group_factors, trainable_names, trained_groups
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.train.writers.base import RunInfo
-from eve_jax.train.writers.open import open_writers, split_writers
+from eve_jax.train.writers.open import open_writers
 from eve_jax.weights.base_config import keep_base
 
 
@@ -44,7 +43,7 @@ from eve_jax.weights.base_config import keep_base
 class Run:
     """What stays the same while a stage trains."""
 
-    config: ConfigDict
+    config: Config
     data: StageData
     meta: dict[str, Any]
     mesh: jax.sharding.Mesh
@@ -89,16 +88,15 @@ class Run:
             self.goodput.write(self.goodput.last_step)
 
 
-def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
+def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
 
     Raises Interrupted after a save when asked to stop, UserError on bad input, also at the end when most samples broke.
     """
-    if "order" in config:
-        raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
     if asked():
         raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
-    expand_config(config)
+    config = Config.of(config)
+    config.check_data()
     folder = Path(expand(workdir, "workdir")) / config.name
     with Goodput(folder) as goodput, ExitStack() as held:
         with goodput.on("start"):
@@ -115,16 +113,11 @@ def train(config: ConfigDict, workdir: Path, quiet: bool = False) -> Path:
     return folder
 
 
-def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool) -> Run | None:
+def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool) -> Run | None:
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
-    cfg = ModelConfig.from_dict(config.model.to_dict())
-    check_numbers(config.train)
-    split_writers(config.train.writers)
+    cfg, factors = config.sizes, config.factors
     metrics = load_metrics(config.train.metrics)
-    factors = group_factors(config)
-    trainable_names(cfg, factors)
-    check_pictures(config.data, cfg)
-    same_everywhere(peers(), "settings", config.to_json(sort_keys=True))
+    same_everywhere(peers(), "settings", config.to_json())
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if leads() else "", folder)
@@ -179,28 +172,6 @@ def check_masked(folder: Path) -> None:
     """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
     if leads():
         Masked.of(read_metrics(folder)).check(folder)
-
-
-def check_numbers(train: ConfigDict) -> None:
-    """Raises UserError for a field of `config.train` that is too small."""
-    for field, least in {"log_every": 1, "save_every": 1, "keep": 1, "keep_every": 0, "keep_best": 0}.items():
-        if train[field] < least:
-            raise UserError(f"config.train.{field}={train[field]} is not at least {least}")
-
-
-def check_pictures(data: ConfigDict, cfg: ModelConfig) -> None:
-    """Raises UserError where `config.data` cuts pictures otherwise than the model, or its teacher, takes them."""
-    if data.patch != 2 * cfg.sub_patch:
-        raise UserError(f"config.data.patch={data.patch} is not twice config.model.sub_patch={cfg.sub_patch}")
-    if not cfg.aligns or cfg.teacher is None:
-        return
-    if data.image_mode != SQUARE:
-        raise UserError(
-            f"config.data.image_mode={data.image_mode}: the aligning loss wants {SQUARE} (or set model.align_weight=0)"
-        )
-    sees = (cfg.teacher.image_size, cfg.teacher.patch_size)
-    if tuple(data.teacher) != sees:
-        raise UserError(f"config.data.teacher={tuple(data.teacher)}, but config.model.teacher sees {sees}")
 
 
 def _loop(run: Run, stop: StopRequest) -> None:

@@ -11,9 +11,8 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
+from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.process.connect import leads, say
 from eve_jax.process.files import StoredPath, read_json, write_json
@@ -71,7 +70,7 @@ def _follow(folder: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]
     return first
 
 
-def keep_base(folder: Path, config: ConfigDict) -> None:
+def keep_base(folder: Path, config: Config) -> None:
     """Write hf_config.json and paths.json of the stage `folder` that is about to train, or to resume, with `config`.
 
     A folder with checkpoints keeps the hf_config.json that it has. Warns when the base's config cannot be found.
@@ -92,12 +91,12 @@ def keep_base(folder: Path, config: ConfigDict) -> None:
     write_json(folder / HF_CONFIG, found)
 
 
-def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
+def stored_paths(config: Config, folder: Path) -> dict[str, Any]:
     """Return the contents of paths.json for `config` of the stage `folder`: fields that name no path are left out."""
     out: dict[str, Any] = {}
     for field in (*FIELDS, *LISTS):
         section, _, name = field.rpartition(".")
-        value = (config.get(section, {}) if section else config).get(name, "")
+        value = getattr(getattr(config, section) if section else config, name)
         paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
         named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
         stored = [StoredPath.of(path, folder)._asdict() for path in named]

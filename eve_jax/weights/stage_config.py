@@ -7,7 +7,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.templates import get_template
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.section import REQUIRED, check_kinds
 from eve_jax.model.config import ModelConfig
 from eve_jax.version import other_version
@@ -33,11 +33,9 @@ def stage_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         missing.append("model.variant")
     if missing:
         raise UserError(f"{file} has no field {missing[0]}; copy the file again from where the model was trained{note}")
-    try:
+    with name_fields(str, f"{file}: ", note):
         cfg = ModelConfig.from_dict(model)
         check_kinds(data, "data")
         get_template(data["template"])
         ImageRule.of(data)
-    except UserError as error:
-        raise UserError(f"{file}: {str(error).replace('config.data.', 'data.')}{note}") from error
     return cfg, data

@@ -13,6 +13,7 @@ from eve_jax.compile import topology
 from eve_jax.compile.abstract import abstract_step, menu, nbytes, plan_work
 from eve_jax.compile.search import least_bytes, slices
 from eve_jax.compile.topology import CHIPS, open_topology
+from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
 from tests import reference_v1 as v1
@@ -52,7 +53,7 @@ def test_rows_that_cannot_be(row_tokens, words):
 )
 def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_batches, row_tokens):
     axes = {"data": data, "fsdp": fsdp, "tensor": 1}
-    config = stage3.get_config()
+    config = Config.of(stage3.get_config())
     work = plan_work(config, axes, CHIPS[generation], "mixed")
     assert (work.rows, work.micro_batches, work.shape.length) == (rows, micro_batches, row_tokens)
     assert work.tokens >= config.data.rows * config.data.micro_batches * config.data.row_tokens
@@ -61,7 +62,7 @@ def test_a_step_holds_what_the_config_says(generation, data, fsdp, rows, micro_b
 
 
 def test_frozen_weights_have_no_optimizer_state():
-    config = stage1.get_config("llm=tiny")
+    config = Config.of(stage1.get_config("llm=tiny"))
     step = abstract_step(config, mesh := make_mesh("fsdp:-1"), plan_work(config, mesh.shape, None, "vision"))
     assert all(name.startswith("patch_embed.") for name in step.state.trainable)
     assert {str(v.dtype) for v in step.state.trainable.values()} == {"float32"}
@@ -75,7 +76,7 @@ def test_frozen_weights_have_no_optimizer_state():
 def test_least_memory_of_a_slice():
     """Stage 3 at 7B is 14.157 G parameters of 16 bytes with gradient sums, and 28 layer inputs; what is replicated (the
     first convolutions, biases, norms) makes it a little more."""
-    config = stage3.get_config()
+    config = Config.of(stage3.get_config())
     axes = {"data": 1, "fsdp": 16, "tensor": 1}
     work = plan_work(config, axes, CHIPS["v5e"], "mixed")
     mesh: Any = AbstractMesh(tuple(axes.values()), tuple(axes))
@@ -120,6 +121,7 @@ def test_a_stage_that_aligns(micro_batches):
     """The arrays are those of the rows, and the programs take them."""
     config = v1_prealign.get_config("llm=tiny-llama")
     config.data.micro_batches = micro_batches
+    config = Config.of(config)
     mesh = make_mesh("fsdp:-1", jax.devices()[:1])
     work = plan_work(config, mesh.shape, None, "vision", rows=2)._replace(micro_batches=micro_batches)
     step = abstract_step(config, mesh, work)

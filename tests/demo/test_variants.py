@@ -9,6 +9,8 @@ from PIL import Image
 
 from configs import variants
 from eve_jax import recipe
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import trainable_names
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
@@ -16,7 +18,6 @@ from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, dra
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.train.stages import group_factors, trainable_names
 
 
 def test_every_variant_starts_from_the_shared_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +50,7 @@ def test_variants_differ_in_their_weights_alone() -> None:
 @pytest.mark.parametrize(("variant", "llm_trains"), [("dense", True), ("rep", False), ("moe", False), ("dac", False)])
 def test_what_captions_train(variant: str, llm_trains: bool) -> None:
     c = variants.get_config("tiny").stages[f"{variant}_captions"]
-    trains = trainable_names(ModelConfig.from_dict(c.model.to_dict()), group_factors(c))
+    trains = trainable_names(ModelConfig.from_dict(c.model.to_dict()), Config.of(c).factors)
     assert "patch_embed.kernel1" in trains
     assert ("layers.attn.q.text.kernel" in trains) == ("embed" in trains) == llm_trains
     assert any(re.search(r"vision|delta", name) for name in trains) != llm_trains

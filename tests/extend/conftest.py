@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from eve_jax.demo.dataset import write_dataset
-from eve_jax.recipe import placed
+from tests.train.placing import placed
 
 
 @pytest.fixture(scope="session")

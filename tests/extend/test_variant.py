@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import load_stored, steps_in, stored_shapes
 from eve_jax.checkpoint.vision_copies import complete, refuse_loss
+from eve_jax.config.stages import group_factors, partition
 from eve_jax.errors import UserError
 from eve_jax.model.config import PARTS, ModelConfig, Part, parse_parts
 from eve_jax.model.eve import abstract_params, bind, declared, init_params
 from eve_jax.train.flops import Tokens, step_flops
-from eve_jax.train.stages import group_factors, partition
 from eve_jax.train.trainer import train
 from eve_jax.weights.import_export import export_checkpoint
 from tests import reference as ref
@@ -85,13 +85,15 @@ def test_what_follows_from_the_entry() -> None:
 
 
 def test_group_of_the_config() -> None:
-    config = ConfigDict({"stage": "2.1", "optim": {"groups": {"vision": 0.0}}})
-    assert group_factors(config)["special"] == 1.0  # trains where vision weights do, unless it is said otherwise
-    config.optim.groups = ConfigDict({"special": 0.5, "patch_embed": 0.0, "align": 0.0, "vision": 0.0})
-    trainable, _ = partition(ref.config((TRIPLE,)), abstract_params(ref.config((TRIPLE,))), group_factors(config))
+    further = group_factors("2.1", {"vision": 0.0})
+    assert further["special"] == 1.0  # trains where vision weights do, unless it is said otherwise
+        group_factors("2.1", {"vision": 0.0})["special"] == 1.0
+    )  # trains where vision weights do, unless it is said otherwise
+    factors = group_factors("2.1", {"special": 0.5, "patch_embed": 0.0, "align": 0.0, "vision": 0.0})
+    trainable, _ = partition(ref.config((TRIPLE,)), abstract_params(ref.config((TRIPLE,))), factors)
     assert trainable.keys() == NAMES
     with pytest.raises(UserError, match="no weights of the groups that train \\(special\\)"):
-        partition(ref.config(("mlp",)), {}, group_factors(config))
+        partition(ref.config(("mlp",)), {}, factors)
 
 
 def test_what_does_not_fit() -> None:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.model.eve import bind
 from eve_jax.model.loss import loss_sums
-from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums, image_weight
 from tests import reference as ref
 from tests import reference_v1 as v1

@@ -13,13 +13,13 @@ import optax
 
 from configs import base
 from eve_jax import sharding
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import lay_out
 from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import peers, say, together
 from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import optimizer, optimizer_state
-from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.config.stages import stage_factors
 from eve_jax.hf.config import our_config
 from eve_jax.model.config import TWICE, ModelConfig
 from eve_jax.model.eve import Params
@@ -45,7 +46,8 @@ def started(
     folder: Path, cfg: ModelConfig, stage: str, init: Path, mesh: jax.sharding.Mesh | None = None, whole: bool = False
 ) -> Start:
     """What a stage in `folder` starts from, or goes on from."""
-    config = ConfigDict({"init": str(init), "seed": 0, "name": folder.name, "stage": stage, "train": {"whole": whole}})
+    given = {"init": str(init), "seed": 0, "name": folder.name, "teacher": "", "train": {"whole": whole}}
+    config = ConfigDict(given | {"factors": stage_factors(stage)})
     mesh = mesh or sharding.make_mesh("fsdp:1", jax.devices()[:1])
     describe(folder, cfg)
     checkpoints = Checkpoints(folder)

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
-from eve_jax.recipe import placed
 from eve_jax.train import trainer
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.shared_data import open_data_together
 from eve_jax.train.trainer import train
+from tests.train.placing import placed
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_too_many_stop_the_run(work, broken_later):
 def test_numbers_that_are_too_small(tmp_path, field, value):
     c = config(tmp_path)
     c.train[field] = value
-    with pytest.raises(UserError, match=rf"config\.train\.{field}={value} is not at least"):
+    with pytest.raises(UserError, match=rf"config\.train\.{field}={value}: expected a whole number of at least"):
         train(c, tmp_path / "runs", quiet=True)
     assert not list((tmp_path / "runs").rglob("*.*"))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from eve_jax.batch import RowShape
+from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import ModelConfig, llm_sizes
 from eve_jax.train.flops import Tokens, add, batch_tokens, peak_flops, slots, step_flops
-from eve_jax.train.stages import stage_factors, trained_groups
 
 SHAPE = RowShape(60, 12, 56)
 ALL = trained_groups(stage_factors("3"))

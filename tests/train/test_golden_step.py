@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from configs import base
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 

@@ -10,12 +10,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import stage1, stage2_1, stage3, v1_pretrain
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 from eve_jax.model.weight import GROUPS
 from eve_jax.train.optimizer import optimizer
-from eve_jax.train.stages import group_factors, partition, stage_factors, trainable_names
 from tests import reference as ref
 
 SUBSETS = [parts for size in range(4) for parts in combinations(TWICE, size)]
@@ -51,9 +52,9 @@ def test_factors_scale_the_update_and_freeze() -> None:
     cfg = ref.config()
     config = stage3.get_config("llm=tiny")
     config.optim.clip = 0.0
-    plain = optimizer(config.optim, optax.constant_schedule(1e-3), cfg, group_factors(config))
+    plain = optimizer(config.optim, optax.constant_schedule(1e-3), cfg, Config.of(config).factors)
     config.optim.groups.vision, config.optim.groups.patch_embed, config.optim.groups.text = 2.0, 0.25, 0.0
-    factors = group_factors(config)
+    factors = Config.of(config).factors
     trainable, frozen = partition(cfg, ref.params(cfg), factors)
     assert {declared(cfg)[n].group for n in frozen} == {"text"}
     tx = optimizer(config.optim, optax.constant_schedule(1e-3), cfg, factors)
@@ -77,14 +78,14 @@ def test_factors_that_cannot_be(field: str, value: float, says: str) -> None:
     config = stage3.get_config("llm=tiny")
     config.optim.groups[field] = value
     with pytest.raises(UserError, match=rf"config\.optim\.groups\.{field}.*{says}"):
-        group_factors(config)
+        Config.of(config)
 
 
 def test_nothing_that_trains_is_refused() -> None:
     config = stage1.get_config("llm=tiny")
     config.optim.groups.patch_embed = config.optim.groups.align = 0.0
     with pytest.raises(UserError, match="nothing would train"):
-        group_factors(config)
+        Config.of(config)
 
 
 @pytest.mark.parametrize("parts", SUBSETS, ids=lambda p: "-".join(p) or "none")
@@ -94,7 +95,7 @@ def test_any_subset_of_parts_in_every_stage(get_config: Callable[[str], ConfigDi
     config.model.parts = ",".join(reversed(parts)) or "none"
     cfg = ModelConfig.from_dict(config.model.to_dict())
     assert cfg.parts == parts
-    factors = group_factors(config)
+    factors = Config.of(config).factors
     if config.stage == "2.1" and not parts:
         with pytest.raises(UserError, match="has none"):
             trainable_names(cfg, factors)
@@ -114,4 +115,4 @@ def test_unknown_parts_are_refused(text: str) -> None:
 
 
 def test_the_teacher_never_trains() -> None:
-    assert group_factors(v1_pretrain.get_config("llm=tiny-llama"))["teacher"] == 0.0
+    assert Config.of(v1_pretrain.get_config("llm=tiny-llama")).factors["teacher"] == 0.0

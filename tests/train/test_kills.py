@@ -21,7 +21,7 @@ from eve_jax.process import interrupt
 from eve_jax.train.goodput import read_goodput
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
-from launch._flags import load_config
+from launch._configs import load_config
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60

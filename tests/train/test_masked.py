@@ -18,13 +18,13 @@ from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.model.loss import samples_with_targets
 from eve_jax.process import interrupt
-from eve_jax.recipe import placed
 from eve_jax.train.masked import Masked, describe_broken
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import write_report
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref
+from tests.train.placing import placed
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import math
 import jax.numpy as jnp
 import pytest
 
+from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.train.flops import Tokens, step_flops
 from eve_jax.train.metrics import FIELDS, LOST, METRICS, cut_back, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
-from eve_jax.train.stages import stage_factors, trained_groups
 from eve_jax.train.writers.base import RunInfo
 from eve_jax.train.writers.open import open_writers
 from tests import reference as ref

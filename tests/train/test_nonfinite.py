@@ -18,12 +18,12 @@ from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref
+from tests.train.placing import placed
 
 
 def test_the_step_leaves_weights_and_optimizer_alone():

@@ -14,11 +14,12 @@ from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import InUse
 from eve_jax.process import lock
 from eve_jax.process.lock import LOCK, locked
-from eve_jax.recipe import placed, run_recipe
+from eve_jax.recipe import run_recipe
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import reported
 from eve_jax.train.trainer import train
 from eve_jax.weights.import_export import make_whole
+from tests.train.placing import placed
 
 
 @pytest.fixture(scope="module")

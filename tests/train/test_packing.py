@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from eve_jax.batch import RowShape
+from eve_jax.config.stages import partition, stage_factors
 from eve_jax.model.eve import bind
-from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState, gradient_sums
 from tests import reference as ref
 

@@ -15,13 +15,13 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
-from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
 from eve_jax.train.trainer import train
 from eve_jax.version import __version__
 from eve_jax.weights.import_export import export_checkpoint
 from tests.data.synthetic import byte_tokenizer
+from tests.train.placing import placed
 
 
 @pytest.fixture(scope="module")

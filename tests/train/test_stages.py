@@ -10,10 +10,11 @@ import pytest
 
 from configs import stage1, stage2_1, stage2_2, stage3
 from eve_jax.checkpoint.vision_copies import complete
+from eve_jax.config.stage import Config
+from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.train.stages import group_factors, partition, stage_factors, trainable_names
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
@@ -94,7 +95,7 @@ def test_stage_configs_at_7b(config, billions, trainable):
     params = abstract_params(cfg)
     total = sum(math.prod(v.shape) for v in params.values()) / 1e9
     assert round(total, 2) == billions
-    trains = sum(math.prod(v.shape) for v in partition(cfg, params, group_factors(config))[0].values()) / 1e9
+    trains = sum(math.prod(v.shape) for v in partition(cfg, params, Config.of(config).factors)[0].values()) / 1e9
     assert trains == pytest.approx(trainable, rel=0.01)
 
 

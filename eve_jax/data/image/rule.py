@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from eve_jax.errors import UserError
-from eve_jax.process.checks import number, whole
+from eve_jax.errors import Field, FieldError
+from eve_jax.process.checks import number, unexpected, whole
 
 PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
@@ -53,30 +53,33 @@ class ImageRule:
         return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
-        if self.fit not in FITS:
-            raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
-        whole("config.data.patch", self.patch, f"an even number of pixels, at most {LARGEST}", 2, LARGEST)
+        for name, value, known in (("image_mode", self.mode, MODES), ("fit", self.fit, FITS)):
+            if value not in known:
+                raise FieldError(Field(f"data.{name}"), f": {value!r} is not one of {', '.join(known)}")
+        patch, max_size, max_aspect = (Field(f"data.{name}") for name in ("patch", "max_size", "max_aspect"))
+        whole(patch, self.patch, f"an even number of pixels, at most {LARGEST}", 2, LARGEST)
         sizes = f"0 or a number of pixels, at least {self.patch} and at most {LARGEST}"
-        whole("config.data.max_size", self.max_size, sizes, 0, LARGEST)
-        number("config.data.max_aspect", self.max_aspect, "0 or a number of at least 1", 0)
+        whole(max_size, self.max_size, sizes, 0, LARGEST)
+        number(max_aspect, self.max_aspect, "0 or a number of at least 1", 0)
         if self.patch % 2:
-            raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
+            raise unexpected(patch, self.patch, "an even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
-            raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
+            raise unexpected(max_size, self.max_size, sizes)
+        if self.max_aspect != 0 and self.max_aspect < 1:
+            raise unexpected(max_aspect, self.max_aspect, "0 or a number of at least 1")
         if self.mode == SQUARE and self.teacher[0] % self.teacher[1]:
-            raise UserError(
-                f"config.data.teacher: images of {self.teacher[0]} pixels are no multiple of patches of "
-                f"{self.teacher[1]}"
+            raise FieldError(
+                Field("data.teacher"),
+                f": images of {self.teacher[0]} pixels are not a multiple of patches of {self.teacher[1]}",
             )
         if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
-            raise UserError(
-                f"config.data.max_size: {self.size} pixels are no multiple of the {self.teacher_cells} patches along a "
-                f"side of the teacher's picture times config.data.patch={self.patch}"
+            raise FieldError(
+                max_size,
+                f": {self.size} pixels are not a multiple of the {self.teacher_cells} patches along a side of the "
+                "teacher's image times ",
+                patch,
+                f"={self.patch}",
             )
-        if self.max_aspect != 0 and self.max_aspect < 1:
-            raise UserError(f"config.data.max_aspect: {self.max_aspect} is neither 0 nor at least 1")
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.process.compiled import njit
 
 BUCKET = 1 << 14  # entries shuffled at a time: they stay in the processor's cache
@@ -45,28 +45,41 @@ def repeats_of(sizes: Mapping[str, int], repeats: str = "", weights: str = "") -
     sources stand; the source that is smallest for its weight then comes once, the others in part.
     Without either every source comes once. Raises `UserError` when they make no sense.
     """
-    if repeats and weights:
-        raise UserError("config.data.repeats and config.data.weights are both set; empty one of them")
+    check_mixture(repeats, weights)
     values = _numbers("repeats", repeats, len(sizes)) if repeats else [1.0] * len(sizes)
     if weights:
         ratio = _numbers("weights", weights, len(sizes))
         for (name, size), weight in zip(sizes.items(), ratio, strict=True):
             if weight and not size:
-                raise UserError(f"config.data.weights={weights!r}: {name} has no record that can be used")
+                raise FieldError(Field("data.weights"), f"={weights!r}: {name} has no record that can be used")
         most = min(size / weight for size, weight in zip(sizes.values(), ratio, strict=True) if weight)
         values = [weight * most / size if weight else 0.0 for size, weight in zip(sizes.values(), ratio, strict=True)]
     return values
 
 
-def _numbers(field: str, text: str, n_sources: int) -> list[float]:
+def parse_numbers(field: str, text: str) -> list[float]:
+    """Return the numbers in `text`, the value of config.data.`field`; none for "". Raise FieldError."""
     try:
-        values = [float(item) for item in text.replace(":", ",").split(",")]
+        values = [float(item) for item in text.replace(":", ",").split(",")] if text else []
     except ValueError:
-        raise UserError(f"config.data.{field}={text!r} is not a list of numbers such as 7,2,1") from None
+        raise FieldError(Field(f"data.{field}"), f"={text!r} is not a list of numbers such as 7,2,1") from None
+    if not all(0 <= value < float("inf") for value in values) or (values and not any(values)):
+        raise FieldError(Field(f"data.{field}"), f"={text!r}: numbers are at least 0, and one is above 0")
+    return values
+
+
+def check_mixture(repeats: str, weights: str) -> None:
+    """Raise FieldError when both fields of the config are set."""
+    if repeats and weights:
+        raise FieldError(Field("data.repeats"), " and ", Field("data.weights"), " are both set; empty one of them")
+
+
+def _numbers(field: str, text: str, n_sources: int) -> list[float]:
+    values = parse_numbers(field, text)
     if len(values) != n_sources:
-        raise UserError(f"config.data.{field}={text!r} has {len(values)} numbers for {n_sources} sources of records")
-    if not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise UserError(f"config.data.{field}={text!r}: numbers are at least 0, and one is above 0")
+        raise FieldError(
+            Field(f"data.{field}"), f"={text!r} has {len(values)} numbers for {n_sources} sources of records"
+        )
     return values
 
 

@@ -25,13 +25,14 @@ from eve_jax.data.plan.packing import NARROW_WINDOW, WIDE_WINDOW, Packed, fronti
 from eve_jax.data.plan.plan_stats import plan_stats
 from eve_jax.data.plan.shape_menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.plan.step_order import group_rows, row_content, spread
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.files import write_json
 
 PLAN_FILE, STATS_FILE = "plan.npz", "plan.json"
 VERSION = 3  # of the planner; part of a kept plan's key
 FEW = 20_000  # records so few that there is time to look at more of them for each pick
 MAX_SHAPES = 255  # that a plan can number
+ROW_TOKENS = Field("data.row_tokens")
 MAX_ROUNDS = 256  # planned for a given number of steps; more are repetitions of these
 
 
@@ -183,7 +184,7 @@ def build_plan(lengths: Lengths, settings: PlanSettings, mixture: Mixture | None
     sources, too_long = _usable(lengths, mixture, row_tokens)
     per_epoch = sum(round(r * len(s)) for r, s in zip(mixture.repeats, sources, strict=True))
     if not per_epoch:
-        raise UserError("config.data.repeats asks for less than one record an epoch; raise it")
+        raise FieldError(Field("data.repeats"), " asks for less than one record an epoch; raise it")
 
     turns = rounds(sources, mixture.repeats, seed)
     head = list(islice(turns, 1))
@@ -225,7 +226,7 @@ def _usable(lengths: Lengths, mixture: Mixture, row_tokens: int) -> tuple[list[n
         entries = np.arange(start, stop, dtype=np.int32) if repeat > 0 else np.zeros(0, np.int32)
         found.append(entries[~too_long[start:stop]] if repeat > 0 and too_long[start:stop].any() else entries)
     if not any(map(len, found)):
-        raise UserError(f"no record fits a row of config.data.row_tokens={row_tokens} slots; raise it")
+        raise FieldError("no record fits a row of ", ROW_TOKENS, f"={row_tokens} slots; raise it")
     return found, np.flatnonzero(too_long).astype(np.int32)
 
 
@@ -252,12 +253,12 @@ def _check(lengths: Lengths, settings: PlanSettings) -> None:
         first = f"; the first, {lengths.dropped[0].where}: {lengths.dropped[0].reason}" if lengths.dropped else ""
         raise UserError(f"none of the records can be used ({len(lengths.dropped)} were left out{first})")
     if settings.row_tokens < ROW_MULTIPLE or settings.row_tokens % ROW_MULTIPLE:
-        raise UserError(f"config.data.row_tokens={settings.row_tokens} is not a multiple of {ROW_MULTIPLE}")
+        raise FieldError(ROW_TOKENS, f"={settings.row_tokens} is not a multiple of {ROW_MULTIPLE}")
     for name in ("max_shapes", "rows", "micro_batches", "epochs"):
         value = getattr(settings, name)
         if value < 1:
-            raise UserError(f"config.data.{name}={value} is not at least 1")
+            raise FieldError(Field(f"data.{name}"), f"={value} is not at least 1")
     if settings.max_shapes > MAX_SHAPES:
-        raise UserError(f"config.data.max_shapes={settings.max_shapes} is more than {MAX_SHAPES}")
+        raise FieldError(Field("data.max_shapes"), f"={settings.max_shapes} is more than {MAX_SHAPES}")
     if settings.steps < 0:
-        raise UserError(f"config.train.steps={settings.steps} is negative")
+        raise FieldError(Field("train.steps"), f"={settings.steps} is negative")

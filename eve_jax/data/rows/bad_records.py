@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eve_jax.data.plan.lengths import Dropped
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
@@ -82,9 +82,10 @@ class BadRecords:
                 return
             self._broken.add(where)
             if self.count > self.max_bad:
-                raise UserError(
-                    f"{self.count} records broke while training, more than config.data.max_bad={self.max_bad}; "
-                    f"the last: {where} (record {id}): {reason}; all are listed in {self.path}"
+                raise FieldError(
+                    f"{self.count} records broke while training, more than ",
+                    Field("data.max_bad"),
+                    f"={self.max_bad}; the last: {where} (record {id}): {reason}; all are listed in {self.path}",
                 )
 
 

@@ -11,8 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from eve_jax.data.config import StageFields
 from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.mixture import Mixture
@@ -104,7 +103,7 @@ class StageData:
 
 
 def open_stage_data(
-    config: ConfigDict,
+    config: StageFields,
     folder: str | Path,
     bad: BadRecords | None = None,
     ready: Callable[[str], None] = lambda name: None,
@@ -153,7 +152,7 @@ def open_stage_data(
     bad.report_dropped(Dropped(records.where(i), records[i].id, "", reason) for i, reason in unplaced)
     if lengths.file:
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
-    images = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
+    images = most_images(plan, lengths) if config.model.align_weight > 0 else None
     builder = RowBuilder(records, lengths, rule, bad, images)
     return StageData(rule.tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
 

@@ -11,16 +11,16 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from eve_jax.data.image.rule import SQUARE, ImageRule
+from eve_jax.data.config import StageFields
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
 from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 
 Fingerprint = dict[str, Any]
 NO_LIMIT = sys.maxsize
@@ -43,23 +43,24 @@ class SampleRule:
     too_long: str = "drop"
 
     @classmethod
-    def of(cls, config: ConfigDict) -> Self:
+    def of(cls, config: StageFields) -> Self:
         """Return the rule of the stage `config`, its tokenizer loaded.
 
         Raises `UserError` when it names no tokenizer, or one that does not fit the template.
         """
         d = config.data
         images = ImageRule.of(d)
-        _check_too_long(images, d.long)  # before the tokenizer is loaded
+        check_long(d.long, images.mode)  # before the tokenizer is loaded
         folder = d.tokenizer or config.init
         if not folder:
-            raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
+            name = Field("data.tokenizer")
+            raise FieldError(name, " is empty: name a folder with a tokenizer.json or tokenizer.model")
         tokenizer = load_tokenizer(folder)
         check_template(tokenizer, d.template)
         return cls(tokenizer, images, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
 
     def __post_init__(self) -> None:
-        _check_too_long(self.images, self.too_long)
+        check_long(self.too_long, self.images.mode)
 
     def encode(self, record: Record) -> Encoded:
         """Return tokens and targets of a record, however many. Raises `BadRecord` as `encode_chat` does."""
@@ -103,12 +104,6 @@ class SampleRule:
             "image_rule": hash_of(_changed_fields(self.images)),
             "settings": hash_of([self.image_first, self.max_tokens, self.too_long]),
         }
-
-
-def _check_too_long(images: ImageRule, too_long: str) -> None:
-    check_long(too_long)
-    if images.mode == SQUARE and too_long == "shrink_image":
-        raise UserError("config.data.long=shrink_image does not go with image_mode=square: use drop or truncate_text")
 
 
 def hash_of(value: Any) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from eve_jax.data.image.rule import SQUARE
 from eve_jax.data.record import BadRecord
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 
 LONG = ("drop", "truncate_text", "shrink_image")
 Grids = Sequence[tuple[int, int]]
@@ -21,10 +22,17 @@ def grid_tokens(grids: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return patches, specials
 
 
-def check_long(long: str) -> None:
-    """Raises `UserError` unless `long` is one of LONG."""
+def check_long(long: str, image_mode: str = "") -> None:
+    """Raise FieldError unless `long` is one of LONG and goes with the `image_mode`."""
     if long not in LONG:
-        raise UserError(f"config.data.long: {long!r} is not one of {', '.join(LONG)}")
+        raise FieldError(Field("data.long"), f": {long!r} is not one of {', '.join(LONG)}")
+    if long == "shrink_image" and image_mode == SQUARE:
+        raise FieldError(
+            Field("data.long"),
+            "=shrink_image does not go with ",
+            Field("data.image_mode"),
+            f"={SQUARE}: use drop or truncate_text",
+        )
 
 
 def fitted(encoded: Encoded, grids: Grids, max_tokens: int, long: str = "drop") -> tuple[Encoded, Grids]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from eve_jax.data.record import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.compiled import njit
 from eve_jax.process.strict_json import without_repeats
 
@@ -107,7 +107,7 @@ class JsonFile:
         self.path, self.images_dir = Path(path), str(images_dir)
         self._beside = str(self.path.parent)
         if not self.path.is_file():
-            raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
+            raise FieldError(f"{path}: no such records file; set ", Field("data.records"), " to files that exist")
         try:
             self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
             self._size = os.fstat(self._file).st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 from eve_jax.data.record import Source
 from eve_jax.data.sources.formats import check_format
 from eve_jax.data.sources.json_files import JsonFile
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.named import is_named
 
 TFDS = "tfds:"
@@ -33,7 +33,7 @@ def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
     if glob.has_magic(name) and not Path(name).exists():
         paths = sorted(glob.glob(name))
         if not paths:
-            raise UserError(f"{name}: no file matches; config.data.records takes {KINDS}")
+            raise FieldError(f"{name}: no file matches; ", Field("data.records"), f" takes {KINDS}")
         return [_open_file(Path(path), images_dir) for path in paths]
     if Path(name).is_dir():
         return _open_folder(Path(name), images_dir)
@@ -77,4 +77,4 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
     for suffix in OPENERS:
         if paths := sorted(folder.glob(f"*{suffix}")):
             return [_open_file(path, images_dir) for path in paths]
-    raise UserError(f"{folder}: no records in this folder; config.data.records takes {KINDS}")
+    raise FieldError(f"{folder}: no records in this folder; ", Field("data.records"), f" takes {KINDS}")

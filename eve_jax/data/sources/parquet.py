@@ -23,7 +23,7 @@ from eve_jax.data.image_file import BadImage, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.image_refs import image_values, open_path
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import Field, FieldError, UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 
@@ -36,7 +36,7 @@ class ParquetRecords:
     def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
         if not self.path.is_file():
-            raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
+            raise FieldError(f"{path}: no such records file; set ", Field("data.records"), " to files that exist")
         try:
             self._file = self._open()
             names = self._file.schema_arrow.names

@@ -10,7 +10,7 @@ import numpy as np
 
 from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
 from eve_jax.data.sources.open import open_sources
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.named import is_named
 from eve_jax.process.paths import split_names
 
@@ -87,6 +87,9 @@ class Records(Sequence[Record]):
         return self._sources[0].tables if len(self._sources) == 1 else None
 
 
+RECORDS = Field("data.records")
+
+
 def open_records(records: str, images_dir: str | Path = "") -> Records:
     """Opens the sources `records`, see `split_names` and `open_sources`; image paths are relative to `images_dir`.
 
@@ -94,11 +97,12 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
     """
     names = split_names(records)
     if not names:
-        raise UserError("config.data.records is empty: name one or more files of records")
+        raise FieldError(RECORDS, " is empty: name one or more files of records")
     if images_dir and not Path(images_dir).is_dir():
-        raise UserError(f"{images_dir}: no such folder; set config.data.images to the one that image paths start from")
+        images = Field("data.images")
+        raise FieldError(f"{images_dir}: no such folder; set ", images, " to the one that image paths start from")
     if len(set(names)) < len(names):
-        raise UserError(f"config.data.records={records!r} names a source twice; set config.data.repeats instead")
+        raise FieldError(RECORDS, f"={records!r} names a source twice; set ", Field("data.repeats"), " instead")
     sources = {name: _opened(name, images_dir, len(names) > 1) for name in names}
     _check_once(sources)
     opened = Records(sources)
@@ -114,9 +118,11 @@ def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
         for path in (source.path for source in several if source.path is not None):
             shown, real = str(path) if len(several) > 1 else name, os.path.realpath(path)
             if real in found:
-                raise UserError(
-                    f"config.data.records: {found[real]} and {shown} are the same file; name it once, and set "
-                    "config.data.repeats to train on it several times"
+                raise FieldError(
+                    RECORDS,
+                    f": {found[real]} and {shown} are the same file; name it once, and set ",
+                    Field("data.repeats"),
+                    " to train on it several times",
                 )
             found[real] = shown
 

@@ -21,7 +21,7 @@ from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
 from eve_jax.data.sources.media import HEAD, kind_of_bytes, media_kind
 from eve_jax.data.sources.tar_keys import HIDDEN, IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
-from eve_jax.errors import UserError, shorten, warn
+from eve_jax.errors import Field, FieldError, UserError, shorten, warn
 
 
 class TarFile:
@@ -32,7 +32,7 @@ class TarFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"{path}: no such records file; set config.data.records to files that exist")
+            raise FieldError(f"{path}: no such records file; set ", Field("data.records"), " to files that exist")
         try:
             self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
         except OSError as e:

@@ -6,7 +6,7 @@ from eve_jax.data.text.sentencepiece import SentencePieceTokenizer
 from eve_jax.data.text.tiktoken_file import is_ranks, llama3_from_ranks
 from eve_jax.data.text.tokenizer import MODEL_FILE, TOKENIZER_FILE, FastTokenizer, Tokenizer
 from eve_jax.data.text.tokenizer_file import read_tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.process.paths import no_folder
 
 
@@ -24,9 +24,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         return FastTokenizer(read_tokenizer(path), folder)
     path = folder / MODEL_FILE
     if not path.is_file():
-        raise UserError(
-            f"{folder}: no {TOKENIZER_FILE} and no {MODEL_FILE}; copy the model's tokenizer into it, or, to train, "
-            "set config.data.tokenizer to a folder with one"
+        raise FieldError(
+            f"{folder}: no {TOKENIZER_FILE} and no {MODEL_FILE}; copy the model's tokenizer into it, or, to train, ",
+            "set ",
+            Field("data.tokenizer"),
+            " to a folder with one",
         )
     data = path.read_bytes()
     if is_ranks(data):

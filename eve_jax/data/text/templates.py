@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ _LAST_WORDS = ("hello", "", "a ", "a\n", "a\t ", "7", "<", "|", ">", "a</", "<|"
 def get_template(name: str) -> Template:
     """Return the template called `name`. Raises `UserError` for an unknown one."""
     if name not in TEMPLATES:
-        raise UserError(f"config.data.template: {name!r} is not one of {', '.join(TEMPLATES)}")
+        raise FieldError(Field("data.template"), f": {name!r} is not one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
 
 
@@ -65,11 +65,12 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
     problem = _end_problem(tokenizer, name)
     if problem:
         fitting = " or ".join(fitting_templates(tokenizer))
-        remedy = f"set config.data.template={fitting}, which fits this tokenizer, or " if fitting else ""
-        raise UserError(
-            f"{tokenizer.folder or 'the tokenizer'}: {problem}: {remedy}use a tokenizer that has "
-            f"{get_template(name).end!r} as a special token, with a number that the model was trained with "
-            "(docs/data.md#ends-of-answers)"
+        remedy = ("set ", Field("data.template"), f"={fitting}, which fits this tokenizer, or ") if fitting else ()
+        raise FieldError(
+            f"{tokenizer.folder or 'the tokenizer'}: {problem}: ",
+            *remedy,
+            f"use a tokenizer that has {get_template(name).end!r} as a special token, with a number that the model was "
+            "trained with (docs/data.md#ends-of-answers)",
         )
 
 

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from eve_jax.data.config import StageFields
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
 from eve_jax.data.view.draw import draw_rows
@@ -36,7 +36,7 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
     return rows
 
 
-def show_step(config: ConfigDict, folder: Path | None, step: int, out: str, max_rows: int) -> None:
+def show_step(config: StageFields, folder: Path | None, step: int, out: str, max_rows: int) -> None:
     """Draws at most `max_rows` rows of step `step` of the stage `config` into the file `out`.
 
     folder: the stage's own, whose plan is used if it is the config's; nothing in it is changed.

@@ -5,15 +5,13 @@ factor of the learning rate, 0 for one that stays frozen: `config.stage` names o
 `config.optim.groups` change the factor of single groups.
 """
 
-import math
 from collections.abc import Mapping
 
-from ml_collections import ConfigDict
-
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, of_groups
-from eve_jax.model.weight import GROUPS, groups, trainable_groups
+from eve_jax.model.weight import GROUPS, groups
+from eve_jax.process.checks import unexpected
 
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
@@ -27,29 +25,21 @@ STAGES: dict[str, tuple[str, ...]] = {
 def stage_factors(stage: str) -> dict[str, float]:
     """Return the learning-rate factor of every group in `stage`; further sets of vision weights train with "vision".
 
-    Raise UserError for a stage that is not in STAGES.
+    Raise FieldError for a stage that is not in STAGES.
     """
     if stage not in STAGES:
-        raise UserError(f"config.stage={stage!r}: expected one of {', '.join(STAGES)}")
+        raise unexpected(Field("stage"), stage, f"one of {', '.join(STAGES)}")
     return {group: float((group if group in GROUPS else "vision") in STAGES[stage]) for group in groups()}
 
 
-def group_factors(config: ConfigDict) -> dict[str, float]:
-    """Return the learning-rate factor of every group, as `config.stage` and `config.optim.groups` say; 0 is frozen.
+def group_factors(stage: str, changed: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the learning-rate factor of every group in `stage`, with the ones that are `changed`; 0 is frozen.
 
-    Raise UserError for a factor that is not a number of at least 0, an unknown group, or when nothing trains.
+    Raise FieldError when nothing trains.
     """
-    factors = stage_factors(config.stage)
-    for group, factor in config.get("optim", {}).get("groups", {}).items():
-        if group not in trainable_groups():
-            raise UserError(f"config.optim.groups.{group}: expected one of {', '.join(trainable_groups())}")
-        if factor is None:
-            continue
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
-            raise UserError(f"config.optim.groups.{group}={factor!r}: expected a number of at least 0 (0 = frozen)")
-        factors[group] = float(factor)
+    factors = stage_factors(stage) | {group: float(factor) for group, factor in changed.items() if factor is not None}
     if not any(factors.values()):
-        raise UserError("config.optim.groups freezes every group: nothing would train")
+        raise FieldError(Field("optim.groups"), " freezes every group: nothing would train")
     return factors
 
 
@@ -59,15 +49,15 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     Raise UserError when the vision weights are to train without the text weights in a model that has none.
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
-        raise UserError(
-            "this stage trains the vision weights of the layers (2.1), but the model has none "
-            "(config.model.variant=dense)"
+        raise FieldError(
+            "this stage trains the vision weights of the layers (2.1), but the model has none (",
+            Field("model.variant"),
+            "=dense)",
         )
     names = of_groups(cfg, *trained_groups(factors))
     if not names:
-        raise UserError(
-            f"the model has no weights of the groups that train: {', '.join(sorted(trained_groups(factors)))}"
-        )
+        trained = ", ".join(sorted(trained_groups(factors)))
+        raise FieldError(Field("optim.groups"), f": the model has no weights of the groups that train ({trained})")
     return names
 
 

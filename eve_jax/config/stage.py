@@ -1,0 +1,195 @@
+"""The config of a stage, checked as a whole before anything is made; configs/base.py says what its fields mean.
+
+Each section states the values of its fields; `Config.check` what must go together. The section `model` is in
+`eve_jax.model.config`, `data` in `eve_jax.data.config`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
+
+from eve_jax.config.stages import STAGES, group_factors, trainable_names
+from eve_jax.data.config import DataConfig
+from eve_jax.data.image.rule import SQUARE
+from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.model.config import ModelConfig, ModelSection
+from eve_jax.model.weight import trainable_groups
+from eve_jax.process.checks import hint, near_name, unexpected
+from eve_jax.process.paths import expand_config
+from eve_jax.process.section import Section, setting
+from eve_jax.sharding import parse_mesh
+
+NOT_FINITE = ("stop", "skip")  # what a run does about a step whose loss or gradient is not finite
+MOST = 2**63 - 1  # of a seed
+REMEDY = "; begin with get_config of configs/base.py, which has every field"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Section):
+    """The section `optim` of a stage's config."""
+
+    PATH = "optim."
+
+    lr: float = setting(low=0)
+    warmup: float = setting(low=0, high=1)
+    b1: float = setting(low=0, high=1, between=True)
+    b2: float = setting(low=0, high=1, between=True)
+    eps: float = setting(low=0)
+    weight_decay: float = setting(low=0)
+    clip: float = setting(low=0)
+    groups: dict[str, float | None] = setting(low=0)
+
+    def check(self) -> None:
+        """Raise FieldError for a group that no stage can train."""
+        known = trainable_groups()
+        for name in self.groups:
+            if name not in known:
+                near = hint(near_name(name, known))
+                raise FieldError(
+                    "there is no field ", Field(f"optim.groups.{name}"), f": expected one of {', '.join(known)}", near
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
+    """The section `train` of a stage's config."""
+
+    PATH = "train."
+
+    steps: int = setting(low=0)
+    log_every: int = setting(low=1)
+    save_every: int = setting(low=1)
+    keep: int = setting(low=1)
+    keep_every: int = setting(low=0)
+    keep_best: int = setting(low=0)
+    whole: bool
+    nan: str = setting(choices=NOT_FINITE)
+    writers: str
+    metrics: str
+
+
+def profiled_steps(text: str) -> tuple[int, int]:
+    """Return the first and the last step, counted from 1, that `config.profile.steps` names; (0, 0) for ""."""
+    if not text:
+        return 0, 0
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text, re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last:
+        raise FieldError(Field("profile.steps"), f"={text!r} is not FIRST:LAST, such as 10:12 (steps count from 1)")
+    return first, last
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig(Section):
+    """The section `profile` of a stage's config."""
+
+    PATH = "profile."
+
+    steps: str = setting(reads=profiled_steps)
+
+
+def check_name(text: str) -> None:
+    """Raise FieldError unless `text` can be the name of a folder."""
+    if text in ("", ".", "..") or "/" in text or "\0" in text:
+        raise unexpected(Field("name"), text, "the name of a folder below the work folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
+    """The config of a stage."""
+
+    name: str = setting(reads=check_name)
+    stage: str = setting(choices=STAGES)
+    seed: int = setting(low=0, high=MOST)
+    init: str
+    teacher: str
+    model: ModelSection
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    profile: ProfileConfig
+    mesh: str = setting(reads=parse_mesh)
+
+    @classmethod
+    def of(cls, config: "ConfigDict | Config") -> "Config":
+        """Return the config that a file of configs/ and overrides make, its paths expanded. Raise FieldError."""
+        if isinstance(config, Config):
+            return config
+        if "order" in config:
+            raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
+        return cls.from_values(plain_values(config), REMEDY)
+
+    def check(self) -> None:
+        """Raise FieldError for fields that do not go together."""
+        trainable_names(self.sizes, self.factors)
+        if self.data.patch != 2 * self.sizes.sub_patch:
+            raise FieldError(
+                Field("data.patch"),
+                f"={self.data.patch} is not twice ",
+                Field("model.sub_patch"),
+                f"={self.sizes.sub_patch}",
+            )
+        self._check_aligning()
+
+    def _check_aligning(self) -> None:
+        teacher = self.sizes.teacher
+        if not self.sizes.aligns or teacher is None:
+            return
+        if self.data.image_mode != SQUARE:
+            raise FieldError(
+                Field("data.image_mode"),
+                f"={self.data.image_mode}: the aligning loss requires {SQUARE} (or set ",
+                Field("model.align_weight"),
+                "=0)",
+            )
+        sees = (teacher.image_size, teacher.patch_size)
+        if self.data.teacher != sees:
+            raise FieldError(
+                Field("data.teacher"), f"={self.data.teacher}, but ", Field("model.teacher"), f" sees {sees}"
+            )
+
+    def check_data(self) -> None:
+        """Raise FieldError where no records or no tokenizer are named, which only training needs."""
+        if not self.data.records.strip(", "):
+            raise FieldError(Field("data.records"), " is empty: name one or more files of records")
+        if not (self.data.tokenizer or self.init):
+            tokenizer = Field("data.tokenizer")
+            raise FieldError(tokenizer, " is empty: name a folder with a tokenizer.json or tokenizer.model")
+
+    @property
+    def sizes(self) -> ModelConfig:
+        """Return the sizes of the model."""
+        return self.model.sizes
+
+    @cached_property
+    def factors(self) -> dict[str, float]:
+        """Return the learning-rate factor of every group of weights, 0 for frozen ones."""
+        return group_factors(self.stage, self.optim.groups)
+
+    def to_json(self) -> str:
+        """Return the text of a stage folder's config.json."""
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True)
+
+
+def plain_values(config: ConfigDict) -> dict[str, Any]:
+    """Return the values of `config` with its references resolved and its paths expanded. Raise UserError."""
+    _check_given(config, "config")
+    config = config.copy_and_resolve_references()
+    expand_config(config)
+    return config.to_dict()
+
+
+def _check_given(node: ConfigDict, name: str) -> None:
+    """Raise UserError, naming the field, for a required placeholder without a value."""
+    for key in node:
+        try:
+            value = node[key]
+        except RequiredValueError as error:
+            raise UserError(f"{name}.{key} must be given: it is a required placeholder") from error
+        if isinstance(value, ConfigDict):
+            _check_given(value, f"{name}.{key}")

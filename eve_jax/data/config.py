@@ -1,0 +1,82 @@
+"""The section `data` of a stage's config, checked; what its fields mean is said in configs/base.py."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from eve_jax.batch import ROW_MULTIPLE
+from eve_jax.data.image.rule import FITS, MODES, ImageRule
+from eve_jax.data.plan.mixture import check_mixture, parse_numbers
+from eve_jax.data.plan.plan import MAX_SHAPES
+from eve_jax.data.samples.too_long import LONG, check_long
+from eve_jax.data.text.templates import TEMPLATES
+from eve_jax.process.section import Section, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section, Mapping[str, Any]):
+    """The section `data` of a stage's config; a mapping, too, as the settings are that come with a checkpoint."""
+
+    PATH = "data."
+
+    records: str
+    images: str
+    tokenizer: str
+    template: str = setting(choices=TEMPLATES)
+    image_first: bool
+    image_mode: str = setting(choices=MODES)
+    max_size: int = setting(low=0)
+    fit: str = setting(choices=FITS)
+    max_aspect: float = setting(low=0)
+    patch: int = setting(low=2, multiple=2)
+    teacher: tuple[int, int] = setting(low=1)
+    repeats: str = setting(reads=partial(parse_numbers, "repeats"))
+    weights: str = setting(reads=partial(parse_numbers, "weights"))
+    max_tokens: int = setting(low=1)
+    long: str = setting(choices=LONG)
+    row_tokens: int = setting(low=ROW_MULTIPLE, multiple=ROW_MULTIPLE)
+    max_shapes: int = setting(low=1, high=MAX_SHAPES)
+    rows: int = setting(low=1)
+    micro_batches: int = setting(low=1)
+    epochs: int = setting(low=1)
+    max_bad: int = setting(low=0)
+    threads: int = setting(low=0)
+    prefetch: int = setting(low=0)
+    timeout: float = setting(low=0)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+    def check(self) -> None:
+        """Raise FieldError for fields that do not go together."""
+        ImageRule.of(self)
+        check_long(self.long, self.image_mode)
+        check_mixture(self.repeats, self.weights)
+
+
+class StageFields(Protocol):
+    """The fields of a stage's config that its data follows from; `eve_jax.config.stage.Config` has them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def init(self) -> str: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def train(self) -> Any: ...

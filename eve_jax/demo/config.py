@@ -1,0 +1,109 @@
+"""The config of a recipe, stages in order, with the sections of the demo and of the comparison of variants.
+
+All stages are checked before the first one begins, and before the demo's data is written.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.config.stage import REMEDY, Config, check_name, plain_values
+from eve_jax.demo.settings import SIZES, DemoSettings
+from eve_jax.errors import Field, FieldError, UserError, name_fields
+from eve_jax.model.config import VARIANTS
+from eve_jax.process.checks import unexpected
+from eve_jax.process.section import Section, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(Section):
+    """The section `demo` of a recipe: which dataset is written, and how its questions are answered."""
+
+    PATH = "demo."
+
+    size: str = setting(choices=SIZES)
+    seed: int = setting(low=0)
+    answer_batch: int = setting(low=1)
+    max_new_tokens: int = setting(low=1)
+    settings: dict[str, Any] | None = None  # fields of the size's DemoSettings that are others
+
+    def check(self) -> None:
+        """Raise FieldError for settings that the dataset does not have."""
+        _ = self.dataset  # which is checked when it is made
+
+    @cached_property
+    def dataset(self) -> DemoSettings:
+        """Return the settings of the dataset."""
+        return DemoSettings.from_values(vars(SIZES[self.size]) | (self.settings or {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Section):
+    """The section `compare` of a recipe: what the comparison at its end is of."""
+
+    PATH = "compare."
+
+    llm: str
+    variants: tuple[str, ...] = setting(choices=VARIANTS)
+    stages: tuple[str, ...]
+    texts: int = setting(low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(Section):
+    """The config of a recipe; `stages` by name."""
+
+    name: str = setting(reads=check_name)
+    order: tuple[str, ...]
+    stages: dict[str, Config]
+    demo: DemoConfig | None = None
+    compare: CompareConfig | None = None
+
+    @classmethod
+    def of(cls, config: "ConfigDict | RecipeConfig") -> "RecipeConfig":
+        """Return the config that a file of configs/ and overrides make, its paths expanded. Raise UserError."""
+        if isinstance(config, RecipeConfig):
+            return config
+        if "order" not in config:
+            raise UserError(
+                f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
+            )
+        values = plain_values(config)
+        return cls.from_values(values | {"stages": _stages(values.get("stages"))}, REMEDY)
+
+    def check(self) -> None:
+        """Raise FieldError for an order of stages that are not there."""
+        if unknown := [name for name in self.order if name not in self.stages]:
+            raise FieldError(
+                Field("order"),
+                f" names stages that {self.name} does not have: {', '.join(map(repr, unknown))}; a list is written as "
+                "in Python, --",
+                Field("order"),
+                f'="{tuple(self.stages)[:2]}"; stages: {", ".join(self.stages)}',
+            )
+        if self.compare is not None:
+            _check_compared(self.compare, self.order)
+            if self.demo is None:
+                raise FieldError(Field("compare"), " requires the section ", Field("demo"))
+
+
+def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:
+    """Raise FieldError unless the stages that are compared are among those of the recipe."""
+    if compare.llm not in order:
+        raise unexpected(Field("compare.llm"), compare.llm, f"one of {', '.join(order)}")
+    for name in (f"{variant}_{stage}" for variant in compare.variants for stage in compare.stages):
+        if name not in order:
+            raise FieldError(Field("compare.stages"), f": there is no stage {name!r}; stages: {', '.join(order)}")
+
+
+def _stages(values: Any) -> Any:
+    """Return the configs of the stages by name; what is no section is left for the recipe's own check."""
+    if not isinstance(values, dict):
+        return values
+    stages = {}
+    for name, one in values.items():
+        with name_fields(f"config.stages.{name}.{{}}".format):
+            stages[name] = Config.from_values(one, REMEDY) if isinstance(one, dict) else one
+    return stages

@@ -1,0 +1,78 @@
+"""Every field of a stage's config with its rule, taken from the dataclasses, and values that it cannot have."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args, get_origin
+
+from configs import v1_prealign
+from eve_jax.config.stage import Config
+from eve_jax.process.section import Rule, Section, is_optional, section_of, typed_fields
+
+ALIGNED = "v1_prealign:llm=tiny-llama"  # has every section, the teacher's sizes too
+
+
+class Known(NamedTuple):
+    """A field: where it is ("data.rows"), its type without None, its rule."""
+
+    path: str
+    kind: Any
+    rule: Rule
+
+
+def sections(section: type[Section] = Config) -> Iterator[type[Section]]:
+    """`section` and those in it."""
+    yield section
+    for _, kind, _ in typed_fields(section):
+        if (inner := section_of(kind)) is not None:
+            yield from sections(inner)
+
+
+def every_field() -> list[Known]:
+    """The fields that are no sections."""
+    return [
+        Known(s.PATH + name, get_args(kind)[0] if is_optional(kind) else kind, rule)
+        for s in sections()
+        for name, kind, rule in typed_fields(s)
+        if section_of(kind) is None
+    ]
+
+
+def wrong_types(kind: Any) -> list[Any]:
+    """Values of another type than `kind`."""
+    if kind is bool:
+        return [1, "maybe"]
+    if kind is int:
+        return [1.5, True, "two"]
+    if kind is float:
+        return [float("nan"), float("inf"), True, "two"]
+    if kind is str:
+        return [3, True, ("a",)]
+    if get_origin(kind) is tuple:
+        return [3, "abc", ("abc",), (True, True)]
+    return [3, "abc"]
+
+
+def out_of_range(kind: Any, rule: Rule) -> list[Any]:
+    """Numbers beside those that the rule allows."""
+    if get_origin(kind) is tuple:
+        count = 4 if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
+        return [(value,) * count for value in out_of_range(get_args(kind)[0], rule)]
+    if kind not in (int, float):
+        return []
+    step = 0 if rule.between else 1
+    beside = [end for end in (rule.low - step, rule.high + step) if abs(end) != float("inf")]
+    return [kind(value) for value in beside] + ([rule.multiple * 9 + 1] if rule.multiple > 1 else [])
+
+
+def values() -> dict[str, Any]:
+    """The values of a config with every section."""
+    return v1_prealign.get_config(ALIGNED.partition(":")[2]).to_dict()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """`values` with another one at `path`."""
+    found = values()
+    node, names = found, path.split(".")
+    for name in names[:-1]:
+        node = node[name]
+    node[names[-1]] = value
+    return found
