@@ -8,11 +8,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from eve_jax.data.config import StageFields
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
@@ -24,6 +23,16 @@ from eve_jax.errors import Field, FieldError
 
 Fingerprint = dict[str, Any]
 NO_LIMIT = sys.maxsize
+
+
+class StageSettings(Protocol):
+    """The part of a stage's config that says how records become samples: the section `data`, and `init`."""
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def init(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class SampleRule:
     too_long: str = "drop"
 
     @classmethod
-    def of(cls, config: StageFields) -> Self:
+    def of(cls, config: StageSettings) -> Self:
         """Return the rule of the stage `config`, its tokenizer loaded.
 
         Raises `UserError` when it names no tokenizer, or one that does not fit the template.
