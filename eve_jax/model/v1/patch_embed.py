@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
+from eve_jax.batch import CLASS, SPLIT
 from eve_jax.model.config import V1_HEADS, ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, in_use
 from eve_jax.model.patch_embed import normalised
