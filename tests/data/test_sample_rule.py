@@ -129,7 +129,7 @@ def stage(**changes: Any) -> ConfigDict:
     ("changes", "says"),
     [
         ({"long": "shorten"}, "config.data.long: 'shorten' is not one of drop, truncate_text, shrink_image"),
-        ({"long": "shrink_image", "image_mode": "square"}, "shrink_image does not go with image_mode=square"),
+        ({"long": "shrink_image", "image_mode": "square", "patch": 28}, "shrink_image does not go with image_mode=square"),
         ({"image_mode": "any"}, "config.data.image_mode: 'any' is not one of"),
         ({}, "config.data.tokenizer is empty"),
     ],
