@@ -1,6 +1,7 @@
 """SentencePiece models: every text comes back, with exact offsets; the tokens themselves are in golden set F."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def test_settings_of_hugging_face(tmp_path: Path) -> None:
     assert again.fingerprint() == tokenizer.fingerprint()
     assert (tmp_path / "b" / "tokenizer.model").read_bytes() == MODEL
     assert not (tmp_path / "b" / "tokenizer.json").exists()
+
+
+def test_it_goes_to_other_processes(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(folder_with(tmp_path / "a", {"tokenizer_config.json": {"legacy": False}}))
+    again = pickle.loads(pickle.dumps(tokenizer))
+    assert again.fingerprint() == tokenizer.fingerprint()
+    assert again.encode_with_offsets("the cat</s> sat") == tokenizer.encode_with_offsets("the cat</s> sat")
 
 
 def test_fingerprint_tells_settings_apart(tmp_path: Path) -> None:

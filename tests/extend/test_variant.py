@@ -87,8 +87,6 @@ def test_what_follows_from_the_entry() -> None:
 def test_group_of_the_config() -> None:
     further = group_factors("2.1", {"vision": 0.0})
     assert further["special"] == 1.0  # trains where vision weights do, unless it is said otherwise
-        group_factors("2.1", {"vision": 0.0})["special"] == 1.0
-    )  # trains where vision weights do, unless it is said otherwise
     factors = group_factors("2.1", {"special": 0.5, "patch_embed": 0.0, "align": 0.0, "vision": 0.0})
     trainable, _ = partition(ref.config((TRIPLE,)), abstract_params(ref.config((TRIPLE,))), factors)
     assert trainable.keys() == NAMES
