@@ -56,7 +56,8 @@ def group_factors(config: ConfigDict) -> dict[str, float]:
 def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     """Return the names of the parameters that train when groups have the learning-rate factors `factors`.
 
-    Raise UserError when the vision weights are to train without the text weights in a model that has none.
+    Raise UserError when the vision weights are to train without the text weights in a model that has none, and when
+    the model has no weights of any group that trains.
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
         raise UserError(
@@ -65,9 +66,8 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
         )
     names = of_groups(cfg, *trained_groups(factors))
     if not names:
-        raise UserError(
-            f"the model has no weights of the groups that train: {', '.join(sorted(trained_groups(factors)))}"
-        )
+        listed = ", ".join(sorted(trained_groups(factors)))
+        raise UserError(f"config.optim.groups: the model has no weights of the groups that train ({listed})")
     return names
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -112,9 +113,9 @@ def drawn(folder: Path) -> list[str]:
 
         original = Axes.set_title
 
-        def noted(self: Axes, label: str, *args: object, **kwargs: object) -> object:
+        def noted(self: Axes, label: str, **kwargs: Any) -> object:
             titles.append(label)
-            return original(self, label, *args, **kwargs)
+            return original(self, label, **kwargs)
 
         patch.setattr(Axes, "set_title", noted)
         assert write_report(folder) == folder / REPORT
