@@ -113,9 +113,9 @@ def drawn(folder: Path) -> list[str]:
 
         original = Axes.set_title
 
-        def noted(self: Axes, label: str, **kwargs: Any) -> object:
+        def noted(self: Axes, label: str, *args: Any, **kwargs: Any) -> Any:
             titles.append(label)
-            return original(self, label, **kwargs)
+            return original(self, label, *args, **kwargs)
 
         patch.setattr(Axes, "set_title", noted)
         assert write_report(folder) == folder / REPORT
