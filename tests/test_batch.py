@@ -1,7 +1,9 @@
 """The row contract: what is declared is what docs/design.md says, and what data, engine and compiler make."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,14 +27,14 @@ SQUARE = ImageRule("square", max_size=96, patch=8, teacher=(24, 4))  # a place i
 def described() -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """The arrays in the tables of docs/design.md#row-contract, with dimensions of SIZES."""
     text = DESIGN.read_text().split("## Row contract")[1].split("### Inference")[0]
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
     for names, dims, dtype in re.findall(r"^\| (`[^|]+`) \| \[([^]]+)\] (\w+)[^|]* \|", text, re.M):
         shape = tuple(SIZES[dim] for dim in dims.split(", "))
         found |= {name: (shape, np.dtype(dtype)) for name in re.findall(r"`(\w+)`", names)}
     return found
 
 
-def made(arrays) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def made(arrays: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in arrays.items()}
 
 

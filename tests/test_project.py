@@ -93,7 +93,7 @@ def test_functions_are_short_and_take_few_parameters():
     assert exempt == OF_TRANSFORMERS, "exempt functions that need it no more"
 
 
-def test_functions_are_counted(tmp_path: Path):
+def test_functions_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
         "class A:\n    def f(self, a, /, b, *c, d=lambda x, y: 0, **e):\n        async def g(cls, h, i): ...\n"
         "def self_alone(a, self): ...\n"

@@ -46,7 +46,8 @@ def group_factors(stage: str, changed: Mapping[str, float | None]) -> dict[str, 
 def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     """Return the names of the parameters that train when groups have the learning-rate factors `factors`.
 
-    Raise UserError when the vision weights are to train without the text weights in a model that has none.
+    Raise UserError when the vision weights are to train without the text weights in a model that has none, and when
+    the model has no weights of any group that trains.
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
         raise FieldError(

@@ -131,7 +131,7 @@ def stage(**changes: Any) -> ConfigDict:
         ({"long": "shorten"}, "config.data.long: 'shorten' is not one of drop, truncate_text, shrink_image"),
         (
             {"long": "shrink_image", "image_mode": "square", "patch": 28},
-            "shrink_image does not go with image_mode=square",
+            "shrink_image does not go with config.data.image_mode",
         ),
         ({"image_mode": "any"}, "config.data.image_mode: 'any' is not one of"),
         ({}, "config.data.tokenizer is empty"),
