@@ -65,10 +65,10 @@ class ImageRule:
             raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
             raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
-        if self.mode == SQUARE and self.teacher[0] % self.teacher[1]:
+        if self.mode == SQUARE and (min(self.teacher) < 1 or self.teacher[0] % self.teacher[1]):
             raise UserError(
                 f"config.data.teacher: images of {self.teacher[0]} pixels are no multiple of patches of "
-                f"{self.teacher[1]}"
+                f"{self.teacher[1]} pixels"
             )
         if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
             raise UserError(
