@@ -38,7 +38,7 @@ OUR_OWN: dict[str, Any] = {
     "fit": "shrink",
     "image_first": False,
 }
-CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>\d{1,9})(?:-(?P<size>\d{1,9}))?")
+CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>[1-9]\d{0,8})(?:-(?P<size>[1-9]\d{0,8}))?")
 TEACHER = ("image_size_clip", "patch_stride_clip")
 CLIP_SIZE = 224  # of a CLIP whose name does not state another
 
@@ -136,16 +136,18 @@ def _teacher(hf: dict[str, Any], where: Path, cfg: ModelConfig, found: dict[str,
 
     Each is taken from the first place that states it.
     """
-    stated: list[Any] = [found.get(name) for name in TEACHER]
-    elsewhere = None if all(stated) else _teacher_elsewhere(hf, where, cfg)
-    if elsewhere is None and not all(stated):
+    elsewhere = None if found.keys() >= set(TEACHER) else _teacher_elsewhere(hf, where, cfg)
+    stated = dict(zip(TEACHER, elsewhere or (), strict=False)) | {
+        name: found[name] for name in TEACHER if name in found
+    }
+    if len(stated) < len(TEACHER):
         name = hf.get("mm_vision_tower_clip")
         what = f"mm_vision_tower_clip {name!r} states no sizes" if name else "no field 'mm_vision_tower_clip'"
         raise UserError(
             f"{where / CONFIG}: {what}, so the sizes of the teacher's images are not known; put the model's "
             f"{PREPROCESSOR} with {' and '.join(TEACHER)} into the folder"
         )
-    size, patch = (own or other for own, other in zip(stated, elsewhere or stated, strict=True))
+    size, patch = (stated[name] for name in TEACHER)
     if size % patch:  # the original refuses it, too
         raise UserError(
             f"{where}: the teacher's images are {size} pixels, no multiple of its patches of {patch}; correct "

@@ -179,6 +179,8 @@ WRONG: list[tuple[Config, Config | None, str]] = [
         r"images are 170 pixels, no multiple of its patches of 14; correct image_s",
     ),
     (v1_config(), {"patch_stride_clip": 15}, "images are 336 pixels, no multiple of its patches of 15"),
+    (v1_config(clip="clip-vit-large-patch0-336"), None, "'clip-vit-large-patch0-336' states no sizes"),
+    (v1_config(clip="clip-vit-large-patch14-0"), None, "'clip-vit-large-patch14-0' states no sizes"),
     (v1_config(clip=None), {"image_size_clip": 168}, "no field 'mm_vision_tower_clip'.*image_size_clip and patch_st"),
     (v1_config(), {"image_size_clip": "168"}, "image_size_clip is '168': expected a whole number"),
     (v2_config("x"), {"max_size": 800, "resample": 2}, "preprocessor_config.json: resample is 2, the model has 3"),

@@ -67,10 +67,10 @@ class ImageRule:
             raise unexpected(max_size, self.max_size, sizes)
         if self.max_aspect != 0 and self.max_aspect < 1:
             raise unexpected(max_aspect, self.max_aspect, "0 or a number of at least 1")
-        if self.mode == SQUARE and self.teacher[0] % self.teacher[1]:
+        if self.mode == SQUARE and (min(self.teacher) < 1 or self.teacher[0] % self.teacher[1]):
             raise FieldError(
                 Field("data.teacher"),
-                f": images of {self.teacher[0]} pixels are not a multiple of patches of {self.teacher[1]}",
+                f": images of {self.teacher[0]} pixels are not a multiple of patches of {self.teacher[1]} pixels",
             )
         if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
             raise FieldError(
