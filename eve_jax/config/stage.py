@@ -29,7 +29,7 @@ MOST = 2**63 - 1  # of a seed
 REMEDY = "; begin with get_config of configs/base.py, which has every field"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig(Section):
     """The section `optim` of a stage's config."""
 
@@ -45,7 +45,7 @@ class OptimConfig(Section):
     groups: dict[str, float | None] = setting(choices=TRAINED_GROUPS, low=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Section):
     """The section `train` of a stage's config."""
 
@@ -72,7 +72,7 @@ def profiled_steps(text: str) -> tuple[int, int]:
     return first, last
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProfileConfig(Section):
     """The section `profile` of a stage's config."""
 
@@ -87,7 +87,7 @@ def check_name(text: str) -> None:
         raise unexpected(Field("name"), text, "the name of a folder below the work folder")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """The config of a stage."""
 

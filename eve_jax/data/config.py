@@ -14,7 +14,7 @@ from eve_jax.data.text.templates import TEMPLATES
 from eve_jax.process.section import Section, setting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Section, Mapping[str, Any]):
     """The section `data` of a stage's config; a mapping, too, as the settings are that come with a checkpoint."""
 

@@ -17,7 +17,7 @@ from eve_jax.process.checks import unexpected
 from eve_jax.process.section import Section, setting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(Section):
     """The section `demo` of a recipe: which dataset is written, and how its questions are answered."""
 
@@ -39,7 +39,7 @@ class DemoConfig(Section):
         return DemoSettings.from_values(vars(SIZES[self.size]) | (self.settings or {}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig(Section):
     """The section `compare` of a recipe: what the comparison at its end is of."""
 
@@ -51,7 +51,7 @@ class CompareConfig(Section):
     texts: int = setting(low=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecipeConfig(Section):
     """The config of a recipe; `stages` by name."""
 

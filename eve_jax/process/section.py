@@ -12,7 +12,7 @@ An instance holds what its fields allow and nothing else, so whoever takes one n
 
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
@@ -41,7 +41,7 @@ class Rule:
     reads: Callable[[str], Any] | None = None
 
 
-def setting(default: Any = MISSING, choices: Sequence[str] = (), **rule: Any) -> Any:
+def setting(default: Any = MISSING, choices: Iterable[str] = (), **rule: Any) -> Any:
     """Return a dataclass field with a `Rule`; `choices` may be the keys of a table."""
     return field(default=default, metadata={RULE: Rule(tuple(choices), **rule)})
 
@@ -85,8 +85,8 @@ class Section:
 
 
 @cache
-def typed_fields(section: type[Section]) -> tuple[tuple[str, Any, Rule], ...]:
-    """Return name, type and rule of the fields of `section`, in order."""
+def typed_fields(section: Any) -> tuple[tuple[str, Any, Rule], ...]:
+    """Return name, type and rule of the fields of the Section class `section`, in order."""
     kinds = get_type_hints(section)
     return tuple((f.name, kinds[f.name], f.metadata.get(RULE, Rule())) for f in fields(section))
 
