@@ -185,6 +185,7 @@ class ModelFields(Section):
     rms_norm_eps: float = setting(1e-6, low=0)
     qkv_bias: bool = True
     tie_embeddings: bool = False
+    parts: Any = None  # of a type that the subclass states
     routing: str = setting("split", ROUTINGS)
     patch_embed: str = setting("v2", PATCH_EMBEDS)
     patch_hidden: int = setting(1024, low=1)
@@ -295,4 +296,5 @@ class ModelSection(ModelFields):
     @cached_property
     def sizes(self) -> ModelConfig:
         """Return what the model is made from."""
-        return ModelConfig(**{f.name: getattr(self, f.name) for f in fields(ModelFields)}, parts=self.twice)
+        values = {f.name: getattr(self, f.name) for f in fields(ModelFields)}
+        return ModelConfig(**values | {"parts": self.twice})

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from eve_jax.compile.abstract import Program
 from eve_jax.compile.build import build
 from eve_jax.compile.topology import open_topology
+from eve_jax.config.stage import Config
 from eve_jax.sharding import make_mesh
 
 devices = open_topology("cpu:8").devices
@@ -48,11 +49,13 @@ UPDATE = """
 from configs import stage3
 from eve_jax.compile.abstract import abstract_step, plan_work
 from eve_jax.compile.topology import open_topology
+from eve_jax.config.stage import Config
 from eve_jax.sharding import make_mesh
 
 mesh = make_mesh("data:2,fsdp:4", open_topology("cpu:8").devices)
 config = stage3.get_config("llm=tiny")
 config.data.max_tokens = 200
+config = Config.of(config)
 step = abstract_step(config, mesh, plan_work(config, mesh.shape, None, "mixed", 8, 1024))
 update = next(p for p in step.programs if p.name == "update")
 state, _, sums = update.function.lower(*update.arguments).compile().output_shardings

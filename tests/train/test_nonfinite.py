@@ -96,7 +96,7 @@ def test_what_is_dumped_and_what_is_counted(work, capsys):
     skip.see([7], params)
     assert "skipped step 7: loss or gradient not finite (3 skipped so far)" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"config\.train\.nan='ignore': expected one of stop, skip"):
-        NonFinite("ignore", folder, data, cfg, mesh)
+        train(config(work, "ignore"), work)
 
 
 @pytest.mark.slow
