@@ -14,7 +14,6 @@ import math
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
@@ -84,8 +83,7 @@ class Section:
         return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
 
 
-@cache
-def typed_fields(section: Any) -> tuple[tuple[str, Any, Rule], ...]:
+def typed_fields(section: type[Section]) -> tuple[tuple[str, Any, Rule], ...]:
     """Return name, type and rule of the fields of the Section class `section`, in order."""
     kinds = get_type_hints(section)
     return tuple((f.name, kinds[f.name], f.metadata.get(RULE, Rule())) for f in fields(section))
