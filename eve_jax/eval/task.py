@@ -1,0 +1,164 @@
+"""What a task is: a benchmark under a protocol, from the rows of its data to the numbers that are reported.
+
+A row is the record of one question, a dict of JSON values without the images: of the data set's columns for the `lmms`
+protocols, of the question file's fields and the annotation for `eve`. `Task.adapt` turns either into the one that the
+protocol expects, so both protocols run from either layout of the data. The way of a row:
+
+    row = task.adapt(raw row)
+    task.content(row), task.images(row) -> what the model is given      task.generation -> how it answers
+    task.score(row, output) -> Verdict                                   at once, without a judge
+    task.judge(rows, verdicts, judge) -> verdicts                        of all rows, for tasks with `needs_judge`
+    task.aggregate(rows, verdicts) -> the reported numbers
+
+Tasks hold no state: the same rows and outputs give the same verdicts in any order, and the same aggregate for rows in
+the order of the data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from eve_jax.eval.judge import Judge
+
+Row = dict[str, Any]
+LMMS = ("lmms", "lmms_static", "lmms_judge", "lmms_ocr")
+
+
+class ImageSlot(int):
+    """A place for an image in a prompt: the number of the image, from 0, in `Task.images`."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a task's answers are generated.
+
+    Attributes:
+        max_new_tokens: the most tokens of an answer.
+        temperature: 0 for greedy decoding.
+        stop: texts at which an answer is cut off.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a task says of one answer.
+
+    Attributes:
+        record: the verdict with the fields of this task's reference scorer, as `launch.eval replay` prints it.
+        score: how right the answer is, 0 to 1 (percent of its category's scale for no task).
+        parsed: whether an answer could be read from the output; one that could not counts as wrong.
+        answer: what was read from the output; None if nothing was.
+        gold: what was expected, for reports.
+        category: the category that reports group by, or "".
+        details: what `judge` and `aggregate` need in addition.
+    """
+
+    record: dict[str, Any]
+    score: float
+    parsed: bool = True
+    answer: Any = None
+    gold: Any = None
+    category: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def judged(self, score: float, parsed: bool = True, **record: Any) -> Verdict:
+        """Return the verdict with the score of a judge, and `record` added to the reference's fields."""
+        return replace(self, score=score, parsed=parsed, record=self.record | record)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a task's rows lie in the Hugging Face layout: REPOSITORY/FOLDER/SPLIT-*.parquet.
+
+    Attributes:
+        repository: OWNER/NAME on the hub.
+        split: start of the names of the files.
+        folder: folder of the configuration below the repository.
+        names: further names of the folder that users may have (VLMEvalKit's, EVE's), for local data.
+    """
+
+    repository: str
+    split: str
+    folder: str = "data"
+    names: tuple[str, ...] = ()
+
+
+class Task(ABC):
+    """A benchmark under one protocol."""
+
+    benchmark: ClassVar[str]
+    protocol: str
+    generation: Generation
+    data: DataSet
+    needs_judge: bool = False
+
+    @property
+    def name(self) -> str:
+        """BENCHMARK.PROTOCOL, which names files of answers and reports."""
+        return f"{self.benchmark}.{self.protocol}"
+
+    def adapt(self, row: Row) -> Row:
+        """Return `row`, of either layout, as this protocol expects it; the reference rows are returned unchanged."""
+        return row
+
+    def with_files(self, files: Mapping[str, Any]) -> Task:
+        """Return the task with what lies next to the rows of some benchmarks; the task itself where none does.
+
+        `files`: of names that the task documents (SEED-Bench: `annotation_file`; VQAv2: `test_ids`).
+        """
+        return self
+
+    @abstractmethod
+    def row_id(self, row: Row) -> str:
+        """Return the stable, unique name of a row within the benchmark."""
+
+    def images(self, row: Row) -> list[str]:
+        """Return the fields that hold the images of `row`, in the order of the prompt; `image[2]` is of a list."""
+        return ["image"]
+
+    @abstractmethod
+    def text(self, row: Row) -> str:
+        """Return the question with its instructions, without a marker for the image."""
+
+    def prompt(self, row: Row) -> str:
+        """Return the prompt as the reference prints it: the user turn with `<image>` markers (eve), or the text."""
+        return f"<image>\n{self.text(row)}" if self.protocol == "eve" else self.text(row)
+
+    def content(self, row: Row) -> list[str | ImageSlot]:
+        """Return the user turn as texts and images in order: all images first, unless a task interleaves them."""
+        return [*(ImageSlot(number) for number in range(len(self.images(row)))), self.text(row)]
+
+    @abstractmethod
+    def score(self, row: Row, output: str | None) -> Verdict:
+        """Return the verdict on an answer. `output`: the model's text as it came; None counts as empty.
+
+        Tasks with `needs_judge` return what is known without the judge, with a score of 0.
+        """
+
+    def judge(self, rows: Sequence[Row], verdicts: Sequence[Verdict], judge: Judge) -> list[Verdict]:
+        """Return `verdicts` with the judge's scores; as they are for tasks without a judge.
+
+        Raises `judge.JudgeFailed` for a request that failed: its row has no verdict then.
+        """
+        return list(verdicts)
+
+    @abstractmethod
+    def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return the reported numbers, with the names and scales of the reference scorer."""
+
+    def headline(self, aggregate: Mapping[str, Any]) -> float | None:
+        """Return the one number that papers report, on their scale; None where there is none (nothing was scored)."""
+        return None
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, 0 for no values, summed in order as the reference scorers do."""
+    return sum(values) / len(values) if values else 0.0
