@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Verdict:
         answer: what was read from the output; None if nothing was.
         gold: what was expected, for reports.
         category: the category that reports group by, or "".
-        details: what `judge` and `aggregate` need in addition.
+        error: why there is no verdict (a judge's request failed), or "": such a row is no wrong answer, it is listed
+            and left out of the aggregate.
     """
 
     record: dict[str, Any]
@@ -67,11 +68,11 @@ class Verdict:
     answer: Any = None
     gold: Any = None
     category: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
 
-    def judged(self, score: float, parsed: bool = True, **record: Any) -> Verdict:
+    def judged(self, score: float, answer: Any, parsed: bool, record: Mapping[str, Any]) -> Verdict:
         """Return the verdict with the score of a judge, and `record` added to the reference's fields."""
-        return replace(self, score=score, parsed=parsed, record=self.record | record)
+        return replace(self, score=score, answer=answer, parsed=parsed, record=self.record | record)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Task(ABC):
 
     @abstractmethod
     def row_id(self, row: Row) -> str:
-        """Return the stable, unique name of a row within the benchmark."""
+        """Return the stable name of a row within the benchmark; "" if it has none: loaders then count the rows."""
 
     def images(self, row: Row) -> list[str]:
         """Return the fields that hold the images of `row`, in the order of the prompt; `image[2]` is of a list."""
@@ -146,7 +147,7 @@ class Task(ABC):
     def judge(self, rows: Sequence[Row], verdicts: Sequence[Verdict], judge: Judge) -> list[Verdict]:
         """Return `verdicts` with the judge's scores; as they are for tasks without a judge.
 
-        Raises `judge.JudgeFailed` for a request that failed: its row has no verdict then.
+        A row whose request failed comes back with `Verdict.error`; the others are judged all the same.
         """
         return list(verdicts)
 
@@ -154,8 +155,19 @@ class Task(ABC):
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the reported numbers, with the names and scales of the reference scorer."""
 
+    def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return numbers that the reference scorer does not state (local scores, subjects); none by default."""
+        return {}
+
+    def submission(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[dict[str, Any]] | None:
+        """Return the entries of the file that the benchmark's server takes; None where there is no server."""
+        return None
+
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
-        """Return the one number that papers report, on their scale; None where there is none (nothing was scored)."""
+        """Return the one number that papers report, on their scale; None where there is none.
+
+        `aggregate`: with the entries of `further` added.
+        """
         return None
 
 

@@ -23,8 +23,8 @@ class Ai2d(Task):
         self.protocol, self.generation = protocol, Generation(tokens)
 
     def row_id(self, row: Row) -> str:
-        """Return IMAGE:QUESTION, for rows have no id; loaders add `image_name`."""
-        return f"{row.get('image_name', '')}:{row['question']}:{'|'.join(row['options'])}"
+        """Return "": rows have no id."""
+        return ""
 
     def text(self, row: Row) -> str:
         """Return the question, the options and the letter sentence."""

@@ -19,8 +19,8 @@ class ChartQa(Task):
         self.protocol, self.instruction, self.generation = protocol, instruction, Generation(tokens)
 
     def row_id(self, row: Row) -> str:
-        """Return TYPE:IMAGE:QUESTION, for rows have no id; loaders add `image_name`."""
-        return ":".join(str(row.get(key, "")) for key in ("type", "image_name", "question"))
+        """Return "": rows have no id."""
+        return ""
 
     def text(self, row: Row) -> str:
         """Return the question with the instruction."""

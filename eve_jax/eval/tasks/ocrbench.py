@@ -25,8 +25,8 @@ class OcrBench(Task):
         self.protocol = protocol
 
     def row_id(self, row: Row) -> str:
-        """Return DATASET:IMAGE:QUESTION, for rows have no id; loaders add `image_name`."""
-        return ":".join(str(row.get(key, "")) for key in ("dataset", "image_name", "question"))
+        """Return "": rows have no id."""
+        return ""
 
     def text(self, row: Row) -> str:
         """Return the question."""
@@ -51,6 +51,11 @@ class OcrBench(Task):
         """Return the number of right answers, and the same over 1,000, however many rows there are."""
         correct = sum(int(verdict.score) for verdict in verdicts)
         return {"ocrbench_accuracy": correct / TOTAL, "correct": correct}
+
+    def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return the number of right answers of each type."""
+        kinds = dict.fromkeys(verdict.category for verdict in verdicts)
+        return {"by_type": {kind: sum(int(v.score) for v in verdicts if v.category == kind) for kind in kinds}}
 
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
         """Return the number of right answers, of 1,000."""

@@ -24,7 +24,7 @@ class RealWorldQa(Task):
 
     def row_id(self, row: Row) -> str:
         """Return the name of the image, which has one question."""
-        return f"{row['image_path']}:{row['question']}"
+        return str(row["image_path"])
 
     def text(self, row: Row) -> str:
         """Return the question."""
