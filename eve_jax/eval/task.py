@@ -74,6 +74,10 @@ class Verdict:
         """Return the verdict with the score of a judge, and `record` added to the reference's fields."""
         return replace(self, score=score, answer=answer, parsed=parsed, record=self.record | record)
 
+    def failed(self, reason: str) -> Verdict:
+        """Return the verdict of a row whose judge failed: none."""
+        return replace(self, score=0.0, parsed=False, error=reason)
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -31,10 +31,12 @@ class Ai2d(Task):
         return choice_question(row["question"], row["options"])
 
     def score(self, row: Row, output: str | None) -> Verdict:
-        """Return the verdict: a leading `X.`, or the whole answer without case and punctuation, is the letter."""
-        text = scored_text(output)
-        leading = LEADING.match(text)
-        answer = leading[1] if leading else text
+        """Return the verdict: a leading `X.`, or the whole answer without case and punctuation, is the letter.
+
+        As in the reference, `X.` is looked for before reasoning is removed, so not after a reasoning block.
+        """
+        leading = LEADING.match(output or "")
+        answer = leading[1] if leading else scored_text(output)
         gold = ascii_uppercase[int(row["answer"])]
         score = float(plain(answer) == plain(gold))
         letters = ascii_uppercase[: len(row["options"])].lower()
