@@ -108,10 +108,10 @@ class ReplayedJudge:
 
     Args:
         calls: records with `reply` and any of the facts of a request (`row`, `question`, `options`, `prediction`).
-        model: name of the recorded judge.
+        model: name of the recorded judge; reference files call it `fake`.
     """
 
-    def __init__(self, calls: Sequence[Mapping[str, Any]], model: str = "recorded") -> None:
+    def __init__(self, calls: Sequence[Mapping[str, Any]], model: str = "fake") -> None:
         self.model = model
         self._left = list(calls)
 

@@ -219,7 +219,7 @@ class MmBenchEve(_MmBench):
             "options": shown,
             "option_char": list(OPTIONS[: len(shown)]),
             "prompt_in_answers_file": self._question(row),
-            "xlsx_prediction": text,
+            "xlsx_prediction": text or None,  # an empty cell
         }
         gold = row.get("answer")
         category = row.get("category") or ""

@@ -1,9 +1,10 @@
 """VizWiz: images by blind people; some questions cannot be answered."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from eve_jax.eval.prompts import SHORT
-from eve_jax.eval.task import DataSet, Generation, Row
+from eve_jax.eval.task import DataSet, Generation, Row, Verdict
 from eve_jax.eval.tasks.vqa import EveVqa, LmmsVqa
 
 DATA = DataSet("lmms-lab-encoder/VizWiz-VQA", "val", names=("VizWiz-VQA", "VizWiz", "vizwiz"))
@@ -38,6 +39,10 @@ class VizWizLmms(LmmsVqa):
     def entry(self, row: Row, answer: str) -> dict[str, Any]:
         """Return the entry of the server's file."""
         return {"image": f"{row['question_id']}.jpg", "answer": answer}
+
+    def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return the mean soft accuracy; the submission has no number."""
+        return super().aggregate(rows, verdicts) | {"submission": []}
 
 
 class VizWizEve(EveVqa):
