@@ -87,13 +87,23 @@ class DataSet:
         repository: OWNER/NAME on the hub.
         split: start of the names of the files.
         folder: folder of the configuration below the repository.
-        names: further names of the folder that users may have (VLMEvalKit's, EVE's), for local data.
+        names: further names of the folder that users may have (EVE's, VLMEvalKit's), for local data.
+        images: folder of a configuration with the images, joined by its `id` = `image_key` of the rows; "" where the
+            rows have them.
+        image_key: see `images`.
     """
 
     repository: str
     split: str
     folder: str = "data"
     names: tuple[str, ...] = ()
+    images: str = ""
+    image_key: str = ""
+
+    @property
+    def patterns(self) -> list[str]:
+        """The files to download from the hub's repository."""
+        return [f"{folder}/{self.split}-*.parquet" for folder in (self.folder, self.images) if folder]
 
 
 class Task(ABC):
@@ -126,8 +136,15 @@ class Task(ABC):
         """Return the stable name of a row within the benchmark; "" if it has none: loaders then count the rows."""
 
     def images(self, row: Row) -> list[str]:
-        """Return the fields that hold the images of `row`, in the order of the prompt; `image[2]` is of a list."""
-        return ["image"]
+        """Return the fields that hold the images of `row`, in the order of the prompt; a field may hold a list.
+
+        `row["image"]` is there, as None, only where the data has no image for the row.
+        """
+        return [] if row.get("image", "") is None else ["image"]
+
+    def left_out(self, row: Row) -> str:
+        """Return why loaders leave a raw row out (a video, for one), with the plural of what it is; "" to ask it."""
+        return ""
 
     @abstractmethod
     def text(self, row: Row) -> str:

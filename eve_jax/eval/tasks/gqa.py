@@ -11,7 +11,14 @@ from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
 
 class _Gqa(Task):
     benchmark = "gqa"
-    data = DataSet("lmms-lab-encoder/GQA", "testdev", "testdev_balanced_instructions", ("GQA",))
+    data = DataSet(
+        "lmms-lab-encoder/GQA",
+        "testdev",
+        "testdev_balanced_instructions",
+        ("GQA", "gqa"),
+        images="testdev_balanced_images",
+        image_key="imageId",
+    )
 
 
 class GqaLmms(_Gqa):

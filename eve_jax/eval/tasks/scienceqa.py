@@ -31,15 +31,14 @@ class ScienceQaLmms(_ScienceQa):
 
     def adapt(self, row: Row) -> Row:
         """Return the columns of the data set."""
-        return row["problem"] | {"id": row["id"]} if "problem" in row else row
+        if "problem" not in row:
+            return row
+        problem = {key: value for key, value in row["problem"].items() if key != "image"}
+        return problem | {"id": row["id"]} | ({} if "image" in row else {"image": None})
 
     def row_id(self, row: Row) -> str:
         """Return the id of the problem, which the columns of the data set lack."""
         return str(row.get("id", ""))
-
-    def images(self, row: Row) -> list[str]:
-        """Return the image; none where the official problem has none."""
-        return ["image"] if row.get("image", "") is not None else []
 
     def text(self, row: Row) -> str:
         """Return the hint as context, the question, the options and the letter sentence."""
@@ -75,11 +74,12 @@ class ScienceQaEve(_ScienceQa):
         if "problem" in row:
             return row
         question = f"{_context(row['hint'])}{row['question']}\n{option_lines(row['choices'])}"
+        image = {} if row.get("image", "") is None else {"image": "image.png"}
         turns = [
-            {"from": "human", "value": f"<image>\n{question}"},
+            {"from": "human", "value": f"<image>\n{question}" if image else question},
             {"from": "gpt", "value": ascii_uppercase[row["answer"]]},
         ]
-        return {"id": str(row.get("id", "")), "conversations": turns, "image": "image.png", "problem": row}
+        return {"id": str(row.get("id", "")), "conversations": turns, **image, "problem": row}
 
     def row_id(self, row: Row) -> str:
         """Return the id of the problem."""

@@ -29,19 +29,27 @@ def _text(question: Row) -> str:
     return choice_question(question["question"], [question[name] for name in CHOICES])
 
 
-class SeedLmms(Task):
+class _Seed(Task):
+    benchmark, data = "seed", DATA
+
+    def row_id(self, row: Row) -> str:
+        """Return the id of the question."""
+        return str(row["question_id"])
+
+    def left_out(self, row: Row) -> str:
+        """Return that questions about videos are left out: EVE takes images."""
+        return "video questions" if row.get("data_type") == "video" else ""
+
+
+class SeedLmms(_Seed):
     """SEED-Bench as lmms-eval has it: the first character of the answer."""
 
-    benchmark, protocol, data = "seed", "lmms", DATA
+    protocol = "lmms"
     generation = Generation(1024, stop=("ASSISTANT:",))
 
     def adapt(self, row: Row) -> Row:
         """Return the columns of the data set."""
         return row["annotation"] if "annotation" in row else row
-
-    def row_id(self, row: Row) -> str:
-        """Return the id of the question."""
-        return str(row["question_id"])
 
     def text(self, row: Row) -> str:
         """Return the question, the options and the letter sentence."""
@@ -74,7 +82,7 @@ class SeedLmms(Task):
         return 100 * aggregate["seed_image"] if "seed_image" in aggregate else None
 
 
-class SeedEve(Task):
+class SeedEve(_Seed):
     """SEED-Bench as EVE's scripts have it: the whole answer is the letter.
 
     Args:
@@ -82,7 +90,7 @@ class SeedEve(Task):
             total that the script prints; None for the rows alone.
     """
 
-    benchmark, protocol, data = "seed", "eve", DATA
+    protocol = "eve"
     generation = Generation(128)
 
     def __init__(self, annotation: Mapping[str, Any] | None = None) -> None:
@@ -105,10 +113,6 @@ class SeedEve(Task):
             "category": row["question_type_id"],
             "annotation": row,
         }
-
-    def row_id(self, row: Row) -> str:
-        """Return the id of the question."""
-        return str(row["question_id"])
 
     def text(self, row: Row) -> str:
         """Return the text of the question file."""
