@@ -57,6 +57,10 @@ class VizWizEve(EveVqa):
             return row
         return {**row, "image": f"{row['question_id']}.jpg", "text": _text(row["question"])}
 
+    def row_id(self, row: Row) -> str:
+        """Return the name of the image, which has one question."""
+        return str(row["image"]).rpartition(".")[0]
+
     def entry(self, row: Row, answer: str) -> dict[str, Any]:
         """Return the entry of the server's file."""
         return {"image": row["image"], "answer": answer}
