@@ -93,7 +93,9 @@ class HttpJudge:
                     break
             except (OSError, ValueError, LookupError, TypeError) as error:
                 reason = shorten(str(error) or type(error).__name__, 200)
-        raise JudgeFailed(f"judge {self.url} ({self.model}): no reply ({reason}); check the address, the model, the key")
+        raise JudgeFailed(
+            f"judge {self.url} ({self.model}): no reply ({reason}); check the address, the model, the key"
+        )
 
 
 def _text(reply: bytes) -> str:

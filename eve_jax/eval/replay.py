@@ -39,8 +39,7 @@ def replay(path: str | Path) -> dict[str, Any]:
     prompts = [_at(path, number, row, task.prompt, row) for number, row in numbered]
     images = [_at(path, number, row, task.images, row) for number, row in numbered]
     verdicts = [
-        _at(path, number, row, task.score, row, output)
-        for (number, row), output in zip(numbered, outputs, strict=True)
+        _at(path, number, row, task.score, row, output) for (number, row), output in zip(numbered, outputs, strict=True)
     ]
     if task.needs_judge:
         verdicts = _judged(task, rows, verdicts, data, path)

@@ -12,7 +12,11 @@ DRESSES = (
     *((":", after) for after in ("", ",", ".", ")", ").")),
 )
 PHRASES = (
-    *(f"{which}{noun} is" for noun in ("answer", "choice") for which in ("", "the ", "my ", "correct ", "the correct ")),
+    *(
+        f"{which}{noun} is"
+        for noun in ("answer", "choice")
+        for which in ("", "the ", "my ", "correct ", "the correct ")
+    ),
     *(f"{which}{noun} is" for noun in ("answer", "option") for which in ("best ", "the best ")),
     *("correct option is", "the correct option is"),
     *("i choose", "i select", "i pick"),

@@ -7,10 +7,12 @@ from typing import Any
 
 NUMBERS = {
     word: str(value)
-    for value, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
 } | {"none": "0"}
 ARTICLES = ("a", "an", "the")
-PUNCTUATION = ";/[]\"{}()=+\\_->@<`,?!"
+PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'
 MOST_DOTS = int(re.UNICODE)  # the reference passes this flag as the number of replacements
 # The words with their apostrophes. A word without its apostrophes, or of two without one of them, is spelled so.
 ONE_APOSTROPHE = """ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd

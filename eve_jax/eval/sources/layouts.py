@@ -9,7 +9,10 @@ from eve_jax.eval.sources.official import Found, Layout, read_lines, read_table,
 from eve_jax.eval.task import Row
 from eve_jax.eval.tasks.vizwiz import VizWizLmms
 
-ROTATIONS = {"mmbench_en": ("mmbench_dev_2*.tsv", "*DEV_EN*.tsv"), "mmbench_cn": ("mmbench_dev_cn_*.tsv", "*DEV_CN*.tsv")}
+ROTATIONS = {
+    "mmbench_en": ("mmbench_dev_2*.tsv", "*DEV_EN*.tsv"),
+    "mmbench_cn": ("mmbench_dev_cn_*.tsv", "*DEV_CN*.tsv"),
+}
 
 
 def _mmbench(found: Found) -> Iterator[Row]:
@@ -29,7 +32,13 @@ def _mme(found: Found) -> Iterator[Row]:
                 raise UserError(f"{path}: line {number} is not a question, a tab and an answer")
             name = f"{category.name}/{image.relative_to(category).as_posix()}"
             # Without `text` the task makes it: the question files of EVE and LLaVA follow the same rule.
-            yield {"question_id": name, "image": name, "question": question, "answer": answer, "category": category.name}
+            yield {
+                "question_id": name,
+                "image": name,
+                "question": question,
+                "answer": answer,
+                "category": category.name,
+            }
 
 
 def _beside(folder: Path, stem: str) -> Path:
@@ -164,7 +173,9 @@ LAYOUTS = {
         images=("data/images", "images"),
     ),
     "scienceqa": Layout(
-        {"questions": _questions("test_CQM-A.json"), "problems": ("problems.json",)}, _scienceqa, ("images/test", "test")
+        {"questions": _questions("test_CQM-A.json"), "problems": ("problems.json",)},
+        _scienceqa,
+        ("images/test", "test"),
     ),
     "textvqa": Layout(
         {

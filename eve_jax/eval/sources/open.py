@@ -32,7 +32,9 @@ def open_rows(task: Task, data: str | Path) -> Rows:
     wanted = f"{task.data.repository}/{task.data.patterns[0]}"
     official = f", nor {', '.join(patterns[0] for patterns in layout.files.values())}" if layout else ""
     names = ", ".join(task.data.names)
-    raise UserError(f"{data}: no data of {task.benchmark}: neither {wanted}{official} (also below {names}); see docs/eval.md")
+    raise UserError(
+        f"{data}: no data of {task.benchmark}: neither {wanted}{official} (also below {names}); see docs/eval.md"
+    )
 
 
 def _folders(task: Task, root: Path) -> Iterator[Path]:

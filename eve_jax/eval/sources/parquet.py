@@ -137,7 +137,10 @@ class ParquetRows:
             self.left_out = {reason: count for reason, count in reasons.items() if reason}
         everything = [*self._files.files, *(self._apart.files if self._apart else ())]
         names = [*paths, *image_paths]
-        parts = (f"{path.name} {path.stat().st_size} {file.metadata.to_dict()}" for path, file in zip(names, everything, strict=True))
+        parts = (
+            f"{path.name} {path.stat().st_size} {file.metadata.to_dict()}"
+            for path, file in zip(names, everything, strict=True)
+        )
         self.digest = digest_of(parts)
 
     def _index(self, files: _Files) -> dict[str, _Cell]:

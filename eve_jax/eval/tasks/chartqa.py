@@ -31,7 +31,12 @@ class ChartQa(Task):
         text = scored_text(output)
         score = float(relaxed_match(text, row["answer"]))
         split = "human" if row["type"] == "human_test" else "augmented"
-        record = {"target": row["answer"], "scored_text": text, "relaxed_overall": score, f"relaxed_{split}_split": score}
+        record = {
+            "target": row["answer"],
+            "scored_text": text,
+            "relaxed_overall": score,
+            f"relaxed_{split}_split": score,
+        }
         return Verdict(record, score, bool(text), text, row["answer"], split)
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -232,7 +232,10 @@ class MmBenchEve(_MmBench):
     def submission(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[dict[str, Any]] | None:
         """Return the rows of the table."""
         cells = [row | {"prediction": v.record["text"]} for row, v in zip(rows, verdicts, strict=True)]
-        return [{name: None if name in OPTIONS and _is_none(c.get(name)) else c.get(name) for name in COLUMNS} for c in cells]
+        return [
+            {name: None if name in OPTIONS and _is_none(c.get(name)) else c.get(name) for name in COLUMNS}
+            for c in cells
+        ]
 
     def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the local score by the static rules."""

@@ -13,9 +13,7 @@ from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
 
 DATA = DataSet("lmms-lab-encoder/MMVet", "test", names=("MMVet", "mm-vet"))
-THINK = (
-    "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
-)
+THINK = "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
 GRADING = """Grade a prediction against the ground truth with a correctness score. Where the ground truth holds <AND>, \
 every one of its elements must be in the prediction for the full score; where it holds <OR>, any one of them is enough. \
 The score is one of 0.0 (nothing is right), 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0 (all is right). Only fill \

@@ -120,7 +120,12 @@ class ScienceQaEve(_ScienceQa):
         }
         parsed = index >= 0
         return Verdict(
-            record, float(record["correct"]), parsed, answer if parsed else None, record["gold"], problem.get("subject", "")
+            record,
+            float(record["correct"]),
+            parsed,
+            answer if parsed else None,
+            record["gold"],
+            problem.get("subject", ""),
         )
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
