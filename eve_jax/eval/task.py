@@ -53,7 +53,7 @@ class Verdict:
 
     Attributes:
         record: the verdict with the fields of this task's reference scorer, as `launch.eval replay` prints it.
-        score: how right the answer is, 0 to 1 (percent of its category's scale for no task).
+        score: how right the answer is, 0 to 1.
         parsed: whether an answer could be read from the output; one that could not counts as wrong.
         answer: what was read from the output; None if nothing was.
         gold: what was expected, for reports.

@@ -26,14 +26,17 @@ CONTRACTIONS = (
     {word.replace("'", ""): word for word in ONE_APOSTROPHE.split()}
     | {word.replace("'", "", 1): word for word in TWO_APOSTROPHES.split()}
     | {word[: word.rindex("'")] + word[word.rindex("'") + 1 :]: word for word in TWO_APOSTROPHES.split()}
-    | {spelling: "'ow's'at" for spelling in ("ow's'at", "'ows'at", "'ow'sat")}
-    | {spelling: "y'all'd've" for spelling in ("yall'd've", "y'alld've", "y'all'dve")}
+    | dict.fromkeys(("ow's'at", "'ows'at", "'ow'sat"), "'ow's'at")
+    | dict.fromkeys(("yall'd've", "y'alld've", "y'all'dve"), "y'all'd've")
     | {"somebody'd": "somebodyd"}
 )
 
 
 def strip_punctuation(text: str) -> str:
-    """Return `text` without punctuation, see EvalAI: a mark becomes a space unless a space or a comma says otherwise."""
+    """Return `text` without punctuation, as EvalAI does it.
+
+    A mark becomes a space, or nothing if it stands next to a space anywhere or `text` has a comma between digits.
+    """
     thousands = re.search(r"\d,+\d", text) is not None
     result = text
     for mark in PUNCTUATION:

@@ -9,7 +9,7 @@ from eve_jax.eval.sources.official import Found, Layout, read_lines, read_table,
 from eve_jax.eval.task import Row
 from eve_jax.eval.tasks.vizwiz import VizWizLmms
 
-ROTATIONS = {
+TABLES = {
     "mmbench_en": ("mmbench_dev_2*.tsv", "*DEV_EN*.tsv"),
     "mmbench_cn": ("mmbench_dev_cn_*.tsv", "*DEV_CN*.tsv"),
 }
@@ -143,7 +143,7 @@ def _questions(*names: str) -> tuple[str, ...]:
 
 
 LAYOUTS = {
-    **{name: Layout({"table": patterns}, _mmbench) for name, patterns in ROTATIONS.items()},
+    **{name: Layout({"table": patterns}, _mmbench) for name, patterns in TABLES.items()},
     "mme": Layout(
         {
             "questions": (

@@ -30,7 +30,7 @@ class _Cell(NamedTuple):
 
 
 def shards(folder: Path, split: str) -> list[Path]:
-    """Return the files of a split in `folder`, sorted; none where there are none. Raises UserError for a missing one."""
+    """Return the files of a split in `folder`, sorted; [] for none. Raises UserError where one is missing."""
     found = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
     numbers = {int(match[1]): int(match[2]) for path in found if (match := SHARD.search(path.name))}
     total = max(numbers.values(), default=0)
@@ -69,6 +69,11 @@ class _Files:
 
     def __len__(self) -> int:
         return sum(file.metadata.num_rows for file in self.files)
+
+    def footers(self) -> list[str]:
+        """Return name, size and footer of each file, which change with its content."""
+        pairs = zip(self.paths, self.files, strict=True)
+        return [f"{path.name} {path.stat().st_size} {file.metadata.to_dict()}" for path, file in pairs]
 
     def groups(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, list[Row]]]:
         """Return file, row group and its rows with `columns`, or all without images. Raises UserError."""
@@ -135,13 +140,7 @@ class ParquetRows:
         if type(task).left_out is not Task.left_out:
             reasons = Counter(task.left_out(row) for _, _, rows in self._files.groups() for row in rows)
             self.left_out = {reason: count for reason, count in reasons.items() if reason}
-        everything = [*self._files.files, *(self._apart.files if self._apart else ())]
-        names = [*paths, *image_paths]
-        parts = (
-            f"{path.name} {path.stat().st_size} {file.metadata.to_dict()}"
-            for path, file in zip(names, everything, strict=True)
-        )
-        self.digest = digest_of(parts)
+        self.digest = digest_of([*self._files.footers(), *(self._apart.footers() if self._apart else ())])
 
     def _index(self, files: _Files) -> dict[str, _Cell]:
         if "id" not in files.text_columns:

@@ -17,8 +17,8 @@ CATEGORIES = ("conv", "detail", "complex")
 SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
 RULE = """Two assistants answered the question above about an image that you know from the context alone. Rate how \
 helpful, relevant, accurate and detailed each answer is with a score from 1 to 10; higher is better. On the first line \
-write only the two scores, of Assistant 1 and of Assistant 2, with a space between them. On the next lines explain your \
-rating; the order of the answers must not influence it."""
+write only the two scores, of Assistant 1 and of Assistant 2, with a space between them. On the next lines explain \
+your rating; the order of the answers must not influence it."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NO_SCORES = [-1, -1]
 
@@ -87,7 +87,7 @@ class _LlavaBench(Task):
             pair = self._pair(reply)
             fields = self._fields(reply, pair, f"llava_bench_{row['category']}")
             parsed = pair is not NO_SCORES
-            result.append(verdict.judged(max(pair[1], 0) / 10, verdict.answer, parsed, fields | {}))
+            result.append(verdict.judged(max(pair[1], 0) / 10, verdict.answer, parsed, fields))
         return result
 
     def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:

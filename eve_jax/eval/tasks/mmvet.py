@@ -14,8 +14,8 @@ from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
 
 DATA = DataSet("lmms-lab-encoder/MMVet", "test", names=("MMVet", "mm-vet"))
 THINK = "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
-GRADING = """Grade a prediction against the ground truth with a correctness score. Where the ground truth holds <AND>, \
-every one of its elements must be in the prediction for the full score; where it holds <OR>, any one of them is enough. \
+GRADING = """Grade a prediction against the ground truth with a correctness score. Where the ground truth holds \
+<AND>, every one of its elements must be in the prediction for the full score; where it holds <OR>, any one is enough. \
 The score is one of 0.0 (nothing is right), 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0 (all is right). Only fill \
 in the last cell."""
 EXAMPLES = """ | Ground truth | Prediction | Correctness
@@ -25,9 +25,8 @@ Which two dials point to zero? | left <AND> lower | the left one | 0.5
 Which two dials point to zero? | left <AND> lower | the left and the upper one | 0.5
 Which two dials point to zero? | left <AND> lower | left and lower | 1.0
 How many boats are there? | 3 <OR> three | three boats | 1.0
-Why do people laugh at the sign? | It forbids what it shows: a diver above "No diving". | A diver is on it. | 0.4
-Why do people laugh at the sign? | It forbids what it shows: a diver above "No diving". | It shows the very dive that it \
-forbids. | 1.0
+Why do people laugh at the sign? | It shows a diver above "No diving". | A diver is on it. | 0.4
+Why do people laugh at the sign? | It shows a diver above "No diving". | It shows the very dive that it forbids. | 1.0
 """
 DIGIT = "\nPredict the correctness of the answer (digit): "
 HOTTER, HOTTEST, TRIES = 0.5, 2.0, 5

@@ -49,7 +49,7 @@ class SeedLmms(_Seed):
 
     def adapt(self, row: Row) -> Row:
         """Return the columns of the data set."""
-        return row["annotation"] if "annotation" in row else row
+        return row.get("annotation", row)
 
     def text(self, row: Row) -> str:
         """Return the question, the options and the letter sentence."""
