@@ -1,6 +1,6 @@
 # make demo    train the demo end to end and answer questions about pictures (WORKDIR=runs/demo)
 # make test    run the tests
-# make lint    ruff and mypy
+# make lint    ruff, import-linter and mypy
 # make clean   remove .venv and caches, keep runs/
 # Each makes its own .venv and installs what it needs. PYTHON=/path/to/python3.11 names another interpreter.
 
@@ -20,10 +20,11 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./runs -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/.python:

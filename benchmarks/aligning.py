@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from eve_jax.batch import RowShape
 from eve_jax.compile.abstract import abstract_batch
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.shapes import RowShape
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.sharding import make_mesh

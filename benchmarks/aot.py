@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eve_jax.compile.report import WITHIN
-from eve_jax.train import interrupt
+from eve_jax.process import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "a small model in place of the 7B stages")

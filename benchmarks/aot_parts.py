@@ -107,7 +107,7 @@ def chunked_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:
     """The same as training takes it where it is compiled for."""
     import jax.numpy as jnp
 
-    from eve_jax.train.loss import by_targets, nll_sum, target_nll
+    from eve_jax.model.loss import by_targets, nll_sum, target_nll
 
     if by_targets():
         return nll_sum(hidden, head, labels, weight)
@@ -168,7 +168,7 @@ def head_time() -> dict[str, Any]:
 
 def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup()
     import jax

@@ -25,9 +25,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from configs import demo
-from eve_jax.data.bad import BAD_RECORDS_FILE
-from eve_jax.data.pipeline import open_stage_data
-from eve_jax.demo.text import save_tokenizer, train_tokenizer
+from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE
+from eve_jax.data.rows.pipeline import open_stage_data
+from eve_jax.demo.language import save_tokenizer, train_tokenizer
 
 PLANNING, TRAINING, USED = "planning", "training", ""
 SIZE = (96, 64)  # of most pictures

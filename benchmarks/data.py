@@ -25,9 +25,9 @@ from rich.table import Table
 
 from benchmarks.data_images import measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.train import interrupt
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
+from eve_jax.process import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
@@ -45,7 +45,7 @@ def planned(lengths: Lengths, rounds: int) -> tuple[Plan, float]:
     best = float("inf")
     for _ in range(rounds):
         start = time.process_time()
-        plan = build_plan(lengths, ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES, epochs=1, seed=0)
+        plan = build_plan(lengths, PlanSettings(ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES, epochs=1, seed=0))
         assert plan.hash
         best = min(best, time.process_time() - start)
     return plan, best
@@ -53,7 +53,8 @@ def planned(lengths: Lengths, rounds: int) -> tuple[Plan, float]:
 
 def planning(console: Console) -> dict[str, Any]:
     """Fill of the four cases, by plan and by padding, with speed and size of the plans."""
-    build_plan(lengths_of(synthetic_counts(30_000, 800, 0.0)), ROW_TOKENS, MAX_SHAPES, 8, 2, 1, 0)  # compiles
+    settings = PlanSettings(ROW_TOKENS, MAX_SHAPES, rows=8, micro_batches=2, epochs=1, seed=0)
+    build_plan(lengths_of(synthetic_counts(30_000, 800, 0.0)), settings)  # compiles
     table = Table("case", "fill", "padded", "grouped", "shapes", "records a row", "M records/s", "bytes a record")
     fill, naive, rates = {}, {}, {}
     seconds = nbytes = 0.0

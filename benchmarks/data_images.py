@@ -10,13 +10,15 @@ from PIL import Image
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
-from eve_jax.data.plan import build_plan
-from eve_jax.data.records import Records, open_records
-from eve_jax.data.rows import RowBuilder
-from eve_jax.data.tokenizer import Tokenizer, load_tokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import PlanSettings, build_plan
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import RowBuilder
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import Records, open_records
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import Tokenizer
 
 SIZE = (1024, 768)  # pixels of every JPEG
 RULE = ImageRule("anyratio_ld")  # about 800^2
@@ -54,9 +56,10 @@ def word_tokenizer(folder: Path) -> Tokenizer:
 
 def ours(folder: Path, records: Records, tokenizer: Tokenizer) -> Callable[[], None]:
     """Builds every row of a plan over the records."""
-    lengths = measure(records, tokenizer, RULE, "plain", False, 4096)
-    plan = build_plan(lengths, 8192, 1, rows=1, micro_batches=1, epochs=1, seed=0)
-    builder = RowBuilder(records, lengths, tokenizer, RULE, "plain", False, BadRecords(folder, 0))
+    rule = SampleRule(tokenizer, RULE, "plain", max_tokens=4096)
+    lengths = measure(records, rule)
+    plan = build_plan(lengths, PlanSettings(8192, 1, rows=1, micro_batches=1, epochs=1, seed=0))
+    builder = RowBuilder(records, lengths, rule, BadRecords(folder, 0))
 
     def run() -> None:
         for m in range(len(plan.batch_shape)):

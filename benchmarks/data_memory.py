@@ -17,10 +17,11 @@ from rich.progress import track
 
 from benchmarks.data_images import word_tokenizer
 from configs import base
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Lengths, table_name
-from eve_jax.data.pipeline import PLAN_FOLDER, open_stage_data
-from eve_jax.data.records import open_records
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, open_stage_data
+from eve_jax.data.samples.measure import table_name
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
 
 RECORDS = flags.DEFINE_integer("records", 100_000, "number of records", lower_bound=1000)
 FOLDER = flags.DEFINE_string("folder", None, "where the records and the run lie", required=True)
@@ -41,7 +42,7 @@ def stage(folder: Path) -> ConfigDict:
 
 def write_stage(config: ConfigDict, folder: Path, n: int) -> None:
     """`n` captions of 10 to 59 letters a line each, and the table of their lengths where the stage looks for it."""
-    tokenizer = word_tokenizer(folder / "tokenizer")
+    word_tokenizer(folder / "tokenizer")
     letters = 10 + np.arange(n) % 50
     with Path(config.data.records).open("w") as file:
         for start in track(range(0, n, CHUNK), "writing records", disable=n <= CHUNK):
@@ -52,10 +53,7 @@ def write_stage(config: ConfigDict, folder: Path, n: int) -> None:
     none = np.zeros(n, np.int32)
     record = np.arange(n, dtype=np.int32)
     table = Lengths(record, text, none, none, np.zeros((0, 2), np.int32), np.zeros(n + 1, np.int64), dropped=[])
-    d = config.data
-    rule = ImageRule.of(d)
-    name = table_name(records, tokenizer, rule, d.template, d.image_first, d.max_tokens, d.long)
-    table.save(folder / "run" / PLAN_FOLDER / name)
+    table.save(folder / "run" / PLAN_FOLDER / table_name(records, SampleRule.of(config)))
 
 
 def memory() -> dict[str, int]:

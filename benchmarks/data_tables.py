@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eve_jax.data.image_rule import PATCH, ImageRule
-from eve_jax.data.lengths import Lengths
+from eve_jax.data.image.rule import PATCH, ImageRule
+from eve_jax.data.plan.lengths import Lengths
 
 # name -> side of the largest image area, share of the images that have it
 CASES = {

@@ -29,12 +29,11 @@ from rich.table import Table
 
 from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
-from eve_jax import host_memory
-from eve_jax.data.chat import IMAGE_ID
-from eve_jax.data.image_rule import PATCH_BYTES
+from eve_jax.data.image.rule import PATCH_BYTES
+from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.engine import Engine, Prompt, Reply
 from eve_jax.model.config import ModelConfig
-from eve_jax.train import interrupt
+from eve_jax.process import host_memory, interrupt
 from launch._flags import run
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound=1)

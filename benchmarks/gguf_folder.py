@@ -13,9 +13,9 @@ import numpy as np
 from rich.progress import track
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from eve_jax.convert.tensors import TensorWriter
-from eve_jax.data.tokenizer import TOKENIZER_FILE
+from eve_jax.data.text.tokenizer import TOKENIZER_FILE
 from eve_jax.errors import UserError
+from eve_jax.hf.safetensors_io import TensorWriter
 
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER = {

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import demo
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS, UNFINISHED, steps_in
 from eve_jax.demo.dataset import write_dataset
-from eve_jax.train.checkpoint import CHECKPOINTS, UNFINISHED, steps_in
 from eve_jax.train.metrics import TIMED, read_metrics
 from launch._flags import run
 
@@ -63,8 +63,8 @@ def recipe(workdir: Path) -> ConfigDict:
 
 def run_stages() -> None:
     """What is killed."""
-    from eve_jax.runtime import setup
-    from eve_jax.train.recipe import run_recipe
+    from eve_jax.process.setup import setup
+    from eve_jax.recipe import run_recipe
 
     setup(computes=True)
     workdir = Path(WORKDIR.value or "")

@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import demo
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS, Checkpoints
 from eve_jax.demo.dataset import write_dataset
-from eve_jax.train.checkpoint import CHECKPOINTS, Checkpoints
+from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed
 from eve_jax.train.trainer import train
 from launch._flags import run, take_action
 

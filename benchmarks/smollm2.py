@@ -51,7 +51,7 @@ def find_gguf() -> Path:
 def prepare(work: Path) -> tuple[Path, Path]:
     """The Hugging Face folder and its import."""
     from benchmarks.gguf_folder import write_folder
-    from eve_jax.convert.convert import import_checkpoint
+    from eve_jax.weights.import_export import import_checkpoint
 
     hf, ours = work / "hf", work / "imported"
     if not (hf / "config.json").exists():
@@ -63,9 +63,9 @@ def prepare(work: Path) -> tuple[Path, Path]:
 
 def continuation(ours: Path) -> str:
     """What the imported LLM says after PROMPT, 8 tokens, greedily."""
-    from eve_jax.convert.source import open_checkpoint
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.text.load import load_tokenizer
     from eve_jax.infer.engine import Engine, Prompt
+    from eve_jax.weights.open import open_checkpoint
 
     checkpoint, tokenizer = open_checkpoint(ours), load_tokenizer(ours)
     engine = Engine(checkpoint.cfg, checkpoint.params())
@@ -78,7 +78,7 @@ def likelihoods(work: Path, hf: Path, ours: Path) -> dict[str, Any]:
     import torch
     from transformers import LlamaForCausalLM
 
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.text.load import load_tokenizer
     from eve_jax.infer.score_files import score_files
 
     turns = [{"from": "human", "value": ""}, {"from": "gpt", "value": TEXT}]
@@ -119,10 +119,10 @@ def text_logits(folder: Path) -> np.ndarray:
     """Logits [tokens, Q] of TEXT as the model in `folder` gives them."""
     import jax
 
-    from eve_jax.convert.source import open_checkpoint
-    from eve_jax.data.tokenizer import load_tokenizer
+    from eve_jax.data.text.load import load_tokenizer
     from eve_jax.infer.engine import Prompt, bucket, pack_prompts
     from eve_jax.model.eve import bind
+    from eve_jax.weights.open import open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     prompt = Prompt(np.array(load_tokenizer(folder).encode(TEXT), np.int32))
@@ -132,7 +132,7 @@ def text_logits(folder: Path) -> np.ndarray:
 
 
 def main() -> None:
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup()
     start = time.time()

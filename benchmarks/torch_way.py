@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eve_jax.convert.names import eve_v2
-from eve_jax.convert.torch_eve import modules_eve
-from eve_jax.convert.torch_eve.configuration_eve import EveConfig
-from eve_jax.convert.torch_eve.modeling_eve import PIXEL_MEAN, PIXEL_STD, EveForCausalLM
-from eve_jax.data.chat import IGNORE
-from eve_jax.data.images import unpatchify
-from eve_jax.data.rows import Sample
+from eve_jax.data.image.patches import unpatchify
+from eve_jax.data.rows.build import Sample
+from eve_jax.data.text.encode import IGNORE
+from eve_jax.hf.names import eve_v2
+from eve_jax.hf.torch_eve import modules_eve
+from eve_jax.hf.torch_eve.configuration_eve import EveConfig
+from eve_jax.hf.torch_eve.modeling_eve import PIXEL_MEAN, PIXEL_STD, EveForCausalLM
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 

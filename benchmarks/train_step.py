@@ -34,10 +34,9 @@ from rich.table import Table
 from benchmarks import workload
 from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
 from configs import base
-from eve_jax import host_memory
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
-from eve_jax.train import interrupt
+from eve_jax.process import host_memory, interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
 from eve_jax.train.stages import stage_factors, trained_groups

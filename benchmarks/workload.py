@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from eve_jax.data.chat import IGNORE, IMAGE_ID
-from eve_jax.data.image_rule import PATCH_BYTES
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape
+from eve_jax.data.image.rule import PATCH_BYTES
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Batch, Params, init_params
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from eve_jax.convert.conventions import describe
-from eve_jax.convert.hf_config import CONFIG
-from eve_jax.convert.teacher import RANDOM, describe_teacher
+from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
+from eve_jax.hf.config import CONFIG
+from eve_jax.hf.conventions import describe
 from eve_jax.model.config import ClipConfig, llm_sizes
-from eve_jax.model.weight import TRAINED_GROUPS
-from eve_jax.process.paths import expand
+from eve_jax.model.weight import trainable_groups
+from eve_jax.process.paths import expand, no_folder
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -22,6 +22,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     """
     llm = expand(llm, "llm")
     local = Path(llm, CONFIG).is_file()
+    if "/" in llm and not Path(llm).is_dir():
+        raise no_folder(llm)
     sizes, template = describe(Path(llm)) if local else (llm_sizes(llm), _template(llm))
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
@@ -48,10 +50,42 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)
 
-    c.data = d = ConfigDict()
-    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT]; comma separated
+    c.data = _data_fields(llm if local else "", template)
+
+    c.optim = o = ConfigDict()
+    o.lr = 1e-5  # peak
+    o.warmup = 0.03  # share of the steps
+    o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
+    o.weight_decay = 0.0
+    o.clip = 1.0  # global gradient norm, 0 = off
+    # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
+    o.groups = ConfigDict({group: placeholder(float) for group in trainable_groups()})
+
+    c.train = t = ConfigDict()
+    t.steps = 0  # 0 = as many as the epochs give
+    t.log_every = 1
+    t.writers = "tensorboard,progress"  # beside metrics.jsonl: these, wandb, module:Class, or "none"
+    t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
+    t.save_every = 500
+    t.keep = 2  # newest checkpoints kept
+    t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none
+    t.keep_best = 0  # checkpoints kept for the lowest mean loss since the one before them
+    t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
+    t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
+
+    c.profile = ConfigDict()
+    c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
+
+    c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
+    return c
+
+
+def _data_fields(tokenizer: str, template: str) -> ConfigDict:
+    """The defaults of `config.data`."""
+    d = ConfigDict()
+    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
     d.images = ""  # folder that image paths of the records are relative to
-    d.tokenizer = llm if local else ""  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
+    d.tokenizer = tokenizer  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
     d.template = template  # plain | qwen2 | llama3 | v1 | plain_v1
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
@@ -73,31 +107,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     d.threads = 2  # that build batches
     d.prefetch = 4  # micro-batches built ahead
     d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
-
-    c.optim = o = ConfigDict()
-    o.lr = 1e-5  # peak
-    o.warmup = 0.03  # share of the steps
-    o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
-    o.weight_decay = 0.0
-    o.clip = 1.0  # global gradient norm, 0 = off
-    # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
-    o.groups = ConfigDict({group: placeholder(float) for group in TRAINED_GROUPS})
-
-    c.train = t = ConfigDict()
-    t.steps = 0  # 0 = as many as the epochs give
-    t.log_every = 1
-    t.save_every = 500
-    t.keep = 2  # newest checkpoints kept
-    t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none
-    t.keep_best = 0  # checkpoints kept for the lowest mean loss since the one before them
-    t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
-    t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
-
-    c.profile = ConfigDict()
-    c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
-
-    c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
-    return c
+    return d
 
 
 def _template(llm: str) -> str:

@@ -2,20 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from eve_jax.process import caches
+from eve_jax.process import caches, old_names
+from eve_jax.version import __version__
 
 if TYPE_CHECKING:
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
 
 __all__ = ["EVE", "__version__"]
-__version__ = "0.2.0.dev0"
 
 caches.share_with_matplotlib()  # before anything here imports it
+old_names.install()
 
 
 def __getattr__(name: str) -> Any:
     if name == "EVE":  # on demand: it brings jax, which most of the package does without
-        from eve_jax.infer.eve import EVE
+        from eve_jax.infer.api import EVE
 
         return EVE
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

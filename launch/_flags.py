@@ -17,9 +17,8 @@ from ml_collections import ConfigDict, config_flags
 
 from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
-from eve_jax.hosts.cluster import Cluster
-from eve_jax.process import paths
-from eve_jax.train import interrupt
+from eve_jax.process import interrupt, paths
+from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
@@ -86,6 +85,14 @@ def define_path(name: str, default: str | None, text: str, several: bool = False
 def define_paths(name: str, text: str) -> Any:
     """Define the flag of a path that may be given several times; returns the flag holder, of a list."""
     return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
+
+
+def by_flags(error: UserError) -> UserError:
+    """Return `error` with the flags that a command has in place of the fields of `config.data` of the same names."""
+    named = re.sub(
+        r"config\.data\.(\w+)", lambda found: f"--{found[1]}" if found[1] in flags.FLAGS else found[0], str(error)
+    )
+    return UserError(named)
 
 
 def config_file(value: str) -> tuple[Path, str]:

@@ -13,7 +13,7 @@ PIPE_CLOSED = 141  # the status of programs that end by SIGPIPE
 
 def tolerate_encodings() -> None:
     """Write `\\xe9` and the like for characters that an output's encoding lacks, and read bytes that the input's lacks
-    as halves of surrogate pairs, which `eve_jax.checks.encodable` finds."""
+    as halves of surrogate pairs, which `eve_jax.process.checks.encodable` finds."""
     kinds = ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"))
     for stream, errors in kinds:
         if isinstance(stream, io.TextIOWrapper):

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import define_path, define_paths, run
+from launch._flags import by_flags, define_path, define_paths, run
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from eve_jax.infer.chat import Chat
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
+    from eve_jax.infer.chat import Answering, Chat
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
-IMAGES = define_paths("image", "picture file; may be given several times")
+IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"
 )
@@ -52,12 +52,12 @@ HELP = r"""/image FILE  add an image to the next question; <image> in it says wh
 def main() -> None:
     from eve_jax.data.markers import MARKER, count_markers
     from eve_jax.errors import UserError
-    from eve_jax.infer.text import read_image
+    from eve_jax.infer.messages import read_image
 
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
     # before the checkpoint is read, which may take long
-    pictures = [read_image(path) for path in IMAGES.value]
+    pictures = [read_image(path, "--image") for path in IMAGES.value]
     places = count_markers(PROMPT.value or "")
     if pictures and places and places != len(pictures):
         raise UserError(
@@ -65,9 +65,9 @@ def main() -> None:
             f"a tag that is text and no image is written \\{MARKER}"
         )
 
-    from eve_jax.infer.eve import EVE
+    from eve_jax.infer.api import EVE
     from eve_jax.infer.sampling import Sampling
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup(computes=True)
     try:
@@ -86,7 +86,7 @@ def main() -> None:
         else:
             interactive(eve, pictures)
     except UserError as error:  # the flags have the names of the fields that messages speak of
-        raise UserError(str(error).replace("config.data.", "--")) from error
+        raise by_flags(error) from error
 
 
 def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
@@ -150,7 +150,7 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
 
 def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
     """Do what a line that starts with / says; returns the pictures that wait for the next question."""
-    from eve_jax.infer.text import read_image
+    from eve_jax.infer.messages import read_image
 
     if name == "/image" and argument:
         return [*pictures, read_image(argument.strip().strip("'\""), name)]
@@ -194,7 +194,7 @@ class Waiting:
 
 
 @contextmanager
-def compiling(eve: "EVE") -> Iterator[None]:
+def compiling(eve: "Answering") -> Iterator[None]:
     """Says that the engine compiles when it takes long to."""
     with Waiting() as waiting:
         eve.engine.on_compile = lambda: waiting.expect("compiling ...")

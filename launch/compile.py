@@ -37,7 +37,7 @@ def main() -> None:
     from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
     from eve_jax.compile.topology import open_topology
     from eve_jax.errors import UserError
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup()
     jax.config.update("jax_platforms", "cpu")

@@ -29,8 +29,8 @@ ACTIONS = ("import", "export", "whole")
 
 
 def main(action: str) -> None:
-    from eve_jax.convert.convert import export_checkpoint, import_checkpoint, make_whole
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
+    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
 
     setup()
     origin, target = FROM.value or "", TO.value or ""

@@ -37,7 +37,7 @@ ACTIONS = ("convert", "show")
 
 
 def main(action: str) -> None:
-    from eve_jax.train import interrupt
+    from eve_jax.process import interrupt
 
     interrupt.ready()
     if action == "convert":
@@ -53,14 +53,15 @@ def _need(**values: Any) -> None:
 
 
 def _convert() -> None:
-    from eve_jax.data.prepare import Conversion, Table, convert
-    from eve_jax.data.summary import print_summary
+    from eve_jax.data.prepare.convert import Conversion, convert
+    from eve_jax.data.prepare.summary import print_summary
+    from eve_jax.data.samples.sample_rule import SampleRule
 
     _need(**{"from": FROM.value, "to": TO.value})
-    table = Table.of(CONFIG.value) if CONFIG.value is not None else None
+    rule = SampleRule.of(CONFIG.value) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
     try:
-        summary = convert(conversion, table, PROCESSES.value or os.cpu_count() or 1)
+        summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     except UserError as error:  # these two fields are flags here
         text = str(error).replace("config.data.records", "--from").replace("config.data.images", "--images")
         raise UserError(text) from error
@@ -71,12 +72,12 @@ def _convert() -> None:
 
 
 def _show() -> None:
-    from eve_jax.data.show import show_step
+    from eve_jax.data.view.step import show_step
 
     _need(config=CONFIG.value, out=OUT.value)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     if "order" in config:
-        from eve_jax.train.recipe import placed
+        from eve_jax.recipe import placed
 
         if STAGE.value not in config.order:
             raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")

@@ -17,9 +17,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import together
-    from eve_jax.runtime import setup
-    from eve_jax.train.recipe import run_recipe
+    from eve_jax.process.connect import together
+    from eve_jax.process.setup import setup
+    from eve_jax.recipe import run_recipe
 
     setup(computes=True)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")

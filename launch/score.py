@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from launch._flags import define_path, run
+from launch._flags import by_flags, define_path, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
 RECORDS = define_path(
@@ -50,7 +50,7 @@ flags.mark_flags_as_required(["checkpoint", "records", "out"])
 def main() -> None:
     from eve_jax.errors import UserError
     from eve_jax.infer.score_files import bad_file, score_files
-    from eve_jax.runtime import setup
+    from eve_jax.process.setup import setup
 
     setup(computes=True)
     changes: dict[str, Any] = {
@@ -70,7 +70,7 @@ def main() -> None:
             CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value or "float32", **changes
         )
     except UserError as error:  # the flags have the names of the fields that messages speak of
-        raise UserError(str(error).replace("config.data.", "--")) from error
+        raise by_flags(error) from error
     print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
     if scores.bad:
         print(f"{len(scores.bad):,} records could not be scored: see {bad_file(out)}", file=sys.stderr)

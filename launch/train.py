@@ -17,8 +17,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.hosts.start import say, together
-    from eve_jax.runtime import setup
+    from eve_jax.process.connect import say, together
+    from eve_jax.process.setup import setup
     from eve_jax.train.report import REPORT, reported
     from eve_jax.train.trainer import train
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from safetensors.numpy import load_file
 
-from eve_jax.convert.hf import from_hf
-from eve_jax.convert.names import eve_names, eve_v2
-from eve_jax.data.images import patchify
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape
+from eve_jax.data.image.patches import patchify
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.hf.names import eve_names, eve_v2
+from eve_jax.hf.tensors import from_hf
 from eve_jax.model.config import TWICE, ModelConfig
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from eve_jax.convert.hf import from_hf
-from eve_jax.convert.hf_config import clip_config
-from eve_jax.convert.names import eve_names
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import patchify, resize
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
-from eve_jax.data.teacher import place_images, teacher_picture
+from eve_jax.batch import RowShape
+from eve_jax.data.image.patches import patchify, resize
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.rows.align_arrays import place_images, teacher_picture
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.hf.config import clip_config
+from eve_jax.hf.names import eve_names
+from eve_jax.hf.tensors import from_hf
 from eve_jax.model.config import ModelConfig
 from tests import reference as ref
 

@@ -11,8 +11,8 @@ import pytest
 
 from eve_jax import __version__
 from launch import cli
-from tests.convert import folders
 from tests.data.synthetic import write_records
+from tests.weights import folders
 
 ROOT = Path(__file__).parent.parent
 STAGE = """

@@ -11,7 +11,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 SCRIPT = """
 import resource, sys
-from eve_jax import host_memory
+from eve_jax.process import host_memory
 if sys.argv[1] == "keep":
     assert host_memory.keep_freed() and host_memory.keep_freed()
 import jax, jax.numpy as jnp

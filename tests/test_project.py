@@ -60,7 +60,7 @@ def test_every_dependency_is_constrained(project, constraints):
     extras = project["optional-dependencies"]
     required = [*project["dependencies"], *(r for extra in extras.values() for r in extra)]
     assert sorted({requirement_name(r) for r in required} - set(constraints)) == []
-    assert sorted(extras) == ["cuda", "demo", "test", "torch", "tpu"]
+    assert sorted(extras) == ["cuda", "demo", "test", "torch", "tpu", "wandb"]
 
 
 def test_core_brings_no_second_framework(project, constraints):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from tokenizers import AddedToken, normalizers
 
-from eve_jax.data.ranks import bpe_from_ranks, read_ranks
-from eve_jax.data.spm import SentencePieceTokenizer
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.sentencepiece import SentencePieceTokenizer
+from eve_jax.data.text.tiktoken_file import bpe_from_ranks, read_ranks
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 
 QWEN2_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 LLAMA3_SHA256 = "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55"

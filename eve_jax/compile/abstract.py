@@ -14,15 +14,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
 from eve_jax.compile.topology import Chip
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params
+from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.stages import group_factors, partition, trainable_names, trained_groups
-from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 
 # Share of a row that images take, in the shapes for a config without data.
@@ -177,26 +178,12 @@ def abstract_batch(
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
-    `taught`: with those of `eve_jax.data.teacher`, for as many pictures of 4:3 and full size as fill the row.
+    `taught`: with those of `eve_jax.data.rows.align_arrays`, for as many pictures of 4:3 and full size as fill the row.
     """
     place = sharding.batch_sharding(mesh)
-    i, f = jnp.int32, jnp.float32
-    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
-        "patches": ((shape.patches, rule.patch_bytes), jnp.uint8),
-        "special_ids": ((shape.specials,), i),
-        "text_ids": ((shape.text,), i),
-        **dict.fromkeys(("segment", "position", "perm", "inv"), ((shape.length,), i)),
-        **dict.fromkeys(("loss_idx", "labels"), ((shape.text,), i)),
-        "loss_weight": ((shape.text,), f),
-    }
-    if taught:
-        images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
-        places, side = shape.patches // rule.pool**2, rule.teacher[0]
-        arrays |= {"teacher_idx": ((places,), i), "align_weight": ((places,), f)}
-        arrays["teacher_images"] = ((images, side, side, 3), jnp.uint8)
-        if rule.pool > 1:
-            arrays |= dict.fromkeys(("pool", "pool_inv"), ((shape.patches,), i))
-    return {n: ShapeDtypeStruct((rows, *dims), dtype, sharding=place) for n, (dims, dtype) in arrays.items()}
+    images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
+    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher_shape(rule, images) if taught else None)
+    return {name: ShapeDtypeStruct(*spec, sharding=place) for name, spec in arrays.items()}
 
 
 def nbytes(trees: Iterable[Any]) -> float:

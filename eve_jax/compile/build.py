@@ -1,21 +1,18 @@
 """Compiles programs, shows that it is at work, and keeps what the compiler says and what the result holds."""
 
 import re
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eve_jax.compile.abstract import Program
 from eve_jax.compile.capture import captured, read
 from eve_jax.compile.count import Counts, count
+from eve_jax.process.progress import spinner
 
 INVOLUNTARY = "Involuntary full rematerialization"
 # What the TPU compiler says of temporaries and code together, and of a program that does not fit.
@@ -58,30 +55,13 @@ class Built(NamedTuple):
     cpu_seconds: float
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Shows the phase given to the function that it yields, with the seconds it has taken, on standard error."""
-    console = Console(file=sys.stderr)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        started = time.monotonic()
-
-        def phase(name: str) -> None:
-            bar.reset(task, description=name, total=None)
-            if not console.is_terminal:
-                console.print(f"{time.monotonic() - started:6.0f} s  {name}", highlight=False)
-
-        yield phase
-
-
 def build(program: Program, label: str) -> Built:
     """Compiles `program`; `label` names it in the progress shown. Ctrl-C is heard while the compiler is at work.
 
     Raises jax.errors.JaxRuntimeError with the compiler's words when it fails for another reason than memory.
     """
     started, cpu = time.monotonic(), time.process_time()
-    with captured() as file, progress() as phase:
+    with captured() as file, spinner(lines=True) as phase:
         phase(f"{label}: tracing")
         lowered = program.function.lower(*program.arguments)
         phase(f"{label}: compiling")

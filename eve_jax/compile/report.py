@@ -14,8 +14,8 @@ from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import GIB, Chip, Topology
 from eve_jax.model.blocked import SCOPE
+from eve_jax.model.loss import by_targets
 from eve_jax.train.flops import slots, step_flops
-from eve_jax.train.loss import by_targets
 
 SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
 WIDTH = 112  # columns of a table that goes to a file

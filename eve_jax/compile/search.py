@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from eve_jax.batch import ROW_MULTIPLE
 from eve_jax.compile.abstract import Step, Work, abstract_step, nbytes, plan_work
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
 from eve_jax.compile.topology import SLICES, Topology, check_name, open_topology
-from eve_jax.data.shapes import ROW_MULTIPLE
 from eve_jax.errors import UserError
 from eve_jax.sharding import make_mesh
 

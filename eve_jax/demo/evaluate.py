@@ -13,7 +13,7 @@ from PIL import Image
 
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.report import draw_losses, draw_report, grey, is_right, stage_summary, summarise, write_report
-from eve_jax.infer.eve import EVE
+from eve_jax.infer.api import EVE
 
 FIT = "shrink"  # pictures keep the sizes they had in training
 REPORT = "report.json"

@@ -11,18 +11,18 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from eve_jax.convert.changes import weight_changes
-from eve_jax.convert.source import stored_source
 from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.dataset import Record, read_records, record_of, settings_from, text_record
 from eve_jax.demo.evaluate import FIT, answer_all
+from eve_jax.demo.language import document, text_dialogue
 from eve_jax.demo.report import grey, stage_summary, summarise, write_report
 from eve_jax.demo.settings import DemoSettings
-from eve_jax.demo.text import document, text_dialogue
 from eve_jax.demo.variants_report import draw_changes, draw_curves, draw_table, markdown, table_rows
-from eve_jax.infer.eve import EVE
+from eve_jax.infer.api import EVE
 from eve_jax.infer.score_files import score_files
 from eve_jax.train.metrics import METRICS
+from eve_jax.weights.changes import weight_changes
+from eve_jax.weights.open import stored_source
 
 REPORT, TABLE = "variants.json", "variants.md"
 PICTURES = ("variants.png", "losses.png", "weights.png")

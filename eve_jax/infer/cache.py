@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from eve_jax.data.shapes import ROW_MULTIPLE, RowShape
+from eve_jax.batch import ROW_MULTIPLE, RowShape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Cache, empty_cache
 

@@ -1,20 +1,33 @@
 """A conversation of several turns whose key/value cache is kept: a turn prefills its own tokens only."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Unpack
 
 import numpy as np
 
-from eve_jax.checks import encodable, of_type
-from eve_jax.data.chat import continuation_ids
-from eve_jax.data.templates import end_id
-from eve_jax.infer.engine import Prompt
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.text.templates import end_id
+from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
-from eve_jax.infer.text import Answer, Pictures, text_pieces
+from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces
+from eve_jax.infer.settings import AnswerSettings, CheckedSettings
+from eve_jax.process.checks import encodable, of_type
 
-if TYPE_CHECKING:
-    from eve_jax.infer.eve import EVE
-    from eve_jax.infer.settings import Settings
+
+class Answering(Protocol):
+    """What a conversation needs of `EVE`, whose methods these are."""
+
+    engine: Engine
+    rule: SampleRule
+    stop_ids: list[int]
+
+    def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt: ...
+
+    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt: ...
+
+    def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class Chat:
@@ -24,7 +37,7 @@ class Chat:
     it was.
     """
 
-    def __init__(self, eve: "EVE", system: str = ""):
+    def __init__(self, eve: Answering, system: str = ""):
         of_type("system", system, "a text", str)
         self.eve, self.system = eve, encodable("system", system)
         self.new()
@@ -39,7 +52,7 @@ class Chat:
         """Tokens of the conversation so far, image tokens included."""
         return int(self.session.length[0]) + len(self.session.pending[0])
 
-    def ask(self, question: str, images: Pictures = (), **settings: Unpack["Settings"]) -> Answer:
+    def ask(self, question: str, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
         `<image>` in the question says where an image goes, else they go before it; in a question without images it is
@@ -52,7 +65,7 @@ class Chat:
         self.answer = Answer(eve.decode(ids), ids)
         return self.answer
 
-    def stream(self, question: str, images: Pictures = (), **settings: Unpack["Settings"]) -> Iterator[str]:
+    def stream(self, question: str, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
         """The text of `ask` in pieces as they are made; what was not asked for is not in the conversation either."""
         eve = self.eve
         prompt = self._prompt(question, images)
@@ -80,12 +93,10 @@ class Chat:
         if not self.tokens:
             messages = [{"role": "system", "content": self.system}] if self.system else []
             return self.eve.prompt([*messages, {"role": "user", "content": question}], images)
-        template, tokenizer = self.eve.template, self.eve.tokenizer
-        end = end_id(tokenizer, template)  # also of an answer that was cut: the next turn is written after it
+        rule = self.eve.rule
+        end = end_id(rule.tokenizer, rule.template)  # also of an answer that was cut: the next turn is written after it
         return self.eve.with_images(
             question,
             images,
-            lambda n: np.append(
-                np.int32(end), continuation_ids(question, tokenizer, template, n, self.eve.image_first)
-            ),
+            lambda n: np.append(np.int32(end), rule.continuation_ids(question, n)),
         )

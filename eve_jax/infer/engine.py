@@ -7,7 +7,7 @@ compiled); decoded tokens are text, so a decoding step reads the text weights on
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
-from eve_jax.data.chat import IGNORE
-from eve_jax.data.image_rule import PATCH_BYTES
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape, batch_arrays, zeros
+from eve_jax.data.image.rule import PATCH_BYTES
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
@@ -62,14 +62,14 @@ def pack_prompts(
     prompts: Sequence[Prompt], shape: RowShape, patch_bytes: int = PATCH_BYTES
 ) -> tuple[Batch, np.ndarray]:
     """Batch arrays with one prompt a row, and the prompts' lengths int32 [R]; a patch has `patch_bytes` bytes."""
-    rows = [lay_out([p.sample], shape) for p in prompts]
-    batch = {key: np.stack([r[key] for r in rows]) for key in rows[0]}
-    patches = np.zeros((len(prompts), shape.patches, patch_bytes), np.uint8)
-    for row, prompt in zip(patches, prompts, strict=True):
+    batch = zeros(batch_arrays(len(prompts), shape, patch_bytes))
+    for row, prompt in enumerate(prompts):
+        for name, values in lay_out([prompt.sample], shape).items():
+            batch[name][row] = values
         if prompt.patches:
             every = np.concatenate(prompt.patches)
-            row[: len(every)] = every
-    return {**batch, "patches": patches}, np.array([len(p) for p in prompts], np.int32)
+            batch["patches"][row, : len(every)] = every
+    return batch, np.array([len(p) for p in prompts], np.int32)
 
 
 class Engine:
@@ -173,6 +173,13 @@ class Engine:
             self.on_compile()
 
 
+class Choice(NamedTuple):
+    """How tokens are chosen (what `Sampling.arrays` gives), and those that end an answer: int32 [N]."""
+
+    stops: np.ndarray
+    sampling: dict[str, Any] | None
+
+
 class Reply:
     """One reply under way: the engine's programs with what stays the same from token to token.
 
@@ -193,20 +200,21 @@ class Reply:
         self.size = roomy(most)
         self.room = max_new_tokens - most + self.size
         # One program for all few stops; BROKEN, of which there is one at least, ends a row as well.
-        self.stops = np.full(round_up(len(stop_ids) + 1, 8), BROKEN, np.int32)
-        self.stops[: len(stop_ids)] = list(stop_ids)
-        self.sampling = sampling.arrays()
+        stops = np.full(round_up(len(stop_ids) + 1, 8), BROKEN, np.int32)
+        stops[: len(stop_ids)] = list(stop_ids)
+        self.choice = Choice(stops, sampling.arrays())
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
         """Prefill; the first token of each answer, BROKEN where its logits are not finite."""
         logits = self.engine.prefill(self.session, prompts, self.room)
-        return _choose(logits, self.session.length, self.sampling)
+        return _choose(logits, self.session.length, self.choice.sampling)
 
     def decode(self, token: Int[Array, "R"], steps: int) -> tuple[Array, Array]:
         """The tokens after `token`, [R, size] with NONE after an end, and the last of each row; BROKEN ends a row."""
         engine, session = self.engine, self.session
-        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), tuple(self.sampling or ()))
-        args = (session.cache, session.length, token, self.stops, self.sampling, np.int32(steps))
+        stops, sampling = self.choice
+        engine._announce("decode", session.capacity, self.size, stops.size, len(token), tuple(sampling or ()))
+        args = (session.cache, session.length, token, self.choice, np.int32(steps))
         session.cache, tokens, last = _decode(engine.cfg, self.size, engine.params, *args)
         return tokens, last
 
@@ -244,8 +252,7 @@ def _decode(
     cache: Cache,
     length: Int[Array, "R"],
     token: Int[Array, "R"],
-    stops: Int[Array, "N"],
-    sampling: dict[str, Any] | None,
+    choice: Choice,
     steps: Int[Array, ""],
 ) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
     """Up to `steps` tokens a row after `token`, which is chosen and not in the cache yet.
@@ -265,11 +272,11 @@ def _decode(
     def body(carry: tuple) -> tuple:
         i, recent, token, done, out = carry
         hidden, recent = model.decode(token, held, recent, length, i, weights)
-        token = jnp.where(done, token, choose(model.logits(hidden), length + i + 1, sampling))
+        token = jnp.where(done, token, choose(model.logits(hidden), length + i + 1, choice.sampling))
         out = out.at[:, i].set(jnp.where(done, NONE, token))
-        return i + 1, recent, token, done | jnp.isin(token, stops), out
+        return i + 1, recent, token, done | jnp.isin(token, choice.stops), out
 
-    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, jnp.isin(token, stops), out))
+    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, jnp.isin(token, choice.stops), out))
     keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
     return appended(cache, (keys, values), length), carry[4], carry[2]
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from eve_jax.checks import number, whole
 from eve_jax.errors import UserError
 from eve_jax.infer.finite import or_broken
+from eve_jax.process.checks import number, whole
 
 SINGLE = np.finfo(np.float32)
 TINY, HUGE = float(SINGLE.tiny), float(SINGLE.max)  # processors take anything below TINY as 0

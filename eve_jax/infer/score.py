@@ -6,35 +6,37 @@ Records that cannot be scored are listed apart with the reason, never left out i
 """
 
 import functools
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from eve_jax.checks import known_names, of_type, whole
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import Dropped, Lengths, measure
-from eve_jax.data.pipeline import loader
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import BadRecord, Records
-from eve_jax.data.rows import Batch, RowBuilder
-from eve_jax.data.shapes import ROW_MULTIPLE
-from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.batch import ROW_MULTIPLE, RowShape
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.lengths import Dropped, Lengths
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
+from eve_jax.data.record import BadRecord
+from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.rows.pipeline import loader
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import NO_LIMIT, SampleRule
+from eve_jax.data.sources.records import Records
+from eve_jax.data.text.templates import check_template
+from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
-from eve_jax.train.loss import target_losses
+from eve_jax.model.loss import target_losses
+from eve_jax.process.checks import known_names, of_type, whole
+from eve_jax.process.progress import ProgressBar
 
 MAX_SHAPES = 4  # row shapes, each compiled once
 PREFETCH = 4  # batches built ahead
+OF_IMAGES = ("fit", "max_size", "max_aspect")  # settings of the image rule
+CHANGES = ("template", "image_first", "max_tokens", "row_tokens", "rows", "threads", *OF_IMAGES)
 
 
 class Score(NamedTuple):
@@ -79,41 +81,37 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScoreSettings:
     """How records become samples, and samples rows.
 
-    template, rule, image_first: as in `config.data`. max_tokens: longer samples are not scored, 0 = no limit; by
-    default the limit that an imported checkpoint states (`token_limit`).
-    row_tokens: slots of a row; rows are longer where a sample needs it. rows: of a batch. threads: build batches.
+    rule: longer samples than its `max_tokens` are not scored. row_tokens: slots of a row; rows are longer where a
+    sample needs it. rows: of a batch. threads: build batches.
     """
 
-    template: str
-    rule: ImageRule
-    image_first: bool = False
-    max_tokens: int = 0
+    rule: SampleRule
     row_tokens: int = 4096
     rows: int = 2
     threads: int = 2
 
     @classmethod
-    def of(cls, data: dict[str, Any], **changes: Any) -> "Settings":
-        """The settings of a checkpoint's `config.data`; `changes` names fields of ours, `fit`, `max_size` and
-        `max_aspect` of the image rule among them; None leaves one as it is. Raises UserError naming a wrong one."""
-        names = (*(f.name for f in fields(cls) if f.name != "rule"), "fit", "max_size", "max_aspect")
-        known_names(changes, names, "setting")
-        given = {k: v for k, v in changes.items() if v is not None}
-        rule = ImageRule.of(data, **{k: given.pop(k) for k in ("fit", "max_size", "max_aspect") if k in given})
-        own = {
-            "template": data["template"],
-            "image_first": data.get("image_first", False),
-            "rule": rule,
-            "max_tokens": data.get("token_limit", 0),
-        }
-        return cls(**own | given)
+    def of(cls, data: Mapping[str, Any], tokenizer: Tokenizer, **changes: Any) -> Self:
+        """The settings for a checkpoint with this `config.data`; `changes` are named in CHANGES, None changes nothing.
+
+        max_tokens: 0 = no limit, by default the limit that an imported checkpoint states (`token_limit`). Raises
+        UserError naming a wrong one.
+        """
+        known_names(changes, CHANGES, "setting")
+        given = {name: value for name, value in changes.items() if value is not None}
+        images = ImageRule.of(data, **{name: given.pop(name) for name in OF_IMAGES if name in given})
+        image_first = given.pop("image_first", data.get("image_first", False))
+        of_type("image_first", image_first, "True or False", bool)
+        most = given.pop("max_tokens", data.get("token_limit", 0))
+        most = whole("max_tokens", most, "a whole number of at least 0", 0) or NO_LIMIT
+        rule = SampleRule(tokenizer, images, given.pop("template", data["template"]), image_first, most)
+        return cls(rule, **given)
 
     def __post_init__(self) -> None:
-        of_type("image_first", self.image_first, "True or False", bool)
-        for name, low in (("max_tokens", 0), ("row_tokens", 1), ("rows", 1), ("threads", 0)):
+        for name, low in (("row_tokens", 1), ("rows", 1), ("threads", 0)):
             whole(name, getattr(self, name), f"a whole number of at least {low}", low)
 
 
@@ -129,43 +127,78 @@ class _Unscored:
 
 
 def score_records(
-    cfg: ModelConfig, params: Params, tokenizer: Tokenizer, records: Records, settings: Settings, quiet: bool = False
+    cfg: ModelConfig, params: Params, records: Records, settings: ScoreSettings, quiet: bool = False
 ) -> Scores:
     """Scores every record by the next-token loss of docs/model.md#loss, in packed rows.
 
-    No record is left out for its length unless `settings.max_tokens` says so. Raises UserError when the tokenizer does
-    not fit the model, or for a template that is unknown.
+    No record is left out for its length unless `settings.rule.max_tokens` says so. Raises UserError when the tokenizer
+    does not fit the model, or for a template that is unknown.
     """
-    tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
-    check_template(tokenizer, settings.template)
-    s = settings
-    lengths = measure(records, tokenizer, s.rule, s.template, s.image_first, s.max_tokens or sys.maxsize)
+    rule = settings.rule
+    rule.tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
+    check_template(rule.tokenizer, rule.template)
+    lengths = measure(records, rule)
     bad = _Unscored(lengths.dropped)
     nll, targets = np.zeros(len(lengths)), np.zeros(len(lengths), np.int64)
     if len(lengths):
-        plan = _plan(lengths, s)
-        builder = RowBuilder(records, lengths, tokenizer, s.rule, s.template, s.image_first, bad)
-        with _progress(quiet) as bar:
-            task = bar.add_task("scoring", total=len(lengths))
-            for step, (batch,) in loader(plan, builder, threads=s.threads, prefetch=PREFETCH):
-                rows = plan.step(step)[0].rows
-                _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
-                bar.advance(task, sum(map(len, rows)))
+        plan = _plan(lengths, settings)
+        builder = RowBuilder(records, lengths, rule, bad)
+
+        def add_up(plan: Plan, what: str) -> None:
+            with ProgressBar(
+                what, len(plan.entries), unit="records", status="compiling ...", keep=True, off=quiet
+            ) as bar:
+                for step, (batch,) in loader(plan, builder, threads=settings.threads, prefetch=PREFETCH):
+                    rows = plan.step(step)[0].rows
+                    _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
+                    bar.advance(sum(map(len, rows)))
+
+        add_up(plan, "scoring")
+        again = _alone(plan, lengths, ~np.isfinite(nll))
+        if again.steps:
+            add_up(again, "scoring alone what shared a row with a loss that is not finite")
     why = "" if np.isfinite(nll).all() else cause(cfg, params)
     return _in_order(records, lengths, nll, targets, bad, why)
 
 
-def _plan(lengths: Lengths, settings: Settings) -> Plan:
+def _plan(lengths: Lengths, settings: ScoreSettings) -> Plan:
     """Rows that hold every sample."""
     counts = np.stack([lengths.patches, lengths.specials, lengths.text])
     longest = int(counts.sum(axis=0).max())
     roomiest = int(counts.max(axis=1).sum())  # in rows of this length a single shape holds every sample
     for need in (longest, roomiest):
         row_tokens = -(-max(settings.row_tokens, need) // ROW_MULTIPLE) * ROW_MULTIPLE
-        plan = build_plan(lengths, row_tokens, MAX_SHAPES, settings.rows, micro_batches=1, epochs=1, seed=0)
+        of_plan = PlanSettings(row_tokens, MAX_SHAPES, settings.rows, micro_batches=1, epochs=1, seed=0)
+        plan = build_plan(lengths, of_plan)
         if not len(plan.left_out):
             return plan
     raise ValueError(f"rows of {row_tokens} slots do not hold every sample")
+
+
+def _alone(plan: Plan, lengths: Lengths, broken: np.ndarray) -> Plan:
+    """Each of the entries `broken` (bool, by entry) that shares its row in `plan`, in a row of its own.
+
+    A single record whose activations are not finite makes all losses of its row so: attention weighs its values by 0.
+    Empty slots are computed, too, so a record without an image gets a row without slots for one.
+    """
+    apart: dict[RowShape, list[int]] = {}
+    texts = np.flatnonzero(broken & (lengths.patches == 0))
+    text_only = RowShape(0, 0, -(-int(lengths.text[texts].max(initial=1)) // ROW_MULTIPLE) * ROW_MULTIPLE)
+    for index, shape in enumerate(plan.batch_shape):
+        for row in plan.micro_batch(index).rows:
+            for entry in row:
+                own = plan.shapes[shape] if lengths.patches[entry] else text_only
+                if broken[entry] and (len(row) > 1 or own != plan.shapes[shape]):
+                    apart.setdefault(own, []).append(entry)
+    batches = [-(-len(entries) // plan.rows) for entries in apart.values()]
+    counts = [np.arange(n * plan.rows) < len(part) for part, n in zip(apart.values(), batches, strict=True)]
+    return replace(
+        plan,
+        shapes=tuple(apart),
+        batch_shape=np.repeat(np.arange(len(apart), dtype=np.uint8), batches),
+        entries=np.array([entry for part in apart.values() for entry in part], np.int32),
+        first=np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))]) if counts else plan.first[:1],
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -210,20 +243,6 @@ def _in_order(
         elif np.isfinite(total):
             lines.append(Score(id, total / n, total, n, vision + int(lengths.text[entry]), vision))
         else:
-            reason = f"its loss is {total}: activations of it, or of a record in the same row, are not finite; {why}"
+            reason = f"its loss is {total}: its activations are not finite; {why}"
             unscored.append(Dropped(where, id, "", reason))
     return Scores(lines, unscored)
-
-
-class _Rate(ProgressColumn):
-    """Records a second."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed:
-            return Text("compiling ...")
-        return Text(f"{task.speed or task.completed / max(task.elapsed or 0, 1e-9):,.1f} records/s")
-
-
-def _progress(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet)

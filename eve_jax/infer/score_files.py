@@ -1,21 +1,21 @@
 """Scores of files of records, written to a file: what `launch.score` does."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.lengths import Dropped
-from eve_jax.data.records import open_records
-from eve_jax.data.templates import check_template
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.data.plan.lengths import Dropped
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
-from eve_jax.infer.score import Score, Scores, Settings, score_records
+from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
+from eve_jax.process.files import in_place_of
 from eve_jax.process.paths import split_names
+from eve_jax.weights.open import open_checkpoint
 
 
 def bad_file(out: str | Path) -> Path:
@@ -36,7 +36,7 @@ def score_files(
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `Settings.of`. Raises
+    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `ScoreSettings.of`. Raises
     UserError, before any work, when a file cannot be read or written; and when no record could be scored, which are
     then listed.
     """
@@ -46,11 +46,10 @@ def score_files(
     opened = open_records(records, images)
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
-        settings = Settings.of(source.data, **changes)
-        tokenizer = load_tokenizer(checkpoint)
-        check_template(tokenizer, settings.template)  # now, not when the weights have been read
+        settings = ScoreSettings.of(source.data, own_tokenizer(checkpoint), **changes)
+        check_template(settings.rule.tokenizer, settings.rule.template)  # now, not when the weights have been read
         cfg = replace(source.cfg, remat="none", dtype=dtype)
-        scores = score_records(cfg, source.params(), tokenizer, opened, settings, quiet)
+        scores = score_records(cfg, source.params(), opened, settings, quiet)
         bad_file(out).unlink(missing_ok=True)
         if scores.bad:
             with _in_place_of(bad_file(out)) as listed:
@@ -80,13 +79,9 @@ def _in_place_of(path: Path) -> Iterator[Path]:
         raise UserError(f"--out={path} is a folder; name a file")
     if not path.parent.is_dir():
         raise UserError(f"--out={path}: there is no folder {path.parent}; make it first")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
-    try:
+    with ExitStack() as opened:
+        try:
+            part = opened.enter_context(in_place_of(path))
+        except OSError as error:
+            raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
         yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple, TypedDict, Unpack
 
-from eve_jax.checks import known_names, whole
 from eve_jax.infer.sampling import Sampling
+from eve_jax.process.checks import known_names, whole
 
 
-class Settings(TypedDict, total=False):
+class AnswerSettings(TypedDict, total=False):
     """How to answer: `max_new_tokens` (256), `temperature` (0: greedy), `top_p` (1), `seed` (0); see `Sampling`."""
 
     max_new_tokens: int
@@ -15,16 +15,16 @@ class Settings(TypedDict, total=False):
     seed: int
 
 
-class Run(NamedTuple):
+class CheckedSettings(NamedTuple):
     """Checked settings."""
 
     max_new_tokens: int
     sampling: Sampling
 
 
-def check_settings(**settings: Unpack[Settings]) -> Run:
+def check_settings(**settings: Unpack[AnswerSettings]) -> CheckedSettings:
     """Return the settings, with defaults for those that are absent. Raises UserError naming a wrong one."""
-    known_names(settings, Settings.__annotations__, "setting")
+    known_names(settings, AnswerSettings.__annotations__, "setting")
     sampling = {name: value for name, value in settings.items() if name != "max_new_tokens"}
     longest = whole("max_new_tokens", settings.get("max_new_tokens", 256), "a whole number of at least 1", 1)
-    return Run(longest, Sampling(**sampling))  # type: ignore[arg-type]
+    return CheckedSettings(longest, Sampling(**sampling))  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def packed_attention(
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
     if kernel == "chunked":
-        return checkpoint_name(_chunked(q, k, v, segment), ATTENTION)
+        return checkpoint_name(_chunked_attention(q, k, v, segment), ATTENTION)
     if kernel == "blocked":
         local = blocked.blocked_attention
     else:
@@ -121,7 +121,7 @@ def _flash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Arr
     return attention.mha(q, k, v, segment, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
 
 
-def _chunked(q: Array, k: Array, v: Array, segment: Array) -> Array:
+def _chunked_attention(q: Array, k: Array, v: Array, segment: Array) -> Array:
     """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass."""
     length = q.shape[1]
     order = jnp.arange(length)

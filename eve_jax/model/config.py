@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import MISSING, dataclass, fields
+from itertools import combinations
 from typing import Any, TypeVar
 
 from eve_jax.errors import UserError
@@ -16,6 +17,34 @@ TWICE = ("layernorm", "self_attn", "mlp")
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
 CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a layer with several sets of weights: `text` for text tokens, and for vision tokens those named here.
+
+    of: which part, one of TWICE. patches, specials: the set for image patches and the one for the special tokens of an
+    image; by default both have one set. A set is also a group (`eve_jax.model.weight.groups`) that trains or stays
+    frozen, and starts as a copy of the text weights.
+    """
+
+    of: str
+    patches: str = "vision"
+    specials: str = "vision"
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.sets if not name.isidentifier() or name == "text"]
+        if self.of not in TWICE or wrong:
+            raise ValueError(f"{self}: expected a part of {', '.join(TWICE)}, and sets with names other than text")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets for vision tokens, each once."""
+        return tuple(dict.fromkeys((self.patches, self.specials)))
+
+
+# What `model.parts` may list, beside DELTA. An entry is all that another division of a part's weights takes.
+PARTS: dict[str, Part] = {name: Part(name) for name in TWICE}
 VARIANTS: dict[str, tuple[str, ...]] = {"dense": (), "rep": (DELTA,), "moe": ("mlp",), "dac": TWICE}
 
 
@@ -65,11 +94,12 @@ def llm_sizes(name: str) -> dict[str, Any]:
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
-    """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of TWICE; unknown ones come last."""
+    """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of PARTS; unknown ones come last."""
     names = [name.strip() for name in text.split(",")]
     if names == ["none"]:
         return ()
-    return tuple(sorted(dict.fromkeys(names), key=lambda name: TWICE.index(name) if name in TWICE else len(TWICE)))
+    known = list(PARTS)
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: known.index(name) if name in PARTS else len(known)))
 
 
 T = TypeVar("T", "ClipConfig", "ModelConfig")
@@ -93,7 +123,7 @@ def _check_types(sizes: "ClipConfig | ModelConfig", whose: str, may_be_zero: tup
             )
 
 
-def _from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
+def from_fields(kind: type[T], values: dict[str, Any], whose: str) -> T:
     """Return a `kind` of `values`; raise UserError for a field that is missing or unknown."""
     known: dict[str, bool] = {f.name: f.default is MISSING for f in fields(kind)}
     for name in (*known, *values):
@@ -184,11 +214,14 @@ class ModelConfig:
             raise UserError(f"the patch aligning layer wants at least {ALIGN_EVERY} layers, not {self.num_layers}")
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
             raise UserError("model.align_weight is above 0, but the model has no teacher, or another's aligning layer")
-        unknown = set(self.parts) - {*TWICE, DELTA}
+        unknown = set(self.parts) - {*PARTS, DELTA}
         if unknown:
-            raise UserError(f"model.parts: unknown part {sorted(unknown)[0]!r}; known: {', '.join((*TWICE, DELTA))}")
+            raise UserError(f"model.parts: unknown part {sorted(unknown)[0]!r}; known: {', '.join((*PARTS, DELTA))}")
         if DELTA in self.parts and len(self.parts) > 1:
             raise UserError(f"model.parts={self.parts}: {DELTA} goes with no other part")
+        for one, other in combinations((name for name in self.parts if name in PARTS), 2):
+            if PARTS[one].of == PARTS[other].of:
+                raise UserError(f"model.parts: {one} and {other} both divide {PARTS[one].of}; choose one of them")
         if self.rope_scaling and len(self.rope_scaling) != 4:
             raise UserError(f"model.rope_scaling={self.rope_scaling}: expected () or four numbers")
         if self.num_heads % self.num_kv_heads:
@@ -197,6 +230,10 @@ class ModelConfig:
             raise UserError(f"model.remat={self.remat!r}: expected one of {', '.join(REMATS)}")
         if self.attention not in ATTENTIONS:
             raise UserError(f"model.attention={self.attention!r}: expected one of {', '.join(ATTENTIONS)}")
+
+    def divided(self, of: str) -> Part | None:
+        """Return how the part `of` (one of TWICE) is divided into sets of weights; None when it has a single one."""
+        return next((PARTS[name] for name in self.parts if name in PARTS and PARTS[name].of == of), None)
 
     @property
     def aligns(self) -> bool:
@@ -233,7 +270,7 @@ class ModelConfig:
             kept[name] = tuple(several)
         teacher = kept.get("teacher")
         if isinstance(teacher, dict):
-            kept["teacher"] = _from_fields(ClipConfig, teacher, "model.teacher")
+            kept["teacher"] = from_fields(ClipConfig, teacher, "model.teacher")
         elif teacher is not None and not isinstance(teacher, ClipConfig):
             raise UserError(f"model.teacher={teacher!r}: expected the sizes of the teacher")
-        return _from_fields(cls, kept, "the section `model`")
+        return from_fields(cls, kept, "the section `model`")

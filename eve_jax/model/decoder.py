@@ -1,4 +1,4 @@
-"""A decoder layer of the LLM whose parts may exist twice, and the scan over layers (EVEv2 paper, eqs. 1-4)."""
+"""A decoder layer of the LLM, whose parts may be divided by modality, and the scan over layers (EVEv2, eqs. 1-4)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,21 +19,21 @@ class SelfAttention(nnx.Module):
     """Projections of one attention block; the attention itself belongs to the rows."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
-        twice = "self_attn" in cfg.parts
-        self.q = Routed(lambda: HeadProjection(cfg, cfg.num_heads, rngs), twice)
-        self.k = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), twice)
-        self.v = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), twice)
-        self.o = Routed(lambda: OutProjection(cfg, rngs), twice)
+        part = cfg.divided("self_attn")
+        self.q = Routed(lambda: HeadProjection(cfg, cfg.num_heads, rngs), part)
+        self.k = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
+        self.v = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
+        self.o = Routed(lambda: OutProjection(cfg, rngs), part)
 
 
 class DecoderLayer(nnx.Module):
     """x + o(attention(q, k, v)) and x + mlp, each on the normed stream; each part by the token's modality."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
-        self.input_norm = Routed(lambda: RMSNorm(cfg, rngs), "layernorm" in cfg.parts)
+        self.input_norm = Routed(lambda: RMSNorm(cfg, rngs), cfg.divided("layernorm"))
         self.attn = SelfAttention(cfg, rngs)
-        self.post_norm = Routed(lambda: RMSNorm(cfg, rngs), "layernorm" in cfg.parts)
-        self.mlp = Routed(lambda: MLP(cfg, rngs), "mlp" in cfg.parts)
+        self.post_norm = Routed(lambda: RMSNorm(cfg, rngs), cfg.divided("layernorm"))
+        self.mlp = Routed(lambda: MLP(cfg, rngs), cfg.divided("mlp"))
 
     def __call__(self, x: Hidden, rows: Rows, cache: Any = None) -> tuple[Hidden, Any]:
         """One layer on hidden states `x` as `rows` keeps them; returns them with the layer's cache as updated."""

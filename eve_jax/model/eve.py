@@ -13,14 +13,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
-from eve_jax.model.align import PatchAlign
-from eve_jax.model.clip import ClipVision
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.layers import RMSNorm
 from eve_jax.model.patch_embed import PatchEmbed
-from eve_jax.model.patch_embed_v1 import WindowEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
+from eve_jax.model.v1.align import PatchAlign
+from eve_jax.model.v1.clip import ClipVision
+from eve_jax.model.v1.patch_embed import WindowEmbed
 from eve_jax.model.weight import Weight, declare, normal, param
 from eve_jax.sharding import constrain
 
@@ -77,7 +77,8 @@ class Eve(nnx.Module):
     def hidden_and_features(self, batch: Batch) -> tuple[Array, Array, Array]:
         """Residual stream as `hidden` has it, and the teacher's features [R, A, C] as predicted and as they are.
 
-        `batch` holds what `eve_jax.data.teacher` adds to the rows; A is the number of the teacher's patches of a row.
+        `batch` holds what `eve_jax.data.rows.align_arrays` adds to the rows; A is the number of the teacher's patches
+        of a row.
         """
         vision, text = self.embed_slots(batch)
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
@@ -178,7 +179,7 @@ def declared(cfg: ModelConfig) -> dict[str, Weight]:
 
 
 def of_groups(cfg: ModelConfig, *groups: str) -> set[str]:
-    """Return the names of the parameters of `groups` (`eve_jax.model.weight.GROUPS`)."""
+    """Return the names of the parameters of `groups` (`eve_jax.model.weight.groups`)."""
     return {name for name, weight in declared(cfg).items() if weight.group in groups}
 
 

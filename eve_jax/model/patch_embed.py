@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from eve_jax.batch import CLASS, SPLIT
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import product
 from eve_jax.model.weight import normal, param, zeros
@@ -15,7 +16,6 @@ from eve_jax.sharding import gather
 
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-CLASS, SPLIT = 1, 2  # special_ids; 0 is a pad
 
 
 def normalised(pixels: UInt8[Array, "*B N"]) -> Float[Array, "*B N"]:

@@ -2,12 +2,12 @@
 
 docs/design.md#rows-split-by-modality has the reasons and figures.
 
-A part of a layer is `Routed`: one set of weights for both modalities, or one for each. How tokens reach their weights
-is a strategy with two forms that agree to rounding:
+A part of a layer is `Routed`: one set of weights for all tokens, or one for each kind of token. How tokens reach their
+weights is a strategy with two forms that agree to rounding:
 
 `SplitRows`    hidden states are a pair (vision [R, V, D], text [R, T, D]) in slot order; routing is the slice that the
                row layout already made, and only q, k, v and the attention's output are put in causal order and back.
-`MaskedRows`   hidden states are one array in causal order; both branches run for every token and a mask picks.
+`MaskedRows`   hidden states are one array in causal order; every set runs for every token and masks pick.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import cached_attention, packed_attention
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.layers import rotary_angles, rotate
 from eve_jax.model.weight import declare
 
@@ -27,20 +27,24 @@ Hidden = Any  # (vision, text) or one array, as the strategy keeps it
 
 
 class Routed(nnx.Module):
-    """A part that exists once (`text`, shared) or twice (`text`, `vision`).
+    """A part with one set of weights (`text`, shared), or with others for vision tokens, as `part` names them.
 
-    A shared part trains with the text weights and works on all tokens; vision weights start as a copy of the text ones.
+    A shared part trains with the text weights and works on all tokens; the others start as copies of the text ones.
     """
 
-    def __init__(self, make: Callable[[], nnx.Module], twice: bool):
-        self.text = declare(make(), "text", works_on="text" if twice else "all")
-        if twice:
-            self.vision = declare(make(), "vision", works_on="vision", branch="vision")
+    def __init__(self, make: Callable[[], nnx.Module], part: Part | None):
+        self.part = part
+        self.text = declare(make(), "text", works_on="text" if part else "all")
+        if part is None:
+            return
+        for name in part.sets:
+            works_on = "vision" if len(part.sets) == 1 else "patches" if name == part.patches else "specials"
+            setattr(self, name, declare(make(), name, works_on=works_on, branch=name))
 
     @property
-    def twice(self) -> bool:
-        """True when vision tokens have weights of their own."""
-        return hasattr(self, "vision")
+    def vision_sets(self) -> tuple[Any, ...]:
+        """Modules for vision tokens: that of all, or that of the patches and that of the special tokens."""
+        return tuple(getattr(self, name) for name in self.part.sets) if self.part else (self.text,)
 
 
 class Rows(Protocol):
@@ -68,9 +72,18 @@ permute.defvjp(
 )
 
 
-def _route_split(part: Routed, x: Hidden) -> Hidden:
+def _patches(batch: dict[str, Any]) -> int:
+    """Return the number of patch slots of a row, which come first."""
+    return batch["patches"].shape[1]
+
+
+def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:
+    """Apply `part` to the pair `x`, whose vision slots begin with `patches` patches."""
     vision, text = x
-    return (part.vision if part.twice else part.text)(vision), part.text(text)
+    sets = part.vision_sets
+    kinds = [vision] if len(sets) == 1 else [vision[:, :patches], vision[:, patches:]]
+    routed = [module(own) for module, own in zip(sets, kinds, strict=True)]
+    return routed[0] if len(routed) == 1 else jnp.concatenate(routed, axis=1), part.text(text)
 
 
 class SplitRows(NamedTuple):
@@ -81,13 +94,14 @@ class SplitRows(NamedTuple):
     causal_segment: Int[Array, "R L"]
     angles: tuple[Array, Array]
     vision_slots: int
+    patches: int  # slots; those of special tokens follow
     kernel: str  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
         angles = rotary_angles(cfg, batch["position"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots, cfg.attention)
+        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots, _patches(batch), cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -96,7 +110,7 @@ class SplitRows(NamedTuple):
         return jnp.concatenate(x, axis=1)
 
     def route(self, part: Routed, x: Hidden) -> Hidden:
-        return _route_split(part, x)
+        return _route_split(part, x, self.patches)
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None) -> tuple[Hidden, None]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
@@ -114,6 +128,7 @@ class MaskedRows(NamedTuple):
     causal_segment: Int[Array, "R L"]
     angles: tuple[Array, Array]
     is_vision: Array
+    is_patch: Array
     kernel: str
 
     @classmethod
@@ -121,7 +136,7 @@ class MaskedRows(NamedTuple):
         perm, inv = batch["perm"], batch["inv"]
         angles = rotary_angles(cfg, permute(batch["position"], perm, inv))
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, angles, perm < vision_slots, cfg.attention)
+        return cls(perm, inv, segment, angles, perm < vision_slots, perm < _patches(batch), cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -130,16 +145,19 @@ class MaskedRows(NamedTuple):
         return permute(x, self.inv, self.perm)
 
     def route(self, part: Routed, x: Hidden) -> Hidden:
-        if not part.twice:
+        if part.part is None:
             return part.text(x)
 
-        def mask_like(y: Array) -> Array:
-            return self.is_vision.reshape(self.is_vision.shape + (1,) * (y.ndim - 2))
+        def like(mask: Array, y: Array) -> Array:
+            return mask.reshape(mask.shape + (1,) * (y.ndim - 2))
 
-        # A branch sees zeros in place of the other's tokens: an overflow there can reach neither value nor gradient.
-        text = part.text(jnp.where(mask_like(x), 0, x))
-        vision = part.vision(jnp.where(mask_like(x), x, 0))
-        return jnp.where(mask_like(text), vision, text)
+        # A set sees zeros in place of others' tokens: an overflow there can reach neither value nor gradient.
+        out = part.text(jnp.where(like(self.is_vision, x), 0, x))
+        sets = part.vision_sets
+        masks = (self.is_vision,) if len(sets) == 1 else (self.is_patch, self.is_vision & ~self.is_patch)
+        for module, mask in zip(sets, masks, strict=True):
+            out = jnp.where(like(mask, out), module(jnp.where(like(mask, x), x, 0)), out)
+        return out
 
     def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple[Array, None]:
         q, k = rotate(q, self.angles), rotate(k, self.angles)
@@ -190,6 +208,7 @@ class CachedRows(NamedTuple):
     start: Int[Array, "R"]
     angles: tuple[Array, Array]
     vision_slots: int
+    patches: int
     causal_segment: Int[Array, "R L"] | None
     kernel: str
 
@@ -200,7 +219,8 @@ class CachedRows(NamedTuple):
         position = batch["position"] + start[:, None]
         angles = rotary_angles(cfg, position)
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
-        return cls(batch["perm"], batch["inv"], position, start, angles, vision_slots, segment, cfg.attention)
+        slots = vision_slots, _patches(batch)
+        return cls(batch["perm"], batch["inv"], position, start, angles, *slots, segment, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -209,7 +229,7 @@ class CachedRows(NamedTuple):
         return jnp.concatenate(x, axis=1)
 
     def route(self, part: Routed, x: Hidden) -> Hidden:
-        return _route_split(part, x)
+        return _route_split(part, x, self.patches)
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache) -> tuple[Hidden, LayerCache]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))

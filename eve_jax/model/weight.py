@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from eve_jax.model.config import ModelConfig
+from eve_jax.model.config import PARTS, ModelConfig
 
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 
-# Groups that train, or stay frozen, together.
+# Groups that train, or stay frozen, together; `groups` has also those of further sets of weights.
 GROUPS = ("patch_embed", "vision", "text", "align", "teacher")
-TRAINED_GROUPS = GROUPS[:-1]  # the teacher's weights never train
+NEVER_TRAINED = ("teacher",)
 TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
 # matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a
 # gate of one number.
@@ -27,10 +27,20 @@ DECAYED = ("matrix", "table", "delta")  # roles that weight decay applies to
 TOKENS = ("patches", "specials", "vision", "text", "all", "targets", "")  # "": takes part in no product
 
 
+def groups() -> tuple[str, ...]:
+    """Return the names of all groups: GROUPS, then further sets of weights that PARTS has."""
+    return tuple(dict.fromkeys((*GROUPS, *(name for part in PARTS.values() for name in part.sets))))
+
+
+def trainable_groups() -> tuple[str, ...]:
+    """Return the names of the groups that a stage may train."""
+    return tuple(group for group in groups() if group not in NEVER_TRAINED)
+
+
 class Weight(NamedTuple):
     """What a weight is.
 
-    group: of GROUPS. role: of ROLES. works_on: the tokens that meet it, of TOKENS, each `times` times. input_grad:
+    group: of `groups`. role: of ROLES. works_on: the tokens that meet it, of TOKENS, each `times` times. input_grad:
     False where its input has no gradient (pixels, token numbers). ends_layer: nothing in the layer comes after its
     product but an addition. start: the value that a new one has everywhere, where that is one number. branch: name of
     the modality's own set of weights (`Routed`) that it belongs to, "" for shared ones. adds_to: attribute, in the
@@ -102,10 +112,10 @@ def param(
 def declare(module: Any, group: str, works_on: str | None = None, branch: str = "") -> Any:
     """Return `module` (or a single weight) after stating what its weights have in common.
 
-    group: of GROUPS, and works_on: of TOKENS, for the weights that do not state them themselves. branch: of the
+    group: of `groups`, and works_on: of TOKENS, for the weights that do not state them themselves. branch: of the
     modality whose own weights these are.
     """
-    if group not in GROUPS or (works_on is not None and works_on not in TOKENS):
+    if group not in groups() or (works_on is not None and works_on not in TOKENS):
         raise ValueError(f"group {group!r} or works_on {works_on!r} is unknown")
     for _, node in [((), module)] if isinstance(module, nnx.Param) else nnx.iter_graph(module):
         if isinstance(node, nnx.Param):

@@ -15,6 +15,7 @@ TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
 FIELDS = ("init", "teacher")  # of a stage's config, and of its section `data`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 LISTS = ("records",)  # several paths, comma separated
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
 MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
@@ -109,3 +110,16 @@ def _value(found: re.Match[str], about: str) -> str:
     if name not in os.environ:
         raise UserError(f"{about}: the environment variable {name} is not set; set it, or write the whole path")
     return os.environ[name]
+
+
+def no_folder(given: str | Path) -> UserError:
+    """Return the error for a path `given` that was to be a folder and is none: what it is, and what to do."""
+    text = os.fspath(given)
+    if os.path.exists(text):
+        return UserError(f"{text} is a file; name the folder")
+    if HUB_ID.fullmatch(text) and not os.path.isdir(os.path.dirname(text)):
+        return UserError(
+            f"{text}: no such folder; it looks like a hub id: download the model first (hf download {text} "
+            f"--local-dir FOLDER) and name FOLDER"
+        )
+    return UserError(f"{text}: no such folder")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape, row_shape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 
@@ -59,12 +59,14 @@ class Product(NamedTuple):
 
     kind: the field of `Tokens` it works on, or "vision" (patches and specials) or "all". backward: products of the
     backward pass for one of the forward pass. again: whether the backward pass computes the forward product again.
+    routed: True in a layer, where with "masked" routing all tokens meet every set of weights.
     """
 
     kind: str
     flops: float
     backward: int
     again: bool
+    routed: bool
 
 
 class Flops(NamedTuple):
@@ -109,22 +111,22 @@ def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
             backward = 1 + learns
             # The last product of a layer is followed by an addition, which needs no copy of it.
             again = not weight.stacked or (cfg.remat != "none" and not weight.ends_layer)
-        out.append(Product(weight.works_on, flops, backward, again))
+        out.append(Product(weight.works_on, flops, backward, again, weight.stacked))
     return tuple(out)
 
 
 def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_again: bool = True) -> Flops:
     """Return the FLOPs of one step on `tokens` (those of all micro-batches together) that trains the groups `trains`.
 
-    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/train/loss.py).
+    logits_again: whether the loss computes them again, as it does by chunks of the vocabulary (eve_jax/model/loss.py).
     """
     counts = {**tokens._asdict(), "vision": tokens.patches + tokens.specials, "all": tokens.total}
     model = sum(counts[w.kind] * w.flops * (1 + w.backward) for w in products(cfg, trains))
     recomputed = [w for w in products(cfg, trains) if w.again and (logits_again or w.kind != "targets")]
     again = sum(counts[w.kind] * w.flops for w in recomputed)
     if cfg.routing == "masked":
-        other = {"vision": tokens.text, "text": counts["vision"]}
-        again += sum(other.get(w.kind, 0) * w.flops * (1 + w.backward + w.again) for w in products(cfg, trains))
+        routed = [w for w in products(cfg, trains) if w.routed]
+        again += sum((tokens.total - counts[w.kind]) * w.flops * (1 + w.backward + w.again) for w in routed)
     forward = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * tokens.pairs
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward, kernel)
@@ -143,9 +145,8 @@ def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
 
 def batch_tokens(batch: dict[str, Any]) -> Tokens:
     """Real tokens, targets and pairs of a micro-batch's host arrays (docs/design.md#row-contract)."""
-    segment, patches = np.asarray(batch["segment"]), batch["patches"].shape[1]
-    vision = patches + batch["special_ids"].shape[1]
-    parts = np.split(segment > 0, [patches, vision], axis=1)
+    segment, shape = np.asarray(batch["segment"]), row_shape(batch)
+    parts = np.split(segment > 0, [shape.patches, shape.vision], axis=1)
     pairs = 0.0
     for row in segment:
         lengths = np.bincount(row[row > 0]).astype(np.float64)

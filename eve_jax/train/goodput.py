@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import jax
 
-from eve_jax.hosts.start import leads
+from eve_jax.process.connect import leads
+from eve_jax.process.files import write_json
 
 GOODPUT = "goodput.json"
 KINDS = ("start", "compile", "data", "save", "step")
@@ -83,10 +84,8 @@ class Goodput:
             self._earlier = read_goodput(self.path.parent)
         seconds = {kind: round(s, 3) for kind, s in self.totals().items()}
         mine = {"began": self.began, "first_step": self.first_step, "last_step": step, "seconds": seconds}
-        temporary = self.path.with_suffix(".tmp")
         with suppress(OSError):
-            temporary.write_text(json.dumps([*self._earlier, mine], indent=1))
-            temporary.replace(self.path)
+            write_json(self.path, [*self._earlier, mine], indent=1, sort_keys=False)
 
     def summary(self) -> str:
         """One line for the end of a run."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from eve_jax.data.bad import BAD_RECORDS_FILE
+from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE
 from eve_jax.errors import UserError
 
 

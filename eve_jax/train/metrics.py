@@ -1,46 +1,115 @@
-"""metrics.jsonl, TensorBoard and the progress line of a training run."""
+"""What a metric of training is, and the lines of metrics.jsonl.
+
+A metric is a key of the step's dict: what `eve_jax.train.step` or `StageData.counts` returns under a new name is
+written to metrics.jsonl and charted by the other writers. `KNOWN` says what else there is to say of one.
+"""
 
 import json
-import math
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import jax.numpy as jnp
 
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import say
-from eve_jax.model.config import ModelConfig
-from eve_jax.train.flops import Tokens, peak_flops, step_flops
-from eve_jax.train.masked import describe_broken
+from eve_jax.process.files import write_atomically
+from eve_jax.process.named import describe_error, load_named
 
 METRICS = "metrics.jsonl"
 LOST = "metrics.damaged.jsonl"  # lines of steps that a damaged checkpoint has lost
 TIMED = ("seconds", "tokens_per_s", "mfu")  # fields of a line that follow the clock
-FIELDS = (
-    "step",
-    "loss",
-    "lr",
-    "grad_norm",
-    "tokens",
-    "vision_tokens",
-    "targets",
-    "samples",
-    "broken",
-    "rows",
-    "seconds",
-    "tokens_per_s",
-    "flops",
-    "mfu",
-)
-SCALARS = ("loss", "lr", "grad_norm", "seconds", "tokens_per_s", "mfu")  # of TensorBoard
-OPTIONAL = ("align_loss",)  # of a model that aligns
+HIDDEN = ("patches", "pairs", "samples_with_targets")  # keys of the step's dict that others are computed from
+FIELD = "config.train.metrics"
+
+
+class StepView(NamedTuple):
+    """What a metric may look at, on the device, after a step's gradient: all by parameter name but `metrics`.
+
+    trainable: weights before the update, [shape] each. grads: mean gradient. updates: what is added to the weights.
+    metrics: scalars of the step so far (loss, lr, grad_norm ...).
+    """
+
+    trainable: dict[str, jax.Array]
+    grads: dict[str, jax.Array]
+    updates: dict[str, jax.Array]
+    metrics: dict[str, jax.Array]
+
+
+class Metric(NamedTuple):
+    """A metric: its name, and where it is to be seen beside metrics.jsonl.
+
+    value: how a metric of the user's own is computed on the device, a scalar; None for the package's, which are keys of
+    the step's dict. charted: in TensorBoard and the like. panel: title of its panel in report.png, "" for none. noisy:
+    the panel has a running mean. always: every line has it, null where the step's dict lacks it.
+    """
+
+    name: str
+    value: Callable[[StepView], jax.Array] | None = None
+    charted: bool = True
+    panel: str = ""
+    noisy: bool = True
+    always: bool = False
+
+
+KNOWN: dict[str, Metric] = {
+    metric.name: metric._replace(always=True)
+    for metric in (
+        Metric("step", charted=False),
+        Metric("loss", panel="loss (nats a target)"),
+        Metric("lr", panel="learning rate", noisy=False),
+        Metric("grad_norm", panel="gradient norm"),
+        Metric("tokens", charted=False),
+        Metric("vision_tokens", charted=False),
+        Metric("targets", charted=False),
+        Metric("samples", charted=False),
+        Metric("broken", charted=False),
+        Metric("rows", charted=False),
+        Metric("seconds"),
+        Metric("tokens_per_s", panel="tokens a second"),
+        Metric("flops", charted=False),
+        Metric("mfu"),
+    )
+}
+FIELDS = tuple(KNOWN)  # of every line, in order; others of the step's dict follow
+
+
+def charted(name: str) -> bool:
+    """Whether the metric `name` is one for charts."""
+    return name not in KNOWN or KNOWN[name].charted
+
+
+def load_metrics(names: str) -> tuple[Metric, ...]:
+    """Return the metrics that `config.train.metrics` names, `module:NAME` with commas, and enter them into KNOWN.
+
+    Raises UserError for one that is missing, no `Metric` with a value, or has the name of another.
+    """
+    found: dict[str, Metric] = {}
+    for text in filter(None, map(str.strip, names.split(","))):
+        metric = load_named(text, FIELD)
+        if not isinstance(metric, Metric) or metric.value is None:
+            raise UserError(f"{FIELD}: {text} is no eve_jax.train.metrics.Metric with a value")
+        if metric.name in (*FIELDS, *HIDDEN, *found):
+            raise UserError(f"{FIELD}: {text}: there is a metric {metric.name} already; choose another name")
+        found[metric.name] = metric
+    KNOWN.update(found)
+    return tuple(found.values())
+
+
+def measure(metrics: tuple[Metric, ...], view: StepView) -> dict[str, jax.Array]:
+    """Return the values of the user's own metrics, float32 scalars by name. Raises UserError naming one that fails."""
+    values = {}
+    for metric in metrics:
+        assert metric.value is not None
+        try:
+            value = jnp.asarray(metric.value(view), jnp.float32)
+        except Exception as error:
+            raise UserError(f"{FIELD}: the metric {metric.name} failed: {describe_error(error)}") from error
+        if metric.name in view.metrics or value.shape:
+            wrong = f"has the shape {value.shape}, not that of a scalar" if value.shape else "is there already"
+            raise UserError(f"{FIELD}: the metric {metric.name} {wrong}")
+        values[metric.name] = value
+    return values
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -66,149 +135,11 @@ def cut_back(folder: Path, step: int, keep_lost: bool = False) -> None:
     kept, lost = ("".join(json.dumps(m) + "\n" for m in lines if (m["step"] > step) == late) for late in (False, True))
     if path.exists() and path.read_text() == kept:
         return
-    temporary = folder / (METRICS + ".tmp")
     try:
         if keep_lost and lost:
             with (folder / LOST).open("a") as file:
                 file.write(lost)
-        temporary.write_text(kept)
-        temporary.replace(path)
+        write_atomically(path, kept)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         whole = f"; checkpoint {step} is whole" if step else ""
         raise UserError(f"{path} cannot be written: {error.strerror}{whole}") from error
-
-
-class Meter:
-    """Speed of steps that train the groups `trains` on `devices` (of all hosts): useful tokens a second, FLOPs, MFU.
-
-    FLOPs are those of the routed model on real tokens, forward and backward, without recomputation (flops.py). MFU is
-    their share of the chips' peak of dense bfloat16 products; None on processors whose peak is not known.
-    """
-
-    def __init__(self, cfg: ModelConfig, trains: frozenset[str], devices: Sequence[jax.Device]):
-        self.cfg, self.trains = cfg, trains
-        peak = peak_flops(devices[0].device_kind)
-        self.peak = peak * len(devices) if peak else None
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, float | None]:
-        """{tokens_per_s, flops, mfu} of a step's record with its counts, targets and seconds."""
-        vision, patches, seconds = record["vision_tokens"], record["patches"], record["seconds"]
-        text = record["tokens"] - vision
-        tokens = Tokens(patches, vision - patches, text, record["targets"], record["pairs"])
-        flops = step_flops(self.cfg, self.trains, tokens).useful
-        mfu = flops / (seconds * self.peak) if self.peak else None
-        return {"tokens_per_s": record["tokens"] / seconds, "flops": flops, "mfu": mfu}
-
-
-class MetricsLog:
-    """Writes one line a step, in blocks of `log_every` steps and one step late, when the device has moved on.
-
-    A line has FIELDS, and OPTIONAL where the model has them; seconds is the wall time of the block it belongs to,
-    divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A loss or
-    norm that is not finite is null in the file, and its step is one of `take_broken`; those of a step without a target
-    are null, too, and no fault of the numbers. `broken` of a line counts the step's samples whose record broke, which
-    is said for every block that has any. Without a `folder` nothing is written or shown, and all else is the same: of
-    several processes, one writes.
-    """
-
-    def __init__(
-        self, folder: Path | None, name: str, start: int, steps: int, log_every: int, meter: Meter, quiet: bool = False
-    ):
-        from tensorboardX import SummaryWriter  # slow to import, and only training needs it
-
-        self.meter = meter
-        self.log_every = log_every
-        self.path = folder / METRICS if folder else Path(os.devnull)
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if folder else None
-        self.broken: list[int] = []
-        self._losses: list[float] = []
-        self.pending: list[dict[str, Any]] = []
-        self.clock = time.perf_counter()
-        self.rates: deque[tuple[int, float]] = deque(maxlen=20)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, disable=quiet or folder is None, refresh_per_second=2)
-        self.task = self.progress.add_task(name, total=steps, completed=start, status="compiling ...")
-        self.progress.start()
-
-    def add(self, step: int, device_values: dict[str, Any], counts: dict[str, int]) -> None:
-        """Take over step `step` (counted from 1); `counts` as `StageData.counts` gives them."""
-        if self.pending and self.pending[-1]["step"] % self.log_every == 0:
-            self.flush()
-        self.pending.append({"step": step, **device_values, **counts})
-
-    def flush(self) -> None:
-        """Write what is pending; waits for the device."""
-        if not self.pending:
-            return
-        records = [
-            {k: v if isinstance(v, int) else np.asarray(v).item() for k, v in record.items()} for record in self.pending
-        ]
-        now = time.perf_counter()
-        seconds = (now - self.clock) / len(records)
-        self.clock = now
-        self.pending = []
-        for record in records:
-            record |= {"targets": int(record["targets"]), "seconds": seconds}
-            if "samples_with_targets" in record:
-                record["broken"] = record["samples"] - int(record["samples_with_targets"])
-            self._write(record | self.meter(record))
-        self._on_disk(self.file.flush)
-        if text := describe_broken(records):
-            say(f"\n{text}")
-
-    def take_broken(self) -> list[int]:
-        """Steps written since the last call whose loss or gradient norm was not finite."""
-        broken, self.broken = self.broken, []
-        return broken
-
-    def mean_loss(self) -> float | None:
-        """Mean of the finite losses written since the last call; None when there were none."""
-        losses, self._losses = self._losses, []
-        return sum(losses) / len(losses) if losses else None
-
-    def _write(self, values: dict[str, Any]) -> None:
-        finite = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
-        line = json.dumps({k: finite.get(k) for k in (*FIELDS, *OPTIONAL) if k in FIELDS or k in values}) + "\n"
-        self._on_disk(lambda: self.file.write(line))
-        if "loss" in finite and "grad_norm" in finite:
-            self._losses.append(values["loss"])
-        elif values["targets"]:
-            self.broken.append(values["step"])
-        for key in (*SCALARS, *OPTIONAL):
-            if key in finite and self.board is not None and self._board_lives():
-                self.board.add_scalar(key, values[key], values["step"])
-        self.rates.append((values["tokens"], values["seconds"]))
-        rate = sum(t for t, _ in self.rates) / max(sum(s for _, s in self.rates), 1e-9)
-        mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.0%}"
-        loss = f"loss {values['loss']:.4f}" if values["targets"] else "no targets"
-        status = f"{loss}  {rate:,.0f} tokens/s{mfu}"
-        self.progress.update(self.task, completed=values["step"], status=status)
-
-    def _on_disk(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
-
-    def _board_lives(self) -> bool:
-        """False when TensorBoard's thread has died of a full disk: then it would have us wait for ever."""
-        return self.board is not None and self.board.file_writer.event_writer._worker.is_alive()
-
-    def close(self) -> None:
-        """Write what is pending and close the files."""
-        try:
-            self.flush()
-        finally:
-            self.progress.stop()
-            if self.board is not None and self._board_lives():
-                self.board.close()
-            self._on_disk(self.file.close)

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 from eve_jax import sharding
-from eve_jax.data.pipeline import StageData
-from eve_jax.data.rows import Batch
+from eve_jax.data.rows.build import Batch
+from eve_jax.data.rows.pipeline import StageData
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import leads, say
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
-from eve_jax.train.loss import target_losses
+from eve_jax.model.loss import target_losses
+from eve_jax.process.connect import leads, say
 
 POLICIES = ("stop", "skip")
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from eve_jax.errors import InUse
-from eve_jax.hosts.start import leads
+from eve_jax.process.connect import leads
 from eve_jax.train.goodput import KINDS, describe, read_goodput
-from eve_jax.train.metrics import read_metrics
+from eve_jax.train.metrics import KNOWN, TIMED, Metric, read_metrics
 
 REPORT = "report.png"
 _THIN, _THICK, _GRID = "#b9c6e4", "#2450a8", "#ececf0"
@@ -42,40 +42,26 @@ def write_report(folder: Path) -> Path | None:
     metrics = read_metrics(folder)
     if not metrics:
         return None
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    shown = [metric for metric in KNOWN.values() if metric.panel and any(metric.name in line for line in metrics)]
+    rows = -(-len(shown) // 2)
+    figure = Figure(figsize=(11, 1.2 + 2.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 0.42))
-    steps = column(metrics, "step")
-    curves = (
-        ("loss (nats a target)", column(metrics, "loss"), True),
-        ("learning rate", column(metrics, "lr"), False),
-        ("gradient norm", column(metrics, "grad_norm"), True),
-        ("tokens a second", column(metrics, "tokens") / np.maximum(column(metrics, "seconds"), 1e-9), True),
-    )
-    for place, (title, values, noisy) in enumerate(curves):
-        panel = figure.add_subplot(grid[place // 2, place % 2])
-        panel.plot(steps, values, color=_THIN if noisy else _THICK, linewidth=0.8 if noisy else 1.6)
-        if noisy:
-            panel.plot(steps, smooth(values), color=_THICK, linewidth=1.6)
-        if title.startswith("tokens"):  # a step that was logged late, as after a save, seems fast beyond measure
-            panel.set_ylim(0, 1.5 * np.nanpercentile(values, 90))
-        panel.set_title(title, fontsize=10)
-        panel.grid(color=_GRID)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
+    grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*[1] * rows, 0.42))
+    for place, metric in enumerate(shown):
+        _draw_metric(figure.add_subplot(grid[place // 2, place % 2]), metric, metrics)
     empty = column(metrics, "targets") == 0
     skipped = int((np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")) & ~empty).sum())
     note = f", {skipped} of them not finite" if skipped else ""
     note += f", {empty.sum()} of them without a target" if empty.any() else ""
     figure.suptitle(f"{folder.name}: {len(metrics):,} steps{note}", fontsize=12)
-    _draw_goodput(figure.add_subplot(grid[2, :]), read_goodput(folder))
+    _draw_goodput(figure.add_subplot(grid[rows, :]), read_goodput(folder))
     figure.savefig(folder / REPORT, dpi=110)
     return folder / REPORT
 
 
 def column(metrics: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """A field of every line, float64 [steps]; NaN where it is null."""
-    return np.array([line[name] for line in metrics], np.float64)
+    """Return a field of every line, float64 [steps]; NaN where it is null or not there."""
+    return np.array([line.get(name) for line in metrics], np.float64)
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -88,6 +74,20 @@ def smooth(values: np.ndarray) -> np.ndarray:
     starts = np.maximum(np.arange(len(values)) - half, 0)
     with np.errstate(invalid="ignore"):
         return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
+
+
+def _draw_metric(panel: Any, metric: Metric, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """One curve over the steps."""
+    steps, values = column(metrics, "step"), column(metrics, metric.name)
+    panel.plot(steps, values, color=_THIN if metric.noisy else _THICK, linewidth=0.8 if metric.noisy else 1.6)
+    if metric.noisy:
+        panel.plot(steps, smooth(values), color=_THICK, linewidth=1.6)
+    if metric.name in TIMED:  # a step that was logged late, as after a save, seems fast beyond measure
+        panel.set_ylim(0, 1.5 * np.nanpercentile(values, 90))
+    panel.set_title(metric.panel, fontsize=10)
+    panel.grid(color=_GRID)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=8)
 
 
 def _draw_goodput(panel: Any, sessions: Sequence[Mapping[str, Any]]) -> None:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from eve_jax.data.fingerprint import OTHER_FOLDER, tokenizer_hash
-from eve_jax.data.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from eve_jax.checkpoint.stage_folder import CONFIG
+from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
+from eve_jax.data.samples.sample_rule import tokenizer_hash
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
-from eve_jax.hosts.start import say
-from eve_jax.train.checkpoint import CONFIG
+from eve_jax.process.connect import say
+from eve_jax.process.files import PART, write_json
+from eve_jax.version import versioned
 
 TOKENIZER_FILES = (TOKENIZER_FILE, MODEL_FILE, *COMPANIONS)
 
@@ -27,9 +31,7 @@ def write_stage_files(folder: Path, config: ConfigDict, tokenizer: Tokenizer, re
     the folder is replaced. Raises UserError for another one where this is not known.
     """
     if not resumed or not (folder / CONFIG).exists():
-        temporary = folder / f"{CONFIG}.tmp"
-        temporary.write_text(json.dumps(json.loads(config.to_json()), indent=1, sort_keys=True))
-        temporary.replace(folder / CONFIG)
+        write_json(folder / CONFIG, versioned(json.loads(config.to_json())), indent=1)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)
         return
@@ -57,7 +59,7 @@ def _replace_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Write the tokenizer and its companions, and remove those of another one."""
     if tokenizer.folder is not None and tokenizer.folder.resolve() == folder.resolve():
         return
-    part = folder / "tokenizer.part"
+    part = folder / f"tokenizer{PART}"
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
         tokenizer.save(part)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, of_groups
-from eve_jax.model.weight import GROUPS, TRAINED_GROUPS
+from eve_jax.model.weight import GROUPS, groups, trainable_groups
 
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
@@ -25,10 +25,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def stage_factors(stage: str) -> dict[str, float]:
-    """Return the learning-rate factor of every group in `stage`. Raise UserError for a stage that is not in STAGES."""
+    """Return the learning-rate factor of every group in `stage`; further sets of vision weights train with "vision".
+
+    Raise UserError for a stage that is not in STAGES.
+    """
     if stage not in STAGES:
         raise UserError(f"config.stage={stage!r}: expected one of {', '.join(STAGES)}")
-    return {group: float(group in STAGES[stage]) for group in GROUPS}
+    return {group: float((group if group in GROUPS else "vision") in STAGES[stage]) for group in groups()}
 
 
 def group_factors(config: ConfigDict) -> dict[str, float]:
@@ -38,8 +41,8 @@ def group_factors(config: ConfigDict) -> dict[str, float]:
     """
     factors = stage_factors(config.stage)
     for group, factor in config.get("optim", {}).get("groups", {}).items():
-        if group not in TRAINED_GROUPS:
-            raise UserError(f"config.optim.groups.{group}: expected one of {', '.join(TRAINED_GROUPS)}")
+        if group not in trainable_groups():
+            raise UserError(f"config.optim.groups.{group}: expected one of {', '.join(trainable_groups())}")
         if factor is None:
             continue
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
@@ -60,7 +63,12 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
             "this stage trains the vision weights of the layers (2.1), but the model has none "
             "(config.model.variant=dense)"
         )
-    return of_groups(cfg, *trained_groups(factors))
+    names = of_groups(cfg, *trained_groups(factors))
+    if not names:
+        raise UserError(
+            f"the model has no weights of the groups that train: {', '.join(sorted(trained_groups(factors)))}"
+        )
+    return names
 
 
 def trained_groups(factors: Mapping[str, float]) -> frozenset[str]:

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
-from eve_jax.train.loss import LossSums, training_sums
+from eve_jax.model.loss import LossSums, training_sums
+from eve_jax.train.metrics import Metric, StepView, measure
 
 Metrics = dict[str, jax.Array]
 
@@ -91,6 +92,7 @@ class StepRule(NamedTuple):
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     mesh: Mesh | None = None
+    metrics: tuple[Metric, ...] = ()  # of the user's own
 
     def place(self, parameters: Params) -> Params:
         """Return `parameters` with the sharding of the rules.
@@ -139,6 +141,7 @@ def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainSt
     }
     if rule.cfg.aligns:
         metrics["align_loss"] = _mean(sums.align, sums.images)
+    metrics |= measure(rule.metrics, StepView(state.trainable, grads, updates, dict(metrics)))
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     new = optax.apply_updates(state.trainable, updates), opt
     kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
@@ -170,8 +173,9 @@ class StepFunctions:
         tx: optax.GradientTransformation,
         schedule: optax.Schedule,
         mesh: Mesh | None = None,
+        metrics: tuple[Metric, ...] = (),
     ):
-        rule = StepRule(cfg, tx, schedule, mesh)
+        rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
         self.fused = jax.jit(partial(train_step, rule), donate_argnums=0)
         self.accumulate = jax.jit(partial(accumulate, rule), donate_argnums=0)

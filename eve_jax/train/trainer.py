@@ -1,5 +1,6 @@
 """Training of one stage: from the config and the state of its folder to the last checkpoint."""
 
+import json
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,31 +10,34 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.base_config import keep_base
-from eve_jax.data.image_rule import SQUARE
-from eve_jax.data.pipeline import PLAN_FOLDER, StageData
-from eve_jax.data.plan import planned_steps
+from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.data.image.rule import SQUARE
+from eve_jax.data.plan.plan import planned_steps
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
 from eve_jax.errors import Hanging, UserError
-from eve_jax.hosts.peers import StopAgreement
-from eve_jax.hosts.stage import open_data_together, same_everywhere, share_folder, written_by_one_run
-from eve_jax.hosts.start import leads, peers, say
 from eve_jax.model.config import ModelConfig
+from eve_jax.process.connect import leads, peers, say
+from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand, expand_config
-from eve_jax.train.checkpoint import Checkpoints
-from eve_jax.train.feed import watched
+from eve_jax.process.peers import StopAgreement
+from eve_jax.train.data_thread import watched
 from eve_jax.train.goodput import Goodput
-from eve_jax.train.identity import check_identity, check_settings, identity
-from eve_jax.train.interrupt import Interrupted, StopRequest, asked
+from eve_jax.train.initial_state import Start, check_origins, start
+from eve_jax.train.lineage import check_identity, check_settings, identity
 from eve_jax.train.masked import Masked
-from eve_jax.train.metrics import Meter, MetricsLog, cut_back, read_metrics
+from eve_jax.train.metrics import cut_back, load_metrics, read_metrics
+from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.profile import Profiler
+from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.stages import group_factors, trainable_names, trained_groups
-from eve_jax.train.start import Start, check_origins, start
 from eve_jax.train.step import StepFunctions, TrainState
+from eve_jax.train.writers.base import RunInfo
+from eve_jax.train.writers.open import open_writers, split_writers
+from eve_jax.weights.base_config import keep_base
 
 
 @dataclass
@@ -115,6 +119,8 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg = ModelConfig.from_dict(config.model.to_dict())
     check_numbers(config.train)
+    split_writers(config.train.writers)
+    metrics = load_metrics(config.train.metrics)
     factors = group_factors(config)
     trainable_names(cfg, factors)
     check_pictures(config.data, cfg)
@@ -155,9 +161,10 @@ def _open(config: ConfigDict, folder: Path, goodput: Goodput, held: ExitStack, q
         if leads():
             cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step
-        functions = StepFunctions(cfg, tx, lr, mesh)
+        functions = StepFunctions(cfg, tx, lr, mesh, metrics)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
-        log = MetricsLog(folder if leads() else None, config.name, begin.step, steps, t.log_every, meter, quiet)
+        about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
+        log = MetricsLog(open_writers(t.writers, about) if leads() else [], t.log_every, meter)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
 

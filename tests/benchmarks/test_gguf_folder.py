@@ -8,10 +8,10 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from benchmarks.gguf_folder import rotate_half_rows, write_folder
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.convert.tensors import open_tensors
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.hf.safetensors_io import open_tensors
+from eve_jax.weights.open import open_checkpoint
 
 gguf = pytest.importorskip("gguf")
 from gguf.quants import dequantize, quantize  # noqa: E402

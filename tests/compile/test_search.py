@@ -6,12 +6,12 @@ import jax
 import pytest
 
 from configs import stage3
+from eve_jax.batch import RowShape
 from eve_jax.compile import search
 from eve_jax.compile.abstract import Program, Work
 from eve_jax.compile.build import Built, Memory
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import CHIPS, GIB, Topology
-from eve_jax.data.shapes import RowShape
 
 OPTIONS = {"mesh": "fsdp:-1", "shape": "mixed", "rows": 0, "row_tokens": 0}
 

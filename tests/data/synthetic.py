@@ -10,9 +10,9 @@ from PIL import Image
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
-from eve_jax.data.lengths import Lengths
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 
 
 def byte_tokenizer(special: Sequence[str] = ("<|im_end|>",)) -> Tokenizer:
@@ -54,7 +54,7 @@ PLAN_SETTINGS: dict[str, Any] = {
 
 def plan_of(counts: Any, **changes: Any) -> Plan:
     """A plan of records of `counts` [n, 3], by default of PLAN_SETTINGS."""
-    return build_plan(lengths_of(counts), **{**PLAN_SETTINGS, **changes})
+    return build_plan(lengths_of(counts), PlanSettings(**{**PLAN_SETTINGS, **changes}))
 
 
 def write_records(folder: Path, n: int, seed: int = 0) -> Path:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eve_jax.data.added_tokens import read_added
-from eve_jax.data.templates import end_id, stop_ids
-from eve_jax.data.tokenizer import COMPANIONS, Tokenizer, load_tokenizer
+from eve_jax.data.text.added_tokens import read_added
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import end_id, stop_ids
+from eve_jax.data.text.tokenizer import COMPANIONS, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 
@@ -112,9 +113,9 @@ def test_flags_of_added_tokens(kind: str, tmp_path: Path) -> None:
         ({"added_tokens.json": {END: True}}, r"has the number True"),
         ({"added_tokens.json": {END: [1]}}, r"has the number \[1\]"),
         ({"added_tokens.json": {"": "N"}}, r"added_tokens\.json: a token without any text"),
-        ({"added_tokens.json": [END]}, r"added_tokens\.json: not a JSON object"),
-        ({"added_tokens.json": b"\xff"}, r"added_tokens\.json: not valid JSON"),
-        ({"added_tokens.json": b'{"<a>": 1, "<a>": 2}'}, r"not valid JSON \('<a>' stands there twice"),
+        ({"added_tokens.json": [END]}, r"added_tokens\.json does not hold a JSON object"),
+        ({"added_tokens.json": b"\xff"}, r"added_tokens\.json is not valid JSON"),
+        ({"added_tokens.json": b'{"<a>": 1, "<a>": 2}'}, r"is not valid JSON: '<a>' stands there twice"),
         (
             {"added_tokens.json": {END: "N+1"}},
             r"'<\|im_end\|>' is token N\+1, but there is no token N; a token is missing",

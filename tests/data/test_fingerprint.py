@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs.base import get_config
-from eve_jax.data import templates
-from eve_jax.data.fingerprint import settings_fingerprint
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.pipeline import StageData, open_stage_data
-from eve_jax.data.prepare import Conversion, convert
-from eve_jax.data.tokenizer import FastTokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.prepare.convert import Conversion, convert
+from eve_jax.data.rows.pipeline import StageData, open_stage_data
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.text import templates
+from eve_jax.data.text.tokenizer import FastTokenizer
 from eve_jax.errors import UserError
 from tests.data.source_files import samples_of, write_parquet, write_tar
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -142,8 +142,7 @@ def test_a_tokenizer_as_another_version_of_the_library_writes_it() -> None:
 
         tokenizer = byte_tokenizer()
         assert isinstance(tokenizer, FastTokenizer)
-        rule = ImageRule("anyratio_ld")
-        return settings_fingerprint(Written(tokenizer.inner), rule, "qwen2", False, 9, "drop")["tokenizer"]
+        return SampleRule(Written(tokenizer.inner), ImageRule("anyratio_ld"), "qwen2").fingerprint()["tokenizer"]
 
     old = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}
     new = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "ignore_merges": False, "x": None}}
@@ -271,7 +270,7 @@ def test_images_are_measured_again_before_the_first_checkpoint(
 
 
 def test_a_large_data_set_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eve_jax.data.changes import changed_images
+    from eve_jax.data.samples.image_changes import changed_images
 
     data = begun(stage_config(tmp_path), tmp_path)
     assert len(data.lengths.grids) == 12

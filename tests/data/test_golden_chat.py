@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data.chat import IGNORE, IMAGE_ID, Encoded, encode_chat
 from eve_jax.data.markers import MARKER
-from eve_jax.data.records import BadRecord, Turn
-from eve_jax.data.templates import get_template
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.record import BadRecord, Turn
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded, encode_chat
+from eve_jax.data.text.templates import get_template
+from eve_jax.data.text.tokenizer import Tokenizer
 from tests.vocab import llama3_tokenizer, mistral_tokenizer, qwen2_tokenizer, spm_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "golden"

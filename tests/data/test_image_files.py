@@ -12,17 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import (
-    BadImage,
-    ImageFile,
-    StoredImage,
-    image_bytes,
-    image_size,
-    load_patches,
-    open_image,
-    patchify,
-)
+from eve_jax.data.image.patches import image_size, load_patches, open_image, patchify
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, image_bytes
 
 
 def gradient(width: int = 70, height: int = 40) -> np.ndarray:

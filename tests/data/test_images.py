@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from eve_jax.data.image_rule import FITS, MODES, PATCH, SQUARE, ImageRule
-from eve_jax.data.images import open_image, patchify, resize
+from eve_jax.data.image.patches import open_image, patchify, resize
+from eve_jax.data.image.rule import FITS, MODES, PATCH, SQUARE, ImageRule
 from eve_jax.errors import UserError
 
 GOLDEN_DIR = Path(__file__).parents[1] / "golden"

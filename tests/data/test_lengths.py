@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eve_jax.data import lengths as lengths_module
-from eve_jax.data.chat import IMAGE_ID, encode_chat
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import load_patches
-from eve_jax.data.lengths import Lengths, measure
-from eve_jax.data.records import open_records
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.samples import measure as measure_module
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from tests.data.synthetic import byte_tokenizer, write_records
 
 RULE = ImageRule("anyratio_ld", max_size=96)
@@ -20,9 +22,9 @@ ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 
 
 def measured(path: Path, max_tokens: int = 1000, cache_dir: Path | None = None, **changes: Any) -> Lengths:
-    settings: dict[str, Any] = {"rule": RULE, "template": "qwen2", "image_first": False, **changes}
+    settings: dict[str, Any] = {"images": RULE, "template": "qwen2", "max_tokens": max_tokens, **changes}
     records = open_records(str(path), path.parent / "images")
-    return measure(records, byte_tokenizer(), max_tokens=max_tokens, cache_dir=cache_dir, **settings)
+    return measure(records, SampleRule(byte_tokenizer(), **settings), cache_dir)
 
 
 def test_counts_are_those_of_the_real_thing(tmp_path: Path) -> None:
@@ -78,20 +80,20 @@ def test_the_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     cache = tmp_path / "cache"
     first = measured(path, cache_dir=cache)
     calls = []
-    original = lengths_module.measure_part
+    original = measure_module.measure_part
 
     def spy(*arguments: Any) -> Lengths:
         calls.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(lengths_module, "measure_part", spy)
+    monkeypatch.setattr(measure_module, "measure_part", spy)
     again = measured(path, cache_dir=cache)
     assert not calls
     assert again.dropped == first.dropped
     assert len(again.dropped) == 1
     for name in ARRAYS:
         assert np.array_equal(getattr(again, name), getattr(first, name))
-    for change in ({"template": "plain"}, {"image_first": True}, {"max_tokens": 999}, {"rule": ImageRule()}):
+    for change in ({"template": "plain"}, {"image_first": True}, {"max_tokens": 999}, {"images": ImageRule()}):
         measured(path, cache_dir=cache, **change)
     path.write_text(path.read_text() + "\n{worse\n")
     assert len(measured(path, cache_dir=cache).dropped) == 2

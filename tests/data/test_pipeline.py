@@ -11,13 +11,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.lengths import measure
-from eve_jax.data.pipeline import loader, open_stage_data
-from eve_jax.data.plan import Plan, build_plan
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import Batch, RowBuilder
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.rows.pipeline import loader, open_stage_data
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.train.flops import add, batch_tokens
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -27,11 +28,12 @@ Steps = list[tuple[int, list[Batch]]]
 
 def set_up(folder: Path, max_bad: int = 0) -> tuple[Plan, RowBuilder]:
     records = open_records(str(write_records(folder, 80)), folder / "images")
-    rule, tokenizer = ImageRule("anyratio_ld", max_size=96), byte_tokenizer()
-    lengths = measure(records, tokenizer, rule, "plain", False, 256)
-    plan = build_plan(lengths, row_tokens=256, max_shapes=2, rows=2, micro_batches=2, epochs=2, seed=0)
+    rule = SampleRule(byte_tokenizer(), ImageRule("anyratio_ld", max_size=96), "plain", max_tokens=256)
+    lengths = measure(records, rule)
+    settings = PlanSettings(row_tokens=256, max_shapes=2, rows=2, micro_batches=2, epochs=2, seed=0)
+    plan = build_plan(lengths, settings)
     bad = BadRecords(folder / "work", max_bad)
-    return plan, RowBuilder(records, lengths, tokenizer, rule, "plain", False, bad)
+    return plan, RowBuilder(records, lengths, rule, bad)
 
 
 def equal(a: Steps, b: Steps) -> bool:
@@ -59,7 +61,7 @@ def test_same_batches_for_any_threads_and_start(tmp_path: Path) -> None:
 def set_up_hosts(folder: Path) -> tuple[Plan, RowBuilder]:
     """Micro-batches of 4 rows."""
     _, builder = set_up(folder)
-    return build_plan(builder.lengths, 256, 2, rows=4, micro_batches=2, epochs=3, seed=0), builder
+    return build_plan(builder.lengths, PlanSettings(256, 2, rows=4, micro_batches=2, epochs=3, seed=0)), builder
 
 
 def glued(hosts: list[Steps]) -> Steps:
@@ -195,7 +197,7 @@ def test_a_kept_plan_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         made.append(1)
         return build_plan(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("eve_jax.data.pipeline.build_plan", spy)
+    monkeypatch.setattr("eve_jax.data.rows.pipeline.build_plan", spy)
     again = open_stage_data(config, tmp_path / "stage").plan
     assert not made
     assert (again.hash, again.stats) == (first.hash, first.stats)
@@ -237,11 +239,12 @@ def test_a_stage_without_tokenizer(tmp_path: Path) -> None:
 
 
 def test_no_module_of_data_loads_jax() -> None:
-    modules = sorted(path.stem for path in (Path(__file__).parents[2] / "eve_jax" / "data").glob("[a-z]*.py"))
+    root = Path(__file__).parents[2]
+    paths = [path.relative_to(root).with_suffix("") for path in (root / "eve_jax" / "data").rglob("[a-z]*.py")]
     code = (
         "import sys\n"
-        + "".join(f"import eve_jax.data.{name}\n" for name in modules)
+        + "".join(f"import {'.'.join(path.parts)}\n" for path in sorted(paths))
         + "assert 'jax' not in sys.modules"
     )
-    assert len(modules) >= 12
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    assert len(paths) >= 45
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

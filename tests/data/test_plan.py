@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.data_tables import CASES, padded_fill, synthetic_counts
 from benchmarks.data_tables import lengths_of as table_of
-from eve_jax.data.packing import frontier, pack
-from eve_jax.data.plan import Plan, build_plan, load_plan
+from eve_jax.data.plan.packing import frontier, pack
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan, load_plan
 from eve_jax.errors import UserError
 from tests.data.synthetic import mixed_counts, plan_of
 
@@ -138,7 +138,7 @@ def test_fill_whatever_the_mixture(text_only: float) -> None:
 def test_fill_of_the_synthetic_tables(case: str) -> None:
     """At least 0.96, as `benchmarks.data` shows of more records."""
     counts = synthetic_counts(40_000, *CASES[case])
-    plan = build_plan(table_of(counts), 8192, 8, rows=8, micro_batches=2, epochs=1, seed=0)
+    plan = build_plan(table_of(counts), PlanSettings(8192, 8, rows=8, micro_batches=2, epochs=1, seed=0))
     assert plan.stats["fill"] >= 0.96
     assert plan.stats["fill"] == pytest.approx(
         counts.sum() / sum(plan.shapes[k].length * plan.rows for k in plan.batch_shape), rel=1e-12

@@ -8,23 +8,26 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from eve_jax.data import lengths as lengths_module
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import StoredImage, image_bytes, image_size
-from eve_jax.data.lengths import Lengths, measure
-from eve_jax.data.prepare import Conversion, Table, convert
-from eve_jax.data.records import BadRecord, Records, open_records
+from eve_jax.data.image.patches import image_size
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image_file import StoredImage, image_bytes
+from eve_jax.data.plan.lengths import ARRAYS, Lengths
+from eve_jax.data.prepare.convert import Conversion, convert
+from eve_jax.data.record import BadRecord
+from eve_jax.data.samples import measure as measure_module
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from eve_jax.process.lock import locked
 from tests.data.source_files import samples_of, write_parquet, write_tar
 from tests.data.synthetic import byte_tokenizer, write_records
 
-RULE = ImageRule("anyratio_ld", max_size=96)
+RULE = SampleRule(byte_tokenizer(), ImageRule("anyratio_ld", max_size=96), "qwen2", max_tokens=1000)
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,18 +36,13 @@ def conversion(folder: Path, records: str = "records.jsonl", to: str = "made", *
     return Conversion(str(folder / records), str(folder / "images"), str(folder / to), **values)  # type: ignore[arg-type]
 
 
-def table(folder: Path) -> Table:
-    byte_tokenizer().save(folder / "tokenizer")
-    return Table(str(folder / "tokenizer"), RULE, "qwen2", False, 1000)
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     write_records(tmp_path, 13)
-    summary = convert(conversion(tmp_path), table(tmp_path))
+    summary = convert(conversion(tmp_path), RULE)
     records = open_records(str(tmp_path / "made"))
     expected = open_records(str(tmp_path / "records.jsonl"), tmp_path / "images")
     assert [(r.id, r.turns) for r in records] == [(r.id, r.turns) for r in expected]
@@ -69,11 +67,11 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines = path.read_text().splitlines()
     lines[4] = lines[4].replace("<image>", "<image><image>")
     path.write_text("\n".join(lines))
-    summary = convert(conversion(tmp_path), table(tmp_path))
-    expected = measure(open_records(str(path), tmp_path / "images"), byte_tokenizer(), RULE, "qwen2", False, 1000)
-    monkeypatch.setattr(lengths_module, "measure_part", lambda *_: pytest.fail("measured again"))
-    lengths = measure(open_records(str(tmp_path / "made")), byte_tokenizer(), RULE, "qwen2", False, 1000)
-    for name in lengths_module.ARRAYS:
+    summary = convert(conversion(tmp_path), RULE)
+    expected = measure(open_records(str(path), tmp_path / "images"), RULE)
+    monkeypatch.setattr(measure_module, "measure_part", lambda *_: pytest.fail("measured again"))
+    lengths = measure(open_records(str(tmp_path / "made")), RULE)
+    for name in ARRAYS:
         assert np.array_equal(getattr(lengths, name), getattr(expected, name)), name
     differ = r"2 <image> markers for 1 images (a tag that is text and no image is written \<image>)"
     assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", differ)]
@@ -92,17 +90,17 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_table_is_used_in_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_records(tmp_path, 7)
-    convert(conversion(tmp_path), table(tmp_path))
+    convert(conversion(tmp_path), RULE)
     records = open_records(f"{path},{tmp_path}/made", tmp_path / "images")
     measured: list[int] = []
-    original = lengths_module.measure_part
+    original = measure_module.measure_part
 
-    def spy(records: Records, indices: Iterable[int], *settings: Any) -> Lengths:
+    def spy(records: Records, indices: Iterable[int], rule: SampleRule) -> Lengths:
         measured.extend(indices)
-        return original(records, measured, *settings)
+        return original(records, measured, rule)
 
-    monkeypatch.setattr(lengths_module, "measure_part", spy)
-    lengths = measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000, tmp_path / "cache")
+    monkeypatch.setattr(measure_module, "measure_part", spy)
+    lengths = measure(records, RULE, tmp_path / "cache")
     assert measured == list(range(7))
     assert lengths.record.tolist() == list(range(14))
     assert np.array_equal(lengths.text[:7], lengths.text[7:])
@@ -113,8 +111,8 @@ def test_sizes_are_known_without_opening_a_picture(tmp_path: Path, monkeypatch: 
     write_records(tmp_path, 6)
     convert(conversion(tmp_path))
     records = open_records(str(tmp_path / "made"))
-    monkeypatch.setattr("eve_jax.data.images.Image.open", lambda *_: pytest.fail("opened"))
-    lengths = measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000)
+    monkeypatch.setattr("eve_jax.data.image.patches.Image.open", lambda *_: pytest.fail("opened"))
+    lengths = measure(records, RULE)
     assert len(lengths.grids) == 6
 
 
@@ -164,22 +162,21 @@ def test_a_picture_of_several_records_is_kept_once(tmp_path: Path) -> None:
 
 def test_processes_make_the_same(tmp_path: Path) -> None:
     write_records(tmp_path, 23)
-    convert(conversion(tmp_path), table(tmp_path))
-    convert(conversion(tmp_path, to="other"), table(tmp_path), processes=2)
+    convert(conversion(tmp_path), RULE)
+    convert(conversion(tmp_path, to="other"), RULE, processes=2)
     assert files(tmp_path / "made") == files(tmp_path / "other")
 
 
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-from eve_jax.data import images, prepare
-from eve_jax.data.sources import shards
-original = shards.image_bytes
+from eve_jax.data.prepare import convert, shard_writer
+original = shard_writer.image_bytes
 def slow(file):
     time.sleep(0.2)
     return original(file)
-shards.image_bytes = slow
-prepare.convert(prepare.Conversion(*sys.argv[1:4], 5, "headers"))
+shard_writer.image_bytes = slow
+convert.convert(convert.Conversion(*sys.argv[1:4], 5, "headers"))
 """
 
 
@@ -239,14 +236,14 @@ def test_one_conversion_at_a_time(tmp_path: Path) -> None:
 
 def test_a_broken_table_is_made_again(tmp_path: Path) -> None:
     write_records(tmp_path, 6)
-    summary = convert(conversion(tmp_path), table(tmp_path))
+    summary = convert(conversion(tmp_path), RULE)
     path = tmp_path / "made" / summary["table"]["file"]
     whole = path.read_bytes()
     records = open_records(str(tmp_path / "made"))
     for broken in (b"", whole[: len(whole) // 2], bytes(len(whole))):
         path.write_bytes(broken)
-        assert len(measure(records, byte_tokenizer(), RULE, "qwen2", False, 1000)) == summary["table"]["records"]
-        assert convert(conversion(tmp_path), table(tmp_path)) == summary
+        assert len(measure(records, RULE)) == summary["table"]["records"]
+        assert convert(conversion(tmp_path), RULE) == summary
         assert path.read_bytes() == whole
 
 

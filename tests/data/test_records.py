@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.records import BadRecord, Record, Turn, open_records
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 
 GOOD = {"id": 7, "image": "a.jpg", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
@@ -126,7 +127,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         (str(tmp_path / "two.json"), rf"two\.json: .*something after the array's end, at byte {end}"),
         (str(tmp_path / "none.json"), "no records"),
         (str(tmp_path / "empty.jsonl"), "no records"),
-        (str(tmp_path / "one.json"), r"one\.json: a single JSON object over several lines"),
+        (str(tmp_path / "one.json"), r"one\.json: JSON objects over several lines"),
         (str(tmp_path / "a.jsonl.gz"), "unpack it first"),
         (f"{tmp_path}/a.json,{tmp_path}/a.json", "names a source twice"),
     ]:
@@ -195,3 +196,25 @@ def test_names_and_where_each_source_starts(tmp_path: Path) -> None:
     before = records.fingerprint()
     (tmp_path / "b2.json").write_bytes(b"[" + line(id="another") + b"]")
     assert open_records(", ".join(names)).fingerprint() != before
+
+
+def test_a_file_that_is_named_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data", "links", "one"):
+        (tmp_path / folder).mkdir()
+    for name in ("data/a.jsonl", "data/b.jsonl", "one/a.jsonl"):
+        (tmp_path / name).write_bytes(line())
+    (tmp_path / "links" / "c.jsonl").symlink_to(tmp_path / "data" / "a.jsonl")
+    (tmp_path / "folder").symlink_to("data")
+    for names, first, other in (
+        ("data/a.jsonl,./data/a.jsonl", "data/a.jsonl", r"\./data/a\.jsonl"),
+        (f"data/a.jsonl,{tmp_path}/data/a.jsonl", "data/a.jsonl", ".*/data/a.jsonl"),
+        ("data/a.jsonl,links/c.jsonl", "data/a.jsonl", "links/c.jsonl"),
+        ("data/a.jsonl,folder/a.jsonl", "data/a.jsonl", "folder/a.jsonl"),
+        ("data/*.jsonl,data/b.jsonl", "data/b.jsonl", "data/b.jsonl"),
+        ("data,folder", "data/a.jsonl", "folder/a.jsonl"),
+        ("*/*.jsonl", "data/a.jsonl", "folder/a.jsonl"),
+    ):
+        with pytest.raises(UserError, match=f"{first} and {other} are the same file; name it once, and set .*repeats"):
+            open_records(names)
+    assert len(open_records("data,one")) == 3  # the same records in another file are the user's business

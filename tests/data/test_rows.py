@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eve_jax.data.bad import BadRecords
-from eve_jax.data.chat import IGNORE, IMAGE_ID, encode_chat
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import load_patches
-from eve_jax.data.lengths import grid_tokens, measure
-from eve_jax.data.plan import MicroBatch
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape, batch_arrays, row_shape
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import MicroBatch
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.samples.too_long import grid_tokens
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, encode_chat
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -136,13 +138,10 @@ class Setup:
     def __init__(self, folder: Path, n: int = 12, max_bad: int = 10) -> None:
         self.folder = folder
         self.records = open_records(str(write_records(folder, n)), folder / "images")
-        self.rule = ImageRule("anyratio_ld", max_size=96)
-        self.tokenizer = byte_tokenizer()
-        self.lengths = measure(self.records, self.tokenizer, self.rule, "qwen2", False, 1000)
+        self.rule = SampleRule(byte_tokenizer(), ImageRule("anyratio_ld", max_size=96), "qwen2", max_tokens=1000)
+        self.lengths = measure(self.records, self.rule)
         self.bad = BadRecords(folder / "work", max_bad)
-        self.builder = RowBuilder(
-            self.records, self.lengths, self.tokenizer, self.rule, "qwen2", image_first=False, bad=self.bad
-        )
+        self.builder = RowBuilder(self.records, self.lengths, self.rule, self.bad)
 
     def build(self, rows: list[tuple[int, ...]]) -> Batch:
         return self.builder.build(MicroBatch(RowShape(64, 32, 1056), rows))
@@ -167,17 +166,18 @@ def test_batch_arrays(tmp_path: Path) -> None:
         "loss_weight": ((3, 1056), np.float32),
     }
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == expected
+    assert batch_arrays(3, row_shape(batch), 3072) == expected
 
     record = setup.records[2]
-    encoded = encode_chat(record.turns, setup.tokenizer, "qwen2", 2)
+    encoded = encode_chat(record.turns, setup.rule.tokenizer, "qwen2", 2)
     text = encoded.ids[encoded.ids != IMAGE_ID]
     assert batch["text_ids"][1, : len(text)].tolist() == text.tolist()
     n_targets = int(batch["loss_weight"][1].sum())
-    learnt = setup.tokenizer.decode(batch["labels"][1, :n_targets], skip_special=False)
+    learnt = setup.rule.tokenizer.decode(batch["labels"][1, :n_targets], skip_special=False)
     assert learnt == " " + record.turns[1].text + "<|im_end|>"
     used = 0
     for path in record.images:
-        patches, _ = load_patches(path, setup.rule)
+        patches, _ = load_patches(path, setup.rule.images)
         assert np.array_equal(batch["patches"][1, used : used + len(patches)], patches)
         used += len(patches)
     assert not batch["patches"][1, used:].any()

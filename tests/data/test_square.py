@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.canvas import CANVAS, on_canvas
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import bicubic, patchify, resize, unpatchify
+from eve_jax.data.image.patches import bicubic, patchify, resize, unpatchify
+from eve_jax.data.image.rule import LARGEST, ImageRule
+from eve_jax.data.image.square import CANVAS, on_canvas
 from eve_jax.errors import UserError
 from eve_jax.model.patch_embed import PIXEL_MEAN, PIXEL_STD
 
@@ -69,5 +69,18 @@ def test_sizes_that_do_not_fit_the_teacher() -> None:
     with pytest.raises(UserError, match="no multiple of the 24 patches"):
         ImageRule("square", max_size=700, patch=28)
     assert ImageRule("square", max_size=224, patch=28, teacher=(112, 14)).pool == 1
+    for teacher in ((170, 14), (7, 14)):
+        with pytest.raises(UserError, match=rf"images of {teacher[0]} pixels are no multiple of patches of 14"):
+            ImageRule("square", patch=28, teacher=teacher)
     with pytest.raises(UserError, match=r"data\.patch"):
         ImageRule(patch=27)
+
+
+@pytest.mark.parametrize("mode", ["anyratio_ld", "anyratio_hd", "anyratio_maxl", "anyresolution", "square"])
+def test_sizes_beyond_any_sense(mode: str) -> None:
+    patch = 28 if mode == "square" else 32
+    for size in (99_999_999, LARGEST + 1, 10**400):
+        with pytest.raises(UserError, match=rf"^config\.data\.max_size=\d.*: expected 0 or .* at most {LARGEST}"):
+            ImageRule(mode, max_size=size, patch=patch)
+    largest = LARGEST // (24 * patch) * 24 * patch
+    assert ImageRule(mode, max_size=largest, patch=patch).resized(largest, largest // 2)[0] <= 2 * largest

@@ -9,10 +9,11 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from configs import stage3
-from eve_jax.data.pipeline import open_stage_data
-from eve_jax.data.prepare import Table
-from eve_jax.data.templates import TEMPLATES, check_template, end_id, fitting_templates, special_ends, stop_ids
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
+from eve_jax.data.rows.pipeline import open_stage_data
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import TEMPLATES, check_template, end_id, fitting_templates, special_ends, stop_ids
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer, spm_tokenizer
@@ -147,7 +148,7 @@ def test_training_and_tables_are_refused_before_planning(template: str, tmp_path
     with pytest.raises(UserError, match=says):
         open_stage_data(config, tmp_path / "stage")
     with pytest.raises(UserError, match=says):
-        Table.of(config)
+        SampleRule.of(config)
     assert not (tmp_path / "stage").exists()
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.data.tokenizer import FastTokenizer, load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import FastTokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 

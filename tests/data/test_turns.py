@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eve_jax.data.chat import IGNORE, IMAGE_ID, continuation_ids, encode_chat, prompt_ids
 from eve_jax.data.markers import MARKER
-from eve_jax.data.records import BadRecord, Turn
-from eve_jax.data.templates import end_id, get_template, stop_ids
-from eve_jax.data.tokenizer import Tokenizer
+from eve_jax.data.record import BadRecord, Turn
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, continuation_ids, encode_chat, prompt_ids
+from eve_jax.data.text.templates import end_id, get_template, stop_ids
+from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer, spm_tokenizer

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eve_jax.data.chat import encode_chat
-from eve_jax.data.records import open_records
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import encode_chat
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.demo import dataset
 from eve_jax.demo.assets import all_kinds
 from eve_jax.demo.dataset import MARKER, RECORD_FILES, read_records, write_dataset
+from eve_jax.demo.language import SPECIAL_TOKENS, SYSTEM, chat_text, numbered
 from eve_jax.demo.questions import TASKS
 from eve_jax.demo.settings import TINY
 from eve_jax.demo.split import Split
-from eve_jax.demo.text import SPECIAL_TOKENS, SYSTEM, chat_text, numbered
 from eve_jax.errors import UserError
 
 TEMPLATE = {

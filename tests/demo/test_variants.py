@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from configs import variants
+from eve_jax import recipe
 from eve_jax.demo.dataset import read_records
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
@@ -15,7 +16,6 @@ from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, dra
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.train import recipe
 from eve_jax.train.stages import group_factors, trainable_names
 
 

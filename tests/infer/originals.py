@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as InnerTokenizer
 
-from eve_jax.data.chat import IGNORE, IMAGE_ID
-from eve_jax.data.tokenizer import FastTokenizer
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+from eve_jax.data.text.tokenizer import FastTokenizer
 from tests import reference as ref
-from tests.convert.folders import Tensors
+from tests.weights.folders import Tensors
 
 ENDS = {"eve-qwen2": "<|im_end|>", "eve-llama3": "<|end_of_text|>", "eve": "</s>"}
 EOS = {"eve-qwen2": 318, "eve-llama3": 318, "eve": 2}

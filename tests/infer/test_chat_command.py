@@ -1,5 +1,6 @@
 """launch.chat end to end: answers on stdout, everything else on stderr, several turns, clear errors."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eve_jax.infer.eve import EVE
+from eve_jax.infer.api import EVE
 from tests import reference as ref
-from tests.convert import folders
+from tests.weights import folders
 
 ROOT = Path(__file__).parents[2]
 NEW = 6
@@ -39,7 +40,8 @@ def eve(folder: Path) -> EVE:
 
 def test_one_question(folder: Path, eve: EVE) -> None:
     flags = [f"--checkpoint={folder / 'hf'}", "--fit=shrink", f"--max_new_tokens={NEW}", "--prompt=What is it?"]
-    flags += [f"--image={folder / '0.png'}", f"--image={folder / '1.png'}"]
+    encoded = base64.b64encode((folder / "1.png").read_bytes()).decode()
+    flags += [f"--image={folder / '0.png'}", f"--image=data:image/png;base64,{encoded}"]
     answer = eve.answer("What is it?", [folder / "0.png", folder / "1.png"], max_new_tokens=NEW)
     done = chat(*flags)
     assert (done.returncode, done.stdout) == (0, answer.text + "\n"), done.stderr
@@ -50,7 +52,7 @@ def test_several_turns(folder: Path, eve: EVE) -> None:
     typed = f"""What is it?
 /image {folder / "nowhere.png"}
 /image {folder / "text.png"}
-/image '{folder / "1.png"}'
+/image {(folder / "1.png").as_uri()}
 <image> <image>?
 
 And now?

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from eve_jax import EVE
-from eve_jax.convert.convert import export_checkpoint, import_checkpoint
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
-from tests.convert import folders
+from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.weights import folders
 
 END = "<|im_end|>"
 

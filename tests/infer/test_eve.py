@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,21 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.convert.convert import import_checkpoint
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import IMAGE_ID, continuation_ids, prompt_ids
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.records import Turn
-from eve_jax.data.templates import end_id
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.record import Turn
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.text.encode import IMAGE_ID, continuation_ids, prompt_ids
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
+from eve_jax.infer.api import dialogue_template
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.infer.eve import dialogue_template
 from eve_jax.infer.score_files import score_files
+from eve_jax.weights.import_export import import_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
-from tests.convert import folders
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.weights import folders
 
 NEW = 10
 A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1))  # 2x3 and 3x1 patches
@@ -50,10 +52,10 @@ def test_import_is_lazy():
 
 
 def test_settings_come_with_the_checkpoint(hf: Path, eve: EVE) -> None:
-    assert (eve.template, eve.positions, eve.sees) == ("qwen2", 512, True)
-    assert eve.rule == ImageRule("anyratio_ld", "shrink", 800, 0.0)  # the original has no cap
-    assert EVE.from_pretrained(hf).rule.fit == "fill"
-    assert EVE.from_pretrained(hf, max_size=96).rule.max_size == 96
+    assert (eve.rule.template, eve.positions, eve.sees) == ("qwen2", 512, True)
+    assert eve.rule.images == ImageRule("anyratio_ld", "shrink", 800, 0.0)  # the original has no cap
+    assert EVE.from_pretrained(hf).rule.images.fit == "fill"
+    assert EVE.from_pretrained(hf, max_size=96).rule.images.max_size == 96
     assert {str(p.dtype) for p in eve.engine.params.values()} == {"float32"}
 
 
@@ -215,7 +217,7 @@ def test_an_escaped_tag_beside_an_image(eve: EVE) -> None:
 
 def test_chat_writes_what_the_template_writes(eve: EVE) -> None:
     engine = Said(eve)
-    chat = EVE(engine, eve.tokenizer, "qwen2", eve.rule).chat(system="Be brief.")
+    chat = EVE(engine, replace(eve.rule, image_first=False)).chat(system="Be brief.")
     chat.ask("Is it a <image>?", [A])
     chat.ask("And this?", [B])
     chat.ask("Both?")
@@ -245,7 +247,7 @@ def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE) -> None:
 
 def test_answers_end_with_the_models_positions(eve: EVE) -> None:
     question = brief("x" * 40)
-    short = EVE(eve.engine, eve.tokenizer, "qwen2", eve.rule, positions=len(eve.prompt(question)) + 4)
+    short = EVE(eve.engine, replace(eve.rule, image_first=False), positions=len(eve.prompt(question)) + 4)
     answer = short.answer(question, max_new_tokens=NEW)
     assert len(answer.new_ids) == 4
     both = short.generate_batch([question, brief("Why?")], max_new_tokens=NEW)
@@ -277,7 +279,8 @@ def test_tokenizer_of_another_model(tmp_path: Path) -> None:
         EVE.from_pretrained(folder)
     byte_tokenizer().save(tmp_path / "tokenizer")
     checkpoint = open_checkpoint(folder)
-    eve = EVE(Engine(checkpoint.cfg, checkpoint.params()), load_tokenizer(tmp_path / "tokenizer"), "qwen2", ImageRule())
+    rule = SampleRule(load_tokenizer(tmp_path / "tokenizer"), ImageRule(), "qwen2")
+    eve = EVE(Engine(checkpoint.cfg, checkpoint.params()), rule)
     with pytest.raises(UserError, match="the model knows 200: it belongs to another model"):
         eve.generate("Why?")
 
@@ -292,4 +295,4 @@ def test_score_is_that_of_the_command(hf: Path, eve: EVE, tmp_path: Path) -> Non
         eve.score(tmp_path / "nowhere.jsonl")
     broken = Engine(eve.engine.cfg, eve.engine.params | {"norm.scale": eve.engine.params["norm.scale"] * np.nan})
     with pytest.raises(UserError, match=r"none of the 3 records can be scored; .*its loss is nan.*norm\.scale"):
-        EVE(broken, eve.tokenizer, "qwen2", eve.rule, data=eve.data).score(records, tmp_path / "images")
+        EVE(broken, eve.rule, data=eve.data).score(records, tmp_path / "images")

@@ -14,8 +14,8 @@ from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
 from eve_jax.model.eve import Params
 from tests import reference as ref
-from tests.convert import folders
 from tests.infer.test_generate import NEW, prompts
+from tests.weights import folders
 
 TEXT, IMAGE = prompts()["text"], prompts()["image"]
 VISION = "layers.attn.v.vision.kernel"

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from eve_jax.data.images import patchify
+from eve_jax.data.image.patches import patchify
 from eve_jax.infer.engine import Engine, Prompt, Reply, bucket, pack_prompts
 from eve_jax.model.eve import bind
 from tests import reference as ref

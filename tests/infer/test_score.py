@@ -12,22 +12,22 @@ import jax
 import numpy as np
 import pytest
 
-from eve_jax.convert.convert import import_checkpoint
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import IGNORE, encode_chat
-from eve_jax.data.images import load_patches
-from eve_jax.data.records import open_records
-from eve_jax.data.rows import Sample, lay_out
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape
+from eve_jax.data.image.patches import load_patches
+from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import IGNORE, encode_chat
 from eve_jax.errors import UserError
 from eve_jax.infer import score
-from eve_jax.infer.score import Settings, score_records
+from eve_jax.infer.score import ScoreSettings, score_records
 from eve_jax.infer.score_files import bad_file, score_files
 from eve_jax.model.eve import bind
-from eve_jax.train.loss import target_losses
+from eve_jax.model.loss import target_losses
+from eve_jax.weights.import_export import import_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
-from tests.convert import folders
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.weights import folders
 
 FIELDS = ["id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"]
 WIDE = RowShape(64, 32, 512)  # holds any one of the records
@@ -61,7 +61,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def by_definition(hf: Path, data: tuple[Path, Path], settings: Settings) -> list[dict]:
+def by_definition(hf: Path, data: tuple[Path, Path], settings: ScoreSettings) -> list[dict]:
     """Every record alone, both branches computed and mixed by mask, softmax over the logits of every slot."""
     checkpoint = open_checkpoint(hf)
     model = bind(replace(checkpoint.cfg, routing="masked", remat="none"), checkpoint.params())
@@ -69,9 +69,9 @@ def by_definition(hf: Path, data: tuple[Path, Path], settings: Settings) -> list
     out = []
     for record in open_records(str(data[0]), data[1]):
         encoded = encode_chat(
-            record.turns, byte_tokenizer(), settings.template, len(record.images), settings.image_first
+            record.turns, byte_tokenizer(), settings.rule.template, len(record.images), settings.rule.image_first
         )
-        pictures = [load_patches(path, settings.rule) for path in record.images]
+        pictures = [load_patches(path, settings.rule.images) for path in record.images]
         row = lay_out([Sample(*encoded, [grid for _, grid in pictures])], WIDE)
         patches = np.concatenate([p for p, _ in pictures] + [np.zeros((WIDE.patches, 3072), np.uint8)])
         batch = ref.stack([{**row, "patches": patches[: WIDE.patches]}])
@@ -99,8 +99,8 @@ def assert_same(got: list[dict], expected: list[dict]) -> None:
 
 @pytest.mark.parametrize("template", ["plain", "qwen2"])
 def test_each_record_has_the_loss_of_the_sample_alone(hf, data, tmp_path, template):
-    settings = Settings.of(open_checkpoint(hf).data, template=template)
-    assert (settings.rule.fit, settings.rule.max_size) == ("shrink", 800)
+    settings = ScoreSettings.of(open_checkpoint(hf).data, byte_tokenizer(), template=template)
+    assert (settings.rule.images.fit, settings.rule.images.max_size) == ("shrink", 800)
     expected = by_definition(hf, data, settings)
     packings: list[dict[str, Any]] = [{}, {"row_tokens": 1, "rows": 3, "threads": 0}]
     for number, packing in enumerate(packings):
@@ -197,19 +197,44 @@ def test_what_cannot_be_scored_is_listed(hf, data, tmp_path, monkeypatch):
     assert [line["id"] for line in lines(out)] == ["r3"]  # what was there stays
 
 
-def test_a_loss_that_is_no_number_is_listed(hf, data, tmp_path):
-    """Records with the letter S, whose embedding is broken, and at most their neighbours."""
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_loss_that_is_no_number_is_listed(hf, data, rows):
+    """Records with the letter S, whose embedding is broken, and none of those that share their rows."""
     checkpoint, tokenizer = open_checkpoint(hf), byte_tokenizer()
     params = checkpoint.params()
-    params["embed"] = params["embed"].at[tokenizer.encode("S")[0]].set(np.nan)
     records = open_records(str(data[0]), data[1])
-    settings = Settings.of(checkpoint.data, row_tokens=1, template="plain")
-    scores = score_records(checkpoint.cfg, params, tokenizer, records, settings, quiet=True)
-    assert len(scores.lines) + len(scores.bad) == len(records)
-    assert {"r1", "long"} <= {b.id for b in scores.bad}
-    assert len(scores.lines) > 2 and np.isfinite(scores.loss)
-    assert {b.reason.split(":")[0] for b in scores.bad} == {"its loss is nan"}
+    settings = ScoreSettings.of(checkpoint.data, tokenizer, row_tokens=1024, rows=rows, template="plain")
+    whole = score_records(checkpoint.cfg, params, records, settings, quiet=True)
+    params["embed"] = params["embed"].at[tokenizer.encode("S")[0]].set(np.nan)
+    scores = score_records(checkpoint.cfg, params, records, settings, quiet=True)
+    spoilt = {r.where for r in records if any("S" in turn.text for turn in r.turns if turn.role == "gpt")}
+    assert 0 < len(spoilt) < len(records)
+    assert {b.where for b in scores.bad} == spoilt
+    assert {b.reason.split(";")[0] for b in scores.bad} == {"its loss is nan: its activations are not finite"}
     assert all("embed is NaN or infinite in 64 of its 20,480" in b.reason for b in scores.bad)
+    same = [line for r, line in zip(records, whole.lines, strict=True) if r.where not in spoilt]
+    assert [line._replace(loss=0, nll_sum=0) for line in scores.lines] == [
+        line._replace(loss=0, nll_sum=0) for line in same
+    ]
+    np.testing.assert_allclose([line.loss for line in scores.lines], [line.loss for line in same], rtol=0, atol=1e-5)
+
+
+def test_texts_beside_images_that_are_not_finite(hf, data):
+    """Vision weights that are NaN: every record without an image has the loss that it has with sound weights."""
+    checkpoint, tokenizer = open_checkpoint(hf), byte_tokenizer()
+    params = checkpoint.params()
+    records = open_records(str(data[0]), data[1])
+    settings = ScoreSettings.of(checkpoint.data, tokenizer, row_tokens=1024, template="qwen2")
+    whole = score_records(checkpoint.cfg, params, records, settings, quiet=True)
+    params["layers.attn.v.vision.kernel"] *= np.nan
+    scores = score_records(checkpoint.cfg, params, records, settings, quiet=True)
+    expected = [line for line in whole.lines if not line.n_vision]
+    assert [b.where for b in scores.bad] == [
+        r.where for r, line in zip(records, whole.lines, strict=True) if line.n_vision
+    ]
+    assert 2 < len(expected) < len(whole.lines)
+    np.testing.assert_allclose([line.loss for line in scores.lines], [line.loss for line in expected], atol=1e-5)
+    assert [line.id for line in scores.lines] == [line.id for line in expected]
 
 
 def test_places_that_cannot_be_written(hf, data, tmp_path):
@@ -242,7 +267,7 @@ def test_command_line(hf, data, tmp_path):
     done = run(f"--images={data[1]}", f"--out={out}", "--template=qwen2", "--fit=shrink", "--max_size=96")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "scored 12 records" in done.stderr and "records/s" in done.stderr
+    assert "scored 12 records" in done.stderr and "records/s" not in done.stderr  # a bar is for terminals
     assert [line["id"] for line in lines(out)] == [*(f"r{n}" for n in range(10)), "r1", "long"]
     failed = run(f"--images={tmp_path / 'nowhere'}", f"--out={out}")
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)

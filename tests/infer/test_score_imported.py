@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.convert.convert import export_checkpoint, import_checkpoint
-from eve_jax.convert.hf import EMBED, HEAD
-from eve_jax.convert.source import open_checkpoint
-from eve_jax.data.chat import IMAGE_ID
-from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
-from eve_jax.infer.eve import EVE
+from eve_jax.hf.tensors import EMBED, HEAD
+from eve_jax.infer.api import EVE
 from eve_jax.infer.score import Score
 from eve_jax.infer.score_files import score_files
+from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
-from tests.convert import folders, folders_v1
 from tests.data.test_golden_chat import REGULAR, VERSIONS
 from tests.infer import originals
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer
+from tests.weights import folders, folders_v1
 
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")
@@ -233,13 +233,13 @@ def test_answers_follow_the_conventions_too(tmp_path):
     image = Image.new("RGB", (64, 32))
     for folder in (hf, ours):
         eve = EVE.from_pretrained(folder, max_size=64)
-        assert eve.rule == ImageRule("anyratio_ld", "fill", 64, 0.0)
+        assert eve.rule.images == ImageRule("anyratio_ld", "fill", 64, 0.0)
         assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [IMAGE_ID, 1, 2]
         chat = eve.chat()
         chat.ask("{3} <image>", image, max_new_tokens=2)
         assert chat._prompt("{4} <image> {5}", image).ids.tolist() == [318, IMAGE_ID, 4, 5]
     eve = EVE.from_pretrained(hf, max_aspect=8.0, image_first=False)
-    assert eve.rule == ImageRule("anyratio_ld", "fill", 800, 8.0)
+    assert eve.rule.images == ImageRule("anyratio_ld", "fill", 800, 8.0)
     assert eve.prompt("{1} <image> {2}", image).ids.tolist() == [1, IMAGE_ID, 2]
     with pytest.raises(UserError, match="llama3"):
         EVE.from_pretrained(hf, template="llama3")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.data.images import patchify
+from eve_jax.data.image.patches import patchify
 from eve_jax.infer.cache import Session
 from eve_jax.infer.engine import Engine, Prompt
 from tests import reference as ref

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.data.image_rule import ImageRule
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.settings import check_settings
-from tests.convert import folders
+from tests.data.synthetic import byte_tokenizer
+from tests.weights import folders
 
 RULE: dict[str, Any] = {"template": "qwen2", "image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0}
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -174,7 +175,7 @@ def test_questions_that_are_no_text(eve: EVE, question: Any) -> None:
 )
 def test_wrong_settings_of_scores(eve: EVE, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        score.Settings.of(RULE, **changes)
+        score.ScoreSettings.of(RULE, byte_tokenizer(), **changes)
 
 
 def test_images_of_scores_that_are_no_folder(eve: EVE, tmp_path: Path) -> None:
@@ -192,8 +193,8 @@ def test_positions_that_are_none(hf: Path, tmp_path: Path, given: Any) -> None:
 
 
 def test_settings_of_scores() -> None:
-    settings = score.Settings.of(RULE, rows=np.int64(3), fit=None)
-    assert (settings.rows, settings.rule) == (3, ImageRule("anyratio_hd", "shrink", 0, 8.0))
+    settings = score.ScoreSettings.of(RULE, byte_tokenizer(), rows=np.int64(3), fit=None)
+    assert (settings.rows, settings.rule.images) == (3, ImageRule("anyratio_hd", "shrink", 0, 8.0))
 
 
 @pytest.mark.parametrize("field", ["max_size", "patch", "max_aspect"])

@@ -1,6 +1,8 @@
 """Messages and pictures in, text out in whole characters."""
 
+import base64
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.records import Turn
+from eve_jax.data.image.patches import open_image
+from eve_jax.data.record import Turn
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
-from eve_jax.infer.text import text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import text_pieces, to_pictures, to_turns
 from tests.data.synthetic import byte_tokenizer
 
 
@@ -102,6 +106,14 @@ GOOD = Image.new("RGB", (2, 2))
         (Path("nowhere.png"), r"images: nowhere\.png: missing file"),
         ("~/nowhere/at/all.png", r"images: /.*/nowhere/at/all\.png: missing file"),
         ("", "images: "),
+        ("data:image/png;base64,%%%", "images: an image is a data URI that is not valid base64"),
+        (["data:image/png;base64,AAAA"], r"images\[0\]: the data URI: not an image that Pillow knows"),
+        (["data:text/html,x"], r"images\[0\]: an image is a data URI of another type \(text/html\)"),
+        ("data:image/png", "images: an image is a data URI without a comma"),
+        ("https://x.org/a.png", r"images: an image is a URL \(https://x\.org/a\.png\).*download them first"),
+        ("file:///nowhere.png", r"images: file:///nowhere\.png: missing file"),
+        ("a\0b", "images: image is neither a path"),
+        ("x" * 9000, r"images: an image path cannot be read \(9,000 characters"),
         (".", r"images: \.: cannot be read"),
     ],
 )
@@ -109,6 +121,32 @@ def test_images_of_other_kinds(images: Any, says: str) -> None:
     with pytest.raises(UserError, match=f"^{says}") as error:
         to_pictures(images)
     assert "\n" not in str(error.value)
+
+
+def test_references_as_in_records(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (4, 5, 3), np.uint8)
+    (tmp_path / "b c").mkdir()
+    for name in ("a.png", "b c/é.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    data = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    plain = "".join(f"%{byte:02x}" for byte in (tmp_path / "a.png").read_bytes())
+    references = [
+        f"data:image/png;base64,{data}",
+        f"DATA:;base64,{data}",
+        f"data:image/png,{plain}",
+        f"file://{tmp_path}/a.png",
+        f"file://localhost{tmp_path}/a.png",
+        (tmp_path / "b c" / "é.png").as_uri(),
+        f"{tmp_path}/b%20c/e%CC%81.png",
+        f"{tmp_path}\\b c\\é.png",
+    ]
+    for rgb in [*to_pictures(references), *(to_pictures(one)[0] for one in references)]:
+        np.testing.assert_array_equal(np.asarray(rgb), pixels)
+    record = tmp_path / "records.jsonl"
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    record.write_text("\n".join(json.dumps({"image": one, "conversations": turns}) for one in references))
+    for one in open_records(str(record), tmp_path):
+        np.testing.assert_array_equal(np.asarray(open_image(one.images[0])), pixels)
 
 
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

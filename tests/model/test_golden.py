@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eve_jax.model.eve import bind
-from eve_jax.train.loss import loss_sums
+from eve_jax.model.loss import loss_sums
 from eve_jax.train.step import gradient_sums
 from tests import reference as ref
 

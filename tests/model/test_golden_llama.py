@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.convert.surgery import complete, fold
+from eve_jax.checkpoint.vision_copies import complete, fold
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.train.loss import loss_sums
+from eve_jax.model.loss import loss_sums
 from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import gradient_sums
 from tests import reference as ref

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from eve_jax.data.records import ROLES
+from eve_jax.data.record import ROLES
 from tests.mutations.strategies import SAMPLES
 
 

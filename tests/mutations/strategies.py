@@ -18,11 +18,14 @@ import numpy as np
 from hypothesis import HealthCheck, note, seed, settings
 from PIL import Image
 
-from eve_jax.data.chat import encode_chat
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import image_bytes
-from eve_jax.data.lengths import Dropped, measure
-from eve_jax.data.records import BadRecord, Turn, open_records
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image_file import image_bytes
+from eve_jax.data.plan.lengths import Dropped
+from eve_jax.data.record import BadRecord, Turn
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.encode import encode_chat
 from eve_jax.errors import UserError, warn
 from tests.data.synthetic import byte_tokenizer
 
@@ -136,7 +139,7 @@ def outcome(name: str | Path, images_dir: str | Path = "") -> Outcome:
         except UserError as e:
             return Outcome({}, [], said.getvalue(), one_line(str(e)))
         try:
-            table = measure(records, TOKENIZER, RULE, TEMPLATE, False, MAX_TOKENS)
+            table = measure(records, SampleRule(TOKENIZER, RULE, TEMPLATE, max_tokens=MAX_TOKENS))
             for entry in map(table.entry, range(len(table))):
                 record = records[entry.record]
                 found = meaning(record.turns, [image_bytes(image) for image in record.images])

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from eve_jax.convert.source import Checkpoint, open_checkpoint
+from eve_jax.checkpoint.stage_folder import newest_step
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
-from eve_jax.train.checkpoint import newest_step
-from tests.convert import folders as hf
+from eve_jax.weights.open import Checkpoint, open_checkpoint
 from tests.mutations import edits as changes
 from tests.mutations.edits import ByteEdit, Edit, JsonEdit
 from tests.train import stages_on_disk as stages
+from tests.weights import folders as hf
 
 Bits = dict[str, tuple[str, tuple[int, ...], str]]
 CONFIG, MANIFEST = "stage/config.json", "stage/checkpoints/6/manifest.json"

@@ -1,6 +1,7 @@
 """Mutated records in JSONL files and JSON arrays: what is untouched stays, and what changed is read right or named."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eve_jax.data.records import ROLES, Turn
-from eve_jax.data.sources.base import is_empty
+from eve_jax.data.record import ROLES, Turn, is_empty
 from tests.mutations.record_changes import (
     JUNK,
     Change,
@@ -63,6 +63,17 @@ def turn_of(given: dict[str, Any]) -> Turn:
     return Turn(ROLES[one_of(given, ("from", "role")).lower()], content)
 
 
+def with_other_markers(turns: list[Turn], n_images: int) -> list[Turn]:
+    """Return turns with `<image>` for the other markers that `changed_turns` writes, if nothing else places images."""
+    human = "\n".join(turn.text for turn in turns if turn.role == "human")
+    other = r"(?<!\\)<(?:Image|image )>"
+    if not n_images or re.search(r"(?<!\\)(?:\\\\)*<image>", human) or not re.search(other, human):
+        return turns
+    if len(re.findall(other, human)) != n_images:
+        raise ValueError(human)
+    return [Turn(t.role, re.sub(other, "<image>", t.text)) if t.role == "human" else t for t in turns]
+
+
 def image_of(value: Any, images: Path) -> bytes:
     """Return the image of a path, or of an object with one."""
     while isinstance(value, dict):
@@ -88,7 +99,7 @@ def read_strictly(data: bytes, images: Path) -> Meaning | None:
         others = [str(given[name]) for name in given if name not in (*names, "id", "system")]
         if any(text.endswith(".png") and not (several and "://" in text) for text in others):
             return None
-        return meaning(turns, [image_of(one, images) for one in several])
+        return meaning(with_other_markers(turns, len(several)), [image_of(one, images) for one in several])
     except (ValueError, KeyError, TypeError, AttributeError, OSError, StopIteration, RecursionError):
         return None
 

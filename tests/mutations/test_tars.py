@@ -2,6 +2,7 @@
 
 import io
 import json
+import posixpath
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eve_jax.data.records import Turn
+from eve_jax.data.record import Turn
 from tests.data.source_files import add_member
 from tests.mutations.strategies import (
     QUICK,
@@ -127,14 +128,14 @@ def changed_members(draw: st.DrawFn, folder: Path) -> tuple[list[Member], int]:
 
 
 def key_of(name: str) -> str:
-    """Return WebDataset's key of a member."""
-    folder, slash, base = name.rpartition("/")
+    """Return WebDataset's key of a member, without `./` before it."""
+    folder, slash, base = posixpath.normpath(name).lstrip("/").rpartition("/")
     return folder + slash + base.partition(".")[0]
 
 
 def by_dots(key: str, group: list[Member]) -> dict[str, list[Member]]:
     """Return the members of one key by record, as docs/data.md has it for names with dots of their own."""
-    stems = [member.name.rpartition(".")[0] for member in group]
+    stems = [posixpath.normpath(member.name).lstrip("/").rpartition(".")[0] for member in group]
     texts = {stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith((".json", ".txt"))}
     images = [stem for stem, member in zip(stems, group, strict=True) if member.name.lower().endswith(".png")]
     own = {text for text in texts for stem in images if f"{stem}.".startswith(f"{text}.")}

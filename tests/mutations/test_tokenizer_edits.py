@@ -12,8 +12,9 @@ from hypothesis import example, given
 from sentencepiece import SentencePieceProcessor
 from tokenizers import processors
 
-from eve_jax.data.templates import check_template, end_id
-from eve_jax.data.tokenizer import FastTokenizer, Tokenizer, load_tokenizer
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import check_template, end_id
+from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer
 from tests.mutations import edits as changes

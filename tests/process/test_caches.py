@@ -94,7 +94,7 @@ def test_what_the_user_has_set_comes_first(tmp_path):
     done = use(EVE_CACHE=str(tmp_path / "c"), **mine)
     assert done.stdout.split()[1:3] == list(mine.values())
     assert list((tmp_path / "n").rglob("*.nbi"))
-    code = "from eve_jax.runtime import setup; import jax; setup(); print(jax.config.jax_compilation_cache_dir)"
+    code = "from eve_jax.process.setup import setup; import jax; setup(); print(jax.config.jax_compilation_cache_dir)"
     assert use(code, EVE_CACHE=str(tmp_path / "c")).stdout == f"{tmp_path}/c/xla\n"
     given = use(code, EVE_CACHE=str(tmp_path / "c"), JAX_COMPILATION_CACHE_DIR=str(tmp_path / "x"))
     assert given.stdout == f"{tmp_path}/x\n"
@@ -135,7 +135,7 @@ def test_no_home_folder(temporary):
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(f"there is no home folder: compiled programs are kept in {temporary}/eve_jax-12345;")
     assert done.stderr.count("\n") == 1
-    code = "from eve_jax import EVE; import matplotlib.font_manager; from eve_jax.runtime import setup; setup()"
+    code = "from eve_jax import EVE; import matplotlib.font_manager; from eve_jax.process.setup import setup; setup()"
     done = use(code, *NOBODY, TMPDIR=str(temporary))
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     (temporary / "c").mkdir()

@@ -9,10 +9,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, demo
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
-from eve_jax.infer.eve import EVE
-from eve_jax.infer.text import to_pictures
+from eve_jax.hf.clip_teacher import describe_teacher
+from eve_jax.infer.api import EVE
+from eve_jax.infer.messages import to_pictures
+from eve_jax.infer.score_files import score_files
 from eve_jax.process.paths import expand, expand_config, expand_list
+from eve_jax.weights.import_export import export_checkpoint
+from eve_jax.weights.open import open_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,6 +165,43 @@ def test_a_folder_is_made_in_the_home_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home" / "stage3" / "eve_records.json").is_file()
     assert not list(Path.cwd().iterdir())
+
+
+HUB = r"^ORG/Name-1\.5B: no such folder; it looks like a hub id: .*hf download ORG/Name-1\.5B --local-dir FOLDER"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        EVE.from_pretrained,
+        open_checkpoint,
+        load_tokenizer,
+        describe_teacher,
+        base.get_config,
+        lambda name: export_checkpoint(name, "out"),
+        lambda name: score_files(name, str(write_record()), "", "scores.jsonl"),
+    ],
+)
+def test_hub_ids_where_a_folder_is_wanted(take):
+    with pytest.raises(UserError, match=HUB):
+        take("ORG/Name-1.5B")
+    assert [p.name for p in Path.cwd().iterdir() if p.name != "r.jsonl"] == []
+
+
+def write_record() -> Path:
+    turns = '[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]'
+    Path("r.jsonl").write_text(f'{{"id": "1", "conversations": {turns}}}\n')
+    return Path("r.jsonl").absolute()
+
+
+def test_paths_that_are_no_hub_id(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "runs" / "stage1", "runs", "a/b/c", "../a", "-", "a b/c"):
+        with pytest.raises(UserError, match=r": no such folder$"):
+            open_checkpoint(path)
+    with pytest.raises(UserError, match=r"/file is a file; name the folder$"):
+        open_checkpoint(tmp_path / "file")
 
 
 def test_ascii_output():

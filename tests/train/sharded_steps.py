@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 from eve_jax import sharding
+from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.stages import partition, stage_factors
-from eve_jax.train.start import parameter_shardings
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 from tests import reference_v1 as v1

@@ -11,11 +11,11 @@ import optax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
-from eve_jax.convert.hf_config import our_config
+from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.hf.config import our_config
 from eve_jax.model.config import TWICE, ModelConfig
 from eve_jax.model.eve import Params
-from eve_jax.train.checkpoint import Checkpoints
-from eve_jax.train.start import Start, start
+from eve_jax.train.initial_state import Start, start
 from eve_jax.train.step import TrainState
 from tests import reference as ref
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.bad_corpus import PLANNING, TRAINING, USED, Case, corpus_config, reported, write_corpus, wrong
-from eve_jax.data.pipeline import StageData, open_stage_data
-from eve_jax.data.rows import Batch
+from eve_jax.data.rows.build import Batch
+from eve_jax.data.rows.pipeline import StageData, open_stage_data
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 

@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
-from eve_jax.hosts.stage import open_data_together
+from eve_jax.recipe import placed
 from eve_jax.train import trainer
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed
+from eve_jax.train.shared_data import open_data_together
 from eve_jax.train.trainer import train
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.checkpoint.checksums import MANIFEST, damage
+from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
 from eve_jax.errors import UserError
-from eve_jax.train.checkpoint import Checkpoints, load_stored, newest_step, steps_in, stored_shapes
-from eve_jax.train.manifest import MANIFEST, damage
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,12 +132,26 @@ def test_all_damaged(tmp_path):
     with pytest.raises(UserError, match="no checkpoint that is whole") as error:
         newest_step(tmp_path)
     assert str(second) in str(error.value)
+    assert str(error.value).endswith(AGAIN)
     checkpoints = Checkpoints(tmp_path, keep=9)
     checkpoints.set_damaged_aside(final=99)
     assert checkpoints.latest is None
     checkpoints.close()
     assert first.is_relative_to(root / "1")
     assert sorted(p.name for p in root.iterdir()) == ["1.damaged", "2.damaged"]
+
+
+@pytest.mark.parametrize("fall_back", [True, False])
+@pytest.mark.parametrize("name", BREAKS)
+def test_the_only_one_is_damaged(tmp_path, name, fall_back):
+    root = saved(tmp_path)
+    shutil.rmtree(root / "1")
+    file = BREAKS[name](root / "2")
+    with pytest.raises(UserError) as error:
+        newest_step(tmp_path, fall_back)
+    assert str(file) in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path} has no checkpoint that is whole: ")
+    assert str(error.value).endswith("rerun its training, or remove the folder and rerun its import")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +221,7 @@ import sys
 from pathlib import Path
 import jax.numpy as jnp, numpy as np
 from eve_jax.errors import UserError
-from eve_jax.train.checkpoint import Checkpoints
+from eve_jax.checkpoint.stage_folder import Checkpoints
 
 noise = np.random.default_rng(0).normal(size=(40, 10_000))
 checkpoints = Checkpoints(Path(sys.argv[1]))

@@ -12,8 +12,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from eve_jax import runtime
-from eve_jax.data.plan import load_plan
+from eve_jax.data.plan.plan import load_plan
+from eve_jax.process import setup as runtime
 from eve_jax.train import trainer
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.step import StepFunctions, TrainState

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.train.fingerprint import Fingerprint, fingerprints
+from eve_jax.checkpoint.weight_fingerprint import Fingerprint, fingerprints
 
 
 def of(value):

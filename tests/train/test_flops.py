@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape
 from eve_jax.model.config import ModelConfig, llm_sizes
 from eve_jax.train.flops import Tokens, add, batch_tokens, peak_flops, slots, step_flops
 from eve_jax.train.stages import stage_factors, trained_groups

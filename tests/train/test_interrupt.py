@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from eve_jax.train import interrupt
+from eve_jax.process import interrupt
 from eve_jax.train.trainer import train
 
 

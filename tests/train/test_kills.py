@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from eve_jax.checkpoint.stage_folder import newest_step
 from eve_jax.demo.dataset import write_dataset
-from eve_jax.train import interrupt
-from eve_jax.train.checkpoint import newest_step
+from eve_jax.process import interrupt
 from eve_jax.train.goodput import read_goodput
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train

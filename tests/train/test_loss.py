@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.train import loss
+from eve_jax.model import loss
 
 
 def example():

@@ -11,16 +11,16 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.pipeline import StageData, open_stage_data
+from eve_jax.checkpoint.stage_folder import steps_in
+from eve_jax.data.rows.pipeline import StageData, open_stage_data
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer import score
-from eve_jax.train import interrupt
-from eve_jax.train.checkpoint import steps_in
-from eve_jax.train.loss import samples_with_targets
+from eve_jax.model.loss import samples_with_targets
+from eve_jax.process import interrupt
+from eve_jax.recipe import placed
 from eve_jax.train.masked import Masked, describe_broken
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed
 from eve_jax.train.report import write_report
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train

@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import pytest
 
 from eve_jax.train.flops import Tokens, step_flops
-from eve_jax.train.metrics import FIELDS, LOST, METRICS, Meter, MetricsLog, cut_back, read_metrics
+from eve_jax.train.metrics import FIELDS, LOST, METRICS, cut_back, read_metrics
+from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.stages import stage_factors, trained_groups
+from eve_jax.train.writers.base import RunInfo
+from eve_jax.train.writers.open import open_writers
 from tests import reference as ref
 
 COUNTS = {"tokens": 34, "vision_tokens": 12, "patches": 6, "pairs": 595, "rows": 1}
@@ -24,8 +27,13 @@ def meter(kind="cpu", devices=1):
     return Meter(ref.config(), trained_groups(stage_factors("3")), [Device(kind)] * devices)
 
 
+def open_log(folder, start, steps, log_every=1):
+    run = RunInfo(folder, "test", start, steps, {}, quiet=True)
+    return MetricsLog(open_writers("tensorboard,progress", run), log_every, meter())
+
+
 def write(folder, start, steps, log_every=1):
-    log = MetricsLog(folder, "test", start, steps, log_every, meter(), quiet=True)
+    log = open_log(folder, start, steps, log_every)
     for step in range(start + 1, steps + 1):
         values = {k: jnp.float32(step) for k in ("loss", "lr", "grad_norm", "targets")}
         log.add(step, values, COUNTS | {"tokens": 30 + step})
@@ -51,7 +59,7 @@ def test_flops_and_mfu():
 
 
 def test_nothing_is_read_from_the_device_between_logged_steps(tmp_path):
-    log = MetricsLog(tmp_path, "test", 0, 6, 3, meter(), quiet=True)
+    log = open_log(tmp_path, 0, 6, 3)
     reads = []
 
     class Value:
@@ -90,7 +98,7 @@ def test_lines_that_damage_loses_are_kept(tmp_path):
 
 
 def test_what_is_not_finite_is_null_and_told(tmp_path):
-    log = MetricsLog(tmp_path, "test", 0, 4, 1, meter(), quiet=True)
+    log = open_log(tmp_path, 0, 4)
     for step, (loss, norm) in enumerate(((1.0, 1.0), (math.nan, 1.0), (3.0, 1.0), (1.0, math.inf)), 1):
         values = {"loss": loss, "lr": 0.1, "grad_norm": norm, "targets": 4.0}
         log.add(step, {k: jnp.float32(v) for k, v in values.items()}, COUNTS)

@@ -12,15 +12,15 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from eve_jax import sharding
-from eve_jax.data.pipeline import open_stage_data
+from eve_jax.checkpoint.stage_folder import steps_in
+from eve_jax.data.rows.pipeline import open_stage_data
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.train.checkpoint import steps_in
+from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.nonfinite import NonFinite
-from eve_jax.train.recipe import placed
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref

@@ -9,16 +9,16 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.convert.convert import make_whole
+from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import InUse
 from eve_jax.process import lock
 from eve_jax.process.lock import LOCK, locked
-from eve_jax.train.checkpoint import steps_in
+from eve_jax.recipe import placed, run_recipe
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed, run_recipe
 from eve_jax.train.report import reported
 from eve_jax.train.trainer import train
+from eve_jax.weights.import_export import make_whole
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def while_training(work: Path, c: ConfigDict, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Train `c` and call `act` in another thread while its second step is at hand."""
-    from eve_jax.train.metrics import MetricsLog
+    from eve_jax.train.metrics_log import MetricsLog
 
     add = MetricsLog.add
     done = threading.Event()

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from eve_jax.data.shapes import RowShape
+from eve_jax.batch import RowShape
 from eve_jax.model.eve import bind
 from eve_jax.train.stages import partition, stage_factors
 from eve_jax.train.step import StepFunctions, TrainState, gradient_sums

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.convert.convert import export_checkpoint, make_whole
-from eve_jax.convert.reference import origins, refer
-from eve_jax.convert.source import open_checkpoint, stored_source
+from eve_jax.checkpoint.frozen_weights import origins, refer
+from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta, stored_shapes
 from eve_jax.errors import UserError
 from eve_jax.model.config import LLMS, ModelConfig
 from eve_jax.model.eve import abstract_params
-from eve_jax.train.checkpoint import Checkpoints, read_meta, stored_shapes
+from eve_jax.train.initial_state import Start
 from eve_jax.train.stages import partition, stage_factors, trainable_names
-from eve_jax.train.start import Start
 from eve_jax.train.step import TrainState
-from tests.convert import folders
+from eve_jax.weights.import_export import export_checkpoint, make_whole
+from eve_jax.weights.open import open_checkpoint, stored_source
 from tests.train.stages_on_disk import DAC, DENSE, saved, started, write_llm
+from tests.weights import folders
 
 
 def same(a, b):

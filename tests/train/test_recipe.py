@@ -12,8 +12,8 @@ import pytest
 
 from configs import demo
 from eve_jax.errors import UserError
+from eve_jax.recipe import run_recipe
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import run_recipe
 
 STAGES = ("llm", "llm_chat", "stage1", "stage2_1", "stage2_2", "stage3")
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eve_jax.convert.source import open_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from tests.train.stages_on_disk import DAC, started
 
 ROOT = Path(__file__).parents[2]

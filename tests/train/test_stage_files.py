@@ -2,19 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.data.tokenizer import load_tokenizer
+from eve_jax import EVE
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
+from eve_jax.infer.score_files import score_files
+from eve_jax.recipe import placed
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import placed
 from eve_jax.train.stage_files import TOKENIZER_FILES, write_stage_files
 from eve_jax.train.trainer import train
+from eve_jax.version import __version__
+from eve_jax.weights.import_export import export_checkpoint
 from tests.data.synthetic import byte_tokenizer
 
 
@@ -77,6 +83,44 @@ def test_what_a_dead_run_left_is_replaced(finished):
     assert json.loads((stage / "config.json").read_text())["data"]["tokenizer"] == str(finished / "data" / "tokenizer")
 
 
+def doors(work: Path) -> list[Callable[[Path], object]]:
+    """All that takes the tokenizer of a stage's folder."""
+
+    def next_stage(stage: Path) -> None:
+        c = config(work)
+        c.name, c.init, c.data.tokenizer = "next", str(stage), ""
+        train(c, work, quiet=True)
+
+    records = str(work / "data" / "captions.jsonl")
+    return [
+        EVE.from_pretrained,
+        lambda stage: score_files(stage, records, work / "data" / "images", work / "scores.jsonl", quiet=True),
+        lambda stage: export_checkpoint(stage, work / "out", quiet=True),
+        next_stage,
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_another_tokenizer_beside_the_checkpoints_is_refused(work, number):
+    stage, door = work / "stage1", doors(work)[number]
+    other = (permuted(work) / "tokenizer.json").read_bytes()
+    (stage / "tokenizer.json").write_bytes(other)
+    with pytest.raises(UserError, match=r"stage1/tokenizer\.json is not the tokenizer that the checkpoints beside it"):
+        door(stage)
+    assert not (work / "next" / "checkpoints").exists()
+    assert not (work / "scores.jsonl").exists() and not (work / "out").exists()
+    train(config(work), work, quiet=True)  # what the message says: it is written again
+    own = load_tokenizer(work / "data" / "tokenizer")
+    assert own_tokenizer(stage).fingerprint() == own.fingerprint()
+
+
+def test_checkpoints_without_a_fingerprint_take_any_tokenizer(work):
+    other = (permuted(work) / "tokenizer.json").read_bytes()
+    (work / "stage1" / "tokenizer.json").write_bytes(other)
+    meta_path(work).write_text(json.dumps({"plan": "x"}))
+    assert own_tokenizer(work / "stage1").fingerprint() == load_tokenizer(work / "permuted").fingerprint()
+
+
 def test_resumed_after_a_copy(work, finished):
     train(config(work), work, quiet=True)
     lines = [read_metrics(folder / "stage1")[1]["loss"] for folder in (work, finished)]
@@ -131,7 +175,7 @@ class TestFiles:
             (tmp_path / name).write_text("of another")
         write_stage_files(tmp_path, ConfigDict({"a": 1}), byte_tokenizer(), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json"}
-        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}
+        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1, "eve_jax_version": __version__}
 
     def test_the_folder_itself_is_the_tokenizer(self, tmp_path):
         byte_tokenizer().save(tmp_path)

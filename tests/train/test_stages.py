@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import stage1, stage2_1, stage2_2, stage3
-from eve_jax.convert.surgery import complete
+from eve_jax.checkpoint.vision_copies import complete
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs import demo_v1, evev1, v1_prealign, v1_pretrain, v1_sft
-from eve_jax.convert.source import load_params
-from eve_jax.convert.teacher import describe_teacher
 from eve_jax.errors import UserError
+from eve_jax.hf.clip_teacher import describe_teacher
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, declared
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
+from eve_jax.weights.open import load_params
 from tests.data.synthetic import byte_tokenizer, write_records
 
 SIZES = (4096, 11008, 32, 32, 32, 128, 32000)

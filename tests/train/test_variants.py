@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs import variants
+from eve_jax.recipe import run_recipe
 from eve_jax.train.metrics import read_metrics
-from eve_jax.train.recipe import run_recipe
 
 pytestmark = pytest.mark.slow  # a minute and a half of compilation
 

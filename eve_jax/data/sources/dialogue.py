@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers
-from eve_jax.data.sources.base import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
+from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
@@ -44,6 +44,8 @@ def dialogue_of(given: Mapping[str, Any]) -> Dialogue:
 
     Raises `BadRecord` where there are none, or two different ones.
     """
+    if "system" in given:
+        text_of(given["system"], "system")
     talks = [field for field in TALKS if field in given]
     captions = [field for field in CAPTIONS if field in given]
     if not talks and "query" in given:
@@ -54,10 +56,22 @@ def dialogue_of(given: Mapping[str, Any]) -> Dialogue:
         return _with_system(given, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
     if not captions:
         names = ", ".join(map(repr, given))
-        raise BadRecord("no conversations, messages or caption" + (f", but the fields {names}" if names else ""))
+        raise BadRecord(
+            "no conversations, messages or caption" + (f", but the fields {names}" if names else "") + _nested(given)
+        )
     texts = [text_of(given[field], field) for field in captions]
     _check_same(captions, [text.strip() for text in texts])
     return Dialogue((Turn("gpt", texts[0]),), (), Fields(tuple(captions)))
+
+
+def _nested(given: Mapping[str, Any]) -> str:
+    """Return what to do about a record whose fields hold records: an array that was wrapped in an object."""
+    for name, value in given.items():
+        inner = value[0] if isinstance(value, list) else value
+        if isinstance(inner, dict) and any(not is_empty(inner.get(field)) for field in (*TALKS, "query", *CAPTIONS)):
+            what = "a list of records" if isinstance(value, list) else "a record"
+            return f"; {name!r} holds {what}: write an array of the records alone, or one a line"
+    return ""
 
 
 def _check_same(fields: list[str], texts: list[Any]) -> None:
@@ -96,11 +110,10 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
 
 
 def _with_system(given: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:
-    used, unused = found.fields
+    used, unused, _ = found.fields
     turns = found.turns
-    system = given.get("system")
-    if isinstance(system, str) and system and not any(turn.role == "system" for turn in turns):
-        turns, used = (Turn("system", text_of(system, "system")), *turns), (*used, "system")
+    if "system" in given and not any(turn.role == "system" for turn in turns):
+        turns, used = (Turn("system", given["system"]), *turns), (*used, "system")
     return Dialogue(turns, found.parts, Fields(used, (*unused, *captions)))
 
 

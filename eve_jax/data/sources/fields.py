@@ -10,11 +10,13 @@ names of image fields below. What is not read is reported as such, and refused w
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eve_jax.data.images import BadImage, ImageFile, StoredImage, image_bytes
-from eve_jax.data.sources.base import BadRecord, Fields, Record, UnreadMedia, is_empty, text_of
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, image_bytes
+from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
 from eve_jax.data.sources.image_refs import image_values, is_stored, reference, to_image
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
+from eve_jax.data.sources.other_markers import found_markers, with_places
+from eve_jax.errors import shorten
 
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
 NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
@@ -61,18 +63,21 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
     id = place.id
     try:
         if not isinstance(raw, dict):
-            raise BadRecord(f"not an object but {type(raw).__name__}")
+            shown = f" ({shorten(raw, 100)!r})" if isinstance(raw, str) else ""
+            raise BadRecord(f"not an object but {type(raw).__name__}{shown}")
         if raw.get("id") is not None:
             id = text_of(str(raw["id"]), "id")
         given = {name: value for name, value in raw.items() if not is_empty(value)}
         found = _find_images(given, stored)
         dialogue = _dialogue(given, found)
         values = _placed(found, dialogue.parts)
-        images = _open(values, found.field, place)
+        turns, order = with_places(dialogue.turns, [_file_name(value) for value in values])
+        images = _open([values[number] for number in order], found.field, place)
         fields = _fields(given, found, dialogue)
         if fields.unused:
             _refuse_media(given, fields.unused, values)
-        return Record(id, images, dialogue.turns, place.where), fields
+        doubts = _doubts(given, fields.unused, turns, bool(images))
+        return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
     except RecursionError:
@@ -182,10 +187,35 @@ def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, .
     return tuple(to_image(value, f"{place.where}[{number}]", folders) for number, value in enumerate(values, 1))
 
 
+def _file_name(value: Any) -> str:
+    found = reference(value)
+    return basename(found) if isinstance(found, str) and found[:5].lower() != "data:" else ""
+
+
 def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
     used = (*found.used, *dialogue.fields.used, *(("id",) if "id" in given else ()))
     rest = (field for field in given if field not in used)
     return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
+
+
+def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn], seen: bool) -> tuple[str, ...]:
+    """Return what may stand for an image and does not; of a record with images (`seen`), markers in its answers."""
+    found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
+    names = [shorten(one[0], 60) for one in found]
+    if seen:
+        return tuple(dict.fromkeys(f"{name} in an answer is text" for name in names))
+    values = [(name, given.get(name)) for name in unused]
+    urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
+    return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls)))
+
+
+def _may_be_image_url(text: str) -> bool:
+    """Whether a text is a URL of something below a host, which does not say by a suffix what it is."""
+    return (
+        is_url(text)
+        and basename(text.partition("://")[2]) not in ("", text.partition("://")[2])
+        and not suffix_of(text)
+    )
 
 
 def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from eve_jax.data.images import ImageFile, StoredImage
-from eve_jax.data.sources.base import BadRecord, is_empty, text_of
+from eve_jax.data.image_file import ImageFile, StoredImage
+from eve_jax.data.record import BadRecord, is_empty, text_of
+from eve_jax.data.sources.media import as_bytes
 from eve_jax.errors import shorten
 
 URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -35,12 +36,14 @@ def image_values(value: Any) -> list[Any]:
 def reference(value: Any) -> Any:
     """Return what `value`, one image, comes to: a path or URI (str), bytes, a `StoredImage`, or None for none of them.
 
-    Of `{bytes, path}` the bytes are taken where there are any.
+    Of `{bytes, path}` the bytes are taken where there are any, also as a list of numbers.
     """
     if isinstance(value, dict):
-        data = value.get("bytes")
-        if isinstance(data, bytes):
+        data = as_bytes(value.get("bytes"))
+        if data is not None:
             return data
+        if not is_empty(value.get("bytes")):  # of a kind that is not read: its path is not taken instead
+            return None
         return next((reference(value[key]) for key in KEYS if not is_empty(value.get(key))), None)
     return value if isinstance(value, StoredImage | bytes) or (isinstance(value, str) and value) else None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, digest_of
+from eve_jax.data.record import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 from eve_jax.process.compiled import njit
@@ -116,10 +116,6 @@ class JsonFile:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from None
         text = head.removeprefix(BOM).lstrip()
         self._array = text.startswith(b"[")
-        if self.path.suffix == ".json" and re.match(rb"\{\s*[\r\n]", text):
-            raise UserError(
-                f"{path}: a single JSON object over several lines; records are a JSON array, or one a line (JSONL)"
-            )
         self._first = len(head) - len(text) + 1 if self._array else len(head) - len(head.removeprefix(BOM))
         self._index()
 
@@ -203,6 +199,8 @@ def parse_json(data: bytes, where: str) -> Any:
     except ValueError as e:
         found = re.search(r'"id"\s*:\s*"?([^",}]*)', text)
         id = found.group(1).encode("utf-8", "replace").decode() if found else ""
-        raise BadRecord(f"not valid JSON ({e})", where, id) from None
+        after = text[e.pos] if isinstance(e, json.JSONDecodeError) and e.msg == "Extra data" else ""
+        why = {"{": "several objects on one line; write one a line", ",": "a comma after the object; remove it"}
+        raise BadRecord(f"not valid JSON ({why.get(after, e)})", where, id) from None
     except RecursionError:
         raise BadRecord("not valid JSON (nested too deeply)", where) from None

@@ -4,26 +4,32 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-from eve_jax.data.sources.base import Source
+from eve_jax.data.record import Source
+from eve_jax.data.sources.formats import check_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import UserError
+from eve_jax.process.named import is_named
 
-PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz")
 TFDS = "tfds:"
-KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, or tfds:NAME[:SPLIT]"
+KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, tfds:NAME or module:Class"
 
 
 def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
     """The sources that one entry of `config.data.records` stands for.
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
-    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`.
+    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
+    `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name.
     Raises `UserError` when there is nothing of that name.
     """
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
 
         return [TfdsSplit(name.removeprefix(TFDS))]
+    if is_named(name) and not Path(name).exists():
+        from eve_jax.data.sources.own import OwnSource
+
+        return [OwnSource(name)]
     if glob.has_magic(name) and not Path(name).exists():
         paths = sorted(glob.glob(name))
         if not paths:
@@ -55,8 +61,7 @@ OPENERS: dict[str, Callable[[Path, str | Path], Source]] = {
 
 
 def _open_file(path: Path, images_dir: str | Path) -> Source:
-    if path.is_file() and path.suffix in PACKED:
-        raise UserError(f"{path}: cannot be read at any place while it is compressed; unpack it first")
+    check_format(path)
     return OPENERS.get(path.suffix, JsonFile)(path, images_dir)
 
 
@@ -69,7 +74,7 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
         raise UserError(f"{folder}: is not converted to its end; repeat launch.prepare_data convert")
     if (folder / "features.json").is_file():
         raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
-    for suffix, opener in OPENERS.items():
+    for suffix in OPENERS:
         if paths := sorted(folder.glob(f"*{suffix}")):
-            return [opener(path, images_dir) for path in paths]
+            return [_open_file(path, images_dir) for path in paths]
     raise UserError(f"{folder}: no records in this folder; config.data.records takes {KINDS}")

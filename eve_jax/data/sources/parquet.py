@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eve_jax.data.images import BadImage, StoredImage
-from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, digest_of, is_empty
+from eve_jax.data.image_file import BadImage, StoredImage
+from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.image_refs import image_values, open_path
 from eve_jax.errors import UserError, shorten

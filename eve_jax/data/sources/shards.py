@@ -8,7 +8,6 @@ Conversations and pictures lie apart, and every picture's size is beside its num
 a picture that several records of a shard show is kept once.
 """
 
-import hashlib
 import io
 import json
 from functools import partial
@@ -16,17 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
-from eve_jax.data.images import ImageFile, StoredImage, image_bytes, image_size
-from eve_jax.data.sources.base import BadRecord, Fields, Recent, Record, Turn, digest_of
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import BadRecord, Fields, Recent, Record, Turn, digest_of
 from eve_jax.errors import UserError
+from eve_jax.process.files import read_json
 
 DATASET_FILE = "eve_records.json"
 CONVERSION_FILE = "conversion.json"  # what the folder is being made from; written first
 FORMAT = 1
 OPEN_FILES = 256  # at a time; an operating system grants about 1,000
-PART = ".part"  # ending of a file that is being written
 
 
 class Shard(NamedTuple):
@@ -48,7 +47,7 @@ class Shards:
     """The records of a folder that `launch.prepare_data` wrote, see `base.Source`."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = self.path = Path(folder)
         self.tables: Path | None = self.folder
         self._shards = read_dataset(self.folder)
         for number, shard in enumerate(self._shards):
@@ -112,66 +111,11 @@ def read_dataset(folder: Path) -> list[Shard]:
     """The shards of a prepared folder. Raises `UserError` when its list is not readable."""
     path = folder / DATASET_FILE
     try:
-        listed = json.loads(path.read_text())
-        if listed["format"] != FORMAT:
-            raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
-        return [Shard(*shard) for shard in listed["shards"]]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        listed = read_json(path)
+        known = listed["format"] == FORMAT
+        shards = [Shard(*shard) for shard in listed["shards"]] if known else []
+    except (UserError, KeyError, TypeError) as e:
         raise UserError(f"{path}: cannot be read ({e}); repeat launch.prepare_data") from None
-
-
-def write_dataset(folder: Path, shards: list[Shard]) -> None:
-    """Writes the list that makes a folder of shards a data set."""
-    part = folder / (DATASET_FILE + PART)
-    part.write_text(json.dumps({"format": FORMAT, "shards": shards}) + "\n")
-    part.replace(folder / DATASET_FILE)
-
-
-class ShardWriter:
-    """Writes one shard; its files have their names only after `close`."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._paths = shard_paths(folder, number)
-        records, images = (str(path) + PART for path in self._paths)
-        self._records = ArrayRecordWriter(records, "group_size:1")
-        self._images = ArrayRecordWriter(images, "group_size:1,uncompressed")  # image files are compressed already
-        self._known: dict[str, list[int]] = {}  # path -> number, width, height
-        self._count = 0
-        self._n_images = 0
-        self._digest = hashlib.blake2b(digest_size=16)
-
-    def add(self, record: Record) -> list[tuple[int, int]]:
-        """Adds a record; width and height of its images. Raises `BadImage` before anything is written."""
-        ready = [self._prepared(image) for image in record.images]
-        entries = [entry if data is None else self._write_image(image, entry, data) for image, entry, data in ready]
-        line = json.dumps({"id": record.id, "images": entries, "turns": record.turns}).encode()
-        self._records.write(line)
-        self._digest.update(line)
-        self._count += 1
-        return [(width, height) for _, width, height in entries]
-
-    def _prepared(self, image: ImageFile) -> tuple[ImageFile, list[int], bytes | None]:
-        known = self._known.get(str(image)) if not isinstance(image, StoredImage) else None
-        if known is not None:
-            return image, known, None
-        return image, [-1, *image_size(image)], image_bytes(image)
-
-    def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:
-        entry = [self._n_images, *entry[1:]]
-        self._images.write(data)
-        self._digest.update(data)
-        self._n_images += 1
-        if not isinstance(image, StoredImage):
-            self._known[str(image)] = entry
-        return entry
-
-    def close(self) -> Shard:
-        """Finishes the files and gives them their names."""
-        self._records.close()
-        self._images.close()
-        sizes = []
-        for path in reversed(self._paths):  # pictures first: conversations are never without theirs
-            part = Path(str(path) + PART)
-            sizes.append(part.stat().st_size)
-            part.replace(path)
-        return Shard(self._count, self._n_images, sizes[1], sizes[0], self._digest.hexdigest())
+    if not known:
+        raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
+    return shards

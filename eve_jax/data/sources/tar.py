@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
 from eve_jax.data.sources.dialogue import CAPTIONS
 from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
-from eve_jax.data.sources.media import media_kind
-from eve_jax.data.sources.tar_keys import IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
+from eve_jax.data.sources.media import HEAD, kind_of_bytes, media_kind
+from eve_jax.data.sources.tar_keys import HIDDEN, IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
 from eve_jax.errors import UserError, shorten, warn
 
 
@@ -42,6 +42,10 @@ class TarFile:
         key_ends = array("q", [0])
         endings: dict[str, int] = {}
         for key, own in grouped(found, str(self.path)):
+            if all(member.kind == OTHER for member in own):
+                for member in own:
+                    _refuse_media(self.path, self._file, member)
+                continue
             keys += key.encode("utf-8", "surrogateescape")
             key_ends.append(len(keys))
             for member in own:
@@ -73,7 +77,8 @@ class TarFile:
             (self._endings[ending] for kind, ending, offset, _ in members if self._unread(kind, ending, offset)), None
         )
         if media is not None:
-            reason = f"the member .{media} is not an image format that is read; convert or remove such members"
+            name = f".{media}" if media else "without an ending"
+            reason = f"the member {name} is not an image format that is read; convert, rename or remove such members"
             raise UnreadMedia(f"{reason} (see docs/data.md)", where, key)
         try:
             raw, own = self._texts(members, where)
@@ -84,7 +89,8 @@ class TarFile:
             for number, (_, _, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
         ]
         record, fields = read_record(raw, Place(where, key), images)
-        names = {kind: [f".{self._endings[m[1]]}" for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
+        shown = [f".{ending}" if ending else "(no ending)" for ending in self._endings]
+        names = {kind: [shown[m[1]] for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
         used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))
         return record, Fields(tuple(dict.fromkeys(used)), (*dict.fromkeys(names[OTHER]), *fields.unused))
 
@@ -92,7 +98,7 @@ class TarFile:
         """Whether a member holds an image, a video or audio, by its ending or its first bytes, that is not read."""
         if kind != OTHER:
             return kind == MEDIA
-        return bool(media_kind(self._endings[ending], os.pread(self._file, 16, offset), None, False))
+        return bool(media_kind(self._endings[ending], os.pread(self._file, HEAD, offset), None, False))
 
     def _texts(self, members: list[list[int]], where: str) -> tuple[Any, str]:
         """Return the fields of the record's .json, and the one of them that its .txt became ("" for none).
@@ -149,8 +155,11 @@ def _members(path: Path, file: int) -> tuple[list[Member], int]:
             while (info := _next(tar)) is not None:
                 member = parse_name(info.name, info.offset_data, info.size)
                 if info.isreg() and not info.issparse():
-                    members += [member] if member is not None else []
-                elif not info.isdir() and member is not None and member.kind != OTHER:
+                    if member.kind == HIDDEN:
+                        _refuse_media(path, file, member)
+                    else:
+                        members.append(member)
+                elif not info.isdir() and member.kind not in (OTHER, HIDDEN):
                     what = "a link" if info.issym() or info.islnk() else "no ordinary file"
                     remedy = "make the tar file with --dereference --hard-dereference and without --sparse"
                     raise UserError(f"{path}: {shorten(repr(info.name))} is {what}, and would be left out; {remedy}")
@@ -165,6 +174,15 @@ def _members(path: Path, file: int) -> tuple[list[Member], int]:
         return members, end
     warn(f"{path}: has no end-of-archive mark; it may be cut off, and records incomplete or missing")
     return members, members[-1].offset if members else end
+
+
+def _refuse_media(path: Path, file: int, member: Member) -> None:
+    """Raise `UserError` for a member of no record that holds an image, a video or audio by its first bytes."""
+    if kind := kind_of_bytes(os.pread(file, min(HEAD, member.size), member.offset)):
+        raise UserError(
+            f"{path}: {member.name} holds {'an image' if kind == 'image' else kind}, but belongs to no record (see "
+            "docs/data.md); give it the name of its text with the ending of its format, or remove it"
+        )
 
 
 def _has_end_mark(path: Path, file: int, offset: int) -> bool:

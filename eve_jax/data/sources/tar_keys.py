@@ -8,16 +8,19 @@ WebDataset's key of a member is its name up to the first dot of its last part. N
     page.jpg, page.seg.png, page.txt                    record page, of two images
     page.jpg, page.a.txt, page.b.txt                    record page, with two texts: a bad record where they differ
 
-Members of one key may lie anywhere in the file; records come in the order of their first members.
+A name is compared without `./` before it. Members of one key may lie anywhere in the file; records come in the order of
+their first members.
 """
 
-from collections.abc import Iterable, Iterator
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, OTHER_SUFFIXES, READ
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError, shorten, warn
 
-JSON, TEXT, IMAGE, MEDIA, OTHER = range(5)
+JSON, TEXT, IMAGE, MEDIA, OTHER, HIDDEN = range(6)  # HIDDEN: belongs to no record
 KINDS = {
     "json": JSON,
     **dict.fromkeys(("txt", "text", "caption"), TEXT),
@@ -36,18 +39,26 @@ class Member(NamedTuple):
     offset: int
     size: int
 
+    @property
+    def name(self) -> str:
+        """The whole name, for people."""
+        name = f"{self.stem}.{self.ending}" if self.ending else self.stem
+        return shorten(name.encode("utf-8", "replace").decode())
 
-def parse_name(name: str, offset: int, size: int) -> Member | None:
-    """Return the member of that name; None for one that belongs to no record: hidden files, and those of macOS."""
-    folder, _, base = name.rpartition("/")
-    stem, dot, ending = name.rpartition(".")
-    if not dot or base.startswith(".") or "/" in ending or MAC_FOLDER in folder.split("/"):
-        return None
-    return Member(stem, ending, KINDS.get(ending.lower(), OTHER), offset, size)
+
+def parse_name(name: str, offset: int, size: int) -> Member:
+    """Return the member of that name; hidden files and those of macOS are of the kind HIDDEN."""
+    folder, slash, base = posixpath.normpath(name).lstrip("/").rpartition("/")
+    stem, ending = base.rpartition(".")[::2] if "." in base else (base, "")
+    hidden = base.startswith(".") or MAC_FOLDER in folder.split("/")
+    return Member(folder + slash + stem, ending, HIDDEN if hidden else KINDS.get(ending.lower(), OTHER), offset, size)
 
 
 def grouped(members: Iterable[Member], tar: str) -> Iterator[tuple[str, list[Member]]]:
-    """Yield each record's key and its members, in the order of the first of them. `UserError` for a name met twice."""
+    """Yield each key and its members, in the order of the first of them; all of kind OTHER, they make no record.
+
+    Raises `UserError` for a name that is there twice, and for an image whose text has another key. Warns of others.
+    """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(_first_dot(member.stem), []).append(member)
@@ -55,17 +66,44 @@ def grouped(members: Iterable[Member], tar: str) -> Iterator[tuple[str, list[Mem
     for key, group in groups.items():
         for own, member in zip(_keys(key, group), group, strict=True):
             records.setdefault(own, []).append(member)
+    _check_apart(records, tar)
     for key, own_members in records.items():
-        if all(member.kind == OTHER for member in own_members):
-            continue
         if len({(member.stem, member.ending) for member in own_members}) < len(own_members):
-            names = [f"{member.stem}.{member.ending}" for member in own_members]
+            names = [member.name for member in own_members]
             twice = next(name for name in names if names.count(name) > 1)
-            shown = twice.encode("utf-8", "replace").decode()
-            raise UserError(
-                f"{tar}: holds {shorten(shown)} twice; records of one key are one, so give each its own name"
-            )
+            raise UserError(f"{tar}: holds {twice} twice; records of one key are one, so give each its own name")
         yield key, own_members
+
+
+def _check_apart(records: Mapping[str, list[Member]], tar: str) -> None:
+    """Raise `UserError` where an image without a text and a text without an image seem to be one record."""
+    texts: list[tuple[str, Member]] = []
+    images: list[tuple[str, Member]] = []
+    for key, members in records.items():
+        text = next((member for member in members if member.kind in (JSON, TEXT)), None)
+        image = next((member for member in members if member.kind in (IMAGE, MEDIA)), None)
+        if text is not None and image is None:
+            texts.append((key, text))
+        elif image is not None and text is None:
+            images.append((key, image))
+    by_name = {_folded(key): text for key, text in texts}
+    for key, lonely in images:
+        other = by_name.get(_folded(key)) or by_name.get(_folded(key.rpartition("/")[0]))
+        if other is not None:
+            raise UserError(
+                f"{tar}: {lonely.name} and {other.name} seem to be one record, but their keys differ; give both "
+                "the same name up to the first dot, with the same folder and the same case"
+            )
+    if images and texts:
+        warn(
+            f"{tar}: {len(images):,} images have no text of their own key (the first: {images[0][1].name}), and "
+            f"{len(texts):,} texts no image (the first: {texts[0][1].name})"
+        )
+
+
+def _folded(key: str) -> str:
+    """Return what keys have in common that differ in folder, case or Unicode form alone."""
+    return unicodedata.normalize("NFC", key.rpartition("/")[2]).casefold()
 
 
 def _first_dot(stem: str) -> str:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eve_jax.data.images import StoredImage
-from eve_jax.data.sources.base import BadRecord, Fields, Record, digest_of
+from eve_jax.data.image_file import StoredImage
+from eve_jax.data.record import BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.errors import UserError
 
@@ -45,6 +45,7 @@ class TfdsSplit:
                 f"prepare it by `tfds build {self.name} --file_format=array_record`"
             ) from None
         self._info = builder.info
+        self.path = Path(builder.data_dir) / self._split
         features = set(self._info.features.keys())
         if not features & {"conversations", "caption", "captions", "text"}:
             raise UserError(

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eve_jax.data.sources.base import BadRecord, Record
+from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.fields import KNOWN, Place, read_record
 
 TEXTS = ["", "a.png", "http://e.org/a.png", "data:image/png;base64,AA==", "data:,", "file:///a%20b", "a\\b%", "\ud800"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.records import BadRecord, Record, Turn, open_records
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.sources.records import open_records
 
 ASKED = (Turn("human", "What?"), Turn("gpt", "A dot."))
 MESSAGES = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dot."}]
@@ -125,6 +126,15 @@ def test_parts_that_are_refused(content: list, fields: dict, reason: str, tmp_pa
         ({"query": "What?"}, "response 1 is not a text but NoneType"),
         ({"query": "What?", "response": "A", "history": ["What?"]}, "history is not a list"),
         ({"messages": "What?"}, "messages is not a list"),
+        ({"messages": MESSAGES, "system": ["Be brief."]}, "system is not a text but list"),
+        ({"messages": MESSAGES, "system": {"text": "Be brief."}}, "system is not a text but dict"),
+        ({"caption": "A", "system": 3}, "system is not a text but int"),
+        ({"query": "What?", "response": "A", "system": False}, "system is not a text but bool"),
+        (
+            {"data": [{"messages": MESSAGES}]},
+            "but the fields 'data'; 'data' holds a list of records: write an array of",
+        ),
+        ({"r1": {"caption": "A"}, "r2": {"caption": "B"}}, "'r1' holds a record"),
     ],
 )
 def test_texts_that_are_refused(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:

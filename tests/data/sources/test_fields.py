@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import StoredImage, image_bytes
-from eve_jax.data.records import BadRecord, Records, Turn, UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.image_file import StoredImage, image_bytes
+from eve_jax.data.record import BadRecord, Fields, Turn, UnreadMedia
+from eve_jax.data.sources.records import Records, open_records
 
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dot."}]
 CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -149,6 +149,17 @@ MEDIA: dict[str, tuple[Any, str]] = {
     "encoded": (base64.b64encode(bytes(png()) + bytes(2000)).decode(), "looks like an image"),
     "nested": ({"path": "b.png"}, "looks like an image"),
     "heic": ("photo.HEIC", "looks like an image"),
+    "meta": ({"image": "b.png"}, "looks like an image"),
+    "deeper": ({"a": [{"view": {"files": ["b.png"]}}]}, "looks like an image"),
+    "objects": ([{"id": 1}] * 9 + [{"image": "b.png"}], "looks like an image"),
+    "media": ([{"type": "image", "url": "my b.png"}], "looks like an image"),
+    "image_0": ("b.png", "looks like an image"),
+    "left_image": ("my b.png", "looks like an image"),
+    "img_list": (["b.png"], "looks like an image"),
+    "images_list": (["b.png"], "looks like an image"),
+    "bytes": (list(png()), "looks like an image"),
+    "views": ([{"bytes": list(png())}], "looks like an image"),
+    "extra": ({"clip": "a.mp4"}, "video or audio"),
 }
 
 
@@ -189,6 +200,47 @@ def test_harmless_fields_are_only_listed(folder: Path) -> None:
     assert of_parquet(folder, columns).read(0)[1] == Fields(("image", "caption"), ("blob", "embedding"))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"note": "see 0.png"}, {"comment": "look at 0.png"}, {"meta": {"note": "as in 0.png"}}),
+        *({"image": "a.png", **more} for more in ({"source": "photo.jpg"}, {"meta": {"source": "x/photo.jpg"}})),
+        *(
+            {"image": "a.png", **more}
+            for more in ({"photo": "x/a.png"}, {"image_0": "a.png"}, {"meta": {"image": "a.png"}})
+        ),
+        *({"image": "a.png", **more} for more in ({"left_image": "0001"}, {"meta": {"url": "https://e.org/0.jpg"}})),
+        *({"image_0": 17, "image_id": "0001"}, {"image_caption": "none"}, {"meta": {"image": "no", "has_image": "x"}}),
+        *({"image_size": [3, 4]}, {"tokens": [137, 80, 78, 70]}, {"bbox": [[1, 2]] * 500 + [["x.png"]]}),
+    ],
+)
+def test_no_false_alarm(fields: dict[str, Any], folder: Path) -> None:
+    record, found = of_json(folder, {"conversations": TALK, **fields}).read(0)
+    assert len(record.images) == ("image" in fields)
+    assert found.unused == tuple(name for name in fields if name != "image")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"image_0": "0001"}, {"imagePath": "0001"}, {"meta": {"img": "0001"}}, {"source": "b.png"}]
+)
+def test_what_is_an_image_where_there_is_no_other(fields: dict[str, Any], folder: Path) -> None:
+    with pytest.raises(UnreadMedia, match=f"the field '{next(iter(fields))}' looks like an image"):
+        of_json(folder, {"conversations": TALK, **fields})[0]
+
+
+def test_urls_that_may_be_of_images_are_counted(folder: Path) -> None:
+    def doubts(**fields: Any) -> tuple[str, ...]:
+        return of_json(folder, {"conversations": TALK, **fields}).read(0)[1].doubts
+
+    assert doubts(url="https://e.org/abc", link="http://e.org/a/b?c=d") == (
+        "no image, but a URL in url",
+        "no image, but a URL in link",
+    )
+    assert doubts(url="https://e.org/abc", image="a.png") == ()
+    for url in ("https://e.org", "https://e.org/", "https://e.org/a.html", "https://e.org/a.pdf?x", "e.org/abc"):
+        assert doubts(url=url) == ()
+
+
 def test_a_turn_with_more_than_a_text(folder: Path) -> None:
     turn = {"role": "assistant", "content": "A dot.", "loss": False}
     records = of_json(folder, {"messages": [{"role": "user", "content": "What?"}, turn]})
@@ -202,7 +254,15 @@ def test_bytes_in_json_like_values(folder: Path) -> None:
     value: Any
     for value in ({"bytes": None, "path": "b.png"}, {"path": "b.png"}, {"url": "b.png"}):
         assert contents(of_json(folder, {"image": value, "text": "A dot."})) == [png("blue")]
-    for value in (3, {"src": "b.png"}, ["a.png", 3], {"bytes": "text", "path": None}):
+    for value in ({"bytes": list(png())}, [{"bytes": list(png()), "path": "b.png"}]):
+        assert contents(of_json(folder, {"image": value, "text": "A dot."})) == [png()]
+    for value in (
+        3,
+        {"src": "b.png"},
+        ["a.png", 3],
+        {"bytes": "text", "path": None},
+        {"bytes": [1, 2], "path": "b.png"},
+    ):
         with pytest.raises(BadRecord, match="image is neither a path nor a list of paths"):
             of_json(folder, {"image": value, "text": "A dot."})[0]
     data = "data:image/png;base64," + base64.b64encode(png()).decode()

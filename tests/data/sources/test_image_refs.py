@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.images import StoredImage, image_bytes
-from eve_jax.data.sources.base import BadRecord
+from eve_jax.data.image_file import StoredImage, image_bytes
+from eve_jax.data.record import BadRecord
 from eve_jax.data.sources.image_refs import find_file, to_image
 
 NFC, NFD = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.data.records import open_records
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.process.paths import split_names
 

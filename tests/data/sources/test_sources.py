@@ -17,10 +17,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from eve_jax.data.image_rule import ImageRule
-from eve_jax.data.images import BadImage, StoredImage, image_bytes, image_size, load_patches
-from eve_jax.data.lengths import measure
-from eve_jax.data.records import BadRecord, Record, Records, Turn, open_records
+from eve_jax.data.image.patches import image_size, load_patches
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
+from eve_jax.data.record import BadRecord, Record, Turn
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member, samples_of, write_parquet, write_tar, write_tfds
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -62,13 +65,13 @@ def test_the_same_records_from_every_source(kind: str, folder: Path) -> None:
         assert [image_size(image) for image in own.images] == [image_size(image) for image in other.images]
     assert records.fingerprint() == open_records(name_of(kind, folder)).fingerprint()
 
-    rule = ImageRule(max_size=96)
-    settings: Any = (byte_tokenizer(), rule, "qwen2", False, 1000)
-    lengths, wanted = measure(records, *settings), measure(expected, *settings)
+    images = ImageRule(max_size=96)
+    rule = SampleRule(byte_tokenizer(), images, "qwen2", max_tokens=1000)
+    lengths, wanted = measure(records, rule), measure(expected, rule)
     assert np.array_equal(lengths.text, wanted.text)
     assert np.array_equal(lengths.grids, wanted.grids)
     image = records[2].images[1]
-    assert np.array_equal(load_patches(image, rule)[0], load_patches(expected[2].images[1], rule)[0])
+    assert np.array_equal(load_patches(image, images)[0], load_patches(expected[2].images[1], images)[0])
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar", "tfds"])
@@ -291,9 +294,9 @@ def test_an_image_whose_source_fails_is_a_bad_image() -> None:
 
 def test_sources_load_neither_jax_nor_tensorflow(folder: Path) -> None:
     code = (
-        "import sys\nfrom eve_jax.data.records import open_records\n"
+        "import sys\nfrom eve_jax.data.sources.records import open_records\n"
         f"for name in {[name_of(kind, folder) for kind in ('parquet', 'tar', 'tfds')]!r}: open_records(name)[0]\n"
-        "import eve_jax.data.sources.shards, eve_jax.data.prepare\n"
+        "import eve_jax.data.sources.shards, eve_jax.data.prepare.convert\n"
         "assert not {'jax', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

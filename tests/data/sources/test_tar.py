@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eve_jax.data.images import image_bytes
-from eve_jax.data.records import BadRecord, Records, UnreadMedia, open_records
-from eve_jax.data.sources.base import Fields
+from eve_jax.data.image_file import image_bytes
+from eve_jax.data.record import BadRecord, Fields, UnreadMedia
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError
 from tests.data.source_files import add_member
 
@@ -78,6 +78,10 @@ def found(records: Records) -> list[tuple[str, list[bytes], str]]:
             {"a.png": RED, "a.txt": b"A\n", "a.json": b'{"caption": "A", "url": "http://e.org/a.jpg"}'},
             [("a", [RED], "A")],
         ),
+        ({"./a.png": RED, "a.txt": b"A"}, [("a", [RED], "A")]),  # one key, however it is written
+        ({"x/../a.png": RED, "./a.txt": b"A"}, [("a", [RED], "A")]),
+        ({"/x//a.png": RED, "x/./a.txt": b"A"}, [("x/a", [RED], "A")]),
+        ({"a.png": RED, "a.txt": b"A", "a": b"7"}, [("a", [RED], "A")]),
         ({"a.png": RED, "a.txt": BOM + b"A", "b.json": BOM + b'{"caption": "B"}'}, [("a", [RED], "A"), ("b", [], "B")]),
     ],
 )
@@ -122,6 +126,8 @@ def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
             add_member(tar, name, b"A")
     with pytest.raises(UserError, match=r"a\.tar: holds a\.txt twice"):
         open_records(str(tmp_path / "a.tar"))
+    with pytest.raises(UserError, match=r"a\.tar: holds a\.png twice"):
+        opened(tmp_path, {"a.txt": b"A", "a.png": RED, "./a.png": BLUE})
 
 
 def test_members_that_are_not_read(tmp_path: Path) -> None:
@@ -196,3 +202,40 @@ def test_images_under_another_ending(tmp_path: Path) -> None:
     with pytest.raises(UnreadMedia, match=r"the member \.dat"):
         records[0]
     assert records[1].turns[0].text == "B"
+
+
+@pytest.mark.parametrize("name", ["b", "b.img", "b.0", "b.png.bak", "b.image"])
+def test_an_image_of_a_record_without_the_ending_of_one(name: str, tmp_path: Path) -> None:
+    ending = f".{name.rpartition('.')[2]}" if "." in name else "without an ending"
+    for text in ({"b.txt": b"B"}, {"b.json": b'{"caption": "B"}'}):
+        with pytest.raises(UnreadMedia, match=rf"a\.tar#b .*the member {ending} is not an image format that is read"):
+            opened(tmp_path, {**text, name: RED})[0]
+
+
+@pytest.mark.parametrize("name", ["B", "c", "c.img", ".b.png", "._b.png", "__MACOSX/b.png", "x/c.dat"])
+def test_an_image_of_no_record(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"a\.tar: {name} holds an image, but belongs to no record"):
+        opened(tmp_path, {"b.txt": b"B", "b.png": RED, name: BLUE})
+    records = opened(tmp_path, {"b.txt": b"B", "b.png": RED, name: b"No image."})
+    assert len(records) == 1
+
+
+@pytest.mark.parametrize("name", ["B.png", "B.0.png", "x/b.png", "b/0.png", "x/B.mp4", "\u00e9.png"])
+def test_an_image_whose_text_has_another_key(name: str, tmp_path: Path) -> None:
+    text = "e\u0301.txt" if name == "\u00e9.png" else "b.txt"  # in the other Unicode form
+    with pytest.raises(UserError, match=rf"a\.tar: {name} and {text} seem to be one record, but their keys differ"):
+        opened(tmp_path, {text: b"B", name: RED})
+    # with a text and an image each they are two records
+    assert len(opened(tmp_path, {"b.txt": b"B", "b.png": BLUE, "B.png": RED, "B.txt": b"b"})) == 2
+
+
+def test_images_and_texts_that_never_meet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened(
+        tmp_path, {"img_1.png": RED, "img_2.png": BLUE, "txt_1.txt": b"A", "c.txt": b"C", "d.png": RED, "d.txt": b"D"}
+    )
+    said = capsys.readouterr().err
+    assert "3 texts" not in said
+    assert (
+        "2 images have no text of their own key (the first: img_1.png), and 2 texts no image (the first: txt_1.txt)"
+        in said
+    )

@@ -1,0 +1,98 @@
+"""The row contract: names, shapes and dtypes of the arrays of a micro-batch (docs/design.md#row-contract)."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROW_MULTIPLE = 128  # rows are a multiple of this, so that attention kernels tile them
+PAD, CLASS, SPLIT = 0, 1, 2  # values of special_ids
+
+
+class RowShape(NamedTuple):
+    """Slots of a row by kind, in memory order: image patches, special tokens (class, split), text tokens."""
+
+    patches: int
+    specials: int
+    text: int
+
+    @property
+    def vision(self) -> int:
+        """Slots made by the patch embedding layer: patches and specials."""
+        return self.patches + self.specials
+
+    @property
+    def length(self) -> int:
+        """All slots of the row, a multiple of ROW_MULTIPLE."""
+        return sum(self)
+
+
+class TeacherShape(NamedTuple):
+    """What the aligning loss adds to a row: `images` square images of `side` pixels; a place is pool x pool patches."""
+
+    images: int
+    side: int
+    pool: int
+
+
+class ArraySpec(NamedTuple):
+    """Shape and dtype of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+# Dimensions by their letters in docs/design.md#row-contract, without the leading R.
+_PATCHES = {"patches": ("P B", np.uint8)}
+_TOKENS = {
+    "special_ids": ("S", np.int32),
+    "text_ids": ("T", np.int32),
+    "segment": ("L", np.int32),
+    "position": ("L", np.int32),
+    "perm": ("L", np.int32),
+    "inv": ("L", np.int32),
+    "loss_idx": ("T", np.int32),
+    "labels": ("T", np.int32),
+    "loss_weight": ("T", np.float32),
+}
+_TEACHER_IMAGES = {"teacher_images": ("I s s 3", np.uint8)}
+_PLACES = {"teacher_idx": ("A", np.int32), "align_weight": ("A", np.float32)}
+_POOLS = {"pool": ("P", np.int32), "pool_inv": ("P", np.int32)}  # absent where a place is one patch
+
+
+def token_arrays(shape: RowShape) -> dict[str, ArraySpec]:
+    """Return the arrays of one row of `shape` that follow from its tokens: all but patches and those of the teacher."""
+    return _specs(_TOKENS, {"S": shape.specials, "T": shape.text, "L": shape.length})
+
+
+def place_arrays(shape: RowShape, pool: int) -> dict[str, ArraySpec]:
+    """Return the arrays of one row that say what each place, `pool` x `pool` patches, is compared with."""
+    arrays = _PLACES if pool == 1 else _PLACES | _POOLS
+    return _specs(arrays, {"P": shape.patches, "A": shape.patches // pool**2})
+
+
+def batch_arrays(
+    rows: int, shape: RowShape, patch_bytes: int, teacher: TeacherShape | None = None
+) -> dict[str, ArraySpec]:
+    """Return all arrays of a micro-batch of `rows` rows; `teacher`: with those of the aligning loss."""
+    arrays = _specs(_PATCHES, {"P": shape.patches, "B": patch_bytes}) | token_arrays(shape)
+    if teacher is not None:
+        arrays |= _specs(_TEACHER_IMAGES, {"I": teacher.images, "s": teacher.side}) | place_arrays(shape, teacher.pool)
+    return {name: ArraySpec((rows, *spec.shape), spec.dtype) for name, spec in arrays.items()}
+
+
+def zeros(arrays: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
+    """Return an array of zeros for each of `arrays`."""
+    return {name: np.zeros(*spec) for name, spec in arrays.items()}
+
+
+def row_shape(batch: Mapping[str, Any]) -> RowShape:
+    """Return the row shape of a micro-batch."""
+    return RowShape(*(batch[name].shape[1] for name in ("patches", "special_ids", "text_ids")))
+
+
+def _specs(arrays: Mapping[str, tuple[str, type]], sizes: Mapping[str, int]) -> dict[str, ArraySpec]:
+    def size(letter: str) -> int:
+        return int(letter) if letter.isdigit() else sizes[letter]
+
+    return {name: ArraySpec(tuple(map(size, dims.split())), np.dtype(dtype)) for name, (dims, dtype) in arrays.items()}

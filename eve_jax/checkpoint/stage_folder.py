@@ -1,0 +1,298 @@
+"""Orbax checkpoints of a stage folder: parameters and optimizer as separate items, the rest as JSON.
+
+FOLDER/config.json, FOLDER/tokenizer.json, FOLDER/checkpoints/<step>/{params,optimizer,meta,manifest.json}. Parameters
+have the flat names of `eve_jax.model.eve.Params`; of a partial checkpoint, only what trains is there and `meta` says
+where the rest is (`eve_jax.checkpoint.frozen_weights`).
+"""
+
+import errno
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
+
+from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
+from eve_jax.errors import UserError, shorten
+from eve_jax.model.eve import Params
+from eve_jax.process.files import read_json
+from eve_jax.version import versioned
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix of a folder that has not got its name yet
+SET_ASIDE = ".damaged"
+AGAIN = "copy it again from where it was made, rerun its training, or remove the folder and rerun its import"
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the processes that train it.
+
+    Saving is asynchronous and atomic: a checkpoint takes its name when its files and their checksums are written, and
+    only then older ones go. Kept are the newest `keep`, all of steps that `keep_every` divides (0: none), and the
+    `keep_best` with the lowest loss.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, keep_best: int = 0):
+        self.folder = (folder / CHECKPOINTS).resolve()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
+        policies = [LatestN(max(keep, 1))]
+        if keep_every:
+            policies.append(EveryNSteps(keep_every))
+        if keep_best:
+            best = {"get_metric_fn": _loss, "reverse": True, "keep_checkpoints_without_metrics": False}  # lowest last
+            policies.append(BestN(n=keep_best, **best))
+        self.found_damage = False  # True once a checkpoint was set aside
+        self._saving = 0
+        self._failed = False
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies),
+            best_fn=_loss if keep_best else None,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._seal,
+                create_directories_asynchronously=False,  # a folder that cannot be written is found at once
+            ),
+        )
+        _hush_orbax()
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """Newest finished step, None when there is none."""
+        return self.manager.latest_step()
+
+    def set_damaged_aside(self, final: int | None) -> None:
+        """Rename damaged checkpoints that are newer than the newest sound one, saying so: `latest` is sound after it.
+
+        Of a checkpoint at step `final`, from which no training goes on, only the files' sizes are looked at.
+        """
+        if jax.process_index() == 0:
+            for step in reversed(steps_in(self.folder.parent)):
+                wrong = damage(self.folder / str(step), contents=step != final)
+                if not wrong:
+                    break
+                self._rename(step, wrong)
+        self._reload()
+
+    def set_aside(self, step: int, reason: str) -> None:
+        """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and say so."""
+        if jax.process_index() == 0:
+            self._rename(step, reason)
+        self._reload()
+
+    def _rename(self, step: int, reason: str) -> None:
+        path = self.folder / str(step)
+        target = next(t for n in range(1000) if not (t := path.with_suffix(f"{SET_ASIDE}{n or ''}")).exists())
+        path.rename(target)
+        self.found_damage = True
+        older = steps_in(self.folder.parent)
+        then = f"the one before is of step {older[-1]}" if older else "there is none before it"
+        print(f"checkpoint {step} is damaged: {reason}; it is now {target.name}; {then}", file=sys.stderr, flush=True)
+
+    def _reload(self) -> None:
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self.manager.reload()
+
+    def is_verified(self, step: int) -> bool:
+        """True when the checkpoint has a manifest, which `set_damaged_aside` has compared it with."""
+        return has_manifest(self.folder / str(step))
+
+    def save(self, step: int, params: Params, optimizer: Any, meta: dict[str, Any], loss: float | None = None) -> None:
+        """Save step `step` unless it is there; returns when the values are copied, not when they are written.
+
+        Raises UserError when this or the save before cannot be written.
+        """
+        if step in self.manager.all_steps():
+            return
+        items = {
+            "params": ocp.args.StandardSave(params),
+            "optimizer": ocp.args.StandardSave(optimizer),
+            "meta": ocp.args.JsonSave(versioned(meta)),
+        }
+        metrics = None if loss is None else {"loss": loss}
+        self._finish()
+        self._saving = step
+        try:
+            self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        except (OSError, ValueError) as error:
+            self._fail(error)
+
+    def check(self) -> None:
+        """UserError when the save in the background has failed; does not wait."""
+        if self._saving and not self.manager.is_saving_in_progress():
+            self._finish()
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON saved with `step`; empty for a checkpoint that no training saved."""
+        return read_meta(self.folder.parent, step)
+
+    def restore(self, step: int, params: Params, optimizer: Any) -> tuple[Params, Any]:
+        """Parameters and optimizer of `step` with the shapes, dtypes and shardings of the abstract trees given."""
+        items = {
+            "params": ocp.args.StandardRestore(params),
+            "optimizer": ocp.args.StandardRestore(optimizer),
+        }
+        restored = self.manager.restore(step, args=ocp.args.Composite(**items))
+        return restored["params"], restored["optimizer"]
+
+    def close(self) -> None:
+        """Wait for what is being written; UserError when that fails and has not been said yet."""
+        if not self._failed:
+            self._finish()
+            self.manager.close()
+
+    def _finish(self) -> None:
+        """Wait for the save in the background."""
+        if self._failed or not self._saving:
+            return
+        try:
+            self.manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            self._fail(error)
+        self._saving = 0
+
+    def _fail(self, error: Exception) -> None:
+        """Remove what was written of the save that failed; UserError when the disk is to blame, else `error` itself."""
+        self._failed = True
+        if jax.process_index() == 0:
+            for path in self.folder.glob(f"*{UNFINISHED}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        reason = _disk_reason(error)
+        if not reason:
+            raise error
+        steps = [s for s in steps_in(self.folder.parent) if s != self._saving]
+        older = f"the one of step {steps[-1]} is whole" if steps else "there is no older one"
+        raise UserError(
+            f"{self.folder}: checkpoint {self._saving} could not be written ({reason}); {older}. "
+            "Make room or the folder writable, then repeat the command"
+        ) from error
+
+    def _seal(self) -> None:
+        """Called by Orbax when all files of a checkpoint are written and its folder has not got its name yet."""
+        if jax.process_index() == 0:
+            write_manifest(self.folder / f"{self._saving}{UNFINISHED}")
+
+
+def _loss(metrics: dict[str, float]) -> float:
+    return metrics["loss"]
+
+
+def _disk_reason(error: Exception) -> str:
+    """The system's own words in an error of Orbax or TensorStore; "" when it comes from something else."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    known = (os.strerror(n) for n in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO))
+    return next((words for words in known if words in str(error)), "")
+
+
+def _hush_orbax() -> None:
+    """Keep Orbax and its event loops from a traceback for each array of a failed save: the error is raised, too."""
+    for name in ("absl", "asyncio"):
+        log = logging.getLogger(name)
+        if not any(isinstance(f, _NotOrbax) for f in log.filters):
+            log.addFilter(_NotOrbax())
+    sys.unraisablehook = _report_unraisable
+
+
+class _NotOrbax(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
+
+
+def _report_unraisable(what: "sys.UnraisableHookArgs", /) -> None:
+    """As Python does, but for what TensorStore still tells the event loop of a save that has failed."""
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a stage folder was made with; UserError when the folder is none of ours."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is no checkpoint of eve_jax: it has no {CONFIG}")
+    return read_json(path)
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints of a stage folder, ascending, sound or not."""
+    return sorted(int(p.name) for p in (folder / CHECKPOINTS).glob("*") if p.name.isdecimal() and p.is_dir())
+
+
+def newest_step(folder: Path, fall_back: bool = True) -> int:
+    """The newest step of a stage folder whose parameters are sound; says on stderr when that is not the newest of all.
+
+    Raises UserError when there is none; without `fall_back`, also when the newest is damaged.
+    """
+    if not (folder / CHECKPOINTS).is_dir():
+        raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
+    wrong = ""
+    for step in reversed(steps_in(folder)):
+        found = damage(folder / CHECKPOINTS / str(step), ("params", "meta"))
+        if found and not fall_back and step != steps_in(folder)[0]:
+            raise UserError(
+                f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
+                "repeat the command that made it, which goes on from the one before"
+            )
+        if not found:
+            if wrong:
+                print(f"{folder}: {wrong}; taking the checkpoint of step {step} instead", file=sys.stderr, flush=True)
+            return step
+        wrong = wrong or found
+    if wrong:
+        raise UserError(f"{folder} has no checkpoint that is whole: {wrong}; {AGAIN}")
+    raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint; {AGAIN}")
+
+
+def read_meta(folder: Path, step: int) -> dict[str, Any]:
+    """The JSON saved with checkpoint `step` of a stage folder; empty when there is none. Raises UserError."""
+    path = folder / CHECKPOINTS / str(step) / "meta" / "metadata"
+    if not path.is_file():
+        return {}
+    return read_json(path)
+
+
+def stored_shapes(folder: Path, step: int) -> Params:
+    """Return shape and dtype of every parameter that checkpoint `step` of a stage folder holds. Raise UserError."""
+    with _reader(folder / CHECKPOINTS / str(step)) as reader:
+        tree = reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / "params").item_metadata.tree
+        return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
+
+
+def load_stored(folder: Path, step: int, wanted: Params) -> Params:
+    """Some of the parameters of checkpoint `step`: `wanted` are shapes with shardings, by name."""
+    places = {name: ocp.ArrayRestoreArgs(sharding=w.sharding, dtype=w.dtype) for name, w in wanted.items()}
+    args = ocp.args.PyTreeRestore(wanted, restore_args=places, partial_restore=True)
+    with _reader(folder / CHECKPOINTS / str(step)) as reader:
+        return reader.restore(folder.resolve() / CHECKPOINTS / str(step) / "params", args=args)
+
+
+@contextmanager
+def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
+    """Read trees of arrays of the checkpoint `step`, for one process on its own: others may not read at all.
+
+    Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
+    """
+    _hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        try:
+            yield reader
+        except (jax.errors.JaxRuntimeError, MemoryError):  # of the device's memory, not of the file
+            raise
+        except Exception as error:  # Orbax and TensorStore raise errors of all kinds
+            why = shorten(str(error) or type(error).__name__)
+            raise UserError(f"{step} cannot be read ({why}); {AGAIN}") from error

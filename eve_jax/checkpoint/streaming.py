@@ -1,0 +1,155 @@
+"""Parameters of an Orbax checkpoint, written and read layer by layer.
+
+Orbax saves trees of whole arrays. Here a leaf is a `Lazy`, whose pieces are made while it is written, so a conversion
+holds a layer of one parameter where a plain save would hold the model.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from eve_jax.checkpoint.checksums import write_manifest
+from eve_jax.checkpoint.frozen_weights import Origin
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS, stored_shapes
+from eve_jax.checkpoint.vision_copies import ParamSource
+from eve_jax.checkpoint.weight_fingerprint import Fingerprint
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, abstract_params, declared
+from eve_jax.version import versioned
+
+CHUNK_BYTES = 1 << 26  # of the stored chunks of a parameter without layers
+Done = Callable[[int], None]  # is told the bytes that were converted
+
+
+class Lazy:
+    """An array that is yet to be made: shape, dtype, and its pieces along the first axis when it is `stacked`."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, stacked: bool, pieces: Callable[[], Iterator[np.ndarray]]):
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        self.stacked, self.pieces = stacked, pieces
+        self.size = math.prod(self.shape)
+
+
+class _LazyHandler(ocp.type_handlers.NumpyHandler):
+    """Writes `Lazy` leaves as Orbax writes NumPy arrays, one after the other and piece by piece."""
+
+    def __init__(self, done: Done):
+        super().__init__(deepcopy_host_arrays=False)
+        self.done = done
+
+    async def _background_serialize(self, values, infos, args=None):
+        for value, info, arg in zip(values, infos, args, strict=True):
+            await super()._background_serialize([value], [info], [arg])
+
+    async def _open_and_write(self, value, tspec, ts_context):
+        store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
+        for i, piece in enumerate(value.pieces()):
+            target = store[i] if value.stacked else store
+            await target.write(np.ascontiguousarray(piece), can_reference_source_data_indefinitely=True)
+            self.done(piece.nbytes)
+
+
+def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[str, Any] | None = None) -> None:
+    """Save every parameter of `source` as step 0 of the new stage folder `folder`, one layer in memory at a time.
+
+    `meta` is what the training that made them had saved with them.
+    """
+    weights = declared(source.cfg)
+    tree = {
+        name: Lazy(s.shape, s.dtype, weights[name].stacked, partial(source.pieces, name))
+        for name, s in source.shapes.items()
+    }
+    by_layer, by_size = ocp.SaveArgs(shard_axes=(0,)), ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
+    save_args = {name: by_layer if lazy.stacked else by_size for name, lazy in tree.items()}
+    arrays = (jax.Array, ocp.type_handlers.ArrayHandler())  # unused, but Orbax warns when it is not there
+    registry = ocp.type_handlers.create_type_handler_registry((Lazy, _LazyHandler(done)), arrays)
+    handlers = {
+        "params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "meta": ocp.JsonCheckpointHandler(),
+    }
+    options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+    target = (folder / CHECKPOINTS).resolve()
+    with ocp.CheckpointManager(target, options=options, item_handlers=handlers) as manager:
+        items = {
+            "params": ocp.args.PyTreeSave(tree, save_args=save_args),
+            "meta": ocp.args.JsonSave(versioned(meta or {"plan": "", "steps": 0})),
+        }
+        manager.save(0, args=ocp.args.Composite(**items))
+    write_manifest(target / "0")
+
+
+class OrbaxSource:
+    """The parameters that a checkpoint of ours holds itself, read by layers as far as they are stored by layers."""
+
+    def __init__(self, folder: Path, step: int, cfg: ModelConfig):
+        self.cfg = cfg
+        self.store = (folder / CHECKPOINTS / str(step) / "params").resolve()
+        self.shapes: Params = stored_shapes(folder, step)
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+        spec = {
+            "driver": "zarr",
+            "kvstore": {
+                "driver": "ocdbt",
+                "base": {"driver": "file", "path": f"{self.store}/"},
+                "path": f"{name}/",
+            },
+        }
+        array = ts.open(spec, read=True).result()
+        if not declared(self.cfg)[name].stacked:
+            yield array.read().result()
+            return
+        chunk = array.chunk_layout.read_chunk.shape
+        layers, step = array.shape[0], (chunk and chunk[0]) or 1
+        for start in range(0, layers, step):  # a stored chunk is decoded once, however many layers it holds
+            yield from array[start : start + step].read().result()
+
+
+def check_shapes(folder: Path, cfg: ModelConfig, found: Params) -> None:
+    """Raise UserError unless the parameters `found` in `folder` have the names and shapes of a model `cfg`."""
+    wanted = abstract_params(cfg)
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None or tuple(have.shape) != want.shape:
+            raise UserError(
+                f"{folder}: parameter {name} is {have and have.shape}, its config says {want and want.shape}"
+            )
+
+
+class Referring:
+    """The parameters of a partial checkpoint in `folder`: `own`, and those that it refers to, from their origins."""
+
+    def __init__(self, folder: Path, own: OrbaxSource, others: Sequence[tuple[Origin, ParamSource]]):
+        self.folder, self.own, self.cfg = folder, own, own.cfg
+        self.origins = {name: (origin, source) for origin, source in others for name in origin.weights}
+        self.shapes: Params = dict(own.shapes)
+        for name, (origin, source) in self.origins.items():
+            dtype = jnp.dtype(origin.weights[name][0])
+            self.shapes[name] = jax.ShapeDtypeStruct(source.shapes[name].shape, dtype)
+        check_shapes(folder, self.cfg, self.shapes)
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array.
+
+        One that is referred to is compared with its fingerprint; UserError, at the end, when it is another.
+        """
+        if name in self.own.shapes:
+            yield from self.own.pieces(name)
+            return
+        origin, source = self.origins[name]
+        total = Fingerprint()
+        for piece in source.pieces(name):
+            cast = piece.astype(self.shapes[name].dtype, copy=False)
+            total.add(cast)
+            yield cast
+        origin.check(self.folder, {name: total.value})

@@ -1,0 +1,137 @@
+"""Weights made from weights: vision twins of text weights, gated deltas and the fold that ends them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from eve_jax.errors import UserError
+from eve_jax.model.config import DELTA, PARTS, ModelConfig
+from eve_jax.model.eve import Params, abstract_params, declared, init_params
+from eve_jax.model.layers import folded
+
+
+class ParamSource(Protocol):
+    """Parameters that are read one at a time."""
+
+    cfg: ModelConfig
+    shapes: Params  # name -> jax.ShapeDtypeStruct
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+
+
+def refuse_loss(source: ModelConfig, target: ModelConfig) -> None:
+    """UserError when a model `source` has weights that a model `target` has no place for."""
+    lost = sorted(name for name in set(source.parts) - set(target.parts) if not _has_sets_of(target, name))
+    if lost:
+        raise UserError(
+            f"the checkpoint has weights of its own for {', '.join(lost)} (variants moe, dac, rep), which would be "
+            "dropped; choose the variant that it has"
+        )
+
+
+def _has_sets_of(cfg: ModelConfig, name: str) -> bool:
+    """Whether a model `cfg` has the sets of weights of the part `name`, divided into more kinds of tokens."""
+    own = cfg.divided(PARTS[name].of) if name in PARTS else None
+    return own is not None and set(PARTS[name].sets) <= set(own.sets)
+
+
+def complete(cfg: ModelConfig, params: Params) -> Params:
+    """Return `params` and what a model `cfg` has in addition (start of stage 2.1): vision weights as copies of the text
+    weights, gated deltas that do nothing yet."""
+    made = {}
+    for name, weight in declared(cfg).items():
+        if name in params:
+            continue
+        if weight.start is not None:
+            shape = abstract_params(cfg)[name]
+            made[name] = jnp.full(shape.shape, weight.start, shape.dtype)
+        elif weight.copy_of in params:
+            made[name] = params[weight.copy_of].copy()
+    return {**params, **made}
+
+
+def copied_from(cfg: ModelConfig, name: str) -> str:
+    """Return the name of the text weight that the vision weight `name` starts as; any other name itself."""
+    return declared(cfg)[name].copy_of or name
+
+
+def _deltas(cfg: ModelConfig) -> dict[str, dict[str, str]]:
+    """Return, by the name of a matrix, the names of its gated delta's "delta" and "gate"."""
+    found: dict[str, dict[str, str]] = {}
+    for name, weight in declared(cfg).items():
+        if weight.delta_of:
+            found.setdefault(weight.delta_of, {})[weight.role] = name
+    return found
+
+
+def fold(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """The same model with its gated deltas added into the weights; (cfg, params) themselves when there are none."""
+    if DELTA not in cfg.parts:
+        return cfg, params
+    deltas = _deltas(cfg)
+    out = {name: value for name, value in params.items() if not declared(cfg)[name].delta_of}
+    for name in out:
+        if name in deltas:
+            delta, gate = (params[deltas[name][role]] for role in ("delta", "gate"))
+            out[name] = folded(out[name], delta, gate).astype(out[name].dtype)
+    return replace(cfg, parts=()), out
+
+
+class Folded:
+    """`source` with its gated deltas added into the weights, a layer at a time."""
+
+    def __init__(self, source: ParamSource):
+        self.source = source
+        self.cfg = replace(source.cfg, parts=tuple(p for p in source.cfg.parts if p != DELTA))
+        self.deltas = _deltas(source.cfg)
+        kept = declared(self.cfg)
+        self.shapes: Params = {name: shape for name, shape in source.shapes.items() if name in kept}
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+        if name not in self.deltas:
+            yield from self.source.pieces(name)
+            return
+        of, own = self.source.pieces, self.deltas[name]
+        for pieces in zip(of(name), of(own["delta"]), of(own["gate"]), strict=True):
+            yield np.asarray(folded(*map(jnp.asarray, pieces))).astype(pieces[0].dtype)
+
+
+class Completed:
+    """`source` as a model of `parts`: the vision twins that it lacks are copies of its text weights, a patch embedding
+    that it lacks is initialised from `seed` (the values of `init_params`), gated deltas start as in `GatedDelta`.
+
+    Raises UserError when `source` has parts that the model would drop.
+    """
+
+    def __init__(self, source: ParamSource, parts: tuple[str, ...], seed: int = 0):
+        self.source, self.seed = source, seed
+        self.cfg = replace(source.cfg, parts=parts)
+        refuse_loss(source.cfg, self.cfg)
+        self.shapes: Params = {}
+        for name, shape in abstract_params(self.cfg).items():
+            origin = self._origin(name)
+            self.shapes[name] = source.shapes[origin] if origin else shape
+
+    def _origin(self, name: str) -> str | None:
+        return next((n for n in (name, copied_from(self.cfg, name)) if n in self.source.shapes), None)
+
+    @cached_property
+    def _fresh(self) -> Params:
+        return init_params(self.cfg, self.seed, "patch_embed")
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+        origin, start = self._origin(name), declared(self.cfg)[name].start
+        if origin is not None:
+            yield from self.source.pieces(origin)
+        elif start is not None:
+            shape = self.shapes[name]
+            yield from (np.full(shape.shape[1:], start, shape.dtype) for _ in range(shape.shape[0]))
+        else:
+            yield np.asarray(self._fresh[name])

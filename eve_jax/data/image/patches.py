@@ -1,0 +1,142 @@
+"""Pictures: what size they get, how they are read, and how they become patches.
+
+file -> image_size (header only, for planning) -> ImageRule.resized -> grid of patches (32x32 pixels; EVEv1: 28x28)
+file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
+
+A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet file ...) keeps inside.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile as LazyImage
+
+from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
+from eve_jax.data.image.rule import PATCH, ImageRule
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
+RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
+
+
+def image_size(file: ImageFile) -> tuple[int, int]:
+    """Width and height in pixels as a viewer shows the image, from the header alone. Raises `BadImage`."""
+    if isinstance(file, StoredImage) and file.size is not None:
+        return file.size
+    with _opened(file) as image:
+        width, height = image.size
+        return (height, width) if orientation(image) >= 5 else (width, height)
+
+
+def open_image(file: ImageFile) -> Image.Image:
+    """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
+    with _opened(file) as image:
+        return _upright_rgb(image, file)
+
+
+def shown(image: Image.Image, name: str) -> Image.Image:
+    """Return what `open_image` makes of a file, for an image that Pillow has opened, at its frame of now.
+
+    `name` is for messages. The image is not changed, but that Pillow loads its pixels. Raises `BadImage`.
+    """
+    _check_header(image, name)
+    if isinstance(image, LazyImage) and image.tile and image.fp is None:
+        raise BadImage("was closed before its pixels were read", name)
+    return _upright_rgb(image, name)
+
+
+def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
+    try:
+        turn = UPRIGHT.get(orientation(image))
+        image.load()
+        rgb = to_rgb(image)
+        return rgb.transpose(turn) if turn is not None else rgb
+    except OnlyHoles:
+        raise BadImage("has no finite pixel", file) from None
+    except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
+        raise BadImage(f"cannot be decoded ({one_line(e)})", file) from None
+
+
+def _check_header(image: Image.Image, file: object) -> None:
+    if image.format in RUNS_A_PROGRAM:
+        raise BadImage(f"{image.format} is no image but a program that draws one", file)
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file)
+    if min(image.size) < 1:
+        raise BadImage("has no pixels", file)
+
+
+def load_patches(
+    file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Patches uint8 [h*w, patch_bytes] of an image file, at `grid` (h, w) or under `rule`, and the grid of `rule`.
+
+    Raises `BadImage`.
+    """
+    return cut(open_image(file), rule, grid)
+
+
+def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """`load_patches` of an RGB picture."""
+    natural = rule.grid(*image.size)
+    h, w = grid or natural
+    return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural
+
+
+def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
+    """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
+    return bicubic(image, *rule.resized(*image.size))
+
+
+def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """The RGB `image` at another size, uint8 [height, width, 3]."""
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:
+    """Cuts uint8 [H, W, 3] (sides multiples of `patch`) into patches uint8 [h*w, 3 patch^2], row by row.
+
+    A patch holds its four blocks one after the other (top left, top right, bottom left, bottom right), each as
+    (y, x, channel): [2, 2, patch / 2, patch / 2, 3] flattened.
+    """
+    sub = patch // 2
+    h, w = rgb.shape[0] // patch, rgb.shape[1] // patch
+    blocks = rgb.reshape(h, 2, sub, w, 2, sub, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+    return blocks.reshape(h * w, 3 * patch**2)
+
+
+def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
+    """The image uint8 [h * patch, w * patch, 3] whose patches uint8 [h*w, 3 patch^2] `patchify` made."""
+    sub = math.isqrt(patches.shape[1] // 12)
+    blocks = patches.reshape(h, w, 2, 2, sub, sub, 3).transpose(0, 2, 4, 1, 3, 5, 6)
+    return blocks.reshape(h * 2 * sub, w * 2 * sub, 3)
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[Image.Image]:
+    with open_binary(file) as stream:
+        yield _identified(stream, file)
+
+
+def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
+    try:
+        if not stream.read(1):
+            raise BadImage("empty file", file)
+        stream.seek(0)
+        image = Image.open(stream)
+        _check_header(image, file)
+        return image
+    except BadImage:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file) from None
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image that Pillow knows", file) from None
+    except OSError as e:
+        raise BadImage(f"cannot be read ({e.strerror or one_line(e)})", file) from None
+    except Exception as e:  # a broken header, by any of the plug-ins
+        raise BadImage(f"broken header ({one_line(e)})", file) from None

@@ -1,0 +1,137 @@
+"""Which size an image gets before it is cut into patches (EVEv2 paper, section 3.2; docs/model.md#image-rules)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from eve_jax.errors import UserError
+from eve_jax.process.checks import number, whole
+
+PATCH = 32  # side of an image patch of EVEv2 in pixels
+PATCH_BYTES = PATCH * PATCH * 3
+SQUARE = "square"  # the mode of EVEv1
+# Own max_size of each mode.
+MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
+FITS = ("shrink", "fill")
+LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """Which size an image gets before it is cut into patches (docs/model.md#image-rules).
+
+    mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
+    max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
+    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect).
+    fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
+    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
+    squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    teacher: side of the picture and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
+    """
+
+    mode: str = "anyratio_hd"
+    fit: str = "shrink"
+    max_size: int = 0
+    max_aspect: float = 8.0
+    patch: int = PATCH
+    teacher: tuple[int, int] = (336, 14)
+
+    @classmethod
+    def of(
+        cls,
+        data: Mapping[str, Any],
+        fit: str | None = None,
+        max_size: int | None = None,
+        max_aspect: float | None = None,
+    ) -> Self:
+        """The rule of a `config.data`, with another `fit`, `max_size` or `max_aspect` where they are given."""
+        fit = data.get("fit", "shrink") if fit is None else fit
+        size = data["max_size"] if max_size is None else max_size
+        aspect = data["max_aspect"] if max_aspect is None else max_aspect
+        teacher = tuple(data.get("teacher", cls.teacher))
+        return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"config.data.image_mode: {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.fit not in FITS:
+            raise UserError(f"config.data.fit: {self.fit!r} is not one of {', '.join(FITS)}")
+        whole("config.data.patch", self.patch, f"an even number of pixels, at most {LARGEST}", 2, LARGEST)
+        sizes = f"0 or a number of pixels, at least {self.patch} and at most {LARGEST}"
+        whole("config.data.max_size", self.max_size, sizes, 0, LARGEST)
+        number("config.data.max_aspect", self.max_aspect, "0 or a number of at least 1", 0)
+        if self.patch % 2:
+            raise UserError(f"config.data.patch: {self.patch} is no even number of pixels")
+        if self.max_size != 0 and self.max_size < self.patch:
+            raise UserError(f"config.data.max_size: {self.max_size} is neither 0 nor at least {self.patch} pixels")
+        if self.mode == SQUARE and self.teacher[0] % self.teacher[1]:
+            raise UserError(
+                f"config.data.teacher: images of {self.teacher[0]} pixels are no multiple of patches of "
+                f"{self.teacher[1]}"
+            )
+        if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
+            raise UserError(
+                f"config.data.max_size: {self.size} pixels are no multiple of the {self.teacher_cells} patches along a "
+                f"side of the teacher's picture times config.data.patch={self.patch}"
+            )
+        if self.max_aspect != 0 and self.max_aspect < 1:
+            raise UserError(f"config.data.max_aspect: {self.max_aspect} is neither 0 nor at least 1")
+
+    @property
+    def size(self) -> int:
+        """Side of the largest image area in pixels."""
+        return self.max_size or MODES[self.mode]
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of a patch of RGB pixels."""
+        return self.patch**2 * 3
+
+    @property
+    def teacher_cells(self) -> int:
+        """Patches along a side of the teacher's picture."""
+        return self.teacher[0] // self.teacher[1]
+
+    @property
+    def pool(self) -> int:
+        """Patches along a side of one of the teacher's patches, in mode `square`."""
+        return self.size // self.teacher_cells // self.patch
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels, multiples of `patch`, of an image of `width` x `height` pixels."""
+        if self.mode == SQUARE:
+            cells = teacher_grid(width, height, *self.teacher)
+            return cells[1] * self.pool * self.patch, cells[0] * self.pool * self.patch
+        w, h = self._squeezed(float(width), float(height))
+        size = self.size
+        longest = self.mode == "anyratio_maxl"
+        scale = max(w, h) / size if longest else math.sqrt(w * h) / size
+        if self.fit == "fill" and self.mode != "anyresolution":
+            sides = [math.ceil(side / scale / self.patch) for side in (w, h)]
+        else:
+            sides = [round(side / max(scale, 1.0) / self.patch) for side in (w, h)]
+        limit = size // self.patch if longest else max(sides)
+        return _clip(sides[0], limit) * self.patch, _clip(sides[1], limit) * self.patch
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns (h, w) of patches of an image of `width` x `height` pixels."""
+        w, h = self.resized(width, height)
+        return h // self.patch, w // self.patch
+
+    def _squeezed(self, width: float, height: float) -> tuple[float, float]:
+        ratio = max(width, height) / min(width, height)
+        if not self.max_aspect or ratio <= self.max_aspect:
+            return width, height
+        change = math.sqrt(ratio / self.max_aspect)
+        return (width / change, height * change) if width > height else (width * change, height / change)
+
+
+def _clip(side: int, limit: int) -> int:
+    return max(min(side, limit), 1)
+
+
+def teacher_grid(width: int, height: int, side: int, patch: int) -> tuple[int, int]:
+    """Rows and columns of the teacher's patches that hold an image whose longer side becomes `side` pixels (EVEv1)."""
+    short = math.ceil(side * min(width, height) / max(width, height) / patch)
+    return (short, side // patch) if height < width else (side // patch, short)

@@ -1,0 +1,156 @@
+"""The table of lengths: how many tokens of each kind every usable record has."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from eve_jax.data.field_counts import FieldCounts, summed
+from eve_jax.data.plan.mapped_arrays import ArrayFile, save_arrays
+from eve_jax.data.plan.measured_on import SEEN, Seen, SeenTable, Stamp
+
+ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
+
+
+class Dropped(NamedTuple):
+    """A record that is left out: `where` it stands, its `id`, the `image` at fault or "", and the `reason`."""
+
+    where: str
+    id: str
+    image: str
+    reason: str
+
+
+class Entry(NamedTuple):
+    """A line of the table: index of the record, tokens by kind, and the grid (h, w) of each image."""
+
+    record: int
+    text: int
+    patches: int
+    grids: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """Token counts of the n usable records, in order. Arrays int32 [n] unless said otherwise.
+
+    record: index into the records. text, patches, specials: tokens by kind (specials: a class token an image and a
+    split token a row of patches). grids: int32 [images, 2], rows and columns of patches; those of entry i are
+    grids[first_grid[i] : first_grid[i + 1]] (first_grid int64 [n + 1]). dropped: the records left out.
+    truncated, shrunk: how many entries are too long but for cut text or smaller images. fields: of every source of the
+    records. seen: what was measured (None: not known). file: where the table is kept (None: nowhere); its arrays are
+    then mapped from there.
+    """
+
+    record: np.ndarray
+    text: np.ndarray
+    patches: np.ndarray
+    specials: np.ndarray
+    grids: np.ndarray
+    first_grid: np.ndarray
+    dropped: list[Dropped]
+    truncated: int = 0
+    shrunk: int = 0
+    fields: Sequence[FieldCounts] = ()
+    seen: SeenTable | None = None
+    file: ArrayFile | None = None
+    digest: str = ""  # of the counts in the file
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @property
+    def key(self) -> str:
+        """Stands for all that is in the table; "" when it is not kept in a file."""
+        return f"{self.file.path.stem} {self.digest}" if self.file else ""
+
+    def entry(self, number: int) -> Entry:
+        """Line `number`. Of a table in a file, nothing else of it comes into memory; safe for threads."""
+        if self.file is None:
+            record, text, patches = (int(column[number]) for column in (self.record, self.text, self.patches))
+            return Entry(record, text, patches, self.entry_grids(number))
+        names = ("record", "text", "patches")
+        record, text, patches = (int(self.file.read(name, number, number + 1)[0]) for name in names)
+        first, last = self.file.read("first_grid", number, number + 2).tolist()
+        grids = self.file.read("grids", first, last).tolist() if last > first else []
+        return Entry(record, text, patches, [(h, w) for h, w in grids])
+
+    def entry_grids(self, entry: int) -> list[tuple[int, int]]:
+        """Rows and columns of patches (h, w) of each image of an entry."""
+        rows = self.grids[self.first_grid[entry] : self.first_grid[entry + 1]]
+        return [(int(h), int(w)) for h, w in rows]
+
+    def entry_seen(self, number: int) -> Seen | None:
+        """What entry `number` was measured on, None when it is not known; read like `entry`."""
+        if self.seen is None:
+            return None
+        if self.file is None:
+            first, last = self.first_grid[number : number + 2].tolist()
+            text, files, times = self.seen.texts[number], self.seen.files[first:last], self.seen.times[first:last]
+        else:
+            first, last = self.file.read("first_grid", number, number + 2).tolist()
+            text = self.file.read("texts", number, number + 1)[0]
+            files, times = (self.file.read(name, first, last) for name in ("files", "times"))
+        stamps = [
+            Stamp(size, checksum, time) for (size, checksum), time in zip(files.tolist(), times.tolist(), strict=True)
+        ]
+        return Seen(int(text), stamps)
+
+    def save(self, path: Path) -> None:
+        """Writes the table to the file `path`."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        counts = hashlib.blake2b(digest_size=16)
+        for array in arrays.values():
+            counts.update(np.ascontiguousarray(array).data)
+        if self.seen is not None:
+            arrays |= {name: getattr(self.seen, name) for name in SEEN}
+        fields = [counts_of.plain() for counts_of in self.fields]
+        texts = {"dropped": json.dumps(self.dropped), "fields": json.dumps(fields), "digest": counts.hexdigest()}
+        changed = np.array([self.truncated, self.shrunk])
+        save_arrays(path, {**arrays, "changed": changed, **{name: np.array(text) for name, text in texts.items()}})
+
+    @classmethod
+    def load(cls, path: Path) -> "Lengths":
+        """The table that `save` wrote, memory-mapped."""
+        file = ArrayFile(path)
+        arrays = file.mapped()
+        dropped = [Dropped(*line) for line in json.loads(str(arrays["dropped"]))]
+        truncated, shrunk = arrays["changed"].tolist()
+        return cls(
+            **{name: arrays[name] for name in ARRAYS},
+            dropped=dropped,
+            truncated=truncated,
+            shrunk=shrunk,
+            fields=[FieldCounts.of_plain(counts) for counts in json.loads(str(arrays["fields"]))],
+            seen=SeenTable(**{name: arrays[name] for name in SEEN}) if SEEN[0] in arrays else None,
+            file=file,
+            digest=str(arrays["digest"]),
+        )
+
+
+def kept_table(path: Path) -> Lengths | None:
+    """The table in the file `path`; None when there is none, or when it is not whole."""
+    try:
+        return Lengths.load(path) if path.is_file() else None
+    except (OSError, ValueError, KeyError, BadZipFile, struct.error):
+        return None
+
+
+def joined(parts: Sequence[Lengths]) -> Lengths:
+    """The table of several parts' records, in that order."""
+    joint: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    starts = np.cumsum([0] + [len(part.grids) for part in parts])
+    first = [part.first_grid[:-1] + start for part, start in zip(parts, starts, strict=False)]
+    joint["first_grid"] = np.concatenate([*first, starts[-1:]]).astype(np.int64)
+    joint["dropped"] = [one for part in parts for one in part.dropped]
+    joint["fields"] = summed(part.fields for part in parts)
+    joint |= {name: sum(getattr(part, name) for part in parts) for name in ("truncated", "shrunk")}
+    seen = [part.seen for part in parts if part.seen is not None]
+    joint["seen"] = SeenTable.joined(seen) if len(seen) == len(parts) else None
+    return Lengths(**joint)

@@ -1,0 +1,68 @@
+"""Writes prepared records: shards of conversations and image files, as `sources.shards` reads them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from eve_jax.data.image.patches import image_size
+from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
+from eve_jax.data.record import Record
+from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, Shard, shard_paths
+from eve_jax.process.files import PART, write_atomically
+
+
+def write_dataset(folder: Path, shards: list[Shard]) -> None:
+    """Writes the list that makes a folder of shards a data set."""
+    write_atomically(folder / DATASET_FILE, json.dumps({"format": FORMAT, "shards": shards}) + "\n")
+
+
+class ShardWriter:
+    """Writes one shard; its files have their names only after `close`."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._paths = shard_paths(folder, number)
+        records, images = (str(path) + PART for path in self._paths)
+        self._records = ArrayRecordWriter(records, "group_size:1")
+        self._images = ArrayRecordWriter(images, "group_size:1,uncompressed")  # image files are compressed already
+        self._known: dict[str, list[int]] = {}  # path -> number, width, height
+        self._count = 0
+        self._n_images = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, record: Record) -> list[tuple[int, int]]:
+        """Adds a record; width and height of its images. Raises `BadImage` before anything is written."""
+        ready = [self._prepared(image) for image in record.images]
+        entries = [entry if data is None else self._write_image(image, entry, data) for image, entry, data in ready]
+        line = json.dumps({"id": record.id, "images": entries, "turns": record.turns}).encode()
+        self._records.write(line)
+        self._digest.update(line)
+        self._count += 1
+        return [(width, height) for _, width, height in entries]
+
+    def _prepared(self, image: ImageFile) -> tuple[ImageFile, list[int], bytes | None]:
+        known = self._known.get(str(image)) if not isinstance(image, StoredImage) else None
+        if known is not None:
+            return image, known, None
+        return image, [-1, *image_size(image)], image_bytes(image)
+
+    def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:
+        entry = [self._n_images, *entry[1:]]
+        self._images.write(data)
+        self._digest.update(data)
+        self._n_images += 1
+        if not isinstance(image, StoredImage):
+            self._known[str(image)] = entry
+        return entry
+
+    def close(self) -> Shard:
+        """Finishes the files and gives them their names."""
+        self._records.close()
+        self._images.close()
+        sizes = []
+        for path in reversed(self._paths):  # pictures first: conversations are never without theirs
+            part = Path(str(path) + PART)
+            sizes.append(part.stat().st_size)
+            part.replace(path)
+        return Shard(self._count, self._n_images, sizes[1], sizes[0], self._digest.hexdigest())

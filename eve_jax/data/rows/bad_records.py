@@ -1,0 +1,110 @@
+"""The list of records that could not be used: bad_records.jsonl."""
+
+import json
+import re
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from eve_jax.data.plan.lengths import Dropped
+from eve_jax.errors import UserError
+from eve_jax.process.files import write_atomically
+
+BAD_RECORDS_FILE = "bad_records.jsonl"
+
+
+class BadRecords:
+    """Keeps {"where", "id", "image", "reason", "found"} lines in `folder`/bad_records.jsonl; safe for threads.
+
+    An entry is listed once, also when a run is resumed. `found` is "preparing" or "planning" (the record was left out)
+    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run.
+    """
+
+    def __init__(self, folder: str | Path, max_bad: int) -> None:
+        self.path = Path(folder) / BAD_RECORDS_FILE
+        self.max_bad = max_bad
+        self._lock = threading.Lock()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines, whole = self._read()
+        if not whole:  # a run was killed while writing it
+            self._write(lines)
+        self._set(lines)
+
+    @property
+    def count(self) -> int:
+        """Number of records that broke while training."""
+        return len(self._broken)
+
+    def _read(self) -> tuple[list[str], bool]:
+        """Lines of the file that hold an entry, and whether there is nothing else."""
+        if not self.path.exists():
+            return [], True
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.split("\n") if _entry(line)]
+        return lines, text == _text(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        write_atomically(self.path, _text(lines))
+
+    def _set(self, lines: list[str]) -> None:
+        self._listed = set(lines)
+        self._reported: set[tuple[str, ...]] = set()
+        entries = [_entry(line) for line in lines]
+        self._broken = {entry["where"] for entry in entries if entry["found"] == "training"}
+
+    def begin(self, dropped: Iterable[Dropped], resumed: bool = False, found: str = "planning") -> None:
+        """List what a plan leaves out in place of what an earlier one did; the file is replaced atomically.
+
+        What broke while training stays listed when the run is `resumed`.
+        """
+        with self._lock:
+            kept = [line for line in self._read()[0] if _entry(line)["found"] == "training"] if resumed else []
+            lines = list(dict.fromkeys([*(_line(*one, found) for one in dropped), *kept]))
+            if lines or self.path.exists():
+                self._write(lines)
+            self._set(lines)
+
+    def report_dropped(self, dropped: Iterable[Dropped], found: str = "planning") -> None:
+        """List more records that were left out while planning."""
+        for one in dropped:
+            self.report(*one, found=found)
+
+    def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
+        """List one record. Raises `UserError` when more than `max_bad` were found while training."""
+        with self._lock:
+            line = _line(where, id, image, reason, found)
+            key = (where, image, reason, found)
+            if key not in self._reported and line not in self._listed:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            self._reported.add(key)
+            if found != "training":
+                return
+            self._broken.add(where)
+            if self.count > self.max_bad:
+                raise UserError(
+                    f"{self.count} records broke while training, more than config.data.max_bad={self.max_bad}; "
+                    f"the last: {where} (record {id}): {reason}; all are listed in {self.path}"
+                )
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(line + "\n" for line in lines)
+
+
+def _line(where: str, id: str, image: str, reason: str, found: str) -> str:
+    return json.dumps({"where": where, "id": id, "image": image, "reason": reason, "found": found})
+
+
+def _entry(line: str) -> dict[str, str]:
+    """The entry that a line holds; {} when it holds none."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and {"where", "found"} <= entry.keys() else {}
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what is particular to one record: `not valid JSON (Expecting ...)` -> `not valid JSON`."""
+    return re.sub(r"(?<!UTF-)\d+", "N", re.split(r" \(|: ", reason, maxsplit=1)[0])

@@ -1,0 +1,229 @@
+"""Packed rows: samples laid out in the slots of a row shape, and the batches of a plan's micro-batches.
+
+Memory (slot) order of a row is [patches | specials | text]; causal order has each sample's tokens in sequence,
+sample after sample, the pads last. docs/design.md#row-contract has the table of arrays.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from eve_jax.batch import CLASS, SPLIT, RowShape, batch_arrays, token_arrays, zeros
+from eve_jax.data.image.patches import cut, open_image
+from eve_jax.data.image_file import BadImage, ImageFile
+from eve_jax.data.plan.lengths import Entry, Lengths
+from eve_jax.data.plan.measured_on import Seen
+from eve_jax.data.plan.plan import MicroBatch
+from eve_jax.data.record import BadRecord
+from eve_jax.data.rows.align_arrays import place_images, teacher_picture, teacher_shape
+from eve_jax.data.samples.image_stamps import is_changed, text_hash
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import Records
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+
+_PATCH, _SPECIAL, _TEXT = 0, 1, 2  # kinds of slots, in memory order
+
+Batch = dict[str, np.ndarray]
+
+
+class Sample(NamedTuple):
+    """ids int32 [n] with IMAGE_ID per image, labels int32 [n], the grid (h, w) of each image, weight of its loss."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    grids: Sequence[tuple[int, int]]
+    weight: float = 1.0
+
+
+class _Tokens(NamedTuple):
+    """The tokens of a sample in causal order, images spelt out; arrays [n]."""
+
+    kind: np.ndarray  # _PATCH, _SPECIAL or _TEXT
+    value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
+    label: np.ndarray  # IGNORE where nothing is learnt
+
+
+def _image_tokens(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds and values of an image's tokens: class, then h times w patches and a split."""
+    kind = np.full(1 + h * (w + 1), _PATCH, np.int8)
+    value = np.zeros(len(kind), np.int32)
+    kind[0], value[0] = _SPECIAL, CLASS
+    kind[w + 1 :: w + 1], value[w + 1 :: w + 1] = _SPECIAL, SPLIT
+    return kind, value
+
+
+def _spell_out(sample: Sample) -> _Tokens:
+    places = np.flatnonzero(sample.ids == IMAGE_ID)
+    if len(places) != len(sample.grids):
+        raise ValueError(f"{len(places)} images in the ids, {len(sample.grids)} grids")
+    kind, value, label = [], [], []
+    start = 0
+    for place, (h, w) in zip([*places.tolist(), len(sample.ids)], [*sample.grids, (0, 0)], strict=True):
+        text = slice(start, place)
+        kind.append(np.full(place - start, _TEXT, np.int8))
+        value.append(sample.ids[text])
+        label.append(sample.labels[text])
+        start = place + 1
+        if place < len(sample.ids):
+            image_kind, image_value = _image_tokens(h, w)
+            kind.append(image_kind)
+            value.append(image_value)
+            label.append(np.full(len(image_kind), IGNORE, np.int32))
+    return _Tokens(np.concatenate(kind), np.concatenate(value), np.concatenate(label))
+
+
+def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
+    """The arrays of one row that follow from its tokens, `eve_jax.batch.token_arrays`: all but its patches.
+
+    perm[c] is the slot that comes c-th in causal order, inv its inverse. loss_idx is the slot whose hidden state
+    predicts, the causal predecessor of the label's token; unused entries are 0 with weight 0.
+    Patches take the slots 0, 1, ... in causal order. Raises `ValueError` when the samples do not fit the shape.
+    """
+    tokens = [_spell_out(sample) for sample in samples]
+    sizes = [len(t.kind) for t in tokens]
+    kind = np.concatenate([t.kind for t in tokens]) if tokens else np.zeros(0, np.int8)
+    value = np.concatenate([t.value for t in tokens]) if tokens else np.zeros(0, np.int32)
+    label = np.concatenate([t.label for t in tokens]) if tokens else np.zeros(0, np.int32)
+    weight = np.repeat(np.array([s.weight for s in samples], np.float32), sizes)
+    number = np.repeat(np.arange(1, len(samples) + 1, dtype=np.int32), sizes)
+    index = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]) if sizes else np.zeros(0, np.int32)
+
+    slot = np.zeros(len(kind), np.int32)
+    first = 0
+    used = np.zeros(shape.length, bool)
+    for which, budget in enumerate(shape):
+        mine = kind == which
+        count = int(mine.sum())
+        if count > budget:
+            raise ValueError(f"{count} {shape._fields[which]} do not fit into {shape}")
+        slot[mine] = first + np.arange(count, dtype=np.int32)
+        used[first : first + count] = True
+        first += budget
+
+    targets = np.flatnonzero((label != IGNORE) & (index > 0))
+    row = zeros(token_arrays(shape))
+    row["segment"][slot] = number
+    row["position"][slot] = index
+    row["perm"][:] = np.concatenate([slot, np.flatnonzero(~used)])
+    row["inv"][row["perm"]] = np.arange(shape.length)
+    first_ones = {
+        "special_ids": value[kind == _SPECIAL],
+        "text_ids": value[kind == _TEXT],
+        "loss_idx": slot[targets - 1],
+        "labels": label[targets],
+        "loss_weight": weight[targets],
+    }
+    for name, values in first_ones.items():
+        row[name][: len(values)] = values
+    return row
+
+
+class Reporter(Protocol):
+    """What takes the records that break while rows are built (`BadRecords`)."""
+
+    def report(self, where: str, id: str, image: str, reason: str) -> None:
+        """Lists one record; called by several threads."""
+
+
+class RowBuilder:
+    """Builds the batches of a plan over `lengths`; safe for threads, and the same whoever builds."""
+
+    def __init__(
+        self,
+        records: Records,
+        lengths: Lengths,
+        rule: SampleRule,
+        bad: Reporter,
+        most_images: Mapping[RowShape, int] | None = None,
+    ) -> None:
+        """`lengths` must have been measured by the same `rule`.
+
+        most_images: in a row of each shape, when batches are to hold the arrays of the aligning loss, too
+        (`eve_jax.data.rows.align_arrays`).
+        """
+        self.records, self.lengths = records, lengths
+        self.rule, self.bad, self.most_images = rule, bad, most_images
+
+    def build(self, micro_batch: MicroBatch) -> Batch:
+        """The arrays of docs/design.md#row-contract with a leading axis of rows; patches uint8 [R, P, patch_bytes].
+
+        A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
+        raises what `bad` raises when there are too many of those.
+        """
+        shape, n_rows = micro_batch.shape, len(micro_batch.rows)
+        teacher = teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
+        batch = zeros(batch_arrays(n_rows, shape, self.rule.images.patch_bytes, teacher))
+        patches, pictures = batch["patches"], batch.get("teacher_images", np.zeros((n_rows, 0)))
+        for number, entries in enumerate(micro_batch.rows):
+            samples: list[Sample] = []
+            used = n_images = 0
+            for entry in entries:
+                line = self.lengths.entry(entry)
+                end, last = used + line.patches, n_images + len(line.grids)
+                room = patches[number, used:end], pictures[number, n_images:last]
+                samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
+                used, n_images = end, last
+            row = lay_out(samples, shape)
+            if teacher:
+                images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
+                row |= place_images(images, shape, self.rule.images)
+            for name, values in row.items():
+                batch[name][number] = values
+        return batch
+
+    def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, pictures: np.ndarray) -> Sample:
+        """The sample of an entry; its patches are written into `patches` [p, patch_bytes].
+
+        What the teacher sees of its images goes into `pictures`, unless there is no room for any.
+        """
+        index, n_text, _, grids = entry
+        encoded = None
+        id = ""
+        try:
+            record = self.records[index]
+            id = record.id
+            read = self.rule.encode(record)
+            if len(record.images) == len(grids):
+                read = self.rule.cut(read, grids)
+            changed = seen is not None and text_hash(record) != seen.text
+            if changed or len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
+                raise BadRecord("the record changed since it was measured")
+            encoded = read
+            self._load(record.images, grids, n_text, patches, pictures)
+            for file, stamp in zip(record.images, seen.stamps if seen else (), strict=False):
+                if is_changed(file, stamp):
+                    raise BadImage("the image changed since it was measured", file)
+            return Sample(*encoded, grids)
+        except BadImage as e:
+            self.bad.report(self.records.where(index), id, e.path, e.reason)
+        except BadRecord as e:
+            self.bad.report(self.records.where(index), id or e.id, e.image, e.reason)
+        patches[:] = 0
+        if encoded is None:
+            ids = np.array([IMAGE_ID] * len(grids) + [0] * n_text, np.int32)
+            return Sample(ids, np.full(len(ids), IGNORE, np.int32), grids, 0.0)
+        return Sample(*encoded, grids, 0.0)
+
+    def _load(
+        self,
+        files: Sequence[ImageFile],
+        grids: Sequence[tuple[int, int]],
+        n_text: int,
+        patches: np.ndarray,
+        pictures: np.ndarray,
+    ) -> None:
+        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `pictures`."""
+        used = 0
+        natural: list[tuple[int, int]] = []
+        for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
+            image = open_image(file)
+            own, real = cut(image, self.rule.images, grid)
+            if len(pictures):
+                pictures[number] = teacher_picture(image, self.rule.images)
+            patches[used : used + len(own)] = own
+            used += len(own)
+            natural.append(real)
+        for file, grid, real in zip(files, grids, self.rule.shrunk(natural, n_text), strict=True):
+            if grid != real:
+                raise BadImage("the image changed its size since it was measured", file)

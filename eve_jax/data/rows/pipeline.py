@@ -1,0 +1,239 @@
+"""The input pipeline: from a stage's config to the batches of its steps, built ahead by threads.
+
+    config -> records, tokenizer, lengths table, plan -> `StageData`
+micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the batches of one step
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.data.field_counts import FieldCounts, check_images
+from eve_jax.data.plan.lengths import Dropped, Lengths
+from eve_jax.data.plan.mixture import Mixture
+from eve_jax.data.plan.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
+from eve_jax.data.rows.align_arrays import most_images
+from eve_jax.data.rows.bad_records import BadRecords
+from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.samples.data_fingerprint import (
+    check_counts,
+    check_rule,
+    check_sources,
+    sources_fingerprint,
+)
+from eve_jax.data.samples.image_changes import changed_images, entry_bounds, left_out_changed
+from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
+from eve_jax.data.sources.records import Records, open_records
+from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.errors import UserError, shorten
+from eve_jax.process.progress import spinner
+
+PLAN_FOLDER = "plan"
+
+
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """All that the training of a stage needs of its data. fingerprint: see `eve_jax.data.samples.data_fingerprint`."""
+
+    tokenizer: Tokenizer
+    lengths: Lengths
+    plan: Plan
+    builder: RowBuilder
+    bad: BadRecords
+    threads: int
+    prefetch: int
+    fingerprint: Fingerprint
+    sources: dict[str, FieldCounts]
+    warning: str = ""
+
+    def batches(self, start_step: int = 0, rows: Sequence[int] | None = None) -> Iterator[tuple[int, list[Batch]]]:
+        """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
+        return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Samples, tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts.
+
+        pairs: of a token and one before it in its sample, or itself; what attention works on.
+        """
+        rows = [row for micro_batch in self.plan.step(step) for row in micro_batch.rows]
+        entries = [self.lengths.entry(entry) for row in rows for entry in row]
+        visions = [e.patches + len(e.grids) + sum(h for h, _ in e.grids) for e in entries]
+        totals = [e.text + vision for e, vision in zip(entries, visions, strict=True)]
+        return {
+            "samples": len(entries),
+            "tokens": sum(totals),
+            "vision_tokens": sum(visions),
+            "patches": sum(e.patches for e in entries),
+            "pairs": sum(n * (n + 1) // 2 for n in totals),
+            "rows": sum(bool(row) for row in rows),
+        }
+
+    def notes(self) -> list[str]:
+        """Return a line about the fields of each source, and the warning if there is one."""
+        return [f"records of {counts.line(name)}" for name, counts in self.sources.items()] + [self.warning] * bool(
+            self.warning
+        )
+
+    def summary(self) -> str:
+        """One line for the log."""
+        stats = self.plan.stats
+        left_out = len(self.lengths.dropped) + len(self.plan.left_out)
+        parts = [
+            f"{stats['samples']:,} samples in {stats['steps']:,} steps of {stats['samples_per_step']:.1f} samples and "
+            f"{stats['tokens_per_step']:,.0f} tokens, {stats['vision_share']:.0%} of them vision",
+            f"{stats['fill']:.1%} of the slots filled, {len(self.plan.shapes)} row shapes",
+        ]
+        if len(stats["sources"]) > 1:
+            shares = (f"{s['name']} {s['share']:.1%} (planned {s['share_planned']:.1%})" for s in stats["sources"])
+            parts.append("samples from " + ", ".join(shares))
+        for count, what in (
+            (self.lengths.truncated, "texts cut"),
+            (self.lengths.shrunk, "samples' images made smaller"),
+        ):
+            if count:
+                parts.append(f"{count:,} {what} to fit (config.data.long)")
+        if left_out:
+            parts.append(f"{left_out:,} records left out, see {self.bad.path}")
+        return "; ".join(parts)
+
+
+def open_stage_data(
+    config: ConfigDict,
+    folder: str | Path,
+    bad: BadRecords | None = None,
+    ready: Callable[[str], None] = lambda name: None,
+    saved: Mapping[str, Any] | None = None,
+) -> StageData:
+    """Measure the records of `config.data`, plan the run and list in `folder` what had to be left out.
+
+    The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
+    there by memory mapping: its memory does not grow with the number of records. `bad` takes the records that cannot
+    be used; by default the list in `folder`. `ready` is called with the name of the lengths table before it is read or
+    made.
+
+    saved: the fingerprint of the data that went with the last checkpoint; {} when it has none. The run then keeps its
+    plan, whatever broke since; without it (None), everything is measured again when image files changed. Raises
+    `UserError` for what cannot be used, and where the data is not that of `saved`.
+    """
+    d = config.data
+    rule = SampleRule.of(config)
+    records = open_records(d.records, d.images)
+    folder = Path(folder)
+    bad = bad or BadRecords(folder, d.max_bad)
+    cache = folder / PLAN_FOLDER
+    fingerprint = rule.fingerprint()
+    if saved:  # before records are measured
+        check_rule(folder, saved, fingerprint, rule)
+        check_counts(folder, saved, records)
+    lengths = measure(records, rule, cache, ready)
+    if saved is None and (changed := _first_change(records, lengths)):
+        print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
+        cache.joinpath(f"{lengths.key.split()[0]}.npz").unlink(missing_ok=True)
+        lengths = measure(records, rule, cache)
+    fingerprint["sources"] = sources_fingerprint(records, lengths)
+    if saved:
+        check_sources(folder, saved, fingerprint["sources"], records, lengths)
+    bad.begin(lengths.dropped, resumed=saved is not None)
+    sources = dict(zip(records.names, lengths.fields, strict=True))
+    warning = check_images(config.stage, sources) if len(lengths) else ""
+    mixture = Mixture.of(_sizes(records, lengths), d.repeats, d.weights)
+    if saved is None:  # a resumed run has the sources that it had
+        _check_usable(records, lengths, mixture.repeats)
+    plan_settings = PlanSettings(
+        d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed, config.train.steps
+    )
+    plan = _kept_plan(lengths, mixture, plan_settings, cache)
+    unplaced = plan.unplaced(lengths)
+    bad.report_dropped(Dropped(records.where(i), records[i].id, "", reason) for i, reason in unplaced)
+    if lengths.file:
+        lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
+    images = most_images(plan, lengths) if config.model.get("align_weight", 0.0) > 0 else None
+    builder = RowBuilder(records, lengths, rule, bad, images)
+    return StageData(rule.tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
+
+
+def _first_change(records: Records, lengths: Lengths) -> str:
+    """The first image found that is not as it was measured, or was left out for what is mended; "" for none."""
+    changed = changed_images(records, lengths)
+    return changed[0].image if changed else left_out_changed(records, lengths)
+
+
+def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
+    """How many entries of the lengths table each source of records has."""
+    ends = entry_bounds(records, lengths)
+    return {name: end - start for name, (start, end) in zip(records.names, pairwise(ends), strict=True)}
+
+
+def _check_usable(records: Records, lengths: Lengths, repeats: Sequence[float]) -> None:
+    """Raise `UserError` for a source that the mixture asks for and of which no record can be used."""
+    ends = entry_bounds(records, lengths)
+    if not len(lengths):  # planning says so of all sources at once
+        return
+    for number, (name, repeat) in enumerate(zip(records.names, repeats, strict=True)):
+        if not repeat or ends[number] < ends[number + 1]:
+            continue
+        start, stop = records.starts[number : number + 2].tolist()
+        found = f"its {stop - start:,} records were left out" if stop > start else "it is empty"
+        if stop > start:
+            one = lengths.dropped[start - ends[number]]  # of those before it, all but the entries are left out, too
+            found += f"; the first, {one.where}: {one.reason}" + (f" ({shorten(one.image, 100)})" if one.image else "")
+        raise UserError(
+            f"{name}: no record can be used ({found}); mend it, remove it from config.data.records, or give it 0 in "
+            "config.data.repeats or weights"
+        )
+
+
+def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache: Path) -> Plan:
+    """The plan in the folder `cache`, made if it is not there or another."""
+    key = plan_key(lengths.key, mixture, settings)
+    try:
+        return load_plan(cache, key)
+    except UserError:
+        with spinner(f"planning rows of {len(lengths):,} records"):
+            build_plan(lengths, settings, mixture).save(cache, key)
+        return load_plan(cache, key)
+
+
+class _MicroBatches:
+    """The micro-batches of all steps from `start_step` on, all their rows or `rows`, as grain's random access."""
+
+    def __init__(self, plan: Plan, start_step: int, rows: Sequence[int] | None) -> None:
+        self.plan, self.first, self.rows = plan, start_step * plan.micro_batches, rows
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.plan.micro_batches - self.first
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        shape, rows = self.plan.micro_batch(self.first + int(index))
+        return MicroBatch(shape, rows if self.rows is None else [rows[r] for r in self.rows])
+
+
+def loader(
+    plan: Plan,
+    builder: RowBuilder,
+    start_step: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    rows: Sequence[int] | None = None,
+) -> Iterator[tuple[int, list[Batch]]]:
+    """Yields (step, its `plan.micro_batches` batches) from `start_step` to the end of the plan.
+
+    The batches are the same for any number of `threads` (0: built when asked for) and any `start_step`.
+    `prefetch` is the number of micro-batches built ahead. rows: the rows of each micro-batch that this host builds,
+    in that order (what the sharding of batches asks of it); only their records are read.
+    """
+    import grain  # here, because it loads JAX, which nothing else under eve_jax.data needs
+
+    if start_step >= plan.steps:
+        return
+    dataset = grain.MapDataset.source(_MicroBatches(plan, start_step, rows)).map(builder.build)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
+    batches = iter(dataset.to_iter_dataset(options))
+    for step in range(start_step, plan.steps):
+        yield step, [next(batches) for _ in range(plan.micro_batches)]

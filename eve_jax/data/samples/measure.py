@@ -1,0 +1,130 @@
+"""Measures records: how many tokens of each kind each has, in a table that is made once and cached.
+
+record -> text tokens (tokenized), image grids (from file headers; nothing is decoded)
+       -> one line of `Lengths`, or a line of its `dropped`
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from eve_jax.data.field_counts import FieldCounts
+from eve_jax.data.image.patches import image_size
+from eve_jax.data.image_file import BadImage, ImageFile
+from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
+from eve_jax.data.plan.measured_on import SeenTable, Stamp
+from eve_jax.data.record import BadRecord, Record, UnreadMedia
+from eve_jax.data.samples.image_stamps import files_hash, stamp_of, text_hash
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.samples.too_long import grid_tokens
+from eve_jax.data.sources.records import Records
+from eve_jax.data.text.encode import IMAGE_ID
+from eve_jax.process.progress import tracked
+
+VERSION = 5  # of the table; part of its key
+QUICK = 2000  # records measured without a progress bar
+
+
+def measure(
+    records: Records,
+    rule: SampleRule,
+    cache_dir: str | Path | None = None,
+    ready: Callable[[str], None] = lambda name: None,
+) -> Lengths:
+    """Measure the sample that `rule` makes of every record; those that it makes none of are in `dropped`.
+
+    Raises `UnreadMedia`, a UserError, for a record with a field that looks like an image and is not read.
+
+    With `cache_dir` the table is kept there under the hash of all it depends on: the records' content and the rule,
+    but not the image files next to them (`eve_jax.data.samples.image_changes` compares those). The
+    table that `launch.prepare_data` left with prepared records is used where there is one. `ready` is called with the
+    name of the table ("" when none is kept) before it is looked for.
+    """
+    name = table_name(records, rule) if cache_dir or records.tables else ""
+    ready(name)
+    for folder in (cache_dir, records.tables):
+        if folder is not None and (found := kept_table(Path(folder) / name)) is not None:
+            return found
+    lengths = joined([_measure_source(records, number, rule) for number in range(len(records.names))])
+    if cache_dir is None:
+        return lengths
+    lengths.save(Path(cache_dir) / name)
+    return Lengths.load(Path(cache_dir) / name)
+
+
+def table_name(records: Records, rule: SampleRule) -> str:
+    """The file name of a table, with the hash of all it depends on."""
+    digest = hashlib.blake2b(f"{rule.table_key(VERSION)}\0{records.fingerprint()}".encode(), digest_size=16)
+    return f"lengths-{digest.hexdigest()}.npz"
+
+
+def _measure_source(records: Records, number: int, rule: SampleRule) -> Lengths:
+    """The table of the records of source `number`, the one that lies with them if there is one."""
+    span = range(int(records.starts[number]), int(records.starts[number + 1]))
+    alone = records.source(number)
+    if alone.tables is not None:
+        found = kept_table(alone.tables / table_name(alone, rule))
+        if found is not None:
+            fields = [FieldCounts() for _ in records.names]
+            fields[number : number + 1] = found.fields
+            seen = found.seen and found.seen.moved(span.start)
+            return replace(found, record=found.record + np.int32(span.start), fields=fields, seen=seen)
+    indices = tracked(span, f"measuring {records.names[number]}", "records", least=QUICK)
+    return measure_part(records, indices, rule)
+
+
+def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> Lengths:
+    """The table of the records `indices`, as `measure` makes it of all."""
+    look = lru_cache(1 << 16)(_look)  # many records ask about the same picture
+    counts: list[tuple[int, int, int, int]] = []
+    images: list[int] = [0]
+    grids: list[tuple[int, int]] = []
+    dropped: list[Dropped] = []
+    texts: list[int] = []
+    stamps: list[Stamp] = []
+    left_out: list[tuple[int, int]] = []
+    fields = [FieldCounts() for _ in records.names]
+    truncated = shrunk = 0
+
+    def leave_out(index: int, record: Record | None, id: str, image: str, reason: str) -> None:
+        dropped.append(Dropped(records.where(index), id, image, reason))
+        left_out.append((index, files_hash(record.images if record else ())))
+
+    for index in indices:
+        record = None
+        try:
+            record, own_fields = records.read(index)
+            encoded = rule.encode(record)
+            looks = [look(file) if isinstance(file, str) else _look(file) for file in record.images]
+            natural = [rule.images.grid(*size) for size, _ in looks]
+            (ids, _), own = rule.fit(encoded, natural)
+        except BadImage as e:
+            leave_out(index, record, record.id if record else "", e.path, e.reason)
+        except UnreadMedia:
+            raise
+        except BadRecord as e:
+            leave_out(index, record, record.id if record else e.id, e.image, e.reason)
+        else:
+            texts.append(text_hash(record))
+            stamps += [stamp for _, stamp in looks]
+            truncated += len(ids) < len(encoded.ids)
+            shrunk += own is not natural
+            fields[records.source_of(index)].add(own_fields, bool(own))
+            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own)))
+            grids += own
+            images.append(len(grids))
+    used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()
+    all_grids = np.array(grids, np.int32).reshape(-1, 2)
+    first_grid = np.array(images, np.int64)
+    seen = SeenTable.of(texts, stamps, left_out)
+    arrays = (used, text_tokens, n_patches, n_specials, all_grids, first_grid)
+    return Lengths(*arrays, dropped, truncated, shrunk, fields, seen)
+
+
+def _look(file: ImageFile) -> tuple[tuple[int, int], Stamp]:
+    """Width and height of an image, and the stamp of its file. Raises `BadImage`."""
+    return image_size(file), stamp_of(file)

@@ -1,0 +1,142 @@
+"""How a record becomes a sample: one object, for measuring, building rows, scoring and prompts alike.
+
+record -> tokens and targets (`encode`), image sizes -> grids of patches -> at most `max_tokens` of both (`fit`)
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from eve_jax.data.image.rule import SQUARE, ImageRule
+from eve_jax.data.record import Record, Turn
+from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
+from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import check_template, get_template
+from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.errors import UserError
+
+Fingerprint = dict[str, Any]
+NO_LIMIT = sys.maxsize
+
+
+@dataclass(frozen=True)
+class SampleRule:
+    """How a record becomes a sample; picklable.
+
+    template: a name of `eve_jax.data.text.templates`. image_first: the images of a turn go to its front. max_tokens: of
+    a sample, image tokens included. too_long: what happens to longer ones, see `eve_jax.data.samples.too_long.fitted`.
+    Raises `UserError` for another `too_long`, and where it does not go with the image rule.
+    """
+
+    tokenizer: Tokenizer
+    images: ImageRule
+    template: str
+    image_first: bool = False
+    max_tokens: int = NO_LIMIT
+    too_long: str = "drop"
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> Self:
+        """Return the rule of the stage `config`, its tokenizer loaded.
+
+        Raises `UserError` when it names no tokenizer, or one that does not fit the template.
+        """
+        d = config.data
+        images = ImageRule.of(d)
+        _check_too_long(images, d.long)  # before the tokenizer is loaded
+        folder = d.tokenizer or config.init
+        if not folder:
+            raise UserError("config.data.tokenizer is empty: name a folder with a tokenizer.json or tokenizer.model")
+        tokenizer = load_tokenizer(folder)
+        check_template(tokenizer, d.template)
+        return cls(tokenizer, images, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
+
+    def __post_init__(self) -> None:
+        _check_too_long(self.images, self.too_long)
+
+    def encode(self, record: Record) -> Encoded:
+        """Return tokens and targets of a record, however many. Raises `BadRecord` as `encode_chat` does."""
+        return encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
+
+    def fit(self, encoded: Encoded, grids: Grids) -> tuple[Encoded, Grids]:
+        """Return a sample with images of `grids` (h, w), with its text cut or its images smaller if it is too long.
+
+        Raises `BadRecord` when it stays too long.
+        """
+        return fitted(encoded, grids, self.max_tokens, self.too_long)
+
+    def cut(self, encoded: Encoded, grids: Grids) -> Encoded:
+        """Return the sample that `fit` gives for images whose `grids` it gave. Raises `BadRecord` as it does."""
+        return self.fit(encoded, grids)[0] if self.too_long == "truncate_text" else encoded
+
+    def shrunk(self, grids: Grids, n_text: int) -> Grids:
+        """Return the grids that `fit` gives for a sample of `n_text` text tokens and images of `grids`."""
+        if self.too_long != "shrink_image":
+            return grids
+        return shrunk(grids, self.max_tokens - n_text) or grids
+
+    def prompt_ids(self, turns: Sequence[Turn], n_images: int) -> np.ndarray:
+        """Return the tokens that ask for the next answer, int32 [n]; see `eve_jax.data.text.encode.prompt_ids`."""
+        return prompt_ids(turns, self.tokenizer, self.template, n_images, self.image_first)
+
+    def continuation_ids(self, text: str, n_images: int) -> np.ndarray:
+        """Return the tokens of a further human turn, int32 [n]; see `eve_jax.data.text.encode.continuation_ids`."""
+        return continuation_ids(text, self.tokenizer, self.template, n_images, self.image_first)
+
+    def table_key(self, version: int) -> str:
+        """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""
+        parts = (self.images, self.template, self.image_first, self.max_tokens, self.too_long)
+        return repr((version, *parts, self.tokenizer.fingerprint()))
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what is known of a run's data before any record is read: hashes by name, kept with its checkpoints."""
+        return {
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "template": hash_of(_changed_fields(get_template(self.template))),
+            "image_rule": hash_of(_changed_fields(self.images)),
+            "settings": hash_of([self.image_first, self.max_tokens, self.too_long]),
+        }
+
+
+def _check_too_long(images: ImageRule, too_long: str) -> None:
+    check_long(too_long)
+    if images.mode == SQUARE and too_long == "shrink_image":
+        raise UserError("config.data.long=shrink_image does not go with image_mode=square: use drop or truncate_text")
+
+
+def hash_of(value: Any) -> str:
+    """Return a short hash of a JSON value."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _changed_fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass without those at their default: one that a later version adds changes no hash."""
+    found = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+    return {name: own for name, (own, default) in found.items() if default is MISSING or own != default}
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Return a hash of a tokenizer, whatever version of its library wrote it."""
+    text = tokenizer.fingerprint()
+    try:
+        return hash_of(_without_defaults(json.loads(text)))
+    except ValueError:
+        return hash_of(text)
+
+
+def _without_defaults(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_defaults(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without_defaults(own) for name, own in value.items() if own is not None and own is not False}
+    if isinstance(merges := kept.get("merges"), list):  # "a b" of older versions, ["a", "b"] of newer ones
+        kept["merges"] = [one if isinstance(one, str) else " ".join(map(str, one)) for one in merges]
+    return kept

@@ -1,0 +1,130 @@
+"""Records of a data set, whatever files hold them: a sequence of conversations with their images."""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
+from eve_jax.data.sources.open import open_sources
+from eve_jax.errors import UserError
+from eve_jax.process.named import is_named
+from eve_jax.process.paths import split_names
+
+__all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
+
+
+class Records(Sequence[Record]):
+    """The records of one or more sources, in order. Access is thread-safe and raises `BadRecord` for a broken one.
+
+    names: what the sources are called in the config; a name may stand for many files. Those of name k are the records
+    starts[k] to starts[k + 1] (int64 [names + 1]).
+    """
+
+    def __init__(self, sources: Mapping[str, Sequence[Source]]) -> None:
+        self.names = list(sources)
+        self._named = dict(sources)
+        self._sources = [source for several in sources.values() for source in several]
+        self._first = np.cumsum([0] + [len(source) for source in self._sources])
+        self.starts = np.concatenate([[0], self._first[np.cumsum([len(several) for several in sources.values()])]])
+        self._bounds: list[int] = self.starts[:-1].tolist()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def _locate(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._first, index, side="right")) - 1
+        return self._sources[number], index - int(self._first[number])
+
+    def where(self, index: int) -> str:
+        """Where record `index` stands: file:line, file#number or the like."""
+        source, local = self._locate(index)
+        return source.where(local)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.read(int(index) + (len(self) if index < 0 else 0))[0]
+
+    def read(self, index: int) -> tuple[Record, Fields]:
+        """Return record `index` and which of its fields were used. Raises `BadRecord`."""
+        source, local = self._locate(index)
+        return source.read(local)
+
+    def __iter__(self) -> Iterator[Record]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def source_of(self, index: int) -> int:
+        """Return the number of the source that record `index` is from."""
+        return bisect_right(self._bounds, index) - 1
+
+    def source(self, number: int) -> "Records":
+        """The records of one of the sources alone."""
+        name = self.names[number]
+        return Records({name: self._named[name]})
+
+    def fingerprint(self) -> str:
+        """A text that differs whenever the records do, for keys of caches; image files beside them do not count."""
+        return "\n".join(source.fingerprint() for source in self._sources)
+
+    def stored(self) -> str:
+        """Return the hashes of prepared records, whose images are measured without being opened; "" for others."""
+        return "\n".join(source.fingerprint() for source in self._sources if source.tables is not None)
+
+    @property
+    def tables(self) -> Path | None:
+        """The folder of prepared records where their lengths tables lie, if they are those of one such folder."""
+        return self._sources[0].tables if len(self._sources) == 1 else None
+
+
+def open_records(records: str, images_dir: str | Path = "") -> Records:
+    """Opens the sources `records`, see `split_names` and `open_sources`; image paths are relative to `images_dir`.
+
+    Raises `UserError` when there are none, or for one that cannot be opened.
+    """
+    names = split_names(records)
+    if not names:
+        raise UserError("config.data.records is empty: name one or more files of records")
+    if images_dir and not Path(images_dir).is_dir():
+        raise UserError(f"{images_dir}: no such folder; set config.data.images to the one that image paths start from")
+    if len(set(names)) < len(names):
+        raise UserError(f"config.data.records={records!r} names a source twice; set config.data.repeats instead")
+    sources = {name: _opened(name, images_dir, len(names) > 1) for name in names}
+    _check_once(sources)
+    opened = Records(sources)
+    if not len(opened):
+        raise UserError(f"{', '.join(names)}: no records")
+    return opened
+
+
+def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
+    """Raise `UserError` where two names, or two files of one, stand for the same file."""
+    found: dict[str, str] = {}
+    for name, several in sources.items():
+        for path in (source.path for source in several if source.path is not None):
+            shown, real = str(path) if len(several) > 1 else name, os.path.realpath(path)
+            if real in found:
+                raise UserError(
+                    f"config.data.records: {found[real]} and {shown} are the same file; name it once, and set "
+                    "config.data.repeats to train on it several times"
+                )
+            found[real] = shown
+
+
+def _opened(name: str, images_dir: str | Path, of_several: bool) -> list[Source]:
+    try:
+        return open_sources(name, images_dir)
+    except UserError as e:
+        if of_several and not is_named(name) and not os.path.exists(name):
+            raise UserError(f"{e}; commas separate sources: write \\, for one that is part of a path") from None
+        raise

@@ -1,0 +1,222 @@
+"""Conversations as tokens and targets: prompts, label masks.
+
+    turns -> pieces of text between images, and the character spans to learn (the answers)
+          -> each piece tokenised once
+          -> ids with IMAGE_ID per image, labels by the tokens' character offsets
+
+The targets come from the construction of the text, so no answer can upset them, whatever it contains. Only human turns
+place images (see `markers`); everywhere else `<image>` is text.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.data.markers import MARKER, split_markers
+from eve_jax.data.record import BadRecord, Role, Turn, text_of
+from eve_jax.data.text.templates import Template, end_id, get_template
+from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.errors import UserError
+
+IMAGE_ID = -200  # stands for one image in ids
+IGNORE = -100  # label of a token that is not learnt
+
+
+class Encoded(NamedTuple):
+    """ids int32 [n] with IMAGE_ID per image; labels int32 [n], IGNORE where nothing is learnt, else equal to ids."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+class _Placed(NamedTuple):
+    """A turn as the texts before, between and after its images."""
+
+    role: Role
+    pieces: list[str]
+
+
+class _Text:
+    """A text with images, and the spans of it to learn, in characters; an image counts as one."""
+
+    def __init__(self) -> None:
+        self.pieces = [""]
+        self.spans: list[tuple[int, int]] = []
+        self._length = 0
+
+    def add(self, *pieces: str) -> int:
+        """Append `pieces` with an image between each two; returns the length of all."""
+        self.pieces[-1] += pieces[0]
+        self.pieces += pieces[1:]
+        self._length += sum(map(len, pieces)) + len(pieces) - 1
+        return self._length
+
+    def learn(self, text: str) -> None:
+        """Append a target."""
+        self.spans.append((self._length, self.add(text)))
+
+
+def encode_chat(
+    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+) -> Encoded:
+    """Return tokens and labels of a conversation with `n_images` images.
+
+    An image stands where its `<image>` marker does in a human turn; without any marker the images go before the first
+    human turn's text; `image_first` moves those of a turn to its front. An empty answer and a last human turn are
+    read, not learnt. Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing
+    is left to learn.
+    """
+    text = _write(turns, get_template(template), n_images, image_first)
+    ids, labels = _tokenise(text, tokenizer, tokenizer.bos)
+    if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
+        raise BadRecord("nothing to learn: every answer is empty or missing")
+    return Encoded(ids, labels)
+
+
+def prompt_ids(
+    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+) -> np.ndarray:
+    """Return int32 [n], the tokens of `encode_chat` up to where the next answer begins, without a last gpt turn.
+
+    Other than in a record, `<image>` in a conversation without images is text. Raises `BadRecord` when markers and
+    images differ in number or roles do not alternate, `UserError` for a prompt that would be empty.
+    """
+    if turns and turns[-1].role == "gpt":
+        turns = turns[:-1]
+    text = _write(turns, get_template(template), n_images, image_first, ask=True)
+    ids, _ = _tokenise(text, tokenizer, tokenizer.bos)
+    if not len(ids):
+        raise UserError(f"the template {template} makes an empty prompt of this: add an image")
+    return ids
+
+
+def continuation_ids(
+    text: str, tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+) -> np.ndarray:
+    """Return int32 [n], the tokens that a further human turn `text` adds after the last answer's end token.
+
+    The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it; `<image>`
+    in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives
+    the `prompt_ids` of the longer one. Raises `BadRecord` when markers and images differ in number, `UserError` for a
+    template without dialogue.
+    """
+    style = get_template(template)
+    if style.caption:
+        raise UserError(f"the template {template} has no dialogue that could go on")
+    (turn,) = _place_images([Turn("human", text_of(text, "the text of a human turn"))], n_images, ask=True)
+    end = end_id(tokenizer, template)
+    written = _Text()
+    # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
+    written.add(style.end + style.human)
+    written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
+    written.add(style.human_end + style.gpt)
+    ids, _ = _tokenise(written, tokenizer, bos=None)
+    if ids[0] != end:
+        raise UserError(f"{tokenizer.folder or 'the tokenizer'}: merges {style.end!r} with what follows")
+    return ids[1:]
+
+
+def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
+    """The conversation; with `ask` it ends where an answer would begin."""
+    for role, said in turns:
+        text_of(said, f"the text of a {role} turn")
+    system, turns = _split_system(turns, template)
+    if not template.caption:
+        _check_roles(turns)
+    placed = _place_images(turns, n_images, ask)
+    text = _Text()
+    if template.caption:
+        _write_caption(text, placed, template, ask)
+        return text
+    text.add(system + template.system_end)
+    for turn in placed:
+        if turn.role == "human":
+            text.add(template.human)
+            text.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
+            text.add(template.human_end)
+            continue
+        text.add(template.gpt)
+        (answer,) = turn.pieces
+        if answer:
+            text.learn(template.answer_begin + answer + template.end)
+        else:
+            text.add(template.end)
+    if ask:
+        text.add(template.gpt)
+    return text
+
+
+def _write_caption(text: _Text, turns: Sequence[_Placed], template: Template, ask: bool) -> None:
+    if [turn.role for turn in turns] != ["human", "gpt"][: 1 if ask else 2]:
+        raise BadRecord("a caption is one gpt turn, after one human turn at most; this is a longer conversation")
+    text.add(*[""] * len(turns[0].pieces))
+    caption = "" if ask else turns[1].pieces[0]
+    if template.strip:
+        caption = caption.strip()
+    if caption.strip():
+        text.learn(caption + template.end)
+
+
+def _split_system(turns: Sequence[Turn], template: Template) -> tuple[str, list[Turn]]:
+    """The system sentence (a leading system turn replaces the template's) and the turns from a first human one."""
+    rest = list(turns)
+    system = template.system
+    if rest and rest[0].role == "system":
+        system = rest.pop(0).text
+    if template.caption:
+        return system, rest if rest and rest[0].role == "human" else [Turn("human", ""), *rest]
+    while rest and rest[0].role == "gpt":
+        rest.pop(0)
+    return system, rest
+
+
+def _place_images(turns: Sequence[Turn], n_images: int, ask: bool) -> list[_Placed]:
+    """The turns with their images in place. Raises `BadRecord` when markers and images differ in number."""
+    placed = [_Placed(t.role, split_markers(t.text) if t.role == "human" else [t.text]) for t in turns]
+    markers = sum(len(turn.pieces) - 1 for turn in placed)
+    if markers == 0 and n_images and placed:
+        first = placed[0]
+        front = [""] + ["\n"] * (n_images - 1) + ["\n" + first.pieces[0]]
+        return [first._replace(pieces=front), *placed[1:]]
+    if ask and not n_images:
+        return [turn._replace(pieces=[MARKER.join(turn.pieces)]) for turn in placed]
+    if markers != n_images:
+        raise BadRecord(
+            f"{markers} {MARKER} markers for {n_images} images (a tag that is text and no image is written \\{MARKER})"
+        )
+    return placed
+
+
+def _images_to_front(pieces: Sequence[str]) -> list[str]:
+    """The turn with its images on lines of their own before the text, stripped as the original does."""
+    if len(pieces) == 1:
+        return list(pieces)
+    text = "".join(pieces).strip()
+    return [""] + ["\n"] * (len(pieces) - 2) + ["\n" + text if text else ""]
+
+
+def _check_roles(turns: Sequence[Turn]) -> None:
+    if not turns:
+        raise BadRecord("no human turn")
+    for number, turn in enumerate(turns):
+        if turn.role != ("human", "gpt")[number % 2]:
+            raise BadRecord("turns do not alternate between human and gpt")
+
+
+def _tokenise(text: _Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
+    ids: list[int] = [] if bos is None else [bos]
+    starts: list[int] = [0] * len(ids)  # first character of each token in `text`
+    position = 0
+    for number, piece in enumerate(text.pieces):
+        if number:
+            ids.append(IMAGE_ID)
+            starts.append(position - 1)
+        piece_ids, offsets = tokenizer.encode_with_offsets(piece)
+        ids += piece_ids
+        starts += [position + start for start, _ in offsets]
+        position += len(piece) + 1
+    tokens = np.array(ids, np.int32)
+    edges = np.array(text.spans, np.int64).reshape(-1)
+    inside = np.searchsorted(edges, np.array(starts, np.int64), side="right") % 2 == 1
+    return tokens, np.where(inside & (tokens != IMAGE_ID), tokens, np.int32(IGNORE)).astype(np.int32)

@@ -1,0 +1,98 @@
+"""A row's arrays taken apart again: its samples, their images, and their text with what is learnt marked."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.batch import CLASS, RowShape, row_shape
+from eve_jax.data.image.patches import unpatchify
+from eve_jax.data.rows.build import Batch
+from eve_jax.data.text.tokenizer import Tokenizer
+
+PATCH, SPECIAL, TEXT, PAD = 0, 1, 2, 3  # kinds of tokens
+
+
+class Piece(NamedTuple):
+    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learnt or only read.
+
+    patch: side of the image's patches in pixels.
+    """
+
+    image: np.ndarray | None
+    text: str
+    learnt: bool
+    patch: int = 0
+
+
+class ShownSample(NamedTuple):
+    """A sample of a row: the record's id, its pieces in order, tokens by kind, and how many of them are learnt."""
+
+    id: str
+    pieces: list[Piece]
+    counts: RowShape
+    n_learnt: int
+
+
+class ShownRow(NamedTuple):
+    """A row: title, shape, samples, and for its slots in causal order the sample (from 1, 0 = pad), kind, learnt.
+
+    slots: int32 [L], the place in memory of each token in causal order.
+    """
+
+    title: str
+    shape: RowShape
+    samples: list[ShownSample]
+    sample: np.ndarray
+    kind: np.ndarray
+    learnt: np.ndarray
+    slots: np.ndarray
+
+
+def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "") -> ShownRow:
+    """Row number `row` of a batch, whose samples are the records `ids`."""
+    shape = row_shape(batch)
+    slots = batch["perm"][row]
+    sample = batch["segment"][row][slots]
+    kind = np.where(sample > 0, np.repeat([PATCH, SPECIAL, TEXT], shape)[slots], PAD)
+    learnt = np.zeros(shape.length, bool)
+    weighty = batch["loss_idx"][row][batch["loss_weight"][row] > 0]
+    learnt[batch["inv"][row][weighty] + 1] = True  # loss_idx is where a token is predicted: one before it
+    samples = []
+    for number, id in enumerate(ids, 1):
+        own = np.flatnonzero(sample == number)
+        pieces = _pieces(batch, row, shape, slots[own], learnt[own], tokenizer)
+        counts = RowShape(*(int((kind[own] == k).sum()) for k in (PATCH, SPECIAL, TEXT)))
+        samples.append(ShownSample(id, pieces, counts, int(learnt[own].sum())))
+    return ShownRow(title, shape, samples, sample, kind, learnt, slots)
+
+
+def _pieces(
+    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, learnt: np.ndarray, tokenizer: Tokenizer
+) -> list[Piece]:
+    """Images and runs of text, learnt or not, of the sample with its tokens in `slots`, in causal order."""
+    pieces = []
+    at = 0
+    while at < len(slots):
+        if slots[at] < shape.vision:
+            image, h, used = _image(batch, row, shape, slots[at:])
+            pieces.append(Piece(image, "", False, image.shape[0] // h))
+            at += used
+            continue
+        same = (slots[at:] >= shape.vision) & (learnt[at:] == learnt[at])
+        used = len(same) if same.all() else int(np.argmin(same))
+        ids = batch["text_ids"][row][slots[at : at + used] - shape.vision]
+        pieces.append(Piece(None, tokenizer.decode(ids, skip_special=False), bool(learnt[at])))
+        at += used
+    return pieces
+
+
+def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """The image whose class token is the first of `slots`, its rows of patches, and how many tokens it has."""
+    special = (slots >= shape.patches) & (slots < shape.vision)
+    ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
+    ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
+    used = int(ends[0]) if len(ends) else len(slots)
+    own = slots[:used]
+    h = int(special[1:used].sum())
+    patches = batch["patches"][row][own[own < shape.patches]]
+    return unpatchify(patches, h, len(patches) // h), h, used

@@ -1,0 +1,199 @@
+"""Names and layouts: our parameters beside the Hugging Face checkpoint's, one table read in both directions.
+
+Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], layers stacked. The names are
+the original's (docs/model.md#checkpoint-names): those of vision weights have `moe_`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.errors import UserError
+from eve_jax.model.config import DELTA, TWICE, ClipConfig, ModelConfig
+
+TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
+COMPRESSOR = "model.vision_tower_compressor."
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+class Entry(NamedTuple):
+    """One parameter of ours and the tensor(s) of theirs it is; `{layer}` in `theirs` marks a stack over layers."""
+
+    ours: str
+    theirs: str
+    to_ours: Transform
+    to_theirs: Transform
+    layers: int = 0  # of the stack, when they are not the decoder's
+
+    @property
+    def stacked(self) -> bool:
+        """True when `ours` stacks one tensor of theirs a layer."""
+        return "{layer}" in self.theirs
+
+    def names(self, cfg: ModelConfig) -> list[str]:
+        """Their tensor's name, or one a layer."""
+        if not self.stacked:
+            return [self.theirs]
+        return [self.theirs.format(layer=i) for i in range(self.layers or cfg.num_layers)]
+
+    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of each tensor of theirs, given ours."""
+        one = np.broadcast_to(np.zeros((), np.bool_), shape[1:] if self.stacked else shape)
+        return self.to_theirs(one).shape
+
+
+def _same(w: np.ndarray) -> np.ndarray:
+    return w
+
+
+def _transpose(w: np.ndarray) -> np.ndarray:
+    return w.T
+
+
+def _reshape(*shape: int) -> Transform:
+    return lambda w: w.reshape(shape)
+
+
+def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
+    """[out, in, k, k] <-> [k * k * in, out], pixels row by row with their channels together."""
+    return (
+        lambda w: w.transpose(2, 3, 1, 0).reshape(kernel * kernel * channels, -1),
+        lambda w: w.reshape(kernel, kernel, channels, -1).transpose(3, 2, 0, 1),
+    )
+
+
+def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
+    at = "model.layers.{layer}."
+    unknown = [name for name in cfg.parts if name not in (*TWICE, DELTA)]
+    if unknown:
+        raise UserError(f"model.parts={','.join(cfg.parts)}: {unknown[0]} has no names in a Hugging Face folder")
+
+    def branches(part: str) -> list[tuple[str, str]]:
+        return [("text", ""), ("vision", "moe_")] if part in cfg.parts else [("text", "")]
+
+    for branch, moe in branches("layernorm"):
+        for ours, theirs in (("input_norm", "input_layernorm"), ("post_norm", "post_attention_layernorm")):
+            yield Entry(f"layers.{ours}.{branch}.scale", f"{at}{moe}{theirs}.weight", _same, _same)
+    for branch, moe in branches("self_attn"):
+        for name in "qkvo":
+            ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
+            yield Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
+            if cfg.qkv_bias and name != "o":
+                yield Entry(f"{ours}.bias", f"{theirs}.bias", _same, _same)
+    for branch, moe in branches("mlp"):
+        for name in ("gate", "up", "down"):
+            yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", _transpose, _transpose)
+    if DELTA in cfg.parts:
+        for name in ("up", "down"):
+            ours, theirs = f"layers.mlp.text.delta_{name}", f"{at}mlp.moe_{name}"
+            yield Entry(f"{ours}.weight", f"{theirs}_proj", _same, _same)
+            yield Entry(f"{ours}.gate", f"{theirs}_gate", _same, _same)
+
+
+def eve_v2(cfg: ModelConfig) -> list[Entry]:
+    """The table of EVEv2 on Qwen2 and LLaMA-3: every parameter of `cfg`'s model once, every tensor of theirs once.
+
+    `cfg.qkv_bias` makes the difference between the backbones. Gated deltas have the names, and the transposed layout,
+    of the original's LLaMA-3 model, the only one that has them.
+    """
+    tower = "model.vision_tower"
+    conv = f"{tower}.patch_embedding"
+    return [
+        *decoder(cfg),
+        Entry("patch_embed.kernel1", f"{conv}.0.weight", *_conv(cfg.sub_patch, 3)),
+        Entry("patch_embed.bias1", f"{conv}.0.bias", _same, _same),
+        Entry("patch_embed.kernel2", f"{conv}.2.weight", *_conv(2, cfg.patch_hidden)),
+        Entry("patch_embed.bias2", f"{conv}.2.bias", _same, _same),
+        Entry("patch_embed.class_embed", f"{tower}.class_embedding", _reshape(-1), _same),
+        Entry("patch_embed.split_embed", f"{tower}.split_embedding", _reshape(-1), _same),
+    ]
+
+
+def _linear(ours: str, theirs: str, bias: bool = True) -> list[Entry]:
+    weight = Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
+    return [weight, Entry(f"{ours}.bias", f"{theirs}.bias", _same, _same)] if bias else [weight]
+
+
+def _layer_norm(ours: str, theirs: str) -> list[Entry]:
+    return [Entry(f"{ours}.{a}", f"{theirs}.{b}", _same, _same) for a, b in (("scale", "weight"), ("bias", "bias"))]
+
+
+def eve_v1(cfg: ModelConfig) -> list[Entry]:
+    """The table of EVEv1 on LLaMA: its decoder, patch embedding and projector, and what it has for aligning."""
+    tower = "model.vision_tower"
+    entries = [
+        *decoder(cfg),
+        Entry("patch_embed.conv", f"{tower}.patch_embedding.weight", *_conv(cfg.sub_patch, 3)),
+        Entry("patch_embed.class_embed", f"{tower}.class_embedding", _same, _same),
+        Entry("patch_embed.split_embed", f"{tower}.split_embedding", _same, _same),
+    ]
+    for ours, theirs in (("window", "local_attention"), ("image", "global_attention")):
+        for name in ("q", "kv"):
+            entries += _layer_norm(f"patch_embed.{ours}.{name}_norm", f"{tower}.{theirs}.{name}.0")
+            entries += _linear(f"patch_embed.{ours}.{name}", f"{tower}.{theirs}.{name}.1", bias=False)
+        entries += _linear(f"patch_embed.{ours}.proj", f"{tower}.{theirs}.proj")
+    for number, place in ((0, 0), (1, 2)):  # a GELU is between them
+        entries += _linear(f"patch_embed.project.{number}", f"model.mm_projector.{place}")
+    if cfg.align_width:
+        entries += _aligning(cfg)
+    if cfg.teacher:
+        entries += [e._replace(ours=f"teacher.{e.ours}", theirs=f"{TEACHER}{e.theirs}") for e in clip(cfg.teacher)]
+    return entries
+
+
+def _aligning(cfg: ModelConfig) -> list[Entry]:
+    """The patch aligning layer, the original's "compressor"."""
+    level = [
+        *_layer_norm("align.levels.norm", f"{COMPRESSOR}norm_layer.{{layer}}.0"),
+        *_linear("align.levels.project", f"{COMPRESSOR}norm_layer.{{layer}}.1", bias=False),
+    ]
+    return [
+        *(entry._replace(layers=cfg.align_levels) for entry in level),
+        *_linear("align.input", f"{COMPRESSOR}input_layer"),
+        *_linear("align.output", f"{COMPRESSOR}output_layer"),
+    ]
+
+
+def clip(cfg: ClipConfig) -> list[Entry]:
+    """The table of CLIP's vision tower in its Hugging Face folder; ours are the names within `ClipVision`."""
+    at, layer = "vision_model.", "vision_model.encoder.layers.{layer}."
+    entries = [
+        *_layer_norm("layers.norm1", f"{layer}layer_norm1"),
+        *_layer_norm("layers.norm2", f"{layer}layer_norm2"),
+    ]
+    for ours, theirs in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("out", "out_proj")):
+        entries += _linear(f"layers.{ours}", f"{layer}self_attn.{theirs}")
+    for ours, theirs in (("up", "fc1"), ("down", "fc2")):
+        entries += _linear(f"layers.{ours}", f"{layer}mlp.{theirs}")
+    return [
+        Entry("embed.conv", f"{at}embeddings.patch_embedding.weight", *_conv(cfg.patch_size, 3)),
+        Entry("embed.class_token", f"{at}embeddings.class_embedding", _same, _same),
+        Entry("embed.position", f"{at}embeddings.position_embedding.weight", _same, _same),
+        *_layer_norm("embed.norm", f"{at}pre_layrnorm"),
+        *(entry._replace(layers=cfg.num_layers) for entry in entries),
+        *_layer_norm("post_norm", f"{at}post_layernorm"),
+    ]
+
+
+def eve_names(cfg: ModelConfig) -> list[Entry]:
+    """The table of the model of `cfg`."""
+    return (eve_v1 if cfg.patch_embed == "v1" else eve_v2)(cfg)
+
+
+def decoder(cfg: ModelConfig) -> list[Entry]:
+    """The table of all but the patch embedding: embeddings, layers with the twins that `cfg` has, norm and head."""
+    entries = [
+        Entry("embed", "model.embed_tokens.weight", _same, _same),
+        Entry("norm.scale", "model.norm.weight", _same, _same),
+        *_layer_entries(cfg),
+    ]
+    if not cfg.tie_embeddings:
+        entries.append(Entry("head", "lm_head.weight", _same, _same))
+    return entries
+
+
+def plain_llm(cfg: ModelConfig) -> list[Entry]:
+    """The table of a Qwen2 or LLaMA LLM: no patch embedding, no twins for vision tokens."""
+    return decoder(replace(cfg, parts=()))

@@ -1,0 +1,88 @@
+"""The section `eve_jax` of config.json: an export carries settings in it that the original has no field for."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eve_jax.data.text.templates import get_template
+from eve_jax.errors import UserError, shorten
+from eve_jax.hf.config import CONFIG, DATA_FIELDS, OURS, TEACHER_SIZES
+from eve_jax.model.config import ClipConfig, from_fields
+from eve_jax.process.checks import known_names, whole
+
+REQUIRED = {"image_mode", "max_size", "max_aspect", "template"}  # in the section of any export of ours
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "image_mode": str,
+    "max_size": int,
+    "max_aspect": (int, float),
+    "fit": str,
+    "template": str,
+    "image_first": bool,
+    "patch": int,
+    "teacher": list,
+    "token_limit": int,
+}
+
+
+def read_section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Return the settings of `config.data` in the section `eve_jax` of config.json `hf` of the folder `where`.
+
+    Raise UserError naming the file and the field that is unknown, of the wrong type, or cannot be what it is.
+    """
+    section = _section(hf, where)
+    try:
+        known_names(section, (*DATA_FIELDS, TEACHER_SIZES), "setting")
+    except UserError as error:
+        raise UserError(f"{where / CONFIG}: {OURS} has an {error}") from error
+    ours = {name: section[name] for name in DATA_FIELDS if name in section}
+    check_kinds(ours, f"{where / CONFIG}: {OURS}")
+    try:
+        if "template" in ours:
+            get_template(ours["template"])
+        whole("config.data.token_limit", ours.get("token_limit", 0), "a number of tokens, 0 for no limit", 0)
+    except UserError as error:
+        raise located(error, ours, where) from error
+    return ours
+
+
+def stored_teacher(hf: Mapping[str, Any], where: Path) -> ClipConfig | None:
+    """Return the sizes of EVEv1's teacher that the section holds, None where it holds none; raise UserError."""
+    sizes = _section(hf, where).get(TEACHER_SIZES)
+    if sizes is None:
+        return None
+    about = f"{where / CONFIG}: {OURS}.{TEACHER_SIZES}"
+    if not isinstance(sizes, dict):
+        raise UserError(f"{about} is {shorten(repr(sizes))}: expected the sizes of the teacher")
+    try:
+        return from_fields(ClipConfig, sizes, TEACHER_SIZES)
+    except UserError as error:
+        raise UserError(f"{about}: {error}") from error
+
+
+def located(error: UserError, ours: Mapping[str, Any], where: Path) -> UserError:
+    """Return `error`, about a setting `config.data.NAME` of the model in the folder `where`, with the place it is from:
+    the section, where `ours` of it has the setting, else the folder."""
+    text = str(error)
+    named = re.match(r"config\.data\.(\w+)", text)
+    if named and named[1] in ours:
+        return UserError(f"{where / CONFIG}: {text.replace('config.data.', f'{OURS}.')}")
+    return UserError(f"{where}: {text.replace('config.data.', '')}")
+
+
+def check_kinds(settings: Mapping[str, Any], section: str) -> None:
+    """Raise UserError, naming `section`, for one of DATA_FIELDS among `settings` that is of the wrong type."""
+    for name in DATA_FIELDS:
+        value, kind = settings.get(name), KINDS[name]
+        if name in settings and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise UserError(f"{section}.{name} is {shorten(repr(value))}, which it cannot be")
+    teacher = settings.get("teacher", [1, 1])
+    if len(teacher) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in teacher):
+        raise UserError(f"{section}.teacher is {shorten(repr(teacher))}: expected two whole numbers above 0")
+
+
+def _section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    section = hf.get(OURS, {})
+    if not isinstance(section, dict):
+        raise UserError(f"{where / CONFIG}: {OURS} is {shorten(repr(section))}: expected a section")
+    return section

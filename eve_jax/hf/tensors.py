@@ -1,0 +1,94 @@
+"""Hugging Face tensors to our parameters, strictly: every name is accounted for or the conversion stops."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from eve_jax.errors import UserError
+from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
+from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
+from eve_jax.hf.config_fields import warn_unknown
+from eve_jax.hf.conventions import data_settings
+from eve_jax.hf.names import Entry, eve_names, plain_llm
+from eve_jax.hf.prefixes import without_prefix
+from eve_jax.hf.safetensors_io import check_names, open_tensors
+from eve_jax.hf.section import stored_teacher
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, abstract_params
+from eve_jax.process.files import read_json
+
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+
+
+class HfSource:
+    """The parameters in a Hugging Face folder, read one tensor at a time; of a plain LLM with the fields `patch`.
+
+    Names and shapes are checked when it is made, from the headers of the files. Raises UserError naming the tensor
+    that is missing, unknown, in two shards or of the wrong shape, or the file that is missing or truncated.
+    """
+
+    def __init__(self, folder: Path, **patch: Any):
+        self.config = read_json(folder / CONFIG)
+        self.cfg = model_config(self.config, folder, **patch)
+        warn_unknown(self.config, folder / CONFIG)
+        self.tensors = without_prefix(open_tensors(folder), folder, is_plain(self.config))
+        if self.config["model_type"] == V1:
+            self.tensors = one_teacher(self.tensors)
+            self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
+        table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
+        shapes = abstract_params(self.cfg)
+        found = {name: info.shape for name, info in self.tensors.items()}
+        check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
+        self.data = data_settings(self.config, folder, self.cfg)
+        dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
+        self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
+        self.entries = {e.ours: e for e in table}
+        self.shapes: Params = {}
+        for entry in table:
+            dtypes = {self.tensors[n].dtype for n in entry.names(self.cfg)}
+            if len(dtypes) > 1:
+                raise UserError(f"{folder}: {entry.theirs} is of different types in different layers")
+            self.shapes[entry.ours] = jax.ShapeDtypeStruct(shapes[entry.ours].shape, dtypes.pop())
+
+    def _is_tied(self, name: str) -> bool:
+        """Return True for the head of a model that ties it to the embeddings; raise UserError when it is another."""
+        if name != HEAD or not self.cfg.tie_embeddings:
+            return False
+        head, embed = self.tensors[HEAD], self.tensors[EMBED]
+        if head.shape != embed.shape or not np.array_equal(head.read(), embed.read()):
+            raise UserError(
+                f"{head.file}: tensor {HEAD} is not {EMBED}, though {CONFIG} says tie_word_embeddings; set that to "
+                f"false, or remove {HEAD}, whichever the model was trained with"
+            )
+        return True
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Our parameter `name`: its layers in order when it is stacked, else the one array."""
+        entry = self.entries[name]
+        for theirs in entry.names(self.cfg):
+            yield entry.to_ours(self.tensors[theirs].read())
+
+
+def _expected(cfg: ModelConfig, table: list[Entry], shapes: Params) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for entry in table:
+        shape = entry.their_shape(shapes[entry.ours].shape)
+        yield from ((name, shape) for name in entry.names(cfg))
+
+
+def from_hf(cfg: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+    """Our parameters (numpy, dtype of the source) from the tensors of an EVE checkpoint in memory.
+
+    Raises UserError naming a missing or unknown tensor, or one whose shape does not fit `cfg`.
+    """
+    table = eve_names(cfg)
+    found = {name: value.shape for name, value in tensors.items()}
+    check_names("checkpoint", _expected(cfg, table, abstract_params(cfg)), found)
+    params: Params = {}
+    for entry in table:
+        parts = [entry.to_ours(tensors[n]) for n in entry.names(cfg)]
+        params[entry.ours] = np.stack(parts) if entry.stacked else parts[0]
+    return params

@@ -1,0 +1,277 @@
+"""EVE: a trained model with its tokenizer, chat template and image rule, ready to answer."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Unpack
+
+import jax.numpy as jnp
+import numpy as np
+
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.checkpoint.stage_folder import read_config
+from eve_jax.data.image.patches import patchify, resize
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
+from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.errors import UserError
+from eve_jax.hf.config import is_plain
+from eve_jax.infer.chat import Chat
+from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.finite import NotFinite
+from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces, to_pictures, to_turns
+from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params
+from eve_jax.process.checks import of_type, whole
+from eve_jax.process.paths import expand, expand_list
+from eve_jax.process.progress import tracked
+from eve_jax.weights.base_config import HF_CONFIG, carried_config
+from eve_jax.weights.open import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from eve_jax.infer.score import Scores
+
+
+class EVE:
+    """Answers questions about images; made by `EVE.from_pretrained`.
+
+    rule: tokenizer, dialogue template and image rule. sees: False for a model that takes no images. positions: longest
+    sequence of the model in tokens, 0 = not known. data: the settings that the model was trained with (`config.data`).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rule: SampleRule,
+        sees: bool = True,
+        positions: int = 0,
+        data: dict[str, Any] | None = None,
+    ):
+        self.engine, self.rule, self.tokenizer = engine, rule, rule.tokenizer
+        self.sees, self.positions, self.data = sees, positions, data or {}
+        self.stop_ids = stop_ids(rule.tokenizer, rule.template)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        fit: str = "fill",
+        max_size: int = 0,
+        max_aspect: float | None = None,
+        image_first: bool | None = None,
+        template: str = "",
+    ) -> "EVE":
+        """From a stage's folder, an imported or a Hugging Face folder.
+
+        `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
+        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
+        `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. Raises UserError when
+        the folder holds no model, and for other settings.
+        """
+        of_type("folder", folder, "the path of a folder", str, Path)
+        of_type("template", template, "the name of a template", str)
+        of_type("image_first", image_first, "True, False, or None (the checkpoint's own)", bool, NoneType)
+        if max_size is not None:
+            whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
+        folder = Path(expand(folder, "folder"))
+        checkpoint = open_checkpoint(folder)
+        changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
+        data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
+        tokenizer = own_tokenizer(folder)
+        tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
+        template = dialogue_template(data["template"], tokenizer)
+        check_template(tokenizer, template)  # now, not when the weights have been read
+        sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
+        rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
+        engine = Engine(*_ready(checkpoint))
+        return cls(engine, rule, sees_pictures(folder), _positions(folder), data)
+
+    def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> str:
+        """The answer to a question, or to a conversation that ends with the user's turn.
+
+        messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
+        or PIL image, or a list of those in the order of the `<image>` markers in the user's texts; without markers they
+        go before the first of these. None is no image. Without images, and in other texts, `<image>` is text; beside
+        images it is written `\\<image>`. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0.
+        Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
+        model, and when weights or activations that are not finite leave no answer.
+        """
+        return self.answer(messages, images, **settings).text
+
+    def generate_batch(
+        self,
+        conversations: Sequence[Messages],
+        images: Sequence[Pictures] | None = None,
+        rows: int = 16,
+        progress: str = "",
+        **settings: Unpack[AnswerSettings],
+    ) -> list[str]:
+        """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
+
+        Prompts of like size share a batch. `progress` is the label of a progress bar on stderr. Raises UserError as
+        `generate`, naming the conversation.
+        """
+        rows = whole("rows", rows, "a whole number of at least 1", 1)
+        of_type("progress", progress, "a text", str)
+        of_type("conversations", conversations, "a list of questions or of lists of messages", list, tuple)
+        images = [None] * len(conversations) if images is None else images
+        of_type("images", images, "a list with the images of each conversation", list, tuple)
+        if len(images) != len(conversations):
+            raise UserError(f"{len(images)} lists of images for {len(conversations)} conversations")
+        check_settings(**settings)
+        prompts, runs = [], []
+        for number, (messages, shown) in enumerate(zip(conversations, images, strict=True)):
+            with _naming(number):
+                prompts.append(self.prompt(messages, shown))
+                runs.append(self.settings(len(prompts[-1]), **settings))
+        order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
+        answers = [""] * len(prompts)
+        starts = range(0, len(order), rows)
+        for start in tracked(starts, progress, off=not progress):
+            chosen = order[start : start + rows]
+            padded = chosen + [chosen[-1]] * (rows - len(chosen) if len(order) > rows else 0)
+            longest = max(runs[i].max_new_tokens for i in chosen)
+            batch, run = [prompts[i] for i in padded], runs[chosen[0]]._replace(max_new_tokens=longest)
+            try:
+                replies = self.engine.generate(batch, longest, self.stop_ids, run.sampling)
+            except NotFinite:
+                replies = self._one_by_one({i: prompts[i] for i in chosen}, run)
+            for i, ids in zip(chosen, replies, strict=False):
+                answers[i] = self.decode(ids[: runs[i].max_new_tokens])
+        return answers
+
+    def _one_by_one(self, prompts: dict[int, Prompt], run: CheckedSettings) -> list[list[int]]:
+        """The tokens of each answer, by its own batch: vision weights that are NaN spoil text that shares one."""
+        replies = []
+        for number, prompt in prompts.items():
+            with _naming(number):
+                replies += self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
+        return replies
+
+    def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
+        """`generate` with the tokens of the answer."""
+        prompt = self.prompt(messages, images)
+        run = self.settings(len(prompt), **settings)
+        (ids,) = self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
+        return Answer(self.decode(ids), ids)
+
+    def stream(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
+        """The text of `generate` in pieces as they are made, of whole characters."""
+        prompt = self.prompt(messages, images)
+        run = self.settings(len(prompt), **settings)
+        tokens = self.engine.stream(prompt, run.max_new_tokens, self.stop_ids, run.sampling)
+        return text_pieces(tokens, self.decode)
+
+    def chat(self, system: str = "") -> Chat:
+        """A conversation of several turns that keeps its cache; `system` replaces the template's system sentence."""
+        return Chat(self, system)
+
+    def score(self, records: str | Path, images: str | Path = "", **changes: Any) -> "Scores":
+        """Loss of every record of a LLaVA file under the model, image paths relative to the folder `images`.
+
+        The settings are those of the training; `changes` as in `eve_jax.infer.score.ScoreSettings.of`.
+        """
+        from eve_jax.infer import score
+
+        of_type("records", records, "the path of a file of records", str, Path)
+        of_type("images", images, "the path of a folder", str, Path)
+        settings = score.ScoreSettings.of(self.data, self.tokenizer, **changes)
+        opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
+        cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
+        scores = score.score_records(cfg, self.engine.params, opened, settings)
+        if not scores.lines:
+            raise UserError(scores.none_scored())
+        return scores
+
+    def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
+        """The prompt of `generate`. Raises UserError as it does."""
+        turns = to_turns(messages)
+        return self.with_images(turns[-1].text, images, lambda n: self.rule.prompt_ids(turns, n))
+
+    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
+        """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""
+        pictures = to_pictures(images)
+        if not pictures and not question.strip():
+            raise UserError("the question is empty")
+        if pictures and not self.sees:
+            raise UserError("this is a language model that was never trained to see: ask it without pictures")
+        ids = ids_for(len(pictures))
+        if ids.max() >= self.engine.cfg.vocab_size:
+            raise UserError(
+                f"{self.tokenizer.folder}: its tokenizer makes token {ids.max()}, the model knows "
+                f"{self.engine.cfg.vocab_size}: it belongs to another model"
+            )
+        arrays = [resize(picture, self.rule.images) for picture in pictures]
+        side = self.rule.images.patch
+        grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
+        return Prompt(ids, [patchify(a, side) for a in arrays], grids)
+
+    def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings:
+        """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.
+
+        Raises UserError when it has none left, or for settings that make no sense.
+        """
+        run = check_settings(**settings)
+        if self.positions and tokens >= self.positions:
+            raise UserError(
+                f"{tokens} tokens, image tokens included, leave no room for an answer: the model has {self.positions} "
+                "positions; ask with fewer or smaller pictures (max_size), or start a new conversation"
+            )
+        room = self.positions - tokens if self.positions else run.max_new_tokens
+        return run._replace(max_new_tokens=min(run.max_new_tokens, room))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids)).strip()
+
+
+@contextmanager
+def _naming(conversation: int) -> Iterator[None]:
+    """Errors of the block name the conversation that they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"conversations[{conversation}]: {error}") from error
+
+
+def _positions(folder: Path) -> int:
+    """Return how many positions the LLM was made for, 0 for any number; warn when its config is lost."""
+    try:
+        config = carried_config(folder)
+    except UserError as error:
+        print(f"warning: {error}; until then prompts of any length are taken", file=sys.stderr, flush=True)
+        return 0
+    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    return 0 if given is None else whole(name, given, "a number of positions", 0)
+
+
+def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
+    """Sizes and parameters as the engine wants them.
+
+    Weights are cast to the computation's dtype, which each would be anyway before it is used.
+    """
+    cfg, params = checkpoint.for_inference()
+    for name in list(params):  # one at a time, so that both copies exist of one weight only
+        params[name] = jnp.asarray(params[name], cfg.dtype)
+    return replace(cfg, remat="none"), params
+
+
+def dialogue_template(name: str, tokenizer: Tokenizer) -> str:
+    """Return the template to ask with: `name`, or when that is for captions, a dialogue that fits `tokenizer`."""
+    if not get_template(name).caption:
+        return name
+    return next(iter(fitting_templates(tokenizer)), "qwen2")
+
+
+def sees_pictures(folder: Path) -> bool:
+    """False for an LLM whose patch embedding was never trained: a plain one, its import, or a stage of text alone."""
+    config = read_config(folder)
+    if "model" in config and ("stage" in config or not (folder / HF_CONFIG).is_file()):
+        return config.get("stage") != "llm"
+    return not is_plain(carried_config(folder))

@@ -1,0 +1,119 @@
+"""What stands between people and the engine's ids: messages and pictures in, text out."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eve_jax.data.image.patches import open_image, shown
+from eve_jax.data.image_file import BadImage
+from eve_jax.data.record import ROLES, BadRecord, Turn
+from eve_jax.data.sources.image_refs import to_image
+from eve_jax.errors import UserError
+from eve_jax.process.checks import encodable
+from eve_jax.process.paths import expand
+
+Messages = str | Sequence[Mapping[str, Any]]
+Picture = str | Path | Image.Image
+Pictures = Picture | Sequence[Picture] | None
+URI = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # holds no `~` or variables
+HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer: its text, and the tokens it was made of, without the one that ended it."""
+
+    text: str
+    new_ids: list[int]
+
+
+def to_turns(messages: Messages) -> list[Turn]:
+    """The turns of a question, or of messages {"role": user|assistant|system, "content": text} that end with the
+    user's; LLaVA's {"from": human|gpt|system, "value": text} will do.
+
+    Raises UserError naming the message that is none.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    listed = isinstance(messages, Sequence) and not isinstance(messages, bytes | bytearray)
+    if not listed or not all(isinstance(m, Mapping) for m in messages):
+        raise UserError('messages: expected a question, or a list of {"role": ..., "content": ...}')
+    turns = [_to_turn(message, number) for number, message in enumerate(messages)]
+    if not turns or turns[-1].role != "human":
+        raise UserError("messages: the last one must be the user's, to which the answer is wanted")
+    return turns
+
+
+def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
+    said = message.get("role", message.get("from"))
+    role = ROLES.get(str(said))
+    if role is None:
+        raise UserError(f"messages[{number}]: role {said!r} is none of user, assistant, system")
+    text = message.get("content", message.get("value"))
+    if not isinstance(text, str):
+        raise UserError(f"messages[{number}]: content is no text but {type(text).__name__}; pictures go into `images`")
+    return Turn(role, encodable(f"messages[{number}]", text))
+
+
+def to_pictures(images: Pictures) -> list[Image.Image]:
+    """Return RGB images, upright, of one or several references (`read_image`) and PIL images; none of None.
+
+    Raises UserError naming the one that cannot be read.
+    """
+    if images is None:
+        return []
+    if isinstance(images, Picture):
+        return [_to_picture(images, "images")]
+    if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray):
+        raise _no_picture(images, "images", " or a list of those")
+    return [_to_picture(image, f"images[{number}]") for number, image in enumerate(images)]
+
+
+def read_image(reference: str | Path, name: str = "image") -> Image.Image:
+    """Return the RGB image, upright, that a path, a `file:` or a `data:` URI stands for, as it does in a record.
+
+    `~` and variables in a path are replaced. Raises UserError (`BadImage` for a file that is no image), with `name` for
+    a URL, a broken URI, and a variable that is not set.
+    """
+    text = os.fspath(reference)
+    try:
+        return open_image(to_image(text if URI.match(text) else expand(text, name), "the data URI", [""]))
+    except BadRecord as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def _to_picture(image: Picture, name: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return shown(image, name)
+    if isinstance(image, str | Path):
+        try:
+            return read_image(image, name)
+        except BadImage as error:
+            raise UserError(f"{name}: {error}") from error
+    raise _no_picture(image, name)
+
+
+def _no_picture(image: Any, name: str, further: str = "") -> UserError:
+    return UserError(f"{name}: expected a path or a PIL image{further}, not {type(image).__name__}")
+
+
+def text_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
+    """The text of `tokens` as they come, in pieces that add up to `decode` of all of them.
+
+    What may still change is held back: half of a character, and spaces, which the end of a text loses.
+    """
+    ids: list[int] = []
+    shown = 0
+    for token in tokens:
+        ids.append(token)
+        text = decode(ids).rstrip(HALF_CHARACTER).rstrip()
+        if len(text) > shown:
+            yield text[shown:]
+            shown = len(text)
+    if rest := decode(ids)[shown:]:
+        yield rest

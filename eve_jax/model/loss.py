@@ -1,0 +1,224 @@
+"""Next-token loss at the positions that predict a target, and nowhere else (docs/design.md#loss-at-the-targets).
+
+Logits exist in parts, in one of two ways that agree to rounding. By chunks of the vocabulary, the head is gathered,
+and its gradient reduced, a chunk at a time; the backward pass computes the logits again, four products for the three of
+the plain formula. By chunks of the targets, a softmax is whole at once, so that the gradient is made beside the loss
+with three products; but the head and its gradient must be at hand, whole, for every chunk: the way on one processor.
+EVEv1's aligning loss is added beside it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from eve_jax.model.eve import Batch, Eve
+from eve_jax.sharding import constrain, gather, one_cpu
+
+VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
+LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
+TARGETS = 128
+
+
+def vocab_chunks(vocab: int) -> int:
+    """Smallest number of equal chunks of at most VOCAB_CHUNK rows; 1 where `vocab` has no such divisor below 64."""
+    first = -(-vocab // VOCAB_CHUNK)
+    return next((n for n in range(first, 64) if vocab % n == 0), 1)
+
+
+@jax.custom_vjp
+def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"]) -> Float[Array, "M"]:
+    """-log softmax(hidden @ head.T)[labels], float32, with logits for one chunk of the vocabulary at a time.
+
+    `hidden` is after the final norm. The backward pass computes each chunk's logits again.
+    """
+    return _forward(hidden, head, labels)[0]
+
+
+def _in_chunks(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
+    """First rows of the chunks [C] and the chunks [C, Q/C, D]."""
+    chunks = vocab_chunks(head.shape[0])
+    size = head.shape[0] // chunks
+    return jnp.arange(chunks) * size, head.reshape(chunks, size, -1)
+
+
+def _gathered_head(weight: Array, dtype: jnp.dtype) -> Array:
+    return gather(weight, ("vocab", "table"), dtype)
+
+
+def _logits(hidden: Array, weight: Array) -> Array:
+    logits = jnp.einsum("MD,QD->MQ", hidden, weight, preferred_element_type=jnp.float32)
+    return constrain(logits, "batch", "vocab")
+
+
+def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
+    def fold(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+        peak, total, picked = carry
+        first, weight = chunk
+        logits = _logits(hidden, _gathered_head(weight, hidden.dtype))
+        new_peak = jnp.maximum(peak, logits.max(axis=1))
+        total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
+        at = jnp.clip(labels - first, 0, weight.shape[0] - 1)
+        here = (labels >= first) & (labels < first + weight.shape[0])
+        picked = jnp.where(here, jnp.take_along_axis(logits, at[:, None], axis=1)[:, 0], picked)
+        return (new_peak, total, picked), None
+
+    start = (jnp.full(labels.shape, -jnp.inf), jnp.zeros(labels.shape), jnp.zeros(labels.shape))
+    (peak, total, picked), _ = jax.lax.scan(fold, start, _in_chunks(head))
+    log_total = peak + jnp.log(total)
+    return log_total - picked, (hidden, head, labels, log_total)
+
+
+def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Array, None]:
+    """d nll / d logits = softmax - one-hot, a chunk at a time; sums over chunks in float32."""
+    hidden, head, labels, log_total = saved
+
+    def fold(d_hidden: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, stored = chunk
+        weight, to_stored = jax.vjp(lambda w: _gathered_head(w, hidden.dtype), stored)
+        hit = (labels - first)[:, None] == jnp.arange(stored.shape[0])
+        d_logits = (jnp.exp(_logits(hidden, weight) - log_total[:, None]) - hit) * g[:, None]
+        d_logits = d_logits.astype(hidden.dtype)
+        d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
+        (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
+        return constrain(d_hidden, "batch", None), d_stored
+
+    d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _in_chunks(head))
+    return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
+
+
+target_nll.defvjp(_forward, _backward)
+
+
+def by_targets() -> bool:
+    """Whether a function traced here takes its loss by chunks of targets."""
+    return one_cpu()
+
+
+@jax.custom_vjp
+def nll_sum(
+    hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"], weight: Float[Array, "M"]
+) -> Float[Array, ""]:
+    """Sum of `target_nll` times `weight` (which has no gradient), by chunks of targets where gradients are wanted."""
+    return jnp.sum(target_nll(hidden, head, labels) * weight)
+
+
+def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    """The sum, and its gradients of `hidden` and `head`."""
+    targets, vocab = hidden.shape[0], head.shape[0]
+    chunks = -(-targets // max(LOGITS // vocab, TARGETS))
+    size = -(-targets // chunks)
+    matrix = head.astype(hidden.dtype)
+
+    def split(x: Array) -> Array:
+        return jnp.pad(x, ((0, chunks * size - targets), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
+
+    def fold(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        total, d_head = carry
+        hidden, labels, weight = chunk
+        logits = jnp.einsum("MD,QD->MQ", hidden, matrix, preferred_element_type=jnp.float32)
+        peak = logits.max(axis=1, keepdims=True)
+        exps = jnp.exp(logits - peak)
+        norm = exps.sum(axis=1, keepdims=True)
+        nll = (peak + jnp.log(norm) - jnp.take_along_axis(logits, labels[:, None], axis=1))[:, 0]
+        d_logits = (exps * (weight[:, None] / norm)).at[jnp.arange(size), labels].add(-weight).astype(hidden.dtype)
+        d_head += jnp.einsum("MQ,MD->QD", d_logits, hidden, preferred_element_type=jnp.float32)
+        return (total + jnp.sum(nll * weight), d_head), jnp.einsum("MQ,QD->MD", d_logits, matrix)
+
+    start = (jnp.zeros(()), jnp.zeros(head.shape, jnp.float32))
+    (total, d_head), d_hidden = jax.lax.scan(fold, start, (split(hidden), split(labels), split(weight)))
+    return total, (d_hidden.reshape(chunks * size, -1)[:targets], d_head.astype(head.dtype))
+
+
+def _sum_backward(gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[Array, Array, None, None]:
+    d_hidden, d_head = gradients
+    return d_hidden * g.astype(d_hidden.dtype), d_head * g.astype(d_head.dtype), None, None
+
+
+nll_sum.defvjp(_sum_forward, _sum_backward)
+
+
+@jax.custom_vjp
+def pick(hidden: Float[Array, "R L D"], idx: Int[Array, "R T"], real: Bool[Array, "R T"]) -> Float[Array, "R T D"]:
+    """hidden[r, idx[r, t]]; the backward pass gathers, too, where autodiff would scatter.
+
+    `real` entries of a row have different `idx`; the others pass no gradient on.
+    """
+    return jnp.take_along_axis(hidden, idx[..., None], axis=1)
+
+
+def _pick_backward(saved: tuple[Array, Array, int], g: Float[Array, "R T D"]) -> tuple[Array, None, None]:
+    idx, real, length = saved
+    slots = jnp.arange(length)[None, :, None]
+    hits = (idx[:, None] == slots) & real[:, None]  # only ever reduced
+    at = jnp.max(jnp.where(hits, jnp.arange(idx.shape[1]) + 1, 0), axis=2)[..., None]  # 0: predicts nothing
+    return jnp.where(at > 0, jnp.take_along_axis(g, jnp.maximum(at - 1, 0), axis=1), 0), None, None
+
+
+pick.defvjp(lambda hidden, idx, real: (pick(hidden, idx, real), (idx, real, hidden.shape[1])), _pick_backward)
+
+
+def _at_targets(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> Float[Array, "M D"]:
+    """Normed hidden states that predict the targets, M = R T."""
+    hidden = pick(hidden, batch["loss_idx"], batch["loss_weight"] > 0)
+    return model.norm(hidden).reshape(-1, hidden.shape[-1])
+
+
+def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
+    """Negative log-likelihood (nats) of each target of a micro-batch, float32 [R, T] as `labels`.
+
+    Entries whose `loss_weight` is 0 mean nothing.
+    """
+    labels, hidden = batch["labels"], model.hidden(batch)[0]
+    return target_nll(_at_targets(model, hidden, batch), model.head_weight, labels.reshape(-1)).reshape(labels.shape)
+
+
+def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
+    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
+    return _nll_sums(model, model.hidden(batch)[0], batch)
+
+
+def _nll_sums(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> tuple[Array, Array]:
+    weight, labels = batch["loss_weight"].reshape(-1), batch["labels"].reshape(-1)
+    at_targets = _at_targets(model, hidden, batch)
+    if by_targets():
+        return nll_sum(at_targets, model.head_weight, labels, weight), jnp.sum(weight)
+    return jnp.sum(target_nll(at_targets, model.head_weight, labels) * weight), jnp.sum(weight)
+
+
+class LossSums(NamedTuple):
+    """Sums over a micro-batch, float32 scalars: the negative log-likelihoods (nats) of the targets and their number;
+    the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align;
+    the number of samples that have a target.
+    """
+
+    nll: Array
+    targets: Array
+    align: Array
+    images: Array
+    samples: Array
+
+
+def samples_with_targets(batch: Batch) -> Float[Array, ""]:
+    """Return the number of samples of a micro-batch that have a target whose loss counts."""
+    segment = jnp.take_along_axis(batch["segment"], batch["loss_idx"], axis=1)
+    first = jnp.diff(segment, axis=1, prepend=0) != 0  # targets of a sample lie together, and all weigh the same
+    return jnp.sum(first & (batch["loss_weight"] > 0), dtype=jnp.float32)
+
+
+def training_sums(model: Eve, batch: Batch) -> LossSums:
+    """`loss_sums` and, in a model that aligns, the aligning loss (docs/model.md#patch-aligning-layer)."""
+    samples = samples_with_targets(batch)
+    if not model.cfg.aligns or not batch["align_weight"].size:
+        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples)
+    hidden, predicted, features = model.hidden_and_features(batch)
+    share = batch["align_weight"]
+    align = jnp.sum(share * (1 - _cosine(predicted, features)))
+    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples)
+
+
+def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    square = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
+    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(square, 1e-16))  # also of pads, whose features are 0

@@ -1,0 +1,110 @@
+"""Files that are complete or absent, JSON files, and paths in them that are found again after a move."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eve_jax.errors import UserError
+from eve_jax.process.strict_json import without_repeats
+
+PART = ".part"  # ending of the name of a file or folder that is being written
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file `path`, with or without a byte order mark; raise UserError without one."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_repeats)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Any, indent: int = 2, sort_keys: bool = True) -> None:
+    """Write `value` as JSON to `path` by `write_atomically`."""
+    write_atomically(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write the file `path`, which holds all of `content` or what it held before, whenever the process is killed.
+
+    content: text (written as UTF-8), bytes, or a function that writes the file whose path it is given. Raises OSError,
+    and what the function raises; nothing is left of the new file then.
+    """
+    with in_place_of(path) as part:
+        if callable(content):
+            content(part)
+        else:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """Yield the path of a new, empty file that takes the name `path` when the block succeeds, and is removed otherwise.
+
+    Its name is unique, so that several processes, also of several machines, may write `path` at once. Raises OSError.
+    """
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{PART}")
+    part.touch(exist_ok=False)
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_in_place_of(path: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the name `path` when the block succeeds, and is removed otherwise.
+
+    At the end there must be nothing at `path` but an empty folder. For one process at a time: the new folder's name is
+    the same each time, so that what a killed process left is removed. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}{PART}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+class StoredPath(NamedTuple):
+    """A path as it is written into a file: relative to the file's folder, and absolute.
+
+    It is found when the file's folder and what it names have moved together, and when either has moved alone.
+    """
+
+    relative: str
+    absolute: str
+
+    @classmethod
+    def of(cls, path: str | Path, folder: Path) -> "StoredPath":
+        """Return how to write `path`, relative to the current folder or absolute, into a file in `folder`."""
+        absolute = Path(path).resolve()
+        return cls(os.path.relpath(absolute, folder.resolve()), str(absolute))
+
+    @classmethod
+    def read(cls, entry: Any, file: Path) -> "StoredPath":
+        """Return the path that `file` holds as `entry`; raise UserError when that is none."""
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in cls._fields):
+            raise UserError(f"{file}: {entry!r} is no path; expected its parts {' and '.join(cls._fields)}")
+        return cls(entry["relative"], entry["absolute"])
+
+    def find(self, folder: Path, there: Callable[[Path], bool] = Path.exists) -> Path | None:
+        """Return the place that is `there` now, for a file that is now in `folder`; None when neither is."""
+        places = (folder.resolve() / self.relative, Path(self.absolute))
+        return next((place for place in places if there(place)), None)

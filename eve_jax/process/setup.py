@@ -1,0 +1,27 @@
+"""Process-wide settings of JAX, made once by every launcher."""
+
+import os
+
+import jax
+
+from eve_jax.process import caches, host_memory, interrupt
+
+
+def setup(computes: bool = False) -> None:
+    """Called by every launcher after its imports, with `computes` by those that run a model. Ctrl-C works from here on.
+
+    Keep compiled programs (`eve_jax.process.caches`), so that a second start compiles nothing. What JAX's own variables
+    in the environment say is left as it is.
+    """
+    interrupt.ready()
+    if computes:
+        host_memory.keep_freed()
+    folder = caches.cache_folder()
+    settings = {
+        "jax_compilation_cache_dir": folder and str(folder / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)

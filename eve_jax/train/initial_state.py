@@ -1,0 +1,166 @@
+"""Where a stage's training begins: its own last checkpoint, the one it is told to start from, or random weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from eve_jax import sharding
+from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, refer
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
+from eve_jax.checkpoint.vision_copies import complete, refuse_loss
+from eve_jax.errors import UserError
+from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
+from eve_jax.hf.config import PATCH_FIELDS, SIZES
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
+from eve_jax.process.connect import say
+from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
+from eve_jax.train.stages import group_factors, partition, trainable_names
+from eve_jax.train.step import TrainState
+from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
+
+
+@dataclass
+class Start:
+    """State to train from, the weights that stay, after how many steps, and where the latter can be had again.
+
+    `origins` is the list `frozen` of a partial checkpoint (`eve_jax.checkpoint.frozen_weights`); empty: all weights are
+    stored.
+    """
+
+    state: TrainState
+    frozen: Params
+    step: int
+    origins: list[dict[str, Any]]
+
+    def stored(self, state: TrainState) -> tuple[Params, dict[str, Any]]:
+        """The parameters that a checkpoint of `state` holds, and what it says about the others."""
+        elsewhere = {name for origin in self.origins for name in origin["weights"]}
+        frozen = {name: value for name, value in self.frozen.items() if name not in elsewhere}
+        return {**state.trainable, **frozen}, {FROZEN: self.origins} if self.origins else {}
+
+
+def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
+    """Sharding of every parameter of the model on `mesh`."""
+    axes = logical_axes(cfg)
+    return {n: sharding.parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
+
+
+def start(
+    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, folder: Path
+) -> Start:
+    """What to go on from; a checkpoint without checksums that cannot be read is set aside for the one before."""
+    abstract = _abstract(config, cfg, mesh)
+    while (step := checkpoints.latest) is not None:
+        if not checkpoints.is_verified(step):
+            say(f"checkpoint {step} has no checksums (manifest.json): it is taken as it is, unless it cannot be read")
+        try:
+            return _resumed(config, cfg, mesh, tx, checkpoints, folder, abstract, step)
+        except UserError:
+            raise
+        except Exception as error:
+            if checkpoints.is_verified(step):
+                raise
+            checkpoints.set_aside(step, str(error).split("\n")[0])
+    return _begun(config, cfg, mesh, tx, folder, abstract)
+
+
+def _abstract(config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
+    """Shape, dtype and sharding of every parameter while the stage trains."""
+    shardings, shapes = parameter_shardings(cfg, mesh), abstract_params(cfg)
+    train = trainable_names(cfg, group_factors(config))
+    dtypes = {n: jnp.dtype(cfg.param_dtype if n in train else cfg.frozen_dtype) for n in shapes}
+    return {n: jax.ShapeDtypeStruct(s.shape, dtypes[n], sharding=shardings[n]) for n, s in shapes.items()}
+
+
+def _resumed(
+    config: ConfigDict,
+    cfg: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    tx: Any,
+    checkpoints: Checkpoints,
+    folder: Path,
+    abstract: Params,
+    step: int,
+) -> Start:
+    origins = checkpoints.meta(step).get(FROZEN, [])
+    elsewhere = {n for o in origins for n in o["weights"]}
+    stored = {n: a for n, a in abstract.items() if n not in elsewhere}
+    factors = group_factors(config)
+    trainable, _ = partition(cfg, abstract, factors)
+    params, opt = checkpoints.restore(step, stored, abstract_optimizer(tx, trainable, mesh))
+    places = {n: a.sharding for n, a in abstract.items()}
+    for origin in origins:
+        params |= load_frozen(Origin(**origin), folder, cfg, places)
+    trainable, frozen = partition(cfg, {n: params[n] for n in abstract}, factors)
+    return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
+
+
+def _begun(
+    config: ConfigDict, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params
+) -> Start:
+    params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
+    params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
+    factors = group_factors(config)
+    trainable, frozen = partition(cfg, params, factors)
+    origins = []
+    if origin is not None and not factors["text"] and not config.train.whole:
+        teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
+        given = {n: v for n, v in frozen.items() if n not in teacher}
+        origins = refer(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
+    return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
+
+
+def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh) -> TrainState:
+    """The state, its step placed as the compiled step returns it: placed otherwise, it would be compiled twice."""
+    return TrainState(jax.device_put(np.int32(step), sharding.replicated(mesh)), trainable, optimizer)
+
+
+def check_origins(config: ConfigDict, cfg: ModelConfig) -> None:
+    """Raises UserError where `config.init`, its tokenizer or `config.teacher` is not there or does not fit.
+
+    Reads no weights.
+    """
+    if config.init:
+        open_init(config, cfg)
+        if not config.data.tokenizer:
+            own_tokenizer(config.init)
+    if cfg.teacher and config.get("teacher", "") not in ("", RANDOM):
+        open_teacher(config.teacher, cfg.teacher)
+
+
+def open_init(config: ConfigDict, cfg: ModelConfig) -> Checkpoint:
+    """The checkpoint `config.init`; UserError when there is none, or when its model is another than `cfg`."""
+    patch = {field: getattr(cfg, field) for field in PATCH_FIELDS}
+    checkpoint = open_checkpoint(config.init, seed=config.seed, **patch)
+    for field in (*SIZES, *PATCH_FIELDS):
+        if getattr(checkpoint.cfg, field) != getattr(cfg, field):
+            raise UserError(
+                f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
+                f"config.model.{field} is {getattr(cfg, field)}"
+            )
+    refuse_loss(checkpoint.cfg, cfg)
+    return checkpoint
+
+
+def initial_params(config: ConfigDict, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
+    """Parameters of `config.init`, with vision twins copied from the text weights where it has none.
+
+    Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
+    """
+    if not config.init:
+        say(f"{config.name}: config.init is empty, so training starts from random weights")
+        params = init_params(cfg, config.seed)
+        return with_aligning(cfg, cfg, params, config.get("teacher", ""), config.seed), None
+    checkpoint = open_init(config, cfg)
+    if checkpoint.source is None:
+        checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
+    params = checkpoint.params(shardings)
+    params = with_aligning(cfg, checkpoint.cfg, params, config.get("teacher", ""), config.seed)
+    return complete(cfg, params), checkpoint

@@ -1,0 +1,88 @@
+"""What a stage's weights follow from: its settings, its data plan and the checkpoint it started from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, steps_in
+from eve_jax.data.rows.pipeline import StageData
+from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
+from eve_jax.data.samples.sample_rule import hash_of
+from eve_jax.errors import UserError
+from eve_jax.version import VERSION_FIELD
+
+# Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
+# work folder may be moved; the plan's hash tells whether the data behind them is the same.
+FREE_FIELDS = (
+    VERSION_FIELD,
+    "init",
+    "teacher",
+    "model.llm",
+    "mesh",
+    "profile.steps",
+    "data.records",
+    "data.images",
+    "data.tokenizer",
+    "data.threads",
+    "data.prefetch",
+    "data.max_bad",
+    "data.timeout",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.keep_every",
+    "train.keep_best",
+    "train.whole",
+    "train.nan",
+    "train.metrics",
+    "train.writers",
+)
+
+
+def identity(config: ConfigDict, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return what goes with every checkpoint: fingerprint of the data, hash of the plan, the origin's lineage, its own.
+
+    `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
+    """
+    origin = _origin(config) or saved.get("origin", "")
+    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS and v is not None}
+    sources = [{k: v for k, v in one.items() if k != "name"} for one in data.fingerprint["sources"]]
+    lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
+    return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
+
+
+def _origin(config: ConfigDict) -> str:
+    """Lineage of the checkpoint that the stage starts from; "" when it has none or is not there (any more)."""
+    steps = steps_in(Path(config.init)) if config.init else []
+    return read_meta(Path(config.init), steps[-1]).get("lineage", "") if steps else ""
+
+
+def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """UserError when the last checkpoint comes from other data, or from another checkpoint than there is now."""
+    if saved and saved.get("plan") != now["plan"]:
+        raise UserError(
+            f"{folder}: the data plan is not the last checkpoint's (records or tokenizer have changed); {OTHER_FOLDER}"
+        )
+    if saved and saved.get("origin") != now["origin"]:
+        raise UserError(f"{folder} was trained from another checkpoint than config.init now holds; {OTHER_FOLDER}")
+
+
+def check_settings(folder: Path, config: ConfigDict) -> None:
+    """UserError, which names the field, when the checkpoints of the folder were trained with other settings."""
+    if not steps_in(folder) or not (folder / CONFIG).exists():
+        return
+    old, new = _flat(read_config(folder)), _flat(json.loads(config.to_json()))
+    for key in sorted(old.keys() | new.keys()):
+        if key not in FREE_FIELDS and old.get(key) != new.get(key):
+            raise UserError(
+                f"{folder} was trained with config.{key}={old.get(key)}, now it is {new.get(key)}; {OTHER_FOLDER}"
+            )
+
+
+def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return out

@@ -1,0 +1,87 @@
+"""What the processes of a run do together when a stage begins."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.data.rows.pipeline import StageData, open_stage_data
+from eve_jax.data.samples.sample_rule import hash_of
+from eve_jax.errors import UserError
+from eve_jax.process.connect import leads
+from eve_jax.process.lock import Lock, locked
+from eve_jax.process.peers import Peers
+from eve_jax.train.shared_bad_records import bad_records
+
+
+@contextmanager
+def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
+    """Hold the lock of `folder` in the block, in the process that leads; None in the others.
+
+    Raises UserError, which ends the other processes, too, when another run holds it.
+    """
+    if not leads():
+        yield None
+        return
+    with locked(folder, what) as lock:
+        yield lock
+
+
+def same_everywhere(peers: Peers | None, what: str, value: str) -> None:
+    """UserError unless all processes have the same `value` of `what`, a phrase for the message."""
+    if peers is None:
+        return
+    values = peers.gather("same", value)
+    other = next((number for number, mine in enumerate(values) if mine != values[0]), None)
+    if other is not None:
+        raise UserError(f"process {other} has other {what} than process 0: all hosts need the same, at the same paths")
+
+
+def share_folder(folder: Path, peers: Peers | None) -> None:
+    """Makes the folder of a stage; UserError unless all processes see the same one."""
+    if peers is None or peers.index == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    if peers is None:
+        return
+    mark = folder / f".process0-{secrets.token_hex(8)}"
+    if peers.index == 0:
+        mark.touch()
+    mark = folder / peers.gather("mark", mark.name)[0]
+    seen = peers.gather("seen", "yes" if mark.exists() else "")
+    if peers.index == 0:
+        mark.unlink()
+    if not all(seen):
+        raise UserError(
+            f"process {seen.index('')} does not see process 0's files in {folder}: the work folder must be on storage "
+            "that all hosts share, since each writes its part of a checkpoint there"
+        )
+
+
+def open_data_together(
+    config: ConfigDict, folder: Path, peers: Peers | None, saved: Mapping[str, Any] | None = None
+) -> StageData:
+    """`open_stage_data`, where process 0 measures and plans while the others wait and then read what it left.
+
+    saved: the fingerprint of the data that went with the last checkpoint, None without one. Raises UserError when the
+    hosts' records, tokenizers or settings of the data differ.
+    """
+    bad = bad_records(folder, config.data.max_bad, peers)
+    if peers is None:
+        return open_stage_data(config, folder, bad, saved=saved)
+    what = "records, tokenizer or settings of the data"
+
+    def turn(key: str) -> None:
+        same_everywhere(peers, what, key)
+        if peers.index > 0:
+            peers.gather("planned")
+
+    if peers.index > 0 and saved is None:
+        saved = {}  # process 0 alone measures again
+    data = open_stage_data(config, folder, bad, turn, saved)
+    if peers.index == 0:
+        peers.gather("planned")
+    same_everywhere(peers, what, f"{data.plan.hash} {hash_of(data.fingerprint)}")
+    return data

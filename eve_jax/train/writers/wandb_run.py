@@ -1,0 +1,55 @@
+"""Charts on Weights & Biases, of the extra `wandb`."""
+
+import importlib.util
+import os
+import secrets
+from typing import Any
+
+from eve_jax.errors import UserError
+from eve_jax.process.files import read_json, write_json
+from eve_jax.process.named import describe_error
+from eve_jax.train.metrics import charted
+from eve_jax.train.writers.base import Line, RunInfo
+
+KEPT = "wandb.json"  # in the stage folder: the id of its run, which a resumed one continues
+
+
+def check_wandb() -> None:
+    """Raise UserError when the package is not installed."""
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError("config.train.writers: wandb requires the package wandb: pip install 'eve-jax[wandb]'")
+
+
+class WandbWriter:
+    """Logs the charted metrics of a stage as one run; project, account and mode are those of wandb's environment.
+
+    Without WANDB_PROJECT the project is eve_jax. Raises UserError when wandb is not installed or refuses to start.
+    """
+
+    def __init__(self, run: RunInfo):
+        check_wandb()
+        import wandb
+
+        kept = run.folder / KEPT
+        if not kept.is_file():
+            write_json(kept, {"id": secrets.token_hex(8)})
+        own: dict[str, Any] = {"id": read_json(kept).get("id"), "name": run.name, "config": dict(run.config)}
+        project = os.environ.get("WANDB_PROJECT", "eve_jax")
+        try:
+            self._run = wandb.init(project=project, dir=str(run.folder), resume="allow", **own)
+            self._run.define_metric("*", step_metric="step")
+        except Exception as error:  # of many kinds: no account, no network
+            why = f"{describe_error(error)}; WANDB_MODE=offline needs no account"
+            raise UserError(f"config.train.writers: wandb cannot start: {why}") from error
+
+    def write(self, line: Line) -> None:
+        """Log the step."""
+        values = {name: value for name, value in line.items() if value is not None and charted(name)}
+        self._run.log({"step": line["step"], **values})
+
+    def flush(self) -> None:
+        """Leave it to wandb's own thread."""
+
+    def close(self) -> None:
+        """Upload what is left and end the run."""
+        self._run.finish()

@@ -1,0 +1,145 @@
+"""What a stage folder keeps of the model that it was trained from, and where the paths of its config lead.
+
+    STAGE/hf_config.json    config.json of the base's Hugging Face folder; {} for a model that began with random weights
+    STAGE/paths.json        {field of config.json: {"relative": to STAGE, "absolute": ...}, or a list of such}
+
+Both are written when a stage starts, so that an export does not depend on the current folder or on what has been moved
+or removed since. Older stage folders have neither: there the chain of `init` is followed to the base.
+"""
+
+import glob
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
+from eve_jax.errors import UserError
+from eve_jax.process.connect import leads, say
+from eve_jax.process.files import StoredPath, read_json, write_json
+from eve_jax.weights.stage_config import stage_config
+
+HF_CONFIG = "hf_config.json"
+PATHS = "paths.json"
+# Fields of a stage's config that hold a path; those of LISTS hold several, separated by commas.
+FIELDS = ("init", "teacher", "model.llm", "data.images", "data.tokenizer")
+LISTS = ("data.records",)
+# Sizes by which a base's config is recognized as that of the model: name there, field of `ModelConfig`.
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+}
+
+
+def carried_config(folder: Path) -> dict[str, Any]:
+    """Return the Hugging Face config of the model in `folder`, or of the one that it was trained from; {} if none is.
+
+    Raise UserError when there was one and it cannot be found, or when what is found is of another model.
+    """
+    found, file = _follow(folder, ())
+    config = read_config(folder)
+    if "model" in config:
+        cfg, _ = stage_config(folder)
+        for theirs, ours in SIZES.items():
+            if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+                raise UserError(
+                    f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, "
+                    f"{getattr(cfg, ours)} here; {_remedy(folder)}"
+                )
+    return found
+
+
+def _follow(folder: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
+    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that says so."""
+    if (folder / HF_CONFIG).is_file():
+        return read_json(folder / HF_CONFIG), folder / HF_CONFIG
+    config = read_config(folder)
+    if "model" not in config or not config.get("init"):
+        return ({} if "model" in config else config), folder / CONFIG
+    if folder.resolve() in seen:
+        raise UserError(f"{folder / CONFIG}: config.init leads back to this folder; {_remedy(folder)}")
+    places = _origins(folder, str(config["init"]))
+    first, *others = [_follow(place, (*seen, folder.resolve())) for place in places]
+    for place, other in zip(places[1:], others, strict=True):
+        if other[0] != first[0]:
+            raise UserError(
+                f"{folder} was trained from {config['init']}, which may be {places[0]} or {place}; {_remedy(folder)}"
+            )
+    return first
+
+
+def keep_base(folder: Path, config: ConfigDict) -> None:
+    """Write hf_config.json and paths.json of the stage `folder` that is about to train, or to resume, with `config`.
+
+    A folder with checkpoints keeps the hf_config.json that it has. Warns when the base's config cannot be found.
+    """
+    if not leads():
+        return
+    resumes = bool(steps_in(folder))
+    kept = read_json(folder / PATHS) if resumes and (folder / PATHS).is_file() else {}
+    write_json(folder / PATHS, kept | stored_paths(config, folder))
+    if resumes and (folder / HF_CONFIG).is_file():
+        return
+    (folder / HF_CONFIG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+    try:
+        found = carried_config(Path(config.init)) if config.init else carried_config(folder) if resumes else {}
+    except UserError as error:
+        say(f"warning: {error}")
+        return
+    write_json(folder / HF_CONFIG, found)
+
+
+def stored_paths(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """Return the contents of paths.json for `config` of the stage `folder`: fields that name no path are left out."""
+    out: dict[str, Any] = {}
+    for field in (*FIELDS, *LISTS):
+        section, _, name = field.rpartition(".")
+        value = (config.get(section, {}) if section else config).get(name, "")
+        paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
+        named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
+        stored = [StoredPath.of(path, folder)._asdict() for path in named]
+        if stored:
+            out[field] = stored if field in LISTS else stored[0]
+    return out
+
+
+def moved_paths(folder: Path, target: Path) -> dict[str, Any]:
+    """Return the contents of paths.json for a copy of the stage `folder` in `target`; {} when it has no such file."""
+
+    def moved(entry: Any) -> dict[str, str]:
+        stored = StoredPath.read(entry, folder / PATHS)
+        return StoredPath.of(stored.find(folder) or stored.absolute, target)._asdict()
+
+    found = read_json(folder / PATHS) if (folder / PATHS).is_file() else {}
+    return {name: list(map(moved, e)) if isinstance(e, list) else moved(e) for name, e in found.items()}
+
+
+def _origins(folder: Path, init: str) -> list[Path]:
+    """Return the folders that `config.init` of the stage `folder` may name, wherever the current folder is.
+
+    Without paths.json, a relative `init` is looked for in the current folder, which it was relative to when the stage
+    was trained, and in the folders above the stage's. Raise UserError when there is none.
+    """
+    entry = read_json(folder / PATHS).get("init") if (folder / PATHS).is_file() else None
+    at = init
+    if entry is not None:
+        stored = StoredPath.read(entry, folder / PATHS)
+        at, place = stored.absolute, stored.find(folder, _is_model)
+        places = [place] if place else []
+    else:
+        every = [Path(init), *(up / init for up in folder.resolve().parents)]
+        places = list({place.resolve(): place for place in reversed(every) if _is_model(place)}.values())[::-1]
+    if not places:
+        raise UserError(f"{folder} was trained from {at}, which is not there; {_remedy(folder)}")
+    return places
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def _remedy(folder: Path) -> str:
+    return f"put it back, or copy config.json of the model that training began with to {folder / HF_CONFIG}"

@@ -1,0 +1,229 @@
+"""Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
+
+import codecs
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eve_jax.checkpoint.frozen_weights import FROZEN
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_meta
+from eve_jax.checkpoint.streaming import write_checkpoint
+from eve_jax.checkpoint.vision_copies import Folded, ParamSource
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.templates import check_template, fitting_templates, get_template, special_ends
+from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
+from eve_jax.errors import UserError
+from eve_jax.hf import config as hf_config
+from eve_jax.hf.clip_teacher import without_aligning
+from eve_jax.hf.names import Entry, eve_names, plain_llm
+from eve_jax.hf.safetensors_io import TensorWriter
+from eve_jax.model.config import DELTA, DTYPES, VARIANTS
+from eve_jax.process.files import folder_in_place_of, read_json, write_json
+from eve_jax.process.lock import locked
+from eve_jax.process.paths import HUB_ID, no_folder
+from eve_jax.process.progress import BYTES, ProgressBar
+from eve_jax.version import versioned
+from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
+from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
+
+GENERATION = "generation_config.json"
+CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
+MODELLING = Path(__file__).parent / "torch_eve"
+
+
+def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: int = 0, quiet: bool = False) -> Path:
+    """Make the stage folder `target` from a Hugging Face folder or hub id; returns it.
+
+    Values keep their bits and dtypes. `variant` adds vision twins as copies of the text weights; a plain LLM gets a
+    patch embedding initialised from `seed`. Holds about one layer of one parameter. Raises UserError, with nothing
+    left behind, when the source is not exactly a model we know.
+    """
+    target = Path(target)
+    _check_variant(variant)
+    folder = find_folder(origin)
+    if is_ours(folder):
+        raise UserError(f"{folder} is a checkpoint of eve_jax already")
+    checkpoint = open_checkpoint(folder, variant, seed)
+    source = checkpoint.source
+    assert source is not None
+    with _made_at_once(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
+        write_checkpoint(temporary, source, bar.advance)
+        _carry(folder, temporary)
+        write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
+        write_json(temporary / CONFIG, versioned(hf_config.our_config(checkpoint.cfg, checkpoint.data)))
+    return target
+
+
+def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> Path:
+    """Make the stage folder `target` with all weights of the stage folder `folder`, which may refer to other folders.
+
+    Values keep their bits and dtypes; the optimizer is left behind. Raises UserError with nothing left behind.
+    """
+    folder, target = Path(folder), Path(target)
+    if not is_ours(folder):
+        raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
+    base = carried_config(folder)
+    step = newest_step(folder)
+    source = stored_source(folder, step)
+    meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
+    with _made_at_once(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
+        write_checkpoint(temporary, source, bar.advance, meta)
+        _carry(folder, temporary)
+        shutil.copyfile(folder / CONFIG, temporary / CONFIG)
+        write_json(temporary / HF_CONFIG, base)
+        if paths := moved_paths(folder, temporary):
+            write_json(temporary / PATHS, paths)
+    return target
+
+
+def export_checkpoint(
+    folder: str | Path,
+    target: str | Path,
+    dtype: str = "",
+    max_shard_gb: float = 5.0,
+    text_only: bool = False,
+    folded: bool = False,
+    aligning: bool = True,
+    quiet: bool = False,
+) -> Path:
+    """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
+
+    `dtype` float32, float16 or bfloat16 casts every weight, "" keeps them bit for bit. `text_only` writes the plain
+    LLM of the text weights, without patch embedding and vision twins; else the folder carries modelling files for
+    `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
+    for which the original has names for them. Without `aligning`, EVEv1's aligning layer and teacher, which only
+    training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
+    left behind.
+    """
+    folder, target = Path(folder), Path(target)
+    if dtype not in ("", *DTYPES):
+        raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
+    checkpoint = open_checkpoint(folder)
+    source = checkpoint.source or stored_source(folder)
+    if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
+        source = Folded(source)
+    cfg = replace(source.cfg, parts=()) if text_only else source.cfg
+    if not aligning:
+        cfg, _ = without_aligning(cfg, {})
+    table = plain_llm(cfg) if text_only else eve_names(cfg)
+    dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
+    widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
+    data = checkpoint.data
+    if _has_tokenizer(folder):
+        tokenizer = own_tokenizer(folder)
+        tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
+        if not text_only:
+            check_template(tokenizer, data["template"])
+    config = hf_config.hf_config(cfg, data, carried_config(folder), widest, text_only)
+    total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
+    with _made_at_once(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
+        specs = _specs(source, table, dtypes)
+        with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
+            for entry in table:
+                for name, piece in zip(entry.names(cfg), source.pieces(entry.ours), strict=True):
+                    writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
+                    bar.advance(piece.size * dtypes[entry.ours].itemsize)
+        _carry(folder, temporary)
+        _special_tokens(temporary, config, data["template"])
+        write_json(temporary / CONFIG, versioned(config))
+        if not text_only:
+            for file in MODELLING.glob("*_eve.py"):
+                shutil.copyfile(file, temporary / file.name)
+    return target
+
+
+def find_folder(origin: str) -> Path:
+    """The local folder `origin`, or the hub's model of that id, fetched; UserError when it is neither."""
+    folder = Path(origin)
+    if folder.is_dir():
+        return folder
+    if not HUB_ID.fullmatch(origin):
+        raise no_folder(origin)
+    from huggingface_hub import snapshot_download
+
+    try:
+        kept = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(origin, allow_patterns=kept))
+    except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{origin} is no folder here, and the hub did not give it: {reason}") from error
+
+
+def _check_variant(variant: str) -> None:
+    if variant and variant not in VARIANTS:
+        raise UserError(f"--variant={variant}: expected one of {', '.join(VARIANTS)}")
+
+
+def _specs(
+    source: ParamSource, table: list[Entry], dtypes: dict[str, np.dtype]
+) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
+    """Every tensor of the export in the order of the model: embeddings, layer by layer, the rest."""
+    cfg = source.cfg
+    rows: list[tuple[int, str, np.dtype, tuple[int, ...]]] = []
+    for entry in table:
+        shape = entry.their_shape(source.shapes[entry.ours].shape)
+        before = -1 if entry.ours == "embed" else cfg.num_layers
+        for i, name in enumerate(entry.names(cfg)):
+            rows.append((i if entry.stacked else before, name, dtypes[entry.ours], shape))
+    return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
+
+
+def _carry(folder: Path, target: Path) -> None:
+    """Copy the tokenizer's and the generation's files; JSON without a byte order mark, which other readers refuse."""
+    for name in CARRIED:
+        if (folder / name).is_file():
+            data = (folder / name).read_bytes()
+            (target / name).write_bytes(data.removeprefix(codecs.BOM_UTF8) if name.endswith(".json") else data)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / TOKENIZER_FILE).is_file() or (folder / MODEL_FILE).is_file()
+
+
+def _special_tokens(target: Path, config: dict[str, Any], template: str) -> None:
+    """Fill in what `generate` and AutoTokenizer need to know where the files carried along do not say it."""
+    if _has_tokenizer(target):
+        tokenizer = load_tokenizer(target)
+        if (target / TOKENIZER_FILE).is_file():
+            tokenizer.save(target)  # with the tokens that the files beside it add
+        known = special_ends(tokenizer)
+        known.pop("<|eot_id|>", None)  # LLaMA-3's end of a turn, neither its end of a text nor its padding
+        end = get_template(template).end if template in fitting_templates(tokenizer) else next(iter(known), None)
+        pad = next((t for t in known if t not in ("<|im_end|>", end)), end)
+        for field, token in (("eos_token_id", end), ("pad_token_id", pad)):
+            if config.get(field) is None and token is not None:
+                config[field] = tokenizer.find(token)
+        if not (target / "tokenizer_config.json").is_file():
+            named = {"eos_token": end, "pad_token": pad}
+            kind = "PreTrainedTokenizerFast" if (target / TOKENIZER_FILE).is_file() else "LlamaTokenizer"
+            fields = {"tokenizer_class": kind, **{k: v for k, v in named.items() if v}}
+            write_json(target / "tokenizer_config.json", fields)
+    if not (target / GENERATION).is_file():
+        ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(k) is not None}
+        write_json(target / GENERATION, ids)
+
+
+def _nbytes(source: ParamSource) -> int:
+    return sum(s.size * np.dtype(s.dtype).itemsize for s in source.shapes.values())
+
+
+@contextmanager
+def _made_at_once(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its name at the end, or goes when anything fails."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already; name a new folder")
+    with (
+        locked(target.parent, f"making {target.name}", f".{target.name}.lock"),
+        folder_in_place_of(target) as temporary,
+    ):
+        yield temporary
+
+
+def _bar(title: str, total: int, quiet: bool) -> ProgressBar:
+    return ProgressBar(title, total, unit=BYTES, keep=True, off=quiet)
