@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from eve_jax.data.images import ImageFile
+from eve_jax.data.image_file import ImageFile
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.task import Row, Task
 

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eve_jax.data.images import BadImage, ImageFile, StoredImage
-from eve_jax.data.sources.base import digest_of
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage
+from eve_jax.data.record import digest_of
 from eve_jax.data.sources.image_refs import find_file
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.base import WRONG, Ids, Item, adapted, fields_of, reason_of

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eve_jax.data.images import BadImage, ImageFile, StoredImage
-from eve_jax.data.sources.base import Recent, digest_of
+from eve_jax.data.image_file import BadImage, ImageFile, StoredImage
+from eve_jax.data.record import Recent, digest_of
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.base import Ids, Item, adapted
 from eve_jax.eval.task import Row, Task

@@ -19,8 +19,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from eve_jax.data.images import ImageFile
-from eve_jax.data.sources.base import BadRecord, digest_of
+from eve_jax.data.image_file import ImageFile
+from eve_jax.data.record import BadRecord, digest_of
 from eve_jax.data.sources.image_refs import image_values, to_image
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.parsers.clean import scored_text
