@@ -31,7 +31,7 @@ from eve_jax.eval.sources.official import read_lines
 from eve_jax.eval.task import DataSet, Generation, ImageSlot, Row, Task, Verdict, mean
 
 METRICS = ("exact", "contains", "numeric", "vqa", "letter")
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+(?:[eE][-+]?\d+)?")
+NUMBER = re.compile(r"(?:(?<!\d)[-+])?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 TOLERANCE = 0.05
 FEW = 4  # annotators from which on the soft accuracy can reach 1
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from eve_jax.eval import registry
+from tests.eval.goldens import NAMES, golden
 
 OPTIONS = ["a red kettle", "a steel bolt", "a straw mat", "a paper fan"]
 CAPITAL = [option.capitalize() for option in OPTIONS]
@@ -66,12 +67,25 @@ def test_every_benchmark_has_both_protocols() -> None:
     assert registry.get("pope-popular", "eve").name == "pope_pop.eve"
 
 
-@pytest.mark.parametrize("output", [None, "", " \n ", "<think>", "</think>", "\ud800", "9" * 5000, "1e999", "A " * 50_000])
+@pytest.mark.parametrize(
+    "output", [None, "", " \n ", "<think>", "</think>", "\ud800", "9" * 5000, "1e999", "A " * 50_000]
+)
 def test_odd_outputs_are_wrong_and_do_no_harm(output: str | None) -> None:
     for name, row in ROWS.items():
         verdict = registry.get(*name).score(row, output)
-        assert output is not None and "A" in output or verdict.score == 0
-        assert output and output.strip() or not verdict.parsed
+        assert (output is not None and "A" in output) or verdict.score == 0
+        assert (output and output.strip()) or not verdict.parsed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_parsed_is_wrong(name: str) -> None:
+    data = golden(name)
+    files = {key: data[key] for key in ("annotation_file",) if key in data}
+    task = registry.get(data["benchmark"], data["protocol"]).with_files(files)
+    for row in data["rows"]:
+        for output in ("", "(", "?!", "\U0001f600", *data["outputs"][:5]):
+            verdict = task.score(row, output)
+            assert verdict.parsed or verdict.score == 0
 
 
 def test_reasoning_is_removed_for_lmms_alone() -> None:
@@ -91,7 +105,7 @@ def test_reasoning_is_removed_for_lmms_alone() -> None:
         ("1,234", "1234", False),
         ("5000000", "5 million", False),
         ("5", "$5", False),
-        ("14", "１４", True),
+        ("14", "\uff11\uff14", True),
         ("nan", "nan", False),
         ("Yes", "yes", True),
     ],
@@ -102,7 +116,13 @@ def test_chartqa_tolerates_what_the_reference_does(gold: str, output: str, right
 
 
 def test_mmmu_of_ours_reads_a_list_of_golds() -> None:
-    row = {"id": "validation_Art_1", "question": "?", "options": "[]", "question_type": "open", "answer": "['6', 'six']"}
+    row = {
+        "id": "validation_Art_1",
+        "question": "?",
+        "options": "[]",
+        "question_type": "open",
+        "answer": "['6', 'six']",
+    }
     assert registry.get("mmmu", "lmms").score(row, "six").score == 0
     assert registry.get("mmmu", "eve").score(row, "six").score == 1
     assert registry.get("mmmu", "eve").score(row | {"answer": "[0, 2)"}, "[0, 2)").score == 1

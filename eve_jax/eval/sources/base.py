@@ -69,7 +69,7 @@ def adapted(task: Task, raw: Row, where: str) -> tuple[Row, list[str]]:
     """Return the row for the task's protocol and the fields of its images. Raises UserError that names what is bad."""
     try:
         row = task.adapt(raw)
-        task.prompt(row)
+        task.prompt(row), task.row_id(row)
         return row, task.images(row)
     except WRONG as error:
         raise UserError(f"{where}: not a row of {task.benchmark} ({reason_of(error)}); {fields_of(raw)}") from None

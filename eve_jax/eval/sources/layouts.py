@@ -147,10 +147,8 @@ LAYOUTS = {
     "mme": Layout(
         {
             "questions": (
-                "MME_Benchmark_release_version/*/questions_answers_YN/*.txt",
-                "*/questions_answers_YN/*.txt",
-                "MME_Benchmark_release_version/*/*.txt",
-                "*/*.txt",
+                "MME_Benchmark_release_version/*/questions_answers_YN/*.txt|MME_Benchmark_release_version/*/*.txt",
+                "*/questions_answers_YN/*.txt|*/*.txt",
             )
         },
         _mme,

@@ -52,7 +52,9 @@ class Layout:
 
 
 def _first(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return next((paths for pattern in patterns if (paths := sorted(folder.glob(pattern)))), [])
+    """Return the files of the first of `patterns` that has any; a pattern is one or several, joined by `|`."""
+    kinds = (sorted(path for part in pattern.split("|") for path in folder.glob(part)) for pattern in patterns)
+    return next((paths for paths in kinds if paths), [])
 
 
 def read_lines(path: Path) -> list[Row]:

@@ -44,7 +44,7 @@ class GqaLmms(_Gqa):
         text = scored_text(output)
         score = float(plain(text) == plain(row["answer"]))
         record = {"target": row["answer"], "scored_text": text, "exact_match": score}
-        return Verdict(record, score, bool(text), plain(text), row["answer"], row["types"]["structural"])
+        return Verdict(record, score, bool(text) or score > 0, plain(text), row["answer"], row["types"]["structural"])
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the accuracy."""
@@ -88,7 +88,9 @@ class GqaEve(_Gqa):
         answer, gold = text.rstrip(".").lower(), row["question_record"]["answer"]
         score = float(answer == gold)
         record = {"text": text, "prediction": answer, "gold": gold, "score": score}
-        return Verdict(record, score, bool(text), answer, gold, row["question_record"]["types"]["structural"])
+        return Verdict(
+            record, score, bool(text) or score > 0, answer, gold, row["question_record"]["types"]["structural"]
+        )
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return percentages of all, binary (not `query`) and open (`query`) questions, rounded to two digits."""

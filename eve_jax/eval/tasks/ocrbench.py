@@ -45,7 +45,7 @@ class OcrBench(Task):
             "ground_truth": row["answer"],
         }
         record = {"target": row["answer"], "scored_text": text, "ocrbench_accuracy": inner}
-        return Verdict(record, float(score), bool(text), text, golds, row["question_type"])
+        return Verdict(record, float(score), bool(text) or score > 0, text, golds, row["question_type"])
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the number of right answers, and the same over 1,000, however many rows there are."""

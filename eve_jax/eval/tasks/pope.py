@@ -107,13 +107,13 @@ class PopeEve(_Pope):
     def score(self, row: Row, output: str | None) -> Verdict:
         """Return the verdict: no if No, no or not is a word before the first full stop, else yes.
 
-        An empty answer counts as a yes, as in the script, and as one that could not be read.
+        Every answer is one of the two for the script, an empty one is a yes.
         """
         text = decoded_text(output)
         answer = "no" if no_among(text) else "yes"
         gold = "no" if row["label"] == "no" else "yes"
         record = {"text": text, "parsed": answer, "gold": gold}
-        return Verdict(record, float(answer == gold), bool(text), answer, gold, row["category"])
+        return Verdict(record, float(answer == gold), True, answer, gold, row["category"])
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the counts and ratios of each part and the means over the parts, which papers report."""

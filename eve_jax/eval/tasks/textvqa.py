@@ -76,7 +76,7 @@ class TextVqaEve(EveVqa):
         answer, golds = normalize(text), self.golds(row) or []
         score = soft_accuracy(answer, [normalize(gold) for gold in golds])
         record = {"text": text, "processed": answer, "accuracy": score}
-        return Verdict(record, score, bool(text), answer, golds)
+        return Verdict(record, score, bool(text) or score > 0, answer, golds)
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the number of samples and the soft accuracy in percent, rounded to two digits, and as it is."""

@@ -39,7 +39,7 @@ class LmmsVqa(SoftVqa):
         record = {"target": "answer", "scored_text": text, "exact_match": score}
         if self.shows_entry:
             record["submission"] = self.entry(row, answer)
-        return Verdict(record, score, bool(text), answer, golds)
+        return Verdict(record, score, bool(text) or score > 0, answer, golds)
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the mean soft accuracy; the submission has no number."""
@@ -71,7 +71,7 @@ class EveVqa(SoftVqa):
         record: dict[str, Any] = {"text": text, "submitted": answer}
         if golds is not None:
             record["soft_accuracy_of_val"] = score
-        return Verdict(record, score, bool(text), answer, golds)
+        return Verdict(record, score, bool(text) or score > 0, answer, golds)
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the number of entries to submit, and the soft accuracy where answers are public."""
