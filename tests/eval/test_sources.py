@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from eve_jax.data.image.patches import open_image
@@ -122,6 +123,28 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path.rename(path.with_name("test-00001-of-00003.parquet"))
     with pytest.raises(UserError, match=r"test-00000-of-00003\.parquet is missing of 3 files"):
         open_rows(task, tmp_path)
+
+
+def test_damaged_images_spare_the_other_rows(tmp_path: Path) -> None:
+    """Pages with images that were overwritten fail when they are opened, those of other row groups do not."""
+    path = write_hub(tmp_path, "mme")
+    column = next(n for n, name in enumerate(_leaves(path)) if name == "image.bytes")
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(column)
+    whole = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    whole[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    path.write_bytes(whole)
+    items = list(open_rows(registry.get("mme", "lmms"), tmp_path))
+    assert len(items) == 90
+    open_image(items[0].images[0])
+    open_image(items[14].images[0])
+    with pytest.raises(BadImage, match=r"test-00000-of-00001\.parquet: its images cannot be read .*download it again"):
+        open_image(items[7].images[0])
+
+
+def _leaves(path: Path) -> list[str]:
+    schema = pq.ParquetFile(path).schema
+    return [schema.column(number).path for number in range(len(schema))]
 
 
 def test_data_of_another_benchmark_or_none(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.base import Ids, Item, adapted
 from eve_jax.eval.task import Row, Task
 
-KEPT = 4  # row groups of images
+KEPT = 2  # row groups of images
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -41,10 +41,12 @@ def shards(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def _is_image(name: str, kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _is_image(kind.value_type)
-    return pa.types.is_struct(kind) and {field.name for field in kind} >= {"bytes", "path"}
+        return _is_image(name, kind.value_type)
+    if pa.types.is_struct(kind):
+        return "bytes" in {field.name for field in kind}
+    return name.startswith("image") and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 class _Files:
@@ -54,7 +56,7 @@ class _Files:
         self.paths = list(paths)
         self.files = [self._open(path) for path in paths]
         schema = self.files[0].schema_arrow
-        self.image_columns = [field.name for field in schema if _is_image(field.type)]
+        self.image_columns = [field.name for field in schema if _is_image(field.name, field.type)]
         self.text_columns = [name for name in schema.names if name not in self.image_columns]
         self._images = Recent(self._column, KEPT)
 
@@ -90,27 +92,36 @@ class _Files:
         """Return the images of column `name`, one or a list, to be read when they are opened."""
         if name not in self.image_columns:
             return [StoredImage(f"{where} {name}", partial(_no_image, f"{where} {name}"))]
-        if pa.types.is_struct(self.files[0].schema_arrow.field(name).type):
+        kind = self.files[0].schema_arrow.field(name).type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             return [StoredImage(f"{where} {name}", partial(self._read, cell, name, 0))]
-        count = len(self._value(cell, name).as_py() or [])
+        try:
+            count = len(self._value(cell, name).as_py() or [])
+        except BadImage:
+            count = 1  # it fails again when it is opened
         return [StoredImage(f"{where} {name}[{n}]", partial(self._read, cell, name, n)) for n in range(count)]
 
     def _value(self, cell: _Cell, name: str) -> pa.Scalar:
         try:
             return self._images(name, cell.file, cell.group)[cell.row]
         except Exception as error:  # whatever damaged pages lead the library to
-            raise UserError(_damaged(self.paths[cell.file], error)) from None
+            reason = f"its images cannot be read ({shorten(str(error), 200)}); download it again"
+            raise BadImage(reason, self.paths[cell.file]) from None
 
     def is_null(self, cell: _Cell, name: str) -> bool:
-        """Return whether the cell holds no image."""
-        return not self._value(cell, name).is_valid
+        """Return whether the cell holds no image; one that cannot be read is none of those."""
+        try:
+            return not self._value(cell, name).is_valid
+        except BadImage:
+            return False
 
     def _read(self, cell: _Cell, name: str, number: int) -> BinaryIO:
         value: Any = self._value(cell, name).as_py()
         value = value[number] if isinstance(value, list) else value
-        if value is None or not value.get("bytes"):
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not data:
             raise BadImage("has no image", f"{self.paths[cell.file]} {name}")
-        return io.BytesIO(value["bytes"])
+        return io.BytesIO(data)
 
 
 def _no_image(name: str) -> BinaryIO:

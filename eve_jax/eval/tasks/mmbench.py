@@ -79,7 +79,10 @@ class _MmBench(Task):
         hits = [(row, float(right[int(row["index"])])) for row in mains]
         groups = ([(row.get("category"), hit) for row, hit in hits], [(self._level2(row), hit) for row, hit in hits])
         category, level2 = (
-            {name: mean([hit for other, hit in pairs if other == name]) for name in sorted({n for n, _ in pairs if n})}
+            {
+                name: mean([hit for other, hit in pairs if other == name])
+                for name in sorted({n for n, _ in pairs if n is not None})
+            }
             for pairs in groups
         )
         score = 100 * mean([hit for _, hit in hits])

@@ -34,13 +34,15 @@ DOMAINS = {
 IMAGE = re.compile(r"<image (\d+)>")
 
 
-def _list_of(text: str, where: str) -> list[str]:
+def _list_of(text: str | list[str], where: str) -> list[str]:
     try:
-        value = ast.literal_eval(text)
+        value = text if isinstance(text, list) else ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = None
     if not isinstance(value, list):
-        raise UserError(f"MMMU {where}: options is no list ({shorten(text, 80)!r}); expected a text such as \"['a']\"")
+        raise UserError(
+            f"MMMU {where}: options is no list ({shorten(str(text), 80)!r}); expected a text such as \"['a']\""
+        )
     return [str(item) for item in value]
 
 

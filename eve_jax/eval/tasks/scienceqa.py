@@ -48,9 +48,9 @@ class ScienceQaLmms(_ScienceQa):
         """Return the verdict: the letter alone in any case, or in upper case before a full stop at the start."""
         text = scored_text(output)
         gold = ascii_uppercase[row["answer"]]
-        answer = text[0] if text[1:2] == "." and text[0].isupper() else text.upper()
-        score = float(answer == gold)
-        parsed = answer in list(ascii_uppercase[: len(row["choices"])])
+        answer = text[0] if text[1:2] == "." and text[0].isupper() else text
+        score = float(answer.lower() == gold.lower())
+        parsed = answer.upper() in list(ascii_uppercase[: len(row["choices"])])
         record = {"target": gold, "scored_text": text, "exact_match": score}
         return Verdict(record, score, parsed, answer, gold, row.get("subject", ""))
 
