@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import mean
 from typing import Any
 
@@ -56,12 +57,14 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(4096)  # annotators repeat each other
 def normalize(text: str) -> str:
     """Return `text` as EvalAI compares it, for TextVQA and VizWiz."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return plain_words(strip_punctuation(one_line(text)))
 
 
+@lru_cache(4096)
 def normalize_vqav2(text: str) -> str:
     """Return `text` as VQAv2's scorer compares it: without the first step of `normalize`."""
     return plain_words(strip_punctuation(one_line(text)))
