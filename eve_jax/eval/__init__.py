@@ -1,0 +1,1 @@
+"""Benchmarks: prompts, scorers and data of each, without a model; see docs/eval.md."""

@@ -1,0 +1,1 @@
+"""How answers are read: shared by the tasks, each rule once."""

@@ -1,0 +1,1 @@
+"""Reads the rows and images of benchmarks from local folders."""

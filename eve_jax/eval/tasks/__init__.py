@@ -1,0 +1,1 @@
+"""One file per benchmark; `eve_jax.eval.registry` finds them by name."""

@@ -1,0 +1,52 @@
+"""Text-only forgetting: the mean loss of a model on a text file, which no benchmark of images shows.
+
+The runner computes the losses; this says on which texts, and what is reported.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eve_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """Mean loss on a text file.
+
+    Attributes:
+        path: the file, UTF-8. Passages are separated by empty lines.
+        max_tokens: the most tokens of a passage; longer ones are cut into several by the runner.
+    """
+
+    path: Path
+    max_tokens: int = 2048
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return f"text_loss.{self.path.stem}"
+
+    def passages(self) -> Iterator[tuple[str, str]]:
+        """Return an id, from 0, and the text of each passage. Raises UserError for a file without text."""
+        try:
+            text = self.path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path}: cannot be read as UTF-8 text ({error})") from None
+        blocks = "\n".join("" if line.isspace() else line for line in text.splitlines()).split("\n\n")
+        found = [block.strip("\n") for block in blocks if block.strip()]
+        if not found:
+            raise UserError(f"{self.path}: holds no text")
+        yield from ((str(number), passage) for number, passage in enumerate(found))
+
+    def aggregate(self, sums: Sequence[float], tokens: Sequence[int]) -> dict[str, float | int]:
+        """Return the mean loss per token in nats, its perplexity and the number of tokens.
+
+        Args:
+            sums: of each passage, the sum of its tokens' losses in nats.
+            tokens: of each passage, how many tokens have a loss.
+        """
+        total = sum(tokens)
+        loss = math.fsum(sums) / total if total else math.nan
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "tokens": total}

@@ -1,0 +1,109 @@
+"""Questions of the user's own, and texts for forgetting."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eve_jax.data.image.patches import open_image
+from eve_jax.errors import UserError
+from eve_jax.eval.own import OwnQuestions, OwnRows
+from eve_jax.eval.text_loss import TextLoss
+from tests.eval.data_files import png
+
+
+def _record(**fields: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "3"}]
+    return {"id": "q1", "image": "a.png", "conversations": turns} | fields
+
+
+def _write(folder: Path, *records: Any) -> Path:
+    path = folder / "mine.jsonl"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    (folder / "a.png").write_bytes(png(7))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("metric", "gold", "output", "score", "parsed"),
+    [
+        ("exact", "A red kettle", " a red kettle. ", 1, True),
+        ("exact", "-4", "4", 0, True),
+        ("exact", "x", "", 0, False),
+        ("contains", "Kettle", "It is a red kettle!", 1, True),
+        ("contains", "cat", None, 0, False),
+        ("numeric", "100", "about 1 of 104.9 %", 1, True),
+        ("numeric", "100", "106", 0, True),
+        ("numeric", "1,200", "$1,234.50", 1, True),
+        ("numeric", "-4", "4", 0, True),
+        ("numeric", "0", "0.01", 0, True),
+        ("numeric", "5 kg", "5kg", 1, True),
+        ("numeric", "3", "none", 0, False),
+        ("numeric", "1000000", "1e6", 1, True),
+        ("vqa", "two dogs", "The 2 dogs", 1, True),
+        ("vqa", ["a", "cat", "cat", "dog"], "cat", (2 * (1 / 3) + 2 / 3) / 4, True),
+        ("letter", "B", "The answer is (B).", 1, True),
+        ("letter", "B", "**b**", 0, False),
+    ],
+)
+def test_rules(metric: str, gold: Any, output: str | None, score: float, parsed: bool) -> None:
+    field = "answers" if isinstance(gold, list) else "answer"
+    row = _record(metric=metric, options=["one", "two"]) | {field: gold}
+    task = OwnQuestions("mine")
+    task.check(row)
+    verdict = task.score(row, output)
+    if metric == "vqa" and isinstance(gold, list):
+        score = (2 / 3 + 1 / 3 + 1 / 3 + 2 / 3) / 4
+    assert verdict.score == pytest.approx(score) and verdict.parsed is parsed
+
+
+def test_a_file_of_questions(tmp_path: Path) -> None:
+    plain = _record(id="q2", image=None, conversations=[{"from": "human", "value": "1 + 1?"}], answer="2")
+    rows = OwnRows(_write(tmp_path, _record(), _record(), plain), metric="numeric")
+    items = list(rows)
+    assert [item.id for item in items] == ["q1", "q1#2", "q2"]
+    assert open_image(items[0].images[0]).getpixel((0, 0)) == (7, 0, 0) and items[2].images == ()
+    assert rows.task.name == "mine.own" and rows.task.content(items[0].row) == [0, "How many?"]
+    assert [rows.task.prompt(item.row) for item in items] == ["<image>\nHow many?"] * 2 + ["1 + 1?"]
+    verdicts = [rows.task.score(item.row, "3") for item in items]
+    assert rows.task.aggregate([item.row for item in items], verdicts) == {"accuracy": 2 / 3}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (_record(metric="exakt"), "metric 'exakt' is unknown; known: exact"),
+        (_record(metric="numeric", answer="three"), "the answer 'three' is no number"),
+        (_record(answer=" "), "has no answer"),
+        (_record(conversations=[{"from": "human", "value": "?"}]), "has no answer"),
+        (_record(conversations=[{"from": "gpt", "value": "3"}]), "has 0 questions"),
+        (_record(image=["a.png", "a.png"]), "has 1 <image> for 2 images"),
+        ({"id": "1", "answer": "2"}, "no field 'conversations'"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_a_bad_record_is_named(record: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        OwnRows(_write(tmp_path, _record(), record))
+    assert "mine.jsonl#2" in str(error.value) and message in str(error.value)
+
+
+def test_an_empty_file_and_an_unknown_setting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no questions"):
+        OwnRows(_write(tmp_path))
+    with pytest.raises(UserError, match="metric 'f1' of mine: unknown"):
+        OwnRows(_write(tmp_path, _record()), metric="f1")
+
+
+def test_texts_for_forgetting(tmp_path: Path) -> None:
+    path = tmp_path / "news.txt"
+    path.write_text("One.\nStill one.\n  \n\n\nTwo.\n")
+    task = TextLoss(path)
+    assert task.name == "text_loss.news"
+    assert list(task.passages()) == [("0", "One.\nStill one."), ("1", "Two.")]
+    assert task.aggregate([6.0, 2.0], [3, 1]) == {"loss": 2.0, "perplexity": math.exp(2.0), "tokens": 4}
+    path.write_text("\n \n")
+    with pytest.raises(UserError, match=r"news\.txt: holds no text"):
+        list(task.passages())
