@@ -54,6 +54,7 @@ def write_hub(root: Path, benchmark: str) -> Path:
             folder / task.data.images / "testdev-00000-of-00001.parquet", [{"id": n} for n in names], {"image": images}
         )
         return write_parquet(path, rows, {})
+    columns: dict[str, list[Any]]
     if benchmark == "mmmu":
         columns = {f"image_{k}": [png(k) for _ in rows] for k in range(1, 8)}
     elif benchmark == "seed":
