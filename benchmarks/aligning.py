@@ -25,7 +25,7 @@ from eve_jax.model.eve import abstract_params
 from eve_jax.sharding import make_mesh
 from eve_jax.train.step import gradient_sums
 
-SHAPE = RowShape(1632, 80, 336)  # a row of four captions, pictures of 4:3 (24 x 17 windows each)
+SHAPE = RowShape(1632, 80, 336)  # a row of four captions, images of 4:3 (24 x 17 windows each)
 
 
 def flops(jaxpr: Any) -> float:

@@ -3,7 +3,7 @@
 Compiles the 7B stages for absent TPU slices by `launch.compile`, one process each, and checks what must hold of every
 one: a tenth of the memory to spare, no involuntary rematerialisation, FLOPs found within 5% of the formula's, no whole
 weight stack moved, at most 8 minutes of the processor and 8 GB here. Then the memory of attention by the length of the
-row and of the loss head, each beside the plain formula (`benchmarks/aot_parts.py`), and the head's time on this
+row and of the loss head, each next to the plain formula (`benchmarks/aot_parts.py`), and the head's time on this
 processor. Prints tables and, with --json, a line of JSON last. --sizes makes instead the table of the smallest v5e
 slice by LLM and stage, --quick a small model's figures in a few minutes. About five minutes of the processor and 4 GB a
 7B stage. Needs the extra `tpu` and no TPU.

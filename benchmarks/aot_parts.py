@@ -3,7 +3,7 @@
 attention   temporary memory of forward + backward by the length of the row, one row of Qwen2.5-7B's heads, on a v5e
 head        the same of the loss at 4,096 targets a chip of Qwen2.5-7B's head, which is sharded over the smallest v5e
             slice that holds stage 3: chunked, and with full float32 logits
-head_time   processor time of the two here, float32, interleaved
+head_time   CPU time of the two here, float32, interleaved
 
 Prints a line of JSON. The first two need the extra `tpu`.
 """
@@ -30,7 +30,7 @@ TOKENS_A_TARGET = 3  # two thirds of a row are image
 
 
 def temporaries(topology: str, function: Callable, arguments: list[tuple], label: str) -> float:
-    """Bytes of temporaries on a chip of `function`, compiled for `topology`; those it wants where it does not fit.
+    """Bytes of temporaries on a chip of `function`, compiled for `topology`; those it requires where it does not fit.
 
     Each argument is a shape, a dtype and "rows", for an array whose first axis is spread over the chips, or "head".
     """

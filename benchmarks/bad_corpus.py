@@ -30,7 +30,7 @@ from eve_jax.data.rows.pipeline import open_stage_data
 from eve_jax.demo.language import save_tokenizer, train_tokenizer
 
 PLANNING, TRAINING, USED = "planning", "training", ""
-SIZE = (96, 64)  # of most pictures
+SIZE = (96, 64)  # of most images
 
 
 class Case(NamedTuple):
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def picture(number: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:
-    """A picture with something in every corner, another for each number."""
+    """An image with something in every corner, another for each number."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     image = Image.fromarray(np.stack([x, y, np.full_like(x, 40 * number % 256)], -1).astype(np.uint8))
@@ -59,7 +59,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def _noise(size: tuple[int, int] = SIZE) -> Image.Image:
-    """A picture that no format makes small, so that half of its file is half of the picture."""
+    """An image that no format makes small, so that half of its file is half of the image."""
     return Image.frombytes("RGB", size, random.Random(0).randbytes(size[0] * size[1] * 3))
 
 
@@ -204,24 +204,24 @@ def broken_records(good: str) -> dict[str, tuple[Any, str]]:
     }
 
 
-def write_corpus(folder: Path, mended: bool = False) -> list[Case]:
+def write_corpus(folder: Path, fixed: bool = False) -> list[Case]:
     """Writes records.jsonl and images/ below `folder` and returns the cases in the order of the lines.
 
-    With `mended` the records that are found while planning are not there, and in place of the files that break later
+    With `fixed` the records that are found while planning are not there, and in place of the files that break later
     there are sound ones of their size: what the others would be in a world without bad ones.
     """
     images = folder / "images"
     for name in ("good", "odd", "header", "body"):
         (images / name).mkdir(parents=True, exist_ok=True)
-    cases = list(_cases(images, mended))
+    cases = list(_cases(images, fixed))
     random.Random(0).shuffle(cases)
-    cases = [case for case in cases if not (mended and case.found == PLANNING)]
+    cases = [case for case in cases if not (fixed and case.found == PLANNING)]
     (folder / "records.jsonl").write_bytes(b"\n".join(case.line for case in cases) + b"\n")
     save_tokenizer(train_tokenizer([turn["value"] for turn in talk()], [], 300), folder / "tokenizer")
     return cases
 
 
-def _cases(images: Path, mended: bool) -> Iterator[Case]:
+def _cases(images: Path, fixed: bool) -> Iterator[Case]:
     def case(id: str, found: str, reason: str, change: dict[str, Any] | Callable[[bytes], bytes]) -> Case:
         changes = {} if callable(change) else change
         record = {"id": id, "image": "good/0.png", "conversations": talk(), **changes}
@@ -241,8 +241,8 @@ def _cases(images: Path, mended: bool) -> Iterator[Case]:
         yield case(f"header/{name}", PLANNING, reason, {"image": f"header/{name}"})
     for name, data in broken_bodies().items():
         sound = encoded(picture(5), "PNG")
-        (images / "body" / name).write_bytes(sound if mended else data)
-        found, reason = (USED, "") if mended else (TRAINING, "cannot be decoded")
+        (images / "body" / name).write_bytes(sound if fixed else data)
+        found, reason = (USED, "") if fixed else (TRAINING, "cannot be decoded")
         yield case(f"body/{name}", found, reason, {"image": f"body/{name}"})
     for id, (change, reason) in broken_records("good/0.png").items():
         yield case(id, PLANNING, reason, change)

@@ -1,7 +1,7 @@
 """Peak memory of a conversion: python -m benchmarks.convert_memory [--gb=3] [--folder=DIR]
 
 Writes a synthetic EVEv2 checkpoint of about that size (bfloat16, random bits), imports it and exports it again, each
-in a process of its own, and prints the peak resident memory beside the largest stacked weight. Needs three times
+in a process of its own, and prints the peak resident memory next to the largest stacked weight. Needs three times
 the size on disk, in --folder (a temporary one by default), and checks that the export has the bits of the original.
 """
 

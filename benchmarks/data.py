@@ -1,7 +1,7 @@
 """Figures of the data pipeline: python -m benchmarks.data [--quick] [--json]
 
-How full planned rows are beside padded batches, how fast plans are made and how large they are, how many images a
-core turns into rows beside the usual PyTorch way, and how the memory of a training process depends on the number of
+How full planned rows are next to padded batches, how fast plans are made and how large they are, how many images a
+core turns into rows next to the usual PyTorch way, and how the memory of a training process depends on the number of
 records. Times are of the processor, one thread, without numba's compilation (which is kept between runs). Prints
 tables and, with --json, a line of JSON last. --quick leaves out more than 1 M records and takes a minute; all of it
 takes about five, 4 GB of memory and 2 GB in --folder. Needs the extra `torch`.
@@ -110,7 +110,7 @@ def linearity(console: Console) -> dict[str, Any]:
 
 
 def images(folder: Path) -> dict[str, Any]:
-    """Images a second and core, beside PyTorch's usual way."""
+    """Images a second and core, next to PyTorch's usual way."""
     rates = measure_images(folder, 16 if QUICK.value else 48, 3 if QUICK.value else 5)
     table = Table("1024x768 JPEG to about 800^2", "images a second and core")
     table.add_row("packed uint8 rows (eve_jax)", f"{rates['ours']:.1f}")

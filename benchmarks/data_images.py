@@ -69,7 +69,7 @@ def ours(folder: Path, records: Records, tokenizer: Tokenizer) -> Callable[[], N
 
 
 def torch_way(records: Records, tokenizer: Tokenizer) -> Callable[[], None]:
-    """Pillow decodes, CLIPImageProcessor resizes and normalises to float32, the collate pads text and pixels."""
+    """Pillow decodes, CLIPImageProcessor resizes and normalizes to float32, the collate pads text and pixels."""
     import torch
     from transformers import CLIPImageProcessor
 
@@ -99,7 +99,7 @@ def torch_way(records: Records, tokenizer: Tokenizer) -> Callable[[], None]:
 
 
 def measure_images(folder: Path, n: int, rounds: int) -> dict[str, float]:
-    """Images a second of processor time, both ways in turn in this one thread; the best of `rounds` each."""
+    """Images a second of CPU time, both ways in turn in this one thread; the best of `rounds` each."""
     records, tokenizer = write_records(folder, n), word_tokenizer(folder / "tokenizer")
     runs = {"ours": ours(folder, records, tokenizer), "torch": torch_way(records, tokenizer)}
     best = dict.fromkeys(runs, float("inf"))

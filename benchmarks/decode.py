@@ -1,9 +1,9 @@
-"""Answering beside what a user would take instead: python -m benchmarks.decode [--rounds=15] [--json]
+"""Answering next to what a user would take instead: python -m benchmarks.decode [--rounds=15] [--json]
 
 A prompt of 2,500 image tokens (49 x 50 patches) and 200 text tokens, float32, all cores, the model of train_step.py.
 
 first token   from the prompt's ids and patches to the first answer token, on the host; EVEv2.0 (two sets of weights),
-              EVEv1.0 (one set; the same slots), and PyTorch (the modelling file that an export carries, masked mixing)
+              EVEv1.0 (one set; the same slots), and PyTorch (the modeling file that an export carries, masked mixing)
 tokens/s      of greedy decoding after that prompt, 1 and 8 rows at a time: ours, the plain LLM with single weights in
               the same engine, and PyTorch with its cache (a loop of forward passes, as `generate` does, without its
               bookkeeping)
@@ -59,7 +59,7 @@ def engine(variant: str) -> Engine:
 
 
 def make_prompt() -> Prompt:
-    """The picture, then the text."""
+    """The image, then the text."""
     rng = np.random.default_rng(1)
     ids = np.concatenate([np.array([IMAGE_ID], np.int32), workload.text_ids(rng, TEXT)])
     prompt = Prompt(ids, [rng.integers(0, 256, (GRID[0] * GRID[1], PATCH_BYTES), np.uint8)], [GRID])

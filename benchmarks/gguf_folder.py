@@ -1,7 +1,7 @@
 """A Hugging Face folder out of a GGUF file: a LLaMA-like LLM with a byte-level BPE vocabulary.
 
-GGUF (llama.cpp's format) keeps the rows of q and k in the order of interleaved rotary positions, and quantised weights
-in blocks; the folder has them as `transformers` wants: rotate-half order, float32.
+GGUF (llama.cpp's format) keeps the rows of q and k in the order of interleaved rotary positions, and quantized weights
+in blocks; the folder has them as `transformers` requires: rotate-half order, float32.
 """
 
 import json
@@ -29,7 +29,7 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-CONTROL, USER_DEFINED = 3, 4  # types of tokens that are recognised in text as they are written
+CONTROL, USER_DEFINED = 3, 4  # types of tokens that are recognized in text as they are written
 SHARD_BYTES = 5 * 10**9
 
 
@@ -108,10 +108,10 @@ def hf_config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
 
 
 def bpe_tokenizer(fields: dict[str, Any]) -> Tokenizer:
-    """The byte-level BPE tokenizer in the metadata of a GGUF file; pre-tokenisation of GPT-2 or SmolLM."""
+    """The byte-level BPE tokenizer in the metadata of a GGUF file; pre-tokenization of GPT-2 or SmolLM."""
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or pre not in ("default", "gpt-2", "smollm"):
-        raise UserError(f"GGUF file with a tokenizer {kind!r} of pre-tokenisation {pre!r}: not supported")
+        raise UserError(f"GGUF file with a tokenizer {kind!r} of pre-tokenization {pre!r}: not supported")
     words = fields["tokenizer.ggml.tokens"]
     merges = [tuple(line.split(" ")) for line in fields["tokenizer.ggml.merges"]]
     inner = Tokenizer(models.BPE(vocab={word: id for id, word in enumerate(words)}, merges=merges))

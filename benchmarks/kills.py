@@ -6,7 +6,7 @@ Runs three stages of the demo at test size (an LLM, stage 1, stage 2.1; the last
 the LLM for the rest), once undisturbed and once for each signal: started anew, killed by SIGKILL (`--kills` times) or
 SIGTERM (`--terms` times) after a random share of the undisturbed run's time, and started again until it is done. A
 save after every second step makes many moments fall into saves. Prints a table, a line a signal: when it came, what
-the run was doing, its status, from which step it went on, and whether every line of every metrics.jsonl but for what
+the run was doing, its status, from which step it resumed, and whether every line of every metrics.jsonl but for what
 follows the clock equals the undisturbed run's, bit for bit. Exit status 1 if one does not, or if
 SIGTERM did not end in 130.
 
@@ -47,7 +47,7 @@ RUN = "--run_stages"
 
 
 def recipe(workdir: Path) -> ConfigDict:
-    """The stages, a step of 2 rows of one shape, on the records in the folder beside `workdir`."""
+    """The stages, a step of 2 rows of one shape, on the records in the folder next to `workdir`."""
     config = demo.get_config("tiny")
     with config.unlocked():
         del config["demo"]

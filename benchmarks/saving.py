@@ -3,7 +3,7 @@
     python -m benchmarks.saving stall [--megabytes=1200 --saves=3]
     python -m benchmarks.saving memory [--steps=2000]
 
-stall: parameters and Adam state of `--megabytes` in float32 are saved beside a loop of matrix products. Prints, for
+stall: parameters and Adam state of `--megabytes` in float32 are saved next to a loop of matrix products. Prints, for
 each save, the seconds that `save` held up the loop, those until the checkpoint had its name (all written, checksums,
 too), and their ratio, which must be below a tenth. On a CPU the copy that holds up the loop is one within memory, where
 an accelerator copies to the host; the loop itself gets slower meanwhile, since writing shares its cores.

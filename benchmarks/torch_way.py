@@ -59,7 +59,7 @@ def build(cfg: ModelConfig, params: Params) -> EveForCausalLM:
 
 
 def pixels(patches: np.ndarray, grid: tuple[int, int]) -> Tensor:
-    """Normalised pixels float32 [3, 32 h, 32 w] of patches uint8 [h w, 3072]."""
+    """Normalized pixels float32 [3, 32 h, 32 w] of patches uint8 [h w, 3072]."""
     rgb = torch.tensor(unpatchify(patches, *grid)).float() / 255
     return ((rgb - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)).permute(2, 0, 1).contiguous()
 

@@ -1,13 +1,13 @@
-"""A training step beside what a user would take instead: python -m benchmarks.train_step [--pairs=15] [--json]
+"""A training step next to what a user would take instead: python -m benchmarks.train_step [--pairs=15] [--json]
 
-Four samples of 300, 500, 800 and 1,100 tokens, 69% of them of a picture each, in float32 on all cores; D 512, F 1408, 8
+Four samples of 300, 500, 800 and 1,100 tokens, 69% of them of an image each, in float32 on all cores; D 512, F 1408, 8
 layers, 8 heads, 4 of keys and values, vocabulary 8192, everything trains, AdamW with clipping. In every round, in turn:
 
 split         ours: packed rows, a token meets the weights of its modality, loss at the targets alone
 dense         the same rows and loss through a model of one set of weights (58% of the parameters): the lower bound
 dense logits  the same, but with float32 logits and log-softmax for every token, as a plain LLM's training has them
 masked        ours with both branches for every token and a mask, the original's routing
-pytorch       the modelling file that an export carries, masked, samples padded to the longest, float32 logits for every
+pytorch       the modeling file that an export carries, masked, samples padded to the longest, float32 logits for every
               token, scaled_dot_product_attention, torch.optim.AdamW
 
 Prints medians, ratios of a round with their middle half, and how the speed-up over PyTorch divides into arithmetic that

@@ -1,4 +1,4 @@
-"""The model and the samples of the speed benchmarks: 58 M parameters, four samples of one picture and text each."""
+"""The model and the samples of the speed benchmarks: 58 M parameters, four samples of one image and text each."""
 
 import math
 from dataclasses import replace
@@ -27,9 +27,9 @@ SIZES = ModelConfig(
     frozen_dtype="float32",
     remat="none",
 )
-# Tokens and picture (h, w) of the samples: 2,700 tokens, 69% of them of pictures; 506 are targets.
+# Tokens and image (h, w) of the samples: 2,700 tokens, 69% of them of images; 506 are targets.
 SAMPLES = ((300, (14, 14)), (500, (18, 18)), (800, (23, 23)), (1100, (27, 27)))
-BEFORE = 20  # text tokens before the picture
+BEFORE = 20  # text tokens before the image
 ROWS = ((3, 0), (2, 1))  # samples that share a row of 1,408 slots, as best-fit packing has them
 ROW = RowShape(925, 43, 440)
 
@@ -50,7 +50,7 @@ def text_ids(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def make_samples() -> tuple[list[Sample], list[np.ndarray]]:
-    """The samples and their patches uint8 [h w, 3072]; the last two thirds of the text after a picture are targets."""
+    """The samples and their patches uint8 [h w, 3072]; the last two thirds of the text after an image are targets."""
     rng = np.random.default_rng(0)
     samples, patches = [], []
     for length, (h, w) in SAMPLES:

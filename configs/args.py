@@ -18,6 +18,6 @@ def parse_args(name: str, arg: str, **defaults: Any) -> dict[str, Any]:
             raise UserError(f"--config={name}:{arg}: unknown argument {key!r}; known: {known}")
         switch = isinstance(defaults[key], bool)
         if switch == bool(equals):
-            raise UserError(f"--config={name}:{arg}: {key} {'takes no value' if switch else f'wants {key}=VALUE'}")
+            raise UserError(f"--config={name}:{arg}: {key} {'takes no value' if switch else f'requires {key}=VALUE'}")
         values[key] = True if switch else value
     return values

@@ -32,7 +32,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c = ConfigDict()
     c.name = "base"  # folder of the stage below the work folder
     c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/config/stages.py)
-    c.seed = 0  # of initialisation and of the data plan
+    c.seed = 0  # of initialization and of the data plan
     # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
     c.init = llm if local else ""
     c.teacher = ""  # CLIP's folder, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
@@ -46,7 +46,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
     m.patch_hidden = 1024  # channels between the two patch convolutions; EVEv1: of the patches
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
-    m.align_weight = 0.0  # of EVEv1's aligning loss, beside the next-token loss; 0 = off
+    m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
     m.dtype = "bfloat16"  # of the computation
     m.param_dtype = "float32"  # of the master weights of what trains
@@ -68,7 +68,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give
     t.log_every = 1
-    t.writers = "tensorboard,progress"  # beside metrics.jsonl: these, wandb, module:Class, or "none"
+    t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, wandb, module:Class, or "none"
     t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
     t.save_every = 500
     t.keep = 2  # newest checkpoints kept
@@ -97,7 +97,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
-    d.teacher = (336, 14)  # side of the picture and of a patch that EVEv1's teacher sees, for image_mode square
+    d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
     d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
     d.max_tokens = 5000  # longest sample, image tokens included
@@ -120,7 +120,7 @@ def _template(llm: str) -> str:
 
 
 def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
-    """The defaults of EVEv1: its patch embedding, its square pictures, and no aligning loss (`align`)."""
+    """The defaults of EVEv1: its patch embedding, its square images, and no aligning loss (`align`)."""
     c = get_config(llm, "dense")
     c.model.patch_embed = "v1"
     c.model.sub_patch = 14

@@ -3,10 +3,10 @@
     python -m launch.recipe --config=demo --workdir=runs/demo          under 15 minutes on 2 cores
     python -m launch.recipe --config=demo:tiny --workdir=runs/tiny     the same at test size
 
-Writes its own records (pictures of OpenMoji things and signs), pretrains an LLM on text alone (llm, llm_chat), trains
+Writes its own records (images of OpenMoji things and signs), pretrains an LLM on text alone (llm, llm_chat), trains
 stage1, stage2_1, stage2_2 and stage3, each from the one before, answers held-out questions and leaves report.json,
 report.png and losses.png in the work folder.
-Pictures keep their sizes in training and answering (image rule `shrink`).
+Images keep their sizes in training and answering (image rule `shrink`).
 """
 
 from ml_collections import ConfigDict

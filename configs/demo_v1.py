@@ -4,7 +4,7 @@
     python -m launch.recipe --config=demo_v1:tiny --workdir=runs/tiny_v1     the same at test size
 
 As `demo`, with a LLaMA-like LLM (llm, llm_chat) that keeps single weights, and the stages v1_prealign (LLM frozen) and
-v1_pretrain on captions, both with the aligning loss, and v1_sft on questions without it. Every picture's longer side
+v1_pretrain on captions, both with the aligning loss, and v1_sft on questions without it. Every image's longer side
 becomes 192 pixels, six windows. No CLIP can be had offline, so the teacher is a tower of CLIP's shape with fixed random
 weights: its features are a fixed mixture of what the patches look like and where they are, and mean nothing more.
 """

@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("stage1", arg, llm="qwen2.5-7b", variant="dac")
     c = base.get_config(a["llm"], a["variant"])
     c.name, c.stage = "stage1", "1"
-    c.model.variant = "dense"  # the vision twins are made from the text weights when stage 2.1 starts
+    c.model.variant = "dense"  # the vision copies are made from the text weights when stage 2.1 starts
     c.data.template = "plain"
     c.data.image_mode = "anyratio_ld"
     c.data.max_tokens = 2048

@@ -17,7 +17,7 @@ embedding alone) are trained once, then each variant learns from captions (stage
 On questions, in VARIANT_questions, everything trains. There is no text alone among them, so what is forgotten shows.
 
 Records, order, rows, steps and learning rates are the same for all four, so the larger ones have more weights and no
-more data. The dataset is the demo's with fewer kinds, words and colours, and everything but the steps follows
+more data. The dataset is the demo's with fewer kinds, words and colors, and everything but the steps follows
 configs/demo.py. Leaves variants.json, variants.md and variants.png (the table), losses.png and weights.png.
 Result: docs/variants.md. Arguments: tiny, of=VARIANT+VARIANT...
 """

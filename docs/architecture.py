@@ -1,4 +1,4 @@
-"""Draws docs/architecture.svg and .png, the README's picture of EVEv2 in eve_jax: `python docs/architecture.py`.
+"""Draws docs/architecture.svg and .png, the README's image of EVEv2 in eve_jax: `python docs/architecture.py`.
 
 Units are pixels of the README, y grows downwards. The row shown holds two samples and three empty slots.
 """
@@ -24,7 +24,7 @@ VISION, VISION_FILL = "#2b6cb0", "#dbeafe"
 TEXT, TEXT_FILL = "#c05f0f", "#fdebd3"
 TARGET, TARGET_FILL = "#1f9d55", "#d3f3e0"
 
-GRIDS = ((3, 4), (1, 2))  # patches of the two pictures
+GRIDS = ((3, 4), (1, 2))  # patches of the two images
 TOKENS = (
     ("USER:", "What", "is", "left", "?", "ASSISTANT:", "A", "house", "<end>"),
     ("USER:", "Read", "ASSISTANT:", "open", "<end>"),
@@ -53,7 +53,7 @@ def packed_row() -> list[Slot]:
 
 
 def causal_order(row: list[Slot]) -> list[int]:
-    """Slots as attention sees them: `USER:`, picture (a split token ends each line of patches), text; empty last."""
+    """Slots as attention sees them: `USER:`, image (a split token ends each line of patches), text; empty last."""
 
     def key(slot: int) -> tuple[int, int, float]:
         kind, sample, i = row[slot]
@@ -67,7 +67,7 @@ def causal_order(row: list[Slot]) -> list[int]:
 
 
 def picture(index: int, side: int = 96) -> np.ndarray:
-    """The picture of a sample, RGB [h * side, w * side, 3] from 0 to 1."""
+    """The image of a sample, RGB [h * side, w * side, 3] from 0 to 1."""
     h, w = GRIDS[index]
     y, x = np.mgrid[0 : h * side, 0 : w * side] / side
     if index == 1:
@@ -86,11 +86,11 @@ def picture(index: int, side: int = 96) -> np.ndarray:
 
 
 REMARKS = (  # y of the title, from there to the text, both
-    (36, 18, "No vision encoder", "Pixels become tokens in two small convolutions learnt from scratch."),
+    (36, 18, "No vision encoder", "Pixels become tokens in two small convolutions learned from scratch."),
     (ROW - 20, 18, "Packed rows", "Samples share a row; its slots lie patches first, then specials, then text."),
     (LAYER + 22, 18, "Routing is a slice", "Each token meets weights of its own kind: 7 of 14 billion are at work."),
     (LAYER + 124, 143, "Joint attention", "In causal order: to all earlier tokens of the sample, of both kinds."),
-    (HEAD - 10, 18, "Loss on targets", "No logits for pixels or prompts: only places that predict a target go on."),
+    (HEAD - 10, 18, "Loss on targets", "No logits for pixels or prompts: only positions that predict a target."),
 )
 PICTURES = [picture(i) for i in range(len(GRIDS))]
 
@@ -100,13 +100,13 @@ def left_of(slot: int) -> float:
 
 
 def span(slots: tuple[int, int]) -> tuple[float, float, float]:
-    """Left edge, centre and width of the slots first..last."""
+    """Left edge, center and width of the slots first..last."""
     width = (slots[1] - slots[0]) * PITCH + CELL
     return left_of(slots[0]), left_of(slots[0]) + width / 2, width
 
 
 def label(ax: Axes, x: float, y: float, text: str, size: float = 12, colour: str = INK, **kwargs: Any) -> None:
-    """Text of `size` pixels, centred unless told otherwise."""
+    """Text of `size` pixels, centerd unless told otherwise."""
     ax.text(x, y, text, fontsize=size * 0.72, color=colour, **{"ha": "center", "va": "center"} | kwargs)
 
 
@@ -163,8 +163,8 @@ def draw_row(ax: Axes, y: float, row: list[Slot]) -> None:
 
 
 def draw_inputs(ax: Axes) -> None:
-    """Pictures, text, and the layers that make tokens of them."""
-    label(ax, LEFT, 20, "pictures in their own sizes, in patches of 32 × 32 pixels", 12, MUTED, ha="left")
+    """Images, text, and the layers that make tokens of them."""
+    label(ax, LEFT, 20, "images in their own sizes, in patches of 32 × 32 pixels", 12, MUTED, ha="left")
     for (h, w), rgb, (x, y) in zip(GRIDS, PICTURES, ((LEFT, 36), (LEFT + 164, 106)), strict=True):
         ax.imshow(rgb, extent=(x, x + w * 35, y + h * 35, y), interpolation="bilinear")
         for i in range(1, h):
@@ -180,7 +180,7 @@ def draw_inputs(ax: Axes) -> None:
             x += 4 + chip(ax, x, y, TOKENS[sample][i], Slot("text", sample, i).target)
     layers = (
         ((0, 15), VISION, VISION_FILL, "patch embedding: conv 16×16, GELU, conv 2×2"),
-        ((16, 21), VISION, VISION_FILL, "learnt vectors"),
+        ((16, 21), VISION, VISION_FILL, "learned vectors"),
         (TEXT_SLOTS, TEXT, TEXT_FILL, "word embedding"),
     )
     for slots, edge, fill, text in layers:
@@ -234,7 +234,7 @@ def draw_layer(ax: Axes, row: list[Slot]) -> None:
 
 
 def draw_mask(ax: Axes, x: float, y: float, causal: list[Slot]) -> None:
-    """Who sees whom: a row per query, a column per key, coloured by the kind of the key, 3 pixels each."""
+    """Who sees whom: a row per query, a column per key, colored by the kind of the key, 3 pixels each."""
     n = 3 * len(causal)
     ax.add_patch(Rectangle((x, y), n, n, facecolor="white", edgecolor=LINE, linewidth=0.8))
     for i, query in enumerate(causal):

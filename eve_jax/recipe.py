@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.config.stage import Config
 from eve_jax.demo.config import RecipeConfig
-from eve_jax.process.connect import by_process_0, say
+from eve_jax.process.connect import by_process_0, print_once
 from eve_jax.process.paths import expand
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
@@ -45,7 +45,7 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
                 write_dataset(workdir / "data", seed=config.demo.seed, settings=config.demo.dataset)
     init = ""
     for number, name in enumerate(config.order, 1):
-        say(f"[{number}/{len(config.order)}] {name}")
+        print_once(f"[{number}/{len(config.order)}] {name}")
         with reported(workdir / config.stages[name].name):
             init = str(train(placed(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:

@@ -116,7 +116,7 @@ def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
 def make_mesh(spec: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a `config.mesh` (see `mesh_sizes`) on `devices`, all there are by default.
 
-    Neighbours in the mesh are neighbours in a TPU's torus; of several slices, the outermost axis (data) runs across
+    Neighbors in the mesh are neighbors in a TPU's torus; of several slices, the outermost axis (data) runs across
     them. Raises UserError when the mesh is impossible.
     """
     devices = jax.devices() if devices is None else devices
@@ -189,7 +189,7 @@ def platform() -> str:
 
 
 def one_cpu() -> bool:
-    """Whether what is traced runs on a single CPU device, where some products want another form."""
+    """Whether what is traced runs on a single CPU device, where some products take another form."""
     return current() is None and platform() == "cpu"
 
 

@@ -25,7 +25,7 @@ def define_cluster() -> Callable[[], Cluster]:
         "coordinator",
         "",
         "HOST:PORT at which process 0 is reached, when the processes are started by hand; TPU pods, SLURM, Open MPI "
-        "and indexed Kubernetes jobs are recognised without",
+        "and indexed Kubernetes jobs are recognized without",
     )
     count = flags.DEFINE_integer("num_processes", None, "how many processes train together", lower_bound=1)
     number = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
@@ -124,7 +124,7 @@ def run(main: Callable[[], Any]) -> None:
             print(stop, flush=True)
             sys.exit(130)
         except KeyboardInterrupt:
-            print("\ninterrupted; repeat the command to go on", file=sys.stderr, flush=True)
+            print("\ninterrupted; rerun the command to resume", file=sys.stderr, flush=True)
             sys.exit(130)
         except OSError as error:
             if not error.filename and error.errno not in DISK_ERRORS:

@@ -1,4 +1,4 @@
-"""Ask about pictures:
+"""Ask about images:
 
     python -m launch.chat --checkpoint=runs/demo/stage3 --image=a.png --prompt="What is it?"
 
@@ -44,7 +44,7 @@ JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, on
 flags.mark_flag_as_required("checkpoint")
 
 HELP = r"""/image FILE  add an image to the next question; <image> in it says where it goes, else it goes first
-             (a question without images may speak of <image>; beside images, write \<image>)
+             (a question without images may speak of <image>; next to images, write \<image>)
 /new         start over
 /quit        leave, as Ctrl-D does"""
 
@@ -92,7 +92,7 @@ def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
     from eve_jax.data.markers import MARKER, count_markers
 
     if not pictures and count_markers(question):
-        say(f"note: the question has no image, so {MARKER} is text in it (\\{MARKER} is that without a note)")
+        print_once(f"note: the question has no image, so {MARKER} is text in it (\\{MARKER} is that without a note)")
     settings: Any = {
         "max_new_tokens": MAX_NEW.value,
         "temperature": TEMPERATURE.value,
@@ -116,14 +116,14 @@ def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
 
 
 def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
-    """Answer questions until the input ends; what is wrong with one is said, and the chat goes on."""
+    """Answer questions until the input ends; errors are printed, and the chat continues."""
     from eve_jax.errors import UserError
 
     with suppress(ImportError):
         importlib.import_module("readline")  # gives `input` line editing
     chat, failed, person = eve.chat(), False, sys.stdin.isatty()
     if person:
-        say(f"one question a line; /help lists commands; pictures for the first question: {len(pictures)}")
+        print_once(f"one question a line; /help lists commands; images for the first question: {len(pictures)}")
     shown = "> " if person and sys.stdout.isatty() else ""
     try:
         while (line := input(shown).strip()) != "/quit":
@@ -135,19 +135,19 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
                     pictures = []
             except UserError as error:
                 failed = True
-                say(f"error: {' '.join(str(error).split())}")
+                print_once(f"error: {' '.join(str(error).split())}")
     except EOFError:  # Ctrl-D, or the end of piped questions
         if shown:
             print()
     except KeyboardInterrupt:
-        say("")
+        print_once("")
         sys.exit(130)
     if failed and not person:
         sys.exit(1)
 
 
 def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
-    """Do what a line that starts with / says; returns the pictures that wait for the next question."""
+    """Do what a line that starts with / says; returns the images that wait for the next question."""
     from eve_jax.infer.messages import read_image
 
     if name == "/image" and argument:
@@ -155,11 +155,11 @@ def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: st
     if name == "/new":
         chat.new()
         return []
-    say(HELP if name == "/help" else f"{name}: expected one of\n{HELP}")
+    print_once(HELP if name == "/help" else f"{name}: expected one of\n{HELP}")
     return pictures
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """Print for people, not for what reads the answers."""
     print(text, file=sys.stderr, flush=True)
 
@@ -175,12 +175,12 @@ class Waiting:
     def _show(self) -> None:
         self.late.set()
         if self.text:
-            say(self.text)
+            print_once(self.text)
 
     def expect(self, text: str) -> None:
         """What takes long from here on."""
         if self.late.is_set() and text != self.text:
-            say(text)
+            print_once(text)
         self.text = text
 
     def __enter__(self) -> "Waiting":

@@ -5,7 +5,7 @@
 
 `convert` writes any source (JSON, JSONL, Parquet, tar, TFDS; see docs) as ArrayRecord shards with the images inside,
 which `config.data.records=DIR` then names; with `--config`, the lengths table for that stage's tokenizer, template and
-image rule, too. Repeat the command to go on after an interruption.
+image rule, too. Rerun the command to resume after an interruption.
 `show` draws the rows of a step as the model gets them. For a stage of a recipe: --config=demo --stage=stage3.
 """
 
@@ -32,7 +32,7 @@ WORKDIR = define_path("workdir", "", "show: that of the training, whose plan is 
 STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
 STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)
 ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows drawn at most", lower_bound=1)
-OUT = define_path("out", "", "show: picture to write (.png)")
+OUT = define_path("out", "", "show: image to write (.png)")
 BAD_RECORDS = "bad_records.jsonl"
 ACTIONS = ("convert", "show")
 

@@ -1,6 +1,6 @@
 """Run the stages of a recipe in order: python -m launch.recipe --config=demo --workdir=runs/demo
 
-Each stage starts from the one before; what is done is skipped, so the same command goes on after any interruption.
+Each stage starts from the one before; what is done is skipped, so the same command resumes after any interruption.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     from eve_jax.demo.config import RecipeConfig
-    from eve_jax.process.connect import together
+    from eve_jax.process.connect import distributed_run
     from eve_jax.process.setup import setup
     from eve_jax.recipe import run_recipe
 
     config, workdir = RecipeConfig.of(CONFIG.value), Path(WORKDIR.value or "")
     setup(computes=True)
-    with together(CLUSTER(), workdir):
+    with distributed_run(CLUSTER(), workdir):
         run_recipe(config, workdir)
 
 

@@ -19,7 +19,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     from eve_jax.config.stage import Config
-    from eve_jax.process.connect import say, together
+    from eve_jax.process.connect import distributed_run, print_once
     from eve_jax.process.setup import setup
     from eve_jax.train.report import REPORT, reported
     from eve_jax.train.trainer import train
@@ -27,10 +27,10 @@ def main() -> None:
     config = Config.of(CONFIG.value)
     setup(computes=True)
     workdir = Path(WORKDIR.value or "")
-    with together(CLUSTER(), workdir):
+    with distributed_run(CLUSTER(), workdir):
         with reported(workdir / config.name):
             folder = train(config, workdir)
-        say(f"done: {folder}, {folder / REPORT}")
+        print_once(f"done: {folder}, {folder / REPORT}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def alone() -> dict[str, np.ndarray]:
     return stack([row([i], ALONE) for i in range(3)])
 
 
-def together() -> dict[str, np.ndarray]:
+def distributed_run() -> dict[str, np.ndarray]:
     """The three samples in one row."""
     return stack([row([0, 1, 2], TOGETHER)])
 

@@ -23,7 +23,7 @@ SHAPES = {"D1": RowShape(32, 16, 80), "D2": RowShape(160, 32, 64)}  # each holds
 
 
 def rule(name: str) -> ImageRule:
-    """How the set's pictures are sized."""
+    """How the set's images are sized."""
     p = ref.read_json(f"{name}_config")["eve_preprocessor"]
     patch = p["patch_stride"] * p["conv_stride"]
     teacher = (p["image_size_clip"], p["patch_stride_clip"])
@@ -59,7 +59,7 @@ def params(cfg: ModelConfig, name: str) -> dict[str, jax.Array]:
 
 
 def picture(name: str, i: int) -> Image.Image:
-    """The picture of sample 0 or 1 before it is resized."""
+    """The image of sample 0 or 1 before it is resized."""
     return Image.fromarray(ref.tensors(f"{name}_inputs")[f"raw_uint8_{i}"])
 
 
@@ -96,7 +96,7 @@ def alone(name: str) -> dict[str, np.ndarray]:
     return ref.stack([row(name, [i]) for i in range(3)])
 
 
-def together(name: str) -> dict[str, np.ndarray]:
+def distributed_run(name: str) -> dict[str, np.ndarray]:
     """The three samples in one row."""
     return ref.stack([row(name, [0, 1, 2])])
 

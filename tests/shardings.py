@@ -1,6 +1,6 @@
 """Where every parameter of the 7B models lies on two meshes:
 
-python -m tests.shardings > tests/golden/shardings_7b.json      after a wanted change of the rules
+python -m tests.shardings > tests/golden/shardings_7b.json      after an intended change of the rules
 """
 
 import json

@@ -43,7 +43,7 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def constraints() -> dict[str, str]:
-    """Normalised name -> version of every line of constraints.txt."""
+    """Normalized name -> version of every line of constraints.txt."""
     pairs = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     return {normalised(name): version for name, version in pairs}
 
@@ -133,7 +133,7 @@ def test_readme_names_both_commands():
 
 
 def test_pictures_of_the_readme_exist():
-    """Every local picture or link of the README is a file of the project."""
+    """Every local image or link of the README is a file of the project."""
     readme = ROOT / "README.md"
     if not readme.exists():
         pytest.skip("no README.md yet")

@@ -5,7 +5,7 @@ Stages that train a part of the model store that part; `meta` of such a checkpoi
     {"path": relative to the stage folder, "absolute": ..., "step": of a checkpoint of ours or null,
      "seed", "patch_hidden": as for `open_checkpoint`, "weights": {name: [dtype, fingerprint]}}
 
-A weight is read from its origin as the stage did when it started (vision twins copied from text weights where the
+A weight is read from its origin as the stage did when it started (vision copies made from text weights where the
 origin has none), cast to `dtype`, and must then have the fingerprint.
 """
 
@@ -83,7 +83,7 @@ def _is_origin(entry: Any) -> bool:
     )
 
 
-def refer(
+def frozen_origins(
     frozen: Params, folder: Path, origin: Path, step: int | None, seed: int, patch_hidden: int
 ) -> list[dict[str, Any]]:
     """The list `frozen` for a stage in `folder` that started from `origin` (at `step` if ours) and keeps `frozen`.

@@ -22,7 +22,7 @@ def own_tokenizer(folder: str | Path) -> Tokenizer:
     if trained and trained != tokenizer_hash(tokenizer):
         name = TOKENIZER_FILE if (folder / TOKENIZER_FILE).is_file() else MODEL_FILE
         raise UserError(
-            f"{folder / name} is not the tokenizer that the checkpoints beside it were trained with; copy that one "
+            f"{folder / name} is not the tokenizer that the checkpoints next to it were trained with; copy that one "
             "back, or rerun the training, which writes it again"
         )
     return tokenizer

@@ -75,7 +75,7 @@ class Checkpoints:
     def set_damaged_aside(self, final: int | None) -> None:
         """Rename damaged checkpoints that are newer than the newest sound one, saying so: `latest` is sound after it.
 
-        Of a checkpoint at step `final`, from which no training goes on, only the files' sizes are looked at.
+        Of a checkpoint at step `final`, from which no training resumes, only the files' sizes are looked at.
         """
         if jax.process_index() == 0:
             for step in reversed(steps_in(self.folder.parent)):
@@ -86,7 +86,7 @@ class Checkpoints:
         self._reload()
 
     def set_aside(self, step: int, reason: str) -> None:
-        """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and say so."""
+        """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and warn."""
         if jax.process_index() == 0:
             self._rename(step, reason)
         self._reload()
@@ -176,7 +176,7 @@ class Checkpoints:
         older = f"the one of step {steps[-1]} is whole" if steps else "there is no older one"
         raise UserError(
             f"{self.folder}: checkpoint {self._saving} could not be written ({reason}); {older}. "
-            "Make room or the folder writable, then repeat the command"
+            "Make room or the folder writable, then rerun the command"
         ) from error
 
     def _seal(self) -> None:
@@ -218,7 +218,7 @@ def _report_unraisable(what: "sys.UnraisableHookArgs", /) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a stage folder was made with; UserError when the folder is none of ours."""
+    """The configuration that a stage folder was made with; UserError when it is not an eve_jax folder."""
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint of eve_jax: it has no {CONFIG}")
@@ -243,7 +243,7 @@ def newest_step(folder: Path, fall_back: bool = True) -> int:
         if found and not fall_back and step != steps_in(folder)[0]:
             raise UserError(
                 f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
-                "repeat the command that made it, which goes on from the one before"
+                "rerun the command that made it, which resumes from the one before"
             )
         if not found:
             if wrong:

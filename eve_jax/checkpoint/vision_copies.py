@@ -1,4 +1,4 @@
-"""Weights made from weights: vision twins of text weights, gated deltas and the fold that ends them."""
+"""Weights made from weights: vision copies of text weights, gated deltas and the fold that ends them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,7 +40,7 @@ def _has_sets_of(cfg: ModelConfig, name: str) -> bool:
     return own is not None and set(PARTS[name].sets) <= set(own.sets)
 
 
-def complete(cfg: ModelConfig, params: Params) -> Params:
+def add_vision_copies(cfg: ModelConfig, params: Params) -> Params:
     """Return `params` and what a model `cfg` has in addition (start of stage 2.1): vision weights as copies of the text
     weights, gated deltas that do nothing yet."""
     made = {}
@@ -103,8 +103,8 @@ class Folded:
 
 
 class Completed:
-    """`source` as a model of `parts`: the vision twins that it lacks are copies of its text weights, a patch embedding
-    that it lacks is initialised from `seed` (the values of `init_params`), gated deltas start as in `GatedDelta`.
+    """`source` as a model of `parts`: the vision copies that it lacks are copies of its text weights, a patch embedding
+    that it lacks is initialized from `seed` (the values of `init_params`), gated deltas start as in `GatedDelta`.
 
     Raises UserError when `source` has parts that the model would drop.
     """

@@ -52,14 +52,14 @@ class Work(NamedTuple):
 class Program(NamedTuple):
     """A function to compile and its abstract arguments.
 
-    times: how often a step calls it. beside: bytes that are on a chip while it runs and are not among its arguments.
+    times: how often a step calls it. resident: bytes that are on a chip while it runs and are not among its arguments.
     """
 
     name: str
     function: Any
     arguments: tuple[Any, ...]
     times: int
-    beside: float
+    resident: float
 
 
 class Step(NamedTuple):
@@ -175,7 +175,7 @@ def abstract_batch(
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
-    `taught`: with those of `eve_jax.data.rows.align_arrays`, for as many pictures of 4:3 and full size as fill the row.
+    `taught`: with those of `eve_jax.data.rows.align_arrays`, for as many images of 4:3 and full size as fill the row.
     """
     place = sharding.batch_sharding(mesh)
     images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))

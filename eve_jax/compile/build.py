@@ -41,7 +41,7 @@ class Memory(NamedTuple):
 class Built(NamedTuple):
     """A compiled program.
 
-    memory: None when it does not fit, then `needed` says how many bytes it wants in all (0 if unknown).
+    memory: None when it does not fit, then `needed` says how many bytes it requires in all (0 if unknown).
     involuntary: the compiler's warnings that it had to gather a whole array to move it to another sharding.
     seconds, cpu_seconds: that it took, by the clock and of the processor.
     """

@@ -10,7 +10,7 @@ from typing import IO
 
 @contextmanager
 def captured() -> Iterator[IO[bytes]]:
-    """Standard error of this process and of the C++ in it, as a file; Python's own `sys.stderr` goes on as before."""
+    """Standard error of this process and of the C++ in it, as a file; Python's own `sys.stderr` works as before."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         shown = os.dup(2)

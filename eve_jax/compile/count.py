@@ -97,7 +97,7 @@ def count(text: str) -> Counts:
             if flops:
                 counts.products.append(Product(flops, times, instruction.op_name, _batched(instruction)))
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
-                # One that runs beside computations appears in several fusions of a schedule: its start, them, its end.
+                # One that runs next to computations appears in several fusions of a schedule: its start, them, its end.
                 key = schedule, instruction.opcode, instruction.attribute("channel_id") or instruction.name
                 if schedule == name or key not in seen:
                     counts.collectives.append(_collective(computation, instruction, times))

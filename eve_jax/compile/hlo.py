@@ -1,4 +1,4 @@
-"""Reads the text of an optimised HLO module: computations, instructions, and how often each computation runs.
+"""Reads the text of an optimized HLO module: computations, instructions, and how often each computation runs.
 
 `compiled.as_text()` -> parse -> Module; `executions` multiplies the trip counts of nested loops. The compiler's own
 `cost_analysis()` counts the body of a loop once.

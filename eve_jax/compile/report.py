@@ -24,8 +24,8 @@ WITHIN = 0.05  # how far FLOPs found may be from the formula's
 
 
 def peak_bytes(built: list[Built]) -> float:
-    """Bytes on a chip at the worst moment of a step: one program's and what lies beside its arguments."""
-    return max(b.program.beside + (b.memory.total if b.memory else _wanted(b)) for b in built)
+    """Bytes on a chip at the worst moment of a step: one program's and what lies next to its arguments."""
+    return max(b.program.resident + (b.memory.total if b.memory else _wanted(b)) for b in built)
 
 
 def _wanted(built: Built) -> float:
@@ -125,7 +125,7 @@ def _by_kind(step: Step, built: list[Built]) -> dict[str, int]:
         "batches": nbytes([step.batch]) * step.work.micro_batches,
     }
     if worst.memory:
-        arguments = worst.program.beside + worst.memory.arguments
+        arguments = worst.program.resident + worst.memory.arguments
         kinds["padding"] = arguments - sum(kinds.values())
         kinds |= {"temporaries": worst.memory.temporaries, "outputs": worst.memory.outputs, "code": worst.memory.code}
     else:
@@ -286,7 +286,7 @@ def _warnings(s: dict[str, Any]) -> list[str]:
     if abs(s["hlo_over_formula"] - 1) > WITHIN:
         lines.append(
             f"matrix products found are {s['hlo_over_formula']:.2f} times those of the formula: work is done more than "
-            "once on this mesh, or attention's products were not recognised"
+            "once on this mesh, or attention's products were not recognized"
         )
     if s["unknown_loops"]:
         lines.append(f"{len(s['unknown_loops'])} loop(s) of unknown length are counted once")

@@ -1,4 +1,4 @@
-"""The largest micro-batch that a slice holds, and the smallest slice that holds a step."""
+"""The largest micro-batch that a slice holds, and the smallest slice that a step fits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def largest_batch(config: Config, topology: Topology, options: Options) -> tuple
     slots. None when not even one row a chip holds. Raises UserError for virtual devices, which have no limit.
     """
     if topology.chip is None:
-        raise UserError("--search wants a TPU topology: virtual devices have no limit of memory")
+        raise UserError("--search requires a TPU topology: virtual devices have no limit of memory")
     mesh = make_mesh(options["mesh"], topology.devices)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     limit = (1 - SPARE) * topology.chip.hbm
@@ -79,7 +79,7 @@ def _next(tried: dict[int, float], low: int, high: int, limit: float) -> int:
 def smallest_slice(config: Config, names: list[str], options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     """Summary of the first of `names` (in growing order) that holds the step with a tenth to spare, and lines on all.
 
-    A slice holds a step when it holds the least work, a row of the longest sample on each chip; the summary is of the
+    A step fits a slice when it holds the least work, a row of the longest sample on each chip; the summary is of the
     rows chosen without a search if it holds those, too. What `least_bytes` overfill is not compiled for. None when
     nothing holds.
     """

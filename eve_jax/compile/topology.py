@@ -35,7 +35,7 @@ class Chip(NamedTuple):
     """One accelerator chip.
 
     kind: of its `jax.Device`. hbm: what a program may use, bytes. bandwidth: of the HBM, bytes/s. ici: to all
-    neighbours together, one way, bytes/s. clock: cycles/s.
+    neighbors together, one way, bytes/s. clock: cycles/s.
     """
 
     kind: str
@@ -108,7 +108,7 @@ def open_topology(name: str) -> Topology:
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={name}: the TPU compiler refuses it: {error}") from error
     finally:
-        signal.signal(signal.SIGTERM, on_terminate)  # libtpu's handler lets the process go on
+        signal.signal(signal.SIGTERM, on_terminate)  # libtpu's handler lets the process run
     return Topology(name, devices, CHIPS[generation])
 
 

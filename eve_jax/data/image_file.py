@@ -10,7 +10,7 @@ from eve_jax.errors import UserError, shorten
 
 
 class BadImage(UserError):
-    """A picture that cannot be used: `reason` and `path` (the name of a stored one)."""
+    """An image that cannot be used: `reason` and `path` (the name of a stored one)."""
 
     def __init__(self, reason: str, path: object) -> None:
         self.reason, self.path = shorten(reason), shorten(str(path))

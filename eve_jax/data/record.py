@@ -98,7 +98,7 @@ class Source(Protocol):
         """
 
     def fingerprint(self) -> str:
-        """A text that differs whenever the records (not image files beside them) do."""
+        """A text that differs whenever the records (not image files next to them) do."""
 
 
 def text_of(value: object, what: str) -> str:

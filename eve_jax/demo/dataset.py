@@ -1,4 +1,4 @@
-"""Writes the demo's dataset: pictures, LLaVA record files and a tokenizer, all made here."""
+"""Writes the demo's dataset: images, LLaVA record files and a tokenizer, all made here."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ class _Album:
         return path
 
     def draw_all(self, folder: Path) -> None:
-        """Draw every picture below `folder`."""
+        """Draw every image below `folder`."""
         for name in {Path(path).parent for path in self.scenes}:
             (folder / name).mkdir(parents=True)
         scenes = list(self.scenes.items())
-        for path, scene in tracked(scenes, "drawing pictures", "pictures"):
+        for path, scene in tracked(scenes, "drawing images", "pictures"):
             picture = draw(scene)
             if path.endswith("jpg"):
                 picture.save(folder / path, quality=95)
-            else:  # flat colours pack well at level 1, in half the time of the default
+            else:  # flat colors pack well at level 1, in half the time of the default
                 picture.save(folder / path, compress_level=1)
 
 
@@ -174,7 +174,7 @@ def _captions(paths: Sequence[str], scenes: Sequence[Scene], rng: Random) -> lis
 
 
 def _dialogue(scene: Scene, composer: TrainingComposer, describe: float, longest: int) -> Dialogue:
-    """Questions about a picture, at most `longest`, perhaps after a description."""
+    """Questions about an image, at most `longest`, perhaps after a description."""
     rng = composer.rng
     asked = questions_about(scene, rng, composer.settings.max_count)[:longest]
     turns = [(q.text, q.answer) for q in asked]
@@ -229,7 +229,7 @@ def _heldout(settings: DemoSettings, album: _Album, rng: Random) -> list[Record]
 
 
 def _facts(scenes: Sequence[Scene], question: Question) -> Record:
-    """What scoring and the report need beside the LLaVA fields."""
+    """What scoring and the report need next to the LLaVA fields."""
     return {
         "task": question.task,
         "question": question.text,

@@ -1,4 +1,4 @@
-"""The end of the demo: answer the held-out questions, seeing and blind, and write the report."""
+"""The end of the demo: answer the held-out questions, with their images and with blank ones, and write the report."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ from eve_jax.demo.dataset import read_records
 from eve_jax.demo.report import draw_losses, draw_report, grey, is_right, stage_summary, summarise, write_report
 from eve_jax.infer.api import EVE
 
-FIT = "shrink"  # pictures keep the sizes they had in training
+FIT = "shrink"  # images keep the sizes they had in training
 REPORT = "report.json"
 
 
@@ -28,7 +28,7 @@ def answer_all(
     max_new_tokens: int,
     label: str,
 ) -> list[str]:
-    """Greedy answers to one-question records, in their order; `see` is applied to every picture first."""
+    """Greedy answers to one-question records, in their order; `see` is applied to every image first."""
     questions = [record["conversations"][0]["value"] for record in records]
     pictures = []
     for record in records:
@@ -40,7 +40,7 @@ def answer_all(
 def evaluate(config: RecipeConfig, workdir: Path, checkpoint: Path) -> dict[str, Any]:
     """Write report.json, report.png, losses.png and answers.jsonl into `workdir`; returns the report.
 
-    Prints a summary and a `launch.chat` command on a held-out picture.
+    Prints a summary and a `launch.chat` command on a held-out image.
     """
     assert config.demo is not None
     began = time.perf_counter()
@@ -48,9 +48,9 @@ def evaluate(config: RecipeConfig, workdir: Path, checkpoint: Path) -> dict[str,
     heldout = read_records(data / "heldout.jsonl")
     eve = EVE.from_pretrained(checkpoint, FIT)
     settings = (config.demo.answer_batch, config.demo.max_new_tokens)
-    print(f"answering {len(heldout)} held-out questions, then once more with grey pictures", flush=True)
+    print(f"answering {len(heldout)} held-out questions, then once more with blank ones", flush=True)
     answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, "answering")
-    blind = answer_all(eve, heldout, data / "images", grey, *settings, "answering blind")
+    blind = answer_all(eve, heldout, data / "images", grey, *settings, "answering with blank images")
     metrics = {name: workdir / config.stages[name].name / "metrics.jsonl" for name in config.order}
     report = summarise(heldout, answers, blind, {name: stage_summary(path) for name, path in metrics.items()})
     report["answering_seconds"] = round(time.perf_counter() - began, 2)
@@ -69,9 +69,11 @@ def evaluate(config: RecipeConfig, workdir: Path, checkpoint: Path) -> dict[str,
 
 
 def _print_summary(report: dict[str, Any], workdir: Path) -> None:
-    print(f"\nheld-out questions: {report['accuracy']:.1%} right, {report['blind_accuracy']:.1%} with a grey picture")
+    print(f"\nheld-out questions: {report['accuracy']:.1%} right, {report['blind_accuracy']:.1%} with a blank image")
     for task, scores in report["per_task"].items():
-        print(f"  {task:14} {scores['accuracy']:6.1%}   blind {scores['blind_accuracy']:6.1%}   n = {scores['n']}")
+        print(
+            f"  {task:14} {scores['accuracy']:6.1%}   blank images {scores['blind_accuracy']:6.1%}   n = {scores['n']}"
+        )
     print(f"see {workdir / REPORT}, {workdir / 'report.png'}, {workdir / 'losses.png'}")
 
 

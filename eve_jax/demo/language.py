@@ -22,7 +22,7 @@ Dialogue = list[tuple[str, str]]  # what the user says, what the assistant answe
 
 # One piece a word, with the space before it; one a punctuation mark; role markers whole.
 _PIECES = r" ?(?:USER|ASSISTANT|Map):| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]|\s"
-_EACH_WORD = 40  # times that each kind, word and colour is shown to the tokenizer beside the documents
+_EACH_WORD = 40  # times that each kind, word and color is shown to the tokenizer next to the documents
 
 
 def chat_text(dialogue: Dialogue) -> str:
@@ -44,14 +44,14 @@ def document(composer: TrainingComposer) -> str:
 
 
 def text_dialogue(composer: TrainingComposer) -> Dialogue:
-    """A chat without pictures: about word maps, one in ten about kinds and numbers."""
+    """A chat without images: about word maps, one in ten about kinds and numbers."""
     if composer.rng.random() < 0.9:
         return map_dialogue(composer)
     return [knowledge(composer.split, composer.rng) for _ in range(composer.rng.randint(1, 3))]
 
 
 def map_dialogue(composer: TrainingComposer) -> Dialogue:
-    """A dialogue about one or two pictures that are given as word maps, as about real pictures."""
+    """A dialogue about one or two images that are given as word maps, as about real images."""
     rng = composer.rng
     if rng.random() < 0.2:
         scenes, asked = composer.pair()
@@ -78,7 +78,7 @@ def about(prefix: str, dialogue: Dialogue) -> Dialogue:
 
 
 def knowledge(split: Split, rng: Random) -> tuple[str, str]:
-    """A question about kinds and numbers that needs no picture, and its answer."""
+    """A question about kinds and numbers that needs no image, and its answer."""
     kind: Kind = rng.choice(split.kinds)
     number = rng.randint(1, 4)
     categories = sorted({k.category for k in split.kinds})

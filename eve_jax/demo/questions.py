@@ -64,12 +64,12 @@ def ask_count(kind: Kind, count: int, rng: Random, wording: int | None = None) -
 
 
 def ask_kind(kind: Kind, rng: Random, wording: int | None = None) -> Question:
-    """Which animal (food, vehicle, tool) is in the picture."""
+    """Which animal (food, vehicle, tool) is in the image."""
     return _ask("kind", kind.name, rng, wording, category=kind.category)
 
 
 def ask_colour(sign: Sign, rng: Random, wording: int | None = None) -> Question:
-    """Which colour the sign has."""
+    """Which color the sign has."""
     return _ask("colour", sign.colour, rng, wording)
 
 
@@ -79,17 +79,17 @@ def ask_read(sign: Sign, rng: Random, wording: int | None = None) -> Question:
 
 
 def ask_content(kind: Kind, picture: int, rng: Random, wording: int | None = None) -> Question:
-    """What is in the first (0) or second (1) of two pictures of one thing each."""
+    """What is in the first (0) or second (1) of two images of one thing each."""
     return _ask("content", kind.name, rng, wording, ordinal=ORDINALS[picture])
 
 
 def ask_which(kind: Kind, answer: str, rng: Random, wording: int | None = None) -> Question:
-    """Which of two pictures shows a kind; the answer is one of WHICH_ANSWERS."""
+    """Which of two images shows a kind; the answer is one of WHICH_ANSWERS."""
     return _ask("which", answer, rng, wording, thing=a(kind.name))
 
 
 def questions_about(scene: Scene, rng: Random, max_count: int) -> list[Question]:
-    """Every question that can be asked about one picture, in random order (what is counted: `max_count` or fewer)."""
+    """Every question that can be asked about one image, in random order (what is counted: `max_count` or fewer)."""
     asked = [ask_position(place, kind, rng) for place, kind in scene.places.items()]
     if scene.layout == "group":
         counted = [(kind, n) for kind, n in scene.counts.items() if n <= max_count]
@@ -109,7 +109,7 @@ def questions_about(scene: Scene, rng: Random, max_count: int) -> list[Question]
 
 
 def which_answer(kind: Kind, scenes: Sequence[Scene]) -> str:
-    """The answer to `ask_which` for two pictures."""
+    """The answer to `ask_which` for two images."""
     first, second = (kind in scene.counts for scene in scenes)
     return WHICH_ANSWERS[{(True, False): 0, (False, True): 1, (True, True): 2, (False, False): 3}[first, second]]
 

@@ -1,4 +1,4 @@
-"""What the demo reports: numbers in `report.json`, a sheet of held-out pictures, and the losses of the stages.
+"""What the demo reports: numbers in `report.json`, a sheet of held-out images, and the losses of the stages.
 
 Nothing here runs a model: answers come in as texts.
 """
@@ -24,11 +24,11 @@ TITLES = {
     "position": "what is where",
     "count": "how many",
     "kind": "which animal, food ...",
-    "colour": "colour of a sign",
+    "colour": "color of a sign",
     "read": "word on a sign",
-    "two_pictures": "two pictures",
+    "two_pictures": "two images",
 }
-CREDIT = "Pictures composed from OpenMoji (openmoji.org, CC BY-SA 4.0)"
+CREDIT = "Images composed from OpenMoji (openmoji.org, CC BY-SA 4.0)"
 _PAPER, _CARD, _LINE = (246, 246, 248), (255, 255, 255), (224, 225, 230)
 _INK, _SOFT, _RIGHT, _WRONG, _BLIND = (30, 32, 38), (110, 114, 124), (22, 138, 72), (206, 44, 50), (178, 182, 192)
 _COLUMN, _GAP, _PICTURE, _CARD_HEIGHT, _TOP = 274, 14, 168, 262, 226
@@ -36,7 +36,7 @@ _LAST = 10  # steps over which the last loss is a mean
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """A picture of the same size in mid grey: what the blind run sees."""
+    """An image of the same size in mid gray: the blank-image baseline."""
     return Image.new("RGB", image.size, (128, 128, 128))
 
 
@@ -74,11 +74,11 @@ def summarise(
     """The contents of report.json.
 
     `heldout` are the records of heldout.jsonl, `answers` and `blind_answers` the answers to them in the same order,
-    with the pictures and with grey ones; `stages` maps a stage's name to its `stage_summary`. Accuracies are shares in
+    with the images and with blank ones; `stages` maps a stage's name to its `stage_summary`. Accuracies are shares in
     [0, 1]. Raises `UserError` if the numbers of questions and answers differ.
     """
     if not len(heldout) == len(answers) == len(blind_answers):
-        numbers = f"{len(heldout)} questions, {len(answers)} answers, {len(blind_answers)} blind answers"
+        numbers = f"{len(heldout)} questions, {len(answers)} answers, {len(blind_answers)} answers with blank images"
         raise UserError(f"held-out questions and answers do not match: {numbers}; answer every question once")
     right = [is_right(r["answer"], given) for r, given in zip(heldout, answers, strict=True)]
     blind = [is_right(r["answer"], given) for r, given in zip(heldout, blind_answers, strict=True)]
@@ -124,7 +124,7 @@ def draw_report(
     sheet = Image.new("RGB", (width, _TOP + rows * (_CARD_HEIGHT + _GAP) + 30), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP + 4, 18), "Held-out questions", font=text_font(28), fill=_INK)
-    headline = f"{report['accuracy']:.0%} right, {report['blind_accuracy']:.0%} with the picture greyed out"
+    headline = f"{report['accuracy']:.0%} right, {report['blind_accuracy']:.0%} with a blank image"
     detail = f"{report['questions']} questions about unseen compositions of {report['kinds']} kinds, "
     pen.text((_GAP + 4, 58), headline, font=text_font(19), fill=_RIGHT)
     pen.text((_GAP + 4, 88), f"{detail}{report['words']} words on signs", font=plain_font(15), fill=_SOFT)
@@ -167,7 +167,7 @@ def draw_losses(metrics: Mapping[str, StrPath], path: StrPath) -> None:
 
 
 def draw_examples(heldout: Sequence[Mapping[str, Any]], images: StrPath, path: StrPath) -> None:
-    """Draw a sheet of held-out pictures with questions and expected answers, six a row."""
+    """Draw a sheet of held-out images with questions and expected answers, six a row."""
     rows = -(-len(heldout) // 6)
     sheet = Image.new("RGB", (6 * (_COLUMN + _GAP) + _GAP, rows * (_CARD_HEIGHT + _GAP) + _GAP + 24), _PAPER)
     for i, record in enumerate(heldout):
@@ -199,7 +199,7 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
 def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Mapping[str, float]) -> None:
     pen.text((x + 4, y), title, font=text_font(16), fill=_INK)
     for row, (name, value, colour) in enumerate(
-        (("answered", scores["accuracy"], _RIGHT), ("blind", scores["blind_accuracy"], _BLIND))
+        (("answered", scores["accuracy"], _RIGHT), ("blank image", scores["blind_accuracy"], _BLIND))
     ):
         top, left, right = y + 30 + row * 26, x + 78, x + _COLUMN - 50
         pen.text((x + 4, top + 8), name, font=plain_font(13), fill=_SOFT, anchor="lm")
@@ -210,7 +210,7 @@ def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Map
 
 
 def _draw_card(sheet: Image.Image, x: int, y: int, record: Mapping[str, Any], given: str | None, images: Path) -> None:
-    """One question: its picture(s), its wording, the answer given (green or red) and, if that differs, expected."""
+    """One question: its image(s), its wording, the answer given (green or red) and, if that differs, expected."""
     pen = ImageDraw.Draw(sheet)
     pen.rounded_rectangle((x, y, x + _COLUMN, y + _CARD_HEIGHT), radius=10, fill=_CARD, outline=_LINE)
     paths = [record["image"]] if isinstance(record["image"], str) else record["image"]

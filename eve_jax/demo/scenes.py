@@ -1,4 +1,4 @@
-"""Pictures as data: what is where, and how to draw it."""
+"""Images as data: what is where, and how to draw it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from eve_jax.demo.assets import BACKGROUNDS, COLOURS, Kind, fitting_size, sprite
 from eve_jax.demo.settings import PATCH, DemoSettings
 
 GROUP_CELLS = 6
-_BOARD_MARGIN = 8  # pixels of a sign's width left free beside its word
+_BOARD_MARGIN = 8  # pixels of a sign's width left free next to its word
 _PLACES = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing: its kind, centre (x, y) and longest side, in pixels."""
+    """One thing: its kind, center (x, y) and longest side, in pixels."""
 
     kind: Kind
     x: int
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sign:
-    """A board of one colour with a word: centre (x, y), width and height in pixels."""
+    """A board of one color with a word: center (x, y), width and height in pixels."""
 
     word: str
     colour: str
@@ -42,7 +42,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole picture. `layout` is single, row, column, group, mix or sign; items are in reading order."""
+    """A whole image. `layout` is single, row, column, group, mix or sign; items are in reading order."""
 
     layout: str
     width: int
@@ -76,7 +76,7 @@ def place_names(layout: str, length: int) -> tuple[str, ...]:
 
 
 class SceneMaker:
-    """Lays out given contents at random places; what is in a picture is the caller's choice (`split.py`)."""
+    """Lays out given contents at random places; what is in an image is the caller's choice (`split.py`)."""
 
     def __init__(self, settings: DemoSettings, rng: Random) -> None:
         self.settings = settings
@@ -136,7 +136,7 @@ class SceneMaker:
         sizes = range(s.object_size[0], s.object_size[1] + 1, s.size_step)
 
         def stray(centre: int, room: int, side: int, jitter: int) -> int:
-            """The centre moved by the jitter, but a thing of length `room` stays inside the side of the picture."""
+            """The center moved by the jitter, but a thing of length `room` stays inside the side of the image."""
             return min(max(centre + rng.randint(-jitter, jitter), room // 2), side - (room + 1) // 2)
 
         items = []
@@ -154,7 +154,7 @@ class SceneMaker:
 
 
 def word_map(scene: Scene) -> str:
-    """The picture as words, one for each patch in reading order, rows of patches as lines, `.` where nothing is.
+    """The image as words, one for each patch in reading order, rows of patches as lines, `.` where nothing is.
 
     The text-only LLM learns to read such maps, so that a patch embedding has words to aim at. Starts with `Map:`.
     """
@@ -177,7 +177,7 @@ def word_map(scene: Scene) -> str:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The picture, RGB, `scene.width` x `scene.height` pixels. Equal scenes give equal pixels."""
+    """The image, RGB, `scene.width` x `scene.height` pixels. Equal scenes give equal pixels."""
     shade = np.linspace(0, scene.shade, scene.height)[:, None]
     column = np.rint(np.array(BACKGROUNDS[scene.background]) - shade).astype(np.uint8)
     pixels = np.broadcast_to(column[:, None, :], (scene.height, scene.width, 3))

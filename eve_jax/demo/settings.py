@@ -1,4 +1,4 @@
-"""Every knob of the demo's pictures and questions: how hard they are, and how many there are."""
+"""Every knob of the demo's images and questions: how hard they are, and how many there are."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from eve_jax.errors import UserError
 from eve_jax.process.checks import known_names
 from eve_jax.process.section import Section, setting
 
-PATCH = 32  # pixels: side of a patch of the model, to which the grid of a picture is aligned
+PATCH = 32  # pixels: side of a patch of the model, to which the grid of an image is aligned
 
 
 @dataclass(frozen=True)
 class DemoSettings(Section):
     """What `write_dataset` writes. Lengths are pixels, shares and weights are in [0, 1].
 
-    The grid of a picture lies on multiples of half a cell; `jitter`, `object_size` and `odd_share` say how far what is
+    The grid of an image lies on multiples of half a cell; `jitter`, `object_size` and `odd_share` say how far what is
     on it strays from that, and so how hard it is to see.
     """
 
@@ -27,7 +27,7 @@ class DemoSettings(Section):
     colours: int = setting(10, low=3, high=10)  # of signs, of at most 10
     held_pairs: tuple[int, ...] = setting((1, 5, 11), low=1)  # kinds this far apart in the list never meet in training
 
-    # how a picture looks
+    # how an image looks
     cell: int = setting(64, low=1)  # side of a cell, one thing in each
     object_size: tuple[int, int] = setting((52, 60), low=1)  # longest side of a thing, smallest and largest
     size_step: int = setting(2, low=1)  # sizes in between
@@ -36,25 +36,25 @@ class DemoSettings(Section):
         0, low=0
     )  # and a sign this far: words are much harder to learn than things when they move
     margin_share: float = setting(0.15, low=0, high=1)  # chance of an extra half cell along an axis
-    odd_share: float = setting(0.2, low=0, high=1)  # share of pictures whose sides are no multiples of a patch
+    odd_share: float = setting(0.2, low=0, high=1)  # share of images whose sides are no multiples of a patch
     odd_pixels: int = setting(6, low=0)  # by how much, at most
-    backgrounds: int = setting(6, low=1, high=8)  # pale colours, of at most 8
+    backgrounds: int = setting(6, low=1, high=8)  # pale colors, of at most 8
     shade: int = setting(
         12, low=0, high=255
     )  # how much the background darkens, at most, from top to bottom (levels of 255)
     letter_size: int = setting(
         42, low=1
     )  # largest font size on signs; a word that is too long for its board is smaller
-    jpeg_share: float = setting(0.15, low=0, high=1)  # of pictures kept as JPEG (quality 95), the rest as PNG
+    jpeg_share: float = setting(0.15, low=0, high=1)  # of images kept as JPEG (quality 95), the rest as PNG
 
     # what is asked
     max_count: int = setting(4, low=2, high=5)  # things of the counted kind, from one
-    max_others: int = setting(2, low=0)  # things of another kind beside them, from none
+    max_others: int = setting(2, low=0)  # things of another kind next to them, from none
     row_lengths: tuple[int, ...] = setting((2, 2, 3), low=1)  # things in a row or column, drawn from this list
     column_share: float = setting(0.4, low=0, high=1)  # of rows that stand upright
-    sign_with_thing: float = setting(0.3, low=0, high=1)  # share of signs with a thing beside them
+    sign_with_thing: float = setting(0.3, low=0, high=1)  # share of signs with a thing next to them
     describe_share: float = setting(0.35, low=0, high=1)  # of conversations that begin with a description
-    single: float = setting(0.08, low=0, high=1)  # weights of the families of pictures
+    single: float = setting(0.08, low=0, high=1)  # weights of the families of images
     row: float = setting(0.40, low=0, high=1)
     group: float = setting(0.25, low=0, high=1)
     mix: float = setting(0.07, low=0, high=1)
@@ -64,9 +64,9 @@ class DemoSettings(Section):
     documents: int = setting(6000, low=0)  # text-only, to pretrain the LLM
     chats: int = setting(16000, low=0)  # text-only, to teach it to answer
     caption_pictures: int = setting(12000, low=0)  # records of captions.jsonl
-    question_pictures: int = setting(8000, low=0)  # of the same pictures, records of questions.jsonl about one picture
-    question_pairs: int = setting(1500, low=0)  # records of questions.jsonl about two pictures
-    sft_pictures: int = setting(4000, low=0)  # pictures of their own, records of sft.jsonl about one picture
+    question_pictures: int = setting(8000, low=0)  # of the same images, records of questions.jsonl about one image
+    question_pairs: int = setting(1500, low=0)  # records of questions.jsonl about two images
+    sft_pictures: int = setting(4000, low=0)  # images of their own, records of sft.jsonl about one image
     sft_pairs: int = setting(800, low=0)
     sft_texts: int = setting(400, low=0)  # text-only records of sft.jsonl
     heldout_per_task: int = setting(100, low=1)

@@ -1,7 +1,7 @@
-"""What is shown in training and what is held out: compositions, never kinds, words or colours.
+"""What is shown in training and what is held out: compositions, never kinds, words or colors.
 
-Two kinds of a held-out pair never meet in a training picture, in a training pair of pictures or in a word map,
-and a word is never seen in its held-out colour. Every held-out question is about at least one such composition.
+Two kinds of a held-out pair never meet in a training image, in a training pair of images or in a word map,
+and a word is never seen in its held-out color. Every held-out question is about at least one such composition.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Split:
-    """The kinds, words and colours of the settings, and which of their combinations are held out."""
+    """The kinds, words and colors of the settings, and which of their combinations are held out."""
 
     def __init__(self, settings: DemoSettings) -> None:
         self.kinds = all_kinds()[: settings.kinds]
@@ -29,7 +29,7 @@ class Split:
         self._strides = {d % settings.kinds for stride in settings.held_pairs for d in (stride, -stride)} - {0}
 
     def held_pair(self, first: Kind, second: Kind) -> bool:
-        """True if the two kinds meet in held-out pictures only."""
+        """True if the two kinds meet in held-out images only."""
         return (self._index[first] - self._index[second]) % len(self.kinds) in self._strides
 
     def any_held(self, kinds: Iterable[Kind]) -> bool:
@@ -37,15 +37,15 @@ class Split:
         return any(self.held_pair(x, y) for x, y in combinations(kinds, 2))
 
     def partners(self, kind: Kind) -> list[Kind]:
-        """The kinds that meet this one in held-out pictures only."""
+        """The kinds that meet this one in held-out images only."""
         return [other for other in self.kinds if self.held_pair(kind, other)]
 
     def held_colour(self, word: str) -> str:
-        """The colour in which the word is seen in held-out pictures only."""
+        """The color in which the word is seen in held-out images only."""
         return self.colours[self.words.index(word) % len(self.colours)]
 
     def held(self, scenes: Sequence[Scene]) -> bool:
-        """True if the picture, or the pictures taken together, show a held-out composition."""
+        """True if the image, or the images taken together, show a held-out composition."""
         kinds = {kind for scene in scenes for kind in scene.counts}
         signs = [scene.sign for scene in scenes if scene.sign is not None]
         return self.any_held(kinds) or any(sign.colour == self.held_colour(sign.word) for sign in signs)

@@ -1,4 +1,4 @@
-"""The end of the comparison of variants: what each has learnt, what language it forgot, how far its weights moved."""
+"""The end of the comparison of variants: what each has learned, what language it forgot, how far its weights moved."""
 
 import json
 import math
@@ -33,7 +33,7 @@ _ROW_TOKENS = 1024  # of packed rows of texts
 
 
 def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
-    """Write variants.json, its table and three pictures into `workdir` and print the table; returns the report.
+    """Write variants.json, its table and three images into `workdir` and print the table; returns the report.
 
     `config` is that of configs/variants.py, whose stages are all trained. Losses are nats a target.
     """
@@ -64,7 +64,7 @@ def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
 
 
 def write_texts(workdir: Path, settings: DemoSettings, seed: int, number: int) -> dict[str, Path]:
-    """Writes `number` documents and `number` chats such as the LLM learnt, none of which it learnt; returns the files.
+    """Write `number` documents and `number` chats like those that trained the LLM, none of which did; return the files.
 
     `workdir` holds the dataset `data` of the same settings; the files are `texts/documents.jsonl` and `chats.jsonl`.
     """
@@ -105,12 +105,12 @@ def text_losses(checkpoint: Path, texts: Mapping[str, Path], label: str) -> dict
 
 
 def _answers(demo: DemoConfig, data: Path, checkpoint: Path, variant: str) -> dict[str, Any]:
-    """Accuracies on the held-out questions, with the pictures and with grey ones."""
+    """Accuracies on the held-out questions, with the images and with blank ones."""
     heldout = read_records(data / "heldout.jsonl")
     eve = EVE.from_pretrained(checkpoint, FIT)
     settings = (demo.answer_batch, demo.max_new_tokens)
     answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, f"{variant} answers")
-    blind = answer_all(eve, heldout, data / "images", grey, *settings, f"{variant} answers blind")
+    blind = answer_all(eve, heldout, data / "images", grey, *settings, f"{variant} with blank images")
     summary = summarise(heldout, answers, blind, {})
     return {key: summary[key] for key in ("accuracy", "blind_accuracy", "questions", "per_task")}
 

@@ -1,4 +1,4 @@
-"""The table and the three pictures of a comparison of variants; nothing here runs a model."""
+"""The table and the three images of a comparison of variants; nothing here runs a model."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
     variants = report["variants"]
     stages = list(next(iter(variants.values()))["text_loss"])
     llm = report["llm"]["text_loss"]["all"]
-    head = ["variant", "weights", "right", "blind", "text loss: LLM", *(f"after {stage}" for stage in stages)]
+    head = ["variant", "weights", "accuracy", "blank images", "text loss: LLM", *(f"after {stage}" for stage in stages)]
     rows = [
         [
             f"{v['name']} ({variant})",
@@ -133,7 +133,7 @@ def draw_curves(folders: Mapping[str, Mapping[str, Path]], path: Path) -> None:
 
 
 def draw_changes(report: Mapping[str, Any], path: Path) -> None:
-    """A panel for each set of weights of each variant: mean absolute change by layer and kind, on one colour scale."""
+    """A panel for each set of weights of each variant: mean absolute change by layer and kind, on one color scale."""
     changes = {}
     for variant, v in report["variants"].items():
         for branch in ("text", "vision"):

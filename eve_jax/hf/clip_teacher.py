@@ -122,7 +122,7 @@ def without_aligning(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Par
 def with_aligning(cfg: ModelConfig, source: ModelConfig, params: Params, folder: str, seed: int) -> Params:
     """Return `params` of the model `source` with the aligning layer and the teacher of `cfg`, and no others.
 
-    What is missing is taken from CLIP's `folder` (the teacher) or initialised from `seed` (the aligning layer, and with
+    What is missing is taken from CLIP's `folder` (the teacher) or initialized from `seed` (the aligning layer, and with
     RANDOM as `folder` the teacher, too). Raises UserError when a teacher is missing and `folder` is "".
     """
     shapes = abstract_params(cfg)

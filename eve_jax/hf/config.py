@@ -132,7 +132,7 @@ def _or(value: Any, default: Any) -> Any:
 
 
 def _check_numbers(hf: dict[str, Any]) -> None:
-    """Raise UserError for a size that is none; null is as good as nothing where `transformers` has a default."""
+    """Raise UserError for a size that is none; null counts as nothing where `transformers` has a default."""
     for name in (*COUNTS, *OPTIONAL_COUNTS):
         value = hf.get(name)
         absent = name not in hf or (value is None and name in OPTIONAL_COUNTS)
@@ -194,9 +194,9 @@ def our_config(cfg: ModelConfig, data: dict[str, Any]) -> dict[str, Any]:
 def hf_config(
     cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str, text_only: bool = False
 ) -> dict[str, Any]:
-    """config.json of an export: EVE's with the modelling file, or with `text_only` that of the plain LLM.
+    """config.json of an export: EVE's with the modeling file, or with `text_only` that of the plain LLM.
 
-    `carried` is the config.json that the model was imported with, or {}; fields that are none of ours stay.
+    `carried` is the config.json that the model was imported with, or {}; fields that eve_jax does not have stay.
     """
     dropped = {
         "rope_parameters",
@@ -237,7 +237,7 @@ def hf_config(
 
 
 def _auto(kind: str, stem: str) -> dict[str, Any]:
-    """How `transformers` finds the modelling file."""
+    """How `transformers` finds the modeling file."""
     return {
         "model_type": kind,
         "architectures": [f"{stem}ForCausalLM"],

@@ -11,7 +11,7 @@ from typing import Any
 from eve_jax.errors import UserError, warn
 from eve_jax.hf.rope import SECTIONS, SINGLE
 
-# field -> (the values that it may have beside null, what another one asks for)
+# field -> (the values that it may have next to null, what another one asks for)
 REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "hidden_act": (("silu", "swish"), "another activation"),
     "hidden_activation": (("silu", "swish"), "another activation"),
@@ -43,8 +43,8 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "scale_attn_weights": ((True,), "attention that is not scaled"),
     "alibi": ((False,), "positions by ALiBi"),
     "position_embedding_type": (("rope", "rotary"), "other positions"),
-    "parallel_attn": ((False,), "attention beside the feed-forward"),
-    "use_parallel_residual": ((False,), "attention beside the feed-forward"),
+    "parallel_attn": ((False,), "attention next to the feed-forward"),
+    "use_parallel_residual": ((False,), "attention next to the feed-forward"),
     "attention_sinks": ((False,), "attention sinks"),
     "is_encoder_decoder": ((False,), "an encoder"),
     "add_cross_attention": ((False,), "cross attention"),

@@ -1,4 +1,4 @@
-"""Names and layouts: our parameters beside the Hugging Face checkpoint's, one table read in both directions.
+"""Names and layouts: our parameters next to the Hugging Face checkpoint's, one table read in both directions.
 
 Their Linear weights are [out, in], convolutions [out, in, kH, kW]; ours are [in, out], layers stacked. The names are
 the original's (docs/model.md#checkpoint-names): those of vision weights have `moe_`.
@@ -183,7 +183,7 @@ def eve_names(cfg: ModelConfig) -> list[Entry]:
 
 
 def decoder(cfg: ModelConfig) -> list[Entry]:
-    """The table of all but the patch embedding: embeddings, layers with the twins that `cfg` has, norm and head."""
+    """The table of all but the patch embedding: embeddings, layers with the vision copies of `cfg`, norm, head."""
     entries = [
         Entry("embed", "model.embed_tokens.weight", _same, _same),
         Entry("norm.scale", "model.norm.weight", _same, _same),
@@ -195,5 +195,5 @@ def decoder(cfg: ModelConfig) -> list[Entry]:
 
 
 def plain_llm(cfg: ModelConfig) -> list[Entry]:
-    """The table of a Qwen2 or LLaMA LLM: no patch embedding, no twins for vision tokens."""
+    """The table of a Qwen2 or LLaMA LLM: no patch embedding, no vision copies."""
     return decoder(replace(cfg, parts=()))

@@ -19,7 +19,7 @@ WRAPPED = re.compile(rf"\.(?:{WRAPPER})(?=\.)")
 PREFIXES = rf"(?:(?:{WRAPPER}|language_model|text_model|base_model\.model|model)\.)*"
 INNER = r"(?:(?:language_model|text_model|model)\.)*"  # what may be between the head's prefix and the layers'
 SPLIT = re.compile(rf"({PREFIXES})(.+)")
-# How the names of an LLM's own tensors go on; those of the head have no `model.` in front.
+# How the names of an LLM's own tensors continue; those of the head have no `model.` in front.
 DECODER, HEAD = re.compile(r"(embed_tokens|layers\.\d+|norm)\..+"), re.compile(r"lm_head\..+")
 BODY = "model."
 ADAPTER = re.compile(r".*\.(lora_|base_layer\.|modules_to_save\.).*")
@@ -28,7 +28,7 @@ ADAPTER = re.compile(r".*\.(lora_|base_layer\.|modules_to_save\.).*")
 def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[str, T]:
     """Return `tensors` under the names that a model without wrappers gives them.
 
-    Raise UserError when the tensors of the LLM have different prefixes, and when other tensors stand beside a wrapped
+    Raise UserError when the tensors of the LLM have different prefixes, and when other tensors stand next to a wrapped
     LLM: of a PEFT adapter that was not merged, or of another family's multimodal model (`plain`: the config is a plain
     LLM's; EVE's own tensors have the LLM's prefix).
     """
@@ -101,7 +101,7 @@ def _two_kinds(folder: Path, first: str, other: str) -> str:
 def _beside(folder: Path, name: str, body: str | None, plain: bool) -> str:
     if plain:
         return (
-            f"{folder}: tensor {name} is beside an LLM under {body}: this is a multimodal model of another family; "
+            f"{folder}: tensor {name} is next to an LLM under {body}: this is a multimodal model of another family; "
             "save its language model on its own"
         )
     return f"{folder}: tensor {name} has not the prefix {body} of the LLM's; give all tensors the same prefix"

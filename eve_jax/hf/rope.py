@@ -69,7 +69,7 @@ def _flat(section: Any, name: str) -> dict[str, Any]:
         return said
     for key in said:
         if key not in KINDS or key not in nested:
-            raise UserError(f"{name}.{key} is not understood beside {name}.{nested[0]}")
+            raise UserError(f"{name}.{key} is not understood next to {name}.{nested[0]}")
     each = {key: _flat(said[key], f"{name}.{key}") for key in nested}
     if FULL not in each:
         raise UserError(f"{name} has no field {FULL!r}")

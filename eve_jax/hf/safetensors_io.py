@@ -23,7 +23,7 @@ from eve_jax.process.strict_json import without_repeats
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-# Tables that old checkpoints hold beside the weights, computed from the config: positions, rotary frequencies, masks.
+# Tables that old checkpoints hold next to the weights, computed from the config: positions, rotary frequencies, masks.
 BUFFERS = re.compile(
     r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
 )
@@ -241,4 +241,4 @@ def check_names(
         raise UserError(f"{where}: tensor {unknown[0]} is unknown to this model ({len(unknown)} such)")
     for name, shape in wanted.items():
         if tuple(found[name]) != shape:
-            raise UserError(f"{where}: tensor {name} has shape {tuple(found[name])}, the model wants {shape}")
+            raise UserError(f"{where}: tensor {name} has shape {tuple(found[name])}, the model requires {shape}")

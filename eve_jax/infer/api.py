@@ -97,7 +97,7 @@ class EVE:
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
         or PIL image, or a list of those in the order of the `<image>` markers in the user's texts; without markers they
-        go before the first of these. None is no image. Without images, and in other texts, `<image>` is text; beside
+        go before the first of these. None is no image. Without images, and in other texts, `<image>` is text; next to
         images it is written `\\<image>`. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0.
         Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
         model, and when weights or activations that are not finite leave no answer.
@@ -200,7 +200,7 @@ class EVE:
         if not pictures and not question.strip():
             raise UserError("the question is empty")
         if pictures and not self.sees:
-            raise UserError("this is a language model that was never trained to see: ask it without pictures")
+            raise UserError("this checkpoint has no trained image input: ask it without images")
         ids = ids_for(len(pictures))
         if ids.max() >= self.engine.cfg.vocab_size:
             raise UserError(
@@ -221,7 +221,7 @@ class EVE:
         if self.positions and tokens >= self.positions:
             raise UserError(
                 f"{tokens} tokens, image tokens included, leave no room for an answer: the model has {self.positions} "
-                "positions; ask with fewer or smaller pictures (max_size), or start a new conversation"
+                "positions; ask with fewer or smaller images (max_size), or start a new conversation"
             )
         room = self.positions - tokens if self.positions else run.max_new_tokens
         return run._replace(max_new_tokens=min(run.max_new_tokens, room))
@@ -252,7 +252,7 @@ def _positions(folder: Path) -> int:
 
 
 def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
-    """Sizes and parameters as the engine wants them.
+    """Sizes and parameters as the engine requires them.
 
     Weights are cast to the computation's dtype, which each would be anyway before it is used.
     """

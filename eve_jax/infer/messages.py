@@ -1,4 +1,4 @@
-"""What stands between people and the engine's ids: messages and pictures in, text out."""
+"""What stands between people and the engine's ids: messages and images in, text out."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def to_turns(messages: Messages) -> list[Turn]:
         raise UserError('messages: expected a question, or a list of {"role": ..., "content": ...}')
     turns = [_to_turn(message, number) for number, message in enumerate(messages)]
     if not turns or turns[-1].role != "human":
-        raise UserError("messages: the last one must be the user's, to which the answer is wanted")
+        raise UserError("messages: the last one must be the user's, which the answer is to")
     return turns
 
 
@@ -56,7 +56,7 @@ def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
         raise UserError(f"messages[{number}]: role {said!r} is none of user, assistant, system")
     text = message.get("content", message.get("value"))
     if not isinstance(text, str):
-        raise UserError(f"messages[{number}]: content is no text but {type(text).__name__}; pictures go into `images`")
+        raise UserError(f"messages[{number}]: content is no text but {type(text).__name__}; images go into `images`")
     return Turn(role, encodable(f"messages[{number}]", text))
 
 

@@ -131,7 +131,7 @@ def score_records(
 ) -> Scores:
     """Scores every record by the next-token loss of docs/model.md#loss, in packed rows.
 
-    No record is left out for its length unless `settings.rule.max_tokens` says so. Raises UserError when the tokenizer
+    No record is left out for its length unless `settings.rule.max_tokens` warns. Raises UserError when the tokenizer
     does not fit the model, or for a template that is unknown.
     """
     rule = settings.rule

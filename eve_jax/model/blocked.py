@@ -132,7 +132,7 @@ def _row_backward(
     """Gradients of a row's q, k and v.
 
     Scores are transposed, [K, S, M] for the M = G T queries of a block: every product then contracts axes that lie as
-    it wants them, and only blocks of q and windows of k are copied in another order.
+    it requires them, and only blocks of q and windows of k are copied in another order.
     """
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     kv_heads, groups, _, size = q.shape

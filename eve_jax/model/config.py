@@ -45,7 +45,7 @@ class Part:
         return tuple(dict.fromkeys((self.patches, self.specials)))
 
 
-# What `model.parts` may list, beside DELTA. An entry is all that another division of a part's weights takes.
+# What `model.parts` may list, next to DELTA. An entry is all that another division of a part's weights takes.
 PARTS: dict[str, Part] = {name: Part(name) for name in TWICE}
 VARIANTS: dict[str, tuple[str, ...]] = {"dense": (), "rep": (DELTA,), "moe": ("mlp",), "dac": TWICE}
 
@@ -156,7 +156,7 @@ class ClipConfig(Section):
 
     @property
     def cells(self) -> int:
-        """Patches along a side of its picture."""
+        """Patches along a side of its image."""
         return self.image_size // self.patch_size
 
 

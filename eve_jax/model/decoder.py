@@ -55,7 +55,7 @@ def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
 
 
 UNROLLED = 12  # most layers of which a program holds each for itself: compiling takes longer with each
-# What the backward pass finds stored, beside each layer's input.
+# What the backward pass finds stored, next to each layer's input.
 REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
 
 

@@ -125,7 +125,7 @@ class OutProjection(nnx.Module):
 
 
 class GatedDelta(nnx.Module):
-    """A learnt addition to a weight, W + tanh(10 g) dW with a scalar g (ReP; docs/model.md#the-family).
+    """A learned addition to a weight, W + tanh(10 g) dW with a scalar g (ReP; docs/model.md#the-family).
 
     dW starts at zero, so the model starts as the LLM; g starts at GATE, where dW has a gradient from the first step.
     It works on all tokens and trains with the vision weights, in whose place it stands.

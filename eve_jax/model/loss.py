@@ -2,9 +2,9 @@
 
 Logits exist in parts, in one of two ways that agree to rounding. By chunks of the vocabulary, the head is gathered,
 and its gradient reduced, a chunk at a time; the backward pass computes the logits again, four products for the three of
-the plain formula. By chunks of the targets, a softmax is whole at once, so that the gradient is made beside the loss
+the plain formula. By chunks of the targets, a softmax is whole at once, so that the gradient is made next to the loss
 with three products; but the head and its gradient must be at hand, whole, for every chunk: the way on one processor.
-EVEv1's aligning loss is added beside it.
+EVEv1's aligning loss is added next to it.
 """
 
 from typing import NamedTuple
@@ -100,7 +100,7 @@ def by_targets() -> bool:
 def nll_sum(
     hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"], weight: Float[Array, "M"]
 ) -> Float[Array, ""]:
-    """Sum of `target_nll` times `weight` (which has no gradient), by chunks of targets where gradients are wanted."""
+    """Sum of `target_nll` times `weight` (which has no gradient), by chunks of targets where gradients are taken."""
     return jnp.sum(target_nll(hidden, head, labels) * weight)
 
 

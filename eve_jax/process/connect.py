@@ -30,27 +30,27 @@ def peers() -> Peers | None:
     return _peers
 
 
-def leads() -> bool:
+def is_leader() -> bool:
     """True for the process that writes what only one may write: process 0, or the only one."""
     return _peers is None or _peers.index == 0
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """Print, in the process that leads."""
-    if leads():
+    if is_leader():
         print(text, flush=True)
 
 
 @contextmanager
 def by_process_0(name: str) -> Iterator[bool]:
     """True in the block of the one process that is to do something for all; the others wait until it is done."""
-    yield leads()
+    yield is_leader()
     if _peers is not None:
         _peers.gather(name)
 
 
 @contextmanager
-def together(cluster: Cluster, workdir: Path) -> Iterator[None]:
+def distributed_run(cluster: Cluster, workdir: Path) -> Iterator[None]:
     """Runs the block as one of the processes of `cluster`; native libraries write to `workdir`/logs.
 
     When the block raises, the other processes are told and end, too; when another process ends, this one prints why

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that training honours at its next safe point."""
+"""Ctrl-C and SIGTERM as a request that training honors at its next safe point."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _ready = False  # imports are over; an exception in the midst of a C extension's
 
 
 class Interrupted(Exception):
-    """Training stopped on request, with its state saved; repeating the command goes on from there."""
+    """Training stopped on request, with its state saved; rerunning the command resumes from there."""
 
 
 def install() -> None:

@@ -78,4 +78,4 @@ def lost_peer(tail: str, count: int, start_timeout: int) -> str:
         who = f"process 0 of {count}, the coordinator, has died or is out of reach"
     else:
         return "a native library has ended the process"
-    return f"{who}, so the run ends here; start all processes again to go on from the last checkpoint"
+    return f"{who}, so the run ends here; start all processes again to resume from the last checkpoint"

@@ -152,13 +152,13 @@ class StopAgreement:
 
     def __enter__(self) -> "StopAgreement":
         if self.peers is not None:
-            self._end = self.peers.watch(self._look)
+            self._end = self.peers.watch(self._on_notices)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._end()  # answers no more requests
 
-    def _look(self, notices: Notices) -> None:
+    def _on_notices(self, notices: Notices) -> None:
         peers = self.peers
         if peers is None or self._last is not None or f"{self.name}/asked" not in notices:
             return

@@ -73,11 +73,11 @@ def _next(
             if stopped():
                 return _End()
             if not alive:
-                raise UserError("the thread that builds batches died without a word; repeat the command") from None
+                raise UserError("the thread that builds batches died without a word; rerun the command") from None
             if timeout and time.monotonic() - began > timeout:
                 raise Hanging(
                     f"no batch for config.data.timeout={timeout:g} seconds; {where_data_threads_are()}. Mend what they "
-                    "wait for (a disk, a network folder), or raise config.data.timeout; then repeat the command"
+                    "wait for (a disk, a network folder), or raise config.data.timeout; then rerun the command"
                 ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from eve_jax.process.connect import leads
+from eve_jax.process.connect import is_leader
 from eve_jax.process.files import write_json
 
 GOODPUT = "goodput.json"
@@ -78,7 +78,7 @@ class Goodput:
         A disk that is full is for those to report who write what matters.
         """
         self.last_step = step
-        if not leads():
+        if not is_leader():
             return
         if self._earlier is None:
             self._earlier = read_goodput(self.path.parent)

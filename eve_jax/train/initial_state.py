@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from eve_jax import sharding
-from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, refer
+from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, frozen_origins
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
-from eve_jax.checkpoint.vision_copies import complete, refuse_loss
+from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
 from eve_jax.errors import UserError
@@ -20,7 +20,7 @@ from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
-from eve_jax.process.connect import say
+from eve_jax.process.connect import print_once
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
@@ -55,11 +55,13 @@ def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, 
 def start(
     config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, checkpoints: Checkpoints, folder: Path
 ) -> Start:
-    """What to go on from; a checkpoint without checksums that cannot be read is set aside for the one before."""
+    """What to resume from; a checkpoint without checksums that cannot be read is set aside for the one before."""
     abstract = _abstract(config, cfg, mesh)
     while (step := checkpoints.latest) is not None:
         if not checkpoints.is_verified(step):
-            say(f"checkpoint {step} has no checksums (manifest.json): it is taken as it is, unless it cannot be read")
+            print_once(
+                f"checkpoint {step} has no checksums (manifest.json): it is taken as it is, unless it cannot be read"
+            )
         try:
             return _resumed(config, cfg, mesh, tx, checkpoints, folder, abstract, step)
         except UserError:
@@ -68,7 +70,7 @@ def start(
             if checkpoints.is_verified(step):
                 raise
             checkpoints.set_aside(step, str(error).split("\n")[0])
-    return _begun(config, cfg, mesh, tx, folder, abstract)
+    return _fresh_start(config, cfg, mesh, tx, folder, abstract)
 
 
 def _abstract(config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
@@ -102,7 +104,9 @@ def _resumed(
     return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
 
 
-def _begun(config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params) -> Start:
+def _fresh_start(
+    config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, folder: Path, abstract: Params
+) -> Start:
     params, origin = initial_params(config, cfg, {n: a.sharding for n, a in abstract.items()})
     params = {n: sharding.place(params[n].astype(a.dtype), a.sharding) for n, a in abstract.items()}
     factors = config.factors
@@ -111,7 +115,7 @@ def _begun(config: Config, cfg: ModelConfig, mesh: jax.sharding.Mesh, tx: Any, f
     if origin is not None and not factors["text"] and not config.train.whole:
         teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
         given = {n: v for n, v in frozen.items() if n not in teacher}
-        origins = refer(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
+        origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
 
 
@@ -148,12 +152,12 @@ def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
 
 
 def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:
-    """Parameters of `config.init`, with vision twins copied from the text weights where it has none.
+    """Parameters of `config.init`, with vision copies made from the text weights where it has none.
 
-    Beside them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
+    Next to them, the checkpoint that they are of; None for random ones, when `config.init` is empty. Raises UserError.
     """
     if not config.init:
-        say(f"{config.name}: config.init is empty, so training starts from random weights")
+        print_once(f"{config.name}: config.init is empty, so training starts from random weights")
         params = init_params(cfg, config.seed)
         return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
     checkpoint = open_init(config, cfg)
@@ -161,4 +165,4 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
-    return complete(cfg, params), checkpoint
+    return add_vision_copies(cfg, params), checkpoint

@@ -37,7 +37,7 @@ class StepView(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A metric: its name, and where it is to be seen beside metrics.jsonl.
+    """A metric: its name, and where it is to be seen next to metrics.jsonl.
 
     value: how a metric of the user's own is computed on the device, a scalar; None for the package's, which are keys of
     the step's dict. charted: in TensorBoard and the like. panel: title of its panel in report.png, "" for none. noisy:
@@ -124,7 +124,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def cut_back(folder: Path, step: int, keep_lost: bool = False) -> None:
+def drop_lines_after(folder: Path, step: int, keep_lost: bool = False) -> None:
     """Drop the lines after `step`, which a resumed run writes again; atomic.
 
     With `keep_lost` they are put at the end of LOST first: what damage has lost is more than a moment's work. Raises

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from eve_jax.model.config import ModelConfig
-from eve_jax.process.connect import say
+from eve_jax.process.connect import print_once
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 from eve_jax.train.masked import describe_broken
 from eve_jax.train.metrics import FIELDS, HIDDEN
@@ -44,7 +44,7 @@ class MetricsLog:
 
     A line has FIELDS, and what else the step's dict has but HIDDEN; seconds is the wall time of the block it belongs
     to, divided by the block's steps; a run's first one includes compilation. loss is that of the targets alone. A value
-    that is not finite is None in the line; a step whose loss or gradient norm is not finite is one of `take_broken`;
+    that is not finite is None in the line; a step whose loss or gradient norm is not finite is one of `pop_non_finite`;
     those of a step without a target are None, too, and no fault of the numbers. `broken` of a line counts the step's
     samples whose record broke, which is said for every block that has any. Of several processes one has writers; all
     else is the same in the others.
@@ -84,9 +84,9 @@ class MetricsLog:
         for writer in self.writers:
             writer.flush()
         if text := describe_broken(records):
-            say(f"\n{text}")
+            print_once(f"\n{text}")
 
-    def take_broken(self) -> list[int]:
+    def pop_non_finite(self) -> list[int]:
         """Steps written since the last call whose loss or gradient norm was not finite."""
         broken, self.broken = self.broken, []
         return broken

@@ -19,7 +19,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.model.loss import target_losses
-from eve_jax.process.connect import leads, say
+from eve_jax.process.connect import is_leader, print_once
 
 
 class NonFinite:
@@ -29,7 +29,7 @@ class NonFinite:
         self.policy, self.folder, self.data, self.cfg, self.mesh = policy, folder, data, cfg, mesh
         self.skipped = 0
 
-    def see(self, steps: list[int], params: Params) -> None:
+    def handle(self, steps: list[int], params: Params) -> None:
         """Take over steps (counted from 1) that were not finite, in all processes; `params` are the weights now.
 
         Raises UserError when the policy is to stop, after a dump.
@@ -37,19 +37,19 @@ class NonFinite:
         if self.policy == "skip":
             self.skipped += len(steps)
             names = ", ".join(map(str, steps))
-            say(f"\nskipped step {names}: loss or gradient not finite ({self.skipped} skipped so far)")
+            print_once(f"\nskipped step {names}: loss or gradient not finite ({self.skipped} skipped so far)")
             return
         target = self._dump(steps[0], params)
         raise UserError(
             f"step {steps[0]}: loss or gradient is not finite; its rows and their records are in {target} and "
-            f"{target.with_suffix('.json').name}. Nothing of it was saved: mend the records, lower the learning rate, "
-            "or go on without such steps by --config.train.nan=skip"
+            f"{target.with_suffix('.json').name}. Nothing of it was saved: fix the records, lower the learning rate, "
+            "or skip such steps by --config.train.nan=skip"
         )
 
     def close(self) -> None:
         """Say at the end how many steps of this session did nothing."""
         if self.skipped:
-            say(f"{self.skipped} steps were skipped: their loss or gradient was not finite; see metrics.jsonl")
+            print_once(f"{self.skipped} steps were skipped: their loss or gradient was not finite; see metrics.jsonl")
 
     def _dump(self, step: int, params: Params) -> Path:
         """Write the rows of a step that have no finite loss, or all when no row is to blame; returns the .npz file."""
@@ -68,7 +68,7 @@ class NonFinite:
                 listed.append(entry | {"records": [self._record(e) for e in plan.rows[r]]})
         target = self.folder / f"not_finite_step_{step}.npz"
         summary = {"step": step, "rows_with_a_loss_that_is_not_finite": blamed, "rows": listed}
-        if leads():
+        if is_leader():
             np.savez_compressed(target, allow_pickle=False, **arrays)
             target.with_suffix(".json").write_text(json.dumps(summary, indent=1))
         return target

@@ -1,4 +1,4 @@
-"""The picture at the end of a stage: loss, learning rate, gradient norm, tokens a second, and where the time went."""
+"""The image at the end of a stage: loss, learning rate, gradient norm, tokens a second, and where the time went."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eve_jax.errors import InUse
-from eve_jax.process.connect import leads
+from eve_jax.process.connect import is_leader
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import KNOWN, TIMED, Metric, read_metrics
 
@@ -27,10 +27,10 @@ def reported(folder: Path) -> Iterator[None]:
         raise
     except Exception:
         with contextlib.suppress(Exception):  # the block's own error is the one to be seen
-            if leads():
+            if is_leader():
                 write_report(folder)
         raise
-    if leads():
+    if is_leader():
         write_report(folder)
 
 

@@ -10,7 +10,7 @@ from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
-from eve_jax.process.connect import leads
+from eve_jax.process.connect import is_leader
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
 from eve_jax.train.shared_bad_records import bad_records
@@ -22,7 +22,7 @@ def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
 
     Raises UserError, which ends the other processes, too, when another run holds it.
     """
-    if not leads():
+    if not is_leader():
         yield None
         return
     with locked(folder, what) as lock:

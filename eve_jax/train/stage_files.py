@@ -1,6 +1,6 @@
 """The files of a stage folder that say what its checkpoints are: config.json and the tokenizer.
 
-A folder without a checkpoint belongs to nobody: a run that begins there replaces what a dead one left. Beside a
+A folder without a checkpoint belongs to nobody: a run that begins there replaces what a dead one left. Next to a
 checkpoint they stay what they are, and the tokenizer must be the run's.
 """
 
@@ -16,7 +16,7 @@ from eve_jax.data.samples.sample_rule import tokenizer_hash
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
-from eve_jax.process.connect import say
+from eve_jax.process.connect import print_once
 from eve_jax.process.files import PART, write_json
 from eve_jax.version import versioned
 
@@ -42,7 +42,7 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
             f"{folder / found[0]} is not the tokenizer of config.data.tokenizer; name the one that the checkpoints "
             f"were trained with, or, if that is it, remove {found[0]}; or {OTHER_FOLDER}"
         )
-    say(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
+    print_once(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
     _replace_tokenizer(folder, tokenizer)
 
 

@@ -86,7 +86,7 @@ def _zero_sums(state: TrainState) -> Sums:
 
 
 class StepRule(NamedTuple):
-    """What a step follows from, beside its data: the model, its optimizer and learning rate, where parameters lie."""
+    """What a step follows from, next to its data: the model, its optimizer and learning rate, where parameters lie."""
 
     cfg: ModelConfig
     tx: optax.GradientTransformation

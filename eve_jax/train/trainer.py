@@ -16,7 +16,7 @@ from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
 from eve_jax.errors import Hanging
-from eve_jax.process.connect import leads, peers, say
+from eve_jax.process.connect import is_leader, peers, print_once
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
@@ -26,7 +26,7 @@ from eve_jax.train.goodput import Goodput
 from eve_jax.train.initial_state import Start, check_origins, start
 from eve_jax.train.lineage import check_identity, check_settings, identity
 from eve_jax.train.masked import Masked
-from eve_jax.train.metrics import cut_back, load_metrics, read_metrics
+from eve_jax.train.metrics import drop_lines_after, load_metrics, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
@@ -57,13 +57,13 @@ class Run:
     begin: Start
     lock: Lock | None  # in the process that leads
 
-    def look(self, state: TrainState) -> None:
+    def check(self, state: TrainState) -> None:
         """UserError when a step that was logged was not finite and the run is to stop then, a save has failed, or
         another run has taken the folder over."""
         if self.lock is not None:
             self.lock.check()
-        if broken := self.log.take_broken():
-            self.non_finite.see(broken, {**state.trainable, **self.begin.frozen})
+        if broken := self.log.pop_non_finite():
+            self.non_finite.handle(broken, {**state.trainable, **self.begin.frozen})
         self.checkpoints.check()
 
     def save(self, step: int, state: TrainState) -> None:
@@ -71,7 +71,7 @@ class Run:
         if step == self.begin.step:
             return
         self.log.flush()
-        self.look(state)
+        self.check(state)
         params, more = self.begin.stored(state)
         with self.goodput.on("save"):
             self.checkpoints.save(step, params, state.optimizer, self.meta | more, self.log.mean_loss())
@@ -94,7 +94,7 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Pa
     Raises Interrupted after a save when asked to stop, UserError on bad input, also at the end when most samples broke.
     """
     if asked():
-        raise Interrupted(f"stopped before {config.name}; repeat the command to go on")
+        raise Interrupted(f"stopped before {config.name}; rerun the command to resume")
     config = Config.of(config)
     config.check_data()
     folder = Path(expand(workdir, "workdir")) / config.name
@@ -106,7 +106,7 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Pa
                 with StopRequest() as stop, closing(run):
                     _loop(run, stop)
             finally:
-                say(f"{config.name}: {goodput.summary()}")
+                print_once(f"{config.name}: {goodput.summary()}")
                 run.non_finite.close()
                 say_masked(folder)
         check_masked(folder)
@@ -120,7 +120,7 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
     same_everywhere(peers(), "settings", config.to_json())
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
-    profiler = Profiler(config.profile.steps if leads() else "", folder)
+    profiler = Profiler(config.profile.steps if is_leader() else "", folder)
     if not (folder / PLAN_FOLDER).exists():
         check_origins(config, cfg)  # before records are measured and planned
     lock = held.enter_context(written_by_one_run(folder, "training"))
@@ -137,40 +137,42 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
         data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
         meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
-        if leads():
+        if is_leader():
             write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
         keep_base(folder, config)
         steps = data.plan.steps
         if latest == steps:
             return None
         if latest is not None and "data" not in saved:
-            say(f"{config.name}: checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed")
+            print_once(
+                f"{config.name}: checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed"
+            )
         lr = schedule(config.optim, steps)
         tx = optimizer(config.optim, lr, cfg, factors)
         non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
         for line in (*data.notes(), data.summary()):
-            say(f"{config.name}: {line}")
-        if leads():
-            cut_back(folder, begin.step, keep_lost=checkpoints.found_damage)
+            print_once(f"{config.name}: {line}")
+        if is_leader():
+            drop_lines_after(folder, begin.step, keep_lost=checkpoints.found_damage)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh, metrics)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
-        log = MetricsLog(open_writers(t.writers, about) if leads() else [], t.log_every, meter)
+        log = MetricsLog(open_writers(t.writers, about) if is_leader() else [], t.log_every, meter)
         failed.pop_all()
     return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
 
 
 def say_masked(folder: Path) -> None:
     """Say how many samples of the stage so far broke, if any did."""
-    if leads() and (text := Masked.of(read_metrics(folder)).summary(folder)):
-        say(text)
+    if is_leader() and (text := Masked.of(read_metrics(folder)).summary(folder)):
+        print_once(text)
 
 
 def check_masked(folder: Path) -> None:
     """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
-    if leads():
+    if is_leader():
         Masked.of(read_metrics(folder)).check(folder)
 
 
@@ -187,7 +189,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
                 placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))
-                run.look(state)
+                run.check(state)
                 if done == steps or done % run.config.train.save_every == 0:
                     run.save(done, state)
                 if agreement.after(done, stop.wanted):
@@ -199,4 +201,4 @@ def _loop(run: Run, stop: StopRequest) -> None:
             run.save(done, state)
         raise
     if done < steps:
-        raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; repeat the command to go on")
+        raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; rerun the command to resume")

@@ -14,7 +14,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
-from eve_jax.process.connect import leads, say
+from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import StoredPath, read_json, write_json
 from eve_jax.weights.stage_config import stage_config
 
@@ -52,7 +52,7 @@ def carried_config(folder: Path) -> dict[str, Any]:
 
 
 def _follow(folder: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
-    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that says so."""
+    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that warns."""
     if (folder / HF_CONFIG).is_file():
         return read_json(folder / HF_CONFIG), folder / HF_CONFIG
     config = read_config(folder)
@@ -75,7 +75,7 @@ def keep_base(folder: Path, config: Config) -> None:
 
     A folder with checkpoints keeps the hf_config.json that it has. Warns when the base's config cannot be found.
     """
-    if not leads():
+    if not is_leader():
         return
     resumes = bool(steps_in(folder))
     kept = read_json(folder / PATHS) if resumes and (folder / PATHS).is_file() else {}
@@ -86,7 +86,7 @@ def keep_base(folder: Path, config: Config) -> None:
     try:
         found = carried_config(Path(config.init)) if config.init else carried_config(folder) if resumes else {}
     except UserError as error:
-        say(f"warning: {error}")
+        print_once(f"warning: {error}")
         return
     write_json(folder / HF_CONFIG, found)
 

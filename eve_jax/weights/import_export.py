@@ -40,8 +40,8 @@ MODELLING = Path(__file__).parent / "torch_eve"
 def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: int = 0, quiet: bool = False) -> Path:
     """Make the stage folder `target` from a Hugging Face folder or hub id; returns it.
 
-    Values keep their bits and dtypes. `variant` adds vision twins as copies of the text weights; a plain LLM gets a
-    patch embedding initialised from `seed`. Holds about one layer of one parameter. Raises UserError, with nothing
+    Values keep their bits and dtypes. `variant` adds vision copies as copies of the text weights; a plain LLM gets a
+    patch embedding initialized from `seed`. Holds about one layer of one parameter. Raises UserError, with nothing
     left behind, when the source is not exactly a model we know.
     """
     target = Path(target)
@@ -95,7 +95,7 @@ def export_checkpoint(
     """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
 
     `dtype` float32, float16 or bfloat16 casts every weight, "" keeps them bit for bit. `text_only` writes the plain
-    LLM of the text weights, without patch embedding and vision twins; else the folder carries modelling files for
+    LLM of the text weights, without patch embedding and vision copies; else the folder carries modeling files for
     `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
     for which the original has names for them. Without `aligning`, EVEv1's aligning layer and teacher, which only
     training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
@@ -191,7 +191,7 @@ def _special_tokens(target: Path, config: dict[str, Any], template: str) -> None
     if _has_tokenizer(target):
         tokenizer = load_tokenizer(target)
         if (target / TOKENIZER_FILE).is_file():
-            tokenizer.save(target)  # with the tokens that the files beside it add
+            tokenizer.save(target)  # with the tokens that the files next to it add
         known = special_ends(tokenizer)
         known.pop("<|eot_id|>", None)  # LLaMA-3's end of a turn, neither its end of a text nor its padding
         end = get_template(template).end if template in fitting_templates(tokenizer) else next(iter(known), None)
@@ -215,7 +215,7 @@ def _nbytes(source: ParamSource) -> int:
 
 @contextmanager
 def _made_at_once(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name at the end, or goes when anything fails."""
+    """A temporary folder next to `target` that takes its name at the end, or goes when anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
     with (

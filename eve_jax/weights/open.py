@@ -12,7 +12,7 @@ import numpy as np
 from eve_jax.checkpoint.frozen_weights import Origin, origins
 from eve_jax.checkpoint.stage_folder import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
 from eve_jax.checkpoint.streaming import OrbaxSource, Referring, check_shapes
-from eve_jax.checkpoint.vision_copies import Completed, ParamSource, complete, copied_from, fold
+from eve_jax.checkpoint.vision_copies import Completed, ParamSource, add_vision_copies, copied_from, fold
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import without_aligning
@@ -80,7 +80,7 @@ def load_frozen(
     found = _opened(origin, folder)
     first = {n: copied_from(cfg, n) for n in wanted}
     given = found.params({first[n]: shardings[n] for n in wanted} | dict(shardings), {*wanted, *first.values()})
-    whole = complete(cfg, given)
+    whole = add_vision_copies(cfg, given)
     params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
     if len(params) < len(wanted):
         missing = next(n for n in wanted if n not in params)
@@ -142,9 +142,9 @@ def is_ours(folder: Path) -> bool:
 def open_checkpoint(folder: str | Path, variant: str = "", seed: int = 0, **patch: Any) -> Checkpoint:
     """The model in `folder`: a stage folder of ours, an EVE folder of Hugging Face's layout, or a plain LLM's.
 
-    Of a Hugging Face model, `variant` asks for vision twins as copies of the text weights ("" = those it has); a
+    Of a Hugging Face model, `variant` asks for vision copies as copies of the text weights ("" = those it has); a
     plain LLM gets the patch embedding that `patch` describes (fields of ModelConfig: patch_embed, patch_hidden,
-    sub_patch), initialised from `seed`. Raises UserError.
+    sub_patch), initialized from `seed`. Raises UserError.
     """
     folder = Path(folder)
     if is_ours(folder):

@@ -21,7 +21,7 @@ SPECIAL = ("<|endoftext|>", "<|im_end|>")
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of q or k as llama.cpp keeps them, the slow way: i and i + H/2 of each head become neighbours."""
+    """Rows of q or k as llama.cpp keeps them, the slow way: i and i + H/2 of each head become neighbors."""
     out = np.empty_like(weight)
     half = len(weight) // heads // 2
     for head in range(heads):
@@ -38,7 +38,7 @@ def words() -> list[str]:
 
 
 def write_gguf(file: Path, architecture: str = "llama", pre: str = "smollm") -> dict[str, np.ndarray]:
-    """A random LLM; returns its weights under Hugging Face's names, as they are after quantisation."""
+    """A random LLM; returns its weights under Hugging Face's names, as they are after quantization."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_block_count(LAYERS)
@@ -128,6 +128,6 @@ def test_what_is_not_read(tmp_path):
     with pytest.raises(UserError, match="architecture 'qwen2'"):
         write_folder(tmp_path / "q.gguf", tmp_path / "hf")
     write_gguf(tmp_path / "p.gguf", pre="deepseek-llm")
-    with pytest.raises(UserError, match="pre-tokenisation 'deepseek-llm'"):
+    with pytest.raises(UserError, match="pre-tokenization 'deepseek-llm'"):
         write_folder(tmp_path / "p.gguf", tmp_path / "hf")
     assert not (tmp_path / "hf" / "config.json").exists()

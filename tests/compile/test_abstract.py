@@ -70,7 +70,7 @@ def test_frozen_weights_have_no_optimizer_state():
     moments = nbytes([step.state.optimizer]) - 2 * nbytes([step.state.trainable])
     assert 0 <= moments < 64  # two moments and step counts
     assert [p.name for p in step.programs] == ["gradients", "update"]
-    assert step.programs[0].beside > nbytes([step.state.optimizer])
+    assert step.programs[0].resident > nbytes([step.state.optimizer])
 
 
 def test_least_memory_of_a_slice():

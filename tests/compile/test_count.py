@@ -43,7 +43,7 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets,
         return gradient_sums(cfg, trainable, frozen, batch)
 
     lowered = jax.jit(gradients).lower(trainable, frozen, batch)
-    text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not wanted
+    text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not needed
     counts = count(text or "")
     found = counts.flops - attention_flops(counts)
     expected = step_flops(cfg, trained_groups(stage_factors(stage)), slots(SHAPE, 2), logits_again=not by_targets)

@@ -52,7 +52,7 @@ def wrong_types(kind: Any) -> list[Any]:
 
 
 def out_of_range(kind: Any, rule: Rule) -> list[Any]:
-    """Numbers beside those that the rule allows."""
+    """Numbers next to those that the rule allows."""
     if get_origin(kind) is tuple:
         count = 4 if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
         return [(value,) * count for value in out_of_range(get_args(kind)[0], rule)]

@@ -16,7 +16,7 @@ Sample = dict[str, Any]
 
 
 def samples_of(folder: Path) -> list[Sample]:
-    """The records in `folder`/records.jsonl, each with `files`: the bytes of its pictures."""
+    """The records in `folder`/records.jsonl, each with `files`: the bytes of its images."""
     samples = []
     for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines():
         sample = json.loads(line)
@@ -42,7 +42,7 @@ def write_parquet(path: Path, samples: list[Sample], row_group_size: int = 4, se
 
 
 def write_tar(path: Path, samples: list[Sample]) -> Path:
-    """`key.json` with the conversations, and `key.0.png`, `key.1.png` ... beside it."""
+    """`key.json` with the conversations, and `key.0.png`, `key.1.png` ... next to it."""
     with tarfile.open(path, "w") as tar:
         for sample in samples:
             members = [(f"{n}.png", data) for n, (_, data) in enumerate(sample["files"])]

@@ -1,4 +1,4 @@
-"""Small data for the tests of the pipeline: lengths tables, tokenizers and folders of records with pictures."""
+"""Small data for the tests of the pipeline: lengths tables, tokenizers and folders of records with images."""
 
 import json
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def plan_of(counts: Any, **changes: Any) -> Plan:
 
 
 def write_records(folder: Path, n: int, seed: int = 0) -> Path:
-    """`n` records in `folder`/records.jsonl with pictures beside it: none, one or two images, captions or dialogues."""
+    """`n` records in `folder`/records.jsonl with images next to it: none, one or two images, captions or dialogues."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = []

@@ -1,4 +1,4 @@
-"""Tokens that files beside a tokenizer add: their numbers, their flags, and every way in which they contradict."""
+"""Tokens that files next to a tokenizer add: their numbers, their flags, and every way in which they contradict."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ BASE = {"tokenizer.json": 256, "tokenizer.model": 900}  # tokens of the two kind
 
 
 def folder_of(path: Path, kind: str, files: dict[str, Any]) -> Path:
-    """A folder with a tokenizer that has no <|im_end|> (bytes, or a SentencePiece model), and `files` beside it."""
+    """A folder with a tokenizer that has no <|im_end|> (bytes, or a SentencePiece model), and `files` next to it."""
     path.mkdir(exist_ok=True)
     if kind == "tokenizer.json":
         byte_tokenizer(special=()).save(path)

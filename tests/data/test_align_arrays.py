@@ -27,7 +27,7 @@ RULES = {
 @pytest.mark.parametrize("pool", RULES)
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (50, 110), (64, 64), (300, 20)])
 def test_places_are_where_the_teacher_looks(pool: int, width: int, height: int) -> None:
-    """A picture whose colour is its place, seen by windows and by the teacher: both see the same at every place."""
+    """An image whose color is its place, seen by windows and by the teacher: both see the same at every place."""
     rule = RULES[pool]
     assert rule.pool == pool
     y, x = np.mgrid[:height, :width]
@@ -54,7 +54,7 @@ def test_places_are_where_the_teacher_looks(pool: int, width: int, height: int) 
 
 
 def test_rows(tmp_path: Path) -> None:
-    """Batches hold the teacher's pictures in the order of the row; a broken picture's places weigh nothing."""
+    """Batches hold the teacher's images in the order of the row; a broken image's places weigh nothing."""
     records = open_records(str(write_records(tmp_path, 12)), tmp_path / "images")
     rule = SampleRule(byte_tokenizer(), RULES[2], "qwen2", max_tokens=2000)
     lengths = measure(records, rule)

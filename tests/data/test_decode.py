@@ -16,7 +16,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def one(mode: str, pixel: Any, size: tuple[int, int] = (2, 1)) -> Any:
-    """The RGB of the first pixel of an image of one colour."""
+    """The RGB of the first pixel of an image of one color."""
     return to_rgb(Image.new(mode, size, pixel)).getpixel((0, 0))
 
 
@@ -135,7 +135,7 @@ def test_holes_alone(values: list[float]) -> None:
 
 
 def saved(path: Path, values: np.ndarray, **options: Any) -> np.ndarray:
-    """Grey of the image that a file of `values` shows."""
+    """Gray of the image that a file of `values` shows."""
     Image.fromarray(values).save(path, **options)
     shown = np.asarray(open_image(path))
     assert (shown == shown[..., :1]).all()
@@ -194,7 +194,7 @@ def test_tiny(size: tuple[int, int]) -> None:
 
 
 def test_cmyk_jpeg_of_adobe() -> None:
-    """Adobe's writer stores inks inverted, and says so in a marker that Pillow writes as well."""
+    """Adobe's writer stores inks inverted, and warns in a marker that Pillow writes as well."""
     file = io.BytesIO()
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(file, "JPEG", quality=100)
     assert b"Adobe" in file.getvalue()

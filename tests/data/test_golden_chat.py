@@ -38,7 +38,7 @@ VERSIONS: dict[str, tuple[dict[str, Any], str, Callable[[], Tokenizer]]] = {
     "plain_legacy_True": (V1, "plain_v1", legacy_spm),
     "plain_legacy_False": (V1, "plain_v1", modern_spm),
 }
-# Case -> number of images given, what is learnt (with "|" for the end token), or the reason of the refusal.
+# Case -> number of images given, what is learned (with "|" for the end token), or the reason of the refusal.
 EDGE = {
     "system_role": (1, " The bus.|"),
     "answer_contains_role_marker": (1, " It says USER: hello ASSISTANT: hi there|"),
@@ -146,7 +146,7 @@ def test_regular_conversation_is_identical(version: str, name: str) -> None:
     assert encoded.labels.tolist() == expected["labels"]
     assert encoded.ids.dtype == encoded.labels.dtype == np.int32
     assert int((encoded.labels != IGNORE).sum()) == expected["n_target"] > 0
-    if name != "unicode" or "qwen2" not in version:  # Qwen2's tokenizer normalises its input
+    if name != "unicode" or "qwen2" not in version:  # Qwen2's tokenizer normalizes its input
         assert written(encoded.ids, tokenizer()) == expected["prompt"]
 
 

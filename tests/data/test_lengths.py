@@ -47,7 +47,7 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path) -> None:
     path = write_records(tmp_path, 9)
     lines = path.read_text().splitlines()
     lines[0] = lines[0][:-9]
-    lines[1] = lines[1].replace("<image>", "")  # one picture without a marker: fine
+    lines[1] = lines[1].replace("<image>", "")  # one image without a marker: fine
     lines[2] = lines[2].replace("<image><image>", "<image>")
     lines[3] = lines[3].replace("What is it?", "What is it? " * 100)
     lines[6] = json.dumps({"id": "r6", "conversations": [{"from": "human", "value": "Hm?"}]})

@@ -73,7 +73,7 @@ def test_every_record_once_an_epoch(
     assert Counter(plan.entries.tolist()) == dict.fromkeys(kept, epochs)
     too_long = set(np.flatnonzero(counts.sum(1) > row_tokens).tolist())
     assert too_long <= set(plan.left_out.tolist())
-    for entry in set(plan.left_out.tolist()) - too_long:  # only for want of shapes
+    for entry in set(plan.left_out.tolist()) - too_long:  # only for lack of shapes
         assert not any((counts[entry] <= np.array(shape)).all() for shape in plan.shapes)
 
 

@@ -133,7 +133,7 @@ def test_rows_keep_every_token_in_its_place(samples: list[Sample]) -> None:
 
 
 class Setup:
-    """Records with pictures on disk, measured, and a builder for them."""
+    """Records with images on disk, measured, and a builder for them."""
 
     def __init__(self, folder: Path, n: int = 12, max_bad: int = 10) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""EVEv1's preprocessing against golden set E: sizes, token counts and, to the byte, both 4-channel pictures."""
+"""EVEv1's preprocessing against golden set E: sizes, token counts and, to the byte, both 4-channel images."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def synthetic(name: str) -> Image.Image:
 
 
 def digest(canvas: np.ndarray, box: tuple[int, int, int, int]) -> str:
-    """sha256 of the original's tensor: normalised RGB and a mask of the box, float32 [4, S, S]."""
+    """sha256 of the original's tensor: normalized RGB and a mask of the box, float32 [4, S, S]."""
     pixels = ((canvas * (1 / 255)).astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
     mask = np.zeros((*canvas.shape[:2], 1), np.float32)
     x1, y1, x2, y2 = box

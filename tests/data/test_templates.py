@@ -1,4 +1,4 @@
-"""Whether a tokenizer of any kind has the end of a template as one token, whatever stands beside it."""
+"""Whether a tokenizer of any kind has the end of a template as one token, whatever stands next to it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -89,7 +89,7 @@ def test_an_end_that_is_an_ordinary_entry() -> None:
 @pytest.mark.parametrize(
     ("token", "says"),
     [
-        (AddedToken(END, special=True, lstrip=True), r"takes the white space beside '<\|im_end\|>' into this token"),
+        (AddedToken(END, special=True, lstrip=True), r"takes the white space next to '<\|im_end\|>' into this token"),
         (AddedToken(END, special=True, single_word=True), r"does not read '<\|im_end\|>' as a token of its own after"),
         (AddedToken("<|im_end|>USER", special=True), r"has no token '<\|im_end\|>'"),
     ],

@@ -24,7 +24,7 @@ grid_lists = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_siz
 
 
 def encoded(text: str) -> Encoded:
-    """`I` an image, `r` a token that is read, any other one that is learnt."""
+    """`I` an image, `r` a token that is read, any other one that is learned."""
     ids = np.array([IMAGE_ID if c == "I" else ord(c) for c in text], np.int32)
     return Encoded(ids, np.array([IGNORE if c in "Ir" else ord(c) for c in text], np.int32))
 

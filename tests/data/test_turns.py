@@ -1,4 +1,4 @@
-"""Conversations of any content in every template: what is learnt, what a further turn adds, where an answer stops."""
+"""Conversations of any content in every template: what is learned, what a further turn adds, where an answer stops."""
 
 from collections.abc import Callable
 

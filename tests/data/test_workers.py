@@ -36,7 +36,7 @@ def test_results_are_in_order(processes: int) -> None:
     [
         ([1, 13, 2], 1, "thirteen"),
         ([1, 13, 2, 4], 2, "thirteen"),
-        ([1, 99, 2, 4], 2, r"counting: a process died \(out of memory\?\); repeat the command"),
+        ([1, 99, 2, 4], 2, r"counting: a process died \(out of memory\?\); rerun the command"),
     ],
 )
 def test_errors_reach_the_caller(pieces: list[int], processes: int, message: str) -> None:

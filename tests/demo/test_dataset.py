@@ -1,4 +1,4 @@
-"""The dataset on disk: record files, pictures, tokenizer; written again or kept as it should be."""
+"""The dataset on disk: record files, images, tokenizer; written again or kept as it should be."""
 
 import hashlib
 import json

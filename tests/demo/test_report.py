@@ -1,4 +1,4 @@
-"""The report: what counts as right, the numbers, and the pictures drawn from them."""
+"""The report: what counts as right, the numbers, and the images drawn from them."""
 
 import json
 from pathlib import Path

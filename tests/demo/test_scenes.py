@@ -1,4 +1,4 @@
-"""Pictures: kinds look different, nothing leaves the picture, equal scenes are equal pictures."""
+"""Images: kinds look different, nothing leaves the image, equal scenes are equal images."""
 
 from dataclasses import replace
 from itertools import combinations

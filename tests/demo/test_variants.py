@@ -1,4 +1,4 @@
-"""The comparison of variants: its tree of stages, held-out texts, table and pictures, without training."""
+"""The comparison of variants: its tree of stages, held-out texts, table and images, without training."""
 
 import json
 import re

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import load_stored, steps_in, stored_shapes
-from eve_jax.checkpoint.vision_copies import complete, refuse_loss
+from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stages import group_factors, partition
 from eve_jax.errors import UserError
 from eve_jax.model.config import PARTS, ModelConfig, Part, parse_parts
@@ -49,9 +49,9 @@ def test_it_trains_by_its_own_group(stage: ConfigDict, tmp_path: Path) -> None:
 def test_only_special_tokens_meet_it() -> None:
     """As copies it changes nothing; what is added to it changes special tokens and, through attention, later ones."""
     plain = ref.config(("layernorm", "self_attn", "mlp"))
-    batch = {name: jnp.asarray(value) for name, value in ref.together().items()}
+    batch = {name: jnp.asarray(value) for name, value in ref.distributed_run().items()}
     cfg = replace(plain, parts=parse_parts(f"{TRIPLE},self_attn,layernorm"))
-    params = complete(cfg, ref.params(plain))
+    params = add_vision_copies(cfg, ref.params(plain))
     params |= {name: params[name.replace("special", "vision")] for name in NAMES}
     assert params.keys() == abstract_params(cfg).keys()
     expected, hidden = (bind(c, p).hidden(batch)[0] for c, p in ((plain, ref.params(plain)), (cfg, params)))

@@ -24,12 +24,12 @@ def chat(*args: str, typed: str = "") -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, two pictures and a file that is none."""
+    """A checkpoint, two images and a file that is none."""
     folder = tmp_path_factory.mktemp("chat")
     folders.write_hf(folder / "hf", *folders.golden())
     for i in (0, 1):
         Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]).save(folder / f"{i}.png")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     return folder
 
 

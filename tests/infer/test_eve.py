@@ -266,7 +266,7 @@ def test_text_only_model(tmp_path: Path) -> None:
     for folder in (plain, ours):
         eve = EVE.from_pretrained(folder)
         assert eve.prompt("What?").grids == []
-        with pytest.raises(UserError, match="never trained to see"):
+        with pytest.raises(UserError, match="no trained image input"):
             eve.prompt("What?", [A])
 
 

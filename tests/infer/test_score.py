@@ -117,7 +117,7 @@ def test_each_record_has_the_loss_of_the_sample_alone(hf, data, tmp_path, templa
 def test_losses_of_golden_a_by_segment():
     """Three samples in a row: the sums by segment are those of the golden logits, together the golden loss."""
     cfg = ref.config()
-    batch, out = ref.together(), ref.tensors("A_outputs")
+    batch, out = ref.distributed_run(), ref.tensors("A_outputs")
     losses = np.asarray(target_losses(bind(cfg, ref.params(cfg)), batch))
     nll, targets = np.zeros(3), np.zeros(3, np.int64)
     score._add_up(batch, losses, [[0, 1, 2]], nll, targets)

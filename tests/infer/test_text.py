@@ -1,4 +1,4 @@
-"""Messages and pictures in, text out in whole characters."""
+"""Messages and images in, text out in whole characters."""
 
 import base64
 import io
@@ -74,7 +74,7 @@ def test_pictures(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_none(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"a\.png: not an image"):
         to_pictures([tmp_path / "a.png"])
     with pytest.raises(UserError, match="missing file"):

@@ -40,7 +40,7 @@ def test_patch_tokens_and_embeddings(model):
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_layer_and_logits(model, packed):
     out = ref.tensors("A_outputs")
-    batch = ref.together() if packed else ref.alone()
+    batch = ref.distributed_run() if packed else ref.alone()
     hidden, layers = jax.jit(lambda m, b: m.hidden(b, keep=True), static_argnums=())(model, batch)
     normed, logits = model.norm(hidden), model.logits(hidden)
     first = 0
@@ -72,7 +72,7 @@ def test_part_settings(name, routing):
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_loss_and_gradients(routing, packed):
     cfg = ref.config(routing=routing)
-    batch = ref.together() if packed else ref.alone()
+    batch = ref.distributed_run() if packed else ref.alone()
     sums = jax.jit(gradient_sums, static_argnums=0)(cfg, ref.params(cfg), {}, batch)
     np.testing.assert_allclose(sums.loss / sums.targets, ref.tensors("A_outputs")["loss"], atol=5e-6)
     grads = ref.by_their_names(cfg, {k: np.asarray(g) / float(sums.targets) for k, g in sums.grads.items()})

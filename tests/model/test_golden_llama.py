@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.checkpoint.vision_copies import complete, fold
+from eve_jax.checkpoint.vision_copies import add_vision_copies, fold
 from eve_jax.config.stages import partition, stage_factors
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.eve import abstract_params, bind
@@ -66,7 +66,7 @@ def test_deltas_start_as_the_llm_and_train_from_the_first_step():
     dense = config("dense")
     single = ref.params(dense, "C")
     batch = ref.alone()
-    params = complete(cfg, single)
+    params = add_vision_copies(cfg, single)
     assert params.keys() == abstract_params(cfg).keys()
     logits = jax.jit(lambda m, b: m(b))
     alike, llm = logits(bind(cfg, params), batch), logits(bind(dense, single), batch)

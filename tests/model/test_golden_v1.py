@@ -27,7 +27,7 @@ def test_forward(name, routing, packed):
     out = ref.tensors(f"{name}_outputs")
     cfg = v1.config(name, routing)
     model = bind(cfg, v1.params(cfg, name))
-    batch = v1.together(name) if packed else v1.alone(name)
+    batch = v1.distributed_run(name) if packed else v1.alone(name)
     slots, layers, normed, logits, (total, targets) = forward(model, batch)
     first = 0
     for i, length in enumerate(v1.lengths(name)):
@@ -53,7 +53,7 @@ def test_aligning(name, packed):
     """Teacher, predictions, losses and every gradient, with the aligning loss of the whole batch."""
     out, meta = ref.tensors(f"{name}_outputs"), ref.read_json(f"{name}_meta")
     cfg = v1.config(name, aligned=True)
-    batch = v1.together(name) if packed else v1.alone(name)
+    batch = v1.distributed_run(name) if packed else v1.alone(name)
     trainable, frozen = partition(cfg, v1.params(cfg, name), stage_factors("3"))
     params = {**trainable, **frozen}
     _, predicted, features = jax.jit(lambda p, b: bind(cfg, p).hidden_and_features(b))(params, batch)

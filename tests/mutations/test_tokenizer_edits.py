@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of both kinds, with all files beside the tokenizer; the folder `again` is for changed copies."""
+    """Folders of both kinds, with all files next to the tokenizer; the folder `again` is for changed copies."""
     folder = tmp_path_factory.mktemp("tokenizers")
     fast = byte_tokenizer([BOS, END, "<pad>"])
     assert isinstance(fast, FastTokenizer)
@@ -84,7 +84,7 @@ def numbers_of_end(folder: Path) -> set[int]:
 
 
 def written(folder: Path) -> set[str]:
-    """Every text in the files beside the tokenizer: what may be a token of its own, and change the texts it is in."""
+    """Every text in the files next to the tokenizer: what may be a token of its own, and change the texts it is in."""
     found = set()
     for name in SETTINGS:
         for one in objects(read(folder / name)):

@@ -17,7 +17,7 @@ from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import lay_out
 from eve_jax.process.cluster import Cluster
-from eve_jax.process.connect import peers, say, together
+from eve_jax.process.connect import distributed_run, peers, print_once
 from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import optimizer, optimizer_state
 from eve_jax.train.step import StepFunctions, TrainState
@@ -50,11 +50,11 @@ def losses(spec: str, rows: int) -> list[float]:
 
 
 def main(coordinator: str, count: str, number: str, folder: str, spec: str) -> None:
-    with together(Cluster(coordinator, int(count), int(number)), Path(folder)):
+    with distributed_run(Cluster(coordinator, int(count), int(number)), Path(folder)):
         others = peers()
         found = losses(spec, 4)
         rows = others.gather("rows", json.dumps(sharding.local_rows(sharding.make_mesh(spec), 4))) if others else []
-        say(json.dumps({"losses": found, "rows": [json.loads(r) for r in rows], "devices": jax.device_count()}))
+        print_once(json.dumps({"losses": found, "rows": [json.loads(r) for r in rows], "devices": jax.device_count()}))
 
 
 if __name__ == "__main__":

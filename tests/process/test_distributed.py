@@ -1,4 +1,4 @@
-"""Several processes train as one does, stop together, end together, and go on in any number."""
+"""Several processes train as one does, stop together, end together, and resume in any number."""
 
 import re
 import signal

@@ -39,7 +39,7 @@ def three():
         one.close()
 
 
-def together(*calls):
+def distributed_run(*calls):
     """Run the calls at once, as processes do; returns their results or exceptions."""
     results: list = [None] * len(calls)
 
@@ -59,21 +59,21 @@ def together(*calls):
 
 def test_gather(three):
     for turn in ("a", "b"):
-        found = together(*(lambda p=p, t=turn: p.gather("x", f"{t}{p.index}") for p in three))
+        found = distributed_run(*(lambda p=p, t=turn: p.gather("x", f"{t}{p.index}") for p in three))
         assert found == [[f"{turn}0", f"{turn}1", f"{turn}2"]] * 3
 
 
 def test_values_that_differ_are_named(three):
-    assert together(*(lambda p=p: same_everywhere(p, "records", "same") for p in three)) == [None] * 3
-    errors = together(*(lambda p=p: same_everywhere(p, "records", str(p.index == 2)) for p in three))
+    assert distributed_run(*(lambda p=p: same_everywhere(p, "records", "same") for p in three)) == [None] * 3
+    errors = distributed_run(*(lambda p=p: same_everywhere(p, "records", str(p.index == 2)) for p in three))
     assert all(isinstance(e, UserError) and "process 2 has other records than process 0" in str(e) for e in errors)
 
 
 def test_a_folder_that_not_all_see_is_refused(three, tmp_path):
     shared = tmp_path / "work" / "stage1"
-    assert together(*(lambda p=p: share_folder(shared, p) for p in three)) == [None] * 3
+    assert distributed_run(*(lambda p=p: share_folder(shared, p) for p in three)) == [None] * 3
     own = [shared, tmp_path / "elsewhere", shared]
-    errors = together(*(lambda p=p: share_folder(own[p.index], p) for p in three))
+    errors = distributed_run(*(lambda p=p: share_folder(own[p.index], p) for p in three))
     assert all("process 1 does not see process 0's files" in str(e) for e in errors)
     assert list(shared.iterdir()) == []
 
@@ -93,7 +93,7 @@ def test_all_stop_after_the_same_step(three, asked):
                     return done
         raise AssertionError
 
-    stops = together(*(lambda p=p: train(p) for p in three))
+    stops = distributed_run(*(lambda p=p: train(p) for p in three))
     assert len(set(stops)) == 1
     assert 7 <= stops[0] < steps
     assert all(p.agreed_to_stop for p in three)
@@ -104,7 +104,7 @@ def test_no_stop_is_agreed_on_when_none_is_asked_for(three):
         with StopAgreement(peers, "stage3", 5, 20) as agreement:
             return any(agreement.after(done, False) for done in range(6, 21))
 
-    assert together(*(lambda p=p: train(p) for p in three)) == [False] * 3
+    assert distributed_run(*(lambda p=p: train(p) for p in three)) == [False] * 3
 
 
 def test_without_peers_the_own_request_counts():

@@ -1,4 +1,4 @@
-"""Run by test_restore.py on 8 virtual devices: saves on all of them, goes on with 1, 2 and 4 in other arrangements."""
+"""Run by test_restore.py on 8 virtual devices: saves on all of them, resumes with 1, 2 and 4 in other arrangements."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from eve_jax import sharding
 from tests.train.stages_on_disk import DAC, saved, started, write_llm
 
-# Arrangements of the devices to go on with, by stage; 2.1 stores what trains, 3 everything.
+# Arrangements of the devices to resume with, by stage; 2.1 stores what trains, 3 everything.
 MESHES = {"2.1": ((1, "fsdp:1"), (2, "tensor:2"), (4, "fsdp:2,tensor:2")), "3": ((2, "data:2"), (4, "fsdp:4"))}
 
 

@@ -45,7 +45,7 @@ def write_llm(folder: Path, step: int = 5, change: float = 0.0) -> Params:
 def started(
     folder: Path, cfg: ModelConfig, stage: str, init: Path, mesh: jax.sharding.Mesh | None = None, whole: bool = False
 ) -> Start:
-    """What a stage in `folder` starts from, or goes on from."""
+    """What a stage in `folder` starts from, or resumes from."""
     given = {"init": str(init), "seed": 0, "name": folder.name, "teacher": "", "train": {"whole": whole}}
     config = ConfigDict(given | {"factors": stage_factors(stage)})
     mesh = mesh or sharding.make_mesh("fsdp:1", jax.devices()[:1])

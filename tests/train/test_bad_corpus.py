@@ -47,8 +47,8 @@ def built(folder: Path) -> tuple[StageData, list[Batch]]:
 def test_good_rows_are_as_without_the_bad_ones(corpus: Corpus, tmp_path: Path) -> None:
     folder, cases = corpus
     data, batches = built(folder)
-    write_corpus(tmp_path, mended=True)
-    mended, expected = built(tmp_path)
+    write_corpus(tmp_path, fixed=True)
+    fixed, expected = built(tmp_path)
     assert len(batches) == len(expected)
     broken = {case.id for case in cases if case.found == TRAINING}
     seen = set()
@@ -60,7 +60,7 @@ def test_good_rows_are_as_without_the_bad_ones(corpus: Corpus, tmp_path: Path) -
             patch_of, target_of = segments(batch, row)
             for segment, entry in enumerate(entries, 1):
                 id = data.builder.records[int(data.lengths.record[entry])].id
-                assert id == mended.builder.records[int(mended.lengths.record[entry])].id
+                assert id == fixed.builder.records[int(fixed.lengths.record[entry])].id
                 patches, weight = patch_of == segment, target_of == segment
                 if id in broken:
                     seen.add(id)

@@ -1,4 +1,4 @@
-"""Bad records and pictures in a training run: left out and listed, or masked and counted; too many stop it."""
+"""Bad records and images in a training run: left out and listed, or masked and counted; too many stop it."""
 
 import json
 import shutil

@@ -164,7 +164,7 @@ def test_the_only_one_is_damaged(tmp_path, name, fall_back):
 )
 def test_what_is_kept(tmp_path, policy, kept):
     saved(tmp_path, range(1, 8), **policy)
-    saved(tmp_path, range(8, 13), **policy)  # goes on in another process
+    saved(tmp_path, range(8, 13), **policy)  # resumes in another process
     assert steps_in(tmp_path) == kept
 
 

@@ -67,7 +67,7 @@ def test_death_is_noticed(monkeypatch):
 
 
 def test_it_says_where_the_threads_are():
-    """A record whose picture cannot be had: the place and the record are named."""
+    """A record whose image cannot be had: the place and the record are named."""
     go, inside = threading.Event(), threading.Event()
 
     class Records:

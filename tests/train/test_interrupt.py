@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: remembered, honoured at the next safe point, never lost between stages."""
+"""SIGTERM and Ctrl-C: remembered, honored at the next safe point, never lost between stages."""
 
 import signal
 from pathlib import Path

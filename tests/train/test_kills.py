@@ -79,7 +79,7 @@ def terminated(work: Path, data: Path, steps: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=ask).start()
-    with pytest.raises(interrupt.Interrupted, match=f"stopped after step .* of {STEPS}; repeat the command"):
+    with pytest.raises(interrupt.Interrupted, match=f"stopped after step .* of {STEPS}; rerun the command"):
         train(config(data), work, quiet=True)
 
 

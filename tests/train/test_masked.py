@@ -165,7 +165,7 @@ def test_the_step_without_a_target_changes_nothing():
 
 
 def test_one_micro_batch_of_several():
-    """A masked micro-batch beside a sound one: loss, gradient and update of the sound one alone."""
+    """A masked micro-batch next to a sound one: loss, gradient and update of the sound one alone."""
     cfg = ref.config()
     sound = ref.alone()
     masked = {**sound, "loss_weight": np.zeros_like(sound["loss_weight"]), "patches": np.zeros_like(sound["patches"])}

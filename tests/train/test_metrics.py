@@ -7,7 +7,7 @@ import pytest
 
 from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.train.flops import Tokens, step_flops
-from eve_jax.train.metrics import FIELDS, LOST, METRICS, cut_back, read_metrics
+from eve_jax.train.metrics import FIELDS, LOST, METRICS, drop_lines_after, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.writers.base import RunInfo
 from eve_jax.train.writers.open import open_writers
@@ -81,7 +81,7 @@ def test_cut_back_and_torn_line(tmp_path):
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 6, "lo')
     assert len(read_metrics(tmp_path)) == 5
-    cut_back(tmp_path, 3)
+    drop_lines_after(tmp_path, 3)
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3]
     write(tmp_path, 3, 5)
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
@@ -90,9 +90,9 @@ def test_cut_back_and_torn_line(tmp_path):
 def test_lines_that_damage_loses_are_kept(tmp_path):
     write(tmp_path, 0, 5)
     before = (tmp_path / METRICS).read_text()
-    cut_back(tmp_path, 5, keep_lost=True)
+    drop_lines_after(tmp_path, 5, keep_lost=True)
     assert not (tmp_path / LOST).exists()
-    cut_back(tmp_path, 2, keep_lost=True)
+    drop_lines_after(tmp_path, 2, keep_lost=True)
     assert (tmp_path / METRICS).read_text() + (tmp_path / LOST).read_text() == before
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2]
 
@@ -103,7 +103,7 @@ def test_what_is_not_finite_is_null_and_told(tmp_path):
         values = {"loss": loss, "lr": 0.1, "grad_norm": norm, "targets": 4.0}
         log.add(step, {k: jnp.float32(v) for k, v in values.items()}, COUNTS)
     log.flush()
-    assert (log.take_broken(), log.take_broken()) == ([2, 4], [])
+    assert (log.pop_non_finite(), log.pop_non_finite()) == ([2, 4], [])
     assert (log.mean_loss(), log.mean_loss()) == (2.0, None)
     log.close()
     lines = read_metrics(tmp_path)

@@ -1,4 +1,4 @@
-"""Packed = unpacked, neighbours do not matter, micro-batches of any shapes give the same step."""
+"""Packed = unpacked, neighbors do not matter, micro-batches of any shapes give the same step."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def assert_same_sums(a, b, relative):
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_packed_equals_unpacked(routing):
     cfg = ref.config(routing=routing)
-    assert_same_sums(sums(cfg, ref.alone()), sums(cfg, ref.together()), 1e-5)
+    assert_same_sums(sums(cfg, ref.alone()), sums(cfg, ref.distributed_run()), 1e-5)
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
@@ -66,7 +66,7 @@ def test_micro_batches_of_any_shapes_give_the_same_step(stage, routing):
     cfg = ref.config(routing=routing)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(2e-4))
     functions = StepFunctions(cfg, tx, optax.constant_schedule(2e-4))
-    one = [ref.together()]
+    one = [ref.distributed_run()]
     two = [ref.stack([ref.row([0], ref.ALONE), ref.row([1], ref.ALONE)]), ref.stack([ref.row([2], TEXT_ONLY)])]
     empty = ref.stack([{k: np.zeros_like(v) for k, v in ref.row([0], ref.ALONE).items()}])
     order = np.arange(ref.ALONE.length, dtype=np.int32)[None]
@@ -94,7 +94,7 @@ def test_micro_batches_of_any_shapes_give_the_same_step(stage, routing):
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_gradient_sums_add_up_over_shapes(routing):
     cfg = ref.config(routing=routing)
-    whole = sums(cfg, ref.together())
+    whole = sums(cfg, ref.distributed_run())
     parts = [sums(cfg, ref.stack([ref.row([i], shape)])) for i, shape in enumerate((ref.ALONE, WIDE, TEXT_ONLY))]
     assert_same_sums(whole, jax.tree.map(lambda *x: sum(x), *parts), 1e-6)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eve_jax.checkpoint.frozen_weights import origins, refer
+from eve_jax.checkpoint.frozen_weights import frozen_origins, origins
 from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta, stored_shapes
 from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
@@ -112,7 +112,7 @@ def test_the_rest_is_gone_or_another(tmp_path):
 
 
 def test_from_hugging_face(tmp_path):
-    """Vision twins that do not train are copies of text weights, also when they are read again."""
+    """Vision copies that do not train are copies of text weights, also when they are read again."""
     hf = folders.write_hf(tmp_path / "hf", *folders.plain("qwen2"))
     cfg = replace(open_checkpoint(hf, "dac", patch_hidden=24).cfg, dtype="float32")
     wanted = saved(tmp_path / "stage1", started(tmp_path / "stage1", cfg, "1", hf), 3)
@@ -135,7 +135,7 @@ SIZES = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_size_on_disk(tmp_path, name):
-    """Parameters and both moments of what trains, a few kB beside them, whatever the size of the rest."""
+    """Parameters and both moments of what trains, a few kB next to them, whatever the size of the rest."""
     cfg = SIZES[name]
     rng = np.random.default_rng(0)
     shapes, frozen_shapes = partition(cfg, abstract_params(cfg), stage_factors("1"))
@@ -144,7 +144,7 @@ def test_size_on_disk(tmp_path, name):
     total = sum(v.size for v in (trainable | frozen).values())
     assert name == "tiny" or 95e6 < total < 110e6
     moments = {"mu": jax.tree.map(lambda v: v + 1, trainable), "nu": jax.tree.map(lambda v: v + 2, trainable)}
-    found = refer(frozen, tmp_path, tmp_path, None, 0, 64)
+    found = frozen_origins(frozen, tmp_path, tmp_path, None, 0, 64)
     begin = Start(TrainState(jnp.int32(0), trainable, moments), frozen, 0, found)
     params, meta = begin.stored(begin.state)
     checkpoints = Checkpoints(tmp_path)

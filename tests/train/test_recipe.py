@@ -1,4 +1,4 @@
-"""The demo recipe at test size: ends with its report, goes on bit for bit after Ctrl-C, says clearly what is wrong."""
+"""The demo recipe at test size: ends with its report, resumes bit for bit after Ctrl-C, says clearly what is wrong."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def reached(workdir: Path, printed: Path, phase: str, steps: int) -> bool:
 
 
 def interrupted(undisturbed: Path, workdir: Path, phase: str, steps: int = 1) -> None:
-    """Run a copy of the undisturbed recipe anew from `phase`, interrupt it there by Ctrl-C, and go on."""
+    """Run a copy of the undisturbed recipe anew from `phase`, interrupt it there by Ctrl-C, and resume."""
     shutil.copytree(undisturbed, workdir)
     for later in PHASES[PHASES.index(phase) :]:
         if (workdir / later).is_dir():

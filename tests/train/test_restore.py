@@ -1,4 +1,4 @@
-"""A checkpoint of 8 devices goes on with 1, 2, 4 devices in other arrangements, bit for bit, also a partial one."""
+"""A checkpoint of 8 devices resumes with 1, 2, 4 devices in other arrangements, bit for bit, also a partial one."""
 
 import os
 import subprocess

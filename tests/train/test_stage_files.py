@@ -105,7 +105,7 @@ def test_another_tokenizer_beside_the_checkpoints_is_refused(work, number):
     stage, door = work / "stage1", doors(work)[number]
     other = (permuted(work) / "tokenizer.json").read_bytes()
     (stage / "tokenizer.json").write_bytes(other)
-    with pytest.raises(UserError, match=r"stage1/tokenizer\.json is not the tokenizer that the checkpoints beside it"):
+    with pytest.raises(UserError, match=r"stage1/tokenizer\.json is not the tokenizer that the checkpoints next to it"):
         door(stage)
     assert not (work / "next" / "checkpoints").exists()
     assert not (work / "scores.jsonl").exists() and not (work / "out").exists()

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import stage1, stage2_1, stage2_2, stage3
-from eve_jax.checkpoint.vision_copies import complete
+from eve_jax.checkpoint.vision_copies import add_vision_copies
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
@@ -38,7 +38,7 @@ def test_text_only_logits_are_bit_identical_while_the_llm_is_frozen(routing, sta
     image_before = np.asarray(forward({**state.trainable, **frozen}, image))
     functions = StepFunctions(cfg, tx, optax.constant_schedule(1e-2))
     for _ in range(3):
-        state, _ = functions(state, frozen, [ref.together()])
+        state, _ = functions(state, frozen, [ref.distributed_run()])
     np.testing.assert_array_equal(before, forward({**state.trainable, **frozen}, text))
     assert np.abs(image_before - forward({**state.trainable, **frozen}, image)).max() > 1e-2
 
@@ -58,7 +58,7 @@ def test_nothing_is_stored_for_frozen_parameters(stage):
     def size(tree):
         return sum(x.nbytes for x in jax.tree.leaves(tree))
 
-    batch = ref.together()
+    batch = ref.distributed_run()
     functions = StepFunctions(cfg, tx, optax.constant_schedule(1e-3))
     analysis = functions.fused.lower(state, frozen, batch).compile().memory_analysis()
     assert analysis is not None
@@ -71,7 +71,7 @@ def test_nothing_is_stored_for_frozen_parameters(stage):
 def test_stage_21_starts_from_the_text_weights():
     single = {k: np.asarray(v) for k, v in ref.params(ref.config(())).items()}
     wanted = abstract_params(ref.config())
-    params = complete(ref.config(), single)
+    params = add_vision_copies(ref.config(), single)
     assert set(params) == set(wanted)
     twins = [n for n in wanted if n not in single]
     assert len(twins) == 12

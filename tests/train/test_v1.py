@@ -47,7 +47,7 @@ def test_recipe_in_order():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data.image_mode": "anyratio_hd"}, "aligning loss wants square"),
+        ({"data.image_mode": "anyratio_hd"}, "aligning loss requires square"),
         ({"data.teacher": (112, 28)}, r"config\.data\.teacher=\(112, 28\), but config\.model\.teacher sees"),
         ({"data.patch": 28}, r"config\.data\.patch=28 is not twice config\.model\.sub_patch="),
         ({"model.align_weight": -1.0}, r"model\.align_weight=-1\.0"),
@@ -86,7 +86,7 @@ def test_a_teacher_that_cannot_be(tmp_path, change, says):
 
 @pytest.mark.slow
 def test_stages(tmp_path):
-    """Pre-alignment leaves the LLM as it was and the teacher in the checkpoint; fine-tuning goes on without either."""
+    """Pre-alignment leaves the LLM as it was and the teacher in the checkpoint; fine-tuning needs neither."""
     records = write_records(tmp_path, 24)
     byte_tokenizer().save(tmp_path / "tokenizer")
     params: dict[str, Params] = {}

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from eve_jax.checkpoint.vision_copies import complete
+from eve_jax.checkpoint.vision_copies import add_vision_copies
 from eve_jax.errors import UserError
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
@@ -35,7 +35,7 @@ def llm() -> Params:
 def trained(variant: str) -> tuple[ModelConfig, Params]:
     """A model of the variant as it starts from the LLM, in arrays that may be changed."""
     cfg = replace(CFG, parts=VARIANTS[variant])
-    return cfg, {n: np.array(v) for n, v in complete(cfg, llm()).items()}
+    return cfg, {n: np.array(v) for n, v in add_vision_copies(cfg, llm()).items()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

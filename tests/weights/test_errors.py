@@ -114,7 +114,7 @@ def test_names_and_shapes(tmp_path):
         "tensor model.layers.3.extra is unknown to this model (1 such)": {
             "model.layers.3.extra": np.zeros(3, np.float32)
         },
-        f"tensor {UP} has shape (160, 65), the model wants (160, 64)": {UP: np.zeros((160, 65), np.float32)},
+        f"tensor {UP} has shape (160, 65), the model requires (160, 64)": {UP: np.zeros((160, 65), np.float32)},
         "tensor lm_head.weight has shape (64,)": {"lm_head.weight": np.zeros(64, np.float32)},
     }
     for i, (message, change) in enumerate(changes.items()):

@@ -32,7 +32,7 @@ UNDERSTOOD: dict[str, tuple[dict[str, Any], float, tuple[float, ...]]] = {
     "empty": ({"rope_theta": 5e5, "rope_scaling": {}}, 5e5, ()),
     "parameters": ({"rope_parameters": DEFAULT}, 1e6, ()),
     "both places": ({"rope_theta": 1e6, "rope_parameters": DEFAULT}, 1e6, ()),
-    "theta beside parameters": ({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}}, 1e6, ()),
+    "theta next to parameters": ({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}}, 1e6, ()),
     "nulls within": ({"rope_parameters": DEFAULT | {"factor": None, "beta_fast": None}}, 1e6, ()),
     "whole heads": ({"rope_theta": 1e6, "partial_rotary_factor": 1.0}, 1e6, ()),
     "by kind of layer": ({"rope_parameters": {"full_attention": DEFAULT}}, 1e6, ()),
@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown kind": ({"rope_parameters": {"global": DEFAULT}}, "rope_parameters.global is not understood"),
     "flat and by kind": (
         {"rope_parameters": DEFAULT | {"full_attention": DEFAULT}},
-        "rope_parameters.rope_type is not understood beside rope_parameters.full_attention",
+        "rope_parameters.rope_type is not understood next to rope_parameters.full_attention",
     ),
     "part of a head": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
     "part of a head, within": (

@@ -1,4 +1,4 @@
-"""Names and files of checkpoints as others leave them: wrappers' prefixes, tables beside the weights, adapters."""
+"""Names and files of checkpoints as others leave them: wrappers' prefixes, tables next to the weights, adapters."""
 
 import json
 import re

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import Checkpoints
-from eve_jax.checkpoint.vision_copies import complete
+from eve_jax.checkpoint.vision_copies import add_vision_copies
 from eve_jax.infer.api import EVE
 from eve_jax.model.config import VARIANTS
 from eve_jax.model.eve import abstract_params, bind, init_params
@@ -111,7 +111,7 @@ def test_stored_values_are_those_of_the_original(tmp_path):
 
 
 def test_export_of_a_trained_stage_with_a_cast(tmp_path):
-    """Stored by the trainer: one chunk a parameter, mixed dtypes, an optimizer beside it."""
+    """Stored by the trainer: one chunk a parameter, mixed dtypes, an optimizer next to it."""
     tensors, config = folders.golden()
     hf = folders.write_hf(tmp_path / "hf", tensors, config)
     stage = tmp_path / "stage"
@@ -143,7 +143,7 @@ def test_plain_llm(tmp_path, kind, tied):
     cfg, params = load_params(ours)
     assert (cfg.qkv_bias, cfg.rope_theta, cfg.rms_norm_eps) == (kind == "qwen2", 5e5, 1e-5)
     assert (cfg.parts, cfg.head_dim) == (VARIANTS["dac"], 16)
-    folders.same(params, complete(cfg, params))
+    folders.same(params, add_vision_copies(cfg, params))
     for name, value in params.items():
         if ".vision." in name:
             np.testing.assert_array_equal(value, params[name.replace(".vision.", ".text.")])

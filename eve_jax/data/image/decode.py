@@ -57,12 +57,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool = False) -> np.ndarray:
-    """Return uint8 [H, W] of grey `values` [H, W] of any depth, integers or floats, by the rule of docs/data.md.
+    """Return uint8 [H, W] of gray `values` [H, W] of any depth, integers or floats, by the rule of docs/data.md.
 
     Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
     values (of floats without the OUTLIERS), black is 0 and white the first of WHITES (of integers, from 255 on) that
     is at least `high`. Where that does not fit, black is `low` and white is `high`: negative values, `high` above
-    65535, or `high` below a sixteenth of white; if these are one value, it becomes grey. `inverted` exchanges black and
+    65535, or `high` below a sixteenth of white; if these are one value, it becomes gray. `inverted` exchanges black and
     white of all but the holes. Raises `OnlyHoles` when there is nothing else.
     """
     deep = values.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Pictures: what size they get, how they are read, and how they become patches.
+"""Images: what size they get, how they are read, and how they become patches.
 
 file -> image_size (header only, for planning) -> ImageRule.resized -> grid of patches (32x32 pixels; EVEv1: 28x28)
 file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
@@ -81,7 +81,7 @@ def load_patches(
 
 
 def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """`load_patches` of an RGB picture."""
+    """`load_patches` of an RGB image."""
     natural = rule.grid(*image.size)
     h, w = grid or natural
     return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural

@@ -27,7 +27,7 @@ class ImageRule:
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
     max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
     squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
-    teacher: side of the picture and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
+    teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     """
 
     mode: str = "anyratio_hd"
@@ -93,7 +93,7 @@ class ImageRule:
 
     @property
     def teacher_cells(self) -> int:
-        """Patches along a side of the teacher's picture."""
+        """Patches along a side of the teacher's image."""
         return self.teacher[0] // self.teacher[1]
 
     @property

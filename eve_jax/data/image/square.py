@@ -2,12 +2,12 @@
 
 import numpy as np
 
-CANVAS = (122, 116, 104)  # CLIP's mean colour
+CANVAS = (122, 116, 104)  # CLIP's mean color
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 def on_canvas(rgb: np.ndarray, side: int, step: int) -> tuple[np.ndarray, Box]:
-    """A picture uint8 [H, W, 3] whose longer side is `side`, in the middle of a square, uint8 [side, side, 3]; its box.
+    """An image uint8 [H, W, 3] whose longer side is `side`, in the middle of a square, uint8 [side, side, 3]; its box.
 
     Its place along the shorter side is a multiple of `step` pixels, as its size is; what is left over is behind it.
     """

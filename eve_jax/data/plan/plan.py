@@ -44,7 +44,7 @@ class MicroBatch(NamedTuple):
 
 
 class PlanSettings(NamedTuple):
-    """What a plan follows from beside the lengths and the mixture; the fields of `config.data` and `config`."""
+    """What a plan follows from next to the lengths and the mixture; the fields of `config.data` and `config`."""
 
     row_tokens: int
     max_shapes: int
@@ -152,7 +152,7 @@ def load_plan(folder: str | Path, key: str | None = None) -> Plan:
     except Exception:  # an older layout, or a file that was cut short
         whole, saved_key = False, ""
     if not whole or (key is not None and saved_key != key):
-        raise UserError(f"{path} is another plan, or broken; remove it to have it made again")
+        raise UserError(f"{path} is another plan, or broken; remove it to have it made anew")
     return plan
 
 

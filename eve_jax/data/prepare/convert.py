@@ -1,10 +1,10 @@
 """Any source -> prepared records: ArrayRecord shards and the lengths table, by several processes, resumable.
 
-    records k * n to (k + 1) * n of the source -> shard k, its line of the summary beside it when it is whole
+    records k * n to (k + 1) * n of the source -> shard k, its line of the summary next to it when it is whole
     all shards -> eve_records.json, bad_records.jsonl, summary.json
                -> lengths-<hash>.npz for the settings of a stage
 
-A run that was killed goes on with the shards that are not whole; the shards are the same whoever writes them.
+A run that was killed resumes with the shards that are not whole; the shards are the same whoever writes them.
 """
 
 from collections import Counter
@@ -50,7 +50,7 @@ class Conversion:
 def convert(conversion: Conversion, rule: SampleRule | None = None, processes: int = 1) -> dict[str, Any]:
     """Write the source into the folder, make the lengths table of its samples by `rule`, and return the summary.
 
-    Goes on where an earlier call stopped; does nothing over again. Raises `UserError` for input that cannot be used,
+    Resumes where an earlier call stopped; does nothing over again. Raises `UserError` for input that cannot be used,
     and for a folder that holds something else.
     """
     if conversion.check not in CHECKS:

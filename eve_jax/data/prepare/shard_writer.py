@@ -61,7 +61,7 @@ class ShardWriter:
         self._records.close()
         self._images.close()
         sizes = []
-        for path in reversed(self._paths):  # pictures first: conversations are never without theirs
+        for path in reversed(self._paths):  # images first: conversations are never without theirs
             part = Path(str(path) + PART)
             sizes.append(part.stat().st_size)
             part.replace(path)

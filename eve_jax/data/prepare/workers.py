@@ -53,7 +53,7 @@ def run_processes(
             return _results_in_order(executor, work, pieces, processes, lambda: show(count.value))
         except BrokenProcessPool:
             raise UserError(
-                f"{title}: a process died (out of memory?); repeat the command to go on, perhaps with fewer --processes"
+                f"{title}: a process died (out of memory?); rerun the command to resume, perhaps with fewer --processes"
             ) from None
         finally:
             stop.set()

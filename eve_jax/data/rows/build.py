@@ -41,7 +41,7 @@ class _Tokens(NamedTuple):
 
     kind: np.ndarray  # _PATCH, _SPECIAL or _TEXT
     value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
-    label: np.ndarray  # IGNORE where nothing is learnt
+    label: np.ndarray  # IGNORE where nothing is learned
 
 
 def _image_tokens(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:

@@ -158,7 +158,7 @@ def open_stage_data(
 
 
 def _first_change(records: Records, lengths: Lengths) -> str:
-    """The first image found that is not as it was measured, or was left out for what is mended; "" for none."""
+    """The first image found that is not as it was measured, or was left out for what is fixed; "" for none."""
     changed = changed_images(records, lengths)
     return changed[0].image if changed else left_out_changed(records, lengths)
 
@@ -172,7 +172,7 @@ def _sizes(records: Records, lengths: Lengths) -> dict[str, int]:
 def _check_usable(records: Records, lengths: Lengths, repeats: Sequence[float]) -> None:
     """Raise `UserError` for a source that the mixture asks for and of which no record can be used."""
     ends = entry_bounds(records, lengths)
-    if not len(lengths):  # planning says so of all sources at once
+    if not len(lengths):  # planning warns of all sources at once
         return
     for number, (name, repeat) in enumerate(zip(records.names, repeats, strict=True)):
         if not repeat or ends[number] < ends[number + 1]:
@@ -183,7 +183,7 @@ def _check_usable(records: Records, lengths: Lengths, repeats: Sequence[float]) 
             one = lengths.dropped[start - ends[number]]  # of those before it, all but the entries are left out, too
             found += f"; the first, {one.where}: {one.reason}" + (f" ({shorten(one.image, 100)})" if one.image else "")
         raise UserError(
-            f"{name}: no record can be used ({found}); mend it, remove it from config.data.records, or give it 0 in "
+            f"{name}: no record can be used ({found}); fix it, remove it from config.data.records, or give it 0 in "
             "config.data.repeats or weights"
         )
 

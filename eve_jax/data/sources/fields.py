@@ -28,22 +28,22 @@ KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *TALKS, *QUERY, *CA
 class Place(NamedTuple):
     """Where a record stands: for messages, its id where it has none of its own, and where its image files are.
 
-    images_dir: the folder that image paths start from; None for a source whose images are stored in it. beside: the
-    folder of the records file, in which the files of `file_name` and the like are looked for, too.
+    images_dir: the folder that image paths start from; None for a source whose images are stored in it.
+    records_dir: the folder of the records file, in which the files of `file_name` and the like are looked for, too.
     """
 
     where: str
     id: str
     images_dir: str | None = None
-    beside: str | None = None
+    records_dir: str | None = None
 
     def folders(self, field: str) -> list[str] | None:
         """The folders that image paths in `field` may start from."""
         if self.images_dir is None:
             return None
-        if field not in NAME_FIELDS or self.beside is None:
+        if field not in NAME_FIELDS or self.records_dir is None:
             return [self.images_dir]
-        return [self.images_dir, self.beside] if self.images_dir else [self.beside, self.images_dir]
+        return [self.images_dir, self.records_dir] if self.images_dir else [self.records_dir, self.images_dir]
 
 
 class _Found(NamedTuple):

@@ -85,7 +85,7 @@ def _check_text(path: Path, head: bytes, whole: bool) -> None:
 
 
 def _goes_on(first: bytes, second: bytes) -> bool:
-    """Whether an object that begins in the line `first` goes on in the line `second`: pretty-printed JSON."""
+    """Whether an object that begins in the line `first` continues in the line `second`: pretty-printed JSON."""
     opened = first == b"{" or first.endswith((b",", b"[", b"{"))
     return opened and (second.startswith((b'"', b"}")) or (first.endswith((b"[", b"{")) and second == b"{"))
 

@@ -23,7 +23,7 @@ from eve_jax.errors import shorten
 URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 ODD = re.compile(r"[%\\]|[^\x00-\x7f]|^file:", re.IGNORECASE)  # what gives a reason to try other spellings
 LONGEST = 4096  # characters of a path
-KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, beside `bytes`
+KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, next to `bytes`
 
 
 def image_values(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""LLaVA's own files: one JSON array, or a record a line (JSONL); images lie in a folder beside them.
+"""LLaVA's own files: one JSON array, or a record a line (JSONL); images lie in a folder next to them.
 
 A file is read once to note where every `EVERY`-th record begins, a byte a record; a record is then read and
 parsed when asked for, so that neither time nor memory depends on how many there are, and a broken one leaves the
@@ -135,7 +135,7 @@ class JsonFile:
             extra = f"there is something after the array's end, at byte {state[_EXTRA] - 1}"
             raise UserError(
                 f"{self.path}: not valid JSON ({extra if state[_EXTRA] else last}); "
-                "mend the file, or write one record a line (JSONL)"
+                "fix the file, or write one record a line (JSONL)"
             )
         self._count = int(state[_COUNT])
         self._places, self._lines = np.concatenate(places), np.concatenate(lines)

@@ -24,7 +24,7 @@ IMAGE_NAMES = {
     *("image_base64", "image_b64", "image_bytes", "image_data", "image_file_path", "img_base64", "img_bytes"),
 }
 IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "pic", "pics", "screenshot"}
-FILLERS = {  # that may stand beside those in a name, with any numbers
+FILLERS = {  # that may stand next to those in a name, with any numbers
     *(
         "list",
         "lists",

@@ -71,7 +71,7 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
     if (folder / DATASET_FILE).is_file():
         return [Shards(folder)]
     if (folder / CONVERSION_FILE).is_file():
-        raise UserError(f"{folder}: is not converted to its end; repeat launch.prepare_data convert")
+        raise UserError(f"{folder}: is not converted to its end; rerun launch.prepare_data convert")
     if (folder / "features.json").is_file():
         raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
     for suffix in OPENERS:

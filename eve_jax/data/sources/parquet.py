@@ -51,7 +51,7 @@ class ParquetRecords:
             )
         schema = self._file.schema
         leaves = [schema.column(n).path for n in range(len(schema))]
-        # Which images there are is seen without reading them, if they have a path beside their bytes.
+        # Which images there are is seen without reading them, if they have a path next to their bytes.
         light: list[str] = []
         self._apart: dict[str, list[str]] = {}  # column -> all its leaves, of those whose bytes are read apart
         for name in names:

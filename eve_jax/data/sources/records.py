@@ -74,7 +74,7 @@ class Records(Sequence[Record]):
         return Records({name: self._named[name]})
 
     def fingerprint(self) -> str:
-        """A text that differs whenever the records do, for keys of caches; image files beside them do not count."""
+        """A text that differs whenever the records do, for keys of caches; image files next to them do not count."""
         return "\n".join(source.fingerprint() for source in self._sources)
 
     def stored(self) -> str:

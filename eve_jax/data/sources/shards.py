@@ -4,8 +4,8 @@
     FOLDER/00003.records          conversations, as JSON: {"id", "images": [[number, width, height] ...], "turns"}
     FOLDER/00003.images           the image files that those name by number, as they are
 
-Conversations and pictures lie apart, and every picture's size is beside its number, so that planning reads no picture;
-a picture that several records of a shard show is kept once.
+Conversations and images lie apart, and every image's size is next to its number, so that planning reads no image;
+an image that several records of a shard show is kept once.
 """
 
 import io
@@ -39,7 +39,7 @@ class Shard(NamedTuple):
 
 
 def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
-    """The files of conversations and of pictures."""
+    """The files of conversations and of images."""
     return folder / f"{number:05d}.records", folder / f"{number:05d}.images"
 
 
@@ -57,7 +57,7 @@ class Shards:
                 found = path.stat().st_size if path.is_file() else -1
                 if found != size:
                     state = "is missing" if found < 0 else f"has {found} bytes instead of {size}"
-                    raise UserError(f"{path} {state}; copy the folder again, or repeat launch.prepare_data")
+                    raise UserError(f"{path} {state}; copy the folder again, or rerun launch.prepare_data")
         self._first = np.cumsum([0] + [shard.records for shard in self._shards])
         self._reader = Recent(_open_reader, OPEN_FILES)
 
@@ -99,7 +99,7 @@ class Shards:
         return self._reader(path).read([number])[0]
 
     def fingerprint(self) -> str:
-        """Hash of all conversations and pictures, by what was noted when they were written."""
+        """Hash of all conversations and images, by what was noted when they were written."""
         return digest_of(shard.digest for shard in self._shards)
 
 
@@ -115,7 +115,7 @@ def read_dataset(folder: Path) -> list[Shard]:
         known = listed["format"] == FORMAT
         shards = [Shard(*shard) for shard in listed["shards"]] if known else []
     except (UserError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: cannot be read ({e}); repeat launch.prepare_data") from None
+        raise UserError(f"{path}: cannot be read ({e}); rerun launch.prepare_data") from None
     if not known:
-        raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; repeat launch.prepare_data")
+        raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; rerun launch.prepare_data")
     return shards

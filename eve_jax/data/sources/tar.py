@@ -198,7 +198,7 @@ def _has_end_mark(path: Path, file: int, offset: int) -> bool:
     while block:
         if block.count(0) < len(block):
             remedy = "of tar files that were put together with cat only the first is read: name them one by one"
-            raise UserError(f"{path}: goes on after its end-of-archive mark at byte {offset}; {remedy}")
+            raise UserError(f"{path}: continues after its end-of-archive mark at byte {offset}; {remedy}")
         offset += len(block)
         block = os.pread(file, 1 << 20, offset)
     return True

@@ -27,7 +27,7 @@ KINDS = {
     **dict.fromkeys(IMAGE_SUFFIXES | OTHER_SUFFIXES, MEDIA),
     **dict.fromkeys(READ, IMAGE),
 }
-MAC_FOLDER = "__MACOSX"  # what macOS puts beside files: no data
+MAC_FOLDER = "__MACOSX"  # what macOS puts next to files: no data
 
 
 class Member(NamedTuple):

@@ -1,6 +1,6 @@
-"""Tokens that tokenizer_config.json, special_tokens_map.json and added_tokens.json add to a tokenizer beside them.
+"""Tokens that tokenizer_config.json, special_tokens_map.json and added_tokens.json add to a tokenizer next to them.
 
-the files beside a tokenizer -> `read_added`: each token with its flags, and its number where a file gives one
+the files next to a tokenizer -> `read_added`: each token with its flags, and its number where a file gives one
                              -> `number_added`: each once, with a number that agrees with the tokenizer
 """
 

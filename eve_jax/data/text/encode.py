@@ -1,7 +1,7 @@
 """Conversations as tokens and targets: prompts, label masks.
 
     turns -> pieces of text between images, and the character spans to learn (the answers)
-          -> each piece tokenised once
+          -> each piece tokenized once
           -> ids with IMAGE_ID per image, labels by the tokens' character offsets
 
 The targets come from the construction of the text, so no answer can upset them, whatever it contains. Only human turns
@@ -20,11 +20,11 @@ from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 
 IMAGE_ID = -200  # stands for one image in ids
-IGNORE = -100  # label of a token that is not learnt
+IGNORE = -100  # label of a token that is not learned
 
 
 class Encoded(NamedTuple):
-    """ids int32 [n] with IMAGE_ID per image; labels int32 [n], IGNORE where nothing is learnt, else equal to ids."""
+    """ids int32 [n] with IMAGE_ID per image; labels int32 [n], IGNORE where nothing is learned, else equal to ids."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -64,7 +64,7 @@ def encode_chat(
 
     An image stands where its `<image>` marker does in a human turn; without any marker the images go before the first
     human turn's text; `image_first` moves those of a turn to its front. An empty answer and a last human turn are
-    read, not learnt. Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing
+    read, not learned. Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing
     is left to learn.
     """
     text = _write(turns, get_template(template), n_images, image_first)
@@ -103,11 +103,11 @@ def continuation_ids(
     """
     style = get_template(template)
     if style.caption:
-        raise UserError(f"the template {template} has no dialogue that could go on")
+        raise UserError(f"the template {template} has no dialogue that could be continued")
     (turn,) = _place_images([Turn("human", text_of(text, "the text of a human turn"))], n_images, ask=True)
     end = end_id(tokenizer, template)
     written = _Text()
-    # With the end token before it: what stands at the start of a text is tokenised differently by some tokenizers.
+    # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
     written.add(style.end + style.human)
     written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
     written.add(style.human_end + style.gpt)

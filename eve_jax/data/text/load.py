@@ -14,7 +14,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
 
     The latter is a SentencePiece model (LLaMA-2, Vicuna) or LLaMA-3's file of token ranks. Either has the tokens that
-    the files beside it add, too. Raises `UserError` when there is neither, or one is broken or contradicts another.
+    the files next to it add, too. Raises `UserError` when there is neither, or one is broken or contradicts another.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,6 +1,6 @@
 """SentencePiece models (LLaMA-2, Vicuna) behind the interface of `Tokenizer`.
 
-Tokenises as the slow LlamaTokenizer of transformers does: the text is cut at special tokens, and each piece between
+Tokenizes as the slow LlamaTokenizer of transformers does: the text is cut at special tokens, and each piece between
 them goes through SentencePiece, which puts a space before it (`legacy`) or before the first piece alone.
 """
 
@@ -24,7 +24,7 @@ _NO_PREFIX = bytes([0x1A, 0x02, 0x18, 0x00])
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model, kept as tokenizer.model; beside it may stand Hugging Face's settings.
+    """A SentencePiece model, kept as tokenizer.model; next to it may stand Hugging Face's settings.
 
     Read from them are `legacy` and `add_bos_token` (both true unless said otherwise) and `bos_token` (by default the
     model's own) of tokenizer_config.json, and the tokens that the files add (see `added_tokens`). Raises `UserError`

@@ -126,7 +126,7 @@ def _end_problem(tokenizer: Tokenizer, name: str) -> str:
         if spans == [(start, start + len(end))]:
             continue
         if spans:
-            return f"takes the white space beside {end!r} into this token (its flags lstrip, rstrip){needed}"
+            return f"takes the white space next to {end!r} into this token (its flags lstrip, rstrip){needed}"
         alone = len(tokenizer.encode(end))
         if alone != 1:
             return f"has {end!r} as entry {id} of its vocabulary, but reads it as {alone} other tokens{needed}"

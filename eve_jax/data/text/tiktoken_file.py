@@ -54,7 +54,7 @@ def bpe_from_ranks(ranks: dict[bytes, int], split: str) -> tokenizers.Tokenizer:
     """A byte-level BPE of `ranks` whose pre-tokens are the matches of the regular expression `split`."""
     letters = _byte_letters()
     spelt = {token: "".join(letters[byte] for byte in token) for token in ranks}
-    # Any two neighbours that make a token may merge, the token of the lowest rank first.
+    # Any two neighbors that make a token may merge, the token of the lowest rank first.
     merges = [
         (spelt[token[:n]], spelt[token[n:]])
         for token in sorted(ranks, key=ranks.__getitem__)

@@ -15,7 +15,7 @@ from eve_jax.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
-# What Hugging Face folders keep beside it; travels along, so that an export is complete.
+# What Hugging Face folders keep next to it; travels along, so that an export is complete.
 COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, "vocab.json", "merges.txt")
 
 
@@ -30,7 +30,7 @@ class Tokenizer(ABC):
     folder: Path | None = None
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers of `text`; special tokens written in it are recognised."""
+        """Token numbers of `text`; special tokens written in it are recognized."""
         return self.encode_with_offsets(text)[0]
 
     @abstractmethod

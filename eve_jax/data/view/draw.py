@@ -1,4 +1,4 @@
-"""Rows of a step as one picture: bars of slots, images as the model gets them, text with what is learnt underlined."""
+"""Rows of a step as one image: bars of slots, images as the model gets them, text with what is learned underlined."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def _shade(number: int, kind: int) -> tuple[int, int, int]:
-    """Colour of a token of sample `number` (from 1): patches full, specials dark, text light; pads grey."""
+    """Color of a token of sample `number` (from 1): patches full, specials dark, text light; pads gray."""
     if kind == PAD or number == 0:
         rgb = _rgb(PADS)
     else:
@@ -37,7 +37,7 @@ def _shade(number: int, kind: int) -> tuple[int, int, int]:
 
 
 def draw_rows(rows: Sequence[ShownRow], title: str, about: str) -> Image.Image:
-    """The picture, RGB, 1800 pixels wide and as high as it needs."""
+    """The image, RGB, 1800 pixels wide and as high as it needs."""
     parts = [_heading(title, about)]
     parts += [_row(row) for row in rows]
     height = sum(part.height for part in parts) + MARGIN
@@ -62,9 +62,9 @@ def _heading(title: str, about: str) -> Image.Image:
         draw.text((x + 38, y + 11), name, INK, font(), "lm")
         x += 38 + font().getlength(name) + 40
     draw.rectangle((x, y + 8, x + 28, y + 13), INK)
-    draw.text((x + 38, y + 11), "learnt (loss)", INK, font(), "lm")
-    x += 38 + font().getlength("learnt (loss)") + 40
-    draw.text((x, y + 11), "one colour a sample", INK, font(), "lm")
+    draw.text((x + 38, y + 11), "learned (loss)", INK, font(), "lm")
+    x += 38 + font().getlength("learned (loss)") + 40
+    draw.text((x, y + 11), "one color a sample", INK, font(), "lm")
     return picture
 
 
@@ -114,7 +114,7 @@ def _strip(colours: np.ndarray, width: int, height: int) -> Image.Image:
 
 
 def _colours(row: ShownRow) -> np.ndarray:
-    """uint8 [L, 3]: the colour of each token in causal order."""
+    """uint8 [L, 3]: the color of each token in causal order."""
     pairs = zip(row.sample.tolist(), row.kind.tolist(), strict=True)
     return np.array([_shade(sample, kind) for sample, kind in pairs], np.uint8)
 
@@ -141,7 +141,7 @@ def _memory_bar(picture: Image.Image, row: ShownRow, y: int) -> None:
 
 
 def _causal_bar(picture: Image.Image, row: ShownRow, y: int) -> None:
-    """All tokens in the order in which they attend, with the numbers of the samples and what is learnt marked."""
+    """All tokens in the order in which they attend, with the numbers of the samples and what is learned marked."""
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN, y + BAR // 2), "order", GREY, font(), "lm")
     picture.paste(_strip(_colours(row), LONG, BAR), (LEFT, y))

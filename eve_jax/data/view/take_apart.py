@@ -1,4 +1,4 @@
-"""A row's arrays taken apart again: its samples, their images, and their text with what is learnt marked."""
+"""A row's arrays taken apart again: its samples, their images, and their text with what is learned marked."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ PATCH, SPECIAL, TEXT, PAD = 0, 1, 2, 3  # kinds of tokens
 
 
 class Piece(NamedTuple):
-    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learnt or only read.
+    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learned or only read.
 
     patch: side of the image's patches in pixels.
     """
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
 
 
 class ShownSample(NamedTuple):
-    """A sample of a row: the record's id, its pieces in order, tokens by kind, and how many of them are learnt."""
+    """A sample of a row: the record's id, its pieces in order, tokens by kind, and how many of them are learned."""
 
     id: str
     pieces: list[Piece]
@@ -34,7 +34,7 @@ class ShownSample(NamedTuple):
 
 
 class ShownRow(NamedTuple):
-    """A row: title, shape, samples, and for its slots in causal order the sample (from 1, 0 = pad), kind, learnt.
+    """A row: title, shape, samples, and for its slots in causal order the sample (from 1, 0 = pad), kind, learned.
 
     slots: int32 [L], the place in memory of each token in causal order.
     """
@@ -69,7 +69,7 @@ def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, tit
 def _pieces(
     batch: Batch, row: int, shape: RowShape, slots: np.ndarray, learnt: np.ndarray, tokenizer: Tokenizer
 ) -> list[Piece]:
-    """Images and runs of text, learnt or not, of the sample with its tokens in `slots`, in causal order."""
+    """Images and runs of text, learned or not, of the sample with its tokens in `slots`, in causal order."""
     pieces = []
     at = 0
     while at < len(slots):

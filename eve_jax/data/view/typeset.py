@@ -13,7 +13,7 @@ SIZE, LEADING = 21, 30  # of the text, pixels
 
 
 class Run(NamedTuple):
-    """A word, or part of one, on a line: whether it is learnt, its place and width in pixels."""
+    """A word, or part of one, on a line: whether it is learned, its place and width in pixels."""
 
     text: str
     learnt: bool
@@ -38,7 +38,7 @@ def shortened(text: str, width: float, own: ImageFont.FreeTypeFont) -> str:
 
 
 def wrapped(runs: Sequence[tuple[str, bool]], width: int, most: int) -> list[list[Run]]:
-    """Lines of the words of `runs` (text, learnt) that fit `width`; at most `most`, then one on how much is left."""
+    """Lines of the words of `runs` (text, learned) that fit `width`; at most `most`, then one on how much is left."""
     lines: list[list[Run]] = [[]]
     x = 0.0
     words = [(part, learnt) for text, learnt in runs for word in _words(text) for part in _broken(word, width)]
@@ -56,7 +56,7 @@ def wrapped(runs: Sequence[tuple[str, bool]], width: int, most: int) -> list[lis
 
 
 def write(draw: ImageDraw.ImageDraw, lines: Sequence[Sequence[Run]], x: int, y: int, read: str, learnt: str) -> None:
-    """Writes the lines, what is learnt underlined; `read` and `learnt` are colours."""
+    """Writes the lines, what is learned underlined; `read` and `learnt` are colors."""
     for number, line in enumerate(lines):
         top = y + LEADING * number
         for run in line:

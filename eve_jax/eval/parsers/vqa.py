@@ -1,4 +1,4 @@
-"""The normalisation of answers and the accuracy over ten annotators of VQAv2, TextVQA and VizWiz."""
+"""The normalization of answers and the accuracy over ten annotators of VQAv2, TextVQA and VizWiz."""
 
 import re
 from collections.abc import Sequence

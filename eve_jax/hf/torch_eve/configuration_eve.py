@@ -64,7 +64,7 @@ class EveConfig(PretrainedConfig):
 
     @property
     def gated_deltas(self) -> bool:
-        """True when the feed-forward's up and down weights carry learnt gated additions (the LLaMA-3 model's "moe")."""
+        """True when the feed-forward's up and down weights carry trained gated additions (the LLaMA-3 model's "moe")"""
         return bool(self.add_moe) and not self.moe_part
 
     def twice(self, part: str) -> bool:

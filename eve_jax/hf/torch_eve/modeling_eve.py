@@ -239,7 +239,7 @@ class EveLlamaForCausalLM(EveForCausalLM):
 
 
 class EveV1ForCausalLM(EveForCausalLM):
-    """EVEv1. What it learnt with, the aligning layer and CLIP, may be in its files and is not read."""
+    """EVEv1. What it learned with, the aligning layer and CLIP, may be in its files and is not read."""
 
     config_class = EveV1Config
     model_class = EveV1Model

@@ -1,6 +1,6 @@
 """The vision tower of CLIP, frozen: the teacher of EVEv1's patch aligning layer.
 
-Dimensions: B pictures, G patches of a picture, C width, N heads, H head size.
+Dimensions: B images, G patches of an image, C width, N heads, H head size.
 """
 
 import jax
@@ -36,7 +36,7 @@ class ClipLayer(nnx.Module):
 
 
 class ClipEmbed(nnx.Module):
-    """Patch convolution, class token and learnt positions."""
+    """Patch convolution, class token and learned positions."""
 
     def __init__(self, cfg: ModelConfig, clip: ClipConfig, rngs: nnx.Rngs):
         self.clip, self.dtype = clip, jnp.dtype(cfg.dtype)

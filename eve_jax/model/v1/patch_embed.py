@@ -19,7 +19,7 @@ from eve_jax.model.weight import normal, param
 
 
 def sub_patches(patches: UInt8[Array, "R P B"], dtype: jnp.dtype) -> Float[Array, "R P 4 N"]:
-    """The 2x2 blocks of each patch, normalised."""
+    """The 2x2 blocks of each patch, normalized."""
     rows, count, size = patches.shape
     return normalised(patches).astype(dtype).reshape(rows, count, 4, size // 4)
 

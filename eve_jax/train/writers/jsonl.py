@@ -10,7 +10,7 @@ from eve_jax.train.writers.base import Line, RunInfo
 
 
 class JsonlWriter:
-    """Appends to the folder's metrics.jsonl; what a resumed run writes again was cut off before (`cut_back`)."""
+    """Appends to the folder's metrics.jsonl; what a resumed run writes again was cut off before (`drop_lines_after`)."""
 
     def __init__(self, run: RunInfo):
         self.path = run.folder / METRICS

@@ -177,7 +177,9 @@ def test_a_file_that_goes_on_is_refused(kind: str, tmp_path: Path) -> None:
     else:
         data += records_of(1) if kind == "joined" else b"?"
     (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(UserError, match=rf"damaged at byte {place}" if kind == "damaged" else "goes on after its end"):
+    with pytest.raises(
+        UserError, match=rf"damaged at byte {place}" if kind == "damaged" else "continues after its end"
+    ):
         open_records(str(tmp_path / "a.tar"))
 
 
