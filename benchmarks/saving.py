@@ -29,7 +29,7 @@ from rich.table import Table
 from configs import demo
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, Checkpoints
 from eve_jax.demo.dataset import write_dataset
-from eve_jax.recipe import placed
+from eve_jax.recipe import stage_of_recipe
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from launch._flags import run, take_action
@@ -86,7 +86,7 @@ def train_tiny() -> None:
     config = demo.get_config("tiny").stages.stage1
     config.data.rows, config.data.micro_batches, config.data.max_shapes = 2, 1, 1
     config.train.steps, config.train.save_every = STEPS.value, max(1, (STEPS.value or 0) // 20)
-    train(placed(config, folder, ""), folder)
+    train(stage_of_recipe(config, folder, ""), folder)
 
 
 def memory() -> bool:

@@ -18,7 +18,7 @@ from eve_jax.train.shared_data import written_by_one_run
 from eve_jax.train.trainer import train
 
 
-def placed(config: ConfigDict | Config, workdir: Path, init: str) -> Config:
+def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Config:
     """Return a stage's config with WORKDIR in its paths resolved and `init` where it names no checkpoint of its own."""
     config = Config.of(config)
     data = {
@@ -47,7 +47,7 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")
         with reported(workdir / config.stages[name].name):
-            init = str(train(placed(config.stages[name], workdir, init), workdir))
+            init = str(train(stage_of_recipe(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
         if mine and config.compare is not None:
             from eve_jax.demo.variants import compare

@@ -78,13 +78,13 @@ def _show() -> None:
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
     if "order" in config:
         from eve_jax.demo.config import RecipeConfig
-        from eve_jax.recipe import placed
+        from eve_jax.recipe import stage_of_recipe
 
         config = RecipeConfig.of(config)
         if STAGE.value not in config.order:
             raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")
         _need(workdir=WORKDIR.value)
-        config = placed(config.stages[STAGE.value], workdir, "")
+        config = stage_of_recipe(config.stages[STAGE.value], workdir, "")
     config = Config.of(config)
     show_step(config, workdir / config.name if WORKDIR.value else None, STEP.value or 0, OUT.value, ROWS.value or 1)
     print(f"done: {OUT.value}")

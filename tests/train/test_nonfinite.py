@@ -86,14 +86,14 @@ def test_what_is_dumped_and_what_is_counted(work, capsys):
     params = {n: jnp.full(s.shape, 0.01, s.dtype) for n, s in abstract_params(cfg).items()}
     stop = NonFinite("stop", folder, data, cfg, mesh)
     with pytest.raises(UserError, match=r"step 2: .*not_finite_step_2\.npz.*--config\.train\.nan=skip"):
-        stop.see([2, 3], params)
+        stop.handle([2, 3], params)
     assert_dumped(work, blamed=False)  # a gradient's fault: all rows
     with pytest.raises(UserError, match="step 2"):
-        stop.see([2], params | {"embed": params["embed"] * np.inf})
+        stop.handle([2], params | {"embed": params["embed"] * np.inf})
     assert_dumped(work, blamed=True)
     skip = NonFinite("skip", folder, data, cfg, mesh)
-    skip.see([2, 3], params)
-    skip.see([7], params)
+    skip.handle([2, 3], params)
+    skip.handle([7], params)
     assert "skipped step 7: loss or gradient not finite (3 skipped so far)" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"config\.train\.nan='ignore': expected one of stop, skip"):
         train(config(work, "ignore"), work)

@@ -10,7 +10,7 @@ from eve_jax.train.writers.base import Line, RunInfo
 
 
 class JsonlWriter:
-    """Appends to the folder's metrics.jsonl; what a resumed run writes again was cut off before (`drop_lines_after`)."""
+    """Appends to the folder's metrics.jsonl; lines that a resumed run writes again are dropped before."""
 
     def __init__(self, run: RunInfo):
         self.path = run.folder / METRICS
