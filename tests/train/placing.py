@@ -1,11 +1,11 @@
-"""A stage of a recipe as a test changes it further: `eve_jax.recipe.stage_of_recipe` gives one that is checked and frozen."""
+"""A stage of a recipe as a test changes it further; `eve_jax.recipe.stage_of_recipe` gives a frozen one."""
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 
-def stage_of_recipe(config: ConfigDict, work: Path, init: str) -> ConfigDict:
+def placed(config: ConfigDict, work: Path, init: str) -> ConfigDict:
     """`config` with WORKDIR in its paths replaced, starting from `init`."""
     c = config.copy_and_resolve_references()
     for field in ("records", "images", "tokenizer"):

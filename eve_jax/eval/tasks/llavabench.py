@@ -1,7 +1,7 @@
 """LLaVA-Bench (in the wild): free answers, which a judge grades next to a reference answer.
 
 The official rule for the judge is not part of this project: give the data's `rule.json` as `rule` (`Task.with_files`).
-Without it, a rule of our own is sent, and reports say so.
+Without it, a rule of our own is sent, and reports state that.
 """
 
 import re

@@ -1,7 +1,7 @@
 """MM-Vet: free answers, graded 0 to 1 by a judge. The official table of examples for it is not part of this project.
 
 Put the official few-shot text into a file and give it as `judge_prompt` (`Task.with_files`); without it, a table of
-our own of the same form is sent, and reports say so.
+our own of the same form is sent, and reports state that.
 """
 
 from collections.abc import Mapping, Sequence
