@@ -1,12 +1,13 @@
 """Records made ready for training, and rows looked at.
 
     python -m launch.prepare_data convert --from=RECORDS [--images=DIR] --to=DIR [--config=stage3 --config.data...]
-    python -m launch.prepare_data show --config=stage3 [--workdir=runs] --step=K --out=rows.png [--config.data...]
+    python -m launch.prepare_data show --config=stage3 [--workdir=runs] --step=K --out=rows.html [--config.data...]
 
 `convert` writes any source (JSON, JSONL, Parquet, tar, TFDS; see docs) as ArrayRecord shards with the images inside,
 which `config.data.records=DIR` then names; with `--config`, the lengths table for that stage's tokenizer, template and
 image rule, too. Rerun the command to resume after an interruption.
-`show` draws the rows of a step as the model gets them. For a stage of a recipe: --config=demo --stage=stage3.
+`show` writes an HTML page with the rows of a step as the model gets them. For a stage of a recipe: --config=demo
+--stage=stage3.
 """
 
 import os
@@ -31,8 +32,8 @@ PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 
 WORKDIR = define_path("workdir", "", "show: that of the training, whose plan is then used; else a plan is made")
 STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
 STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)
-ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows drawn at most", lower_bound=1)
-OUT = define_path("out", "", "show: image to write (.png)")
+ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows at most", lower_bound=1)
+OUT = define_path("out", "", "show: page to write (.html)")
 BAD_RECORDS = "bad_records.jsonl"
 ACTIONS = ("convert", "show")
 

@@ -4,6 +4,8 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -114,7 +116,34 @@ def test_every_dependency_is_constrained(project, constraints):
     extras = project["optional-dependencies"]
     required = [*project["dependencies"], *(r for extra in extras.values() for r in extra)]
     assert sorted({requirement_name(r) for r in required} - set(constraints)) == []
-    assert sorted(extras) == ["cuda", "demo", "test", "torch", "tpu", "wandb"]
+    assert sorted(extras) == ["cuda", "demo", "test", "tfds", "torch", "tpu", "wandb"]
+
+
+def imported_modules(*folders: str) -> set[str]:
+    """The top-level modules that the code in `folders` imports anywhere."""
+    found = set()
+    for folder in folders:
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {name.name.partition(".")[0] for name in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def test_core_dependencies_are_those_that_the_package_imports(project):
+    """What every command needs is a core dependency; what some need is in an extra; nothing else is either."""
+    core = {requirement_name(r) for r in project["dependencies"]}
+    extras = {requirement_name(r) for r in chain(*project["optional-dependencies"].values())}
+    distributions = packages_distributions()
+    used = {
+        normalised(distributions[module][0])
+        for module in imported_modules("eve_jax", "launch", "configs")
+        if module in distributions and module not in CODE
+    }
+    assert core - used == set()
+    assert used - core - extras == {"array-record"}  # which grain brings
 
 
 def test_core_brings_no_second_framework(project, constraints):

@@ -5,7 +5,6 @@ TPU pods, SLURM, Open MPI and Kubernetes say in the environment.
 """
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -90,6 +89,7 @@ def _connect(cluster: Cluster, workdir: Path) -> None:
         "initialization_timeout": cluster.start_timeout,
         "shutdown_timeout_seconds": cluster.start_timeout,
     }
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `interrupt`
     try:
         if cluster.coordinator:
             jax.distributed.initialize(cluster.coordinator, cluster.num_processes, cluster.process_id, **times)
@@ -100,7 +100,6 @@ def _connect(cluster: Cluster, workdir: Path) -> None:
             raise UserError(f"the processes cannot be connected: {error}") from error
         print(f"this TPU host knows of no others, so it trains alone ({error})", file=sys.stderr, flush=True)
         return
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # which JAX has taken for itself
     count, index = jax.process_count(), jax.process_index()
     output.rename(logs / f"process-{index}.log")
     if count > 1:

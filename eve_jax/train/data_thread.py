@@ -1,20 +1,21 @@
 """The batches of a run, taken by a thread of its own that is watched: hanging and dying are noticed and said."""
 
+import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
+from types import MappingProxyType
 from typing import TypeVar
 
-from eve_jax.data.rows.build import RowBuilder
 from eve_jax.errors import Hanging, UserError
 
 T = TypeVar("T")
 _TICK = 0.2  # seconds between looks at the thread while waiting for it
-_DATA = Path(__file__).parents[1] / "data"
+_DATA = f"{Path(__file__).parents[1] / 'data'}{os.sep}"  # the files of the code that builds batches
 
 
 class _End:
@@ -24,11 +25,17 @@ class _End:
         self.error = error
 
 
-def watched(items: Iterator[T], timeout: float, stopped: Callable[[], bool] = lambda: False) -> Iterator[T]:
-    """The same items, the next one fetched while the last is worked on.
+def watched(
+    items: Iterator[T],
+    timeout: float,
+    stopped: Callable[[], bool] = lambda: False,
+    reading: Mapping[int, str] = MappingProxyType({}),
+) -> Iterator[T]:
+    """Yield the same items, the next one fetched while the last is worked on.
 
     Ends early when `stopped()` while waiting. Raises what `items` raises; `Hanging` when an item takes longer than
-    `timeout` seconds (0: no limit), naming where the data threads are; UserError when the thread died.
+    `timeout` seconds (0: no limit), naming where the data threads are and what they are `reading`
+    (`where_data_threads_are`); UserError when the thread died.
     """
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=1)
     over = threading.Event()
@@ -53,7 +60,7 @@ def watched(items: Iterator[T], timeout: float, stopped: Callable[[], bool] = la
     thread = threading.Thread(target=pull, name="batches", daemon=True)
     thread.start()
     try:
-        while not isinstance(item := _next(ready, thread, timeout, stopped), _End):
+        while not isinstance(item := _next(ready, thread, timeout, stopped, reading), _End):
             yield item
         if item.error is not None:
             raise item.error
@@ -62,7 +69,11 @@ def watched(items: Iterator[T], timeout: float, stopped: Callable[[], bool] = la
 
 
 def _next(
-    ready: "queue.Queue[T | _End]", thread: threading.Thread, timeout: float, stopped: Callable[[], bool]
+    ready: "queue.Queue[T | _End]",
+    thread: threading.Thread,
+    timeout: float,
+    stopped: Callable[[], bool],
+    reading: Mapping[int, str],
 ) -> T | _End:
     began = time.monotonic()
     while True:
@@ -73,40 +84,24 @@ def _next(
             if stopped():
                 return _End()
             if not alive:
-                raise UserError("the thread that builds batches died without a word; rerun the command") from None
+                raise UserError("the data thread died without an error; rerun the command") from None
             if timeout and time.monotonic() - began > timeout:
                 raise Hanging(
-                    f"no batch for config.data.timeout={timeout:g} seconds; {where_data_threads_are()}. Mend what they "
-                    "wait for (a disk, a network folder), or raise config.data.timeout; then rerun the command"
+                    f"no batch for config.data.timeout={timeout:g} seconds; {where_data_threads_are(reading)}. "
+                    "Fix what they wait for (a disk, a network folder) or raise config.data.timeout; then rerun the "
+                    "command"
                 ) from None
 
 
-def where_data_threads_are() -> str:
-    """What the threads that build batches are doing: file, line and, where it is known, the record."""
-    found = []
-    for number, frame in sys._current_frames().items():
-        if number == threading.get_ident():
-            continue
-        stack = list(_stack(frame))
-        record = next((r for f in stack if (r := _record(f))), "")
-        ours = next((f for f in stack if Path(f.f_code.co_filename).parent == _DATA), None)
-        if record or ours is not None:
-            at = ours or stack[0]
-            reading = f" (record {record})" if record else ""
-            found.append(f"{Path(at.f_code.co_filename).name}:{at.f_lineno}{reading}")
-    return "its threads are at " + ", ".join(sorted(set(found))) if found else "no thread is building any"
+def where_data_threads_are(reading: Mapping[int, str]) -> str:
+    """Return what the threads that build batches are doing: file, line and the record each of them reads.
 
-
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """Frames from the innermost outwards."""
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _record(frame: FrameType) -> str:
-    """The record that a frame of `RowBuilder._sample` is at; "" for other frames."""
-    if frame.f_code is not RowBuilder._sample.__code__:
-        return ""
-    builder, entry = frame.f_locals["self"], frame.f_locals["entry"]
-    return builder.records.where(entry[0])
+    reading: the records being read, by the identifiers of their threads (`RowBuilder.reading`).
+    """
+    found = set()
+    for thread, frame in sys._current_frames().items():
+        inside = [call for call in traceback.extract_stack(frame) if call.filename.startswith(_DATA)]
+        if inside and thread != threading.get_ident():
+            record = f" (record {reading[thread]})" if thread in reading else ""
+            found.add(f"{inside[-1].filename.removeprefix(_DATA)}:{inside[-1].lineno}{record}")
+    return f"its threads are at {', '.join(sorted(found))}" if found else "no thread is building any"

@@ -181,12 +181,13 @@ def _loop(run: Run, stop: StopRequest) -> None:
     state, frozen, done = run.begin.state, run.begin.frozen, run.begin.step
     data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
     alone = peers() is None  # several stop only where they agree to
-    feed = watched(data.batches(done, run.rows), run.config.data.timeout, lambda: alone and stop.wanted)
+    batches = data.batches(done, run.rows)
+    feed = watched(batches, run.config.data.timeout, lambda: alone and stop.wanted, data.builder.reading)
     try:
         with StopAgreement(peers(), run.config.name, done, steps) as agreement:
-            for step, batches in run.goodput.waiting(feed):
+            for step, step_batches in run.goodput.waiting(feed):
                 done = run.goodput.last_step = step + 1
-                placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in batches]
+                placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in step_batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))
                 run.check(state)

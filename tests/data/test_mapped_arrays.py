@@ -51,3 +51,15 @@ def test_parts_are_read(tmp_path: Path) -> None:
     assert file.read("a", 3, 5).tolist() == [3, 4]
     assert file.read("grids", 2, 5).tolist() == arrays["grids"][2:5].tolist()
     assert file.read("grids", 2, 2).shape == (0, 2)
+
+
+def test_a_file_that_is_replaced_stays_one_table(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    save_arrays(path, {"a": np.arange(3), "b": np.arange(5)})
+    file = ArrayFile(path)
+    save_arrays(path, {"a": np.zeros(3, np.int64), "b": np.zeros(5, np.int64)})
+    assert file.mapped()["a"].tolist() == [0, 1, 2]
+    assert file.mapped()["b"].tolist() == [0, 1, 2, 3, 4]
+    assert file.read("b", 2, 5).tolist() == [2, 3, 4]
+    path.unlink()
+    assert file.read("a", 1, 3).tolist() == [1, 2]

@@ -1,6 +1,10 @@
-"""Rows looked at: what is drawn is what the arrays hold, and that is what the records say."""
+"""Rows looked at: what is shown is what the arrays hold, and that is what the records say."""
 
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,10 +14,11 @@ from PIL import Image
 from configs.base import get_config
 from eve_jax.data.image.patches import open_image, patchify, resize, unpatchify
 from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
-from eve_jax.data.view import draw, typeset
+from eve_jax.data.view.page import page_of
 from eve_jax.data.view.step import rows_of_step, show_step
-from eve_jax.data.view.take_apart import PAD, PATCH, SPECIAL, TEXT, ShownRow
+from eve_jax.data.view.take_apart import PAD, PATCH, SPECIAL, TEXT, Piece, ShownRow, ShownSample
 from eve_jax.errors import UserError
 from tests.data.synthetic import byte_tokenizer, write_records
 
@@ -52,11 +57,11 @@ def test_samples_are_taken_apart_into_what_they_were_made_of(data: StageData) ->
                 assert len(images) == len(record.images)
                 for image, file in zip(images, record.images, strict=True):
                     assert np.array_equal(image, resize(open_image(file), RULE))
-                learnt = "".join(piece.text for piece in sample.pieces if piece.learnt)
-                assert learnt == " " + record.turns[1].text + "<|im_end|>"
+                targets = "".join(piece.text for piece in sample.pieces if piece.target)
+                assert targets == " " + record.turns[1].text + "<|im_end|>"
                 text = "".join("<image>" if piece.image is not None else piece.text for piece in sample.pieces)
-                assert f"USER: {record.turns[0].text} ASSISTANT:{learnt}" in text
-                assert sample.n_learnt == len(record.turns[1].text) + 2
+                assert f"USER: {record.turns[0].text} ASSISTANT:{targets}" in text
+                assert sample.n_targets == len(record.turns[1].text) + 2
     assert seen == set(records)
 
 
@@ -66,7 +71,7 @@ def test_counts_add_up(data: StageData) -> None:
             own = int((row.kind == kind).sum())
             assert own == sum(sample.counts[kind] for sample in row.samples) <= budget
         assert int((row.kind == PAD).sum()) == row.shape.length - sum(sum(sample.counts) for sample in row.samples)
-        assert int(row.learnt.sum()) == sum(sample.n_learnt for sample in row.samples)
+        assert int(row.target.sum()) == sum(sample.n_targets for sample in row.samples)
         assert sorted(row.slots.tolist()) == list(range(row.shape.length))
 
 
@@ -83,27 +88,93 @@ def test_a_sample_that_broke_is_said_to_be_masked(data: StageData, tmp_path: Pat
     for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"broken")
     samples = [sample for row in rows_of_step(data, 0, 100) for sample in row.samples]
-    assert any(sample.n_learnt == 0 for sample in samples)
+    assert any(sample.n_targets == 0 for sample in samples)
     for sample in samples:
-        assert (sample.n_learnt == 0) == bool(sample.counts.patches)
+        assert (sample.n_targets == 0) == bool(sample.counts.patches)
         assert not any(piece.image.any() for piece in sample.pieces if piece.image is not None)
 
 
-def test_the_picture(data: StageData, tmp_path: Path) -> None:
+def parsed(page: str) -> ElementTree.Element:
+    """The page, which must be well-formed."""
+    return ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
+
+
+def classes(bar: ElementTree.Element, of: set[str]) -> list[str | None]:
+    """Which of the classes `of` each token position of a bar has."""
+    found: list[str | None] = [None] * int(bar.attrib["viewBox"].split()[2])
+    for rect in bar.iter("rect"):
+        first, width = int(rect.get("x", 0)), int(rect.attrib["width"])
+        for name in of & set(rect.attrib["class"].split()):
+            assert found[first : first + width] == [None] * width
+            found[first : first + width] = [name] * width
+    return found
+
+
+def test_the_page_shows_what_the_rows_hold(data: StageData) -> None:
+    rows = rows_of_step(data, 0, 100)
+    page = parsed(page_of(rows, "step 0", "all rows"))
+    names = {PATCH: "patch", SPECIAL: "special", TEXT: "text", PAD: "pad"}
+    sections = page.findall("section")
+    assert len(sections) == len(rows)
+    for row, section in zip(rows, sections, strict=True):
+        memory, causal = section.findall("figure/div/svg")
+        order = np.argsort(row.slots)
+        for bar, own in ((memory, order), (causal, np.arange(len(order)))):
+            assert classes(bar, set(names.values())) == [names[kind] for kind in row.kind[own].tolist()]
+            colors = [f"c{(number - 1) % 8 + 1}" if number else None for number in row.sample[own].tolist()]
+            assert classes(bar, {f"c{n}" for n in range(1, 9)}) == colors
+            assert classes(bar, {"target"}) == ["target" if one else None for one in row.target[own].tolist()]
+        for sample, card in zip(row.samples, section.findall("div/article"), strict=True):
+            assert "".join(card[0].itertext()).endswith(f" {sample.id}")
+            shown: list[Piece] = []
+            for element in card[2]:
+                if element.tag == "label":
+                    kind, _, image = element.findall("svg/image")[0].attrib["href"].partition(";base64,")
+                    assert kind == "data:image/png"
+                    shown.append(Piece(np.asarray(Image.open(BytesIO(b64decode(image)))), "", False))
+                else:
+                    shown.append(Piece(None, (element.text or "").replace("↵", ""), element.tag == "u"))
+            for piece, expected in zip(shown, sample.pieces, strict=True):
+                assert piece[1:3] == expected[1:3]
+                assert piece.image is None or np.array_equal(piece.image, expected.image)
+
+
+def test_the_page_is_closed_and_text_in_it_is_text() -> None:
+    evil = '</u><script>alert("1")</script>&lt;<img src=x>\x00\r\x85\u202e'
+    sample = ShownSample(evil, [Piece(None, evil, True)], RowShape(0, 0, 1), 1)
+    one = np.ones(1, np.int32)
+    row = ShownRow(evil, RowShape(0, 0, 1), [sample], one, TEXT * one, one > 0, 0 * one)
+    text = page_of([row], evil, evil)
+    page = parsed(text)
+    shown = '</u><script>alert("1")</script>&lt;<img src=x>\u2400\u240d\ufffd\u202e'
+    assert [element.text for element in page.iter("u")] == [shown]
+    assert [element.text for element in page.iter("bdi")] == [shown]
+    assert {page.findtext("title"), page.findtext("h1"), page.findtext("p"), page.findtext("section/h2")} == {shown}
+    tags = {element.tag for element in page.iter()}
+    assert not tags & {"script", "img", "link", "iframe", "form"}
+    assert not any(name == "style" or name.startswith("on") for element in page.iter() for name in element.attrib)
+    policy = page.find("meta[@http-equiv]")
+    assert policy is not None
+    digest = b64encode(sha256((page.findtext("style") or "").encode()).digest()).decode()
+    assert policy.attrib["content"].split("; ")[:3] == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src 'sha256-{digest}'",
+    ]
+
+
+def test_the_page_is_written_to_a_file(tmp_path: Path) -> None:
     config = stage_config(tmp_path)
-    out = tmp_path / "new" / "rows.png"
+    out = tmp_path / "new" / "rows.html"
     show_step(config, None, 0, str(out), max_rows=3)
-    with Image.open(out) as picture:
-        assert picture.size[0] == draw.WIDTH
-        assert picture.size[1] > 3 * 300
-        found = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
-    assert {draw._shade(number, kind) for number in (1, 2) for kind in (PATCH, SPECIAL, TEXT)} <= found
-    assert [path.name for path in out.parent.iterdir()] == ["rows.png"]
-    with pytest.raises(UserError, match=r"--out=.*\.jpg: name a file that ends with \.png"):
-        show_step(config, None, 0, str(tmp_path / "a.jpg"), max_rows=3)
-    (tmp_path / "b.png").mkdir()
-    with pytest.raises(UserError, match=r"--out=.*b\.png is a folder"):
-        show_step(config, None, 0, str(tmp_path / "b.png"), max_rows=3)
+    assert len(parsed(out.read_text(encoding="utf-8")).findall("section")) == 3
+    assert [path.name for path in out.parent.iterdir()] == ["rows.html"]
+    for name in ("a.png", "a"):
+        with pytest.raises(UserError, match=rf"--out=.*{name}: the rows become a page; name a file .* \.html"):
+            show_step(config, None, 0, str(tmp_path / name), max_rows=3)
+    (tmp_path / "b.html").mkdir()
+    with pytest.raises(UserError, match=r"--out=.*b\.html is a folder"):
+        show_step(config, None, 0, str(tmp_path / "b.html"), max_rows=3)
 
 
 def test_the_plan_of_a_training_is_used_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,49 +184,20 @@ def test_the_plan_of_a_training_is_used_and_left_as_it_is(tmp_path: Path, monkey
     open_stage_data(config, stage)
     (tmp_path / "images" / "2_0.png").unlink()
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*")}
-    drawn: list[str] = []
+    written: list[str] = []
 
-    def note(rows: list[ShownRow], title: str, about: str) -> Image.Image:
-        drawn.append(about)
-        return Image.new("RGB", (9, 9))
+    def note(rows: list[ShownRow], title: str, about: str) -> str:
+        written.append(about)
+        return ""
 
-    monkeypatch.setattr(draw, "draw_rows", note)
-    show_step(config, stage, 0, str(tmp_path / "a.png"), max_rows=1)
+    monkeypatch.setattr("eve_jax.data.view.step.page_of", note)
+    show_step(config, stage, 0, str(tmp_path / "a.html"), max_rows=1)
     config.data.row_tokens = 1024
-    show_step(config, stage, 0, str(tmp_path / "a.png"), max_rows=1)
-    show_step(config, None, 0, str(tmp_path / "a.png"), max_rows=1)
+    show_step(config, stage, 0, str(tmp_path / "a.html"), max_rows=1)
+    show_step(config, None, 0, str(tmp_path / "a.html"), max_rows=1)
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*")} == before
-    assert [about.rpartition("; ")[2] for about in drawn] == [
+    assert [about.rpartition("; ")[2] for about in written] == [
         "1 records left out",
         "1 records left out",
         "2 records left out",
     ]
-
-
-def test_images_are_fitted_and_ruled(data: StageData) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
-    drawn = np.asarray(draw._ruled(pixels, 32, 500))
-    scale = min(draw.MAX_IMAGE / 96, 2.5)
-    assert drawn.shape == (round(96 * scale), round(64 * scale), 3)
-    large = np.full((1600, 1600, 3), 77, np.uint8)
-    assert np.array_equal(np.unique(np.asarray(draw._ruled(large, 32, 500))), [77])  # no lines where patches are tiny
-
-
-def test_bars_show_every_slot(data: StageData) -> None:
-    row: ShownRow = rows_of_step(data, 0, 1)[0]
-    strip = np.asarray(draw._strip(draw._colours(row), row.shape.length * 4, 5))
-    assert np.array_equal(strip[2, 1::4], draw._colours(row))
-
-
-def test_text_is_wrapped_and_cut_with_a_word_about_it() -> None:
-    runs = [("What is\nit? ", False), ("word " * 30, True), ("x" * 300, False)]
-    lines = typeset.wrapped(runs, 400, 100)
-    assert all(line[-1].x + line[-1].width <= 400 + 6 for line in lines)
-    assert "".join(run.text for run in lines[0]) == "What is↵"
-    joined = "".join(run.text for line in lines for run in line).replace(" ", "")
-    assert joined == "Whatis↵it?" + "word" * 30 + "x" * 300
-    assert {run.text.strip(): run.learnt for line in lines for run in line}["word"] is True
-    short = typeset.wrapped(runs, 400, 3)
-    assert len(short) == 4
-    assert short[-1][0].text.startswith("… ")
-    assert typeset.wrapped([], 400, 3) == []

@@ -1,13 +1,21 @@
 """The thread that takes batches is watched: errors arrive, hanging and dying are said, a request to stop ends it."""
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.plan.plan import MicroBatch
+from eve_jax.data.plan.row_shapes import RowShape
+from eve_jax.data.record import Record, Turn
+from eve_jax.data.rows.build import RowBuilder
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.records import Records
 from eve_jax.errors import Hanging, UserError
 from eve_jax.train import data_thread as feed
 from eve_jax.train.data_thread import watched
+from tests.data.synthetic import byte_tokenizer, lengths_of
 
 
 def test_items_in_order():
@@ -66,33 +74,29 @@ def test_death_is_noticed(monkeypatch):
         next(watched(iter([1]), 10))
 
 
-def test_it_says_where_the_threads_are():
-    """A record whose image cannot be had: the place and the record are named."""
-    go, inside = threading.Event(), threading.Event()
+class StuckRecords:
+    """Records that cannot be read until they are let go."""
 
-    class Records:
-        def where(self, index):
-            return f"captions.jsonl:{index + 1}"
+    def __init__(self) -> None:
+        self.go = threading.Event()
 
-        def __getitem__(self, index):
-            inside.set()
-            go.wait(10)
-            raise KeyError
+    def where(self, index: int) -> str:
+        return f"captions.jsonl:{index + 1}"
 
-    class Builder:
-        records = Records()
+    def __getitem__(self, index: int) -> Record:
+        self.go.wait()
+        return Record(str(index), (), (Turn("gpt", "aaaa"),), self.where(index))
 
-    sample: Any = feed.RowBuilder._sample
 
-    def build():
-        with pytest.raises(KeyError):
-            sample(Builder(), (6, 3, 0, ()), None, None, None)
-
-    thread = threading.Thread(target=build, daemon=True)
-    thread.start()
-    assert inside.wait(10)
-    said = feed.where_data_threads_are()
-    go.set()
-    thread.join()
-    assert "rows.py:" in said
-    assert "(record captions.jsonl:7)" in said
+def test_it_says_where_the_threads_are_and_what_they_read():
+    records = StuckRecords()
+    lengths = lengths_of([[0, 0, 5]] * 8)
+    reporter: Any = []
+    builder = RowBuilder(cast(Records, records), lengths, SampleRule(byte_tokenizer(), ImageRule(), "plain"), reporter)
+    micro_batches = [MicroBatch(RowShape(0, 0, 128), [(row,)]) for row in (6, 3)]
+    taken = watched(map(builder.build, micro_batches), 0.05, reading=builder.reading)
+    with pytest.raises(Hanging, match=r"its threads are at rows/build\.py:\d+ \(record captions\.jsonl:7\)\. Fix what"):
+        next(taken)
+    records.go.set()
+    assert len(list(watched(map(builder.build, micro_batches), 10))) == 2
+    assert builder.reading == {}

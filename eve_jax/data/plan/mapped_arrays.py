@@ -6,22 +6,13 @@ import weakref
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eve_jax.process.files import in_place_of
 
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
-
-
-class _Place(NamedTuple):
-    """Where an array lies in a file."""
-
-    offset: int
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    order: str
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -32,36 +23,33 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 class ArrayFile:
-    """The arrays of an uncompressed .npz file, mapped into memory as a whole, or read in part; safe for threads."""
+    """The arrays of an uncompressed .npz file, mapped into memory or read in part; safe for threads.
+
+    The file is opened once, so that all arrays are of one table even when another process replaces it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[str, _Place] = {}
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            for member in archive.infolist():
-                file.seek(member.header_offset)
-                name_bytes, extra_bytes = struct.unpack("<26x2H", file.read(LOCAL_HEADER))
-                file.seek(member.header_offset + LOCAL_HEADER + name_bytes + extra_bytes)
-                np.lib.format.read_magic(file)
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-                place = _Place(file.tell(), dtype, shape, "F" if fortran else "C")
-                self._places[member.filename.removesuffix(".npy")] = place
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._arrays: dict[str, np.memmap] = {}
+        file = path.open("rb")
+        weakref.finalize(self, file.close)
+        for member in zipfile.ZipFile(file).infolist():
+            file.seek(member.header_offset)
+            name_bytes, extra_bytes = struct.unpack("<26x2H", file.read(LOCAL_HEADER))
+            file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+            np.lib.format.read_magic(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            mapped = np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+            self._arrays[member.filename.removesuffix(".npy")] = mapped
+        self._file = file.fileno()
 
     def mapped(self) -> dict[str, np.ndarray]:
-        """All arrays, read-only. The pages of theirs that are looked at count as this process's memory."""
-        return {name: self._mapped(place) for name, place in self._places.items()}
-
-    def _mapped(self, place: _Place) -> np.ndarray:
-        offset, dtype, shape, order = place
-        if 0 in shape:  # there is nothing to map
-            return np.zeros(shape, dtype)
-        return np.asarray(np.memmap(self.path, dtype, "r", offset, shape, order))  # type: ignore[call-overload]
+        """Return all arrays, read-only. Their pages that are looked at count as this process's memory."""
+        return {name: np.asarray(array) for name, array in self._arrays.items()}
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """array[start:stop] of the one called `name` (in C order), a copy."""
-        offset, dtype, shape, _ = self._places[name]
-        size = dtype.itemsize * int(np.prod(shape[1:]))
-        data = os.pread(self._file, (stop - start) * size, offset + start * size)
-        return np.frombuffer(data, dtype).reshape(-1, *shape[1:])
+        """Return a copy of array[start:stop] of the one called `name` (in C order), without mapping its pages."""
+        array = self._arrays[name]
+        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        data = os.pread(self._file, (stop - start) * size, array.offset + start * size)
+        return np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])

@@ -4,6 +4,7 @@ Memory (slot) order of a row is [patches | specials | text]; causal order has ea
 sample after sample, the pads last. docs/design.md#row-contract has the table of arrays.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -144,6 +145,7 @@ class RowBuilder:
         """
         self.records, self.lengths = records, lengths
         self.rule, self.bad, self.most_images = rule, bad, most_images
+        self.reading: dict[int, str] = {}  # what each thread is at, by its identifier: for a message when one hangs
 
     def build(self, micro_batch: MicroBatch) -> Batch:
         """The arrays of docs/design.md#row-contract with a leading axis of rows; patches uint8 [R, P, patch_bytes].
@@ -162,7 +164,9 @@ class RowBuilder:
                 line = self.lengths.entry(entry)
                 end, last = used + line.patches, n_images + len(line.grids)
                 room = patches[number, used:end], pictures[number, n_images:last]
+                self.reading[threading.get_ident()] = self.records.where(line.record)
                 samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
+                del self.reading[threading.get_ident()]
                 used, n_images = end, last
             row = lay_out(samples, shape)
             if teacher:

@@ -30,8 +30,14 @@ class TfdsSplit:
 
     def __init__(self, name: str) -> None:
         self.name, self._split = _split_off(name)
-        import tensorflow_datasets as tfds  # takes seconds to load
-
+        try:
+            import tensorflow_datasets as tfds  # takes seconds to load
+        except ModuleNotFoundError as e:
+            if e.name != "tensorflow_datasets":
+                raise
+            raise UserError(
+                f"tfds:{name}: the package tensorflow-datasets is missing: pip install -c constraints.txt -e '.[tfds]'"
+            ) from None
         try:
             folder = Path(self.name)
             builder = tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(self.name)

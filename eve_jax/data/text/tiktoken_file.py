@@ -96,7 +96,7 @@ def _llama3_special() -> list[str]:
 
 
 def _byte_letters() -> list[str]:
-    """The printable letter that byte-level BPE writes for each byte."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = itertools.count(256)
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+    """Return the printable letter that byte-level BPE writes for each byte, its own where it has one."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    others = iter(sorted(letter for letter in alphabet if ord(letter) > 255))
+    return [chr(byte) if chr(byte) in alphabet else next(others) for byte in range(256)]

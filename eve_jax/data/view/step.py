@@ -1,4 +1,4 @@
-"""Rows of a step as an image file: the batch of the plan, each row taken apart, and drawn."""
+"""Rows of a step as an HTML page: the batch of the plan, each row taken apart, and written."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from eve_jax.data.config import StageFields
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
-from eve_jax.data.view.draw import draw_rows
+from eve_jax.data.view.page import page_of
 from eve_jax.data.view.take_apart import ShownRow, take_apart
 from eve_jax.errors import UserError
 from eve_jax.process.files import write_atomically
@@ -37,13 +37,13 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
 
 
 def show_step(config: StageFields, folder: Path | None, step: int, out: str, max_rows: int) -> None:
-    """Draws at most `max_rows` rows of step `step` of the stage `config` into the file `out`.
+    """Write at most `max_rows` rows of step `step` of the stage `config` to the file `out`, as HTML.
 
     folder: the stage's own, whose plan is used if it is the config's; nothing in it is changed.
     """
     path = Path(out)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--out={out}: name a file that ends with .png")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out={out}: the rows become a page; name a file that ends with .html")
     if path.is_dir():
         raise UserError(f"--out={out} is a folder; name a file")
     with tempfile.TemporaryDirectory() as temporary:
@@ -56,6 +56,7 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
         total = sum(len(micro_batch.rows) for micro_batch in data.plan.step(step))
         about = f"{len(rows)} of {total} rows" if len(rows) < total else f"{total} rows"
         summary = data.summary().removesuffix(f", see {data.bad.path}")
-        picture = draw_rows(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
+        page = page_of(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: picture.save(part, "PNG"))
+    data = page.encode("utf-8", "backslashreplace")  # an id may hold half of a surrogate pair
+    write_atomically(path, data)

@@ -1,4 +1,4 @@
-"""A row's arrays taken apart again: its samples, their images, and their text with what is learned marked."""
+"""A row's arrays taken apart again: its samples, their images, and their text with the target tokens marked."""
 
 from typing import NamedTuple
 
@@ -13,30 +13,31 @@ PATCH, SPECIAL, TEXT, PAD = 0, 1, 2, 3  # kinds of tokens
 
 
 class Piece(NamedTuple):
-    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text that is learned or only read.
+    """Part of a sample in causal order: an image (uint8 [H, W, 3]), or a text.
 
-    patch: side of the image's patches in pixels.
+    target: whether the text's tokens count in the loss. patch: side of the image's patches in pixels.
     """
 
     image: np.ndarray | None
     text: str
-    learnt: bool
+    target: bool
     patch: int = 0
 
 
 class ShownSample(NamedTuple):
-    """A sample of a row: the record's id, its pieces in order, tokens by kind, and how many of them are learned."""
+    """A sample of a row: the record's id, its pieces in order, tokens by kind, and how many of them are targets."""
 
     id: str
     pieces: list[Piece]
     counts: RowShape
-    n_learnt: int
+    n_targets: int
 
 
 class ShownRow(NamedTuple):
-    """A row: title, shape, samples, and for its slots in causal order the sample (from 1, 0 = pad), kind, learned.
+    """A row of L slots: title, shape and samples, and its tokens in causal order (arrays [L]).
 
-    slots: int32 [L], the place in memory of each token in causal order.
+    sample: int32, from 1, 0 = pad. kind: PATCH, SPECIAL, TEXT or PAD. target: bool, whether a token counts in the loss.
+    slots: int32, each token's place in memory.
     """
 
     title: str
@@ -44,7 +45,7 @@ class ShownRow(NamedTuple):
     samples: list[ShownSample]
     sample: np.ndarray
     kind: np.ndarray
-    learnt: np.ndarray
+    target: np.ndarray
     slots: np.ndarray
 
 
@@ -54,22 +55,22 @@ def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, tit
     slots = batch["perm"][row]
     sample = batch["segment"][row][slots]
     kind = np.where(sample > 0, np.repeat([PATCH, SPECIAL, TEXT], shape)[slots], PAD)
-    learnt = np.zeros(shape.length, bool)
+    target = np.zeros(shape.length, bool)
     weighty = batch["loss_idx"][row][batch["loss_weight"][row] > 0]
-    learnt[batch["inv"][row][weighty] + 1] = True  # loss_idx is where a token is predicted: one before it
+    target[batch["inv"][row][weighty] + 1] = True  # loss_idx is where a token is predicted: one before it
     samples = []
     for number, id in enumerate(ids, 1):
         own = np.flatnonzero(sample == number)
-        pieces = _pieces(batch, row, shape, slots[own], learnt[own], tokenizer)
+        pieces = _pieces(batch, row, shape, slots[own], target[own], tokenizer)
         counts = RowShape(*(int((kind[own] == k).sum()) for k in (PATCH, SPECIAL, TEXT)))
-        samples.append(ShownSample(id, pieces, counts, int(learnt[own].sum())))
-    return ShownRow(title, shape, samples, sample, kind, learnt, slots)
+        samples.append(ShownSample(id, pieces, counts, int(target[own].sum())))
+    return ShownRow(title, shape, samples, sample, kind, target, slots)
 
 
 def _pieces(
-    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, learnt: np.ndarray, tokenizer: Tokenizer
+    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, target: np.ndarray, tokenizer: Tokenizer
 ) -> list[Piece]:
-    """Images and runs of text, learned or not, of the sample with its tokens in `slots`, in causal order."""
+    """Images and runs of text, all targets or none, of the sample with its tokens in `slots`, in causal order."""
     pieces = []
     at = 0
     while at < len(slots):
@@ -78,10 +79,10 @@ def _pieces(
             pieces.append(Piece(image, "", False, image.shape[0] // h))
             at += used
             continue
-        same = (slots[at:] >= shape.vision) & (learnt[at:] == learnt[at])
+        same = (slots[at:] >= shape.vision) & (target[at:] == target[at])
         used = len(same) if same.all() else int(np.argmin(same))
         ids = batch["text_ids"][row][slots[at : at + used] - shape.vision]
-        pieces.append(Piece(None, tokenizer.decode(ids, skip_special=False), bool(learnt[at])))
+        pieces.append(Piece(None, tokenizer.decode(ids, skip_special=False), bool(target[at])))
         at += used
     return pieces
 

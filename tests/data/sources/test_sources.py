@@ -269,6 +269,13 @@ class TestTfds:
         assert record.id.endswith("talk/1.0.0:train#1")
         assert image_bytes(record.images[0]) == picture()
 
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+        with pytest.raises(
+            UserError, match=r"tfds:mnist: the package tensorflow-datasets is missing: pip install .*\[tfds\]"
+        ):
+            open_records("tfds:mnist")
+
     def test_what_cannot_be_used(self, tmp_path: Path) -> None:
         target = write_tfds(tmp_path, {"label": tfds.features.Scalar(np.int64)}, [{"label": 1}])
         for name, message in (
