@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.plan import MicroBatch
-from eve_jax.data.plan.row_shapes import RowShape
 from eve_jax.data.record import Record, Turn
 from eve_jax.data.rows.build import RowBuilder
 from eve_jax.data.samples.sample_rule import SampleRule

@@ -58,5 +58,5 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
         summary = data.summary().removesuffix(f", see {data.bad.path}")
         page = page_of(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = page.encode("utf-8", "backslashreplace")  # an id may hold half of a surrogate pair
-    write_atomically(path, data)
+    content = page.encode("utf-8", "backslashreplace")  # an id may hold half of a surrogate pair
+    write_atomically(path, content)

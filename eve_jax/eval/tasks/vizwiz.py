@@ -1,4 +1,4 @@
-"""VizWiz: images by blind people; some questions cannot be answered."""
+"""VizWiz: images taken by people who cannot see; some questions cannot be answered."""
 
 from collections.abc import Sequence
 from typing import Any
