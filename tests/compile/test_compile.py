@@ -22,6 +22,7 @@ from eve_jax.compile.build import build
 from eve_jax.compile.topology import open_topology
 from eve_jax.sharding import make_mesh
 
+jax.config.update("jax_enable_compilation_cache", False)  # as in launch.compile: from the cache comes no warning
 devices = open_topology("cpu:8").devices
 mesh = make_mesh("data:2,fsdp:4", devices)
 cube = make_mesh("data:2,fsdp:2,tensor:2", devices)
