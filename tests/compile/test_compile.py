@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 TINY = ["--config=stage3:llm=tiny", "--config.data.max_tokens=200", "--row_tokens=256", "--rows=8", "--json"]
 
 COLLECTIVES = """

@@ -26,6 +26,8 @@ from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:

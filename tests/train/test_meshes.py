@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 MESHES = ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:2,tensor:4", "data:4,fsdp:2", "data:2,tensor:4")
 
 
