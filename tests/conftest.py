@@ -1,10 +1,22 @@
-"""Settings of the whole test run, made before JAX is imported: CPU, and compiled programs kept between runs."""
+"""Settings of the whole test run, made before JAX is imported, and the order of its files.
+
+Most of the run is XLA's work on programs that then run once or twice: its code generator is told to take less care,
+which makes that work a fifth. `XLA_FLAGS= python -m pytest` runs the tests with the programs that users get.
+"""
 
 import os
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("EVE_CACHE", str(Path(__file__).parent.parent / ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(os.environ["EVE_CACHE"]) / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files marked `long` first: each goes to one worker, and begun last it would leave the others idle."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

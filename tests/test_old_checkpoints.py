@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.long
 FIXTURE = ROOT / "tests" / "fixtures" / "v0_1.tar.xz"
 MODEL = {"dtype": "float32", "frozen_dtype": "float32", "hidden_size": 32, "head_dim": 8, "intermediate_size": 48}
 DATA = {"image_mode": "anyratio_ld", "max_tokens": 128, "row_tokens": 128, "max_shapes": 1, "rows": 2}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 TINY = ["--config=stage3:llm=tiny", "--config.data.max_tokens=200", "--row_tokens=256", "--rows=8", "--json"]
 
 COLLECTIVES = """
@@ -23,6 +24,7 @@ from eve_jax.compile.topology import open_topology
 from eve_jax.config.stage import Config
 from eve_jax.sharding import make_mesh
 
+jax.config.update("jax_enable_compilation_cache", False)  # as in launch.compile: from the cache comes no warning
 devices = open_topology("cpu:8").devices
 mesh = make_mesh("data:2,fsdp:4", devices)
 cube = make_mesh("data:2,fsdp:2,tensor:2", devices)

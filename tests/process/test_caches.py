@@ -15,6 +15,7 @@ import pytest
 from eve_jax.process import caches
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 MODULE = """
 from eve_jax.process.compiled import njit
 

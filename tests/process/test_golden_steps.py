@@ -11,6 +11,8 @@ import pytest
 from tests import reference as ref
 from tests.process.processes import ROOT, free_port
 
+pytestmark = pytest.mark.long
+
 
 def run(folder, mesh, devices):
     """What process 0 prints, and all that each has said."""

@@ -14,6 +14,7 @@ from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 
 Corpus = tuple[Path, list[Case]]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from tests.compiles import watched
 from tests.data.synthetic import byte_tokenizer, write_records
 
 STEPS, LOG_EVERY = 7, 3
+pytestmark = pytest.mark.long
 HIT = "/jax/compilation_cache/cache_hits"
 CACHE_FIELDS = (
     "jax_compilation_cache_dir",

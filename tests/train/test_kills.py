@@ -24,7 +24,8 @@ from eve_jax.train.trainer import train
 from launch._configs import load_config
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 30
+pytestmark = pytest.mark.long
 
 
 def fields(data: Path) -> dict[str, object]:
@@ -96,7 +97,9 @@ def test_killed_then_terminated(tmp_path, monkeypatch):
     assert len(stopped) == newest_step(work / "stage1"), "SIGTERM saves the very step it stops after"
     train(config(data), work, quiet=True)
 
-    train(config(data), tmp_path / "whole", quiet=True)
+    undisturbed = config(data)
+    undisturbed.train.save_every = STEPS
+    train(undisturbed, tmp_path / "whole", quiet=True)
     whole = lines(tmp_path / "whole")
     assert len(whole) == STEPS
     assert at_kill == whole[: len(at_kill)]

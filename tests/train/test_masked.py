@@ -26,6 +26,8 @@ from eve_jax.train.trainer import train
 from tests import reference as ref
 from tests.train.placing import placed
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 MESHES = ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:2,tensor:4", "data:4,fsdp:2", "data:2,tensor:4")
 
 
 def trained(stage: str, routing: str, steps: int, meshes: tuple[str, ...]) -> dict:
     """What `sharded_steps` prints."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.train.sharded_steps", stage, routing, str(steps), *meshes]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,6 +13,7 @@ from eve_jax.train.step import StepFunctions, TrainState, gradient_sums
 from tests import reference as ref
 
 ROUTINGS = ("split", "masked")
+pytestmark = pytest.mark.long
 WIDE = RowShape(32, 32, 192)
 TEXT_ONLY = RowShape(0, 0, 128)
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_from_eight_devices(tmp_path):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.train.resharded", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
