@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from eve_jax.data.image.rule import FITS, MODES, ImageRule
+from eve_jax.data.image.rule import FITS, MODES
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.plan.row_shapes import ROW_MULTIPLE
@@ -58,7 +58,6 @@ class DataConfig(Section, Mapping[str, Any]):
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
-        ImageRule.of(self)
         check_long(self.long, self.image_mode)
         check_mixture(self.repeats, self.weights)
 

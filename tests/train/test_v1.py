@@ -47,7 +47,7 @@ def test_recipe_in_order():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data.image_mode": "anyratio_hd"}, "aligning loss wants square"),
+        ({"data.image_mode": "anyratio_hd"}, "aligning loss requires square"),
         ({"data.teacher": (112, 28)}, r"config\.data\.teacher=\(112, 28\), but config\.model\.teacher sees"),
         ({"data.patch": 28}, r"config\.data\.patch=28 is not twice config\.model\.sub_patch="),
         ({"model.align_weight": -1.0}, r"model\.align_weight=-1\.0"),
