@@ -15,7 +15,7 @@ from ml_collections.config_dict import RequiredValueError
 
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
-from eve_jax.data.image.rule import SQUARE
+from eve_jax.data.image.rule import SQUARE, ImageRule
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.weight import trainable_groups
@@ -135,6 +135,7 @@ class Config(Section):
                 f"={self.sizes.sub_patch}",
             )
         self._check_aligning()
+        ImageRule.of(self.data)
 
     def _check_aligning(self) -> None:
         teacher = self.sizes.teacher

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from eve_jax.batch import ROW_MULTIPLE
-from eve_jax.data.image.rule import FITS, MODES, ImageRule
+from eve_jax.data.image.rule import FITS, MODES
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
@@ -58,7 +58,6 @@ class DataConfig(Section, Mapping[str, Any]):
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
-        ImageRule.of(self)
         check_long(self.long, self.image_mode)
         check_mixture(self.repeats, self.weights)
 

@@ -31,7 +31,7 @@ def describe_teacher(folder: str | Path) -> ClipConfig:
     hf = read_json(Path(folder) / CONFIG)
     if hf.get("model_type") not in ("clip", "clip_vision_model"):
         raise UserError(f"{folder} is no CLIP: its model_type is {hf.get('model_type')!r}")
-    with name_fields(str, f"{Path(folder) / CONFIG}: "):
+    with name_fields(lambda field: field.removeprefix("model."), f"{Path(folder) / CONFIG}: "):
         return clip_config(hf)
 
 

@@ -34,7 +34,7 @@ from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 
 GENERATION = "generation_config.json"
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
-MODELLING = Path(__file__).parent / "torch_eve"
+MODELLING = Path(__file__).parents[1] / "hf" / "torch_eve"
 
 
 def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: int = 0, quiet: bool = False) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
-from launch._flags import load_config
+from launch._configs import load_config
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
