@@ -88,7 +88,8 @@ def zeros(arrays: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
 
 def row_shape(batch: Mapping[str, Any]) -> RowShape:
     """Return the row shape of a micro-batch."""
-    return RowShape(*(batch[name].shape[1] for name in ("patches", "special_ids", "text_ids")))
+    patches, specials, length = (batch[name].shape[1] for name in ("patches", "special_ids", "segment"))
+    return RowShape(patches, specials, length - patches - specials)
 
 
 def _specs(arrays: Mapping[str, tuple[str, type]], sizes: Mapping[str, int]) -> dict[str, ArraySpec]:
