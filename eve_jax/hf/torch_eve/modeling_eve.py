@@ -208,7 +208,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
         return super().generate(inputs=input_ids, attention_mask=attention_mask, **kwargs)
 
     def preprocess(self, image: Any, max_size: int | None = None, fill: bool = True) -> Tensor:
-        """A PIL image as normalised pixels [3, H, W], both sides multiples of 32, area about `max_size` squared.
+        """A PIL image as normalized pixels [3, H, W], both sides multiples of 32, area about `max_size` squared.
 
         With `fill` (inference) the image is scaled to the full area, also up; else (training) it is only shrunk.
         """
@@ -246,7 +246,7 @@ class EveV1ForCausalLM(EveForCausalLM):
     _keys_to_ignore_on_load_unexpected = (r"vision_clip\.", r"vision_tower_compressor\.")
 
     def preprocess(self, image: Any, max_size: int | None = None, fill: bool = True) -> Tensor:
-        """A PIL image as normalised pixels [3, H, W]: the longer side is `max_size`, the shorter rounded up to whole
+        """A PIL image as normalized pixels [3, H, W]: the longer side is `max_size`, the shorter rounded up to whole
         patches of CLIP's grid, on which training placed it. `fill` changes nothing."""
         ours = getattr(self.config, "eve_jax", {})
         target = max_size or ours.get("max_size") or 672
