@@ -20,7 +20,7 @@ helpful, relevant, accurate and detailed each answer is with a score from 1 to 1
 write only the two scores, of Assistant 1 and of Assistant 2, with a space between them. On the next lines explain \
 your rating; the order of the answers must not influence it."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-NO_SCORES = [-1, -1]
+NO_SCORES: list[float] = [-1, -1]
 
 
 def _pair_by_spaces(reply: str) -> list[float]:

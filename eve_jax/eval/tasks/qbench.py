@@ -48,7 +48,7 @@ class QBenchLmms(Task):
         text = scored_text(output)
         slots = [row.get(f"option{n}") for n in range(4)]
         end = next((n for n, option in enumerate(slots) if option in NONE), len(slots))
-        answer, gold = mmmu_letter(text, lettered(slots[:end])), row["correct_choice"]
+        answer, gold = mmmu_letter(text, lettered([str(option) for option in slots[:end]])), row["correct_choice"]
         kept = {key: row[key] for key in ("id", "question_concern", "question_type")}
         inner = {**kept, "answer": gold, "parsed_pred": answer or NOT_PARSED}
         record = {"target": gold, "scored_text": text, "qbench_acc": inner, "correct": answer == gold}
