@@ -72,7 +72,7 @@ class Verdict:
 
     def judged(self, score: float, answer: Any, parsed: bool, record: Mapping[str, Any]) -> Verdict:
         """Return the verdict with the score of a judge, and `record` added to the reference's fields."""
-        return replace(self, score=score, answer=answer, parsed=parsed, record={**self.record, **record})
+        return replace(self, score=score, answer=answer, parsed=parsed, record=self.record | dict(record))
 
     def failed(self, reason: str) -> Verdict:
         """Return the verdict of a row whose judge failed: none."""
