@@ -56,6 +56,7 @@ def write_hub(root: Path, benchmark: str) -> Path:
         return write_parquet(path, rows, {})
     columns: dict[str, list[Any]]
     if benchmark == "mmmu":
+        columns = {f"image_{k}": [png(k) for _ in rows] for k in range(1, 8)}
     elif benchmark == "seed":
         columns = {"image": [[png(n)] * (3 if row["data_type"] == "video" else 1) for n, row in enumerate(rows)]}
     else:
