@@ -85,6 +85,7 @@ def terminated(work: Path, data: Path, steps: int) -> None:
 
 
 def test_killed_then_terminated(tmp_path, monkeypatch):
+    monkeypatch.setattr(interrupt, "_asked", False)  # as it is afterwards, too, for the tests that follow
     data, work = tmp_path / "data", tmp_path / "work"
     write_dataset(data, "tiny")
     killed(work, data, 9)
