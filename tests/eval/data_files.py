@@ -81,9 +81,9 @@ def write_official(root: Path, benchmark: str) -> list[dict[str, Any]]:
         (root / name).write_text(json.dumps(value))
 
     if benchmark.startswith("mmbench"):
-        columns = [*rows[0], "image"]
+        names = [*rows[0], "image"]
         cells = [row | {"image": base64.b64encode(png(n)).decode()} for n, row in enumerate(rows)]
-        lines = [columns, *(["" if c[x] is None else str(c[x]) for x in columns] for c in cells)]
+        lines = [names, *(["" if c[x] is None else str(c[x]) for x in names] for c in cells)]
         name = "mmbench_dev_20230712.tsv" if benchmark == "mmbench_en" else "mmbench_dev_cn_20231003.tsv"
         (root / name).write_text("".join("\t".join(line) + "\n" for line in lines))
     elif benchmark == "mme":
