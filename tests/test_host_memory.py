@@ -41,7 +41,7 @@ def test_temporaries_are_not_taken_anew():
 
 
 def test_nothing_is_done_where_an_accelerator_may_be():
-    code = "from eve_jax import host_memory; print(host_memory.keep_freed())"
+    code = "from eve_jax.process import host_memory; print(host_memory.keep_freed())"
     env = os.environ | {"JAX_PLATFORMS": "tpu"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def stored_teacher(hf: Mapping[str, Any], where: Path) -> ClipConfig | None:
     if not isinstance(sizes, dict):
         raise UserError(f"{about} is {shorten(repr(sizes))}: expected the sizes of the teacher")
     with name_fields(lambda field: field.removeprefix(ClipConfig.PATH), f"{about}: "):
-        return ClipConfig.from_values(sizes)
+        return ClipConfig.from_values({f.name: f.default for f in fields(ClipConfig)} | sizes)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     checkpoint = open_checkpoint(folder, variant, seed)
     source = checkpoint.source
     assert source is not None
-    with _made_at_once(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
+    with _new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
@@ -72,7 +72,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
     step = newest_step(folder)
     source = stored_source(folder, step)
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
-    with _made_at_once(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
+    with _new_folder(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance, meta)
         _carry(folder, temporary)
         shutil.copyfile(folder / CONFIG, temporary / CONFIG)
@@ -122,7 +122,7 @@ def export_checkpoint(
             check_template(tokenizer, data["template"])
     config = hf_config.hf_config(cfg, data, carried_config(folder), widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
-    with _made_at_once(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
+    with _new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
@@ -214,7 +214,7 @@ def _nbytes(source: ParamSource) -> int:
 
 
 @contextmanager
-def _made_at_once(target: Path) -> Iterator[Path]:
+def _new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder next to `target` that takes its name at the end, or goes when anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")

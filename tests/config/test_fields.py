@@ -99,7 +99,7 @@ def test_missing_fields_are_named() -> None:
         ({"data.image_mode": "anyratio_ld"}, "config.data.image_mode=anyratio_ld: the aligning loss requires square"),
         ({"data.teacher": (336, 28)}, r"config.data.teacher=\(336, 28\), but config.model.teacher sees \(336, 14\)"),
         ({"data.patch": 32, "data.max_size": 768}, "config.data.patch=32 is not twice config.model.sub_patch=14"),
-        ({"data.max_size": 700}, "config.data.max_size: 700 pixels are no multiple"),
+        ({"data.max_size": 700}, "config.data.max_size: 700 pixels are not a multiple"),
         ({"data.max_aspect": 0.5}, "config.data.max_aspect=0.5: expected 0 or a number of at least 1"),
         ({"stage": "2.1"}, r"the model has none \(config.model.variant=dense\)"),
         ({"optim.groups": {"patch_embed": 0.0, "align": 0.0}}, "config.optim.groups freezes every group"),

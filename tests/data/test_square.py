@@ -66,12 +66,12 @@ def test_pixels(name: str, size: int) -> None:
 
 
 def test_sizes_that_do_not_fit_the_teacher() -> None:
-    with pytest.raises(UserError, match="no multiple of the 24 patches"):
+    with pytest.raises(UserError, match="not a multiple of the 24 patches"):
         ImageRule("square", max_size=700, patch=28)
     assert ImageRule("square", max_size=224, patch=28, teacher=(112, 14)).pool == 1
     for teacher in ((170, 14), (7, 14), (0, 14), (336, 0), (-28, -14)):
         with pytest.raises(
-            UserError, match=rf"images of {teacher[0]} pixels are no multiple of patches of {teacher[1]} pixels"
+            UserError, match=rf"images of {teacher[0]} pixels are not a multiple of patches of {teacher[1]} pixels"
         ):
             ImageRule("square", patch=28, teacher=teacher)
     with pytest.raises(UserError, match=r"data\.patch"):

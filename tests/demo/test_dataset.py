@@ -173,5 +173,5 @@ def test_wrong_folder_and_wrong_size(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no demo dataset"):
         write_dataset(tmp_path, "tiny")
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    with pytest.raises(UserError, match="full or tiny"):
+    with pytest.raises(UserError, match="expected one of full, tiny"):
         write_dataset(tmp_path / "data", "huge")

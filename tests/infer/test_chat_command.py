@@ -93,7 +93,7 @@ never asked
         (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
         (["--prompt=x", "--temperature=-1"], "temperature"),
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
-        (["--prompt=x", "--max_size=5"], "--max_size: 5 is neither 0 nor"),
+        (["--prompt=x", "--max_size=5"], "--max_size=5: expected 0 or a number of pixels, at least 32"),
     ],
 )
 def test_errors_are_one_line(folder: Path, flags: list[str], says: str) -> None:

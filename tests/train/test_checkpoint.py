@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax import __version__
 from eve_jax.checkpoint.checksums import MANIFEST, damage
 from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
 from eve_jax.errors import UserError
@@ -250,4 +251,5 @@ def test_read_only_folder(small_disk):
     with pytest.raises(UserError, match=r"checkpoint 2 could not be written \(Read-only file system\)"):
         checkpoints.save(2, params(2), {"count": jnp.int32(2)}, {})
     checkpoints.close()
-    assert json.loads((root / "1" / "meta" / "metadata").read_text()) == {"plan": "p"}
+    meta = json.loads((root / "1" / "meta" / "metadata").read_text())
+    assert meta == {"plan": "p", "eve_jax_version": __version__}

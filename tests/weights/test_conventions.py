@@ -170,7 +170,7 @@ WRONG: list[tuple[Config, Config | None, str]] = [
     (v1_config("openai/eve-patch16-anypixel-672"), None, "form eve-patch14-anypixel-SIZE"),
     (v1_config(clip="laion/CLIP-ViT-H-14"), None, "mm_vision_tower_clip 'laion/CLIP-ViT-H-14' states no sizes"),
     (v1_config(clip=None), None, "no field 'mm_vision_tower_clip'.*image_size_clip and patch_stride_clip"),
-    (v1_config("eve-patch14-anypixel-700"), None, "max_size: 700 pixels are no multiple of the 24 patches"),
+    (v1_config("eve-patch14-anypixel-700"), None, "max_size: 700 pixels are not a multiple of the 24 patches"),
     (v1_config(), {"conv_stride": 1}, "conv_stride is 1, the model has 2"),
     (v1_config(), {"image_size_clip": 170, "patch_stride_clip": 14}, "images are 170 pixels, no multiple of its patch"),
     (

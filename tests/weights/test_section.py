@@ -4,8 +4,8 @@ import pytest
 
 from eve_jax.errors import UserError
 from eve_jax.weights.open import open_checkpoint
-from tests.convert import folders, folders_v1
-from tests.convert.test_conventions import Config, settings, v2_config
+from tests.weights import folders, folders_v1
+from tests.weights.test_conventions import Config, settings, v2_config
 
 WHOLE = {"image_mode": "anyratio_hd", "max_size": 1600, "max_aspect": 4.0, "template": "qwen2"}
 SECTIONS: list[tuple[Config, str]] = [

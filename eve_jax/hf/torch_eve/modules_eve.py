@@ -176,7 +176,7 @@ class EveModel(nn.Module):
         self.vision_tower = EveVisionTower(config)
 
     def image_tokens(self, image: Tensor) -> Tensor:
-        """Embeddings [n, D] of a picture's tokens."""
+        """Embeddings [n, D] of an image's tokens."""
         return self.vision_tower(image)
 
     def forward(
