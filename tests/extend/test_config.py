@@ -66,10 +66,10 @@ def test_rows_of_my_stage(folder: Path, config: str, name: str, rows: int) -> No
     """The stage's own name and number of rows reach what the command does, and overrides win."""
     fields = ["--config.data.records=records.jsonl", "--config.data.images=images", "--config.data.tokenizer=tokenizer"]
     sizes = ["--config.data.max_tokens=512", "--config.data.row_tokens=512", "--config.data.micro_batches=1"]
-    out = f"--out={name}{rows}.png"
+    out = f"--out={name}{rows}.html"
     done = run(folder, "launch.prepare_data", "show", f"--config={config}", *fields, *sizes, out)
     assert done.returncode == 0, done.stderr
-    assert (folder / f"{name}{rows}.png").is_file()
+    assert (folder / f"{name}{rows}.html").is_file()
     code = "from launch._configs import load_config; from eve_jax.config.stage import Config; import sys"
     shown = f"{code}; c = Config.of(load_config({config!r})); print(c.name, c.data.rows)"
     process = subprocess.run(
