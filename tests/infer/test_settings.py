@@ -1,4 +1,4 @@
-"""Settings of the API: NumPy's numbers are as good as Python's, anything else is one line that names the setting."""
+"""Settings of the API: NumPy's numbers count as Python's, anything else is one line that names the setting."""
 
 import json
 import shutil

@@ -28,7 +28,7 @@ class JsonEdit(NamedTuple):
 class ByteEdit(NamedTuple):
     """A change at the byte `at`, a fraction of the file's size.
 
-    action: one of BYTE_ACTIONS; "beside" adds a file, "other" puts another file's bytes there.
+    action: one of BYTE_ACTIONS; "added" adds a file, "other" puts another file's bytes there.
     """
 
     file: str
@@ -38,7 +38,7 @@ class ByteEdit(NamedTuple):
 
 
 Edit = JsonEdit | ByteEdit
-BYTE_ACTIONS = ("flip", "cut", "insert", "drop", "bom", "empty", "remove", "move", "beside", "other")
+BYTE_ACTIONS = ("flip", "cut", "insert", "drop", "bom", "empty", "remove", "move", "added", "other")
 
 
 def json_edits(files: Sequence[str], values: Sequence[Any] = ()) -> st.SearchStrategy[JsonEdit]:
@@ -104,7 +104,7 @@ def _edit_bytes(path: Path, edit: ByteEdit) -> None:
     if edit.action == "move":
         path.rename(path.with_name(f"{path.name}x"))
         return
-    if edit.action == "beside":
+    if edit.action == "added":
         path.with_name(f"{path.name}x").write_bytes(raw)
         return
     others = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)

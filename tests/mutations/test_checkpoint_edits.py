@@ -172,7 +172,7 @@ STAGE_EDITS = changes.lists_of(
 EVE_EDITS = changes.lists_of(
     changes.json_edits(["config.json", "config.json", INDEX], [64, 3, "eve-llama3", "qwen2", SHARD, "mlp"])
     | changes.byte_edits(["config.json", INDEX])
-    | changes.byte_edits([SHARD], ["cut", "empty", "remove", "move", "beside", "other"])
+    | changes.byte_edits([SHARD], ["cut", "empty", "remove", "move", "added", "other"])
 )
 
 

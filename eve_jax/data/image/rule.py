@@ -75,7 +75,7 @@ class ImageRule:
         if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):
             raise FieldError(
                 max_size,
-                f": {self.size} pixels are no multiple of the {self.teacher_cells} patches along a side of the "
+                f": {self.size} pixels are not a multiple of the {self.teacher_cells} patches along a side of the "
                 "teacher's image times ",
                 patch,
                 f"={self.patch}",
