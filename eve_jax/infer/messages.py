@@ -12,7 +12,9 @@ from PIL import Image
 from eve_jax.data.image.patches import open_image, shown
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import ROLES, BadRecord, Turn
+from eve_jax.data.sources.dialogue import TURN_KEYS
 from eve_jax.data.sources.image_refs import to_image
+from eve_jax.data.sources.media import is_image_name
 from eve_jax.errors import UserError
 from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
@@ -36,7 +38,7 @@ def to_turns(messages: Messages) -> list[Turn]:
     """The turns of a question, or of messages {"role": user|assistant|system, "content": text} that end with the
     user's; LLaVA's {"from": human|gpt|system, "value": text} will do.
 
-    Raises UserError naming the message that is none.
+    Raises UserError naming the message that is none, and any other key of it that holds something.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -50,6 +52,14 @@ def to_turns(messages: Messages) -> list[Turn]:
 
 
 def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
+    for key, value in message.items():
+        empty = value is None or (isinstance(value, str | list | tuple | dict) and not value)
+        if key not in TURN_KEYS and not empty:
+            remedy = "images go into `images`" if is_image_name(str(key)) else "remove it"
+            raise UserError(f"messages[{number}]: the key {key!r} is not read, only role and content are; {remedy}")
+    for key, other in (("role", "from"), ("content", "value")):
+        if key in message and other in message and message[key] != message[other]:
+            raise UserError(f"messages[{number}]: {key} and {other} differ; keep one of them")
     said = message.get("role", message.get("from"))
     role = ROLES.get(str(said))
     if role is None:

@@ -84,7 +84,7 @@ class MetricsLog:
         for writer in self.writers:
             writer.flush()
         if text := describe_broken(records):
-            print_once(f"\n{text}")
+            print_once(text)
 
     def pop_non_finite(self) -> list[int]:
         """Steps written since the last call whose loss or gradient norm was not finite."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.config.stage import Config
-from eve_jax.data.rows.pipeline import StageData, open_stage_data
+from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.process.connect import is_leader
@@ -60,16 +60,20 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
 
 
 def open_data_together(
-    config: Config, folder: Path, peers: Peers | None, saved: Mapping[str, Any] | None = None
+    config: Config,
+    folder: Path,
+    peers: Peers | None,
+    saved: Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
 ) -> StageData:
     """`open_stage_data`, where process 0 measures and plans while the others wait and then read what it left.
 
-    saved: the fingerprint of the data that went with the last checkpoint, None without one. Raises UserError when the
-    hosts' records, tokenizers or settings of the data differ.
+    saved: the fingerprint of the data that went with the last checkpoint, None without one. inputs: those of `config`
+    where they are open already. Raises UserError when the hosts' records, tokenizers or settings of the data differ.
     """
     bad = bad_records(folder, config.data.max_bad, peers)
     if peers is None:
-        return open_stage_data(config, folder, bad, saved=saved)
+        return open_stage_data(config, folder, bad, saved=saved, inputs=inputs)
     what = "records, tokenizer or settings of the data"
 
     def turn(key: str) -> None:
@@ -79,7 +83,7 @@ def open_data_together(
 
     if peers.index > 0 and saved is None:
         saved = {}  # process 0 alone measures again
-    data = open_stage_data(config, folder, bad, turn, saved)
+    data = open_stage_data(config, folder, bad, turn, saved, inputs)
     if peers.index == 0:
         peers.gather("planned")
     same_everywhere(peers, what, f"{data.plan.hash} {hash_of(data.fingerprint)}")

@@ -14,7 +14,7 @@ from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
-from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
 from eve_jax.errors import Hanging
 from eve_jax.process.connect import is_leader, peers, print_once
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
@@ -102,14 +102,19 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Pa
         with goodput.on("start"):
             run = _open(config, folder, goodput, held, quiet)
         if run is not None:
+            finished = False
             try:
                 with StopRequest() as stop, closing(run):
                     _loop(run, stop)
+                finished = True
             finally:
                 print_once(f"{config.name}: {goodput.summary()}")
                 run.non_finite.close()
-                say_masked(folder)
-        check_masked(folder)
+                if not finished:
+                    say_masked(folder)
+        check_masked(folder)  # its error says what `say_masked` does
+        if run is not None:
+            say_masked(folder)
     return folder
 
 
@@ -121,8 +126,11 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
     mesh = sharding.make_mesh(config.mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
-    if not (folder / PLAN_FOLDER).exists():
-        check_origins(config, cfg)  # before records are measured and planned
+    inputs = None
+    if not (folder / PLAN_FOLDER).exists():  # before the folder is made, and records are measured and planned
+        check_origins(config, cfg)
+        inputs = Inputs.of(config)
+        inputs.rule.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:
@@ -133,7 +141,8 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
         latest = checkpoints.latest
         saved = {} if latest is None else checkpoints.meta(latest)
         check_settings(folder, config)
-        data = open_data_together(config, folder, peers(), None if latest is None else saved.get("data", {}))
+        before = None if latest is None else saved.get("data", {})
+        data = open_data_together(config, folder, peers(), before, inputs)
         data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
         meta = identity(config, data, saved)
         check_identity(folder, saved, meta)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from eve_jax.data.image_file import StoredImage, image_bytes
 from eve_jax.data.plan.lengths import ARRAYS, Lengths
 from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.record import BadRecord
+from eve_jax.data.rows.bad_records import kind_of
 from eve_jax.data.samples import measure as measure_module
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import SampleRule
@@ -65,7 +67,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
 def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_records(tmp_path, 13)
     lines = path.read_text().splitlines()
-    lines[4] = lines[4].replace("<image>", "<image><image>")
+    lines[4] = lines[4].replace("<image>", "<image>" + 1000 * "long ")
     path.write_text("\n".join(lines))
     summary = convert(conversion(tmp_path), RULE)
     expected = measure(open_records(str(path), tmp_path / "images"), RULE)
@@ -73,15 +75,16 @@ def test_the_lengths_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lengths = measure(open_records(str(tmp_path / "made")), RULE)
     for name in ARRAYS:
         assert np.array_equal(getattr(lengths, name), getattr(expected, name)), name
-    differ = r"2 <image> markers for 1 images (a tag that is text and no image is written \<image>)"
-    assert [(one.where, one.reason) for one in lengths.dropped] == [("made/00000#5", differ)]
+    ((where, reason),) = [(one.where, one.reason) for one in lengths.dropped]
+    assert where == "made/00000#5"
+    assert reason.startswith("too long")
     assert summary["table"] == {
         "file": summary["table"]["file"],
         "records": 12,
         "dropped": 1,
         "truncated": 0,
         "shrunk": 0,
-        "reasons": {"N <image> markers for N images": 1},
+        "reasons": {kind_of(reason): 1},
         "text_tokens": int(expected.text.sum()),
         "vision_tokens": int((expected.patches + expected.specials).sum()),
         "longest": int((expected.patches + expected.specials + expected.text).max()),
@@ -125,6 +128,29 @@ def test_from_other_sources(kind: str, tmp_path: Path) -> None:
     records, other = open_records(str(tmp_path / "made")), open_records(str(tmp_path / "other"))
     for a, b in zip(records, other, strict=True):
         assert (a.id, a.turns, list(map(image_bytes, a.images))) == (b.id, b.turns, list(map(image_bytes, b.images)))
+
+
+@pytest.mark.parametrize("rule", [None, RULE])
+def test_what_no_template_trains_on_is_dropped(rule: SampleRule | None, tmp_path: Path) -> None:
+    path = write_records(tmp_path, 4)
+    talks = [
+        [("human", "why <image>?"), ("gpt", "So.")],
+        [("human", r"why \<image>?"), ("gpt", "So.")],
+        [("human", "why?"), ("gpt", "")],
+        [("human", "why?")],
+        [("gpt", "So.")],
+    ]
+    more = [{"id": str(n), "conversations": [{"from": a, "value": b} for a, b in one]} for n, one in enumerate(talks)]
+    path.write_text("\n".join([*path.read_text().splitlines(), *map(json.dumps, more)]))
+    summary = convert(conversion(tmp_path), rule)
+    assert (summary["kept"], summary["dropped"], list(summary["reasons"].values())) == (6, 3, [2, 1])
+    listed = [json.loads(line) for line in (tmp_path / "made" / "bad_records.jsonl").read_text().splitlines()]
+    assert [(Path(one["where"]).name, one["id"], re.split(r":| \(", one["reason"])[0]) for one in listed] == [
+        ("records.jsonl:5", "0", "1 <image> markers for 0 images"),
+        ("records.jsonl:7", "2", "nothing to learn"),
+        ("records.jsonl:8", "3", "nothing to learn"),
+    ]
+    assert [record.turns[-1].text for record in open_records(str(tmp_path / "made"))][4:] == ["So.", "So."]
 
 
 def test_what_is_dropped_is_listed(tmp_path: Path) -> None:

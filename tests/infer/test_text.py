@@ -30,6 +30,7 @@ def test_messages():
     llava = [{"from": t.role, "value": t.text} for t in asked]
     assert to_turns(openai) == to_turns(llava) == asked
     assert to_turns("Why?") == [Turn("human", "Why?")]
+    assert to_turns([{"role": "user", "content": "Why?", "images": [], "name": None}]) == [Turn("human", "Why?")]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,22 @@ def test_messages():
         ([{"role": ["user"], "content": "x"}], r"messages\[0\]: role \['user'\] is none of user"),
         ("a\ud800b", r"messages\[0\]: character 2 is '\\ud800', half of a surrogate pair"),
         ([{"role": "system", "content": "\udcff"}, {"role": "user", "content": "x"}], r"messages\[0\]: character 1"),
+        (
+            [{"role": "user", "content": "x", "image": "a.png"}],
+            r"messages\[0\]: the key 'image' is .* into `images`$",
+        ),
+        (
+            [{"role": "user", "content": "x", "images": ["a.png"]}],
+            r"messages\[0\]: the key 'images' is .* into `images`$",
+        ),
+        ([{"role": "user", "content": "x", "image": Image.new("RGB", (2, 2))}], r"messages\[0\]: the key 'image' is"),
+        ([{"role": "user", "content": "x", "image": np.zeros((2, 2))}], r"messages\[0\]: the key 'image' is"),
+        (
+            [{"role": "system", "content": "x"}, {"role": "user", "content": "x", "weight": 0}],
+            r"messages\[1\]: the key 'weight' is not read, only role and content are; remove it$",
+        ),
+        ([{"role": "user", "from": "gpt", "content": "x"}], r"messages\[0\]: role and from differ"),
+        ([{"role": "user", "content": "x", "value": "y"}], r"messages\[0\]: content and value differ"),
     ],
 )
 def test_messages_that_are_none(messages, says):

@@ -193,3 +193,29 @@ class TestFiles:
         assert "written again" in capsys.readouterr().out
         write_stage_files(tmp_path, ConfigDict(), tokenizer, resumed=True, verified=True)
         assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("data.template", "llama3", "template"),
+        ("data.tokenizer", "nowhere", "nowhere"),
+        ("data.records", "nowhere.jsonl", "nowhere.jsonl: no such records file"),
+        ("data.images", "nowhere", "nowhere: no such folder"),
+        ("init", "someone/model", "someone/model"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read_leaves_no_folder(field, value, says, finished, tmp_path):
+    c = config(finished)
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=says):
+        train(c, tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_vocabulary_that_is_too_small_leaves_no_folder(finished, tmp_path):
+    c = config(finished)
+    c.model.vocab_size = 64
+    with pytest.raises(UserError, match="vocab_size"):
+        train(c, tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()

@@ -26,6 +26,7 @@ from eve_jax.data.samples.measure import measure_part, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
+from eve_jax.data.text.encode import check_turns
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_json
 from eve_jax.process.lock import LOCK, locked
@@ -148,6 +149,7 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
         try:
             record, own_fields = records.read(index)
             id = record.id
+            check_turns(record.turns, len(record.images))
             if conversion.check == "decode":
                 for image in record.images:
                     open_image(image)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from eve_jax.data.config import StageFields
 from eve_jax.data.field_counts import FieldCounts, check_images
@@ -102,12 +102,28 @@ class StageData:
         return "; ".join(parts)
 
 
+class Inputs(NamedTuple):
+    """What a stage reads, opened: nothing is measured, and nothing written."""
+
+    rule: SampleRule
+    records: Records
+
+    @classmethod
+    def of(cls, config: StageFields) -> Self:
+        """Open the tokenizer and the records of `config.data`.
+
+        Raises `UserError` where one is missing, or where the tokenizer does not fit the template.
+        """
+        return cls(SampleRule.of(config), open_records(config.data.records, config.data.images))
+
+
 def open_stage_data(
     config: StageFields,
     folder: str | Path,
     bad: BadRecords | None = None,
     ready: Callable[[str], None] = lambda name: None,
     saved: Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
 ) -> StageData:
     """Measure the records of `config.data`, plan the run and list in `folder` what had to be left out.
 
@@ -118,11 +134,11 @@ def open_stage_data(
 
     saved: the fingerprint of the data that went with the last checkpoint; {} when it has none. The run then keeps its
     plan, whatever broke since; without it (None), everything is measured again when image files changed. Raises
-    `UserError` for what cannot be used, and where the data is not that of `saved`.
+    `UserError` for what cannot be used, and where the data is not that of `saved`. inputs: those of `config` where they
+    are open already.
     """
     d = config.data
-    rule = SampleRule.of(config)
-    records = open_records(d.records, d.images)
+    rule, records = inputs or Inputs.of(config)
     folder = Path(folder)
     bad = bad or BadRecords(folder, d.max_bad)
     cache = folder / PLAN_FOLDER

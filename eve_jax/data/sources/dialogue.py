@@ -22,6 +22,9 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
 TURN_KEYS = {"role", "from", "content", "value"}
+WEIGHTS = ("weight", "loss_weight")  # keys of a turn: how much its answer is learned, 1 by default
+LEARNED = ("loss", "loss_mask", "train", "trainable")  # whether the turn is learned, with 1 or true
+MASKED = ("mask", "masked")  # whether it is not
 
 
 class Part(NamedTuple):
@@ -104,9 +107,26 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
         turns.append(turn)
         parts += own
         if len(message) > 2:
+            _check_learned(message, turn.role, f"turn {number}")
             more = (key for key in message if key not in TURN_KEYS and not is_empty(message[key]))
             unused.update((f"{field}[].{key}", None) for key in more)
     return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
+
+
+def _check_learned(message: Mapping[str, Any], role: Role, name: str) -> None:
+    """Raise `BadRecord` for a turn with a key that asks for other targets than every answer and nothing else."""
+    for key, value in message.items():
+        plain, answer = key.lower(), role == "gpt"
+        differs = (
+            (plain in WEIGHTS and answer and value != 1)
+            or (plain in LEARNED and value != answer)
+            or (plain in MASKED and answer and value is not False)
+        )
+        if differs and not is_empty(value):
+            raise BadRecord(
+                f"{name} has {key} {value!r}, but every answer of a record is learned and nothing else; remove "
+                f"{key!r} to train on it so"
+            )
 
 
 def _with_system(given: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.data.markers import MARKER, split_markers
+from eve_jax.data.markers import MARKER, count_markers, split_markers
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -21,6 +21,7 @@ from eve_jax.errors import UserError
 
 IMAGE_ID = -200  # stands for one image in ids
 IGNORE = -100  # label of a token that is not learned
+NOTHING = "nothing to learn: every answer is empty or missing"
 
 
 class Encoded(NamedTuple):
@@ -70,8 +71,17 @@ def encode_chat(
     text = _write(turns, get_template(template), n_images, image_first)
     ids, labels = _tokenise(text, tokenizer, tokenizer.bos)
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
-        raise BadRecord("nothing to learn: every answer is empty or missing")
+        raise BadRecord(NOTHING)
     return Encoded(ids, labels)
+
+
+def check_turns(turns: Sequence[Turn], n_images: int) -> None:
+    """Raise `BadRecord` for turns with `n_images` images that `encode_chat` refuses whatever the template."""
+    markers = sum(count_markers(turn.text) for turn in turns if turn.role == "human")
+    if markers and markers != n_images:
+        raise _other_number(markers, n_images)
+    if not any(turn.text for turn in turns if turn.role == "gpt"):
+        raise BadRecord(NOTHING)
 
 
 def prompt_ids(
@@ -182,10 +192,14 @@ def _place_images(turns: Sequence[Turn], n_images: int, ask: bool) -> list[_Plac
     if ask and not n_images:
         return [turn._replace(pieces=[MARKER.join(turn.pieces)]) for turn in placed]
     if markers != n_images:
-        raise BadRecord(
-            f"{markers} {MARKER} markers for {n_images} images (a tag that is text and no image is written \\{MARKER})"
-        )
+        raise _other_number(markers, n_images)
     return placed
+
+
+def _other_number(markers: int, n_images: int) -> BadRecord:
+    return BadRecord(
+        f"{markers} {MARKER} markers for {n_images} images (a tag that is text and no image is written \\{MARKER})"
+    )
 
 
 def _images_to_front(pieces: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Conversations in the forms of LLaVA, ShareGPT, OpenAI, transformers and ms-swift, and their image parts."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,36 @@ def test_parts_that_are_refused(content: list, fields: dict, reason: str, tmp_pa
 def test_texts_that_are_refused(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match=reason):
         record_of(tmp_path, **fields)
+
+
+LEARNED = [{}, {"weight": 1}, {"weight": 1.0}, {"loss": True}, {"loss": None}, {"mask": False}, {"train": 1}]
+NOT_LEARNED = [
+    {"weight": 0},
+    {"weight": 0.5},
+    {"Weight": "0"},
+    {"loss_weight": 0.0},
+    {"loss": False},
+    {"loss_mask": 0},
+    {"train": False},
+    {"mask": True},
+    {"mask": [0, 1]},
+]
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_turns_that_are_learned_as_they_say(key: dict[str, Any], tmp_path: Path) -> None:
+    human = {"role": "user", "content": "What?", "weight": 0, "loss": False, "mask": True}
+    assert record_of(tmp_path, messages=[human, {**MESSAGES[1], **key}]).turns == ASKED
+
+
+@pytest.mark.parametrize("key", NOT_LEARNED)
+def test_an_answer_that_is_not_to_be_learned_is_refused(key: dict[str, Any], tmp_path: Path) -> None:
+    more = [*MESSAGES, MESSAGES[0], {**MESSAGES[1], **key}]
+    ((name, value),) = key.items()
+    with pytest.raises(BadRecord, match=rf"turn 4 has {name} {re.escape(repr(value))}, but every answer .* remove"):
+        record_of(tmp_path, conversations=more)
+
+
+def test_a_question_to_be_learned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match="turn 1 has loss True, but every answer of a record is learned"):
+        record_of(tmp_path, messages=[{**MESSAGES[0], "loss": True}, MESSAGES[1]])

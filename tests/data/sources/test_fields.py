@@ -242,7 +242,7 @@ def test_urls_that_may_be_of_images_are_counted(folder: Path) -> None:
 
 
 def test_a_turn_with_more_than_a_text(folder: Path) -> None:
-    turn = {"role": "assistant", "content": "A dot.", "loss": False}
+    turn = {"role": "assistant", "content": "A dot.", "loss": True}
     records = of_json(folder, {"messages": [{"role": "user", "content": "What?"}, turn]})
     assert records.read(0)[1] == Fields(("messages",), ("messages[].loss",))
     talk = [{**TALK[0], "image": "a.png"}, TALK[1]]
