@@ -113,14 +113,16 @@ def text_of(value: object, what: str) -> str:
 
 
 def is_empty(value: object, depth: int = 4) -> bool:
-    """Whether a field holds nothing: null, NaN, "", [], {}, or a list or an object of nothing but those.
+    """Whether a field holds nothing: null, NaN, "", no bytes, [], {}, or a list or an object of nothing but those.
 
     Looked at to `depth` levels; what is nested deeper counts as something.
     """
     if isinstance(value, list | tuple | dict):
         inner = value.values() if isinstance(value, dict) else value
         return depth > 0 and all(is_empty(item, depth - 1) for item in inner)
-    return value is None or value == "" or (isinstance(value, float) and value != value)
+    return (
+        value is None or (isinstance(value, str | bytes) and not value) or (isinstance(value, float) and value != value)
+    )
 
 
 class Recent(Generic[T]):

@@ -128,6 +128,26 @@ def test_outliers_of_a_float_image_do_not_set_its_range() -> None:
         np.testing.assert_array_equal(got, plain)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.uint32])
+def test_a_hot_pixel_of_integers_does_not_set_their_range(kind: Any) -> None:
+    values = np.tile(np.linspace(0, 4000, 100).astype(kind), (50, 1))
+    plain = eight_bits(values)
+    assert plain.max() == 249  # of 4000 / 4095
+    spoilt = values.copy()
+    spoilt[3, 50] = 65535
+    got = eight_bits(spoilt)
+    assert got[3, 50] == 255
+    got[3, 50] = plain[3, 50]
+    np.testing.assert_array_equal(got, plain)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_tiny_object_of_a_mask_is_no_outlier(kind: Any) -> None:
+    mask = np.zeros((100, 100), kind)
+    mask[3, 4] = 1
+    assert np.argwhere(eight_bits(mask) == 255).tolist() == [[3, 4]]
+
+
 @pytest.mark.parametrize("values", [[NAN, NAN], [INF, -INF, NAN], [-9999.0, NAN]])
 def test_holes_alone(values: list[float]) -> None:
     with pytest.raises(OnlyHoles):
@@ -169,6 +189,14 @@ def test_tiff(tmp_path: Path, compression: str | None) -> None:
     assert path.read_bytes().count(signed) == 1
     path.write_bytes(path.read_bytes().replace(signed, unsigned))
     assert np.asarray(open_image(path))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_deflate"])
+def test_signed_tiff_of_8_bits(tmp_path: Path, compression: str | None) -> None:
+    path = tmp_path / "a.tiff"
+    for values, shown in (([-100, 0, 60], [0, 159, 255]), ([0, 50, 100], [0, 50, 100])):
+        stored = np.array([values], np.int8).view(np.uint8)
+        assert saved(path, stored, tiffinfo={339: 2}, compression=compression)[0].tolist() == shown
 
 
 def test_a_file_of_holes_is_bad(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ UPRIGHT = {
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
 DARKEST = 1 / 16  # of white: an image that is darker all over does not use that range
-OUTLIERS = 0.001  # share of a float image's values, at each end, that its range leaves out
+OUTLIERS = 0.001  # share of a deep image's values, at each end, that its range leaves out
 GREY = 127.5  # an image of one value that says nothing about its range
 WHITE_IS_ZERO = 0  # a photometric interpretation of TIFF
-SAMPLE_FORMAT = 339  # tag of TIFF: 1 for unsigned integers
+SAMPLE_FORMAT = 339  # tag of TIFF: 1 for unsigned integers, 2 for signed ones
 NO_DATA = 42113  # tag of TIFF by GDAL: the value of missing pixels, as text
 
 
@@ -45,8 +45,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises `OnlyHoles` for a deep image without a finite pixel.
     """
-    if image.mode in DEEP_MODES:
-        tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode in DEEP_MODES or _is_signed(image, tags):
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))
     if image.mode == "La":
@@ -60,8 +60,8 @@ def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool 
     """Return uint8 [H, W] of gray `values` [H, W] of any depth, integers or floats, by the rule of docs/data.md.
 
     Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
-    values (of floats without the OUTLIERS), black is 0 and white the first of WHITES (of integers, from 255 on) that
-    is at least `high`. Where that does not fit, black is `low` and white is `high`: negative values, `high` above
+    values without the OUTLIERS, black is 0 and white the first of WHITES (of integers, from 255 on) that is at least
+    `high`; a `high` of 0 gives way to the largest value. Where that does not fit, black is `low` and white is `high`: negative values, `high` above
     65535, or `high` below a sixteenth of white; if these are one value, it becomes gray. `inverted` exchanges black and
     white of all but the holes. Raises `OnlyHoles` when there is nothing else.
     """
@@ -73,7 +73,7 @@ def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool 
     if not known.size:
         raise OnlyHoles
     floats = values.dtype.kind == "f"
-    low, high = _range(known, OUTLIERS if floats else 0.0)
+    low, high = _range(known)
     white = next((w for w in (WHITES if floats else WHITES[1:]) if w >= high), None)
     if low >= 0 and white is not None and (high >= white * DARKEST or high == 0):
         low, high = 0.0, white
@@ -82,17 +82,23 @@ def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool 
     return np.where(seen, scaled + 0.5, 0).astype(np.uint8)
 
 
-def _range(values: np.ndarray, outliers: float) -> tuple[float, float]:
-    if not outliers:
-        return float(values.min()), float(values.max())
+def _range(values: np.ndarray) -> tuple[float, float]:
     # The number of values left out is rounded down, so that a small image loses none.
-    left_out = int(values.size * outliers)
+    left_out = int(values.size * OUTLIERS)
     ordered = np.partition(values, (left_out, values.size - 1 - left_out))
-    return float(ordered[left_out]), float(ordered[-1 - left_out])
+    # Of a mask with a tiny object, the object is what is left out.
+    return float(ordered[left_out]), float(ordered[-1 - left_out]) or float(values.max())
+
+
+def _is_signed(image: Image.Image, tags: Any) -> bool:
+    """Whether a gray image of 8 bits has signed values, which Pillow reads as unsigned ones."""
+    return image.mode == "L" and tags.get(SAMPLE_FORMAT) == (2,)
 
 
 def _values(image: Image.Image, tags: Any) -> np.ndarray:
     values = np.asarray(image)
+    if image.mode == "L":
+        return values.view(np.int8)
     unsigned = tags.get(ExifTags.Base.BitsPerSample) == (32,) and tags.get(SAMPLE_FORMAT, (1,)) == (1,)
     return values.view(np.uint32) if image.mode == "I" and unsigned else values  # Pillow has no unsigned mode
 

@@ -12,7 +12,7 @@ an `<image>` marker in the text, and may hold the image itself or stand for one 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from eve_jax.data.markers import MARKER, escape_markers
+from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
 
 TALKS = ("conversations", "messages")
@@ -172,7 +172,7 @@ def _of_parts(role: Role, content: list[Any], name: str) -> tuple[Turn, list[Par
     after_image = False
     items = [_part(item, f"part {number} of {name}") for number, item in enumerate(content, 1)]
     if role == "human" and any(isinstance(own, Part) for own in items):  # then images are parts, and `<image>` is text
-        items = [escape_markers(own) if isinstance(own, str) else own for own in items]
+        items = [_without_places(own) if isinstance(own, str) else own for own in items]
     for own in items:
         if isinstance(own, Part):
             parts.append(own)
@@ -183,6 +183,11 @@ def _of_parts(role: Role, content: list[Any], name: str) -> tuple[Turn, list[Par
     if parts and role == "gpt":
         raise BadRecord(f"{name} is an answer with an image; answers are text")
     return Turn(role, text), parts
+
+
+def _without_places(text: str) -> str:
+    r"""Return the text of a part whose images are other parts: `<image>` and `\<image>` are both the text `<image>`."""
+    return escape_markers(MARKER.join(split_markers(text)))
 
 
 def _part(item: Any, name: str) -> str | Part:

@@ -27,20 +27,25 @@ KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an 
 
 
 def image_values(value: Any) -> list[Any]:
-    """Return the images that the value of a field stands for, [] where it is empty; holes in a list are kept."""
+    """Return the images that the value of a field stands for, [] where it is empty; holes in a list are kept.
+
+    A list of numbers is the bytes of one image.
+    """
     if is_empty(value):
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    return list(value) if isinstance(value, list | tuple) and as_bytes(value) is None else [value]
 
 
 def reference(value: Any) -> Any:
     """Return what `value`, one image, comes to: a path or URI (str), bytes, a `StoredImage`, or None for none of them.
 
-    Of `{bytes, path}` the bytes are taken where there are any, also as a list of numbers.
+    Bytes may be a list of numbers, too; of `{bytes, path}` they are taken where there are any.
     """
+    if isinstance(value, list):
+        return as_bytes(value)
     if isinstance(value, dict):
         data = as_bytes(value.get("bytes"))
-        if data is not None:
+        if data:
             return data
         if not is_empty(value.get("bytes")):  # of a kind that is not read: its path is not taken instead
             return None

@@ -26,6 +26,7 @@ from eve_jax.data.sources.image_refs import image_values, open_path
 from eve_jax.errors import Field, FieldError, UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
+FOOTER_END = 8  # bytes after a file's footer: its size, and PAR1
 
 
 class ParquetRecords:
@@ -125,7 +126,7 @@ class ParquetRecords:
         cell = self._pictures(name, group).column(name)[own]
         value: Any = (cell if number is None else cell[number]).as_py()
         data, path = value.get("bytes"), value.get("path")
-        if isinstance(data, bytes):
+        if data:
             return io.BytesIO(data)
         try:
             return open_path(path, self.images_dir)
@@ -135,16 +136,28 @@ class ParquetRecords:
     def fingerprint(self) -> str:
         """Return a hash of the file's footer (places, sizes and ranges of all columns), of its size, when it was
         changed, its path and that of the images."""
-        meta, status = self._file.metadata, self.path.stat()
-        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), repr(meta.to_dict()))
+        status = self.path.stat()
+        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer())
         return digest_of(parts)
+
+    def _footer(self) -> bytes:
+        """Return the footer as it stands in the file: Python cannot hold all the values of its statistics."""
+        with open(self.path, "rb") as file:
+            file.seek(-FOOTER_END, io.SEEK_END)
+            size = int.from_bytes(file.read(4), "little")
+            file.seek(-FOOTER_END - size, io.SEEK_END)
+            return file.read(size)
 
 
 def _value(cell: pa.Scalar, name: str) -> Any:
-    """Return a cell as a Python object; times that Python cannot hold stay as they are. Raises ValueError."""
+    """Return a cell as a Python object; times in it that Python cannot hold stay scalars. Raises ValueError."""
     try:
         return cell.as_py()
     except Exception as e:
         if pa.types.is_temporal(cell.type):
             return cell
+        if pa.types.is_struct(cell.type):
+            return {field.name: _value(cell[number], name) for number, field in enumerate(cell.type)}
+        if isinstance(cell, pa.ListScalar):  # maps and the other kinds of lists are, too
+            return [_value(item, name) for item in cell.values]
         raise ValueError(f"column {name!r}: {e}") from None

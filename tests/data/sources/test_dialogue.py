@@ -79,6 +79,12 @@ TEXT = {"type": "text", "text": "What?"}
             "<image>\nWhat is \\<image>?",
             ("a.png",),
         ),
+        (
+            [IMAGE, {"type": "text", "text": r"Is it <image>, \<image> or \\<image>?"}],
+            {"image": "a.png"},
+            "<image>\n" + r"Is it \<image>, \<image> or \\\<image>?",
+            ("a.png",),
+        ),
         ([{"type": "text", "text": "<image>\nWhat?"}], {"image": "a.png"}, "<image>\nWhat?", ("a.png",)),
     ],
 )

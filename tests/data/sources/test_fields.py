@@ -74,10 +74,10 @@ def test_empty_images(field: str, empty: Any, folder: Path) -> None:
 
 def test_empty_images_in_parquet(folder: Path) -> None:
     cells = [{"bytes": png(), "path": None}, {"bytes": None, "path": None}, None, {"bytes": None, "path": ""}]
-    cells.append({"bytes": b"", "path": None})
+    cells.append({"bytes": b"", "path": ""})
     talks = {"conversations": [TALK] * 5}
     records = of_parquet(folder, {"image": pa.array(cells, type=CELL), **talks})
-    assert [len(record.images) for record in records] == [1, 0, 0, 0, 1]  # the last one is an empty file
+    assert [len(record.images) for record in records] == [1, 0, 0, 0, 0]
     assert contents(records) == [png()]
     lists = [[cells[0]], [None], None, [], [{"bytes": None, "path": "b.png"}, cells[0]]]
     records = of_parquet(folder, {"images": pa.array(lists, type=pa.list_(CELL)), **talks})
@@ -269,3 +269,38 @@ def test_bytes_in_json_like_values(folder: Path) -> None:
     record = of_json(folder, {"image": [data, "a.png"], "text": "A dot."})[0]
     assert isinstance(record.images[0], StoredImage)
     assert str(record.images[0]).endswith("r.jsonl:1[1]")
+
+
+def test_no_bytes_beside_a_path_are_none(folder: Path) -> None:
+    cells = [{"bytes": b"", "path": "b.png"}, {"bytes": b"", "path": None}]
+    records = of_parquet(folder, {"image": pa.array(cells, type=CELL), "caption": ["A dot."] * 2})
+    assert [contents(records, index) for index in range(2)] == [[png("blue")], []]
+    several = pa.array([[{"bytes": b"", "path": "b.png"}, {"bytes": png(), "path": "b.png"}]], type=pa.list_(CELL))
+    assert contents(of_parquet(folder, {"images": several, "caption": ["A dot."]})) == [png("blue"), png()]
+    assert of_parquet(folder, {"image": [b""], "caption": ["A dot."]})[0].images == ()
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.int64()])
+def test_lists_of_numbers_are_bytes(kind: pa.DataType, folder: Path) -> None:
+    one = pa.array([list(png())], type=pa.list_(kind))
+    assert contents(of_parquet(folder, {"image": one, "caption": ["A dot."]})) == [png()]
+    two = pa.array([[list(png()), list(png("blue"))]], type=pa.list_(pa.list_(kind)))
+    assert contents(of_parquet(folder, {"images": two, "caption": ["A dot."]})) == [png(), png("blue")]
+    assert contents(of_json(folder, {"image": list(png()), "text": "A dot."})) == [png()]
+    parts = [{"type": "image", "image": list(png())}, {"type": "text", "text": "What?"}]
+    assert contents(of_json(folder, {"messages": [{"role": "user", "content": parts}]})) == [png()]
+
+
+@pytest.mark.parametrize("time", [1_700_000_000_000_000_001, 9_000_000_000_000_000_000])
+def test_times_that_python_cannot_hold(time: int, folder: Path) -> None:
+    unit = "ns" if time % 1000 else "us"
+    at = pa.array([time], pa.int64()).cast(pa.timestamp(unit))
+    nested = pa.StructArray.from_arrays([at, pa.array(["x"])], ["at", "by"])
+    several = pa.ListArray.from_arrays([0, 1], nested)
+    columns = {"at": at, "made": nested, "log": several, "caption": ["A dot."], "image": ["b.png"]}
+    records = of_parquet(folder, columns)
+    assert contents(records) == [png("blue")]
+    assert records.read(0)[1] == Fields(("image", "caption"), ("at", "made", "log"))
+    known = records.fingerprint()
+    assert known == open_records(str(folder / "r.parquet"), folder / "images").fingerprint()
+    assert of_parquet(folder, columns | {"caption": ["A dab."]}).fingerprint() != known
