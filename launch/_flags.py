@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -65,6 +66,13 @@ def define_path(name: str, default: str | None, text: str, several: bool = False
 def define_paths(name: str, text: str) -> Any:
     """Define the flag of a path that may be given several times; returns the flag holder, of a list."""
     return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
+
+
+def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:
+    """Return the folder that a flag names. Raise UserError when it is empty."""
+    if not (flag.value or "").strip():
+        raise UserError(f"--{flag.name} is empty: name a folder")
+    return Path(flag.value or "")
 
 
 def as_flag(field: str) -> str:

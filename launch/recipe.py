@@ -3,12 +3,10 @@
 Each stage starts from the one before; what is done is skipped, so the same command resumes after any interruption.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch._configs import define_config
-from launch._flags import define_cluster, define_path, run
+from launch._flags import define_cluster, define_path, required_folder, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -23,7 +21,7 @@ def main() -> None:
     from eve_jax.process.setup import setup
     from eve_jax.recipe import run_recipe
 
-    config, workdir = RecipeConfig.of(CONFIG.value), Path(WORKDIR.value or "")
+    config, workdir = RecipeConfig.of(CONFIG.value), required_folder(WORKDIR)
     setup(computes=True)
     with distributed_run(CLUSTER(), workdir):
         run_recipe(config, workdir)

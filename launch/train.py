@@ -3,12 +3,10 @@
 Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and stop. Leaves report.png there.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch._configs import define_config
-from launch._flags import define_cluster, define_path, run
+from launch._flags import define_cluster, define_path, required_folder, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -26,7 +24,7 @@ def main() -> None:
 
     config = Config.of(CONFIG.value)
     setup(computes=True)
-    workdir = Path(WORKDIR.value or "")
+    workdir = required_folder(WORKDIR)
     with distributed_run(CLUSTER(), workdir):
         with reported(workdir / config.name):
             folder = train(config, workdir)

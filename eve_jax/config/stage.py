@@ -134,6 +134,12 @@ class Config(Section):
                 Field("model.sub_patch"),
                 f"={self.sizes.sub_patch}",
             )
+        if self.teacher and self.sizes.teacher is None:
+            raise FieldError(
+                Field("teacher"),
+                f"={self.teacher} is given, but the model has no aligning layer that would use it; EVEv1's configs "
+                "take it as an argument, --config=v1_prealign:teacher=DIR",
+            )
         self._check_aligning()
         ImageRule.of(self.data)
 

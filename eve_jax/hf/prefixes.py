@@ -14,9 +14,10 @@ from typing import TypeVar
 from eve_jax.errors import UserError
 
 T = TypeVar("T")
-WRAPPER = "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module"
+WRAPPER = "module|_forward_module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module"
 WRAPPED = re.compile(rf"\.(?:{WRAPPER})(?=\.)")
-PREFIXES = rf"(?:(?:{WRAPPER}|language_model|text_model|base_model\.model|model)\.)*"
+OF_TRAINERS = "llm|student|policy|actor|transformer"
+PREFIXES = rf"(?:(?:{WRAPPER}|{OF_TRAINERS}|language_model|text_model|base_model\.model|model)\.)*"
 INNER = r"(?:(?:language_model|text_model|model)\.)*"  # what may be between the head's prefix and the layers'
 SPLIT = re.compile(rf"({PREFIXES})(.+)")
 # How the names of an LLM's own tensors continue; those of the head have no `model.` in front.

@@ -36,6 +36,8 @@ WRAPPED = {
     "multimodal of newer releases": ("model.language_model.", ""),
     "PEFT": ("base_model.model.model.", "base_model.model."),
     "without model": ("", ""),
+    "DeepSpeed": ("_forward_module.model.", "_forward_module."),
+    "a trainer's": ("student.model.", "student."),
     "doubled": ("model.model.", "model."),
 }
 
