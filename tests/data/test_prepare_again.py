@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eve_jax.data.image_file import image_bytes
+from eve_jax.data.image_file import ImageFile, image_bytes
+from eve_jax.data.plan.measured_on import Stamp
 from eve_jax.data.prepare import convert as convert_module
 from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.samples import image_changes
@@ -78,7 +79,12 @@ def test_an_even_sample_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     looked: list[str] = []
     monkeypatch.setattr("eve_jax.data.prepare.noted_images.MOST", 3)
     original = image_changes.is_changed
-    monkeypatch.setattr(image_changes, "is_changed", lambda file, stamp: looked.append(file) or original(file, stamp))
+
+    def spy(file: ImageFile, stamp: Stamp) -> bool:
+        looked.append(str(file))
+        return original(file, stamp)
+
+    monkeypatch.setattr(image_changes, "is_changed", spy)
     convert(conversion(tmp_path))
     assert len(looked) == 3
 
