@@ -61,8 +61,8 @@ def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool 
 
     Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
     values without the OUTLIERS, black is 0 and white the first of WHITES (of integers, from 255 on) that is at least
-    `high`; a `high` of 0 gives way to the largest value. Where that does not fit (negative values, `high` above 65535,
-    or `high` below a sixteenth of white), black is `low` and white is `high`; if these are one value, it becomes gray.
+    `high`; a `high` of 0 gives way to the largest value. Where that does not fit, black is `low` and white is `high`:
+    negative values, `high` above 65535, or `high` below a sixteenth of white; if these are one value, it becomes gray.
     `inverted` exchanges black and white of all but the holes. Raises `OnlyHoles` when there is nothing else.
     """
     deep = values.astype(np.float64)

@@ -7,6 +7,7 @@
 A run that was killed resumes with the shards that are not whole; the shards are the same whoever writes them.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import Any
 
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
-from eve_jax.data.image_file import BadImage
+from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
+from eve_jax.data.prepare.noted_images import NotedImages
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.prepare.workers import Tick, run_processes
 from eve_jax.data.record import BadRecord, UnreadMedia
@@ -28,7 +30,7 @@ from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
 from eve_jax.data.text.encode import check_turns
 from eve_jax.errors import UserError
-from eve_jax.process.files import PART, read_json, write_json
+from eve_jax.process.files import PART, read_json, write_atomically, write_json
 from eve_jax.process.lock import LOCK, locked
 
 SUMMARY_FILE = "summary.json"
@@ -52,7 +54,7 @@ def convert(conversion: Conversion, rule: SampleRule | None = None, processes: i
     """Write the source into the folder, make the lengths table of its samples by `rule`, and return the summary.
 
     Resumes where an earlier call stopped; does nothing over again. Raises `UserError` for input that cannot be used,
-    and for a folder that holds something else.
+    for a folder that holds something else, and when images changed since they were converted.
     """
     if conversion.check not in CHECKS:
         raise UserError(f"--check={conversion.check} is not one of {', '.join(CHECKS)}")
@@ -70,7 +72,11 @@ def _convert(
     conversion: Conversion, folder: Path, records: Records, rule: SampleRule | None, processes: int
 ) -> dict[str, Any]:
     n_shards = -(-len(records) // conversion.shard_records)
-    if not (folder / DATASET_FILE).is_file():
+    if (folder / DATASET_FILE).is_file():
+        NotedImages.of_plain([read_json(folder / CONVERSION_FILE)]).check(folder, records)
+    else:
+        whole = (_line(folder, number) for number in range(n_shards))
+        NotedImages.of_plain(read_json(line) for line in whole if line.is_file()).check(folder, records)
         todo = [number for number in range(n_shards) if not _line(folder, number).is_file()]
         missing = sum(len(_span(conversion, number, len(records))) for number in todo)
         work = partial(_write_shard, conversion=conversion)
@@ -83,7 +89,7 @@ def _convert(
             len(records),
             len(records) - missing,
         )
-        _finish(folder, n_shards, records.names)
+        _finish(folder, n_shards, records.names, _described(conversion, records))
     for number in range(n_shards):
         _line(folder, number).unlink(missing_ok=True)
     summary = read_json(folder / SUMMARY_FILE)
@@ -143,30 +149,35 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
     fields = [FieldCounts() for _ in records.names]
     sizes: Counter[int] = Counter()
     texts = several = 0
+    noted = NotedImages()
     for index in _span(conversion, number, len(records)):
         tick()
         id = ""
+        images: tuple[ImageFile, ...] = ()
         try:
             record, own_fields = records.read(index)
-            id = record.id
-            check_turns(record.turns, len(record.images))
+            id, images = record.id, record.images
+            check_turns(record.turns, len(images))
             if conversion.check == "decode":
-                for image in record.images:
+                for image in images:
                     open_image(image)
+            stamps = noted.stamps(images)
             found = writer.add(record)
         except BadImage as e:
             dropped.append(Dropped(records.where(index), id, e.path, e.reason))
+            noted.leave_out(index, images)
         except UnreadMedia:
             raise
         except BadRecord as e:
             dropped.append(Dropped(records.where(index), id or e.id, e.image, e.reason))
         else:
+            noted.keep(index, images, stamps)
             texts += not found
             fields[records.source_of(index)].add(own_fields, bool(found))
             several += len(found) > 1
             sizes.update(_side(width, height) for width, height in found)
     summary = {"dropped": dropped, "sizes": dict(sizes), "text_only": texts, "several_images": several}
-    summary["fields"] = [counts.plain() for counts in fields]
+    summary |= {"fields": [counts.plain() for counts in fields], **noted.plain()}
     write_json(_line(folder, number), {"shard": writer.close(), **summary}, indent=1, sort_keys=False)
 
 
@@ -175,7 +186,7 @@ def _side(width: int, height: int) -> int:
     return next((k for k, side in enumerate(SIDES) if width * height <= side * side), len(SIDES))
 
 
-def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
+def _finish(folder: Path, n_shards: int, names: list[str], described: dict[str, Any]) -> None:
     lines = [read_json(_line(folder, number)) for number in range(n_shards)]
     shards = [Shard(*line["shard"]) for line in lines]
     dropped = [Dropped(*one) for line in lines for one in line["dropped"]]
@@ -202,6 +213,8 @@ def _finish(folder: Path, n_shards: int, names: list[str]) -> None:
     write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
     for part in folder.glob(f"*{PART}"):  # of processes that were killed
         part.unlink()
+    described |= NotedImages.of_plain(lines).plain()
+    write_atomically(folder / CONVERSION_FILE, json.dumps(described) + "\n")
     write_dataset(folder, shards)
 
 

@@ -3,7 +3,7 @@
 An image that is not in the sample is compared when it is decoded (`eve_jax.data.rows.build`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -40,12 +40,17 @@ def changed_images(records: Records, lengths: Lengths, most: int = MOST) -> list
     """Return the images of entries, of at most `most` a source, that changed since the table was made, in order."""
     if lengths.seen is None:
         return []
-    files: dict[str, tuple[ImageFile, Stamp, str]] = {}
-    for start, stop in pairwise(entry_bounds(records, lengths)):
-        for file, stamp, where in _sample(records, lengths, lengths.seen, start, stop, most):
-            files.setdefault(str(file), (file, stamp, where))
+    spans = pairwise(entry_bounds(records, lengths))
+    return changed_files(one for span in spans for one in _sample(records, lengths, lengths.seen, *span, most))
+
+
+def changed_files(files: Iterable[tuple[ImageFile, Stamp, str]]) -> list[ImageChange]:
+    """Return those of image files, each with its stamp and the place of its record, that changed, in order."""
+    once: dict[str, tuple[ImageFile, Stamp, str]] = {}
+    for file, stamp, where in files:
+        once.setdefault(str(file), (file, stamp, where))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda one: _compared(*one), files.values())
+        found = pool.map(lambda one: _compared(*one), once.values())
         return [change for change in found if change is not None]
 
 
