@@ -1,11 +1,14 @@
 """The section `eve_jax` of config.json: what is wrong in it is named with the file and the field."""
 
+from dataclasses import asdict
+
 import pytest
 
 from eve_jax.errors import UserError
+from eve_jax.model.config import ClipConfig
 from eve_jax.weights.open import open_checkpoint
-from tests.convert import folders, folders_v1
-from tests.convert.test_conventions import Config, settings, v2_config
+from tests.weights import folders, folders_v1
+from tests.weights.test_conventions import Config, settings, v2_config
 
 WHOLE = {"image_mode": "anyratio_hd", "max_size": 1600, "max_aspect": 4.0, "template": "qwen2"}
 SECTIONS: list[tuple[Config, str]] = [
@@ -16,7 +19,7 @@ SECTIONS: list[tuple[Config, str]] = [
     (WHOLE | {"max_size": -1}, r"eve_jax\.max_size=-1: expected 0 or a number of pixels"),
     (WHOLE | {"max_size": 99999999}, r"eve_jax\.max_size=99999999: expected .* at most 16384"),
     (WHOLE | {"max_aspect": float("nan")}, r"eve_jax\.max_aspect=nan: expected"),
-    (WHOLE | {"max_aspect": 0.5}, r"eve_jax\.max_aspect: 0\.5 is neither"),
+    (WHOLE | {"max_aspect": 0.5}, r"eve_jax\.max_aspect=0\.5: expected 0 or a number of at least 1"),
     (WHOLE | {"fit": "grow"}, r"eve_jax\.fit: 'grow' is not one of"),
     (WHOLE | {"template": "qwen"}, r"eve_jax\.template: 'qwen' is not one of"),
     (WHOLE | {"patch": 28}, r"eve_jax\.patch is 28, but the weights are for 32"),
@@ -37,15 +40,16 @@ def test_the_section_of_ours_is_named_with_its_file(tmp_path, section, message):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"patch_sise": 14}, "has an unknown field 'patch_sise'"),
-        ({"num_heads": "4"}, "teacher.num_heads='4': expected a whole number"),
-        ({"image_size": 170, "patch_size": 14}, "sizes do not fit each other"),
+        ({"patch_sise": 14}, "there is no field patch_sise; did you mean patch_size"),
+        ({"num_heads": "4"}, "num_heads='4': expected a whole number"),
+        ({"image_size": 170, "patch_size": 14}, "image_size=170 is not a multiple of patch_size=14"),
         ([56, 14], r"is \[56, 14\]: expected the sizes of the teacher"),
     ],
 )
 def test_the_teacher_of_the_section_is_named_with_its_file(tmp_path, sizes, message):
     tensors, config = folders_v1.golden("D1")
-    config["eve_jax"]["teacher_sizes"] = sizes
+    whole = asdict(ClipConfig())
+    config["eve_jax"]["teacher_sizes"] = whole | sizes if isinstance(sizes, dict) else sizes
     hf = folders.write_hf(tmp_path / "hf", tensors, config)
     with pytest.raises(UserError, match=rf"config\.json: eve_jax\.teacher_sizes.*{message}"):
         open_checkpoint(hf)
