@@ -35,7 +35,16 @@ EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False}
 TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose config EVEv1's does not hold
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim", "mm_hidden_size")
+OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
+THEIR_NAMES = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "tie_embeddings": "tie_word_embeddings",
+    "qkv_bias": "attention_bias",
+    "patch_hidden": "mm_hidden_size",
+    "sub_patch": "mm_patch_size",
+}
 
 # Settings of `config.data` that belong to a checkpoint; an export carries them in the section OURS.
 DATA_FIELDS = (
@@ -88,10 +97,16 @@ def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
     field that is missing, is not understood, or asks for what this model does not do.
     """
     try:
-        with name_fields(str, f"{where / CONFIG}: "):
+        with name_fields(_their_name, f"{where / CONFIG}: "):
             return _model_config(hf, **patch)
     except KeyError as error:
         raise UserError(f"{where / CONFIG} has no field {error.args[0]!r}") from error
+
+
+def _their_name(field: str) -> str:
+    """Return the name that config.json has for the field `model.NAME`."""
+    name = field.removeprefix("model.")
+    return THEIR_NAMES.get(name, name)
 
 
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
@@ -133,7 +148,7 @@ def _or(value: Any, default: Any) -> Any:
 
 def _check_numbers(hf: dict[str, Any]) -> None:
     """Raise UserError for a size that is none; null counts as nothing where `transformers` has a default."""
-    for name in (*COUNTS, *OPTIONAL_COUNTS):
+    for name in (*COUNTS, *OPTIONAL_COUNTS, *(() if is_plain(hf) else ("mm_hidden_size",))):
         value = hf.get(name)
         absent = name not in hf or (value is None and name in OPTIONAL_COUNTS)
         if not absent and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
@@ -141,7 +156,7 @@ def _check_numbers(hf: dict[str, Any]) -> None:
     eps = _or(hf.get("rms_norm_eps"), 1e-6)
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
         raise UserError(f"rms_norm_eps is {eps!r}: expected a number from 0 to 1")
-    if not isinstance(hf.get(OURS, {}), dict):
+    if not isinstance(_or(hf.get(OURS), {}), dict):
         raise UserError(f"{OURS} is {hf[OURS]!r}: expected an object")
 
 
@@ -160,8 +175,7 @@ def clip_config(hf: dict[str, Any]) -> ClipConfig:
     if not isinstance(vision, dict):
         raise UserError(f"vision_config is {vision!r}: expected the sizes of the vision tower")
     vision = CLIP_DEFAULTS | vision
-    theirs = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
-    return ClipConfig(**{f.name: vision[theirs.get(f.name, f.name)] for f in fields(ClipConfig)})
+    return ClipConfig(**{f.name: vision[THEIR_NAMES.get(f.name, f.name)] for f in fields(ClipConfig)})
 
 
 def _parts(hf: dict[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, warn
-from eve_jax.hf.rope import SECTIONS, SINGLE
+from eve_jax.hf.rope import ROPE_NAMES, SECTIONS, SINGLE, about_positions
 
 # field -> (the values that it may have next to null, what another one asks for)
 REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -42,7 +42,7 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "query_pre_attn_scalar": ((), "scaled attention"),
     "scale_attn_weights": ((True,), "attention that is not scaled"),
     "alibi": ((False,), "positions by ALiBi"),
-    "position_embedding_type": (("rope", "rotary"), "other positions"),
+    "position_embedding_type": (ROPE_NAMES, "other positions"),
     "parallel_attn": ((False,), "attention next to the feed-forward"),
     "use_parallel_residual": ((False,), "attention next to the feed-forward"),
     "attention_sinks": ((False,), "attention sinks"),
@@ -52,9 +52,12 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_local_experts": ((0, 1), "experts"),
     "n_routed_experts": ((0,), "experts"),
     "num_nextn_predict_layers": ((0,), "layers that predict further tokens"),
-    "quantization_config": ((), "quantized weights"),
-    "compression_config": ((), "quantized weights"),
-    "quantization": ((), "quantized weights"),
+    "quantization_config": (({},), "quantized weights"),
+    "compression_config": (({},), "quantized weights"),
+    "quantization": (({},), "quantized weights"),
+    "no_bias": ((True,), "biases"),
+    "rmsnorm": ((True,), "another norm"),
+    "use_rmsnorm": ((True,), "another norm"),
     # Of EVE and the LLaVA that it descends from. "square" is the default that LLaVA's training writes for "as it is".
     "image_aspect_ratio": (("square",), "images that are padded or cut"),
     "image_grid_pinpoints": (([],), "images that are cut"),
@@ -69,6 +72,23 @@ REQUIRED_V1: dict[str, tuple[tuple[Any, ...], str]] = {
     "mm_projector_type": (("mlp2x_gelu",), "another projector"),
     "mm_vision_select_layer": ((-2,), "features of another layer of the teacher"),
 }
+# Names that other libraries have for the same, each with what it may be next to null, false and nothing.
+PATTERNS: tuple[tuple[re.Pattern[str], tuple[str, ...], str], ...] = (
+    (
+        re.compile(r"(\w+_)?act(ivation)?(_?(fn|func|function|type))?"),
+        ("silu", "swish", "swiglu"),
+        "another activation",
+    ),
+    (
+        re.compile(r"(\w+_)?(norm|normalization|layer_?norm)(_?(type|class|layer|fn))?"),
+        ("rmsnorm", "rms_norm", "rms", "llamarmsnorm", "qwen2rmsnorm"),
+        "another norm",
+    ),
+    (re.compile(r"(use_|with_|add_|has_)?(\w+_)?bias(es)?(_linear)?"), ("none",), "biases"),
+    (re.compile(r"load_in_\dbit|(use_)?(\w+_)?quanti[sz](e|ed|ation)(_\w+)?"), ("none",), "quantized weights"),
+)
+EPSILON = re.compile(r"(\w+_)?eps(ilon)?")
+QKV_BIAS = re.compile(r"(use_|with_|add_|has_)?(attn_|attention_)?(qkv|q_k_v)_bias")
 FLAGS = ("tie_word_embeddings", "attention_bias", "add_moe", *(n for n, (ok, _) in REQUIRED.items() if ok == (False,)))
 
 # Read elsewhere, or without effect on what the model computes when it is not trained by `transformers`.
@@ -102,7 +122,7 @@ HARMLESS = {*SECTIONS, *SINGLE} | set(
 def refuse_wrapper(hf: dict[str, Any]) -> None:
     """Raise UserError when config.json `hf` is of a multimodal model of another family."""
     for name in ("text_config", "vision_config"):
-        if isinstance(hf.get(name), dict):
+        if isinstance(hf.get(name), dict) and hf[name]:
             raise UserError(
                 f"has a section {name}: {hf.get('model_type')} is a multimodal model of another family; save its "
                 "language model on its own"
@@ -122,7 +142,30 @@ def check_fields(hf: dict[str, Any], plain: bool, v1: bool = False) -> None:
             raise UserError(f"asks for {what} ({name} is {hf[name]!r}), which eve_jax does not have")
     if plain and hf.get("attention_bias"):
         raise UserError("asks for attention_bias, which eve_jax does not have: Qwen2 has q, k and v biases, LLaMA none")
+    for name, value in hf.items():
+        if not _is_known(name) and not about_positions(name):
+            _check_other_name(hf, name, value)
     _check_attention(hf)
+
+
+def _check_other_name(hf: dict[str, Any], name: str, value: Any) -> None:
+    """Raise UserError when the field `name`, which this model's config.json does not have, asks for another model."""
+    if value is None or value is False or value in ({}, [], ""):
+        return
+    if EPSILON.fullmatch(name.lower()):
+        ours = 1e-6 if hf.get("rms_norm_eps") is None else hf["rms_norm_eps"]
+        if value != ours:
+            raise UserError(f"{name} is {value!r}, but rms_norm_eps is {ours!r}; make them the same, or remove {name}")
+        return
+    if QKV_BIAS.fullmatch(name.lower()) and value is True and "qwen2" in str(hf.get("model_type")):
+        return
+    for pattern, accepted, what in PATTERNS:
+        if pattern.fullmatch(name.lower()) and not (isinstance(value, str) and value.lower() in accepted):
+            raise UserError(f"asks for {what} ({name} is {value!r}), which eve_jax does not have")
+
+
+def _is_known(name: str) -> bool:
+    return name in HARMLESS or name in REQUIRED or name.startswith("_")
 
 
 def _check_attention(hf: dict[str, Any]) -> None:
@@ -145,6 +188,10 @@ def _check_attention(hf: dict[str, Any]) -> None:
 
 def warn_unknown(hf: dict[str, Any], file: Path) -> None:
     """Print a line on stderr, once, that names the fields of config.json `hf` that are not known."""
-    known = HARMLESS | REQUIRED.keys()
-    if unknown := [n for n, v in sorted(hf.items()) if v is not None and n not in known and not n.startswith("_")]:
+    if unknown := [n for n, v in sorted(hf.items()) if v not in (None, {}, []) and not _is_understood(n)]:
         warn(f"{file}: fields that are not understood are ignored: {', '.join(unknown)}")
+
+
+def _is_understood(name: str) -> bool:
+    other = (EPSILON, *(pattern for pattern, _, _ in PATTERNS))
+    return _is_known(name) or about_positions(name) or any(pattern.fullmatch(name.lower()) for pattern in other)

@@ -4,6 +4,7 @@ The settings are in `rope_parameters` (newer releases; perhaps once for each kin
 fields of their own. Implemented are the types `default` and `llama3`.
 """
 
+import re
 import sys
 from typing import Any
 
@@ -11,10 +12,20 @@ from eve_jax.errors import UserError
 
 DEFAULT_THETA = 10000.0  # of the config classes of Qwen2 and LLaMA, for a config.json that says nothing of positions
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+ROPE_NAMES = ("rope", "rotary")  # of the implemented positions, where a field states their kind
 FULL, KINDS = "full_attention", ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 SECTIONS = ("rope_parameters", "rope_scaling")
 SINGLE = ("rope_theta", "partial_rotary_factor")  # fields of their own
 COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
+# Names of fields that are about positions, and of those among them that only state a length or are about images.
+ABOUT = re.compile(
+    r"rope|rotary|yarn|ntk|alibi|xpos|(^|_)theta|freq_base|base_freq|(long|short)_factor|nope(_|$)|logn"
+    r"|position|pos_?(emb|enc)|relative_attention"
+)
+OTHER = re.compile(r"mm_.*|((original_)?max|n|num)_positions?(_embeddings)?")
+# Other names of rope_theta.
+THETA = re.compile(r"theta|(rope_|rotary_(emb_)?)(base|theta)|(rope_)?(freq_base|base_freq)")
+UNSCALED = re.compile(r".*(factor|alpha|scale|scaling|pct|percent|percentage|fraction)")  # 1 means no change
 
 
 def read_rope(hf: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
@@ -23,7 +34,6 @@ def read_rope(hf: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
     Raise UserError, without the file's name, for a field that is not understood, asks for another type than is
     implemented, is no number, or says something else than another field.
     """
-    _refuse_fields(hf)
     sections = {name: _flat(hf[name], name) for name in SECTIONS if hf.get(name) not in (None, {})}
     thetas = {f"{name}.rope_theta": s["rope_theta"] for name, s in sections.items() if "rope_theta" in s}
     if hf.get("rope_theta") is not None:
@@ -31,6 +41,7 @@ def read_rope(hf: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
     if "rope_parameters" in sections and not thetas:
         raise UserError("rope_parameters has no rope_theta")
     theta = _same({name: float(_number(value, name)) for name, value in thetas.items()}, DEFAULT_THETA)
+    _refuse_fields(hf, theta)
     original = hf.get("original_max_position_embeddings")
     return theta, _same({name: _scaling(s, name, original) for name, s in sections.items()}, ())
 
@@ -44,13 +55,28 @@ def _same(values: dict[str, Any], default: Any) -> Any:
     return value
 
 
-def _refuse_fields(hf: dict[str, Any]) -> None:
-    """Raise UserError for a field of the config itself that is about positions and is not understood."""
+def about_positions(name: str) -> bool:
+    """Return True for a field of config.json that `read_rope` reads, or refuses unless it changes nothing."""
+    return ABOUT.search(name.lower()) is not None and not OTHER.fullmatch(name)
+
+
+def _refuse_fields(hf: dict[str, Any], theta: float) -> None:
+    """Raise UserError for a field of the config itself that is about positions and may change them."""
     for name, value in hf.items():
-        about = any(part in name.lower() for part in ("rope", "rotary"))
-        if about and name not in (*SECTIONS, *SINGLE) and value is not None and value is not False:
+        read_elsewhere = name in (*SECTIONS, *SINGLE, "position_embedding_type", "alibi")
+        if about_positions(name) and not read_elsewhere and not _changes_nothing(name.lower(), value, theta):
             raise UserError(f"{name} is {value!r}, which is not understood")
     _refuse_partial(hf, "partial_rotary_factor")
+
+
+def _changes_nothing(name: str, value: Any, theta: float) -> bool:
+    if value is None or value is False or value in ({}, []):
+        return True
+    if isinstance(value, str):
+        return value.lower() in ROPE_NAMES
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value == theta if THETA.fullmatch(name) else value == 1 and UNSCALED.fullmatch(name) is not None
 
 
 def _refuse_partial(section: dict[str, Any], name: str) -> None:
@@ -67,8 +93,11 @@ def _flat(section: Any, name: str) -> dict[str, Any]:
     nested = [key for key in said if isinstance(said[key], dict)]
     if not nested:
         return said
+    unknown = [key for key in nested if key not in KINDS]
+    if unknown:
+        raise UserError(f"{name}.{unknown[0]} is not understood; known kinds of layers: {', '.join(KINDS)}")
     for key in said:
-        if key not in KINDS or key not in nested:
+        if key not in nested:
             raise UserError(f"{name}.{key} is not understood next to {name}.{nested[0]}")
     each = {key: _flat(said[key], f"{name}.{key}") for key in nested}
     if FULL not in each:

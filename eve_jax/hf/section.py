@@ -82,7 +82,7 @@ def check_kinds(settings: Mapping[str, Any], section: str) -> None:
 
 
 def _section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    section = hf.get(OURS, {})
+    section = {} if hf.get(OURS) is None else hf[OURS]
     if not isinstance(section, dict):
         raise UserError(f"{where / CONFIG}: {OURS} is {shorten(repr(section))}: expected a section")
     return section

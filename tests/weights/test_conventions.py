@@ -11,6 +11,7 @@ import pytest
 from configs import stage3
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
+from eve_jax.hf.config import model_config
 from eve_jax.hf.conventions import data_settings
 from eve_jax.model.config import ClipConfig
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
@@ -217,6 +218,14 @@ def test_what_is_not_stated_is_refused(tmp_path, config, preprocessor, message):
         settings(tmp_path, config, preprocessor)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_width_of_patches_is_named_as_the_file_has_it():
+    for value in (None, "64", 0):
+        with pytest.raises(UserError, match=rf"^FOLDER/config\.json: mm_hidden_size is {value!r}: expected a whole"):
+            model_config(v2_config("x") | {"mm_hidden_size": value}, Path("FOLDER"))
+    with pytest.raises(UserError, match=r"^FOLDER/config\.json: mm_hidden_size=13: .*heads"):
+        model_config(v1_config() | {"mm_hidden_size": 13}, Path("FOLDER"))
 
 
 def test_a_teacher_that_is_another_one_than_its_weights(tmp_path):

@@ -1,8 +1,11 @@
 """The section `eve_jax` of config.json: what is wrong in it is named with the file and the field."""
 
+from dataclasses import asdict
+
 import pytest
 
 from eve_jax.errors import UserError
+from eve_jax.model.config import ClipConfig
 from eve_jax.weights.open import open_checkpoint
 from tests.weights import folders, folders_v1
 from tests.weights.test_conventions import Config, settings, v2_config
@@ -45,7 +48,8 @@ def test_the_section_of_ours_is_named_with_its_file(tmp_path, section, message):
 )
 def test_the_teacher_of_the_section_is_named_with_its_file(tmp_path, sizes, message):
     tensors, config = folders_v1.golden("D1")
-    config["eve_jax"]["teacher_sizes"] = sizes
+    whole = asdict(ClipConfig())
+    config["eve_jax"]["teacher_sizes"] = whole | sizes if isinstance(sizes, dict) else sizes
     hf = folders.write_hf(tmp_path / "hf", tensors, config)
     with pytest.raises(UserError, match=rf"config\.json: eve_jax\.teacher_sizes.*{message}"):
         open_checkpoint(hf)
