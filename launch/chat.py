@@ -90,9 +90,13 @@ def main() -> None:
 def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
     """Print the answer to the next question, as it comes or as one JSON line."""
     from eve_jax.data.markers import MARKER, count_markers
+    from eve_jax.data.record import Turn
+    from eve_jax.data.sources.other_markers import found_markers
 
-    if not pictures and count_markers(question):
-        print_once(f"note: the question has no image, so {MARKER} is text in it (\\{MARKER} is that without a note)")
+    others = [found[0] for found in found_markers([Turn("human", question)])]
+    if not pictures and (count_markers(question) or others):
+        escaped = f" (\\{MARKER} is that without a note)" if count_markers(question) else ""
+        print_once(f"note: the question has no image, so {others[0] if not escaped else MARKER} is text in it{escaped}")
     settings: Any = {
         "max_new_tokens": MAX_NEW.value,
         "temperature": TEMPERATURE.value,

@@ -15,16 +15,18 @@ from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.other_markers import with_places
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.hf.config import is_plain
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
-from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import Answer, Messages, Pictures, file_names, text_pieces, to_pictures, to_turns
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
@@ -85,7 +87,7 @@ class EVE:
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
-        template = dialogue_template(data["template"], tokenizer)
+        template = dialogue_template(checkpoint.data["template"], tokenizer, template)
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
@@ -97,8 +99,10 @@ class EVE:
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
         or PIL image, or a list of those in the order of the `<image>` markers in the user's texts; without markers they
-        go before the first of these. None is no image. Without images, and in other texts, `<image>` is text; next to
-        images it is written `\\<image>`. settings: max_new_tokens=256, temperature=0.0 (greedy), top_p=1.0, seed=0.
+        go before the first of these. `<image_1>` and the like are markers, too, in texts without `<image>`; there must
+        be one for each image. None is no image, also in a list. Without images, and in other texts, markers are text;
+        next to images a backslash before one makes it text. settings: max_new_tokens=256, temperature=0.0 (greedy),
+        top_p=1.0, seed=0.
         Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
         model, and when weights or activations that are not finite leave no answer.
         """
@@ -191,17 +195,23 @@ class EVE:
 
     def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""
-        turns = to_turns(messages)
-        return self.with_images(turns[-1].text, images, lambda n: self.rule.prompt_ids(turns, n))
+        return self.with_images(to_turns(messages), images, self.rule.prompt_ids)
 
-    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt:
-        """The prompt of `question` with `images`, where `ids_for(number of images)` gives its ids."""
+    def with_images(
+        self, turns: Sequence[Turn], images: Pictures, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
+    ) -> Prompt:
+        """The prompt of `turns` with `images`, where `ids_for(turns, number of images)` gives its ids.
+
+        Markers of others place the images as in records (`eve_jax.data.sources.other_markers`).
+        """
         pictures = to_pictures(images)
-        if not pictures and not question.strip():
+        turns, order = with_places(turns, file_names(images))
+        pictures = [pictures[number] for number in order]
+        if not pictures and not turns[-1].text.strip():
             raise UserError("the question is empty")
         if pictures and not self.sees:
             raise UserError("this checkpoint has no trained image input: ask it without images")
-        ids = ids_for(len(pictures))
+        ids = ids_for(turns, len(pictures))
         if ids.max() >= self.engine.cfg.vocab_size:
             raise UserError(
                 f"{self.tokenizer.folder}: its tokenizer makes token {ids.max()}, the model knows "
@@ -262,11 +272,20 @@ def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
     return replace(cfg, remat="none"), params
 
 
-def dialogue_template(name: str, tokenizer: Tokenizer) -> str:
-    """Return the template to ask with: `name`, or when that is for captions, a dialogue that fits `tokenizer`."""
-    if not get_template(name).caption:
-        return name
-    return next(iter(fitting_templates(tokenizer)), "qwen2")
+def dialogue_template(own: str, tokenizer: Tokenizer, given: str = "") -> str:
+    """Return the template to ask with: `given`, else the checkpoint's `own`, or a dialogue that fits `tokenizer`.
+
+    The latter is taken, with a note, where the own one is for captions. Raises UserError where `given` is for captions.
+    """
+    if not get_template(given or own).caption:
+        return given or own
+    fitting = fitting_templates(tokenizer)
+    if given:
+        remedy = f"use {' or '.join(fitting)}, which fits the tokenizer" if fitting else "use a tokenizer for dialogue"
+        raise FieldError(Field("data.template"), f"={given} is for captions, not for asking: {remedy}")
+    template = next(iter(fitting), "qwen2")
+    print(f"note: the checkpoint's template {own} is for captions; asking with {template}", file=sys.stderr, flush=True)
+    return template
 
 
 def sees_pictures(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from typing import Protocol, Unpack
 
 import numpy as np
 
+from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.templates import end_id
 from eve_jax.infer.engine import Engine, Prompt
@@ -23,7 +24,9 @@ class Answering(Protocol):
 
     def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt: ...
 
-    def with_images(self, question: str, images: Pictures, ids_for: Callable[[int], np.ndarray]) -> Prompt: ...
+    def with_images(
+        self, turns: Sequence[Turn], images: Pictures, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
+    ) -> Prompt: ...
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings: ...
 
@@ -96,7 +99,7 @@ class Chat:
         rule = self.eve.rule
         end = end_id(rule.tokenizer, rule.template)  # also of an answer that was cut: the next turn is written after it
         return self.eve.with_images(
-            question,
+            [Turn("human", question)],
             images,
-            lambda n: np.append(np.int32(end), rule.continuation_ids(question, n)),
+            lambda turns, n: np.append(np.int32(end), rule.continuation_ids(turns[0].text, n)),
         )

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import ROLES, BadRecord, Turn
 from eve_jax.data.sources.dialogue import TURN_KEYS
 from eve_jax.data.sources.image_refs import to_image
-from eve_jax.data.sources.media import is_image_name
+from eve_jax.data.sources.media import basename, is_image_name
 from eve_jax.errors import UserError
 from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
 Picture = str | Path | Image.Image
-Pictures = Picture | Sequence[Picture] | None
+Pictures = Picture | Sequence[Picture | None] | None
 URI = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # holds no `~` or variables
 HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
 
@@ -48,6 +49,10 @@ def to_turns(messages: Messages) -> list[Turn]:
     turns = [_to_turn(message, number) for number, message in enumerate(messages)]
     if not turns or turns[-1].role != "human":
         raise UserError("messages: the last one must be the user's, which the answer is to")
+    for number, (before, turn) in enumerate(pairwise(turns), 1):
+        if turn.role in ("system", before.role):
+            two = "of one role in a row" if turn.role == before.role else "in the wrong order: the system's comes first"
+            raise UserError(f"messages[{number - 1}] and messages[{number}] are {two}; make one message of them")
     return turns
 
 
@@ -75,24 +80,45 @@ def to_pictures(images: Pictures) -> list[Image.Image]:
 
     Raises UserError naming the one that cannot be read.
     """
+    return [_to_picture(image, name) for name, image in _listed(images)]
+
+
+def file_names(images: Pictures) -> list[str]:
+    """Return the file name of each of the images of `to_pictures`, "" for one that has none."""
+    return [_file_name(image) for _, image in _listed(images)]
+
+
+def _listed(images: Pictures) -> list[tuple[str, Picture]]:
+    """Return the images that are not None, each with what it is called in messages."""
     if images is None:
         return []
     if isinstance(images, Picture):
-        return [_to_picture(images, "images")]
+        return [("images", images)]
     if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray):
         raise _no_picture(images, "images", " or a list of those")
-    return [_to_picture(image, f"images[{number}]") for number, image in enumerate(images)]
+    return [(f"images[{number}]", image) for number, image in enumerate(images) if image is not None]
+
+
+def _file_name(image: Picture) -> str:
+    """Return the last part of a path; Pillow keeps that of an image it opened as `filename`."""
+    text = getattr(image, "filename", "") if isinstance(image, Image.Image) else image
+    text = os.fspath(text) if isinstance(text, str | Path) else ""
+    return "" if text[:5].lower() == "data:" else basename(text)
 
 
 def read_image(reference: str | Path, name: str = "image") -> Image.Image:
     """Return the RGB image, upright, that a path, a `file:` or a `data:` URI stands for, as it does in a record.
 
     `~` and variables in a path are replaced. Raises UserError (`BadImage` for a file that is no image), with `name` for
-    a URL, a broken URI, and a variable that is not set.
+    a URL, a broken URI, an empty path, and a variable that is not set. The image has the `filename` that Pillow gives.
     """
     text = os.fspath(reference)
+    if not text.strip():
+        raise UserError(f"{name}: the path is empty; name an image file, or leave it out")
     try:
-        return open_image(to_image(text if URI.match(text) else expand(text, name), "the data URI", [""]))
+        image = open_image(to_image(text if URI.match(text) else expand(text, name), "the data URI", [""]))
+        vars(image)["filename"] = text  # which places it at a marker with its name
+        return image
     except BadRecord as error:
         raise UserError(f"{name}: {error}") from error
 

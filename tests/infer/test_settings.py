@@ -97,7 +97,7 @@ def test_numpys_numbers_are_numbers() -> None:
         ({"images": "a"}, "images='a': expected a list with the images of each conversation"),
         ({"images": [[]]}, "1 lists of images for 2 conversations"),
         ({"images": [None, "nowhere.png"]}, r"^conversations\[1\]: images: nowhere\.png: missing file"),
-        ({"images": [None, [None]]}, r"^conversations\[1\]: images\[0\]: expected a path or a PIL image, not NoneType"),
+        ({"images": [None, [None, 3]]}, r"^conversations\[1\]: images\[1\]: expected a path or a PIL image, not int"),
         ({"images": [[["a"]], None]}, r"^conversations\[0\]: images\[0\]: expected a path or a PIL image, not list"),
         ({"progress": 1}, "progress=1: expected a text"),
     ],
@@ -120,8 +120,9 @@ def test_none_is_no_image(eve: EVE) -> None:
     assert eve.chat("S").ask("Why?", None, max_new_tokens=3).text == plain[0]
     assert eve.generate_batch(questions, [None, None], max_new_tokens=3) == plain
     seen = eve.generate(questions[0], image, max_new_tokens=3)
-    for given in (image, [image], (image,)):
+    for given in (image, [image], (image,), [image, None], [None, image]):
         assert eve.generate_batch(questions, [given, None], max_new_tokens=3) == [seen, plain[1]]
+    assert eve.generate(questions[0], [None, None], max_new_tokens=3) == plain[0]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,8 @@ def test_none_is_no_image(eve: EVE) -> None:
         ({"image_first": "no"}, "image_first='no': expected True, False, or None"),
         ({"image_first": 1}, "image_first=1: expected"),
         ({"template": 5}, "template=5: expected the name of a template"),
+        ({"template": "plain"}, "template=plain is for captions, not for asking: use qwen2, which fits the tokenizer"),
+        ({"template": "plain_v1"}, "template=plain_v1 is for captions.*use qwen2"),
         ({"max_size": "800"}, "max_size='800': expected 0"),
         ({"max_size": 800.0}, "max_size=800.0: expected 0"),
         ({"max_size": True}, "max_size=True: expected 0"),

@@ -33,6 +33,10 @@ def test_messages():
     assert to_turns([{"role": "user", "content": "Why?", "images": [], "name": None}]) == [Turn("human", "Why?")]
 
 
+def said(role: str) -> dict[str, str]:
+    return {"role": role, "content": "x"}
+
+
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
@@ -50,6 +54,10 @@ def test_messages():
         ([{"role": "user"}], r"messages\[0\]: content is no text but NoneType"),
         ([{"content": "x"}], r"messages\[0\]: role None is none of user"),
         ([{"role": ["user"], "content": "x"}], r"messages\[0\]: role \['user'\] is none of user"),
+        ([said("user"), said("user")], r"messages\[0\] and messages\[1\] are of one role in a row; make one message"),
+        ([said("system"), said("developer"), said("user")], r"messages\[0\] and messages\[1\] are of one role"),
+        ([said("user"), said("bot"), said("gpt"), said("user")], r"messages\[1\] and messages\[2\] are of one role"),
+        ([said("user"), said("system"), said("user")], r"messages\[0\] and messages\[1\] .*the system's comes first"),
         ("a\ud800b", r"messages\[0\]: character 2 is '\\ud800', half of a surrogate pair"),
         ([{"role": "system", "content": "\udcff"}, {"role": "user", "content": "x"}], r"messages\[0\]: character 1"),
         (
@@ -111,7 +119,7 @@ GOOD = Image.new("RGB", (2, 2))
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        ([None], r"images\[0\]: expected a path or a PIL image, not NoneType"),
+        ([None, 7], r"images\[1\]: expected a path or a PIL image, not int"),
         ([GOOD, [GOOD]], r"images\[1\]: expected a path or a PIL image, not list"),
         (np.zeros((2, 2, 3), np.uint8), "images: expected a path or a PIL image or a list of those, not ndarray"),
         (b"\x89PNG", "images: expected a path or a PIL image or a list of those, not bytes"),
@@ -122,14 +130,16 @@ GOOD = Image.new("RGB", (2, 2))
         ([GOOD, "nowhere.png"], r"images\[1\]: nowhere\.png: missing file"),
         (Path("nowhere.png"), r"images: nowhere\.png: missing file"),
         ("~/nowhere/at/all.png", r"images: /.*/nowhere/at/all\.png: missing file"),
-        ("", "images: "),
+        ("", "images: the path is empty"),
+        ([None, " "], r"images\[1\]: the path is empty"),
         ("data:image/png;base64,%%%", "images: an image is a data URI that is not valid base64"),
         (["data:image/png;base64,AAAA"], r"images\[0\]: the data URI: not an image that Pillow knows"),
         (["data:text/html,x"], r"images\[0\]: an image is a data URI of another type \(text/html\)"),
         ("data:image/png", "images: an image is a data URI without a comma"),
         ("https://x.org/a.png", r"images: an image is a URL \(https://x\.org/a\.png\).*download them first"),
         ("file:///nowhere.png", r"images: file:///nowhere\.png: missing file"),
-        ("a\0b", "images: image is neither a path"),
+        ("a\0b", "images: an image path has a NUL character"),
+        ("file://other.org/tmp/a.png", r"images: an image is a file of another computer \(other\.org\)"),
         ("x" * 9000, r"images: an image path cannot be read \(9,000 characters"),
         (".", r"images: \.: cannot be read"),
     ],

@@ -22,6 +22,7 @@ from eve_jax.errors import shorten
 
 URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 ODD = re.compile(r"[%\\]|[^\x00-\x7f]|^file:", re.IGNORECASE)  # what gives a reason to try other spellings
+HOST = re.compile(r"file:[/\\]{2}(?!localhost[/\\])([^/\\]+)", re.IGNORECASE)  # of a `file:` URI, another computer's
 LONGEST = 4096  # characters of a path
 KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, next to `bytes`
 
@@ -69,8 +70,10 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None) -> ImageFile:
         return found
     if isinstance(found, bytes):
         return StoredImage(name, partial(io.BytesIO, found))
-    if found is None or "\0" in found:
+    if found is None:
         raise BadRecord("image is neither a path nor a list of paths")
+    if "\0" in found:
+        raise BadRecord("an image path has a NUL character, which no file name can have", image=found)
     text = text_of(found, "an image path")
     if text[:5].lower() == "data:":
         return StoredImage(name, partial(io.BytesIO, _decoded(text)))
@@ -81,10 +84,13 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None) -> ImageFile:
 
 
 def check_path(text: str) -> None:
-    """Raise `BadRecord` for a text that cannot be the path of an image file: a URL, or far too long."""
+    """Raise `BadRecord` for a text that cannot be the path of an image file: a URL, another host, or far too long."""
     if URL.match(text):
         reason = f"an image is a URL ({shorten(text, 100)}); images are read from files: download them first"
         raise BadRecord(reason, image=text)
+    if host := HOST.match(text):
+        reason = f"an image is a file of another computer ({shorten(host[1], 100)}); copy it to this one"
+        raise BadRecord(f"{reason}, or write a file of this one as file:///PATH", image=text)
     if len(text) > LONGEST:
         reason = f"an image path cannot be read ({len(text):,} characters are too many for a file name)"
         raise BadRecord(f"{reason}; an encoded image begins with data:image/png;base64,", image=text)

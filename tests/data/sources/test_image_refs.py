@@ -81,7 +81,11 @@ def test_data_uris() -> None:
         ("gs://bucket/a.png", "a URL"),
         ("s3://bucket/a.png", "a URL"),
         ("iVBORw0KGgo" + "A" * 1_000_000, "cannot be read .* begins with data:image/png;base64,"),
-        ("a\0b.png", "neither a path nor a list of paths"),
+        ("a\0b.png", "an image path has a NUL character"),
+        ("file://otherhost/tmp/a.png", r"a file of another computer \(otherhost\); copy it .* file:///PATH"),
+        ("FILE://localhost.org/a.png", r"another computer \(localhost.org\)"),
+        ("file://[::1/a.png", r"another computer \("),
+        ("file://a.png", r"another computer \(a.png\)"),
         ("\ud800.png", "not valid UTF-8"),
     ],
 )
