@@ -71,7 +71,8 @@ def main() -> None:
         )
     print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
     if scores.bad:
-        print(f"{len(scores.bad):,} records could not be scored: see {bad_file(out)}", file=sys.stderr)
+        first = f"{len(scores.bad):,} records could not be scored, the first: {scores.bad[0].reason}"
+        print(f"{first}; see {bad_file(out)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

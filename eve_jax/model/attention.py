@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
+from eve_jax.errors import Field, FieldError
 from eve_jax.model import blocked
 from eve_jax.model.blocked import ATTENTION, SCOPE
 
@@ -74,6 +75,14 @@ def packed_attention(
         rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
         local = jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
     return checkpoint_name(local(q, k, v, segment), ATTENTION)
+
+
+def check_kernel(kernel: str, platform: str) -> None:
+    """Raise FieldError for a `kernel` that is made for another platform than cpu, gpu or tpu as given."""
+    made_for = next((where for where, name in BY_PLATFORM.items() if name == kernel), platform)
+    if made_for != platform:
+        text = f"={kernel} runs on {made_for.upper()}, and these devices are {platform.upper()}: use auto"
+        raise FieldError(Field("model.attention"), text)
 
 
 def kernel_for(kernel: str, platform: str, length: int, head_size: int) -> str:

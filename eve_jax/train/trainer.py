@@ -16,6 +16,7 @@ from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
 from eve_jax.errors import Hanging
+from eve_jax.model.attention import check_kernel
 from eve_jax.process.connect import is_leader, peers, print_once
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
@@ -35,7 +36,7 @@ from eve_jax.train.shared_data import open_data_together, same_everywhere, share
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.train.writers.base import RunInfo
-from eve_jax.train.writers.open import open_writers
+from eve_jax.train.writers.open import open_writers, split_writers
 from eve_jax.weights.base_config import keep_base
 
 
@@ -122,8 +123,11 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg, factors = config.sizes, config.factors
     metrics = load_metrics(config.train.metrics)
+    if is_leader():
+        split_writers(config.train.writers)
     same_everywhere(peers(), "settings", config.to_json())
     mesh = sharding.make_mesh(config.mesh)
+    check_kernel(cfg.attention, mesh.devices.flat[0].platform)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
     inputs = None

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from jax import Array
 
+from eve_jax.errors import UserError
 from eve_jax.model import attention, blocked
+from eve_jax.model.attention import check_kernel
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
 SEGMENT = np.zeros((ROWS, LENGTH), np.int32)
@@ -83,3 +85,19 @@ def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
         return memory.temp_size_in_bytes
 
     assert temporaries(2048) < 2.3 * temporaries(1024)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "platform"), [("flash", "cpu"), ("splash", "gpu"), ("splash", "cpu"), ("flash", "tpu")]
+)
+def test_a_kernel_of_another_platform_is_refused(kernel: str, platform: str) -> None:
+    with pytest.raises(UserError, match=rf"config\.model\.attention={kernel} runs on .*, and these devices are"):
+        check_kernel(kernel, platform)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "platform"),
+    [("auto", "cpu"), ("chunked", "tpu"), ("blocked", "gpu"), ("flash", "gpu"), ("splash", "tpu")],
+)
+def test_kernels_that_a_platform_has(kernel: str, platform: str) -> None:
+    check_kernel(kernel, platform)
