@@ -1,5 +1,7 @@
 """Arguments of a config, `--config=NAME:key=value,switch`."""
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from eve_jax.errors import UserError
@@ -11,7 +13,7 @@ def parse_args(name: str, arg: str, **defaults: Any) -> dict[str, Any]:
     Raises UserError naming the argument and those that the config knows.
     """
     values = dict(defaults)
-    for item in filter(None, arg.split(",")):
+    for item in _items(arg):
         key, equals, value = item.partition("=")
         if key not in defaults:
             known = ", ".join(k if v is False else f"{k}=..." for k, v in defaults.items())
@@ -21,3 +23,13 @@ def parse_args(name: str, arg: str, **defaults: Any) -> dict[str, Any]:
             raise UserError(f"--config={name}:{arg}: {key} {'takes no value' if switch else f'requires {key}=VALUE'}")
         values[key] = True if switch else value
     return values
+
+
+def _items(arg: str) -> Iterator[str]:
+    """The parts of `arg` between commas; a comma belongs to a value where a file or folder has that name."""
+    parts = [part for part in arg.split(",") if part]
+    while parts:
+        ends = range(len(parts), 1, -1)
+        end = next((n for n in ends if os.path.exists(os.path.expanduser(",".join(parts[:n]).partition("=")[2]))), 1)
+        yield ",".join(parts[:end])
+        del parts[:end]

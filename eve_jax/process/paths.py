@@ -16,6 +16,10 @@ FIELDS = ("init", "teacher")  # of a stage's config, and of its section `data`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 LISTS = ("records",)  # several paths, comma separated
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
+# The same with what pages and other tools write around it; paths have lost a slash of `https://`.
+HUB_PLACE = re.compile(
+    rf"(?:https?:/+huggingface\.co/|hf:/+)({HUB_ID.pattern})(?:[@/].*)?|({HUB_ID.pattern})(?:@\S+)?", re.ASCII
+)
 MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
@@ -119,9 +123,10 @@ def no_folder(given: str | Path) -> UserError:
     text = os.fspath(given)
     if os.path.exists(text):
         return UserError(f"{text} is a file; name the folder")
-    if HUB_ID.fullmatch(text) and not os.path.isdir(os.path.dirname(text)):
+    place = HUB_PLACE.fullmatch(text)
+    if place and not os.path.isdir(os.path.dirname(text)):
         return UserError(
-            f"{text}: no such folder; it looks like a hub id: download the model first (hf download {text} "
-            f"--local-dir FOLDER) and name FOLDER"
+            f"{text}: no such folder; it looks like a hub id: download the model first (hf download "
+            f"{place[1] or place[2]} --local-dir FOLDER) and name FOLDER"
         )
     return UserError(f"{text}: no such folder")

@@ -9,13 +9,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, demo
+from configs.args import parse_args
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import describe_teacher
 from eve_jax.infer.api import EVE
 from eve_jax.infer.messages import to_pictures
 from eve_jax.infer.score_files import score_files
-from eve_jax.process.paths import expand, expand_config, expand_list
+from eve_jax.process.paths import expand, expand_config, expand_list, no_folder
 from eve_jax.weights.import_export import export_checkpoint
 from eve_jax.weights.open import open_checkpoint
 
@@ -209,3 +210,28 @@ def test_ascii_output():
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "caf\\xe9 \\u732b \\udcff\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ORG/Name-1.5B@main",
+        "https:/huggingface.co/ORG/Name-1.5B",
+        "https://huggingface.co/ORG/Name-1.5B/tree/main",
+        "hf://ORG/Name-1.5B@v1.0",
+    ],
+)
+def test_a_place_on_the_hub_in_other_spellings(given: str) -> None:
+    with pytest.raises(UserError, match=r"looks like a hub id: .*hf download ORG/Name-1\.5B --local-dir FOLDER"):
+        raise no_folder(given)
+
+
+def test_an_argument_of_a_config_may_have_a_comma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ba,se").mkdir()
+    assert parse_args("x", "llm=ba,se,variant=moe", llm="", variant="") == {"llm": "ba,se", "variant": "moe"}
+    assert parse_args("x", "variant=moe,llm=ba,se,hd", llm="", variant="", hd=False) == {
+        "llm": "ba,se", "variant": "moe", "hd": True
+    }  # fmt: skip
+    with pytest.raises(UserError, match="unknown argument 'sf'"):
+        parse_args("x", "llm=ba,sf", llm="")
