@@ -197,7 +197,7 @@ def broken_records(good: str) -> dict[str, tuple[Any, str]]:
         "marker_alone": ({"image": None}, "1 <image> markers for 0 images"),
         "image_number": ({"image": 7}, "image is neither a path nor a list of paths"),
         "image_hole": ({"image": [good, None]}, "image is neither a path nor a list of paths"),
-        "image_nul": ({"image": "a\0b.png"}, "image is neither a path nor a list of paths"),
+        "image_nul": ({"image": "a\0b.png"}, "an image path has a NUL character"),
         "image_folder": ({"image": "odd"}, "cannot be read"),
         "image_name_long": ({"image": "a" * 5000}, "cannot be read"),
         "too_long": ({"conversations": talk(answer="very " * 200)}, "too long"),
