@@ -10,7 +10,6 @@ The file is a JSON object. Of it are read:
 Nothing else is looked at.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from eve_jax.errors import UserError, shorten
 from eve_jax.eval import registry
 from eve_jax.eval.judge import ReplayedJudge
 from eve_jax.eval.task import Row, Task, Verdict
+from eve_jax.process.files import read_json
 
 T = TypeVar("T")
 FILES = ("annotation_file", "test_ids", "judge_prompt", "rule")
@@ -53,14 +53,7 @@ def replay(path: str | Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file ({shorten(str(error), 200)})") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a JSON object, with benchmark, protocol, rows and outputs")
+    data = read_json(path)
     for key, kind, what in (
         ("benchmark", str, "a text"),
         ("protocol", str, "a text"),

@@ -72,7 +72,7 @@ def _without(key: str) -> dict[str, Any]:
 
 
 BAD: list[tuple[Any, str]] = [
-    ([], "expected a JSON object"),
+    ([], "does not hold a JSON object"),
     (_without("rows"), "rows must be a list"),
     (_without("protocol"), "protocol must be a text"),
     (golden("pope.eve") | {"benchmark": "popp"}, "unknown task 'popp'; did you mean pope"),
@@ -98,7 +98,7 @@ def test_a_bad_file_gets_one_line(data: Any, message: str, tmp_path: Path) -> No
 
 def test_a_file_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text("{")
-    with pytest.raises(UserError, match=r"f\.json: not a JSON file"):
+    with pytest.raises(UserError, match=r"f\.json is not valid JSON"):
         replay(tmp_path / "f.json")
-    with pytest.raises(UserError, match=r"none\.json: No such file"):
+    with pytest.raises(UserError, match=r"none\.json: no such file"):
         replay(tmp_path / "none.json")

@@ -30,16 +30,6 @@ NEW = 10
 A, B = (Image.fromarray(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1))  # 2x3 and 3x1 patches
 
 
-@pytest.fixture(scope="module")
-def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folders.write_hf(tmp_path_factory.mktemp("eve") / "hf", *folders.golden())
-
-
-@pytest.fixture(scope="module")
-def eve(hf: Path) -> EVE:
-    return EVE.from_pretrained(hf, fit="shrink")
-
-
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 

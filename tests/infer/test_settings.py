@@ -17,7 +17,6 @@ from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.settings import check_settings
 from tests.data.synthetic import byte_tokenizer
-from tests.weights import folders
 
 RULE: dict[str, Any] = {"template": "qwen2", "image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0}
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -45,16 +44,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 3}, "unknown setting 'max_tokens': expected one of max_new_tokens, temperature, top_p, seed"),
     ({"temprature": 3}, "unknown setting 'temprature': .* did you mean temperature?"),
 ]
-
-
-@pytest.fixture(scope="module")
-def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folders.write_hf(tmp_path_factory.mktemp("eve") / "hf", *folders.golden())
-
-
-@pytest.fixture(scope="module")
-def eve(hf: Path) -> EVE:
-    return EVE.from_pretrained(hf, fit="shrink")
 
 
 @pytest.mark.parametrize(("settings", "says"), WRONG)
