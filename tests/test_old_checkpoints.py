@@ -1,13 +1,12 @@
 """Stage folders that eve_jax 0.1.0 wrote: they are scored and resumed with the numbers of that version."""
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+
+from tests.launcher import launch
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.long
@@ -31,11 +30,9 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(cwd: Path, *args: str) -> str:
+def launched(cwd: Path, *args: str) -> str:
     """Run a launcher in `cwd`; return its stderr and stdout, failing with them unless it ends well."""
-    command = [sys.executable, "-m", *args]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    done = launch(*args, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stderr + done.stdout
 
@@ -47,7 +44,7 @@ def lines(path: Path) -> list[dict]:
 @pytest.mark.parametrize("stage", ["stage3", "stage2_1"])
 def test_scores_are_those_of_the_old_version(old: Path, stage: str) -> None:
     args = ["--records=d/rec.jsonl", "--images=d/img", "--out=now.jsonl"]
-    launch(old, "launch.score", f"--checkpoint=runs/{stage}", *args)
+    launched(old, "launch.score", f"--checkpoint=runs/{stage}", *args)
     now, then = lines(old / "now.jsonl"), lines(old / f"{stage}.scores.jsonl")
     for mine, theirs in zip(now, then, strict=True):
         assert mine.pop("loss") == pytest.approx(theirs.pop("loss"), abs=5e-6)
@@ -56,7 +53,9 @@ def test_scores_are_those_of_the_old_version(old: Path, stage: str) -> None:
 
 
 def test_a_partial_stage_resumes_with_the_steps_of_the_old_version(old: Path) -> None:
-    launch(old, "launch.train", "--config=stage2_1:llm=tiny", "--workdir=runs", "--config.init=runs/stage3", *SETTINGS)
+    launched(
+        old, "launch.train", "--config=stage2_1:llm=tiny", "--workdir=runs", "--config.init=runs/stage3", *SETTINGS
+    )
     now, then = lines(old / "runs" / "stage2_1" / "metrics.jsonl"), lines(old / "stage2_1.metrics.jsonl")
     assert [line["step"] for line in now] == [1, 2, 3, 4]
     for mine, theirs in zip(now[2:], then[2:], strict=True):

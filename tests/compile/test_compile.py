@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launcher import launch
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
 TINY = ["--config=stage3:llm=tiny", "--config.data.max_tokens=200", "--row_tokens=256", "--rows=8", "--json"]
@@ -100,7 +102,7 @@ def test_sums_that_are_cleared_stay_sharded():
 
 
 def test_tiny_stage_on_eight_devices():
-    done = run("-m", "launch.compile", *TINY, "--topology=cpu:8")
+    done = launch("launch.compile", *TINY, "--topology=cpu:8")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
@@ -128,7 +130,7 @@ def test_tiny_stage_on_eight_devices():
     ],
 )
 def test_bad_flags_are_one_line(flags, words):
-    done = run("-m", "launch.compile", *TINY, *flags)
+    done = launch("launch.compile", *TINY, *flags)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -154,7 +156,7 @@ def test_control_c_while_the_compiler_is_at_work():
 def test_small_model_for_absent_tpus(topology):
     pytest.importorskip("libtpu")
     sizes = [f"--config.model.{k}={v}" for k, v in {"head_dim": 128, "num_heads": 4, "num_kv_heads": 2}.items()]
-    done = run("-m", "launch.compile", "--config=stage3:llm=tiny", *sizes, f"--topology={topology}", "--json")
+    done = launch("launch.compile", "--config=stage3:llm=tiny", *sizes, f"--topology={topology}", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert 0 < figures["hbm_peak_bytes"] < 0.9 * figures["hbm_bytes"]

@@ -2,20 +2,18 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "launch.prepare_data", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    return launch("launch.prepare_data", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 MINE = '''
@@ -38,9 +39,7 @@ def broken(arg=""):
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Run `launch.ARGS` in `folder`, which is outside the repository."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *args]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    return launch(*args, cwd=folder)
 
 
 @pytest.fixture(scope="module")

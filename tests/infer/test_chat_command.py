@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 
 from eve_jax.infer.api import EVE
 from tests import reference as ref
+from tests.launcher import launch
 from tests.weights import folders
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +18,7 @@ NEW = 6
 
 
 def chat(*args: str, typed: str = "") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "launch.chat", *args]
-    return subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=300)
+    return launch("launch.chat", *args, typed=typed)
 
 
 @pytest.fixture(scope="module")

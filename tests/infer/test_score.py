@@ -1,9 +1,7 @@
 """Scores: the loss of the unpacked sample whatever the packing, and no record lost in silence."""
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from eve_jax.weights.import_export import import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
 from tests.data.synthetic import byte_tokenizer, write_records
+from tests.launcher import launch
 from tests.weights import folders
 
 FIELDS = ["id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"]
@@ -260,8 +259,7 @@ def test_places_that_cannot_be_written(hf, data, tmp_path):
 
 def test_command_line(hf, data, tmp_path):
     def run(*more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "launch.score", f"--checkpoint={hf}", f"--records={data[0]}", *more]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+        return launch("launch.score", f"--checkpoint={hf}", f"--records={data[0]}", *more, COLUMNS="200")
 
     out = tmp_path / "scores.jsonl"
     done = run(f"--images={data[1]}", f"--out={out}", "--template=qwen2", "--fit=shrink", "--max_size=96")

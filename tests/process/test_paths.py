@@ -19,6 +19,7 @@ from eve_jax.infer.score_files import score_files
 from eve_jax.process.paths import expand, expand_config, expand_list, no_folder
 from eve_jax.weights.import_export import export_checkpoint
 from eve_jax.weights.open import open_checkpoint
+from tests.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,9 +146,8 @@ def test_doors_of_python(tmp_path):
 def test_a_variable_that_is_not_set_at_every_door(command):
     """One line that names flag or field, and nothing on disk."""
     arguments = [a.format("$NOT_SET/x") for a in command[1:]]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", f"launch.{command[0]}", *arguments], env=env, capture_output=True)
-    said = done.stderr.decode()
+    done = launch(f"launch.{command[0]}", *arguments, cwd=Path.cwd())
+    said = done.stderr
     field = next(a for a in command if "{}" in a).partition("=")[0].lstrip("-")
     assert (done.returncode, said.count("\n")) == (1, 1), said
     assert said.startswith("error: ")
@@ -161,8 +161,7 @@ def test_a_folder_is_made_in_the_home_folder(tmp_path):
     records.write_text(
         '{"id": "1", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}\n'
     )
-    command = [sys.executable, "-m", "launch.prepare_data", "convert", "--from=$DATA/r.jsonl", "--to=~/$STAGE"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = launch("launch.prepare_data", "convert", "--from=$DATA/r.jsonl", "--to=~/$STAGE", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home" / "stage3" / "eve_records.json").is_file()
     assert not list(Path.cwd().iterdir())

@@ -1,7 +1,5 @@
 """Every stage's config trains on the demo's records, and what is wrong with a command line is one line."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from eve_jax.demo.dataset import write_dataset
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from launch._configs import load_config
+from tests.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
@@ -52,8 +51,7 @@ def test_errors_are_one_line(data, tmp_path, args, says):
     args = [*args, f"--workdir={tmp_path}", f"--config.data.tokenizer={data}/tokenizer"]
     if "data.records" not in given:
         args += [f"--config.data.records={data}/sft.jsonl", f"--config.data.images={data}/images"]
-    command = [sys.executable, "-m", "launch.train", *args]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = launch("launch.train", *args)
     assert done.returncode == 1
     (line,) = [x for x in done.stderr.splitlines() if x]
     assert line.startswith("error: ")

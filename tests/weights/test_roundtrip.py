@@ -1,8 +1,6 @@
 """import and export: bit for bit, exactly the original's names, from and into one file or shards."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from eve_jax.train.initial_state import initial_params
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import load_params, open_checkpoint
 from tests import reference as ref
+from tests.launcher import launch
 from tests.weights import folders
 
 ROOT = Path(__file__).parents[2]
@@ -186,19 +185,16 @@ def test_answers_from_either_folder(tmp_path):
 
 
 def test_command_line(tmp_path):
-    def run(*args: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, timeout=300)
-
     hf = folders.write_hf(tmp_path / "hf", *folders.plain("llama"))
     ours, out = tmp_path / "ours", tmp_path / "out"
-    done = run("launch.convert", "import", f"--from={hf}", f"--to={ours}", "--variant=moe")
+    done = launch("launch.convert", "import", f"--from={hf}", f"--to={ours}", "--variant=moe")
     assert done.returncode == 0, done.stderr
-    done = run("launch.convert", "export", f"--from={ours}", f"--to={out}", "--dtype=bfloat16")
+    done = launch("launch.convert", "export", f"--from={ours}", f"--to={out}", "--dtype=bfloat16")
     assert done.returncode == 0, done.stderr
     assert {str(v.dtype) for v in folders.read_hf(out).values()} == {"bfloat16"}
-    done = run("launch.convert", "export", f"--from={ours}", f"--to={out}")
+    done = launch("launch.convert", "export", f"--from={ours}", f"--to={out}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "exists already" in done.stderr
-    done = run("launch.convert", f"--from={ours}", f"--to={out}")
+    done = launch("launch.convert", f"--from={ours}", f"--to={out}")
     assert done.returncode == 1
     assert "import|export" in done.stderr
