@@ -15,13 +15,14 @@ from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.markers import MARKER
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.sources.other_markers import with_places
+from eve_jax.data.sources.other_markers import unplaced, with_places
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError, UserError, warn
 from eve_jax.hf.config import is_plain
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
@@ -204,8 +205,10 @@ class EVE:
 
         Markers of others place the images as in records (`eve_jax.data.sources.other_markers`).
         """
-        pictures = to_pictures(images)
-        turns, order = with_places(turns, file_names(images))
+        pictures, given = to_pictures(images), turns
+        turns, order = with_places(given, file_names(images))
+        for marker in dict.fromkeys(unplaced(given, turns) if pictures else ()):
+            warn(f"{marker} in the question is text; write {MARKER} where an image belongs")
         pictures = [pictures[number] for number in order]
         if not pictures and not turns[-1].text.strip():
             raise UserError("the question is empty")

@@ -17,7 +17,7 @@ from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
-from eve_jax.data.sources.other_markers import found_markers, with_places
+from eve_jax.data.sources.other_markers import found_markers, unplaced, with_places
 from eve_jax.data.sources.same_images import Images, all_same, are_names
 from eve_jax.errors import shorten
 
@@ -80,7 +80,7 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         fields = _fields(given, found, dialogue)
         if fields.unused:
             _refuse_media(given, fields.unused, values)
-        doubts = _doubts(given, fields.unused, turns, bool(images))
+        doubts = _doubts(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
         return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
@@ -201,12 +201,19 @@ def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fiel
     return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
 
 
-def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn], seen: bool) -> tuple[str, ...]:
-    """Return what may stand for an image and does not; of a record with images (`seen`), markers in its answers."""
+def _doubts(
+    given: Mapping[str, Any], unused: Iterable[str], turns: Sequence[Turn], left: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return what may stand for an image and does not.
+
+    left: markers that place none of the record's images, None for a record without images.
+    """
+    seen = left is not None
     found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
     names = [shorten(one[0], 60) for one in found]
-    if seen:
-        return tuple(dict.fromkeys(f"{name} in an answer is text" for name in names))
+    if left is not None:
+        texts = [f"{name} in an answer is text" for name in names]
+        return tuple(dict.fromkeys([*texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
     return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls)))
