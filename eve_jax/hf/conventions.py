@@ -33,11 +33,12 @@ OUR_OWN: dict[str, Any] = {
 def describe(folder: Path) -> tuple[dict[str, Any], str]:
     """Sizes of the LLM in a Hugging Face folder, under the names of `config.model`, and its chat template.
 
-    Raises UserError when its config.json is not that of a model we know.
+    Of an EVE folder the width of its patch embedding is among them: training starts from it. Raises UserError when its config.json is not that of a model we know.
     """
     hf = read_json(folder / CONFIG)
     cfg = model_config(hf, folder)
-    return {name: getattr(cfg, name) for name in SIZES}, read_section(hf, folder).get("template") or chat_template(hf)
+    names = SIZES if is_plain(hf) else (*SIZES, "patch_hidden")
+    return {name: getattr(cfg, name) for name in names}, read_section(hf, folder).get("template") or chat_template(hf)
 
 
 def chat_template(hf: dict[str, Any]) -> str:
