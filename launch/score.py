@@ -5,8 +5,8 @@
 Records are read by the conventions that the checkpoint was trained with (template, order of images, training rule of
 their sizes), so that the loss is the one of its training; flags override them. Writes a line a record, in their order:
 {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats as the mean over the record's targets.
-Records that cannot be scored are listed in OUT.bad.jsonl with the reason; if they are most, the status is 1. Takes a folder of ours or a Hugging Face EVE
-folder.
+Records that cannot be scored are listed in OUT.bad.jsonl with the reason; if they are most, the status is 1. Takes a
+folder of ours or a Hugging Face EVE folder.
 """
 
 import sys

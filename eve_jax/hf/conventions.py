@@ -33,7 +33,8 @@ OUR_OWN: dict[str, Any] = {
 def describe(folder: Path) -> tuple[dict[str, Any], str]:
     """Sizes of the LLM in a Hugging Face folder, under the names of `config.model`, and its chat template.
 
-    Of an EVE folder the width of its patch embedding is among them: training starts from it. Raises UserError when its config.json is not that of a model we know.
+    Of an EVE folder the width of its patch embedding is among them: training starts from it. Raises UserError when its
+    config.json is not that of a model we know.
     """
     hf = read_json(folder / CONFIG)
     cfg = model_config(hf, folder)

@@ -187,11 +187,11 @@ def test_a_chat_that_gave_no_answer_goes_on(blind: EVE) -> None:
 
 def test_a_padding_id_without_an_embedding_spoils_nothing(engine: Engine) -> None:
     """Empty slots have the id 0, whose row of the table no text may have."""
-    good = engine.generate([TEXT, IMAGE], NEW, [])
+    good = engine.generate([TEXT, IMAGE], 5, [])
     assert not any(0 in [*prompt.ids, *answer] for prompt, answer in zip((TEXT, IMAGE), good, strict=True))
     broken = spoilt(engine, "embed", np.nan, 0)
-    assert broken.generate([TEXT, IMAGE], NEW, []) == good
-    assert list(broken.stream(TEXT, NEW, [])) == good[0]
+    assert broken.generate([TEXT, IMAGE], 5, []) == good
+    assert list(broken.stream(TEXT, 5, [])) == good[0]
 
 
 def test_nor_does_it_in_training(engine: Engine) -> None:
