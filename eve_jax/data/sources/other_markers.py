@@ -34,7 +34,7 @@ LIKELY = re.compile(
     r"""(?<!\\)(?:!\[[^\[\]\n]*\]\(\s*<?(?P<path>[^()<>"'\n]*?)>?\s*(?:"[^"\n]*"|'[^'\n]*')?\s*\)
     | <img\s(?:[^<>\n]*\s)?src\s*=\s*["']?(?P<path2>[^"'<>\n]*)["']?[^<>\n]*>
     | \[img\](?P<path3>[^\[\]\n]*)\[/img\]
-    | \[(?:image|img|picture|photo)[ _\#]*(?P<number>\d*)\]
+    | \[(?:image|img|pictur[e]|photo)[ _\#]*(?P<number>\d*)\]
     | \{\{\s*(?:image|img)[ _]?(?P<number2>\d*)\s*\}\} | \{(?:image|img)[ _]?(?P<number3>\d*)\})""",
     re.VERBOSE | re.IGNORECASE,
 )
