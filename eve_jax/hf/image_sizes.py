@@ -110,8 +110,8 @@ def _teacher(
 ) -> tuple[Stated, Stated]:
     """Return the side of the image and of a patch of EVEv1's teacher: the shorter side is rounded to its patches."""
     if "teacher" in ours:
-        size, patch = (Stated(pixels, where / CONFIG, f"{OURS}.teacher") for pixels in ours["teacher"])
-        return size, patch
+        own = [Stated(pixels, where / CONFIG, f"{OURS}.teacher") for pixels in ours["teacher"]]
+        return own[0], own[1]
     elsewhere: tuple[Stated | None, ...] = (None, None)
     with suppress(*(UserError,) if found.keys() >= set(TEACHER) else ()):  # of what is only compared
         elsewhere = _teacher_elsewhere(hf, where, cfg)

@@ -138,8 +138,8 @@ def check_sources(
             )
     changed = [change for change in changed_images(records, lengths) if not change.broken]
     if changed:
-        first, more = changed[0], f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        one, more = changed[0], f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise UserError(
-            f"{folder}: the image {first.image} (of {first.where}){more} changed since its last checkpoint; restore "
+            f"{folder}: the image {one.image} (of {one.where}){more} changed since its last checkpoint; restore "
             f"the file, or remove it to train without (its sample is masked), or {OTHER_FOLDER}"
         )
