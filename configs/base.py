@@ -44,7 +44,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
     m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
-    m.patch_hidden = 1024  # channels between the two patch convolutions; EVEv1: of the patches
+    # Channels between the two patch convolutions; EVEv1: of the patches.
+    m.patch_hidden = sizes.get("patch_hidden", 1024)
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher

@@ -21,6 +21,10 @@ class Field(str):
     """The name of a config's field in a message, without the word config: "data.max_size"."""
 
 
+class Argument(Field):
+    """A field that a function takes as an argument, which messages call by its last name."""
+
+
 class FieldError(UserError):
     """A field of a config that cannot be what it is; `name_fields` gives its fields the names that a door has for them.
 
@@ -29,11 +33,28 @@ class FieldError(UserError):
 
     def __init__(self, *parts: str):
         self.parts = parts
-        super().__init__(self.text("config.{}".format))
+        super().__init__(self.text(_own_name))
 
-    def text(self, name: Callable[[str], str]) -> str:
+    def text(self, name: Callable[[Field], str]) -> str:
         """Return the message with every field called `name(field)`."""
         return "".join(name(part) if isinstance(part, Field) else part for part in self.parts)
+
+
+def _own_name(field: Field) -> str:
+    return field.rpartition(".")[2] if isinstance(field, Argument) else f"config.{field}"
+
+
+@contextmanager
+def name_arguments(*names: str) -> Iterator[None]:
+    """Call the config fields `names` as the arguments that they are in the FieldErrors that leave the block.
+
+    A door outside of it may still give them other names (`name_fields`).
+    """
+    try:
+        yield
+    except FieldError as error:
+        parts = (Argument(p) if isinstance(p, Field) and p.rpartition(".")[2] in names else p for p in error.parts)
+        raise FieldError(*parts) from error
 
 
 @contextmanager

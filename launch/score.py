@@ -5,8 +5,8 @@
 Records are read by the conventions that the checkpoint was trained with (template, order of images, training rule of
 their sizes), so that the loss is the one of its training; flags override them. Writes a line a record, in their order:
 {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}, the loss in nats as the mean over the record's targets.
-Records that cannot be scored are listed in OUT.bad.jsonl with the reason. Takes a folder of ours or a Hugging Face EVE
-folder.
+Records that cannot be scored are listed in OUT.bad.jsonl with the reason; if they are most, the status is 1. Takes a
+folder of ours or a Hugging Face EVE folder.
 """
 
 import sys
@@ -49,7 +49,7 @@ flags.mark_flags_as_required(["checkpoint", "records", "out"])
 
 def main() -> None:
     from eve_jax.errors import name_fields
-    from eve_jax.infer.score_files import bad_file, score_files
+    from eve_jax.infer.score_files import bad_file, check_most, score_files
     from eve_jax.process.setup import setup
 
     setup(computes=True)
@@ -70,6 +70,7 @@ def main() -> None:
             CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value or "float32", **changes
         )
     print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
+    check_most(scores, out)
     if scores.bad:
         first = f"{len(scores.bad):,} records could not be scored, the first: {scores.bad[0].reason}"
         print(f"{first}; see {bad_file(out)}", file=sys.stderr)

@@ -22,11 +22,13 @@ class StoredImage:
     """An image file inside another file: its `name` in messages, and `open()` for its bytes.
 
     size: width and height as `image_size` gives them, where the source knows them without opening the image.
+    file_name: the path or name that its source has for it, "" for none.
     """
 
     name: str
     open: Callable[[], BinaryIO] = field(repr=False)
     size: tuple[int, int] | None = None
+    file_name: str = ""
 
     def __str__(self) -> str:
         return self.name

@@ -201,11 +201,11 @@ class OwnRows:
         ids = Ids(self.task)
         for number, row in enumerate(self._rows):
             where = f"{self.path}#{number + 1}"
-            values = [value for name in self.task.images(row) for value in image_values(row[name])]
-            yield Item(ids.of(row, number), row, tuple(self._image(value, where) for value in values), where)
+            values = [(value, name) for name in self.task.images(row) for value in image_values(row[name])]
+            yield Item(ids.of(row, number), row, tuple(self._image(*value, where) for value in values), where)
 
-    def _image(self, value: Any, where: str) -> ImageFile:
+    def _image(self, value: Any, field: str, where: str) -> ImageFile:
         try:
-            return to_image(value, where, self._folders)
+            return to_image(value, where, self._folders, field)
         except BadRecord as error:
             raise UserError(f"{where}: {error.reason}") from None

@@ -1,30 +1,20 @@
 """The conventions that an EVE checkpoint was trained with: sizes of its images, their order, its chat template.
 
 The weights do not tell them, and with others the model is another one. Each is taken from the first of these that says
-it; what none of them says is refused by name (docs/data.md has the table):
+it; what none of them says is refused by name, and what one contradicts is warned about (docs/data.md has the table):
 
     section `eve_jax` of config.json (an export of ours) -> preprocessor_config.json -> the teacher's own sizes (EVEv1)
-    -> the names that config.json gives (`mm_vision_tower`, `mm_vision_tower_clip`)
+    -> the names that config.json gives (`mm_vision_tower`, `mm_vision_tower_clip`), see `image_sizes`
 """
 
-import os
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image.rule import LARGEST, ImageRule
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
-from eve_jax.hf.clip_teacher import describe_teacher
-from eve_jax.hf.config import (
-    CONFIG,
-    SIZES,
-    V1,
-    is_plain,
-    model_config,
-    tower_size,
-)
-from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW, read_preprocessor, whole_number
+from eve_jax.hf.config import CONFIG, SIZES, V1, is_plain, model_config
+from eve_jax.hf.image_sizes import image_settings
+from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
 from eve_jax.hf.section import REQUIRED, located, read_section
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.files import read_json
@@ -38,19 +28,18 @@ OUR_OWN: dict[str, Any] = {
     "fit": "shrink",
     "image_first": False,
 }
-CLIP_NAME = re.compile(r"clip-vit-\w+-patch(?P<patch>[1-9]\d{0,8})(?:-(?P<size>[1-9]\d{0,8}))?")
-TEACHER = ("image_size_clip", "patch_stride_clip")
-CLIP_SIZE = 224  # of a CLIP whose name does not state another
 
 
 def describe(folder: Path) -> tuple[dict[str, Any], str]:
     """Sizes of the LLM in a Hugging Face folder, under the names of `config.model`, and its chat template.
 
-    Raises UserError when its config.json is not that of a model we know.
+    Of an EVE folder the width of its patch embedding is among them: training starts from it. Raises UserError when its
+    config.json is not that of a model we know.
     """
     hf = read_json(folder / CONFIG)
     cfg = model_config(hf, folder)
-    return {name: getattr(cfg, name) for name in SIZES}, read_section(hf, folder).get("template") or chat_template(hf)
+    names = SIZES if is_plain(hf) else (*SIZES, "patch_hidden")
+    return {name: getattr(cfg, name) for name in names}, read_section(hf, folder).get("template") or chat_template(hf)
 
 
 def chat_template(hf: dict[str, Any]) -> str:
@@ -78,7 +67,7 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
     elif ours.keys() >= REQUIRED:
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     else:
-        data = ORIGINAL | {"template": chat_template(hf)} | _image_settings(hf, where, cfg, ours) | ours
+        data = ORIGINAL | {"template": chat_template(hf)} | image_settings(hf, where, cfg, ours) | ours
     with located(ours, where):
         rule = ImageRule.of(data)
     stated = {
@@ -95,74 +84,3 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
             f"correct {f'eve_jax.teacher in {CONFIG}' if 'teacher' in ours else PREPROCESSOR}"
         )
     return data
-
-
-def _image_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig, ours: dict[str, Any]) -> dict[str, Any]:
-    """image_mode, max_size, and for EVEv1 patch and teacher; `token_limit` where config.json states one."""
-    v1 = hf["model_type"] == V1
-    found = read_preprocessor(hf, where, cfg, v1)
-    size = ours.get("max_size") or found.get("image_size" if v1 else "max_size") or _named_size(hf, where, cfg, v1)
-    data: dict[str, Any] = {"max_size": size}
-    if v1:
-        data |= {"image_mode": "square", "patch": WINDOW * cfg.sub_patch}
-        data["teacher"] = ours.get("teacher") or _teacher(hf, where, cfg, found)
-    else:
-        data["image_mode"] = "anyratio_hd" if size > OUR_OWN["max_size"] else "anyratio_ld"
-    if hf.get("tokenizer_model_max_length"):
-        data["token_limit"] = whole_number(hf, "tokenizer_model_max_length", where / CONFIG, sys.maxsize)
-    return data
-
-
-def _named_size(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: bool) -> int:
-    tower = hf.get("mm_vision_tower")
-    named = tower_size(tower, v1)
-    if named and named[0] and named[1] == cfg.sub_patch:
-        if named[0] > LARGEST:
-            raise UserError(
-                f"{where / CONFIG}: mm_vision_tower {tower!r} states images of {named[0]} pixels; expected at most "
-                f"{LARGEST}"
-            )
-        return named[0]
-    form = f"eve-patch{cfg.sub_patch}-anypixel-SIZE" if v1 else f"eve-anyratio-resSIZE-patch{cfg.sub_patch}"
-    what = f"mm_vision_tower {tower!r} is not of the form {form}" if tower else "no field 'mm_vision_tower'"
-    raise UserError(
-        f"{where / CONFIG}: {what}, so the size of the model's images is not known; put its {PREPROCESSOR} with "
-        f"{'image_size' if v1 else 'max_size'} into the folder"
-    )
-
-
-def _teacher(hf: dict[str, Any], where: Path, cfg: ModelConfig, found: dict[str, Any]) -> list[int]:
-    """Side of the image and of a patch of EVEv1's teacher, in pixels: the shorter side is rounded to its patches.
-
-    Each is taken from the first place that states it.
-    """
-    elsewhere = None if found.keys() >= set(TEACHER) else _teacher_elsewhere(hf, where, cfg)
-    stated = dict(zip(TEACHER, elsewhere or (), strict=False)) | {
-        name: found[name] for name in TEACHER if name in found
-    }
-    if len(stated) < len(TEACHER):
-        name = hf.get("mm_vision_tower_clip")
-        what = f"mm_vision_tower_clip {name!r} states no sizes" if name else "no field 'mm_vision_tower_clip'"
-        raise UserError(
-            f"{where / CONFIG}: {what}, so the sizes of the teacher's images are not known; put the model's "
-            f"{PREPROCESSOR} with {' and '.join(TEACHER)} into the folder"
-        )
-    size, patch = (stated[name] for name in TEACHER)
-    if size % patch:  # the original refuses it, too
-        raise UserError(
-            f"{where}: the teacher's images are {size} pixels, no multiple of its patches of {patch}; correct "
-            f"{' and '.join(TEACHER)} in {PREPROCESSOR}, or mm_vision_tower_clip in {CONFIG}"
-        )
-    return [size, patch]
-
-
-def _teacher_elsewhere(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> tuple[int, int] | None:
-    """The same of the teacher's weights, its own config.json or its name; None when none of them states it."""
-    name = str(hf.get("mm_vision_tower_clip") or "")
-    sizes = cfg.teacher
-    if sizes is None and name and os.path.isfile(where / name / CONFIG):
-        sizes = describe_teacher(where / name)
-    if sizes is not None:
-        return sizes.image_size, sizes.patch_size
-    named = CLIP_NAME.fullmatch(name.rstrip("/").rpartition("/")[2])
-    return (int(named["size"] or CLIP_SIZE), int(named["patch"])) if named else None

@@ -33,9 +33,9 @@ HARMLESS = re.compile(
 )
 
 
-def read_preprocessor(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: bool) -> dict[str, Any]:
+def read_preprocessor(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: bool) -> tuple[dict[str, Any], Path]:
     """Return what the preprocessor_config.json in the folder `where`, or in the one that its config.json `hf` names as
-    `mm_vision_tower`, says; {} when there is none. `v1`: the model is an EVEv1.
+    `mm_vision_tower`, says, and its path; {} when there is none. `v1`: the model is an EVEv1.
 
     Null counts as nothing. Raise UserError naming the file and the field that asks for what is not done here, or does
     not fit the weights; warn about fields that are not understood.
@@ -45,8 +45,8 @@ def read_preprocessor(hf: dict[str, Any], where: Path, cfg: ModelConfig, v1: boo
         if os.path.isfile(file):  # also of a name that no file can have
             found = {name: value for name, value in read_json(file).items() if value is not None}
             _check(found, file, cfg, v1)
-            return found
-    return {}
+            return found, file
+    return {}, where / PREPROCESSOR
 
 
 def _check(found: dict[str, Any], file: Path, cfg: ModelConfig, v1: bool) -> None:

@@ -17,8 +17,9 @@ from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.prefixes import without_prefix
 from eve_jax.hf.safetensors_io import check_names, open_tensors
 from eve_jax.hf.section import stored_teacher
+from eve_jax.hf.zero_weights import check_zero, is_zero
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, abstract_params
+from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.process.files import read_json
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
@@ -67,10 +68,17 @@ class HfSource:
         return True
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Our parameter `name`: its layers in order when it is stacked, else the one array."""
-        entry = self.entries[name]
-        for theirs in entry.names(self.cfg):
-            yield entry.to_ours(self.tensors[theirs].read())
+        """Our parameter `name`: its layers in order when it is stacked, else the one array.
+
+        Raises UserError for one without which there is no answer, and warns of any other that is zero everywhere.
+        """
+        entry, zero = self.entries[name], []
+        names = entry.names(self.cfg)
+        for theirs in names:
+            value = self.tensors[theirs].read()
+            zero += [theirs] if is_zero(value) else []
+            yield entry.to_ours(value)
+        check_zero(name, declared(self.cfg)[name].role, {n: self.tensors[n].file for n in zero}, len(names))
 
 
 def _expected(cfg: ModelConfig, table: list[Entry], shapes: Params) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -17,16 +17,15 @@ from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.sources.other_markers import with_places
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
-from eve_jax.infer.messages import Answer, Messages, Pictures, file_names, text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import Answer, Messages, Pictures, placed, text_pieces, to_turns
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
@@ -60,6 +59,7 @@ class EVE:
         self.stop_ids = stop_ids(rule.tokenizer, rule.template)
 
     @classmethod
+    @name_arguments("fit", "max_size", "max_aspect", "image_first", "template")
     def from_pretrained(
         cls,
         folder: str | Path,
@@ -176,6 +176,7 @@ class EVE:
         """A conversation of several turns that keeps its cache; `system` replaces the template's system sentence."""
         return Chat(self, system)
 
+    @name_arguments("records", "images")
     def score(self, records: str | Path, images: str | Path = "", **changes: Any) -> "Scores":
         """Loss of every record of a LLaVA file under the model, image paths relative to the folder `images`.
 
@@ -204,9 +205,7 @@ class EVE:
 
         Markers of others place the images as in records (`eve_jax.data.sources.other_markers`).
         """
-        pictures = to_pictures(images)
-        turns, order = with_places(turns, file_names(images))
-        pictures = [pictures[number] for number in order]
+        turns, pictures = placed(turns, images)
         if not pictures and not turns[-1].text.strip():
             raise UserError("the question is empty")
         if pictures and not self.sees:
@@ -269,7 +268,7 @@ def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
     cfg, params = checkpoint.for_inference()
     for name in list(params):  # one at a time, so that both copies exist of one weight only
         params[name] = jnp.asarray(params[name], cfg.dtype)
-    return replace(cfg, remat="none"), params
+    return cfg, params
 
 
 def dialogue_template(own: str, tokenizer: Tokenizer, given: str = "") -> str:

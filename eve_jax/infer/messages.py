@@ -12,11 +12,13 @@ from PIL import Image
 
 from eve_jax.data.image.patches import open_image, shown
 from eve_jax.data.image_file import BadImage
+from eve_jax.data.markers import MARKER
 from eve_jax.data.record import ROLES, BadRecord, Turn
 from eve_jax.data.sources.dialogue import TURN_KEYS
 from eve_jax.data.sources.image_refs import to_image
 from eve_jax.data.sources.media import basename, is_image_name
-from eve_jax.errors import UserError
+from eve_jax.data.sources.other_markers import unplaced, with_places
+from eve_jax.errors import UserError, warn
 from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
 
@@ -83,9 +85,16 @@ def to_pictures(images: Pictures) -> list[Image.Image]:
     return [_to_picture(image, name) for name, image in _listed(images)]
 
 
-def file_names(images: Pictures) -> list[str]:
-    """Return the file name of each of the images of `to_pictures`, "" for one that has none."""
-    return [_file_name(image) for _, image in _listed(images)]
+def placed(turns: Sequence[Turn], images: Pictures) -> tuple[tuple[Turn, ...], list[Image.Image]]:
+    """Return `turns` with `<image>` for the markers of others that place the images, and the images in that order.
+
+    It is as in records (`eve_jax.data.sources.other_markers`). Warns of what may be meant as one and is text.
+    """
+    pictures, names = to_pictures(images), [_file_name(image) for _, image in _listed(images)]
+    found, order = with_places(turns, names)
+    for marker in dict.fromkeys(unplaced(turns, found) if pictures else ()):
+        warn(f"{marker} in the question is text; write {MARKER} where an image belongs")
+    return found, [pictures[number] for number in order]
 
 
 def _listed(images: Pictures) -> list[tuple[str, Picture]]:

@@ -26,6 +26,7 @@ from eve_jax.data.samples.sample_rule import NO_LIMIT, SampleRule
 from eve_jax.data.sources.records import Records
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.errors import name_arguments
 from eve_jax.infer.finite import cause
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
@@ -65,11 +66,13 @@ class Scores:
         return sum(line.nll_sum for line in self.lines) / targets if targets else float("nan")
 
     def none_scored(self) -> str:
-        """Return the message of an error for scores without a line."""
+        """Return the message of an error for scores without a line, or with few."""
         if not self.bad:
             return "there is no record to score"
-        first = self.bad[0]
-        return f"none of the {len(self.bad)} records can be scored; the first, {first.where}: {first.reason}"
+        first, total = self.bad[0], len(self.bad) + len(self.lines)
+        few = f"{len(self.bad):,} of {total:,} records cannot be scored" if self.lines else ""
+        what = few or f"none of the {total} records can be scored"
+        return f"{what}; the first, {first.where}: {first.reason}"
 
     def summary(self) -> str:
         """One line for people."""
@@ -94,6 +97,7 @@ class ScoreSettings:
     threads: int = 2
 
     @classmethod
+    @name_arguments(*CHANGES)
     def of(cls, data: Mapping[str, Any], tokenizer: Tokenizer, **changes: Any) -> Self:
         """The settings for a checkpoint with this `config.data`; `changes` are named in CHANGES, None changes nothing.
 
@@ -108,6 +112,7 @@ class ScoreSettings:
         most = given.pop("max_tokens", data.get("token_limit", 0))
         most = whole("max_tokens", most, "a whole number of at least 0", 0) or NO_LIMIT
         rule = SampleRule(tokenizer, images, given.pop("template", data["template"]), image_first, most)
+        check_template(tokenizer, rule.template)
         return cls(rule, **given)
 
     def __post_init__(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.data.plan.lengths import Dropped
+from eve_jax.data.rows.bad_records import most_broke
 from eve_jax.data.sources.records import open_records
-from eve_jax.data.text.templates import check_template
 from eve_jax.errors import UserError
 from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
 from eve_jax.process.files import in_place_of
@@ -21,6 +21,15 @@ from eve_jax.weights.open import open_checkpoint
 def bad_file(out: str | Path) -> Path:
     """Where the records that could not be scored are listed: `OUT.bad.jsonl`."""
     return Path(f"{out}.bad.jsonl")
+
+
+def check_most(scores: Scores, out: str | Path) -> None:
+    """Raise UserError when more than half of the records could not be scored, with `out` in which the others are."""
+    if most_broke(len(scores.bad), len(scores.bad) + len(scores.lines)):
+        raise UserError(
+            f"{scores.none_scored()}; all are listed in {bad_file(out)}, the scores of the others are in {out}. Fix "
+            "the records and score again"
+        )
 
 
 def score_files(
@@ -47,8 +56,7 @@ def score_files(
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
         settings = ScoreSettings.of(source.data, own_tokenizer(checkpoint), **changes)
-        check_template(settings.rule.tokenizer, settings.rule.template)  # now, not when the weights have been read
-        cfg = replace(source.cfg, remat="none", dtype=dtype)
+        cfg = replace(source.here, dtype=dtype)
         scores = score_records(cfg, source.params(), opened, settings, quiet)
         bad_file(out).unlink(missing_ok=True)
         if scores.bad:

@@ -56,12 +56,16 @@ class Eve(nnx.Module):
         return (self.embed if self.cfg.tie_embeddings else self.head)[...]
 
     def embed_slots(self, batch: Batch) -> tuple[Array, Array]:
-        """Embeddings of the vision slots [R, P + S, D] and of the text slots [R, T, D]."""
+        """Embeddings of the vision slots [R, P + S, D] and of the text slots [R, T, D], zeros in empty text slots.
+
+        Empty slots have the id 0: were its row of the table NaN, attention would spoil the others by `0 * NaN`.
+        """
         vision = self.patch_embed(batch)
         # Looked up while the table is sharded over its columns: otherwise the backward pass gathers the whole table.
         ids = constrain(batch["text_ids"], "id_batch", None)
         text = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
-        return vision, constrain(constrain(text, "id_batch", None, "table"), "batch", None, None)
+        text = constrain(constrain(text, "id_batch", None, "table"), "batch", None, None)
+        return vision, jnp.where(batch["segment"][:, vision.shape[1] :, None] > 0, text, 0)
 
     def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
         """Residual stream after the last layer, [R, L, D] in slot order, before the final norm.

@@ -47,7 +47,7 @@ def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str
     """
     origin = _origin(config) or saved.get("origin", "")
     settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS and v is not None}
-    sources = [{k: v for k, v in one.items() if k != "name"} for one in data.fingerprint["sources"]]
+    sources = [{k: v for k, v in one.items() if k not in ("name", "groups")} for one in data.fingerprint["sources"]]
     lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
     return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
 

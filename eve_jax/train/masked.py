@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE
+from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE, most_broke
 from eve_jax.errors import UserError
 
 
@@ -29,7 +29,7 @@ class Masked(NamedTuple):
 
     def check(self, folder: Path) -> None:
         """Raise UserError when more than half of the samples broke, or no target was left."""
-        if not self.samples or (self.targets and 2 * self.broken <= self.samples):
+        if not self.samples or (self.targets and not most_broke(self.broken, self.samples)):
             return
         left = "" if self.targets else "; no target was left, so the weights are those that it began with"
         raise UserError(

@@ -60,9 +60,14 @@ class Checkpoint:
             params |= load_frozen(origin, self.folder, self.cfg, places, names)
         return params
 
+    @property
+    def here(self) -> ModelConfig:
+        """Sizes for answers and losses on these devices: the kernel of attention is theirs, whatever training took."""
+        return replace(self.cfg, remat="none", attention="auto")
+
     def for_inference(self) -> tuple[ModelConfig, Params]:
         """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs."""
-        return without_aligning(*fold(self.cfg, self.params()))
+        return without_aligning(*fold(self.here, self.params()))
 
 
 def load_frozen(

@@ -10,7 +10,7 @@ from PIL import Image
 from eve_jax import EVE
 from eve_jax.data.record import Turn
 from eve_jax.data.text.encode import continuation_ids, prompt_ids
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, warn
 from eve_jax.infer.api import dialogue_template
 from eve_jax.infer.messages import read_image
 from tests import reference as ref
@@ -105,3 +105,31 @@ def test_markers_of_others_that_do_not_fit(eve: EVE, question: str) -> None:
     with pytest.raises(UserError, match="write <image> where an image belongs") as error:
         eve.prompt(question, [A, B])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("marker", ["<image_1>", "<|image_pad|>", "[IMG]", "[image]", "{image}", "![](a.png)", "<img>"])
+def test_a_backslash_makes_markers_of_others_text(eve: EVE, marker: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"What is \\{marker}?"
+    for question, images, tokens in ((text, [A], f"<image>\n{text}"), (text, None, text)):
+        expected = eve.rule.prompt_ids([Turn("human", tokens)], len(images or ())).tolist()
+        for prompt in (eve.prompt(question, images), eve.chat()._prompt(question, images)):
+            assert prompt.ids.tolist() == expected
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "plain", "warning"),
+    [
+        ("[image]?", "<image>?", ""),
+        ("<image>./</image>?", "<image>?", ""),
+        ("{image} {image}?", "<image>\n{image} {image}?", "{image}"),
+        ("![](c.png)![](d.png)?", "<image>\n![](c.png)![](d.png)?", "![](...)"),
+    ],
+)
+def test_what_is_likely_a_place(
+    eve: EVE, question: str, plain: str, warning: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn.cache_clear()
+    assert eve.prompt(question, A).ids.tolist() == eve.rule.prompt_ids([Turn("human", plain)], 1).tolist()
+    line = f"warning: {warning} in the question is text; write <image> where an image belongs\n"
+    assert capsys.readouterr().err == (line if warning else "")

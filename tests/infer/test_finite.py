@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from PIL import Image
 
 from eve_jax import EVE
 from eve_jax.errors import UserError
-from eve_jax.infer.engine import Engine
+from eve_jax.infer.engine import Engine, bucket, pack_prompts
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.sampling import GREEDY, Sampling, choose
-from eve_jax.model.eve import Params
+from eve_jax.model.eve import Params, bind
+from eve_jax.model.loss import loss_sums
 from tests import reference as ref
 from tests.infer.test_generate import NEW, prompts
 from tests.weights import folders
@@ -181,3 +183,22 @@ def test_a_chat_that_gave_no_answer_goes_on(blind: EVE) -> None:
         list(chat.stream("Why?", PICTURE, max_new_tokens=4))
     assert (chat.tokens, chat.answer) == (0, None)
     assert chat.ask("Why?", max_new_tokens=4).text == blind.generate(short("Why?"), max_new_tokens=4)
+
+
+def test_a_padding_id_without_an_embedding_spoils_nothing(engine: Engine) -> None:
+    """Empty slots have the id 0, whose row of the table no text may have."""
+    good = engine.generate([TEXT, IMAGE], 5, [])
+    assert not any(0 in [*prompt.ids, *answer] for prompt, answer in zip((TEXT, IMAGE), good, strict=True))
+    broken = spoilt(engine, "embed", np.nan, 0)
+    assert broken.generate([TEXT, IMAGE], 5, []) == good
+    assert list(broken.stream(TEXT, 5, [])) == good[0]
+
+
+def test_nor_does_it_in_training(engine: Engine) -> None:
+    batch, _ = pack_prompts([TEXT, IMAGE], bucket(IMAGE.need))
+    batch |= {"loss_weight": (batch["text_ids"] > 0).astype(np.float32)}
+    step = jax.jit(jax.value_and_grad(lambda params: loss_sums(bind(engine.cfg, params), batch)[0]))
+    (known, known_grads), (found, grads) = map(step, (engine.params, spoilt(engine, "embed", np.nan, 0).params))
+    assert float(found) == float(known)
+    for name, value in grads.items():
+        np.testing.assert_array_equal(value, known_grads[name], err_msg=name)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing.flagsaver import flagsaver
 
+import launch.score
+from eve_jax import EVE
 from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import load_patches
+from eve_jax.data.plan.lengths import Dropped
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IGNORE, encode_chat
@@ -270,3 +276,36 @@ def test_command_line(hf, data, tmp_path):
     failed = run(f"--images={tmp_path / 'nowhere'}", f"--out={out}")
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
     assert failed.stderr.startswith("error: ") and "--images" in failed.stderr
+
+
+@pytest.mark.parametrize(("scored", "broken", "fails"), [(1, 2, True), (1, 1, False), (2, 1, False), (3, 0, False)])
+def test_a_score_of_few_records_fails(tmp_path, monkeypatch, scored, broken, fails):
+    """As training does at its end where more than half of the samples broke; what was scored is kept."""
+    out = tmp_path / "out.jsonl"
+    bad = [Dropped(f"f.jsonl:{n + 4}", "x", "", "missing file") for n in range(broken)]
+    scores = score.Scores([score.Score("r", 1.0, 2.0, 2, 3, 0)] * scored, bad)
+    monkeypatch.setattr("eve_jax.infer.score_files.score_files", lambda *args, **changes: scores)
+    monkeypatch.setattr("eve_jax.process.setup.setup", lambda computes: None)
+    flags.FLAGS.mark_as_parsed()
+    given = flagsaver(checkpoint="c", records="r", out=str(out))
+    with given, pytest.raises(UserError) if fails else nullcontext() as error:
+        launch.score.main()
+    if error is not None:
+        assert str(error.value) == (
+            f"2 of 3 records cannot be scored; the first, f.jsonl:4: missing file; all are listed in {out}.bad.jsonl, "
+            f"the scores of the others are in {out}. Fix the records and score again"
+        )
+
+
+@pytest.mark.parametrize("kernel", ["flash", "splash"])
+def test_a_checkpoint_trained_with_the_kernel_of_another_processor(hf, data, tmp_path, kernel):
+    """Answers and losses take the kernel for the devices that they are on, as config.model.attention=auto does."""
+    ours = import_checkpoint(str(hf), tmp_path / "ours", quiet=True)
+    config = json.loads((ours / "config.json").read_text())
+    config["model"]["attention"] = kernel
+    (ours / "config.json").write_text(json.dumps(config))
+    eve, known = EVE.from_pretrained(ours), EVE.from_pretrained(hf)
+    assert eve.engine.cfg == known.engine.cfg
+    assert eve.generate("Why?", max_new_tokens=3) == known.generate("Why?", max_new_tokens=3)
+    scored = [score_files(f, str(data[0]), data[1], tmp_path / "out", template="qwen2", quiet=True) for f in (hf, ours)]
+    assert scored[0].lines == scored[1].lines

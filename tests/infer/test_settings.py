@@ -12,7 +12,7 @@ from PIL import Image
 
 from eve_jax import EVE
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.settings import check_settings
@@ -194,3 +194,44 @@ def test_settings_of_scores() -> None:
 def test_image_rules_of_other_types(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"config.data.{field}="):
         ImageRule(**{field: value})
+
+
+ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"fit": "stretch"}, "^fit: 'stretch' is not one of shrink, fill$"),
+    ({"fit": 3}, "^fit: 3 is not one of"),
+    ({"max_aspect": 0.5}, "^max_aspect=0.5: expected 0 or a number of at least 1"),
+    ({"max_aspect": "8"}, "^max_aspect='8': expected"),
+    ({"max_size": 5}, "^max_size=5: expected 0 or a number of pixels, at least 32"),
+    ({"max_size": 10**6}, "^max_size=1000000: expected"),
+    ({"template": "chatml"}, "^template: 'chatml' is not one of"),
+    ({"template": "plain"}, "^template=plain is for captions"),
+    ({"image_first": "yes"}, "^image_first='yes': expected True"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), ARGUMENTS)
+def test_arguments_are_called_by_their_names(hf: Path, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        EVE.from_pretrained(hf, **arguments)
+
+
+@pytest.mark.parametrize(("arguments", "says"), [one for one in ARGUMENTS if "plain" not in one[1]])
+def test_arguments_of_scores_are_called_by_their_names(eve: EVE, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        eve.score("records.jsonl", **arguments)
+
+
+def test_files_of_scores_are_called_by_their_names(eve: EVE, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.jsonl: no such records file; set records to files that exist"):
+        eve.score(tmp_path / "gone.jsonl")
+    (tmp_path / "r.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"gone: no such folder; set images to the one that image paths start from"):
+        eve.score(tmp_path / "r.jsonl", tmp_path / "gone")
+
+
+def test_a_door_may_call_arguments_otherwise(hf: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"^--max_aspect=0\.5: expected"),
+        name_fields(lambda f: f"--{f.partition('.')[2]}"),
+    ):
+        EVE.from_pretrained(hf, max_aspect=0.5)

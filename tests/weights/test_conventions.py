@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from configs import stage3
+from configs import stage1, stage3
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
-from eve_jax.hf.config import model_config
+from eve_jax.hf.config import PATCH_FIELDS, SIZES, model_config
 from eve_jax.hf.conventions import data_settings
 from eve_jax.model.config import ClipConfig
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
@@ -171,7 +171,11 @@ WRONG: list[tuple[Config, Config | None, str]] = [
     (v1_config("openai/eve-patch16-anypixel-672"), None, "form eve-patch14-anypixel-SIZE"),
     (v1_config(clip="laion/CLIP-ViT-H-14"), None, "mm_vision_tower_clip 'laion/CLIP-ViT-H-14' states no sizes"),
     (v1_config(clip=None), None, "no field 'mm_vision_tower_clip'.*image_size_clip and patch_stride_clip"),
-    (v1_config("eve-patch14-anypixel-700"), None, "max_size: 700 pixels are not a multiple of the 24 patches"),
+    (
+        v1_config("eve-patch14-anypixel-700"),
+        None,
+        r"config\.json: mm_vision_tower .*-700': 700 pixels are not a multiple of the 24 patches",
+    ),
     (v1_config(), {"conv_stride": 1}, "conv_stride is 1, the model has 2"),
     (v1_config(), {"image_size_clip": 170, "patch_stride_clip": 14}, "images are 170 pixels, no multiple of its patch"),
     (
@@ -246,6 +250,16 @@ def test_plain_llms_and_our_training_have_our_settings(tmp_path):
     c = stage3.get_config(f"llm={eve}")
     assert (c.data.template, c.data.image_first, c.data.max_aspect) == ("llama3", False, 8.0)
     assert (c.model.hidden_size, c.init) == (64, str(eve))
+
+
+@pytest.mark.parametrize("make", [folders.golden, folders.golden_llama, lambda: folders.plain("qwen2")])
+def test_a_stage_takes_the_width_of_the_patches_of_an_eve_folder(tmp_path, make):
+    tensors, config = make()
+    hf = folders.write_hf(tmp_path / "hf", tensors, config)
+    model = stage1.get_config(f"llm={hf}").model
+    assert model.patch_hidden == config.get("mm_hidden_size", 1024)
+    cfg = open_checkpoint(hf, patch_hidden=1024).cfg
+    assert all(getattr(cfg, name) == model[name] for name in (*SIZES, *PATCH_FIELDS))
 
 
 @pytest.mark.parametrize("change", [{}, {"image_first": True, "max_aspect": 0.0, "fit": "fill", "max_size": 640}])

@@ -109,3 +109,8 @@ def _entry(line: str) -> dict[str, str]:
 def kind_of(reason: str) -> str:
     """A reason without what is particular to one record: `not valid JSON (Expecting ...)` -> `not valid JSON`."""
     return re.sub(r"(?<!UTF-)\d+", "N", re.split(r" \(|: ", reason, maxsplit=1)[0])
+
+
+def most_broke(broken: int, records: int) -> bool:
+    """Return whether more than half of the records broke: a command that ends so ends with a status other than 0."""
+    return 2 * broken > records

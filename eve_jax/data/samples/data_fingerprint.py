@@ -1,7 +1,8 @@
 """The data's part in a run's identity: hashes of all that the content of a batch follows from, by name.
 
     {"tokenizer", "template", "image_rule", "settings": hashes,
-     "sources": [{"name", "records", "entries": numbers, "texts", "images": hashes} ...]}
+     "sources": [{"name", "records", "entries": numbers, "texts", "images": hashes,
+                  "groups": {"texts", "images": checksums that tell what changed first, see `group_checksums`}} ...]}
 
 It goes with every checkpoint. Paths and modification times are not in it: data that was moved or copied is the same.
 """
@@ -15,6 +16,14 @@ from typing import Any
 import numpy as np
 
 from eve_jax.data.plan.lengths import Lengths
+from eve_jax.data.samples.first_changes import (
+    first_entry,
+    first_image,
+    first_left_out,
+    shown_entries,
+    shown_images,
+)
+from eve_jax.data.samples.group_checksums import group_checksums
 from eve_jax.data.samples.image_changes import changed_images, entry_bounds
 from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records
@@ -41,9 +50,12 @@ def sources_fingerprint(records: Records, lengths: Lengths) -> list[dict[str, An
         images = range(int(lengths.first_grid[start]), int(lengths.first_grid[stop]))
         texts = hashlib.blake2b(digest_size=16)
         files = hashlib.blake2b(records.source(number).stored().encode(), digest_size=16)
+        groups = {}
         if lengths.seen is not None:
             _add(texts, lengths.seen.texts, start, stop)
             _add(files, lengths.seen.files, images.start, images.stop)
+            groups["texts"] = group_checksums(lengths.seen.texts[start:stop])
+            groups["images"] = group_checksums(lengths.seen.files[images.start : images.stop])
         found.append(
             {
                 "name": records.names[number],
@@ -51,6 +63,7 @@ def sources_fingerprint(records: Records, lengths: Lengths) -> list[dict[str, An
                 "entries": stop - start,
                 "texts": texts.hexdigest(),
                 "images": files.hexdigest(),
+                "groups": groups,
             }
         )
     return found
@@ -105,22 +118,28 @@ def check_sources(
         if old["texts"] == new["texts"]:
             continue
         about = f"{folder}: the records of {new['name']} (source {number}) are not those of its last checkpoint"
+        first = first_entry(number - 1, old, new, records, lengths)
         if old["entries"] != new["entries"]:
-            about += f" ({new['entries']:,} of them can be used, {old['entries']:,} could"
-            about += "".join(f"; left out is {one.where}: {one.reason}" for one in lengths.dropped[:1]) + ")"
+            about += (
+                f" ({new['entries']:,} of them can be used, {old['entries']:,} could{first_left_out(lengths, first)})"
+            )
         elif sorted(one["texts"] for one in known) == sorted(one["texts"] for one in now):
             about += ", but those of another source: config.data.records has another order"
+        elif first:
+            about += f"; the first that changed {shown_entries(first, records, lengths)}"
         raise UserError(f"{about}; restore them, or {OTHER_FOLDER}")
     for number, (old, new) in enumerate(zip(known, now, strict=True), 1):
         if old["images"] != new["images"]:
+            first = first_image(number - 1, old, new, records, lengths)
+            found = f"; the first that changed {shown_images(first, records, lengths)}" if first else ""
             raise UserError(
-                f"{folder}: images of {new['name']} (source {number}) are not those of its last checkpoint; restore "
-                f"the files, or {OTHER_FOLDER}"
+                f"{folder}: images of {new['name']} (source {number}) are not those of its last checkpoint{found}; "
+                f"restore the files, or {OTHER_FOLDER}"
             )
     changed = [change for change in changed_images(records, lengths) if not change.broken]
     if changed:
-        first, more = changed[0], f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        one, more = changed[0], f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise UserError(
-            f"{folder}: the image {first.image} (of {first.where}){more} changed since its last checkpoint; restore "
+            f"{folder}: the image {one.image} (of {one.where}){more} changed since its last checkpoint; restore "
             f"the file, or remove it to train without (its sample is masked), or {OTHER_FOLDER}"
         )

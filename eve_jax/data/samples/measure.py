@@ -25,7 +25,7 @@ from eve_jax.data.sources.records import Records
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.process.progress import tracked
 
-VERSION = 5  # of the table; part of its key
+VERSION = 6  # of the table; part of its key
 QUICK = 2000  # records measured without a progress bar
 
 

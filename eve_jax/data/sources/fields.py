@@ -8,14 +8,17 @@ names of image fields below. What is not read is reported as such, and refused w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, image_bytes
+from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
-from eve_jax.data.sources.image_refs import image_values, is_stored, reference, to_image
+from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
-from eve_jax.data.sources.other_markers import found_markers, with_places
+from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
+from eve_jax.data.sources.other_markers import found_markers, unplaced, with_places
+from eve_jax.data.sources.same_images import Images, all_same, are_names
 from eve_jax.errors import shorten
 
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
@@ -30,12 +33,14 @@ class Place(NamedTuple):
 
     images_dir: the folder that image paths start from; None for a source whose images are stored in it.
     records_dir: the folder of the records file, in which the files of `file_name` and the like are looked for, too.
+    owner: of a source whose images are stored under names, see `eve_jax.data.sources.member_names`.
     """
 
     where: str
     id: str
     images_dir: str | None = None
     records_dir: str | None = None
+    owner: Owner | None = None
 
     def folders(self, field: str) -> list[str] | None:
         """The folders that image paths in `field` may start from."""
@@ -47,11 +52,10 @@ class Place(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The images of a record before they are opened: the field that they are from, its values, and fields used."""
+    """The images of a record before they are opened, and the fields that they were taken from."""
 
-    field: str
-    values: list[Any]
-    used: tuple[str, ...]
+    images: Images
+    used: tuple[str, ...] = ()
 
 
 def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -> tuple[Record, Fields]:
@@ -68,15 +72,15 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         if raw.get("id") is not None:
             id = text_of(str(raw["id"]), "id")
         given = {name: value for name, value in raw.items() if not is_empty(value)}
-        found = _find_images(given, stored)
+        found = _find_images(given, stored, place)
         dialogue = _dialogue(given, found)
-        values = _placed(found, dialogue.parts)
-        turns, order = with_places(dialogue.turns, [_file_name(value) for value in values])
-        images = _open([values[number] for number in order], found.field, place)
+        values = _placed(found.images, dialogue.parts, place)
+        turns, order = with_places(dialogue.turns, [file_name(value) for value in values])
+        images = _open([values[number] for number in order], found.images.field, place)
         fields = _fields(given, found, dialogue)
         if fields.unused:
             _refuse_media(given, fields.unused, values)
-        doubts = _doubts(given, fields.unused, turns, bool(images))
+        doubts = _doubts(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
         return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
@@ -88,41 +92,58 @@ def _dialogue(given: dict[str, Any], found: _Found) -> Dialogue:
     try:
         return dialogue_of(given)
     except BadRecord:
-        _refuse_media(given, [name for name in given if name not in KNOWN], found.values)
+        _refuse_media(given, [name for name in given if name not in KNOWN], found.images.values)
         raise
 
 
-def _find_images(given: Mapping[str, Any], stored: Sequence[StoredImage]) -> _Found:
+def _find_images(given: Mapping[str, Any], stored: Sequence[StoredImage], place: Place) -> _Found:
     """Return the images that the fields name, of several fields with the same ones those of the first."""
-    primary = [(field, image_values(given[field])) for field in IMAGE_FIELDS if field in given]
-    names = [(field, image_values(given[field])) for field in (*NAME_FIELDS, *URL_FIELDS) if field in given]
-    names = [(field, values) for field, values in names if _may_be_images(field, values)]
-    for field, values in primary:
-        if any(map(is_empty, values)):
-            raise BadRecord(f"{field} is neither a path nor a list of paths")
+    primary, others = (
+        [Images(field, image_values(given[field]), place.folders(field)) for field in fields if field in given]
+        for fields in (IMAGE_FIELDS, (*NAME_FIELDS, *URL_FIELDS))
+    )
+    names = [one for one in others if _may_be_images(*one[:2])]
+    for one in primary:
+        if any(map(is_empty, one.values)):
+            raise BadRecord(f"{one.field} is neither a path nor a list of paths")
     if stored:
-        chosen: tuple[str, list[Any]] = ("", list(stored))
-    elif primary:
-        chosen = next((one for one in primary if all(map(is_stored, one[1]))), primary[0])
+        return _of_members(list(stored), primary, names, place)
+    if primary:
+        chosen = next((one for one in primary if one.are_stored()), primary[0])
     elif names:
-        chosen = next((one for one in names if not _is_elsewhere(one[1])), names[0])
+        chosen = next((one for one in names if not one.is_elsewhere()), names[0])
     else:
-        return _Found("", [], ())
-    for field, values in primary:
-        if not _same(chosen[1], values):
-            own = chosen[0] or "the files stored with the record"
-            raise BadRecord(f"{own} and {field} are different images; keep one of them")
-    own_names = {basename(text) for text in map(reference, chosen[1]) if isinstance(text, str)} if names else set()
-    for field, values in names:
-        others = [text for text in map(reference, values) if isinstance(text, str) and not is_url(text)]
-        if own_names and any(basename(text) not in own_names for text in others):
-            raise BadRecord(f"{chosen[0]} and {field} are different images; keep one of them")
-    used = [field for field, _ in primary] or [chosen[0]]
-    return _Found(chosen[0], chosen[1], tuple(filter(None, used)))
+        return _Found(Images("", []))
+    different = [one for one in primary if not all_same(chosen, one)]
+    different += [one for one in names if not are_names(chosen, one)]
+    if different:
+        raise BadRecord(f"{chosen.field} and {different[0].field} are different images; keep one of them")
+    return _Found(chosen, tuple(one.field for one in primary) or (chosen.field,))
 
 
-def _is_elsewhere(values: Iterable[Any]) -> bool:
-    return any(isinstance(text, str) and is_url(text) for text in map(reference, values))
+def _of_members(stored: list[Any], primary: list[Images], names: list[Images], place: Place) -> _Found:
+    """Return the images that a source keeps with the record, in the order in which the fields name them."""
+    different = next((one.field for one in primary if len(one.values) != len(stored)), None)
+    if different is not None:
+        raise different_from_members(different)
+    found: Images | None = None
+    order: list[int] | None = None
+    for one in (*primary, *names):
+        own = member_order(stored, one, place.owner or _nobody)
+        if own is None:
+            continue
+        if found is not None and own != order:
+            raise BadRecord(f"{found.field} and {one.field} name its images in different orders; keep one of them")
+        found, order = found or one, order or own
+    values = stored if order is None else [stored[number] for number in order]
+    if len(values) == 1:  # then the name that markers in its texts have for it is that of its fields, if any
+        shown = next((name for one in (*primary, *names) for name in map(file_name, one.values)), "")
+        values = [replace(values[0], file_name=shown)]
+    return _Found(Images("", values), tuple(one.field for one in primary))
+
+
+def _nobody(name: str) -> str:
+    return ""
 
 
 def _may_be_images(field: str, values: list[Any]) -> bool:
@@ -142,37 +163,14 @@ def _may_be_images(field: str, values: list[Any]) -> bool:
     return True
 
 
-def _same(chosen: list[Any], others: list[Any]) -> bool:
-    """Whether two fields have the same images; a path next to a stored image is its name."""
-    if len(chosen) != len(others):
-        return False
-    for mine, other in zip(chosen, others, strict=True):
-        if is_stored(mine) and is_stored(other):
-            if mine is not other and _content(mine) != _content(other):
-                return False
-        elif not is_stored(mine) and reference(mine) != reference(other):
-            return False
-    return True
-
-
-def _content(value: Any) -> bytes:
-    found = reference(value)
-    try:
-        return found if isinstance(found, bytes) else image_bytes(found)
-    except BadImage as e:
-        raise BadRecord(e.reason, image=e.path) from None
-
-
-def _placed(found: _Found, parts: Sequence[Part]) -> list[Any]:
+def _placed(found: Images, parts: Sequence[Part], place: Place) -> list[Any]:
     """Return the images in the order of the texts' image parts, where the texts have such parts."""
     if not parts:
         return found.values
-    own = [part.value for part in parts if part.value is not None]
-    if len(own) == len(parts):
-        if found.values and not _same(found.values, own):
-            raise BadRecord(f"{found.field or 'the record'} and the image parts of its texts are different images")
-        return found.values or own
-    if own:
+    own = Images("an image part", [part.value for part in parts if part.value is not None], place.folders(""))
+    if len(own.values) == len(parts):
+        return _as_parts(found, own, place) if found.values else own.values
+    if own.values:
         raise BadRecord("some image parts of its texts hold an image and others do not")
     if len(parts) != len(found.values):
         raise BadRecord(f"{len(parts)} image parts in its texts for {len(found.values)} images")
@@ -182,14 +180,19 @@ def _placed(found: _Found, parts: Sequence[Part]) -> list[Any]:
     return [found.values[number] for number in order]
 
 
+def _as_parts(found: Images, own: Images, place: Place) -> list[Any]:
+    """Return the record's images in the order of the images `own` of its texts' parts."""
+    if not found.field and len(found.values) == len(own.values):
+        order = member_order(found.values, own, place.owner or _nobody)
+        return found.values if order is None else [found.values[number] for number in order]
+    if not all_same(found, own):
+        raise BadRecord(f"{found.field or 'the record'} and the image parts of its texts are different images")
+    return found.values
+
+
 def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, ...]:
-    folders = place.folders(field)
-    return tuple(to_image(value, f"{place.where}[{number}]", folders) for number, value in enumerate(values, 1))
-
-
-def _file_name(value: Any) -> str:
-    found = reference(value)
-    return basename(found) if isinstance(found, str) and found[:5].lower() != "data:" else ""
+    folders, field = place.folders(field), field or "an image part"
+    return tuple(to_image(value, f"{place.where}[{number}]", folders, field) for number, value in enumerate(values, 1))
 
 
 def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
@@ -198,12 +201,19 @@ def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fiel
     return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
 
 
-def _doubts(given: Mapping[str, Any], unused: Iterable[str], turns: Iterable[Turn], seen: bool) -> tuple[str, ...]:
-    """Return what may stand for an image and does not; of a record with images (`seen`), markers in its answers."""
+def _doubts(
+    given: Mapping[str, Any], unused: Iterable[str], turns: Sequence[Turn], left: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return what may stand for an image and does not.
+
+    left: markers that place none of the record's images, None for a record without images.
+    """
+    seen = left is not None
     found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
     names = [shorten(one[0], 60) for one in found]
-    if seen:
-        return tuple(dict.fromkeys(f"{name} in an answer is text" for name in names))
+    if left is not None:
+        texts = [f"{name} in an answer is text" for name in names]
+        return tuple(dict.fromkeys([*texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
     return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls)))

@@ -17,7 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, is_empty, text_of
-from eve_jax.data.sources.media import as_bytes
+from eve_jax.data.sources.media import as_bytes, basename
 from eve_jax.errors import shorten
 
 URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -55,12 +55,27 @@ def reference(value: Any) -> Any:
 
 
 def is_stored(value: Any) -> bool:
-    """Whether one image is given by its bytes, not by a path."""
-    return isinstance(reference(value), StoredImage | bytes)
+    """Whether one image is given by its bytes, perhaps in a `data:` URI, not by a path."""
+    found = reference(value)
+    return isinstance(found, StoredImage | bytes) or (isinstance(found, str) and _is_data(found))
 
 
-def to_image(value: Any, name: str, folders: Sequence[str] | None) -> ImageFile:
-    """Return the image that `value` stands for; `name` is what a stored one is called in messages.
+def file_name(value: Any) -> str:
+    """Return the last part of the path of one image, also of one given by its bytes; "" where it has none."""
+    found = reference(value)
+    if isinstance(found, StoredImage):
+        found = found.file_name
+    elif isinstance(found, bytes):
+        found = value.get("path") if isinstance(value, dict) else ""
+    return basename(found) if isinstance(found, str) and not _is_data(found) else ""
+
+
+def _is_data(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = "image") -> ImageFile:
+    """Return the image that `value` stands for; `name` is what a stored one is called in messages, `field` where it is.
 
     Paths are relative to the first of `folders` that has them; without folders (None) there can be none. Raises
     `BadRecord` for a URL, a broken data URI, or anything else.
@@ -71,11 +86,11 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None) -> ImageFile:
     if isinstance(found, bytes):
         return StoredImage(name, partial(io.BytesIO, found))
     if found is None:
-        raise BadRecord("image is neither a path nor a list of paths")
+        raise BadRecord(f"{field} is neither a path nor a list of paths")
     if "\0" in found:
         raise BadRecord("an image path has a NUL character, which no file name can have", image=found)
     text = text_of(found, "an image path")
-    if text[:5].lower() == "data:":
+    if _is_data(text):
         return StoredImage(name, partial(io.BytesIO, _decoded(text)))
     check_path(text)
     if folders is None:

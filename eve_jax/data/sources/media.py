@@ -18,10 +18,11 @@ OTHER_SUFFIXES = {
     *("mp4", "m4v", "mov", "avi", "mkv", "webm", "wmv", "flv", "mpg", "mpeg"),
     *("mp3", "wav", "flac", "ogg", "opus", "m4a", "aac"),
 }
-OTHER_NAMES = {"video", "videos", "audio", "audios", "pixel_values_videos", "input_features", "frames"}
+OTHER_NAMES = {"video", "videos", "audio", "audios", "pixel_values_videos", "input_features"}
 IMAGE_NAMES = {
     *("pixel_values", "picture", "pictures", "photo", "photos", "pic", "pics", "jpg", "jpeg", "png", "webp", "imgs"),
     *("image_base64", "image_b64", "image_bytes", "image_data", "image_file_path", "img_base64", "img_bytes"),
+    "frames",
 }
 IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "pic", "pics", "screenshot"}
 FILLERS = {  # that may stand next to those in a name, with any numbers

@@ -3,6 +3,10 @@
 A record that has images, and no `<image>` in a human turn, has its images where these stand, if there is one for each;
 numbers or paths in them say which. They are text where `<image>` places the images, behind a backslash, and in answers
 and system turns.
+
+LIKELY markers may as well be prose, as `[image]`, `{image}` and `![](a.png)`: they are places where they fit the
+images, and else text, which `unplaced` tells. `<image>a.png</image>`, with a path, a number or nothing inside, is
+`<image>`.
 """
 
 import re
@@ -10,24 +14,36 @@ from collections.abc import Iterable, Sequence
 
 from eve_jax.data.markers import MARKER, count_markers
 from eve_jax.data.record import BadRecord, Turn
-from eve_jax.data.sources.media import basename
+from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename
 
+WRAPPED = re.compile(
+    rf"""(?<!\\)(?:\(<image>\./</image>\)
+    | <image>\s*(?:(?P<path>(?:\./|[^<>\n]*\.(?:{"|".join(sorted(IMAGE_SUFFIXES))}))?)|(?P<number>\d+))\s*</image>)""",
+    re.VERBOSE | re.IGNORECASE,
+)
 OTHER_MARKER = re.compile(
     r"""(?<!\\)(?:<img>(?P<path>[^<>\n]*)</img>
     | <\|vision_start\|>(?:<\|image_pad\|>)?<\|vision_end\|>
     | (?!<image>)(?i:<(?P<bar>\|?)(?:image|img)[ _-]?
         (?:(?P<number>\d+)|pad|patch|token|placeholder|here|soft_token)?\s?/?(?P=bar)>)
     | <im_patch> | <start_of_image>
-    | \[(?:IMG|IMAGE)[ _]?(?P<other>\d*)\])""",
+    | \[(?:IMG|IMAGE)[ _]?(?P<number2>\d*)\])""",
     re.VERBOSE,
 )
+LIKELY = re.compile(
+    r"""(?<!\\)(?:!\[[^\[\]\n]*\]\(\s*<?(?P<path>[^()<>"'\n]*?)>?\s*(?:"[^"\n]*"|'[^'\n]*')?\s*\)
+    | <img\s(?:[^<>\n]*\s)?src\s*=\s*["']?(?P<path2>[^"'<>\n]*)["']?[^<>\n]*>
+    | \[img\](?P<path3>[^\[\]\n]*)\[/img\]
+    | \[(?:image|img|pictur[e]|photo)[ _\#]*(?P<number>\d*)\]
+    | \{\{\s*(?:image|img)[ _]?(?P<number2>\d*)\s*\}\} | \{(?:image|img)[ _]?(?P<number3>\d*)\})""",
+    re.VERBOSE | re.IGNORECASE,
+)
+CLOSED = re.compile(r"(?<!\\)<image>[^<]*</image>", re.IGNORECASE)
 
 
-def found_markers(turns: Iterable[Turn]) -> list[re.Match[str]]:
+def found_markers(turns: Iterable[Turn], pattern: re.Pattern[str] = OTHER_MARKER) -> list[re.Match[str]]:
     """Return the other markers in `turns`, in order."""
-    return [
-        found for turn in turns if "<" in turn.text or "[" in turn.text for found in OTHER_MARKER.finditer(turn.text)
-    ]
+    return [found for turn in turns if any(map(turn.text.__contains__, "<[{")) for found in pattern.finditer(turn.text)]
 
 
 def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn, ...], list[int]]:
@@ -38,24 +54,65 @@ def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn
     """
     same = list(range(len(names)))
     human = [turn for turn in turns if turn.role == "human"]
-    found = found_markers(human)
-    if not names or not found or any(count_markers(turn.text) for turn in human):
-        return tuple(turns), same
     about = f"write {MARKER} where an image belongs, and other markers are text (see docs/data.md)"
+    if not names:
+        return tuple(turns), same
+    pattern = WRAPPED
+    found = found_markers(human, WRAPPED)
+    places = sum(count_markers(turn.text) for turn in human)
+    if found and places > len(found):
+        raise BadRecord(f"both {MARKER} and {found[0][0]!r} in its texts; {about}")
+    if not found and places:
+        return tuple(turns), same
+    if not found:
+        pattern, found = OTHER_MARKER, found_markers(human)
+    if not found:
+        likely = found_markers(human, LIKELY)
+        order = _order(likely, names)
+        return (tuple(turns), same) if order is None else (_mapped(turns, LIKELY), order)
     if len(found) != len(names):
         raise BadRecord(f"{len(found)} markers {found[0][0]!r} or the like for {len(names)} images; {about}")
-    numbers = [int(one["number"] or one["other"]) for one in found if one["number"] or one["other"]]
-    paths = [basename(one["path"].strip()) for one in found if one["path"] and list(names) != [""]]
-    order = [number - min(numbers) for number in numbers] or [[*names, path].index(path) for path in paths] or same
-    if sorted(order) != same or min(numbers, default=0) > 1 or (numbers and paths):
+    order = _order(found, names)
+    if order is None:
         raise BadRecord(f"the markers of its {len(names)} images are {', '.join(one[0] for one in found)}; {about}")
-    return tuple(_mapped(turn) if turn.role == "human" else turn for turn in turns), order
+    return _mapped(turns, pattern), order
 
 
-def _mapped(turn: Turn) -> Turn:
-    """Return a human turn that has no places with one for each other marker."""
-    pieces, end = [], 0
-    for found in OTHER_MARKER.finditer(turn.text):
-        pieces += [turn.text[end : found.start()], MARKER]
-        end = found.end()
-    return Turn(turn.role, "".join([*pieces, turn.text[end:]]))
+def unplaced(given: Iterable[Turn], placed: Iterable[Turn]) -> list[str]:
+    """Return the markers left in human turns that have images, once `with_places` made `placed` of `given`.
+
+    What stands next to `<image>` is text on purpose, but for `<image>` that something closes.
+    """
+    before, after = ([turn for turn in turns if turn.role == "human"] for turns in (given, placed))
+    if any(count_markers(turn.text) for turn in before):
+        return ["</image>" for _ in found_markers(after, CLOSED)]
+    return [_kind(found[0]) for found in found_markers(after, LIKELY)]
+
+
+def _kind(marker: str) -> str:
+    """Return a LIKELY marker without the texts and paths in it, which differ from record to record."""
+    kinds = {"!": "![](...)", "<": "<img src=...>", "[": "[img]...[/img]" if "[/" in marker else marker}
+    return kinds.get(marker[0], marker)
+
+
+def _order(found: Sequence[re.Match[str]], names: Sequence[str]) -> list[int] | None:
+    """Return which image stands at each marker, None where the markers do not fit the images."""
+    same = list(range(len(names)))
+    numbers = [int(number) for one in found if (number := _group(one, "number"))]
+    paths = [name for one in found if (name := basename(_group(one, "path").strip()))] if list(names) != [""] else []
+    order = [number - min(numbers) for number in numbers] or [[*names, path].index(path) for path in paths] or same
+    if len(found) != len(names) or sorted(order) != same or min(numbers, default=0) > 1 or (numbers and paths):
+        return None
+    return order
+
+
+def _group(found: re.Match[str], kind: str) -> str:
+    """Return the group of a marker that holds its "number" or "path", "" for none."""
+    return next((text for name, text in found.groupdict().items() if text and name.startswith(kind)), "")
+
+
+def _mapped(turns: Iterable[Turn], pattern: re.Pattern[str]) -> tuple[Turn, ...]:
+    """Return `turns` with a place for each marker of `pattern` in human turns."""
+    return tuple(
+        Turn(turn.role, pattern.sub(lambda _: MARKER, turn.text)) if turn.role == "human" else turn for turn in turns
+    )

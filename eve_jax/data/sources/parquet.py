@@ -117,7 +117,9 @@ class ParquetRecords:
             None
             if is_empty(item)
             else StoredImage(
-                f"{where}[{number}]", partial(self._stream, name, group, own, number - 1 if several else None)
+                f"{where}[{number}]",
+                partial(self._stream, name, group, own, number - 1 if several else None),
+                file_name=_path(item),
             )
             for number, item in enumerate(items, 1)
         ]
@@ -147,6 +149,12 @@ class ParquetRecords:
             size = int.from_bytes(file.read(4), "little")
             file.seek(-FOOTER_END - size, io.SEEK_END)
             return file.read(size)
+
+
+def _path(item: Any) -> str:
+    """Return the path of an image, as far as its cell has one."""
+    path = item.get("path") if isinstance(item, dict) else None
+    return path if isinstance(path, str) else ""
 
 
 def _value(cell: pa.Scalar, name: str) -> Any:

@@ -1,13 +1,13 @@
 """WebDataset tar files: members of one key make a record (`key.jpg` with `key.json` or `key.txt`), in any order.
 
-`key.json` holds a record's fields, `key.txt` is a caption; any number of images, in the order in which they lie in the
-file, whatever the JSON calls them. How names become keys is in `tar_keys`.
+`key.json` holds a record's fields, `key.txt` is a caption; any number of images, in the order in which the JSON names
+them (`member_names`), else in that in which they lie in the file. How names become keys is in `tar_keys`.
 """
 
 import os
 import tarfile
 from array import array
-from functools import partial
+from functools import cached_property, partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,19 @@ from eve_jax.data.sources.dialogue import CAPTIONS
 from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
 from eve_jax.data.sources.media import HEAD, kind_of_bytes, media_kind
-from eve_jax.data.sources.tar_keys import HIDDEN, IMAGE, JSON, MEDIA, OTHER, TEXT, Member, grouped, parse_name
+from eve_jax.data.sources.member_names import stems
+from eve_jax.data.sources.tar_keys import (
+    HIDDEN,
+    IMAGE,
+    JSON,
+    MEDIA,
+    OTHER,
+    TEXT,
+    Member,
+    grouped,
+    parse_name,
+    plain_path,
+)
 from eve_jax.errors import Field, FieldError, UserError, shorten, warn
 
 
@@ -40,7 +52,7 @@ class TarFile:
         found, self._complete = _members(self.path, self._file)
         members, first, keys = array("q"), array("q", [0]), bytearray()
         key_ends = array("q", [0])
-        endings: dict[str, int] = {}
+        rests: dict[str, int] = {}  # what is behind the key
         for key, own in grouped(found, str(self.path)):
             if all(member.kind == OTHER for member in own):
                 for member in own:
@@ -49,11 +61,12 @@ class TarFile:
             keys += key.encode("utf-8", "surrogateescape")
             key_ends.append(len(keys))
             for member in own:
-                ending = endings.setdefault(member.ending, len(endings))
-                members.extend((member.kind, ending, member.offset, member.size))
+                rest = member.stem[len(key) :] + (f".{member.ending}" if member.ending else "")
+                members.extend((member.kind, rests.setdefault(rest, len(rests)), member.offset, member.size))
             first.append(len(members) // 4)
-        self._members = np.frombuffer(members, np.int64).reshape(-1, 4)  # kind, ending, offset, bytes
-        self._endings = list(endings)
+        self._members = np.frombuffer(members, np.int64).reshape(-1, 4)  # kind, rest, offset, bytes
+        self._rests = list(rests)
+        self._endings = [rest.rpartition(".")[2] for rest in rests]
         self._first, self._key_ends = np.frombuffer(first, np.int64), np.frombuffer(key_ends, np.int64)
         self._keys = bytes(keys)
 
@@ -85,14 +98,25 @@ class TarFile:
         except BadRecord as e:
             raise BadRecord(e.reason, where, e.id or key) from None
         images = [
-            StoredImage(f"{where}[{number}]", partial(self._stream, offset, size))
-            for number, (_, _, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
+            StoredImage(f"{where}[{number}]", partial(self._stream, offset, size), file_name=key + self._rests[rest])
+            for number, (_, rest, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
         ]
-        record, fields = read_record(raw, Place(where, key), images)
+        record, fields = read_record(raw, Place(where, key, owner=partial(self._owner, key)), images)
         shown = [f".{ending}" if ending else "(no ending)" for ending in self._endings]
         names = {kind: [shown[m[1]] for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
         used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))
         return record, Fields(tuple(dict.fromkeys(used)), (*dict.fromkeys(names[OTHER]), *fields.unused))
+
+    def _owner(self, own: str, name: str) -> str:
+        """Return the key of another record than `own` that an image called `name` belongs to, "" for none."""
+        path = plain_path(name.replace("\\", "/"))
+        paths = (plain_path(f"{own.rpartition('/')[0]}/{path}"), path)
+        found = next((key for one in paths for key in stems(one) if key in self._known), own)
+        return "" if found == own else found
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(map(self._key, range(len(self))))
 
     def _unread(self, kind: int, ending: int, offset: int) -> bool:
         """Whether a member holds an image, a video or audio, by its ending or its first bytes, that is not read."""
@@ -140,6 +164,7 @@ class TarFile:
             str(os.fstat(self._file).st_mtime_ns),
             self._keys,
             self._members.tobytes(),
+            *self._rests,
         ]
         return digest_of(parts)
 

@@ -48,10 +48,15 @@ class Member(NamedTuple):
 
 def parse_name(name: str, offset: int, size: int) -> Member:
     """Return the member of that name; hidden files and those of macOS are of the kind HIDDEN."""
-    folder, slash, base = posixpath.normpath(name).lstrip("/").rpartition("/")
+    folder, slash, base = plain_path(name).rpartition("/")
     stem, ending = base.rpartition(".")[::2] if "." in base else (base, "")
     hidden = base.startswith(".") or MAC_FOLDER in folder.split("/")
     return Member(folder + slash + stem, ending, HIDDEN if hidden else KINDS.get(ending.lower(), OTHER), offset, size)
+
+
+def plain_path(name: str) -> str:
+    """Return a name without `./`, `..` and `/` before it, as names are compared."""
+    return posixpath.normpath(name).lstrip("/")
 
 
 def grouped(members: Iterable[Member], tar: str) -> Iterator[tuple[str, list[Member]]]:

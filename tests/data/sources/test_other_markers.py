@@ -96,11 +96,83 @@ def test_others_are_refused(text: str, reason: str, tmp_path: Path) -> None:
         read(tmp_path, text, "No.", images=["a.png", "b.png"])
 
 
+TEXTS = ["<imagery>", "[images]", "<image", "<img alt='a.png'>", "a[IMG", "<images>", "{ image }", "[a](a.png)"]
+TEXTS += [
+    f"\\{marker}" for marker in ("<image_1>", "<img>", "[image]", "[IMG]", "{image}", "![](a.png)", "<img src='a'>")
+]
+
+
 def test_text_that_is_none(tmp_path: Path) -> None:
-    for text in ("<imagery>", "[image]", "<image", "<img src='a.png'>", "a[IMG", "<images>", "\\<image_1>", "\\<img>"):
+    for text in TEXTS:
         record, doubts = read(tmp_path, f"What is {text}?", "A tag.", image="a.png")
         assert record.turns[0].text == f"What is {text}?"
         assert read(tmp_path, text, "A tag.")[1] == doubts == ()
     record, _ = read(tmp_path, "\\<image> and <Image>?", "A tag.", image="a.png")
     assert record.turns[0].text == "\\<image> and <image>?"
     assert read(tmp_path, "What?", "<image_1>", image="a.png")[0].turns[1].text == "<image_1>"
+
+
+LIKELY = ["[image]", "[Image]", "[image 1]", "[Image #1]", "[img]", "{image}", "{{image}}", "{image_1}", "![](a.png)"]
+LIKELY += ["![a dog](x/a.png)", '![A dog](<a.png> "A dog")', "![](https://e.org/a.png)", "[img]a.png[/img]"]
+LIKELY += ["<img src='a.png'>", '<img alt="A dog" src="x/a.png" />']
+
+
+@pytest.mark.parametrize("marker", LIKELY)
+def test_what_is_likely_a_place_is_one_where_it_fits(marker: str, tmp_path: Path) -> None:
+    record, doubts = read(tmp_path, f"Left {marker}right?", "Right.", image="a.png")
+    assert (record.turns[0].text, record.images, doubts) == ("Left <image>right?", ("a.png",), ())
+    text = f"<image>What does {marker} do?"
+    record, doubts = read(tmp_path, text, "Nothing.", image="a.png")
+    assert (record.turns[0].text, doubts) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "doubts"),
+    [
+        ("[image] or [image]?", ["a.png"], ["[image]"]),
+        ("{image}?", ["a.png", "b.png"], ["{image}"]),
+        ("[image 1] [image 3]", ["a.png", "b.png"], ["[image 1]", "[image 3]"]),
+        ("![](c.png)", ["a.png"], ["![](...)"]),
+        ("![x](a.png) ![y](a.png)", ["a.png", "b.png"], ["![](...)"]),
+        ("<img src='c.png'>", ["a.png"], ["<img src=...>"]),
+        ("[img]c.png[/img]", ["a.png"], ["[img]...[/img]"]),
+        ("<|image|> of [image]", ["a.png"], ["[image]"]),
+        ("<image>What?</image>", ["a.png"], ["</image>"]),
+    ],
+)
+def test_what_does_not_fit_is_text_and_counted(text: str, images: list[str], doubts: list[str], tmp_path: Path) -> None:
+    record, found = read(tmp_path, text, "A dot.", image=images)
+    assert record.turns[0].text == text.replace("<|image|>", "<image>")
+    assert record.images == tuple(images)
+    assert found == tuple(f"{doubt} in a question is text" for doubt in doubts)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "images"),
+    [
+        ("<image>b.png</image> or <image>x/a.png</image>?", "<image> or <image>?", ("b.png", "a.png")),
+        ("<image>./</image><image>./</image>", "<image><image>", ("a.png", "b.png")),
+        ("(<image>./</image>)\n(<image>./</image>)\nWhat?", "<image>\n<image>\nWhat?", ("a.png", "b.png")),
+        ("<image></image> or <image></image>", "<image> or <image>", ("a.png", "b.png")),
+        ("<image>1</image> or <image>0</image>", "<image> or <image>", ("b.png", "a.png")),
+        ("<Image>b.png</Image><Image>a.png</Image>", "<image><image>", ("b.png", "a.png")),
+        ("{image_2} or {image_1}", "<image> or <image>", ("b.png", "a.png")),
+        ("![](b.png) or ![](a.png)", "<image> or <image>", ("b.png", "a.png")),
+    ],
+)
+def test_places_with_names_inside(text: str, expected: str, images: tuple[str, ...], tmp_path: Path) -> None:
+    record, doubts = read(tmp_path, text, "That.", images=["a.png", "b.png"])
+    assert (record.turns[0].text, record.images, doubts) == (expected, images, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<image>a.png</image>", "1 markers '<image>a.png</image>' or the like for 2 images"),
+        ("<image>a.png</image><image>c.png</image>", "the markers of its 2 images are <image>a.png</image>"),
+        ("<image>a.png</image> and <image>", "both <image> and '<image>a.png</image>' in its texts"),
+    ],
+)
+def test_names_inside_that_do_not_fit(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match=reason):
+        read(tmp_path, text, "No.", images=["a.png", "b.png"])
