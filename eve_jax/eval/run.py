@@ -28,7 +28,6 @@ from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import text_loss
 from eve_jax.eval.scoring import in_order, scored
 from eve_jax.eval.summary import progress_line, write_results
-from eve_jax.eval.text_loss import BENCHMARK
 from eve_jax.infer.api import EVE
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
@@ -178,7 +177,7 @@ def _text_loss(eve: EVE, one: Chosen, run: Run) -> Outcome:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_json(kept, numbers)
     except UserError as error:
-        return Outcome(one.task, digest=text.digest, error=f"{BENCHMARK}: {error}")
+        return Outcome(one.task, digest=text.digest, error=str(error))
     return Outcome(one.task, aggregate=numbers, digest=text.digest)
 
 

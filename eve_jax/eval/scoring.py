@@ -28,7 +28,7 @@ def guarded(what: str, action: Callable[[], T]) -> T:
 
 def verdict_of(task: Task, item: Item, answer: str | None) -> Verdict:
     """Return the verdict on one answer. Raises ScorerFailed that names the question."""
-    what = f"{task.name}: the scorer failed at question {item.id} ({item.where})"
+    what = f"the scorer failed at question {item.id} ({item.where})"
     return guarded(what, lambda: task.score(item.row, answer))
 
 
@@ -44,9 +44,9 @@ def scored(outcome: Outcome, judge: KeptJudge | None = None) -> Outcome:
         if not rows:
             failed = outcome.failed
             reason = (failed[0].error or (failed[0].verdict and failed[0].verdict.error)) if failed else "no questions"
-            return replace(outcome, error=f"{task.name}: no question has a verdict; the first: {reason}")
-        aggregate = guarded(f"{task.name}: the aggregate failed", lambda: task.aggregate(rows, verdicts))
-        further = guarded(f"{task.name}: the further numbers failed", lambda: task.further(rows, verdicts))
+            return replace(outcome, error=f"no question has a verdict; the first: {reason}")
+        aggregate = guarded("the aggregate failed", lambda: task.aggregate(rows, verdicts))
+        further = guarded("the further numbers failed", lambda: task.further(rows, verdicts))
         return replace(outcome, aggregate=aggregate, further=further)
     except ScorerFailed as error:
         return replace(outcome, error=str(error))
@@ -71,7 +71,7 @@ def _judged(task: Task, items: Sequence[Item], answered: list[Answered], judge: 
     rows = [items[place].row for place in places]
     verdicts = [verdict for one in answered if (verdict := one.verdict) is not None]
     judging = (judge or KeptJudge(None, None)).about([items[place].id for place in places])
-    graded = guarded(f"{task.name}: judging failed", lambda: task.judge(rows, verdicts, judging))
+    graded = guarded("judging failed", lambda: task.judge(rows, verdicts, judging))
     for place, verdict in zip(places, graded, strict=True):
         answered[place] = replace(answered[place], verdict=verdict)
     return answered
