@@ -5,7 +5,7 @@ not about one row), which reply to the same request it is, a hash of the request
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.eval.answers import append_line, read_lines
 from eve_jax.eval.judge import Judge, JudgeFailed, Question
+
+MOST_FAILED = 3  # requests in a row after which a judge counts as gone: each takes a minute of retries
 
 
 class KeptJudge:
@@ -31,6 +33,7 @@ class KeptJudge:
         self._kept = {(one["request"], one["number"]): one["reply"] for one in lines if one["judge"] == self.model}
         self._asked: Counter[str] = Counter()
         self._ids: Sequence[str] = ()
+        self._failed: list[str] = []  # reasons of the last requests in a row that failed
 
     def about(self, ids: Sequence[str]) -> "KeptJudge":
         """Return this judge for a judging of rows with `ids`, from the first reply to each request on."""
@@ -43,14 +46,24 @@ class KeptJudge:
         request = hash_of([{k: v for k, v in asdict(question).items() if k != "facts"}])
         key = (request, self._asked[request])
         if key not in self._kept:
-            if self.judge is None:
-                raise JudgeFailed("no reply of a judge is kept for this answer; give --judge and --judge_model")
-            reply = self.judge.ask(question)
-            self._kept[key] = reply
+            reply = self._kept[key] = self._new(question)
             if self.path is not None:
                 append_line(self.path, self._line(question, key, reply))
         self._asked[request] += 1
         return self._kept[key]
+
+    def _new(self, question: Question) -> str:
+        if self.judge is None:
+            raise JudgeFailed("no reply of a judge is kept for this answer; give --judge and --judge_model")
+        if len(self._failed) >= MOST_FAILED:
+            raise JudgeFailed(f"not asked: {MOST_FAILED} requests in a row failed, the last: {self._failed[-1]}")
+        try:
+            reply = self.judge.ask(question)
+        except JudgeFailed as failure:
+            self._failed.append(str(failure))
+            raise
+        self._failed.clear()
+        return reply
 
     def _line(self, question: Question, key: tuple[str, int], reply: str) -> dict[str, Any]:
         row = question.facts.get("row")
@@ -61,6 +74,3 @@ class KeptJudge:
 def judge_file(folder: Path | None, task: str) -> Path | None:
     """Return the file of the replies about a task's answers in `folder`; None without a folder."""
     return None if folder is None else folder / f"{task}.judge.jsonl"
-
-
-Judging = Callable[[str], KeptJudge | None]  # name of a task -> its judge

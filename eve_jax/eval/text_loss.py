@@ -66,6 +66,7 @@ class TextLossTask(Task):
     """The loss on a text file among tasks: it has numbers, but asks no questions."""
 
     benchmark = BENCHMARK
+    measure, top, digits = "nats per token", None, 4  # what reports call the loss
     generation = Generation(0)
     data = DataSet("", "")
 

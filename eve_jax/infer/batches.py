@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.sampling import GREEDY, Sampling
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """A prompt to answer: `key` names it, `max_new_tokens` and `sampling` say how."""
 
     key: str
@@ -19,8 +18,7 @@ class Ask:
     sampling: Sampling = GREEDY
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to the ask of `key`: its tokens without the stop token, its share of the batch's seconds.
 
     error: why there is no answer (logits that are not finite), or "".
@@ -32,7 +30,7 @@ class Reply:
     error: str = ""
 
 
-def answer_all(engine: Engine, asks: Sequence[Ask], stop_ids: Sequence[int], rows: int) -> Iterator[Reply]:
+def answer_all(engine: Engine, asks: Sequence[Ask], stop_ids: Sequence[int], rows: int = 16) -> Iterator[Reply]:
     """Yield the reply to each of `asks`, `rows` at a time, each as if it were alone; in any order."""
     kinds: dict[Sampling, list[Ask]] = {}
     for ask in sorted(asks, key=lambda ask: ask.prompt.need):
