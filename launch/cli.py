@@ -8,7 +8,7 @@ COMMANDS = {
     "recipe": "train all stages of a recipe, in order",
     "chat": "ask about images",
     "score": "the loss of every record under a model",
-    "eval": "scores of benchmarks, from recorded outputs",
+    "eval": "scores of a model on benchmarks and on questions of your own",
     "convert": "import, export, or make a checkpoint self-contained",
     "prepare_data": "convert records into shards, measure and draw them",
     "compile": "compile a stage for an absent TPU slice: memory, FLOPs, step time",

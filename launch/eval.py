@@ -1,20 +1,133 @@
-"""Benchmarks: score recorded outputs again.
+"""Scores of benchmarks, with the answers behind them:
+
+    python -m launch.eval --checkpoint=DIR_OR_HUB_ID --tasks=mme,pope --protocol=both --data=DIR --out=OUT [--limit=N]
+
+asks a model. Each answer is appended to OUT/answers/TASK.jsonl at once: rerun the command to resume. --tasks also takes
+.jsonl files of questions of your own, and .txt files, whose mean loss shows what language a model forgot.
+
+    python -m launch.eval score --answers=OUT,samples.jsonl --data=DIR [--out=OTHER]
+
+scores answers again, without a model: a folder of ours, lmms-eval's *_samples_TASK.jsonl, or lines of {"id", "answer"}
+with --tasks=TASK --protocol=lmms.
 
     python -m launch.eval replay FILE [--json]
 
-FILE is a JSON file with benchmark, protocol, rows, outputs and, where a judge grades, judge_calls; see docs/eval.md.
-With --json one line is printed, with the prompts, the verdict on each row and the aggregate.
+scores a file with benchmark, protocol, rows, outputs and, where a judge grades, judge_calls. See docs/eval.md.
+
+The exit status is 1 when a question or a task failed, after everything else is done and written.
 """
 
 import json
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import fail, run, take_action
+from launch._flags import as_flag, define_cluster, define_path, define_paths, fail, run, take_action
 
+if TYPE_CHECKING:
+    from eve_jax.eval.chosen import Choice
+    from eve_jax.eval.judge import HttpJudge
+
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import, a Hugging Face folder, or a hub id")
+TASKS = define_path(
+    "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
+)
+PROTOCOL = flags.DEFINE_string(
+    "protocol", None, "eve | lmms | both, or others that a benchmark has (lmms_ocr, lmms_judge); default: eve"
+)
+DATA = define_path("data", "", "folder with the benchmarks' data; hub: download it from the Hugging Face hub")
+OUT = define_path("out", None, "folder for answers and reports; an evaluation there is resumed")
+LIMIT = flags.DEFINE_integer("limit", 0, "ask only the first questions of each task; 0: all", lower_bound=0)
+ROWS = flags.DEFINE_integer("rows", 16, "prompts of a batch; fewer take less memory", lower_bound=1)
+THREADS = flags.DEFINE_integer("threads", 4, "that read images", lower_bound=1)
+JUDGE = flags.DEFINE_string(
+    "judge", "", "address of a judge, http://HOST:PORT/v1; its key is read from EVE_JUDGE_KEY or OPENAI_API_KEY"
+)
+JUDGE_MODEL = flags.DEFINE_string("judge_model", "", "name of the judge's model")
+METRIC = flags.DEFINE_string(
+    "metric", "exact", "exact | contains | numeric | vqa | letter, of own questions without one"
+)
+IMAGES = define_path("images", "", "folder that images of own questions are relative to")
+FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
+MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
+TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
+MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
+CLUSTER = define_cluster()
+ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
 JSON = flags.DEFINE_bool("json", False, "replay: print one line of JSON: prompts, images, per_row, aggregate")
-ACTIONS = ("replay",)
+ACTIONS = ("score", "replay")
+
+
+def _evaluate() -> None:
+    from eve_jax.errors import name_fields
+    from eve_jax.eval.summary import print_failures, print_table
+    from eve_jax.process.connect import distributed_run, is_leader
+    from eve_jax.process.setup import setup
+
+    setup(computes=True)
+    _required(checkpoint=CHECKPOINT.value, tasks=TASKS.value, out=OUT.value)
+    out = Path(OUT.value or "")
+    with distributed_run(CLUSTER(), out), name_fields(as_flag):
+        from eve_jax.eval.run import Run, run_tasks
+        from eve_jax.infer.api import EVE
+        from eve_jax.weights.import_export import find_folder
+
+        judge = _judge()
+        chosen = _choice(PROTOCOL.value or "eve").open()  # before the model is loaded, which may take long
+        checkpoint = find_folder(CHECKPOINT.value or "")
+        mesh: dict[str, Any] = {"mesh": MESH.value} if MESH.value else {}
+        eve = EVE.from_pretrained(
+            checkpoint, FIT.value or "fill", MAX_SIZE.value or 0, template=TEMPLATE.value or "", **mesh
+        )
+        how = Run(out, LIMIT.value or 0, ROWS.value or 1, THREADS.value or 1, judge, str(checkpoint))
+        outcomes, leads = run_tasks(eve, chosen, how), is_leader()
+    if leads:
+        print_table(outcomes)
+        print(f"see {out}", flush=True)
+        if print_failures(outcomes):
+            sys.exit(1)
+
+
+def _score() -> None:
+    from eve_jax.eval.rescore import Rescore
+    from eve_jax.eval.summary import print_failures, print_table
+    from eve_jax.process.paths import split_names
+
+    _required(answers=ANSWERS.value)
+    answers = [Path(name) for given in ANSWERS.value or [] for name in split_names(given)]
+    out = Path(OUT.value) if OUT.value else None
+    outcomes = Rescore(answers, _choice(PROTOCOL.value or ""), out, LIMIT.value or 0, _judge()).run()
+    print_table(outcomes)
+    if print_failures(outcomes):
+        sys.exit(1)
+
+
+def _required(**values: Any) -> None:
+    from eve_jax.errors import UserError
+
+    if missing := [f"--{name}" for name, value in values.items() if not value]:
+        raise UserError(f"{' and '.join(missing)} must be given (see --help)")
+
+
+def _choice(protocol: str) -> "Choice":
+    from eve_jax.eval.chosen import Choice
+    from eve_jax.process.paths import split_names
+
+    names = split_names(TASKS.value or "")
+    return Choice(names, DATA.value or "", protocol, METRIC.value or "", IMAGES.value or "", bool(JUDGE.value))
+
+
+def _judge() -> "HttpJudge | None":
+    from eve_jax.errors import UserError
+    from eve_jax.eval.judge import HttpJudge
+
+    if bool(JUDGE.value) != bool(JUDGE_MODEL.value):
+        raise UserError("--judge=http://HOST:PORT/v1 and --judge_model=NAME go together: give both or none")
+    key = os.environ.get("EVE_JUDGE_KEY") or os.environ.get("OPENAI_API_KEY") or ""
+    return HttpJudge(JUDGE.value, JUDGE_MODEL.value or "", key) if JUDGE.value else None
 
 
 def _replay(file: str) -> None:
@@ -39,7 +152,18 @@ def _take_file(argv: list[str]) -> str:
     return files[0] if files else ""
 
 
+def _take_words(argv: list[str]) -> None:
+    """Run what the first word asks for: an evaluation where it is a flag."""
+    if len(argv) < 2 or argv[1].startswith("-"):
+        run(_evaluate)
+        return
+    action = take_action(argv, "launch.eval", ACTIONS)
+    if action == "score":
+        run(_score)
+    else:
+        chosen = _take_file(argv)
+        run(lambda: _replay(chosen))
+
+
 if __name__ == "__main__":
-    take_action(sys.argv, "launch.eval", ACTIONS)
-    chosen = _take_file(sys.argv)
-    run(lambda: _replay(chosen))
+    _take_words(sys.argv)

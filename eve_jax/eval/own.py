@@ -20,6 +20,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from eve_jax.data.image_file import ImageFile
+from eve_jax.data.markers import MARKER, count_markers, split_markers
 from eve_jax.data.record import BadRecord, digest_of
 from eve_jax.data.sources.image_refs import image_values, to_image
 from eve_jax.errors import UserError, shorten
@@ -109,20 +110,24 @@ class OwnQuestions(Task):
         return human[0]
 
     def text(self, row: Row) -> str:
-        """Return the question without `<image>`."""
-        return self._value(row).replace("<image>", "").strip()
+        """Return the question without the places of its images."""
+        return "".join(split_markers(self._value(row))).strip()
 
     def prompt(self, row: Row) -> str:
         """Return the question as the record has it, with `<image>` first where it has an image but no marker."""
         value, count = self._value(row), self._count(row)
-        return value if "<image>" in value or not count else "<image>\n" * count + value
+        return value if count_markers(value) or not count else f"{MARKER}\n" * count + value
+
+    def message(self, row: Row) -> str:
+        """Return the question as the record has it: its images are placed as in records that a model trains on."""
+        return self._value(row)
 
     def _count(self, row: Row) -> int:
         return sum(len(image_values(row[name])) for name in self.images(row))
 
     def content(self, row: Row) -> list[str | ImageSlot]:
         """Return the pieces around the markers, and the images in order."""
-        pieces = self.prompt(row).split("<image>")
+        pieces = split_markers(self.prompt(row))
         count = self._count(row)
         if len(pieces) - 1 != count:
             raise ValueError(f"has {len(pieces) - 1} <image> for {count} images")
@@ -180,7 +185,8 @@ class OwnRows:
     """
 
     def __init__(self, path: str | Path, images_dir: str | Path = "", metric: str = "exact") -> None:
-        self.path, self.task = Path(path), OwnQuestions(Path(path).stem, metric)
+        own = OwnQuestions(Path(path).stem, metric)
+        self.path, self.task = Path(path), own  # type: Path, Task
         self._folders = [str(folder) for folder in (images_dir, self.path.parent) if str(folder)]
         self._rows = read_lines(self.path)
         self.left_out: dict[str, int] = {}
@@ -189,7 +195,7 @@ class OwnRows:
             raise UserError(f"{path}: holds no questions")
         for number, row in enumerate(self._rows, 1):
             try:
-                self.task.check(row)
+                own.check(row)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
                 raise UserError(f"{path}#{number}: {shorten(reason, 200)}") from None
@@ -202,7 +208,8 @@ class OwnRows:
         for number, row in enumerate(self._rows):
             where = f"{self.path}#{number + 1}"
             values = [(value, name) for name in self.task.images(row) for value in image_values(row[name])]
-            yield Item(ids.of(row, number), row, tuple(self._image(*value, where) for value in values), where)
+            images = tuple(self._image(*value, where) for value in values)
+            yield Item(ids.of(row, number), row, images, where, number)
 
     def _image(self, value: Any, field: str, where: str) -> ImageFile:
         try:

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eve_jax.data.markers import MARKER, escape_markers
+
 if TYPE_CHECKING:
     from eve_jax.eval.judge import Judge
 
@@ -157,6 +159,14 @@ class Task(ABC):
     def content(self, row: Row) -> list[str | ImageSlot]:
         """Return the user turn as texts and images in order: all images first, unless a task interleaves them."""
         return [*(ImageSlot(number) for number in range(len(self.images(row)))), self.text(row)]
+
+    def message(self, row: Row) -> str:
+        """Return the user turn as the model gets it: `content` with a marker and a newline for each image.
+
+        Markers in the texts are escaped, see `eve_jax.data.markers`: a question may speak of `<image>`.
+        """
+        parts = self.content(row)
+        return "".join(f"{MARKER}\n" if isinstance(part, ImageSlot) else escape_markers(part) for part in parts)
 
     @abstractmethod
     def score(self, row: Row, output: str | None) -> Verdict:

@@ -111,8 +111,8 @@ def acquire(store: Store, what: str) -> Lock:
             raise UserError(f"{store.place} cannot be written: {error.strerror}") from error
         if held is not None and state == ALIVE:
             raise InUse(
-                f"{store.place}: in use by {held.owner}; choose another folder (--workdir, --to), wait for that "
-                "process or stop it, or, if you are sure that it is gone, remove this lock"
+                f"{store.place}: in use by {held.owner}; choose another folder (--workdir, --to, --out), wait "
+                "for that process or stop it, or, if you are sure that it is gone, remove this lock"
             )
         if held is None:
             if time.monotonic() - began > PATIENCE:

@@ -21,12 +21,18 @@ class Item:
         row: the row as the task's protocol expects it, without the images.
         images: the images in the order of `Task.images`; they are read when they are opened, and raise `BadImage` then.
         where: FILE#NUMBER, from 1, for messages.
+        number: place of the row in the data, from 0, those that are left out included; -1 if it is not known.
     """
 
     id: str
     row: Row
     images: tuple[ImageFile, ...]
     where: str
+    number: int = -1
+
+
+class NoData(UserError):
+    """The data of a benchmark is not there."""
 
 
 class Rows(Protocol):

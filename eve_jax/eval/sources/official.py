@@ -139,7 +139,7 @@ class OfficialRows:
             encoded = raw.get("image") if "index" in raw else None  # MMBench's tables hold the images
             row, names = adapted(self.task, {k: v for k, v in raw.items() if k != "image"} if encoded else raw, where)
             images = tuple(self._image(raw, encoded, where) for _ in names)
-            yield Item(ids.of(row, number - 1), row, images, where)
+            yield Item(ids.of(row, number - 1), row, images, where, number - 1)
 
     def _image(self, raw: Row, encoded: str | None, where: str) -> ImageFile:
         if encoded:

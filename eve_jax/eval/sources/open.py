@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eve_jax.errors import UserError
-from eve_jax.eval.sources.base import Rows
+from eve_jax.eval.sources.base import NoData, Rows
 from eve_jax.eval.sources.layouts import LAYOUTS
 from eve_jax.eval.sources.official import OfficialRows
 from eve_jax.eval.sources.parquet import ParquetRows, shards
@@ -17,11 +17,12 @@ def open_rows(task: Task, data: str | Path) -> Rows:
     """Return the rows of `task` in the folder `data`, which holds several benchmarks, or this one alone.
 
     Looked at are DATA/OWNER/NAME of the hub's repository, DATA/NAME, DATA/ with the benchmark's other names, then DATA;
-    in each first Parquet files, then the official layout. Raises UserError that names what was looked for.
+    in each first Parquet files, then the official layout. Raises NoData that names what was looked for, and UserError
+    for a damaged file.
     """
     root = Path(data)
     if not root.is_dir():
-        raise UserError(f"{data}: no such folder; set --data to the folder with the benchmarks' data")
+        raise NoData(f"{data}: no such folder; set --data to the folder with the benchmarks' data")
     benchmark = "pope" if task.benchmark in PARTS else task.benchmark
     layout = LAYOUTS.get(benchmark)
     for folder in _folders(task, root):
@@ -32,7 +33,7 @@ def open_rows(task: Task, data: str | Path) -> Rows:
     wanted = f"{task.data.repository}/{task.data.patterns[0]}"
     official = f", nor {', '.join(patterns[0] for patterns in layout.files.values())}" if layout else ""
     names = ", ".join(task.data.names)
-    raise UserError(
+    raise NoData(
         f"{data}: no data of {task.benchmark}: neither {wanted}{official} (also below {names}); see docs/eval.md"
     )
 

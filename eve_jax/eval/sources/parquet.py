@@ -183,7 +183,7 @@ class ParquetRows:
             images = [image for name in names for image in self._files.of(cell, name, where)]
         else:
             images = self._image_apart(raw, where)
-        return Item(ids.of(row, number), row, tuple(images), where)
+        return Item(ids.of(row, number), row, tuple(images), where, number)
 
     def _image_apart(self, raw: Row, where: str) -> list[ImageFile]:
         assert self._apart is not None
