@@ -74,5 +74,6 @@ class Outcome:
 
     @property
     def headline(self) -> float | None:
-        """The one number that papers report, on their scale; None where there is none."""
-        return None if self.error else self.task.headline(self.aggregate | self.further)
+        """The one number that papers report, on their scale; None where there is none or nothing was scored."""
+        known = not self.error and any(a.verdict is not None and not a.verdict.error for a in self.answered)
+        return self.task.headline(self.aggregate | self.further) if known else None

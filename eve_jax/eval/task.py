@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eve_jax.eval.units import Units, score_units
+
 if TYPE_CHECKING:
     from eve_jax.eval.judge import Judge
 
@@ -107,9 +109,14 @@ class DataSet:
 
 
 class Task(ABC):
-    """A benchmark under one protocol."""
+    """A benchmark under one protocol.
+
+    `measure` is what the headline is, for reports, and `top` the most that it can be.
+    """
 
     benchmark: ClassVar[str]
+    measure: ClassVar[str] = "accuracy, %"
+    top: ClassVar[float] = 100
     protocol: str
     generation: Generation
     data: DataSet
@@ -190,6 +197,10 @@ class Task(ABC):
         `aggregate`: with the entries of `further` added.
         """
         return None
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the units that the headline is made of, for its interval: questions, of which it is the mean score."""
+        return score_units([verdict.score for verdict in verdicts], [verdict.category for verdict in verdicts])
 
 
 def mean(values: Sequence[float]) -> float:
