@@ -67,7 +67,9 @@ class OcrBench(Task):
 
     def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
         """Return the questions; the headline is the number of right ones."""
-        return Units(np.array([[v.score] for v in verdicts], float).reshape(-1, 1), [v.category for v in verdicts], count)
+        return Units(
+            np.array([[v.score] for v in verdicts], float).reshape(-1, 1), [v.category for v in verdicts], count
+        )
 
 
 def _formula(text: str) -> str:
