@@ -111,12 +111,14 @@ class DataSet:
 class Task(ABC):
     """A benchmark under one protocol.
 
-    `measure` is what the headline is, for reports, and `top` the most that it can be.
+    `measure` is what the headline is, for reports, `top` the most that it can be (None: there is none), and `digits`
+    how many digits after the point are shown.
     """
 
     benchmark: ClassVar[str]
     measure: ClassVar[str] = "accuracy, %"
-    top: ClassVar[float] = 100
+    top: ClassVar[float | None] = 100
+    digits: ClassVar[int] = 1
     protocol: str
     generation: Generation
     data: DataSet
@@ -126,6 +128,11 @@ class Task(ABC):
     def name(self) -> str:
         """BENCHMARK.PROTOCOL, which names files of answers and reports."""
         return f"{self.benchmark}.{self.protocol}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether the task asks questions; one that generates nothing has numbers alone, as the loss on a text."""
+        return self.generation.max_new_tokens > 0
 
     def adapt(self, row: Row) -> Row:
         """Return `row`, of either layout, as this protocol expects it; the reference rows are returned unchanged."""

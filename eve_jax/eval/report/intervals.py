@@ -25,19 +25,19 @@ def value_of(units: Units) -> float | None:
 def interval_of(units: Units) -> Interval | None:
     """Return the 95% interval of the headline by the percentiles of REPEATS draws, the same ones for the same units.
 
-    None for fewer than FEWEST units, for a category with one unit where the headline is made of categories, for units
-    that are all alike (drawing them again shows no spread), and where some draw leaves the headline undefined.
+    None for fewer than FEWEST units, for a category with one unit where the headline is made of categories, where the
+    draws show no spread (all answers are right, for one), and where some draw leaves the headline undefined.
     """
     parts = _parts(units)
     lone = bool(units.over_categories) and any(len(part) < 2 for part in parts)
-    if len(units.numbers) < FEWEST or lone or all((part == part[0]).all() for part in parts):
+    if len(units.numbers) < FEWEST or lone:
         return None
     random = np.random.default_rng(SEED)
     drawn = _combined(units, [units.value(_draw(part, random)) for part in parts])
     if not np.isfinite(drawn).all():
         return None
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return (low, high) if low < high else None
 
 
 def by_category(units: Units) -> dict[str, Units]:

@@ -18,7 +18,7 @@ def summary_of(outcome: Outcome) -> dict[str, Any]:
     """Return the entry of a task in report.json."""
     task, headline = outcome.task, outcome.headline
     rows, verdicts = ([], []) if outcome.error else outcome.scored
-    units = task.units(rows, verdicts) if headline is not None else None
+    units = task.units(rows, verdicts) if headline is not None and task.asks else None
     figures = figures_of(task.benchmark)
     return {
         "benchmark": task.benchmark,
@@ -28,6 +28,7 @@ def summary_of(outcome: Outcome) -> dict[str, Any]:
         "interval": None if units is None else interval_of(units),
         "measure": task.measure,
         "top": task.top,
+        "digits": task.digits,
         "units": None if units is None else {"kind": units.kind, "n": len(units.numbers)},
         "papers": {"EVEv1": figures.v1, "EVEv2": figures.v2, "source": figures.source, "remark": figures.remark},
         "n": len(outcome.items) or len(outcome.answered),

@@ -47,9 +47,9 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:,.0f}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def interval(ends: Sequence[float] | None) -> str:
+def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
     """Return an interval as "LOW to HIGH"."""
-    return NONE if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+    return NONE if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
 
 
 def share(part: int, whole: int) -> str:

@@ -1,0 +1,39 @@
+"""Writes report.json, report.md and report.html (docs/eval.md#reports)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eve_jax.data.view.document import write_text
+from eve_jax.eval.outcome import Outcome
+from eve_jax.eval.report.disagreements import disagreements_of
+from eve_jax.eval.report.markdown import markdown_of
+from eve_jax.eval.report.page import page_of
+from eve_jax.eval.report.summary import summary_of
+from eve_jax.eval.report.values import finite
+
+SCHEMA = 1  # of report.json; grows with a change that readers of it must know
+
+
+def report_of(outcomes: Sequence[Outcome], about: dict[str, Any]) -> dict[str, Any]:
+    """Return what report.json holds."""
+    return {
+        "schema": SCHEMA,
+        "about": finite(about),
+        "tasks": {outcome.task.name: summary_of(outcome) for outcome in outcomes},
+        "disagreements": disagreements_of(outcomes),
+    }
+
+
+def write_reports(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> None:
+    """Write report.json, report.md and report.html to the folder `out`, each at once and complete.
+
+    outcomes: of the tasks, also of those that failed, which the reports then say; their names differ.
+    about: facts about the run for all three (checkpoint, data, version, flags): names to JSON values. Raises OSError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    report = report_of(outcomes, about)
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(out / "report.md", markdown_of(report, outcomes))
+    write_text(out / "report.html", page_of(report, outcomes))
