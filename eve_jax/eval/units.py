@@ -55,7 +55,7 @@ class Units:
 
 def score_units(scores: Sequence[float], categories: Sequence[str], kind: str = "questions") -> Units:
     """Return the units of a headline that is 100 x the mean of `scores`."""
-    return Units(np.array([(score, 1) for score in scores], float).reshape(-1, 2), categories, kind=kind)
+    return Units(np.stack([np.array(scores, float), np.ones(len(scores))], axis=1), categories, kind=kind)
 
 
 def yes_no_units(

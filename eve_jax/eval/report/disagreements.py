@@ -47,7 +47,8 @@ def _compared(one: Outcome, other: Outcome) -> dict[str, Any]:
                 one.task.protocol: _side(answer.answer, verdict),
                 other.task.protocol: _side(its_answer.answer, its_verdict),
             }
-            rows.append({"id": item.id, "same_answer": same, "protocols": sides})
+            gold = brief(verdict.gold)
+            rows.append({"id": item.id, "same_answer": same, "expected": gold, "protocols": sides})
     return {
         "benchmark": one.task.benchmark,
         "protocols": [one.task.protocol, other.task.protocol],
@@ -61,7 +62,7 @@ def _compared(one: Outcome, other: Outcome) -> dict[str, Any]:
 def _side(answer: str | None, verdict: Verdict) -> dict[str, Any]:
     return {
         "answer": clip(answer or "", MOST_ANSWER),
-        "read": brief(verdict.answer),
+        "read": brief(verdict.answer) if verdict.parsed else None,
         "score": finite(verdict.score),
         "parsed": verdict.parsed,
     }

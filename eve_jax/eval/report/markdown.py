@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eve_jax.errors import shorten
-from eve_jax.eval.outcome import Outcome
-from eve_jax.eval.report.sheet import sheet_of
+from eve_jax.eval.report.sheet import Sheet
 from eve_jax.eval.report.table import COLUMNS, PAPERS, cells, markdown_table, notes
 from eve_jax.eval.report.values import NONE, flat, interval, number, share
 
@@ -15,8 +14,8 @@ MARKS = re.compile(r"([\\`*_{}\[\]<>|~#&$])")
 HOW = "Intervals are 95% bootstrap intervals; an answer that cannot be parsed counts as wrong, an error is left out."
 
 
-def markdown_of(report: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
-    """Return the text of report.md. `report`: what report.json holds, of the same outcomes."""
+def markdown_of(report: Mapping[str, Any], sheets: Sequence[Sheet]) -> str:
+    """Return the text of report.md. `report`: what report.json holds; `sheets`: of its tasks."""
     entries = list(report["tasks"].values())
     lines = ["# Evaluation", "", *_about(report["about"]), ""]
     if entries:
@@ -34,8 +33,8 @@ def markdown_of(report: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
         lines += ["No task was evaluated."]
     for pair in report["disagreements"]:
         lines += _disagreements(pair)
-    for (name, entry), outcome in zip(report["tasks"].items(), outcomes, strict=True):
-        lines += _task(name, entry, outcome)
+    for (name, entry), sheet in zip(report["tasks"].items(), sheets, strict=True):
+        lines += _task(name, entry, sheet)
     return "\n".join(lines) + "\n"
 
 
@@ -50,6 +49,21 @@ def disagreement_line(pair: Mapping[str, Any]) -> str:
         f"{compared:,} questions have the same prompt{other}. {same:,} got the same answer. "
         f"The verdicts differ on {share(len(rows), compared)}, of which {one_text:,} have the same answer."
     )
+
+
+def disagreement_cells(pair: Mapping[str, Any], most: int) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells, as texts, of a table of the first `most` rows on which protocols disagree."""
+    head = [
+        "id",
+        "expected",
+        *(f"{what}, {name}" for name in pair["protocols"] for what in ("answer", "read as", "score")),
+    ]
+    rows = []
+    for row in pair["rows"][:most]:
+        sides = [row["protocols"][name] for name in pair["protocols"]]
+        texts = [text for side in sides for text in (side["answer"], side["read"], number(side["score"], 2))]
+        rows.append([NONE if text is None else text for text in (row["id"], row["expected"], *texts)])
+    return head, rows
 
 
 def numbers_of(entry: Mapping[str, Any]) -> list[str]:
@@ -80,21 +94,18 @@ def _disagreements(pair: Mapping[str, Any]) -> list[str]:
     lines = ["", f"## {_text(pair['benchmark'])}: {_text(one)} and {_text(other)}", "", disagreement_line(pair)]
     if not pair["rows"]:
         return lines
-    head = ["id", *(f"{what}, {_text(name)}" for name in (one, other) for what in ("answer", "read as", "score"))]
-    rows = [
-        [_text(row["id"])]
-        + [
-            _text(row["protocols"][name][key] if row["protocols"][name][key] is not None else NONE)
-            for name in (one, other)
-            for key in ("answer", "read", "score")
-        ]
-        for row in pair["rows"][:MOST_ROWS]
-    ]
+    head, cells = disagreement_cells(pair, MOST_ROWS)
+    rows = [[_text(cell) for cell in row] for row in cells]
     more = len(pair["rows"]) - MOST_ROWS
-    return [*lines, "", *markdown_table(head, rows), *(["", f"{more:,} more in report.json."] if more > 0 else [])]
+    return [
+        *lines,
+        "",
+        *markdown_table([_text(name) for name in head], rows),
+        *(["", f"{more:,} more in report.json."] if more > 0 else []),
+    ]
 
 
-def _task(name: str, entry: Mapping[str, Any], outcome: Outcome) -> list[str]:
+def _task(name: str, entry: Mapping[str, Any], sheet: Sheet) -> list[str]:
     lines = ["", f"## {_text(name)}", "", *(f"- {_text(line, MOST_LINE)}" for line in numbers_of(entry))]
     if entry["categories"]:
         rows = [
@@ -115,7 +126,7 @@ def _task(name: str, entry: Mapping[str, Any], outcome: Outcome) -> list[str]:
             _text(card.read or NONE),
             _text(card.gold or NONE),
         ]
-        for group, (_, cards) in sheet_of(outcome).items()
+        for group, (_, cards) in sheet.items()
         for card in cards[:MOST_EXAMPLES]
     ]
     if examples:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eve_jax.data.view.document import document, escaped
-from eve_jax.eval.outcome import Outcome
-from eve_jax.eval.report.markdown import HOW, disagreement_line, numbers_of
-from eve_jax.eval.report.sheet import Card, Thumbnails, sheet_of
+from eve_jax.eval.report.markdown import HOW, disagreement_cells, disagreement_line, numbers_of
+from eve_jax.eval.report.sheet import Card, Sheet, Thumbnails
 from eve_jax.eval.report.style import STYLE
 from eve_jax.eval.report.table import COLUMNS, PAPERS, cells, notes
 from eve_jax.eval.report.values import NONE, flat, interval, number
@@ -19,15 +18,14 @@ NUMBERS = ("score", "95% interval", "n", "not parsed", "errors", "EVEv1 ¹", "EV
 CLASSES = {"right": "right", "partly right": "part"}  # of cards, the others are wrong
 
 
-def page_of(report: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
-    """Return the page. `report`: what report.json holds, of the same outcomes."""
+def page_of(report: Mapping[str, Any], sheets: Sequence[Sheet]) -> str:
+    """Return the page. `report`: what report.json holds; `sheets`: of its tasks."""
     thumbnails = Thumbnails()
     entries = report["tasks"]
     facts = "".join(f"<li>{escaped(name)}: {escaped(text)}</li>" for name, text in flat(report["about"]))
     pairs = "\n".join(_disagreements(pair) for pair in report["disagreements"])
     sections = "\n".join(
-        _task(name, entry, outcome, thumbnails)
-        for (name, entry), outcome in zip(entries.items(), outcomes, strict=True)
+        _task(name, entry, sheet, thumbnails) for (name, entry), sheet in zip(entries.items(), sheets, strict=True)
     )
     body = (
         f"<h1>Evaluation</h1>\n<ul>{facts or '<li>no facts given</li>'}</ul>\n{_overview(entries)}\n{pairs}\n{sections}"
@@ -96,21 +94,13 @@ def _disagreements(pair: Mapping[str, Any]) -> str:
     text = f"<section>{title}\n<p>{escaped(disagreement_line(pair))}</p>"
     if not pair["rows"]:
         return f"{text}</section>"
-    head = ["id", *(f"{what}, {name}" for name in (one, other) for what in ("answer", "read as", "score"))]
-    rows = [
-        [_cell(row["id"])]
-        + [_cell(row["protocols"][name][key]) for name in (one, other) for key in ("answer", "read", "score")]
-        for row in pair["rows"][:MOST_ROWS]
-    ]
+    head, texts = disagreement_cells(pair, MOST_ROWS)
+    rows = [[escaped(cell) for cell in row] for row in texts]
     title = f"{len(rows)} of {len(pair['rows']):,} rows on which they disagree"
     return f'{text}\n<details open=""><summary>{title}</summary>{_table(head, rows, text_from=0)}</details></section>'
 
 
-def _cell(value: Any) -> str:
-    return escaped(NONE if value is None else number(value, 2) if isinstance(value, float) else str(value))
-
-
-def _task(name: str, entry: Mapping[str, Any], outcome: Outcome, thumbnails: Thumbnails) -> str:
+def _task(name: str, entry: Mapping[str, Any], sheet: Sheet, thumbnails: Thumbnails) -> str:
     lines = numbers_of(entry)
     failed = f'<p class="failed">{escaped(lines.pop(0))}</p>' if entry["error"] else ""
     _, _, value, ends, measure, *_ = cells(entry)
@@ -118,7 +108,7 @@ def _task(name: str, entry: Mapping[str, Any], outcome: Outcome, thumbnails: Thu
     facts = "".join(f"<li>{escaped(line)}</li>" for line in ([score] if entry["headline"] is not None else []) + lines)
     parts = [f'<h2 id="{escaped(_anchor(name))}">{escaped(name)}</h2>', failed, f"<ul>{facts}</ul>"]
     parts += [_categories(entry), _scorer(entry)]
-    for group, (total, cards) in sheet_of(outcome).items():
+    for group, (total, cards) in sheet.items():
         shown = "\n".join(_card(card, CLASSES.get(group, "wrong"), thumbnails) for card in cards)
         parts.append(f'<h3>{len(cards)} of {total:,} {group}</h3>\n<div class="cards">{shown}</div>')
     parts.append(_errors(entry["errors"]))

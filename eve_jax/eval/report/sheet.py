@@ -9,7 +9,7 @@ from eve_jax.data.image.patches import open_image
 from eve_jax.data.image_file import BadImage, ImageFile, one_line
 from eve_jax.data.view.document import data_url
 from eve_jax.errors import clip
-from eve_jax.eval.outcome import Answered, Outcome
+from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report.values import brief, number
 from eve_jax.eval.task import Verdict
 
@@ -43,20 +43,23 @@ class Card:
     more: int
 
 
-def sheet_of(outcome: Outcome) -> dict[str, tuple[int, list[Card]]]:
+Sheet = dict[str, tuple[int, list[Card]]]
+
+
+def sheet_of(outcome: Outcome) -> Sheet:
     """Return of each group of GROUPS that is not empty how many questions it has, and the cards of some.
 
     They are taken at equal distances in the order of the data, nothing else chooses them.
     """
-    groups: dict[str, list[tuple[int, Answered, Verdict]]] = {name: [] for name in GROUPS}
-    if outcome.error:
-        return {}
-    for place, answered in enumerate(outcome.answered):
-        verdict = answered.verdict
-        if verdict is not None and not verdict.error:
-            groups[_group(verdict)].append((place, answered, verdict))
-    shown = {name: (len(members), _spread(members, GROUPS[name])) for name, members in groups.items() if members}
-    return {name: (count, [_card(outcome, *one) for one in some]) for name, (count, some) in shown.items()}
+    places: dict[str, list[int]] = {name: [] for name in GROUPS}
+    for place, answered in enumerate(outcome.answered if not outcome.error else ()):
+        if answered.verdict is not None and not answered.verdict.error:
+            places[_group(answered.verdict)].append(place)
+    return {
+        name: (len(members), [_card(outcome, place) for place in _spread(members, GROUPS[name])])
+        for name, members in places.items()
+        if members
+    }
 
 
 def _group(verdict: Verdict) -> str:
@@ -65,13 +68,15 @@ def _group(verdict: Verdict) -> str:
     return "wrong" if verdict.score <= 0 else "right" if verdict.score >= 1 else "partly right"
 
 
-def _spread(members: list[tuple[int, Answered, Verdict]], most: int) -> list[tuple[int, Answered, Verdict]]:
-    count = min(most, len(members))
-    return [members[number * len(members) // count] for number in range(count)]
+def _spread(places: list[int], most: int) -> list[int]:
+    count = min(most, len(places))
+    return [places[number * len(places) // count] for number in range(count)]
 
 
-def _card(outcome: Outcome, place: int, answered: Answered, verdict: Verdict) -> Card:
-    images = outcome.items[place].images
+def _card(outcome: Outcome, place: int) -> Card:
+    answered, images = outcome.answered[place], outcome.items[place].images
+    verdict = answered.verdict
+    assert verdict is not None  # `sheet_of` chose the place for it
     return Card(
         id=clip(answered.id),
         category=clip(verdict.category),

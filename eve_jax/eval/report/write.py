@@ -10,6 +10,7 @@ from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report.disagreements import disagreements_of
 from eve_jax.eval.report.markdown import markdown_of
 from eve_jax.eval.report.page import page_of
+from eve_jax.eval.report.sheet import sheet_of
 from eve_jax.eval.report.summary import summary_of
 from eve_jax.eval.report.values import finite
 
@@ -33,7 +34,7 @@ def write_reports(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any])
     about: facts about the run for all three (checkpoint, data, version, flags): names to JSON values. Raises OSError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    report = report_of(outcomes, about)
+    report, sheets = report_of(outcomes, about), [sheet_of(outcome) for outcome in outcomes]
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_text(out / "report.md", markdown_of(report, outcomes))
-    write_text(out / "report.html", page_of(report, outcomes))
+    write_text(out / "report.md", markdown_of(report, sheets))
+    write_text(out / "report.html", page_of(report, sheets))
