@@ -35,8 +35,13 @@ def document(title: str, style: str, body: str) -> str:
 
 def escaped(text: str) -> str:
     """Return `text` as HTML; control characters get a visible sign, line ends an arrow before them."""
+    return html.escape(visible(text).replace("\n", "↵\n"))
+
+
+def visible(text: str) -> str:
+    """Return `text` with a visible sign for control characters other than tabs and line ends; XML has all the rest."""
     text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text)
-    return html.escape(re.sub(r"[\x7f-\x9f\ufffe\uffff]", "\ufffd", text).replace("\n", "↵\n"))
+    return re.sub(r"[\x7f-\x9f\ufffe\uffff]", "\ufffd", text)
 
 
 def data_url(image: Image.Image, kind: str = "PNG", **settings: Any) -> str:

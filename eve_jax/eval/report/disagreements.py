@@ -17,9 +17,9 @@ def disagreements_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     Compared are questions with a verdict under both and the same prompt: the same texts and images in the same order.
     They disagree where the scores differ.
     """
-    usable = [outcome for outcome in outcomes if not outcome.error]
-    pairs = combinations(usable, 2)
-    return [_compared(a, b) for a, b in pairs if a.task.benchmark == b.task.benchmark]
+    usable = [outcome for outcome in outcomes if not outcome.error and outcome.items]
+    pairs = [(a, b) for a, b in combinations(usable, 2) if a.task.benchmark == b.task.benchmark]
+    return [_compared(a, b) for a, b in pairs if a.task.protocol != b.task.protocol]
 
 
 def _judged(outcome: Outcome) -> Iterator[tuple[Item, Answered, Verdict]]:

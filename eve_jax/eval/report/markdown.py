@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eve_jax.data.view.document import visible
 from eve_jax.errors import shorten
 from eve_jax.eval.report.sheet import Sheet
 from eve_jax.eval.report.table import COLUMNS, PAPERS, cells, markdown_table, notes
@@ -82,7 +83,7 @@ def numbers_of(entry: Mapping[str, Any]) -> list[str]:
 
 def _text(value: object, most: int = MOST_CELL) -> str:
     """Return a text as Markdown that shows it on one line, also in the cell of a table."""
-    return MARKS.sub(r"\\\1", shorten(str(value), most)) or " "
+    return MARKS.sub(r"\\\1", visible(shorten(str(value), most))) or " "
 
 
 def _about(about: Mapping[str, Any]) -> list[str]:

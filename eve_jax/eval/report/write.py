@@ -1,6 +1,7 @@
 """Writes report.json, report.md and report.html (docs/eval.md#reports)."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,25 @@ def report_of(outcomes: Sequence[Outcome], about: dict[str, Any]) -> dict[str, A
     return {
         "schema": SCHEMA,
         "about": finite(about),
-        "tasks": {outcome.task.name: summary_of(outcome) for outcome in outcomes},
+        "tasks": {name: summary_of(outcome) for name, outcome in zip(_names(outcomes), outcomes, strict=True)},
         "disagreements": disagreements_of(outcomes),
     }
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the tasks' names; a second one of the same name, as of another folder's file of questions, gets `#2`."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in (outcome.task.name for outcome in outcomes):
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
 
 
 def write_reports(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> None:
     """Write report.json, report.md and report.html to the folder `out`, each at once and complete.
 
-    outcomes: of the tasks, also of those that failed, which the reports then say; their names differ.
+    outcomes: of the tasks, also of those that failed, which the reports then say.
     about: facts about the run for all three (checkpoint, data, version, flags): names to JSON values. Raises OSError.
     """
     out.mkdir(parents=True, exist_ok=True)
