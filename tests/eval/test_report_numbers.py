@@ -158,6 +158,26 @@ def test_nothing_scored_has_no_headline() -> None:
             assert entry["scored"] == 0 and entry["not_parsed"]["rate"] is None
 
 
+def test_a_scorer_that_raised_makes_no_errors_of_its_questions() -> None:
+    outcome = recorded("gqa.lmms")
+    answers = [replace(one, verdict=None) for one in outcome.answered]
+    answers[3] = replace(answers[3], answer=None, error="image 3: missing file")
+    entry = summary_of(replace(outcome, answered=answers, error="the scorer failed at question 5"))
+    assert [error["error"] for error in entry["errors"]] == ["image 3: missing file"]
+
+
+def test_no_interval_of_a_headline_that_is_not_the_mean_score() -> None:
+    class Squared(OwnQuestions):
+        def headline(self, aggregate: Any) -> float | None:
+            return 100 * aggregate["accuracy"] ** 2
+
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]
+    rows = [{"id": str(n), "conversations": turns} for n in range(40)]
+    entries = [summary_of(outcome_of(kind("q"), rows, ["a", "b"] * 20)) for kind in (OwnQuestions, Squared)]
+    assert [entry["headline"] for entry in entries] == [50, 25]
+    assert entries[0]["interval"] and entries[1]["interval"] is None and entries[1]["units"] is None
+
+
 def test_a_task_without_questions_has_its_number() -> None:
     class Loss(OwnQuestions):
         def headline(self, aggregate: Any) -> float | None:

@@ -8,17 +8,18 @@ from eve_jax.eval.outcome import Answered, Outcome
 from eve_jax.eval.report.intervals import by_category, interval_of, value_of
 from eve_jax.eval.report.papers import figures_of
 from eve_jax.eval.report.values import finite
-from eve_jax.eval.task import Verdict, mean
+from eve_jax.eval.task import Row, Task, Verdict, mean
 from eve_jax.eval.units import Units
 
 MOST_TEXT = 300  # characters of a message
+ROUNDED = 0.051  # reference scorers round headlines to at least one digit after the point
 
 
 def summary_of(outcome: Outcome) -> dict[str, Any]:
     """Return the entry of a task in report.json."""
     task, headline = outcome.task, outcome.headline
     rows, verdicts = ([], []) if outcome.error else outcome.scored
-    units = task.units(rows, verdicts) if headline is not None and task.asks else None
+    units = None if headline is None else _units(task, rows, verdicts, headline)
     figures = figures_of(task.benchmark)
     return {
         "benchmark": task.benchmark,
@@ -61,10 +62,9 @@ def throughput(answered: Sequence[Answered]) -> dict[str, Any]:
 
 
 def error_of(answered: Answered) -> str:
-    """Return why a question has no verdict, or ""."""
-    if answered.error or answered.verdict is None:
-        return answered.error or "no answer"
-    return answered.verdict.error
+    """Return why a question has no verdict; "" where it has one, or has an answer that nothing scored."""
+    missing = "no answer" if answered.answer is None else ""
+    return answered.error or (answered.verdict.error if answered.verdict else missing)
 
 
 def _not_parsed(outcome: Outcome, verdicts: list[Verdict]) -> dict[str, Any]:
@@ -74,9 +74,21 @@ def _not_parsed(outcome: Outcome, verdicts: list[Verdict]) -> dict[str, Any]:
 
 def _errors(outcome: Outcome) -> list[dict[str, str]]:
     places = {item.id: item.where for item in outcome.items}
+    reasons = [(answered.id, error_of(answered)) for answered in outcome.failed]
     return [
-        {"id": a.id, "where": places.get(a.id, ""), "error": shorten(error_of(a), MOST_TEXT)} for a in outcome.failed
+        {"id": name, "where": places.get(name, ""), "error": shorten(reason, MOST_TEXT)}
+        for name, reason in reasons
+        if reason
     ]
+
+
+def _units(task: Task, rows: list[Row], verdicts: list[Verdict], headline: float) -> Units | None:
+    """Return the units of the headline; None where they do not give it: a task's own headline may be another number."""
+    if not task.asks:
+        return None
+    units = task.units(rows, verdicts)
+    value = value_of(units)
+    return units if value is not None and abs(value - headline) <= ROUNDED else None
 
 
 def _categories(verdicts: list[Verdict], units: Units | None) -> dict[str, dict[str, Any]]:
