@@ -149,6 +149,10 @@ class Task(ABC):
     def row_id(self, row: Row) -> str:
         """Return the stable name of a row within the benchmark; "" if it has none: loaders then count the rows."""
 
+    def group(self, id: str) -> str:
+        """Return the name of the group of questions that are scored together; the id of a question that stands alone."""
+        return id
+
     def images(self, row: Row) -> list[str]:
         """Return the fields that hold the images of `row`, in the order of the prompt; a field may hold a list.
 

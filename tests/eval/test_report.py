@@ -141,7 +141,11 @@ def test_images_that_fail_get_a_note(tmp_path: Path) -> None:
     def broken() -> Any:
         raise RuntimeError("row group 3 is gone")
 
-    bad = [tmp_path / "none.png", StoredImage("cell", broken), StoredImage("text", lambda: io.BytesIO(b"no image"))]
+    bad: list[ImageFile] = [
+        tmp_path / "none.png",
+        StoredImage("cell", broken),
+        StoredImage("text", lambda: io.BytesIO(b"no image")),
+    ]
     page = written(tmp_path / "out", [own(["a", "b", ""], tuple(bad))])[2]
     text = "".join(elements(page).itertext())
     assert text.count("image cannot be shown: missing file") == 3
@@ -193,7 +197,8 @@ def test_whatever_failed_there_is_a_report(tmp_path: Path) -> None:
 
 
 def test_numbers_that_json_lacks(tmp_path: Path) -> None:
-    outcome = replace(own(["a", "b"]), further={"loss": float("nan"), 3: {"x": (1, float("inf"), Path("p"))}})
+    numbers: dict[Any, Any] = {"loss": float("nan"), 3: {"x": (1, float("inf"), Path("p"))}}
+    outcome = replace(own(["a", "b"]), further=numbers)
     assert written(tmp_path, [outcome])[0]["tasks"]["mine.own"]["further"] == {"loss": None, "3": {"x": [1, None, "p"]}}
 
 

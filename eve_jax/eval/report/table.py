@@ -55,15 +55,18 @@ def table_lines(outcomes: Sequence[Outcome]) -> list[str]:
         rows.append((name, protocol, score, n, not_parsed, errors, time))
         if entry["error"]:
             failed.append(f"{name}.{protocol} failed: {shorten(entry['error'])}")
+    return [*aligned(rows, texts=2), *failed]
+
+
+def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
+    """Return lines with the cells below each other: the first `texts` to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    texts = 2  # columns on the left that hold texts
-    lines = [
+    return [
         "  ".join(
             cell.ljust(w) if k < texts else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]
-    return [*(line.rstrip() for line in lines), *failed]
 
 
 def notes(entries: Sequence[Mapping[str, Any]]) -> list[str]:

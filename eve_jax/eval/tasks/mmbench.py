@@ -59,6 +59,11 @@ class _MmBench(Task):
         """Return the index, of a question and a rotation."""
         return str(row["index"])
 
+    def group(self, id: str) -> str:
+        """Return the index of the question's first rotation."""
+        index = id.partition("#")[0]  # of a second row with the same index
+        return str(int(index) % ROTATION) if index.isdecimal() else id
+
     def _level2(self, row: Row) -> Any:
         return row.get("L2-category", row.get("l2-category"))
 

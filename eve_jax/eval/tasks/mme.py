@@ -28,6 +28,10 @@ class _Mme(Task):
         """Return QUESTION_ID:QUESTION, for both questions of an image have one id."""
         return f"{row['question_id']}:{row['question']}"
 
+    def group(self, id: str) -> str:
+        """Return the image's id."""
+        return id.partition(":")[0]
+
     def _gold(self, row: Row) -> str:
         return row["answer"].lower().strip().replace(".", "")
 
