@@ -150,7 +150,7 @@ class Task(ABC):
         """Return the stable name of a row within the benchmark; "" if it has none: loaders then count the rows."""
 
     def group(self, id: str) -> str:
-        """Return the name of the group of questions that are scored together; the id of a question that stands alone."""
+        """Return the name of the group of questions that are scored together; the id of one that stands alone."""
         return id
 
     def images(self, row: Row) -> list[str]:
