@@ -85,7 +85,7 @@ def test_markdown_has_a_row_per_task_next_to_the_papers(both: tuple[dict[str, An
     starts = [number for number, line in enumerate(lines) if line.startswith("| ---")]
     for start in starts:
         bars = lines[start].count("|")
-        ends = next(number for number in range(start, len(lines)) if not lines[number].startswith("|"))
+        ends = next((n for n in range(start, len(lines)) if not lines[n].startswith("|")), len(lines))
         assert {line.replace(r"\|", "").count("|") for line in lines[start - 1 : ends]} == {bars}
 
 
