@@ -79,11 +79,15 @@ class Hanging(UserError):
 
 def shorten(text: str, most: int = 300) -> str:
     """Return `text` on one line, without its middle where it is longer than about `most` characters."""
-    line = " ".join(text.splitlines())
-    if len(line) <= most:
-        return line
+    return clip(" ".join(text.splitlines()), most)
+
+
+def clip(text: str, most: int = 300) -> str:
+    """Return `text` without its middle where it is longer than about `most` characters."""
+    if len(text) <= most:
+        return text
     tail = most // 4
-    return f"{line[: most - tail]} ...({len(line) - most:,} characters)... {line[-tail:]}"
+    return f"{text[: most - tail]} ...({len(text) - most:,} characters)... {text[-tail:]}"
 
 
 @cache

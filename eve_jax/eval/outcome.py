@@ -74,5 +74,7 @@ class Outcome:
 
     @property
     def headline(self) -> float | None:
-        """The one number that papers report, on their scale; None where there is none."""
-        return None if self.error else self.task.headline(self.aggregate | self.further)
+        """The one number that papers report, on their scale; None where there is none or nothing was scored."""
+        scored = any(a.verdict is not None and not a.verdict.error for a in self.answered)
+        known = not self.error and (scored or not self.task.asks)
+        return self.task.headline(self.aggregate | self.further) if known else None

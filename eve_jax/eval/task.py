@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from eve_jax.data.markers import MARKER, escape_markers
+from eve_jax.eval.units import Units, score_units
 
 if TYPE_CHECKING:
     from eve_jax.eval.judge import Judge
@@ -109,9 +110,16 @@ class DataSet:
 
 
 class Task(ABC):
-    """A benchmark under one protocol."""
+    """A benchmark under one protocol.
+
+    `measure` is what the headline is, for reports, `top` the most that it can be (None: there is none), and `digits`
+    how many digits after the point are shown.
+    """
 
     benchmark: ClassVar[str]
+    measure: ClassVar[str] = "accuracy, %"
+    top: ClassVar[float | None] = 100
+    digits: ClassVar[int] = 1
     protocol: str
     generation: Generation
     data: DataSet
@@ -121,6 +129,11 @@ class Task(ABC):
     def name(self) -> str:
         """BENCHMARK.PROTOCOL, which names files of answers and reports."""
         return f"{self.benchmark}.{self.protocol}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether the task asks questions; one that generates nothing has numbers alone, as the loss on a text."""
+        return self.generation.max_new_tokens > 0
 
     def adapt(self, row: Row) -> Row:
         """Return `row`, of either layout, as this protocol expects it; the reference rows are returned unchanged."""
@@ -136,6 +149,10 @@ class Task(ABC):
     @abstractmethod
     def row_id(self, row: Row) -> str:
         """Return the stable name of a row within the benchmark; "" if it has none: loaders then count the rows."""
+
+    def group(self, id: str) -> str:
+        """Return the name of the group of questions that are scored together; the id of one that stands alone."""
+        return id
 
     def images(self, row: Row) -> list[str]:
         """Return the fields that hold the images of `row`, in the order of the prompt; a field may hold a list.
@@ -200,6 +217,10 @@ class Task(ABC):
         `aggregate`: with the entries of `further` added.
         """
         return None
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the units that the headline is made of, for its interval: questions, of which it is the mean score."""
+        return score_units([verdict.score for verdict in verdicts], [verdict.category for verdict in verdicts])
 
 
 def mean(values: Sequence[float]) -> float:

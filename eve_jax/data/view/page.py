@@ -3,21 +3,16 @@
 rows, taken apart -> a bar of token positions in memory order and one in causal order
                   -> a card per sample: its images with their patches ruled, its text with the target tokens underlined
 
-The page is well-formed XML, too. It loads and runs nothing, which its Content-Security-Policy enforces: images are data
-URLs, bars are SVG, zooming is done by check boxes.
+The page loads and runs nothing (`document`): bars are SVG, zooming is done by check boxes.
 """
 
-import base64
-import hashlib
-import html
-import io
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
+from eve_jax.data.view.document import data_url, document, escaped
 from eve_jax.data.view.style import STYLE
 from eve_jax.data.view.take_apart import PAD, PATCH, SPECIAL, TEXT, Piece, ShownRow, ShownSample
 
@@ -32,31 +27,15 @@ BAR, MARK = 12, 3  # units of height: of a bar, of the line below it that marks 
 
 def page_of(rows: Sequence[ShownRow], title: str, about: str) -> str:
     """Return the page: `title` and `about` on top, then the rows. All text is escaped."""
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     legend = "".join(f'<li><i class="c1 {CLASSES[kind]}"></i>{name}</li>' for kind, name in KINDS.items())
     sections = "\n".join(_row(row, number) for number, row in enumerate(rows, 1))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8"/>
-<meta http-equiv="Content-Security-Policy" content="{policy}"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<title>{_escaped(title)}</title>
-<style>{STYLE}</style>
-<svg width="0" height="0"><pattern id="slots" width="1" height="{BAR}" patternUnits="userSpaceOnUse">
+    body = f"""<svg width="0" height="0"><pattern id="slots" width="1" height="{BAR}" patternUnits="userSpaceOnUse">
 <rect width=".12" height="{BAR}" class="edge"/></pattern></svg>
-<h1>{_escaped(title)}</h1>
-<p>{_escaped(about)}</p>
+<h1>{escaped(title)}</h1>
+<p>{escaped(about)}</p>
 <ul>{legend}<li><i class="target"></i>target token (loss)</li><li>one color per sample</li></ul>
-{sections}
-</html>
-"""
-
-
-def _escaped(text: str) -> str:
-    """Return `text` as HTML; control characters get a visible sign, line ends an arrow before them."""
-    text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text)
-    return html.escape(re.sub(r"[\x7f-\x9f]", "\ufffd", text).replace("\n", "↵\n"))
+{sections}"""
+    return document(title, STYLE, body)
 
 
 def _row(row: ShownRow, number: int) -> str:
@@ -66,7 +45,7 @@ def _row(row: ShownRow, number: int) -> str:
     names = zip(("patches", "specials", "text"), (PATCH, SPECIAL, TEXT), row.shape, strict=True)
     blocks = ", ".join(f"{name} {int((row.kind == kind).sum()):,}/{size:,}" for name, kind, size in names if size)
     cards = "\n".join(_card(sample, number, k) for k, sample in enumerate(row.samples, 1))
-    return f"""<section><h2>{_escaped(row.title)}</h2>
+    return f"""<section><h2>{escaped(row.title)}</h2>
 <p>{parts} = {row.shape.length:,} slots, {used / row.shape.length:.1%} filled</p>
 <label class="zoom"><input type="checkbox"/>zoom the bars</label>
 <figure><figcaption>memory order: {blocks}</figcaption>
@@ -123,28 +102,25 @@ def _card(sample: ShownSample, row: int, number: int) -> str:
     pieces = "".join(_image(piece) if piece.image is not None else _text(piece) for piece in sample.pieces)
     return (
         f'<article id="row{row}-{number}" class="{_color(number)}">'
-        f"<h3>{number} <bdi>{_escaped(sample.id)}</bdi></h3>\n<p>{about}{broken}</p>\n<div>{pieces}</div></article>"
+        f"<h3>{number} <bdi>{escaped(sample.id)}</bdi></h3>\n<p>{about}{broken}</p>\n<div>{pieces}</div></article>"
     )
 
 
 def _text(piece: Piece) -> str:
     tag = "u" if piece.target else "span"
-    return f"<{tag}>{_escaped(piece.text)}</{tag}>"
+    return f"<{tag}>{escaped(piece.text)}</{tag}>"
 
 
 def _image(piece: Piece) -> str:
     """Return an image with lines between its patches, in a check box that enlarges it."""
     assert piece.image is not None
     height, width = piece.image.shape[:2]
-    file = io.BytesIO()
-    Image.fromarray(piece.image).save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
     lines = [f"M{x} 0V{height}" for x in range(piece.patch, width, piece.patch)]
     lines += [f"M0 {y}H{width}" for y in range(piece.patch, height, piece.patch)]
     shown = round(width * min(MAX_IMAGE / height, MAX_SCALE))
     return (
         f'<label class="image"><input type="checkbox" aria-label="enlarge"/><svg viewBox="0 0 {width} {height}" '
         f'width="{shown}"><title>{width} x {height} pixels; click to enlarge</title>'
-        f'<image href="data:image/png;base64,{data}" width="{width}" height="{height}"/>'
+        f'<image href="{data_url(Image.fromarray(piece.image))}" width="{width}" height="{height}"/>'
         f'<path d="{"".join(lines)}" class="line"/></svg></label>'
     )

@@ -8,10 +8,10 @@ import numpy as np
 from eve_jax.data.config import StageFields
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
+from eve_jax.data.view.document import write_text
 from eve_jax.data.view.page import page_of
 from eve_jax.data.view.take_apart import ShownRow, take_apart
 from eve_jax.errors import UserError
-from eve_jax.process.files import write_atomically
 
 
 def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
@@ -58,5 +58,4 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
         summary = data.summary().removesuffix(f", see {data.bad.path}")
         page = page_of(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = page.encode("utf-8", "backslashreplace")  # an id may hold half of a surrogate pair
-    write_atomically(path, content)
+    write_text(path, page)

@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from eve_jax.eval.judge import Judge, JudgeFailed, Question
 from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, percentage
 
 DATA = DataSet("lmms-lab-encoder/llava-bench-in-the-wild", "train", names=("llava-bench-in-the-wild", "LLaVABench"))
 CATEGORIES = ("conv", "detail", "complex")
@@ -36,6 +39,11 @@ def _pair_anywhere(reply: str) -> list[float]:
     return [float(number) for number in found[:2]] if len(found) >= 2 else NO_SCORES
 
 
+def _scores(verdict: Verdict) -> list[float]:
+    """Return the judge's scores of the reference answer and of ours."""
+    return verdict.record.get("scores") or verdict.record["tuple"]
+
+
 def _ratio(pairs: Sequence[Sequence[float]]) -> tuple[float | None, float, float]:
     """Return 100 x ours / reference, rounded to one digit, and the two means, rounded to three."""
     reference, ours = (round(mean([pair[side] for pair in pairs]), 3) for side in (0, 1))
@@ -44,6 +52,7 @@ def _ratio(pairs: Sequence[Sequence[float]]) -> tuple[float | None, float, float
 
 class _LlavaBench(Task):
     benchmark, data, needs_judge = "llavabench", DATA, True
+    measure = "of the reference answers' scores, %"
     system, temperature = "", 0.0
 
     def __init__(self, rule: Mapping[str, Any] | None = None) -> None:
@@ -90,9 +99,14 @@ class _LlavaBench(Task):
             result.append(verdict.judged(max(pair[1], 0) / 10, verdict.answer, parsed, fields))
         return result
 
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions; the headline is 100 x our scores / the reference's."""
+        pairs = np.array([_scores(verdict)[::-1] for verdict in verdicts], float).reshape(-1, 2)
+        return Units(pairs, [verdict.category for verdict in verdicts], percentage)
+
     def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return whether the rule is the official one, and the ratio without replies that have no scores."""
-        pairs = [v.record.get("scores") or v.record["tuple"] for v in verdicts if v.parsed]
+        pairs = [_scores(v) for v in verdicts if v.parsed]
         return {"official_judge_rule": bool(self.rule), "ratio_of_parsed": _ratio(pairs)[0] if pairs else None}
 
 

@@ -12,6 +12,7 @@ from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.parsers.letters import FAILED_REQUEST, option_in_text, tolerant_letter, word_letter
 from eve_jax.eval.prompts import LETTER, option_lines
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, score_units
 
 ROTATION = 1_000_000
 OPTIONS = "ABCD"
@@ -45,6 +46,8 @@ def _is_none(value: object) -> bool:
 
 
 class _MmBench(Task):
+    measure = "all rotations right, %"
+
     def __init__(self, benchmark: str, protocol: str) -> None:
         self.benchmark = benchmark  # type: ignore[misc]  # the two languages are one class
         self.protocol = protocol
@@ -55,6 +58,11 @@ class _MmBench(Task):
     def row_id(self, row: Row) -> str:
         """Return the index, of a question and a rotation."""
         return str(row["index"])
+
+    def group(self, id: str) -> str:
+        """Return the index of the question's first rotation."""
+        index = id.partition("#")[0]  # of a second row with the same index
+        return str(int(index) % ROTATION) if index.isdecimal() else id
 
     def _level2(self, row: Row) -> Any:
         return row.get("L2-category", row.get("l2-category"))
@@ -69,14 +77,23 @@ class _MmBench(Task):
     def _static_letter(self, row: Row, text: str) -> str | None:
         return self._letter(row, text) or tolerant_letter(text, list(self._choices(row)))
 
-    def _circular(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the share of questions with all rotations right, of all (percent), by category and by level 2."""
+    def _hits(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[tuple[Row, float]]:
+        """Return the questions, as their first rotations, with 1 where all rotations are right and else 0."""
         right: dict[int, bool] = {}
         for row, verdict in zip(rows, verdicts, strict=True):
             question = int(row["index"]) % ROTATION
             right[question] = right.get(question, True) and verdict.score == 1
         mains = sorted((row for row in rows if int(row["index"]) < ROTATION), key=lambda row: row["index"])
-        hits = [(row, float(right[int(row["index"])])) for row in mains]
+        return [(row, float(right[int(row["index"])])) for row in mains]
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions, each with all its rotations."""
+        hits = self._hits(rows, verdicts)
+        return score_units([hit for _, hit in hits], [row.get("category") or "" for row, _ in hits], "question groups")
+
+    def _circular(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return the share of questions with all rotations right, of all (percent), by category and by level 2."""
+        hits = self._hits(rows, verdicts)
         groups = ([(row.get("category"), hit) for row, hit in hits], [(self._level2(row), hit) for row, hit in hits])
         category, level2 = (
             {

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.parsers.words import yes_no_start
 from eve_jax.eval.prompts import SHORT
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict
+from eve_jax.eval.units import Units, quotient
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),
@@ -18,25 +21,39 @@ INSTRUCTION = " Please answer yes or no."
 
 class _Mme(Task):
     benchmark = "mme"
+    measure, top = "perception + cognition, points", 2800
     data = DataSet("lmms-lab-encoder/MME", "test", names=("MME", "MME_Benchmark_release_version"))
 
     def row_id(self, row: Row) -> str:
         """Return QUESTION_ID:QUESTION, for both questions of an image have one id."""
         return f"{row['question_id']}:{row['question']}"
 
+    def group(self, id: str) -> str:
+        """Return the image's id."""
+        return id.partition(":")[0]
+
     def _gold(self, row: Row) -> str:
         return row["answer"].lower().strip().replace(".", "")
 
-    def _points(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, float]:
-        """Return the points of each category: 100 x accuracy + 100 x share of images with all questions right."""
+    def _images(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
+        """Return the points of the images of each category: 100 x accuracy, and 100 if all questions are right."""
         images: dict[str, dict[str, list[float]]] = {}
         for row, verdict in zip(rows, verdicts, strict=True):
             images.setdefault(row["category"], {}).setdefault(row["question_id"], []).append(verdict.score)
         return {
-            name: sum(100 * sum(scores) / len(scores) + 100 * (min(scores) == 1) for scores in pairs.values())
-            / len(pairs)
+            name: [100 * sum(scores) / len(scores) + 100 * (min(scores) == 1) for scores in pairs.values()]
             for name, pairs in images.items()
         }
+
+    def _points(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, float]:
+        """Return the points of each category: the mean over its images."""
+        return {name: sum(points) / len(points) for name, points in self._images(rows, verdicts).items()}
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the images; the headline is the sum over the categories of the mean points of their images."""
+        images = [(name, value) for name, values in self._images(rows, verdicts).items() for value in values]
+        numbers = np.array([(value, 1) for _, value in images], float).reshape(-1, 2)
+        return Units(numbers, [name for name, _ in images], quotient, "sum", "images")
 
 
 def _sums(points: Mapping[str, float]) -> tuple[float, float]:

@@ -52,6 +52,7 @@ def _number(reply: str) -> float | None:
 
 class _MmVet(Task):
     benchmark, data, needs_judge = "mmvet", DATA, True
+    measure = "mean grade, %"
     header: str
 
     def __init__(self, judge_prompt: str = "") -> None:

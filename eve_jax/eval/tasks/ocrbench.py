@@ -6,8 +6,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from eve_jax.eval.parsers.clean import scored_text
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict
+from eve_jax.eval.units import Units, count
 
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 FORMULAS = "HME100k"
@@ -18,6 +21,7 @@ class OcrBench(Task):
     """OCRBench, the same under both protocols."""
 
     benchmark = "ocrbench"
+    measure, top = "right answers, of 1,000", 1000
     data = DataSet("echo840/OCRBench", "test", names=("OCRBench",))
     generation = Generation(128)
 
@@ -60,6 +64,12 @@ class OcrBench(Task):
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
         """Return the number of right answers, of 1,000."""
         return aggregate["correct"]
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions; the headline is the number of right ones."""
+        return Units(
+            np.array([[v.score] for v in verdicts], float).reshape(-1, 1), [v.category for v in verdicts], count
+        )
 
 
 def _formula(text: str) -> str:

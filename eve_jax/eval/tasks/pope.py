@@ -7,6 +7,7 @@ from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.parsers.words import no_among
 from eve_jax.eval.prompts import SHORT
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, yes_no_units
 
 PARTS = {"pope": None, "pope_adv": "adversarial", "pope_pop": "popular", "pope_random": "random"}
 
@@ -21,6 +22,7 @@ def _harmonic(precision: float, recall: float) -> float:
 
 class _Pope(Task):
     generation = Generation(128)
+    measure = "F1, %"
 
     def __init__(self, benchmark: str) -> None:
         self.benchmark = benchmark  # type: ignore[misc]  # the three parts differ in this alone
@@ -82,11 +84,16 @@ class PopeLmms(_Pope):
         """Return F1 in percent."""
         return 100 * aggregate["pope_f1_score"]
 
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions; the headline is F1 of all."""
+        return yes_no_units([(v.answer, v.gold) for v in verdicts], [v.category for v in verdicts])
+
 
 class PopeEve(_Pope):
     """POPE as EVE's script has it: every answer without a no is a yes."""
 
     protocol = "eve"
+    measure = "mean F1 of the parts, %"
 
     def adapt(self, row: Row) -> Row:
         """Return the line of the question file with the label."""
@@ -129,6 +136,10 @@ class PopeEve(_Pope):
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
         """Return the mean F1 in percent."""
         return 100 * aggregate["mean_f1"]
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions; the headline is the mean of the parts' F1."""
+        return yes_no_units([(v.answer, v.gold) for v in verdicts], [v.category for v in verdicts], "mean")
 
 
 def _counts(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

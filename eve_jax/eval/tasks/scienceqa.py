@@ -8,6 +8,7 @@ from typing import Any
 from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.prompts import LETTER, choice_question, option_lines
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, score_units
 
 OPTIONS = "ABCDE"
 SENTENCE = re.compile(r"The answer is ([A-Z]).")
@@ -67,6 +68,7 @@ class ScienceQaEve(_ScienceQa):
     """ScienceQA as EVE's scripts have it."""
 
     protocol = "eve"
+    measure = "accuracy of questions with an image, %"
     generation = Generation(1024)
 
     def adapt(self, row: Row) -> Row:
@@ -142,6 +144,11 @@ class ScienceQaEve(_ScienceQa):
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
         """Return the accuracy of questions with an image, which papers report."""
         return aggregate["img_accuracy"]
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions with an image."""
+        shown = [verdict for verdict in verdicts if verdict.record["image"]]
+        return score_units([v.score for v in shown], [v.category for v in shown], "questions with an image")
 
 
 TASKS = (ScienceQaEve(), ScienceQaLmms())

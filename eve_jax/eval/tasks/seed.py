@@ -6,6 +6,7 @@ from typing import Any
 from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.prompts import choice_question
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, score_units
 
 DATA = DataSet("lmms-lab-encoder/SEED-Bench", "test", names=("SEED-Bench", "seed_bench", "SEEDBench_IMG"))
 CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
@@ -25,12 +26,20 @@ TYPES = {
 }
 
 
+NAMES = {number: name for name, number in TYPES.items()}
+
+
 def _text(question: Row) -> str:
     return choice_question(question["question"], [question[name] for name in CHOICES])
 
 
+def _name(kind: Any) -> str:
+    return NAMES.get(kind, str(kind))
+
+
 class _Seed(Task):
     benchmark, data = "seed", DATA
+    measure = "accuracy of image questions, %"
 
     def row_id(self, row: Row) -> str:
         """Return the id of the question."""
@@ -69,7 +78,7 @@ class SeedLmms(_Seed):
             "correct": correct,
         }
         parsed = answer.upper() in list("ABCD")
-        return Verdict(record, float(correct), parsed, answer, row["answer"], str(row["question_type_id"]))
+        return Verdict(record, float(correct), parsed, answer, row["answer"], _name(row["question_type_id"]))
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the accuracy of image questions, of video questions where there are any, and of all."""
@@ -80,6 +89,11 @@ class SeedLmms(_Seed):
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
         """Return the accuracy of image questions in percent."""
         return 100 * aggregate["seed_image"] if "seed_image" in aggregate else None
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the image questions."""
+        shown = [verdict for verdict in verdicts if "seed_image" in verdict.record]
+        return score_units([v.score for v in shown], [v.category for v in shown])
 
 
 class SeedEve(_Seed):
@@ -127,7 +141,7 @@ class SeedEve(_Seed):
         annotation = self._annotation(row)
         gold, kind = annotation["answer"], annotation["question_type_id"]
         record = {"text": text, "gold": gold, "correct": text == gold, "type": kind}
-        return Verdict(record, float(text == gold), text in list("ABCD"), text, gold, str(kind))
+        return Verdict(record, float(text == gold), text in list("ABCD"), text, gold, _name(kind))
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return percentages: of images, of all with videos as wrong, and by type; rounded to two digits."""

@@ -11,6 +11,11 @@ DATA = DataSet("lmms-lab-encoder/VizWiz-VQA", "val", names=("VizWiz-VQA", "VizWi
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
 
+def _kind(row: Row) -> str:
+    category = row.get("category") or ""
+    return "" if category == "default" else category  # of EVE's question file
+
+
 def _text(question: str) -> str:
     return f"{question.capitalize()}\n{UNANSWERABLE}\n{SHORT}"
 
@@ -36,6 +41,10 @@ class VizWizLmms(LmmsVqa):
         """Return the question with the two sentences."""
         return _text(row["question"])
 
+    def kind(self, row: Row) -> str:
+        """Return the data set's category of the question; EVE's question file has none."""
+        return _kind(row)
+
     def entry(self, row: Row, answer: str) -> dict[str, Any]:
         """Return the entry of the server's file."""
         return {"image": f"{row['question_id']}.jpg", "answer": answer}
@@ -60,6 +69,10 @@ class VizWizEve(EveVqa):
     def row_id(self, row: Row) -> str:
         """Return the name of the image, which has one question."""
         return str(row["image"]).rpartition(".")[0]
+
+    def kind(self, row: Row) -> str:
+        """Return the data set's category of the question; EVE's question file has none."""
+        return _kind(row)
 
     def entry(self, row: Row, answer: str) -> dict[str, Any]:
         """Return the entry of the server's file."""

@@ -6,14 +6,21 @@ from typing import Any
 from eve_jax.eval.parsers.clean import decoded_text, scored_text
 from eve_jax.eval.parsers.vqa import normalize, soft_accuracy
 from eve_jax.eval.task import Row, Task, Verdict, mean
+from eve_jax.eval.units import Units, score_units
 
 
 class SoftVqa(Task):
-    """A task with annotators' answers. `golds` and `entry` are what the benchmarks differ in."""
+    """A task with annotators' answers. `golds`, `entry` and `kind` are what the benchmarks differ in."""
+
+    measure = "soft accuracy, %"
 
     def golds(self, row: Row) -> list[str] | None:
         """Return the annotators' answers; None where they are not public."""
         return row.get("answers")
+
+    def kind(self, row: Row) -> str:
+        """Return the kind of answer that a question asks for, or ""."""
+        return row.get("answer_type") or ""
 
     def entry(self, row: Row, answer: str) -> dict[str, Any]:
         """Return the entry of the server's file."""
@@ -39,7 +46,7 @@ class LmmsVqa(SoftVqa):
         record = {"target": "answer", "scored_text": text, "exact_match": score}
         if self.shows_entry:
             record["submission"] = self.entry(row, answer)
-        return Verdict(record, score, bool(text) or score > 0, answer, golds)
+        return Verdict(record, score, bool(text) or score > 0, answer, golds, self.kind(row))
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the mean soft accuracy; the submission has no number."""
@@ -71,7 +78,7 @@ class EveVqa(SoftVqa):
         record: dict[str, Any] = {"text": text, "submitted": answer}
         if golds is not None:
             record["soft_accuracy_of_val"] = score
-        return Verdict(record, score, bool(text) or score > 0, answer, golds)
+        return Verdict(record, score, bool(text) or score > 0, answer, golds, self.kind(row))
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return the number of entries to submit, and the soft accuracy where answers are public."""
@@ -83,3 +90,8 @@ class EveVqa(SoftVqa):
         """Return the soft accuracy in percent; None where answers are not public."""
         soft = aggregate.get("soft_accuracy_of_val")
         return None if soft is None else 100 * soft
+
+    def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
+        """Return the questions whose answers are public."""
+        scored = [verdict for row, verdict in zip(rows, verdicts, strict=True) if self.golds(row) is not None]
+        return score_units([v.score for v in scored], [v.category for v in scored])

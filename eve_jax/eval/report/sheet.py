@@ -1,0 +1,115 @@
+"""Which questions the reports show of a task, and their images, bounded in number and bytes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from eve_jax.data.image.patches import open_image
+from eve_jax.data.image_file import BadImage, ImageFile, one_line
+from eve_jax.data.view.document import data_url
+from eve_jax.errors import clip
+from eve_jax.eval.outcome import Outcome
+from eve_jax.eval.report.values import brief, number
+from eve_jax.eval.task import Verdict
+
+# Groups of a sheet, and how many of each are shown.
+GROUPS = {"wrong": 8, "not parsed, so wrong": 6, "partly right": 4, "right": 6}
+MOST_PROMPT, MOST_ANSWER = 700, 400  # characters
+MOST_IMAGES = 4  # of a question
+SIDE, QUALITY = 224, 80  # longer side of an image in pixels, JPEG quality
+PAGE_BYTES = 24 * 2**20  # of all images of a page
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question of the sheet.
+
+    Attributes:
+        id, category, prompt, answer, read, gold: texts, shortened; read is None where nothing could be read.
+        score: 0 to 1.
+        images: the files of the first images.
+        more: how many further images the question has.
+    """
+
+    id: str
+    category: str
+    prompt: str
+    answer: str
+    read: str | None
+    gold: str | None
+    score: str
+    images: Sequence[ImageFile]
+    more: int
+
+
+Sheet = dict[str, tuple[int, list[Card]]]
+
+
+def sheet_of(outcome: Outcome) -> Sheet:
+    """Return of each group of GROUPS that is not empty how many questions it has, and the cards of some.
+
+    They are taken at equal distances in the order of the data, nothing else chooses them.
+    """
+    places: dict[str, list[int]] = {name: [] for name in GROUPS}
+    for place, answered in enumerate(outcome.answered if not outcome.error else ()):
+        if answered.verdict is not None and not answered.verdict.error:
+            places[_group(answered.verdict)].append(place)
+    return {
+        name: (len(members), [_card(outcome, place) for place in _spread(members, GROUPS[name])])
+        for name, members in places.items()
+        if members
+    }
+
+
+def _group(verdict: Verdict) -> str:
+    if not verdict.parsed:
+        return "not parsed, so wrong"
+    return "wrong" if verdict.score <= 0 else "right" if verdict.score >= 1 else "partly right"
+
+
+def _spread(places: list[int], most: int) -> list[int]:
+    count = min(most, len(places))
+    return [places[number * len(places) // count] for number in range(count)]
+
+
+def _card(outcome: Outcome, place: int) -> Card:
+    answered, images = outcome.answered[place], outcome.items[place].images
+    verdict = answered.verdict
+    assert verdict is not None  # `sheet_of` chose the place for it
+    return Card(
+        id=clip(answered.id),
+        category=clip(verdict.category),
+        prompt=clip(answered.prompt, MOST_PROMPT),
+        answer=clip(answered.answer or "", MOST_ANSWER),
+        read=brief(verdict.answer) if verdict.parsed else None,
+        gold=brief(verdict.gold),
+        score=number(float(verdict.score), 2),
+        images=images[:MOST_IMAGES],
+        more=max(0, len(images) - MOST_IMAGES),
+    )
+
+
+class Thumbnails:
+    """Makes the small images of a page until they have PAGE_BYTES together."""
+
+    def __init__(self, most: int = PAGE_BYTES) -> None:
+        self._left = most
+
+    def of(self, card: Card) -> Iterator[tuple[str, str]]:
+        """Yield a data URL and the size in pixels of each image, or "" and why there is none."""
+        for file in card.images:
+            if self._left <= 0:
+                yield "", "image left out: the page is full"
+                continue
+            try:
+                image = open_image(file)
+                about = f"{image.width} × {image.height} pixels"
+                image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2)
+                url = data_url(image, "JPEG", quality=QUALITY)
+            except Exception as error:  # a file that was moved or damaged since: the report is more than its images
+                reason = error.reason if isinstance(error, BadImage) else one_line(error)
+                yield "", f"image cannot be shown: {reason}"
+                continue
+            self._left -= len(url)
+            yield url, about
