@@ -33,6 +33,13 @@ def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Co
     return replace(config, init=start, data=data, eval=held_out)
 
 
+def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:
+    """Train a stage as `eve_jax.train.trainer.train` does, and ask the questions of its `config.eval.tasks`."""
+    from eve_jax.eval.training import LiveTasks
+
+    return train(config, workdir, quiet, LiveTasks)
+
+
 def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
     config = RecipeConfig.of(config)
@@ -52,7 +59,7 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")
         with reported(workdir / config.stages[name].name):
-            init = str(train(stage_of_recipe(config.stages[name], workdir, init), workdir))
+            init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
         if mine and config.compare is not None:
             from eve_jax.demo.variants import compare

@@ -4,11 +4,16 @@ The runner computes the losses; this says on which texts, and what is reported.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError
+from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict
+
+BENCHMARK = "text_loss"
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,12 @@ class TextLoss:
     @property
     def name(self) -> str:
         """What reports call it."""
-        return f"text_loss.{self.path.stem}"
+        return f"{BENCHMARK}.{self.path.stem}"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the file."""
+        return digest_of([self.path.read_bytes()])
 
     def passages(self) -> Iterator[tuple[str, str]]:
         """Return an id, from 0, and the text of each passage. Raises UserError for a file without text."""
@@ -50,3 +60,34 @@ class TextLoss:
         total = sum(tokens)
         loss = math.fsum(sums) / total if total else math.nan
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "tokens": total}
+
+
+class TextLossTask(Task):
+    """The loss on a text file among tasks: it has numbers, but asks no questions."""
+
+    benchmark = BENCHMARK
+    generation = Generation(0)
+    data = DataSet("", "")
+
+    def __init__(self, text: TextLoss) -> None:
+        self.protocol = text.path.stem
+
+    def row_id(self, row: Row) -> str:
+        """Raise: there are no rows."""
+        raise NotImplementedError("a text file has no questions")
+
+    def text(self, row: Row) -> str:
+        """Raise: there are no rows."""
+        raise NotImplementedError("a text file has no questions")
+
+    def score(self, row: Row, output: str | None) -> Verdict:
+        """Raise: there are no rows."""
+        raise NotImplementedError("a text file has no questions")
+
+    def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Raise: the numbers come from `TextLoss.aggregate`."""
+        raise NotImplementedError("the loss is that of the passages")
+
+    def headline(self, aggregate: Mapping[str, Any]) -> float | None:
+        """Return the mean loss per token, in nats."""
+        return aggregate["loss"]

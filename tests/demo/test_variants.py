@@ -29,7 +29,7 @@ def test_every_variant_starts_from_the_shared_stage(tmp_path: Path, monkeypatch:
         starts[c.name] = c.init
         return workdir / c.name
 
-    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr(recipe, "train_stage", train)
     recipe.run_recipe(config, tmp_path)
     assert list(starts) == list(config.order)
     shared = {"llm": "", "llm_chat": f"{tmp_path}/llm", "stage1": f"{tmp_path}/llm_chat"}
