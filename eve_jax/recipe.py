@@ -66,6 +66,6 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
 
             compare(config, workdir)
         elif mine and config.demo is not None:
-            from eve_jax.demo.evaluate import evaluate
+            from eve_jax.demo.finish import finish
 
-            evaluate(config, workdir, Path(init))
+            finish(config, workdir, Path(init))

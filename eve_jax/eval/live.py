@@ -115,6 +115,7 @@ def outcome_of(
     Returns None when `stopped()` before a batch. Raises UserError when not a single question has a verdict.
     """
     answered: list[Answered] = []
+    least = rows if len(items) > rows else 0
     for start in range(0, len(items), rows * WINDOW):
         window = items[start : start + rows * WINDOW]
         made = [_prompt(eve, task, item) for item in window]
@@ -122,7 +123,7 @@ def outcome_of(
         for batch in _batches(made, rows):
             if stopped():
                 return None
-            texts = _answers(eve, task, [made[place] for place in batch if isinstance(made[place], Prompt)], rows)
+            texts = _answers(eve, task, [made[place] for place in batch if isinstance(made[place], Prompt)], least)
             for place, text in zip(batch, texts, strict=True):
                 replies[place] = _scored(task, window[place], text)
         failed = {place: one for place, one in enumerate(made) if isinstance(one, str)}
@@ -169,10 +170,11 @@ def _batches(made: Sequence[Prompt | str], rows: int) -> Iterator[list[int]]:
     yield from (order[start : start + rows] for start in range(0, len(order), rows))
 
 
-def _answers(eve: EVE, task: Task, prompts: Sequence[Prompt], rows: int) -> list[str | None]:
-    """Return the text of each answer, None where logits are not finite; batches are filled up to share programs."""
+def _answers(eve: EVE, task: Task, prompts: Sequence[Prompt], least: int) -> list[str | None]:
+    """Return the text of each answer, None where logits are not finite; `least` rows are filled up to, so that batches
+    share programs."""
     longest = task.generation.max_new_tokens
-    filled = [*prompts, *[prompts[-1]] * (rows - len(prompts))]
+    filled = [*prompts, *[prompts[-1]] * (least - len(prompts))]
     try:
         replies: list[list[int] | None] = list(eve.engine.generate(filled, longest, eve.stop_ids))[: len(prompts)]
     except NotFinite:
