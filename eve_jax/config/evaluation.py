@@ -55,7 +55,11 @@ def check_best_by(name: str) -> None:
 
 
 def check_best(keep_best: int, best_by: str, save_every: int, every: int) -> None:
-    """Raise FieldError when checkpoints are kept by a metric that they would not have."""
+    """Raise FieldError when checkpoints are kept by a metric that they would not have, or by none at all."""
+    if best_by != LOSS and not keep_best:
+        raise FieldError(
+            Field("train.best_by"), f"={best_by} keeps no checkpoint: say how many as ", Field("train.keep_best")
+        )
     if keep_best and best_by != LOSS and (not every or save_every % every):
         raise FieldError(
             Field("train.keep_best"),

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
+from eve_jax import sharding
 from eve_jax.config.evaluation import PREFIX, EvalConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
@@ -31,10 +33,8 @@ class LiveTasks:
     def __init__(self, setting: Setting):
         """Open the tasks. Raise UserError for one that cannot be evaluated while training."""
         config = setting.config
-        self.config, self.given = config, config.eval
+        self.config, self.given, self.mesh = config, config.eval, setting.mesh
         self.opened = _opened(config.eval, config.data.images)
-        if jax.process_count() > 1:
-            raise FieldError(FIELD, " is asked by one process; leave it out where several train together")
         asks = [one for one in self.opened if one.rows is not None]
         data = dict(config.data) | {"fit": config.eval.fit}
         tokenizer = setting.rule.tokenizer
@@ -52,7 +52,7 @@ class LiveTasks:
     def measure(self, params: Params, stopped: Callable[[], bool]) -> dict[str, float | None] | None:
         """Return the headline of each task, None for one that has none; None when `stopped()` between two batches."""
         cfg, own = without_aligning(self.config.sizes, params)
-        engine = Engine(replace(cfg, remat="none"), own)
+        engine = Engine(replace(cfg, remat="none"), _held_here(own, self.mesh))
         eve = EVE(engine, self.rule, self.sees, data=dict(self.config.data))
         values: dict[str, float | None] = {}
         for name, one in zip(self.names, self.opened, strict=True):
@@ -79,6 +79,14 @@ class LiveTasks:
             return outcome_of_text(eve, one.task, one.text)
         task = shortened(one.task, self.given.max_new_tokens)
         return outcome_of(eve, task, self.items[one.task.name], self.given.rows, stopped)
+
+
+def _held_here(params: Params, mesh: Mesh) -> Params:
+    """Return `params`; where several processes train, a copy on this one's device: each answers all questions."""
+    if jax.process_count() == 1:
+        return params
+    whole = jax.jit(lambda given: given, out_shardings=sharding.replicated(mesh))
+    return {name: whole(value).addressable_data(0) for name, value in params.items()}
 
 
 def _opened(given: EvalConfig, images: str) -> list[Opened]:

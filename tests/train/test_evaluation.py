@@ -211,6 +211,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(work):
     assert f"config.eval.records='{good},{good}' names a source twice" in refused(work, eval_records=f"{good},{good}")
     assert "nowhere: no such folder; set config.eval.images" in refused(work, eval_records=good, eval_images="nowhere")
     assert "config.train.best_by='best': expected loss, eval/loss" in refused(work, train_best_by="best")
+    assert "config.train.best_by=eval/loss keeps no checkpoint" in refused(work, train_best_by="eval/loss")
     by = {"eval_records": good, "train_keep_best": 1, "train_best_by": "eval/mme.eve"}
     line = refused(work, **by, eval_every=3)
     assert line.endswith("make config.train.save_every=2 a multiple of config.eval.every=3")
