@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -32,8 +33,12 @@ from eve_jax.infer.finite import NotFinite
 WINDOW = 16  # batches whose prompts are made together, so that prompts of like size share one
 
 
+class Stopped(Exception):
+    """Asking was stopped between two batches, on request."""
+
+
 def never() -> bool:
-    """Return False: go on."""
+    """Return False: nothing is to stop."""
     return False
 
 
@@ -58,6 +63,10 @@ class Opened:
             return self.rows.digest
         return self.text.digest if self.text is not None else ""
 
+    def items(self, limit: int = 0) -> list[Item]:
+        """Return the questions, the first `limit` of them where it is above 0; none of a text."""
+        return [] if self.rows is None else list(itertools.islice(self.rows, limit or None))
+
 
 def open_task(name: str, data: str | Path = "", protocol: str = "eve", images: str | Path = "") -> Opened:
     """Open a benchmark by `name` in the folder `data`, a file of own questions (.jsonl) or a text (.txt).
@@ -69,7 +78,7 @@ def open_task(name: str, data: str | Path = "", protocol: str = "eve", images: s
     """
     suffix = Path(name).suffix.lower()
     if suffix == ".jsonl":
-        own = OwnRows(name, images)
+        own = cast(Rows, OwnRows(name, images))
         return Opened(own.task, own)
     if suffix == ".txt":
         text = TextLoss(Path(name))
@@ -109,10 +118,10 @@ def _blank(file: ImageFile) -> ImageFile:
 
 def outcome_of(
     eve: EVE, task: Task, items: Sequence[Item], rows: int = 16, stopped: Callable[[], bool] = never
-) -> Outcome | None:
+) -> Outcome:
     """Ask `eve` the questions `items` of `task`, `rows` at a time, and score the answers.
 
-    Returns None when `stopped()` before a batch. Raises UserError when not a single question has a verdict.
+    Raises Stopped when `stopped()` before a batch, and UserError when not a single question has a verdict.
     """
     answered: list[Answered] = []
     least = rows if len(items) > rows else 0
@@ -122,8 +131,9 @@ def outcome_of(
         replies: dict[int, Answered] = {}
         for batch in _batches(made, rows):
             if stopped():
-                return None
-            texts = _answers(eve, task, [made[place] for place in batch if isinstance(made[place], Prompt)], least)
+                raise Stopped
+            prompts = [one for place in batch if isinstance(one := made[place], Prompt)]
+            texts = _answers(eve, task, prompts, least)
             for place, text in zip(batch, texts, strict=True):
                 replies[place] = _scored(task, window[place], text)
         failed = {place: one for place, one in enumerate(made) if isinstance(one, str)}
@@ -142,11 +152,6 @@ def outcome_of(
 def outcome_of_text(eve: EVE, task: Task, text: TextLoss) -> Outcome:
     """Return the loss of `eve` on a text. Raises UserError where a passage has no finite loss."""
     return Outcome(task, aggregate=dict(text_loss(eve, text, quiet=True)), digest=text.digest)
-
-
-def first_items(rows: Rows, limit: int = 0) -> list[Item]:
-    """Return the questions, the first `limit` of them where it is above 0."""
-    return list(itertools.islice(rows, limit or None))
 
 
 def _prompt(eve: EVE, task: Task, item: Item) -> Prompt | str:
@@ -175,8 +180,9 @@ def _answers(eve: EVE, task: Task, prompts: Sequence[Prompt], least: int) -> lis
     share programs."""
     longest = task.generation.max_new_tokens
     filled = [*prompts, *[prompts[-1]] * (least - len(prompts))]
+    replies: Sequence[list[int] | None]
     try:
-        replies: list[list[int] | None] = list(eve.engine.generate(filled, longest, eve.stop_ids))[: len(prompts)]
+        replies = eve.engine.generate(filled, longest, eve.stop_ids)[: len(prompts)]
     except NotFinite:
         replies = [_alone(eve, prompt, longest) for prompt in prompts]
     return [None if ids is None else _cut(eve.decode(ids), task.generation.stop) for ids in replies]

@@ -12,7 +12,7 @@ from eve_jax.config.evaluation import PREFIX, EvalConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Field, FieldError, UserError, warn
-from eve_jax.eval.live import Opened, first_items, open_task, outcome_of, outcome_of_text, shortened
+from eve_jax.eval.live import Opened, Stopped, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.infer.api import EVE, dialogue_template
@@ -41,7 +41,7 @@ class LiveTasks:
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
         self.rule = SampleRule(tokenizer, ImageRule.of(data), template, config.data.image_first)
         self.sees = config.stage != "llm"
-        self.items = {one.task.name: first_items(one.rows, config.eval.limit) for one in asks if one.rows is not None}
+        self.items = {one.task.name: one.items(config.eval.limit) for one in asks}
         if not self.sees and (seen := next((i for items in self.items.values() for i in items if i.images), None)):
             raise FieldError(
                 FIELD, f": {seen.where} has an image, and a model of ", Field("stage"), "=llm takes none; leave it out"
@@ -60,12 +60,12 @@ class LiveTasks:
                 return None
             try:
                 outcome = self._outcome(eve, one, stopped)
+            except Stopped:
+                return None
             except UserError as error:  # of weights that are not finite, or a file that is gone: the training goes on
                 warn(f"{name} has no value: {error}")
                 values[name] = None
                 continue
-            if outcome is None:
-                return None
             values[name] = outcome.headline
             if outcome.failed:
                 warn(
@@ -74,7 +74,7 @@ class LiveTasks:
                 )
         return values
 
-    def _outcome(self, eve: EVE, one: Opened, stopped: Callable[[], bool]) -> Outcome | None:
+    def _outcome(self, eve: EVE, one: Opened, stopped: Callable[[], bool]) -> Outcome:
         if one.text is not None:
             return outcome_of_text(eve, one.task, one.text)
         task = shortened(one.task, self.given.max_new_tokens)

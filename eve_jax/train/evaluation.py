@@ -32,8 +32,10 @@ class Evaluator(Protocol):
     names: of all that it measures. fingerprints: hashes, by what they are of, of the data that its values follow from.
     """
 
-    names: Sequence[str]
-    fingerprints: Mapping[str, str]
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def fingerprints(self) -> Mapping[str, str]: ...
 
     def measure(self, params: Params, stopped: Callable[[], bool]) -> Values | None:
         """Return what is measured of the model with the weights `params`; None when `stopped()` between two batches.

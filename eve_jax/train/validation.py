@@ -125,7 +125,7 @@ def losses(cfg: ModelConfig, mesh: Mesh, params: Params, batch: Batch) -> tuple[
     """
     with sharding.use(mesh):
         segment = jnp.take_along_axis(batch["segment"], batch["loss_idx"], axis=1)
-        return target_losses(bind(cfg, params), batch), segment, batch["loss_weight"]
+        return target_losses(bind(cfg, params), batch), segment, jnp.asarray(batch["loss_weight"])
 
 
 class Broken:
