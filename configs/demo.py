@@ -49,8 +49,6 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     c.optim.warmup = 0.05
     c.train.steps = 8 if tiny else steps
     c.train.save_every = 500
-    if kind in ("2.2", "3") and template == "qwen2":
-        evaluate(c, tiny)
     return c
 
 
@@ -71,4 +69,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.demo = ConfigDict({"size": "tiny" if tiny else "full", "seed": 0, "answer_batch": 32, "max_new_tokens": ANSWER})
     c.order = tuple(s[0] for s in STAGES)
     c.stages = ConfigDict({s[0]: stage(*s, tiny) for s in STAGES})
+    for name in ("stage2_2", "stage3"):
+        evaluate(c.stages[name], tiny)
     return c
