@@ -62,9 +62,7 @@ class LiveTasks:
                 outcome = self._outcome(eve, one, stopped)
             except Stopped:
                 return None
-            except (
-                UserError
-            ) as error:  # of weights that are not finite, or a file that is gone: no reason to end the training
+            except UserError as error:  # weights that are not finite, a file that is gone
                 warn(f"{name} has no value: {error}")
                 values[name] = None
                 continue
