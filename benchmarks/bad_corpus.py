@@ -254,7 +254,7 @@ def corpus_config(folder: Path) -> ConfigDict:
     c.data.update({"records": str(folder / "records.jsonl"), "images": str(folder / "images")})
     c.data.update({"tokenizer": str(folder / "tokenizer"), "max_tokens": 180, "row_tokens": 256, "epochs": 1})
     c.data.max_shapes = c.data.micro_batches = 1
-    c.model.variant, c.train.steps = "dense", 0
+    c.model.variant, c.train.steps, c.eval.records, c.eval.tasks, c.eval.every = "dense", 0, "", "", 0
     return c
 
 

@@ -74,15 +74,35 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.save_every = 500
     t.keep = 2  # newest checkpoints kept
     t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none
-    t.keep_best = 0  # checkpoints kept for the lowest mean loss since the one before them
+    t.keep_best = 0  # checkpoints kept for the best `best_by`
+    t.best_by = "loss"  # loss (mean since the checkpoint before, lowest) | eval/loss | eval/loss/SOURCE | eval/TASK
     t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
+
+    c.eval = _eval_fields()
 
     c.profile = ConfigDict()
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
+
+
+def _eval_fields() -> ConfigDict:
+    """The defaults of `config.eval`: what is measured while a stage trains (docs/train.md#evaluation)."""
+    v = ConfigDict()
+    v.records = ""  # held-out records whose mean loss is measured, in the forms of data.records; "" = none
+    v.images = ""  # folder that image paths of these and of own questions are relative to; "" = data.images
+    v.tasks = ""  # benchmarks, files of own questions (.jsonl) and of text (.txt), with commas; "" = none
+    v.data = ""  # folder with the data of the benchmarks (docs/eval.md#data)
+    v.protocol = "eve"  # of the benchmarks: eve | lmms | lmms_static | lmms_ocr
+    v.every = 0  # steps; 0 = after the last step alone, which is evaluated in any case
+    v.at_start = False  # True: also before the first step
+    v.limit = 0  # questions of a task, its first ones; 0 = all
+    v.rows = 16  # questions that are answered at a time
+    v.fit = "fill"  # of the images of questions: fill (inference rule) | shrink (training rule)
+    v.max_new_tokens = 0  # longest answer, 0 = the task's own
+    return v
 
 
 def _data_fields(tokenizer: str, template: str) -> ConfigDict:

@@ -4,8 +4,8 @@
     python -m launch.recipe --config=demo:tiny --workdir=runs/tiny     the same at test size
 
 Writes its own records (images of OpenMoji things and signs), pretrains an LLM on text alone (llm, llm_chat), trains
-stage1, stage2_1, stage2_2 and stage3, each from the one before, answers held-out questions and leaves report.json,
-report.png and losses.png in the work folder.
+stage1, stage2_1, stage2_2 and stage3, each from the one before, answers held-out questions (some of them also while
+stage2_2 and stage3 train) and leaves report.json, report.png and losses.png in the work folder.
 Images keep their sizes in training and answering (image rule `shrink`).
 """
 
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.args import parse_args
 
+ANSWER = 12  # tokens of the longest answer
 # name, stage of eve_jax/config/stages.py, template, records, steps, peak learning rate
 STAGES = (
     ("llm", "llm", "plain", "llm.jsonl", 300, 2e-3),
@@ -51,11 +52,23 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     return c
 
 
+def evaluate(c: ConfigDict, tiny: bool) -> None:
+    """Measure the loss of the held-out questions while the stage `c` trains, and the accuracy on the first of them."""
+    c.eval.records = c.eval.tasks = "WORKDIR/data/heldout.jsonl"
+    c.eval.every = 4 if tiny else 200
+    c.eval.limit = 6 if tiny else 60
+    c.eval.rows = 32
+    c.eval.fit = "shrink"
+    c.eval.max_new_tokens = ANSWER
+
+
 def get_config(arg: str = "") -> ConfigDict:
     tiny = parse_args("demo", arg, tiny=False)["tiny"]
     c = ConfigDict()
     c.name = "demo"
-    c.demo = ConfigDict({"size": "tiny" if tiny else "full", "seed": 0, "answer_batch": 32, "max_new_tokens": 12})
+    c.demo = ConfigDict({"size": "tiny" if tiny else "full", "seed": 0, "answer_batch": 32, "max_new_tokens": ANSWER})
     c.order = tuple(s[0] for s in STAGES)
     c.stages = ConfigDict({s[0]: stage(*s, tiny) for s in STAGES})
+    for name in ("stage2_2", "stage3"):
+        evaluate(c.stages[name], tiny)
     return c

@@ -54,4 +54,5 @@ def get_config(arg: str = "") -> ConfigDict:
     c.name = "demo_v1"
     c.order = tuple(s[0] for s in STAGES)
     c.stages = ConfigDict({s[0]: stage(*s, tiny) for s in STAGES})
+    demo.evaluate(c.stages.v1_sft, tiny)
     return c

@@ -4,15 +4,18 @@ A stage starts from the one before it; in a recipe that is a tree, the first sta
 `init = "WORKDIR/STAGE"`.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from eve_jax.config.stage import Config
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.process.connect import by_process_0, print_once
-from eve_jax.process.paths import expand
+from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, expand
+from eve_jax.process.section import Section
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
 from eve_jax.train.trainer import train
@@ -21,11 +24,20 @@ from eve_jax.train.trainer import train
 def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Config:
     """Return a stage's config with WORKDIR in its paths resolved and `init` where it names no checkpoint of its own."""
     config = Config.of(config)
-    data = {
-        name: getattr(config.data, name).replace("WORKDIR", str(workdir)) for name in ("records", "images", "tokenizer")
-    }
+
+    def placed(section: Section, names: Iterable[str]) -> Any:
+        return replace(section, **{name: getattr(section, name).replace("WORKDIR", str(workdir)) for name in names})
+
     start = config.init.replace("WORKDIR", str(workdir)) or init
-    return replace(config, init=start, data=replace(config.data, **data))
+    data, held_out = placed(config.data, DATA_FIELDS), placed(config.eval, EVAL_FIELDS)
+    return replace(config, init=start, data=data, eval=held_out)
+
+
+def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:
+    """Train a stage as `eve_jax.train.trainer.train` does, and ask the questions of its `config.eval.tasks`."""
+    from eve_jax.eval.training import LiveTasks
+
+    return train(config, workdir, quiet, LiveTasks)
 
 
 def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
@@ -47,13 +59,13 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")
         with reported(workdir / config.stages[name].name):
-            init = str(train(stage_of_recipe(config.stages[name], workdir, init), workdir))
+            init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
         if mine and config.compare is not None:
             from eve_jax.demo.variants import compare
 
             compare(config, workdir)
         elif mine and config.demo is not None:
-            from eve_jax.demo.evaluate import evaluate
+            from eve_jax.demo.finish import finish
 
-            evaluate(config, workdir, Path(init))
+            finish(config, workdir, Path(init))

@@ -19,15 +19,15 @@ def main() -> None:
     from eve_jax.config.stage import Config
     from eve_jax.process.connect import distributed_run, print_once
     from eve_jax.process.setup import setup
+    from eve_jax.recipe import train_stage
     from eve_jax.train.report import REPORT, reported
-    from eve_jax.train.trainer import train
 
     config = Config.of(CONFIG.value)
     setup(computes=True)
     workdir = required_folder(WORKDIR)
     with distributed_run(CLUSTER(), workdir):
         with reported(workdir / config.name):
-            folder = train(config, workdir)
+            folder = train_stage(config, workdir)
         print_once(f"done: {folder}, {folder / REPORT}")
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
+from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
@@ -38,26 +39,25 @@ class Checkpoints:
 
     Saving is asynchronous and atomic: a checkpoint takes its name when its files and their checksums are written, and
     only then older ones go. Kept are the newest `keep`, all of steps that `keep_every` divides (0: none), and the
-    `keep_best` with the lowest loss.
+    `best` by a metric.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, keep_best: int = 0):
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, best: Best | None = None):
         self.folder = (folder / CHECKPOINTS).resolve()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
-        policies = [LatestN(max(keep, 1))]
+        policies: list[Any] = [LatestN(max(keep, 1))]
         if keep_every:
             policies.append(EveryNSteps(keep_every))
-        if keep_best:
-            best = {"get_metric_fn": _loss, "reverse": True, "keep_checkpoints_without_metrics": False}  # lowest last
-            policies.append(BestN(n=keep_best, **best))
+        if best is not None:
+            policies.append(best)
+        self.best = best
         self.found_damage = False  # True once a checkpoint was set aside
         self._saving = 0
         self._failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
-            best_fn=_loss if keep_best else None,
-            best_mode="min",
+            best_fn=None if best is None else best.value,  # without one, Orbax stores no metrics
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=self._seal,
@@ -109,8 +109,12 @@ class Checkpoints:
         """True when the checkpoint has a manifest, which `set_damaged_aside` has compared it with."""
         return has_manifest(self.folder / str(step))
 
-    def save(self, step: int, params: Params, optimizer: Any, meta: dict[str, Any], loss: float | None = None) -> None:
+    def save(
+        self, step: int, params: Params, optimizer: Any, meta: dict[str, Any], metrics: dict[str, float] | None = None
+    ) -> None:
         """Save step `step` unless it is there; returns when the values are copied, not when they are written.
+
+        metrics: by which the best checkpoints are kept.
 
         Raises UserError when this or the save before cannot be written.
         """
@@ -121,11 +125,10 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(optimizer),
             "meta": ocp.args.JsonSave(versioned(meta)),
         }
-        metrics = None if loss is None else {"loss": loss}
         self._finish()
         self._saving = step
         try:
-            self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+            self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics or None)
         except (OSError, ValueError) as error:
             self._fail(error)
 
@@ -183,10 +186,6 @@ class Checkpoints:
         """Called by Orbax when all files of a checkpoint are written and its folder has not got its name yet."""
         if jax.process_index() == 0:
             write_manifest(self.folder / f"{self._saving}{UNFINISHED}")
-
-
-def _loss(metrics: dict[str, float]) -> float:
-    return metrics["loss"]
 
 
 def _disk_reason(error: Exception) -> str:

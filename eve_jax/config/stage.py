@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
+from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import SQUARE, ImageRule
@@ -67,6 +68,7 @@ class TrainConfig(Section):
     keep: int = setting(low=1)
     keep_every: int = setting(low=0)
     keep_best: int = setting(low=0)
+    best_by: str = setting(reads=check_best_by)
     whole: bool
     nan: str = setting(choices=NOT_FINITE)
     writers: str
@@ -112,6 +114,7 @@ class Config(Section):
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
+    eval: EvalConfig
     profile: ProfileConfig
     mesh: str = setting(reads=parse_mesh)
 
@@ -141,6 +144,7 @@ class Config(Section):
                 "take it as an argument, --config=v1_prealign:teacher=DIR",
             )
         self._check_aligning()
+        check_best(self.train.keep_best, self.train.best_by, self.train.save_every, self.eval.every)
         ImageRule.of(self.data)
 
     def _check_aligning(self) -> None:

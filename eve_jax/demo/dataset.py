@@ -47,7 +47,7 @@ def write_dataset(
     """Write the dataset of a size (`full` or `tiny`) and return its folder.
 
     Below `folder`: `images/` (PNG and JPEG), `llm.jsonl` (text only), `captions.jsonl`, `questions.jsonl`,
-    `sft.jsonl`, `heldout.jsonl` (one question a record, with `task` and `answer`), `tokenizer/`, `examples.png`.
+    `sft.jsonl`, `heldout.jsonl` (one question a record, with `category` and `answer`), `tokenizer/`, `examples.png`.
     Image paths are relative to `images/`. The same settings and seed give the same bytes. A finished dataset is kept
     as it is; an unfinished one, or one of other settings, is written again. `settings` overrides those of `size`.
     Raises `UserError` if the folder holds anything else.
@@ -231,7 +231,7 @@ def _heldout(settings: DemoSettings, album: _Album, rng: Random) -> list[Record]
 def _facts(scenes: Sequence[Scene], question: Question) -> Record:
     """What scoring and the report need next to the LLaVA fields."""
     return {
-        "task": question.task,
+        "category": question.task,
         "question": question.text,
         "template": question.template,
         "answer": question.answer,

@@ -1,6 +1,6 @@
-"""What the demo reports: numbers in `report.json`, a sheet of held-out images, and the losses of the stages.
+"""What the demo reports: numbers in `report.json`, a sheet of held-out images, and the curves of the stages.
 
-Nothing here runs a model: answers come in as texts.
+Nothing here runs a model: the answers come in as outcomes of the task that the held-out questions are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from eve_jax.data.image.patches import open_image
 from eve_jax.demo.assets import plain_font, text_font
 from eve_jax.demo.questions import TASKS
 from eve_jax.errors import UserError
+from eve_jax.eval.outcome import Answered, Outcome
+from eve_jax.train.metrics import METRICS, read_evaluations, read_metrics
 from eve_jax.train.report import column, smooth
 
 StrPath = str | os.PathLike[str]
@@ -32,29 +35,18 @@ CREDIT = "Images composed from OpenMoji (openmoji.org, CC BY-SA 4.0)"
 _PAPER, _CARD, _LINE = (246, 246, 248), (255, 255, 255), (224, 225, 230)
 _INK, _SOFT, _RIGHT, _WRONG, _BLIND = (30, 32, 38), (110, 114, 124), (22, 138, 72), (206, 44, 50), (178, 182, 192)
 _COLUMN, _GAP, _PICTURE, _CARD_HEIGHT, _TOP = 274, 14, 168, 262, 226
+HELD_OUT_LOSS = "eval/loss"
 _LAST = 10  # steps over which the last loss is a mean
 
 
-def grey(image: Image.Image) -> Image.Image:
-    """An image of the same size in mid gray: the blank-image baseline."""
-    return Image.new("RGB", image.size, (128, 128, 128))
-
-
-def is_right(expected: str, given: str) -> bool:
-    """True if the answers are equal but for case, space around them and a full stop at the end."""
-
-    def plain(text: str) -> str:
-        return text.strip().rstrip(".").strip().casefold()
-
-    return plain(expected) == plain(given)
-
-
-def stage_summary(metrics: StrPath) -> dict[str, float]:
+def stage_summary(folder: Path) -> dict[str, float]:
     """`first_loss` (of the first step with one), `last_loss` (mean of the last ten), `steps` and `seconds` of a stage.
 
-    `metrics` is the stage's metrics.jsonl; `seconds` is the sum over its steps.
+    `folder` is the stage's; `seconds` is the sum over its steps. Raises UserError for one that has taken no step.
     """
-    rows = _read_metrics(Path(metrics))
+    rows = read_metrics(folder)
+    if not rows:
+        raise UserError(f"{folder / METRICS} holds no step: remove the stage's folder and run it again")
     losses = column(rows, "loss")
     losses = losses[np.isfinite(losses)]  # null: a step that was skipped
     return {
@@ -65,26 +57,23 @@ def stage_summary(metrics: StrPath) -> dict[str, float]:
     }
 
 
-def summarise(
-    heldout: Sequence[Mapping[str, Any]],
-    answers: Sequence[str],
-    blind_answers: Sequence[str],
-    stages: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
+def summarize(outcome: Outcome, blind_outcome: Outcome, stages: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """The contents of report.json.
 
-    `heldout` are the records of heldout.jsonl, `answers` and `blind_answers` the answers to them in the same order,
-    with the images and with blank ones; `stages` maps a stage's name to its `stage_summary`. Accuracies are shares in
-    [0, 1]. Raises `UserError` if the numbers of questions and answers differ.
+    `outcome` and `blind_outcome` are those of the questions of heldout.jsonl, with the images and with blank ones;
+    `stages` maps a stage's name to its `stage_summary`. Accuracies are shares in [0, 1]. Raises `UserError` for a
+    question without a verdict, and if the questions differ.
     """
-    if not len(heldout) == len(answers) == len(blind_answers):
-        numbers = f"{len(heldout)} questions, {len(answers)} answers, {len(blind_answers)} answers with blank images"
-        raise UserError(f"held-out questions and answers do not match: {numbers}; answer every question once")
-    right = [is_right(r["answer"], given) for r, given in zip(heldout, answers, strict=True)]
-    blind = [is_right(r["answer"], given) for r, given in zip(heldout, blind_answers, strict=True)]
+    for one in (*outcome.failed, *blind_outcome.failed):
+        raise UserError(f"a held-out question has no answer: {one.error}")
+    heldout = [item.row for item in outcome.items]
+    if [item.id for item in blind_outcome.items] != [item.id for item in outcome.items]:
+        numbers = f"{len(heldout)} questions, {len(blind_outcome.items)} with blank images"
+        raise UserError(f"the held-out questions do not match: {numbers}; ask each once")
+    right, blind = ([verdict.score > 0 for verdict in one.scored[1]] for one in (outcome, blind_outcome))
     per_task = {}
-    for task in dict.fromkeys(record["task"] for record in heldout):
-        rows = [i for i, record in enumerate(heldout) if record["task"] == task]
+    for task in dict.fromkeys(record["category"] for record in heldout):
+        rows = [i for i, record in enumerate(heldout) if record["category"] == task]
         per_task[task] = {
             "n": len(rows),
             "accuracy": _share([right[i] for i in rows]),
@@ -106,18 +95,11 @@ def write_report(report: Mapping[str, Any], path: StrPath) -> None:
     Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def draw_report(
-    report: Mapping[str, Any],
-    heldout: Sequence[Mapping[str, Any]],
-    answers: Sequence[str],
-    images: StrPath,
-    path: StrPath,
-    rows: int = 3,
-) -> None:
-    """Draw report.png: a column a task, with its accuracy and the first `rows` held-out questions of it.
+def draw_report(report: Mapping[str, Any], outcome: Outcome, path: StrPath, rows: int = 3) -> None:
+    """Draw report.png: a column a kind of question, with its accuracy and the first `rows` held-out ones of it.
 
-    `report` is what `summarise` returned, `images` the folder that image paths are relative to. Nothing is picked: the
-    questions shown are the first of the file.
+    `report` is what `summarize` returned for `outcome`. Nothing is picked: the questions shown are the first of the
+    file.
     """
     tasks = [task for task in TASKS if task in report["per_task"]]
     width = len(tasks) * (_COLUMN + _GAP) + _GAP
@@ -131,39 +113,61 @@ def draw_report(
     for number, task in enumerate(tasks):
         x = _GAP + number * (_COLUMN + _GAP)
         _draw_bars(pen, x, 124, TITLES[task], report["per_task"][task])
-        shown = [i for i, record in enumerate(heldout) if record["task"] == task][:rows]
+        shown = [i for i, item in enumerate(outcome.items) if item.row["category"] == task][:rows]
         for row, i in enumerate(shown):
-            y = _TOP + row * (_CARD_HEIGHT + _GAP)
-            _draw_card(sheet, x, y, heldout[i], answers[i], Path(images))
+            y, item = _TOP + row * (_CARD_HEIGHT + _GAP), outcome.items[i]
+            _draw_card(sheet, (x, y), item.row, [open_image(image) for image in item.images], outcome.answered[i])
     pen.text((_GAP + 4, sheet.height - 26), CREDIT, font=plain_font(12), fill=_SOFT)
     sheet.save(path)
 
 
-def draw_losses(metrics: Mapping[str, StrPath], path: StrPath) -> None:
-    """Draw losses.png: a panel a stage, its loss by step, thin as it is and thick smoothed.
+def draw_losses(folders: Mapping[str, Path], path: StrPath) -> None:
+    """Draw losses.png: a panel a stage with its loss by step, thin as it is and thick smoothed, and the held-out loss.
 
-    `metrics` maps a stage's name to its metrics.jsonl, in order.
+    A last panel shows the accuracy of the stages that were asked questions while they trained. `folders` maps a stage's
+    name to its folder, in order.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.1 * len(metrics), 3.0), layout="constrained")
+    evaluated = {name: read_evaluations(folder) for name, folder in folders.items()}
+    asked = {name: lines for name, lines in evaluated.items() if any(map(scores_in, lines))}
+    count = len(folders) + bool(asked)
+    figure = Figure(figsize=(3.1 * count, 3.0), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for panel, (name, file) in zip(panels, metrics.items(), strict=True):
-        rows, summary = _read_metrics(Path(file)), stage_summary(file)
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for panel, (name, folder) in zip(panels, folders.items(), strict=False):
+        summary, rows = stage_summary(folder), read_metrics(folder)
         steps = [row["step"] for row in rows]
         losses = column(rows, "loss")
         panel.plot(steps, losses, color="#b9c6e4", linewidth=0.8)
         panel.plot(steps, smooth(losses), color="#2450a8", linewidth=1.8)
-        panel.set_title(f"{name}: {summary['first_loss']:.2f} to {summary['last_loss']:.2f}", fontsize=10)
-        panel.set_xlabel("step", fontsize=9)
-        panel.set_ylim(bottom=0)
-        panel.grid(color="#ececf0")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
+        if any(HELD_OUT_LOSS in line for line in evaluated[name]):
+            held_out = column(evaluated[name], "step"), column(evaluated[name], HELD_OUT_LOSS)
+            panel.plot(*held_out, color="#c8553d", marker="o", markersize=3, label="held out")
+            panel.legend(fontsize=8, frameon=False)
+        _label(panel, f"{name}: {summary['first_loss']:.2f} to {summary['last_loss']:.2f}")
+    for name, lines in asked.items():
+        values = [next(iter(scores_in(line)), np.nan) for line in lines]
+        panels[-1].plot(column(lines, "step"), values, marker="o", markersize=3, label=name)
+        panels[-1].legend(fontsize=8, frameon=False)
+        _label(panels[-1], "accuracy on held-out questions, %")
     panels[0].set_ylabel("loss (nats a target)", fontsize=9)
     figure.savefig(path, dpi=130)
+
+
+def scores_in(line: Mapping[str, Any]) -> list[float]:
+    """Return the scores in the line of an evaluation, of own questions in percent."""
+    return [value for name, value in line.items() if name.endswith(".own") and value is not None]
+
+
+def _label(panel: Any, title: str) -> None:
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel("step", fontsize=9)
+    panel.set_ylim(bottom=0)
+    panel.grid(color="#ececf0")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=8)
 
 
 def draw_examples(heldout: Sequence[Mapping[str, Any]], images: StrPath, path: StrPath) -> None:
@@ -172,28 +176,14 @@ def draw_examples(heldout: Sequence[Mapping[str, Any]], images: StrPath, path: S
     sheet = Image.new("RGB", (6 * (_COLUMN + _GAP) + _GAP, rows * (_CARD_HEIGHT + _GAP) + _GAP + 24), _PAPER)
     for i, record in enumerate(heldout):
         x, y = _GAP + i % 6 * (_COLUMN + _GAP), _GAP + i // 6 * (_CARD_HEIGHT + _GAP)
-        _draw_card(sheet, x, y, record, None, Path(images))
+        paths = [record["image"]] if isinstance(record["image"], str) else record["image"]
+        _draw_card(sheet, (x, y), record, [open_image(Path(images, path)) for path in paths])
     ImageDraw.Draw(sheet).text((_GAP + 4, sheet.height - 26), CREDIT, font=plain_font(12), fill=_SOFT)
     sheet.save(path)
 
 
 def _share(flags: Sequence[bool]) -> float:
     return round(sum(flags) / len(flags), 4) if flags else 0.0
-
-
-def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """The complete lines; one that a kill cut off is left out."""
-    rows = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            rows.append(json.loads(line))
-    except OSError as error:
-        raise UserError(f"cannot read the metrics {path}: {error}") from error
-    except ValueError:
-        pass
-    if not rows:
-        raise UserError(f"the metrics {path} hold no step: remove the stage's folder and run it again")
-    return rows
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Mapping[str, float]) -> None:
@@ -209,15 +199,19 @@ def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Map
         pen.text((x + _COLUMN - 4, top + 8), f"{value:.0%}", font=text_font(14), fill=_INK, anchor="rm")
 
 
-def _draw_card(sheet: Image.Image, x: int, y: int, record: Mapping[str, Any], given: str | None, images: Path) -> None:
+def _draw_card(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    record: Mapping[str, Any],
+    images: Sequence[Image.Image],
+    given: Answered | None = None,
+) -> None:
     """One question: its image(s), its wording, the answer given (green or red) and, if that differs, expected."""
+    x, y = corner
     pen = ImageDraw.Draw(sheet)
     pen.rounded_rectangle((x, y, x + _COLUMN, y + _CARD_HEIGHT), radius=10, fill=_CARD, outline=_LINE)
-    paths = [record["image"]] if isinstance(record["image"], str) else record["image"]
-    room = (_COLUMN - 16 - 8 * (len(paths) - 1)) // len(paths)
-    for i, name in enumerate(paths):
-        with Image.open(images / name) as file:
-            picture = file.convert("RGB")
+    room = (_COLUMN - 16 - 8 * (len(images) - 1)) // len(images)
+    for i, picture in enumerate(images):
         scale = min(room / picture.width, _PICTURE / picture.height, 1.5)
         size = (round(picture.width * scale), round(picture.height * scale))
         left = x + 8 + i * (room + 8) + (room - size[0]) // 2
@@ -226,8 +220,8 @@ def _draw_card(sheet: Image.Image, x: int, y: int, record: Mapping[str, Any], gi
     if given is None:
         pen.text((x + 12, y + 214), record["answer"], font=text_font(17), fill=_RIGHT)
         return
-    right = is_right(record["answer"], given)
-    text = given.strip() or "(nothing)"
+    right = given.verdict is not None and given.verdict.score > 0
+    text = (given.answer or "").strip() or "(nothing)"
     mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
     pen.text((x + 12, y + 214), f"{mark} {text[:24]}", font=text_font(17), fill=_RIGHT if right else _WRONG)
     if not right:

@@ -1,6 +1,5 @@
 """The end of the comparison of variants: what each has learned, what language it forgot, how far its weights moved."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,24 +11,21 @@ from rich.table import Table
 
 from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.config import DemoConfig, RecipeConfig
-from eve_jax.demo.dataset import Record, read_records, record_of, text_record
-from eve_jax.demo.evaluate import FIT, answer_all
-from eve_jax.demo.language import document, text_dialogue
-from eve_jax.demo.report import grey, stage_summary, summarise, write_report
+from eve_jax.demo.dataset import Record, read_records
+from eve_jax.demo.finish import answered
+from eve_jax.demo.language import chat_text, document, text_dialogue
+from eve_jax.demo.report import stage_summary, summarize, write_report
 from eve_jax.demo.settings import DemoSettings
 from eve_jax.demo.variants_report import draw_changes, draw_curves, draw_table, markdown, table_rows
+from eve_jax.eval.live import open_task, outcome_of_text
 from eve_jax.infer.api import EVE
-from eve_jax.infer.score_files import score_files
-from eve_jax.train.metrics import METRICS
 from eve_jax.weights.changes import weight_changes
 from eve_jax.weights.open import stored_source
 
 REPORT, TABLE = "variants.json", "variants.md"
 PICTURES = ("variants.png", "losses.png", "weights.png")
 PAPER_NAMES = {"dense": "EVEv1.0", "rep": "EVEv1.2", "moe": "EVEv1.5", "dac": "EVEv2.0"}
-TEXTS = {"documents": "plain", "chats": "qwen2"}  # file of held-out texts -> template
 ALL_TEXTS = "all"
-_ROW_TOKENS = 1024  # of packed rows of texts
 
 
 def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
@@ -47,9 +43,9 @@ def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
         trained = stored_source(stages[names[-1]])
         report["variants"][variant] = {
             "name": PAPER_NAMES[variant],
-            **_answers(config.demo, workdir / "data", stages[names[-1]], variant),
+            **_answers(config.demo, workdir / "data", stages[names[-1]]),
             "text_loss": {s: text_losses(folder, texts, folder.name) for s, folder in stages.items()},
-            "stages": {s: stage_summary(folder / METRICS) for s, folder in stages.items()},
+            "stages": {s: stage_summary(folder) for s, folder in stages.items()},
             "parameters": sum(math.prod(shape.shape) for shape in trained.shapes.values()),
             "weight_change": weight_changes(stored_source(llm), trained),
         }
@@ -66,52 +62,51 @@ def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
 def write_texts(workdir: Path, settings: DemoSettings, seed: int, number: int) -> dict[str, Path]:
     """Write `number` documents and `number` chats like those that trained the LLM, none of which did; return the files.
 
-    `workdir` holds the dataset `data` of the same settings; the files are `texts/documents.jsonl` and `chats.jsonl`.
+    `workdir` holds the dataset `data` of the same settings; the files are `texts/documents.txt` and `texts/chats.txt`,
+    with an empty line between two texts. Chats have the markers of the chat template that the LLM was trained with.
     """
     composer = TrainingComposer(settings, Random(f"{seed} held-out texts"))
-    makers: dict[str, tuple[str, Callable[[str], Record]]] = {
-        "documents": ("llm", lambda name: text_record(name, document(composer))),
-        "chats": ("llm_chat", lambda name: record_of(name, [], text_dialogue(composer))),
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "documents": ("llm", lambda: document(composer)),
+        "chats": ("llm_chat", lambda: chat_text(text_dialogue(composer))),
     }
     files = {}
     (workdir / "texts").mkdir(exist_ok=True)
-    for kind, (learnt, make) in makers.items():
-        seen = {_text(record) for record in read_records(workdir / "data" / f"{learnt}.jsonl")}
-        new: dict[str, Record] = {}
+    for kind, (learned, make) in makers.items():
+        seen = {_text(record) for record in read_records(workdir / "data" / f"{learned}.jsonl")}
+        new: dict[str, None] = {}
         while len(new) < number:
-            record = make(f"{kind}-{len(new):05d}")
-            if _text(record) not in seen:
-                new[_text(record)] = record
-        files[kind] = workdir / "texts" / f"{kind}.jsonl"
-        files[kind].write_text("".join(json.dumps(record) + "\n" for record in new.values()))
+            text = make()
+            if text not in seen:
+                new[text] = None
+        files[kind] = workdir / "texts" / f"{kind}.txt"
+        files[kind].write_text("\n\n".join(new) + "\n")
     return files
 
 
 def _text(record: Record) -> str:
-    return json.dumps(record["conversations"])
+    """Return a record of the LLM's stages as `write_texts` would write it."""
+    values = [turn["value"] for turn in record["conversations"]]
+    return values[0] if len(values) == 1 else chat_text(list(zip(values[::2], values[1::2], strict=True)))
 
 
 def text_losses(checkpoint: Path, texts: Mapping[str, Path], label: str) -> dict[str, float]:
-    """Mean loss a target of each file of texts, and of all of them together."""
+    """Mean loss a token of each file of texts, and of all of them together."""
     print(f"text-only loss of {label}", flush=True)
-    total, targets, losses = 0.0, 0, {}
+    eve = EVE.from_pretrained(checkpoint)
+    found = {}
     for kind, file in texts.items():
-        out = file.with_name(f"{kind}_{checkpoint.name}.jsonl")
-        scores = score_files(checkpoint, str(file), "", out, template=TEXTS[kind], row_tokens=_ROW_TOKENS)
-        losses[kind] = scores.loss
-        total += sum(line.nll_sum for line in scores.lines)
-        targets += sum(line.n_target for line in scores.lines)
-    return {**losses, ALL_TEXTS: total / targets}
+        opened = open_task(str(file))
+        assert opened.text is not None
+        found[kind] = outcome_of_text(eve, opened.task, opened.text).aggregate
+    tokens = sum(numbers["tokens"] for numbers in found.values())
+    losses = {kind: numbers["loss"] for kind, numbers in found.items()}
+    return {**losses, ALL_TEXTS: sum(losses[kind] * found[kind]["tokens"] for kind in found) / tokens}
 
 
-def _answers(demo: DemoConfig, data: Path, checkpoint: Path, variant: str) -> dict[str, Any]:
+def _answers(demo: DemoConfig, data: Path, checkpoint: Path) -> dict[str, Any]:
     """Accuracies on the held-out questions, with the images and with blank ones."""
-    heldout = read_records(data / "heldout.jsonl")
-    eve = EVE.from_pretrained(checkpoint, FIT)
-    settings = (demo.answer_batch, demo.max_new_tokens)
-    answers = answer_all(eve, heldout, data / "images", lambda image: image, *settings, f"{variant} answers")
-    blind = answer_all(eve, heldout, data / "images", grey, *settings, f"{variant} with blank images")
-    summary = summarise(heldout, answers, blind, {})
+    summary = summarize(*answered(demo, data, checkpoint), {})
     return {key: summary[key] for key in ("accuracy", "blind_accuracy", "questions", "per_task")}
 
 

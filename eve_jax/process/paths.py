@@ -12,9 +12,10 @@ from eve_jax.errors import UserError
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
-FIELDS = ("init", "teacher")  # of a stage's config, and of its section `data`:
+FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data` and `eval`:
 DATA_FIELDS = ("records", "images", "tokenizer")
-LISTS = ("records",)  # several paths, comma separated
+EVAL_FIELDS = ("records", "images", "tasks", "data")
+LISTS = ("records", "tasks")  # several paths, comma separated
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
 # The same with what pages and other tools write around it; paths have lost a slash of `https://`.
 HUB_PLACE = re.compile(
@@ -85,8 +86,9 @@ def _exists(name: str) -> bool:
 def expand_config(config: ConfigDict, name: str = "config") -> None:
     """Expand the paths that `config`, of a stage or a recipe, holds, in place. Raises UserError naming the field."""
     _expand_fields(config, FIELDS, name)
-    if isinstance(config.get("data"), ConfigDict):
-        _expand_fields(config.data, DATA_FIELDS, f"{name}.data")
+    for section, fields in (("data", DATA_FIELDS), ("eval", EVAL_FIELDS)):
+        if isinstance(config.get(section), ConfigDict):
+            _expand_fields(config[section], fields, f"{name}.{section}")
     if isinstance(stages := config.get("stages"), ConfigDict):
         for stage, inner in stages.items():
             if isinstance(inner, ConfigDict):

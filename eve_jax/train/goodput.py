@@ -14,7 +14,7 @@ from eve_jax.process.connect import is_leader
 from eve_jax.process.files import write_json
 
 GOODPUT = "goodput.json"
-KINDS = ("start", "compile", "data", "save", "step")
+KINDS = ("start", "compile", "data", "save", "eval", "step")
 T = TypeVar("T")
 _COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 
@@ -23,7 +23,8 @@ class Goodput:
     """Seconds of one session of a stage by kind; what no other kind claims is `step`.
 
     start: until the first batch is asked for. compile: lowering and compiling, wherever it happens, in the main thread.
-    data: waiting for a batch. save: while a save holds up training, at the end until it is written.
+    data: waiting for a batch. save: while a save holds up training, at the end until it is written. eval: while the
+    model is evaluated (`config.eval`).
     """
 
     def __init__(self, folder: Path):
@@ -95,8 +96,9 @@ class Goodput:
 def describe(seconds: dict[str, float], steps: int) -> str:
     """`120 steps in 63.0 s: 56.0% steps, 30.1% compile, ...` of seconds by kind."""
     total = max(sum(seconds.values()), 1e-9)
-    names = {"step": "steps", "data": "data wait", "save": "saving"}
-    parts = [f"{seconds[k] / total:.1%} {names.get(k, k)}" for k in ("step", "start", "compile", "data", "save")]
+    names = {"step": "steps", "data": "data wait", "save": "saving", "eval": "evaluation"}
+    shown = ("step", "start", "compile", "data", "save") + ("eval",) * bool(seconds.get("eval"))
+    parts = [f"{seconds[k] / total:.1%} {names.get(k, k)}" for k in shown]
     return f"{steps:,} steps in {total:,.1f} s: {', '.join(parts)}"
 
 

@@ -33,6 +33,7 @@ FREE_FIELDS = (
     "train.keep",
     "train.keep_every",
     "train.keep_best",
+    "train.best_by",
     "train.whole",
     "train.nan",
     "train.metrics",
@@ -46,7 +47,7 @@ def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str
     `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
     """
     origin = _origin(config) or saved.get("origin", "")
-    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if k not in FREE_FIELDS and v is not None}
+    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if not _is_free(k) and v is not None}
     sources = [{k: v for k, v in one.items() if k not in ("name", "groups")} for one in data.fingerprint["sources"]]
     lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
     return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
@@ -74,10 +75,15 @@ def check_settings(folder: Path, config: Config) -> None:
         return
     old, new = _flat(read_config(folder)), _flat(json.loads(config.to_json()))
     for key in sorted(old.keys() | new.keys()):
-        if key not in FREE_FIELDS and old.get(key) != new.get(key):
+        if not _is_free(key) and old.get(key) != new.get(key):
             raise UserError(
                 f"{folder} was trained with config.{key}={old.get(key)}, now it is {new.get(key)}; {OTHER_FOLDER}"
             )
+
+
+def _is_free(key: str) -> bool:
+    """Whether the field `key` may change; those of evaluation change no number of the training."""
+    return key in FREE_FIELDS or key.startswith("eval.")
 
 
 def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

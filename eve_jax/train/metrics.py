@@ -1,17 +1,19 @@
 """What a metric of training is, and the lines of metrics.jsonl.
 
 A metric is a key of the step's dict: what `eve_jax.train.step` or `StageData.counts` returns under a new name is
-written to metrics.jsonl and charted by the other writers. `KNOWN` says what else there is to say of one.
+written to metrics.jsonl and charted by the other writers. `KNOWN` says what else there is to say of one. What is
+evaluated after a step has a line of its own, after that of the step: the step and names that begin with `eval/`.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from eve_jax.config.evaluation import PREFIX
 from eve_jax.errors import UserError
 from eve_jax.process.files import write_atomically
 from eve_jax.process.named import describe_error, load_named
@@ -91,6 +93,8 @@ def load_metrics(names: str) -> tuple[Metric, ...]:
             raise UserError(f"{FIELD}: {text} is no eve_jax.train.metrics.Metric with a value")
         if metric.name in (*FIELDS, *HIDDEN, *found):
             raise UserError(f"{FIELD}: {text}: there is a metric {metric.name} already; choose another name")
+        if metric.name.startswith(PREFIX):
+            raise UserError(f"{FIELD}: {text}: names that begin with {PREFIX} are those of evaluations; choose another")
         found[metric.name] = metric
     KNOWN.update(found)
     return tuple(found.values())
@@ -113,8 +117,27 @@ def measure(metrics: tuple[Metric, ...], view: StepView) -> dict[str, jax.Array]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Every complete line of a stage folder's metrics.jsonl; a line cut off by a kill is left out."""
-    path = folder / METRICS
+    """Return the line of every step in a stage folder's metrics.jsonl, without those of evaluations."""
+    return [line for line in read_lines(folder / METRICS) if not is_evaluation(line)]
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Return the line of every evaluation in a stage folder's metrics.jsonl, in order."""
+    return [line for line in read_lines(folder / METRICS) if is_evaluation(line)]
+
+
+def is_evaluation(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is that of an evaluation: the lines of steps have a loss, if null."""
+    return "loss" not in line and any(name.startswith(PREFIX) for name in line)
+
+
+def evaluated_names(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all that the lines of evaluations hold, in order."""
+    return list(dict.fromkeys(name for line in lines for name in line if name.startswith(PREFIX)))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return every complete line of the file metrics.jsonl; a line cut off by a kill is left out."""
     lines = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -125,13 +148,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def drop_lines_after(folder: Path, step: int, keep_lost: bool = False) -> None:
-    """Drop the lines after `step`, which a resumed run writes again; atomic.
+    """Drop the lines after `step`, which a resumed run writes again; all of them for -1; atomic.
 
     With `keep_lost` they are put at the end of LOST first: what damage has lost is more than a moment's work. Raises
     UserError where that cannot be written; the file is then as it was.
     """
     path = folder / METRICS
-    lines = read_metrics(folder)
+    lines = read_lines(path)
     kept, lost = ("".join(json.dumps(m) + "\n" for m in lines if (m["step"] > step) == late) for late in (False, True))
     if path.exists() and path.read_text() == kept:
         return
@@ -141,5 +164,5 @@ def drop_lines_after(folder: Path, step: int, keep_lost: bool = False) -> None:
                 file.write(lost)
         write_atomically(path, kept)
     except OSError as error:
-        whole = f"; checkpoint {step} is whole" if step else ""
+        whole = f"; checkpoint {step} is whole" if step > 0 else ""
         raise UserError(f"{path} cannot be written: {error.strerror}{whole}") from error

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ from eve_jax.process.connect import print_once
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 from eve_jax.train.masked import describe_broken
 from eve_jax.train.metrics import FIELDS, HIDDEN
-from eve_jax.train.writers.base import Writer
+from eve_jax.train.writers.base import EvaluationWriter, Writer
 
 
 class Meter:
@@ -85,6 +85,15 @@ class MetricsLog:
             writer.flush()
         if text := describe_broken(records):
             print_once(text)
+
+    def write_evaluation(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Write what was evaluated after `step`, whose line is written; the time since then is of no later step."""
+        line = {"step": step, **{k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}}
+        for writer in self.writers:
+            if isinstance(writer, EvaluationWriter):
+                writer.write_evaluation(line)
+                writer.flush()
+        self.clock = time.perf_counter()
 
     def pop_non_finite(self) -> list[int]:
         """Steps written since the last call whose loss or gradient norm was not finite."""

@@ -1,4 +1,4 @@
-"""The image at the end of a stage: loss, learning rate, gradient norm, tokens a second, and where the time went."""
+"""The image at the end of a stage: its curves, what was evaluated while it trained, and where the time went."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.config.evaluation import PREFIX, smaller_is_better
 from eve_jax.errors import InUse
 from eve_jax.process.connect import is_leader
 from eve_jax.train.goodput import KINDS, describe, read_goodput
-from eve_jax.train.metrics import KNOWN, TIMED, Metric, read_metrics
+from eve_jax.train.metrics import KNOWN, TIMED, Metric, evaluated_names, read_evaluations, read_metrics
 
 REPORT = "report.png"
+HELD_OUT = "loss of held-out records (nats a target)"
 _THIN, _THICK, _GRID = "#b9c6e4", "#2450a8", "#ececf0"
-_COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#2f8f5b"), strict=True))
+_COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#4f7fc4", "#2f8f5b"), strict=True))
 
 
 @contextlib.contextmanager
@@ -43,12 +45,19 @@ def write_report(folder: Path) -> Path | None:
     if not metrics:
         return None
     shown = [metric for metric in KNOWN.values() if metric.panel and any(metric.name in line for line in metrics)]
-    rows = -(-len(shown) // 2)
+    evaluated = read_evaluations(folder)
+    groups = _evaluated_groups(evaluated_names(evaluated))
+    rows = -(-(len(shown) + len(groups)) // 2)
     figure = Figure(figsize=(11, 1.2 + 2.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*[1] * rows, 0.42))
     for place, metric in enumerate(shown):
         _draw_metric(figure.add_subplot(grid[place // 2, place % 2]), metric, metrics)
+    for place, (title, names) in enumerate(groups.items(), len(shown)):
+        panel = figure.add_subplot(grid[place // 2, place % 2])
+        if title == HELD_OUT:
+            panel.plot(column(metrics, "step"), smooth(column(metrics, "loss")), color=_THIN, label="training")
+        draw_evaluated(panel, title, evaluated, names)
     empty = column(metrics, "targets") == 0
     skipped = int((np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")) & ~empty).sum())
     note = f", {skipped} of them not finite" if skipped else ""
@@ -84,10 +93,37 @@ def _draw_metric(panel: Any, metric: Metric, metrics: Sequence[Mapping[str, Any]
         panel.plot(steps, smooth(values), color=_THICK, linewidth=1.6)
     if metric.name in TIMED:  # a step that was logged late, as after a save, seems fast beyond measure
         panel.set_ylim(0, 1.5 * np.nanpercentile(values, 90))
-    panel.set_title(metric.panel, fontsize=10)
+    _plain(panel, metric.panel)
+
+
+def _plain(panel: Any, title: str) -> None:
+    panel.set_title(title, fontsize=10)
     panel.grid(color=_GRID)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)
+
+
+def _evaluated_groups(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of each panel of what was evaluated, by title: losses together, each score alone."""
+    losses = [name for name in names if smaller_is_better(name) and name.startswith(f"{PREFIX}loss")]
+    others = {name.removeprefix(PREFIX): [name] for name in names if name not in losses}
+    if len(losses) == 2:  # that of all and that of the only source
+        losses = losses[:1]
+    return ({HELD_OUT: losses} if losses else {}) | others
+
+
+def draw_evaluated(panel: Any, title: str, evaluated: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Draw the curves `names` of the lines of evaluations, a mark at each of their steps."""
+    steps = column(evaluated, "step")
+    for number, name in enumerate(names):
+        values = column(evaluated, name)
+        there = np.isfinite(values)
+        colour = _THICK if not number else f"C{number}"
+        label = "held out" if name == f"{PREFIX}loss" else name.removeprefix(f"{PREFIX}loss/").removeprefix(PREFIX)
+        panel.plot(steps[there], values[there], color=colour, linewidth=1.6, marker="o", markersize=3, label=label)
+    if len(panel.get_lines()) > 1:
+        panel.legend(fontsize=7, frameon=False)
+    _plain(panel, title)
 
 
 def _draw_goodput(panel: Any, sessions: Sequence[Mapping[str, Any]]) -> None:
@@ -98,7 +134,7 @@ def _draw_goodput(panel: Any, sessions: Sequence[Mapping[str, Any]]) -> None:
     if not total:
         return
     left = 0.0
-    for kind in ("step", "start", "compile", "data", "save"):
+    for kind in ("step", *KINDS[:-1]):
         panel.barh([0], [seconds[kind] / total], left=left, color=_COLOURS[kind], label=kind, height=0.6)
         left += seconds[kind] / total
     steps = sum(s["last_step"] - s["first_step"] for s in sessions)

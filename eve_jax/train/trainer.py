@@ -1,6 +1,7 @@
 """Training of one stage: from the config and the state of its folder to the last checkpoint."""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from eve_jax import sharding
+from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.config.evaluation import smaller_is_better
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
@@ -23,6 +26,7 @@ from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
 from eve_jax.train.data_thread import watched
+from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.initial_state import Start, check_origins, start
 from eve_jax.train.lineage import check_identity, check_settings, identity
@@ -50,6 +54,7 @@ class Run:
     mesh: jax.sharding.Mesh
     rows: list[int]  # of a micro-batch, that this process builds
     functions: StepFunctions
+    evaluations: Evaluations
     checkpoints: Checkpoints
     log: MetricsLog
     goodput: Goodput
@@ -74,9 +79,30 @@ class Run:
         self.log.flush()
         self.check(state)
         params, more = self.begin.stored(state)
+        evaluated = {k: v for k, v in self.evaluations.done.get(step, {}).items() if v is not None}
+        if self.evaluations.names:
+            more |= {EVALUATION: {"fingerprints": self.evaluations.fingerprints, "values": evaluated}}
+        loss = self.log.mean_loss()
+        metrics = evaluated | ({} if loss is None else {"loss": loss})
         with self.goodput.on("save"):
-            self.checkpoints.save(step, params, state.optimizer, self.meta | more, self.log.mean_loss())
+            self.checkpoints.save(step, params, state.optimizer, self.meta | more, metrics)
         self.goodput.write(step)
+
+    def evaluate(self, step: int, state: TrainState, stopped: Callable[[], bool]) -> bool:
+        """Evaluate the model after `step` steps where that is due; False when `stopped()` in the midst of it."""
+        if not self.evaluations.due(step):
+            return True
+        self.log.flush()
+        self.check(state)
+        with self.goodput.on("eval"):
+            values = self.evaluations.measure(step, {**state.trainable, **self.begin.frozen}, stopped)
+        if values is None:
+            return False
+        self.log.write_evaluation(step, values)
+        if self.checkpoints.best is not None:
+            self.checkpoints.best.note(step, values)
+        print_once(describe(self.config.name, step, values))
+        return True
 
     def close(self) -> None:
         """Write what is pending of metrics and checkpoints, and the account of the time; waits for it."""
@@ -89,8 +115,10 @@ class Run:
             self.goodput.write(self.goodput.last_step)
 
 
-def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:
+def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False, open_tasks: OpenTasks | None = None) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
+
+    open_tasks: opens `config.eval.tasks` (`eve_jax.recipe.train_stage` gives it).
 
     Raises Interrupted after a save when asked to stop, UserError on bad input, also at the end when most samples broke.
     """
@@ -101,7 +129,7 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Pa
     folder = Path(expand(workdir, "workdir")) / config.name
     with Goodput(folder) as goodput, ExitStack() as held:
         with goodput.on("start"):
-            run = _open(config, folder, goodput, held, quiet)
+            run = _open(config, folder, goodput, held, quiet, open_tasks)
         if run is not None:
             finished = False
             try:
@@ -119,7 +147,9 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Pa
     return folder
 
 
-def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool) -> Run | None:
+def _open(
+    config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool, open_tasks: OpenTasks | None
+) -> Run | None:
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg, factors = config.sizes, config.factors
     metrics = load_metrics(config.train.metrics)
@@ -130,16 +160,16 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
     check_kernel(cfg.attention, mesh.devices.flat[0].platform)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
-    inputs = None
-    if not (folder / PLAN_FOLDER).exists():  # before the folder is made, and records are measured and planned
-        check_origins(config, cfg)
-        inputs = Inputs.of(config)
-        inputs.rule.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
+    inputs = _inputs(config, fresh=not (folder / PLAN_FOLDER).exists())
+    evaluations = Evaluations(config.eval)
+    if inputs and config.eval.is_set:
+        evaluations = Evaluations.open(Setting(config, inputs.rule, mesh), open_tasks)
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:
         t = config.train
-        checkpoints = Checkpoints(folder, t.keep, t.keep_every, t.keep_best)
+        best = Best(t.keep_best, t.best_by, not smaller_is_better(t.best_by)) if t.keep_best else None
+        checkpoints = Checkpoints(folder, t.keep, t.keep_every, best)
         failed.callback(checkpoints.close)
         checkpoints.set_damaged_aside(final=planned_steps(folder / PLAN_FOLDER))
         latest = checkpoints.latest
@@ -154,7 +184,8 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
             write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
         keep_base(folder, config)
         steps = data.plan.steps
-        if latest == steps:
+        evaluations.begin(folder, saved, data, peers())
+        if latest == steps and not evaluations.due(steps):
             return None
         if latest is not None and "data" not in saved:
             print_once(
@@ -167,14 +198,27 @@ def _open(config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet
         for line in (*data.notes(), data.summary()):
             print_once(f"{config.name}: {line}")
         if is_leader():
-            drop_lines_after(folder, begin.step, keep_lost=checkpoints.found_damage)
+            drop_lines_after(folder, begin.step if saved else -1, keep_lost=checkpoints.found_damage)
+        evaluations.resume(begin.step, checkpoints.best)
         goodput.first_step = goodput.last_step = begin.step
         functions = StepFunctions(cfg, tx, lr, mesh, metrics)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
         log = MetricsLog(open_writers(t.writers, about) if is_leader() else [], t.log_every, meter)
         failed.pop_all()
-    return Run(config, data, meta, mesh, rows, functions, checkpoints, log, goodput, non_finite, profiler, begin, lock)
+    writes = (checkpoints, log, goodput, non_finite, profiler)
+    return Run(config, data, meta, mesh, rows, functions, evaluations, *writes, begin, lock)
+
+
+def _inputs(config: Config, fresh: bool) -> Inputs | None:
+    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule."""
+    if fresh:
+        check_origins(config, config.sizes)
+    if not fresh and not config.eval.is_set:
+        return None
+    inputs = Inputs.of(config)
+    inputs.rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
+    return inputs
 
 
 def say_masked(folder: Path) -> None:
@@ -196,6 +240,10 @@ def _loop(run: Run, stop: StopRequest) -> None:
     alone = peers() is None  # several stop only where they agree to
     batches = data.batches(done, run.rows)
     feed = watched(batches, run.config.data.timeout, lambda: alone and stop.wanted, data.builder.reading)
+    stopped = stopping(peers(), lambda: stop.wanted)
+    if not run.evaluate(done, state, stopped):
+        raise Interrupted(f"{run.config.name} stopped while it was evaluated; rerun the command to resume")
+    evaluated = True
     try:
         with StopAgreement(peers(), run.config.name, done, steps) as agreement:
             for step, step_batches in run.goodput.waiting(feed):
@@ -204,9 +252,10 @@ def _loop(run: Run, stop: StopRequest) -> None:
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))
                 run.check(state)
+                evaluated = run.evaluate(done, state, stopped)
                 if done == steps or done % run.config.train.save_every == 0:
                     run.save(done, state)
-                if agreement.after(done, stop.wanted):
+                if not evaluated or agreement.after(done, stop.wanted):
                     break
             if done < steps:
                 run.save(done, state)
@@ -214,5 +263,5 @@ def _loop(run: Run, stop: StopRequest) -> None:
         if alone:  # others would have to save with us
             run.save(done, state)
         raise
-    if done < steps:
+    if done < steps or not evaluated:
         raise Interrupted(f"{run.config.name} stopped after step {done} of {steps}; rerun the command to resume")

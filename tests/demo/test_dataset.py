@@ -96,7 +96,7 @@ def test_mixture_of_records(tiny: Path) -> None:
 
 def test_heldout_records(tiny: Path) -> None:
     records = read_records(tiny / "heldout.jsonl")
-    assert {record["task"] for record in records} == set(TASKS)
+    assert {record["category"] for record in records} == set(TASKS)
     for record in records:
         human, gpt = record["conversations"]
         assert gpt["value"] == record["answer"]

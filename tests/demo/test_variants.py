@@ -12,10 +12,12 @@ from eve_jax import recipe
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trainable_names
 from eve_jax.demo.dataset import read_records
+from eve_jax.demo.language import chat_text
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
 from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, draw_table, markdown, table_rows
 from eve_jax.errors import UserError
+from eve_jax.eval.text_loss import TextLoss
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
 
@@ -29,7 +31,7 @@ def test_every_variant_starts_from_the_shared_stage(tmp_path: Path, monkeypatch:
         starts[c.name] = c.init
         return workdir / c.name
 
-    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr(recipe, "train_stage", train)
     recipe.run_recipe(config, tmp_path)
     assert list(starts) == list(config.order)
     shared = {"llm": "", "llm_chat": f"{tmp_path}/llm", "stage1": f"{tmp_path}/llm_chat"}
@@ -64,15 +66,25 @@ def test_choice_of_variants() -> None:
         variants.get_config("of=dac+v3")
 
 
+def chat_of(record: dict) -> str:
+    """A record of a chat in plain text."""
+    values = [turn["value"] for turn in record["conversations"]]
+    return chat_text(list(zip(values[::2], values[1::2], strict=True)))
+
+
 def test_held_out_texts(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(tiny)
     files = write_texts(tmp_path, settings_of("tiny"), 0, 30)
     assert list(files) == ["documents", "chats"]
-    for kind, learnt in (("documents", "llm"), ("chats", "llm_chat")):
-        new = [json.dumps(r["conversations"]) for r in read_records(files[kind])]
-        old = {json.dumps(r["conversations"]) for r in read_records(tiny / f"{learnt}.jsonl")}
+    learned = {
+        "documents": {r["conversations"][0]["value"] for r in read_records(tiny / "llm.jsonl")},
+        "chats": {chat_of(r) for r in read_records(tiny / "llm_chat.jsonl")},
+    }
+    for kind, old in learned.items():
+        new = [passage for _, passage in TextLoss(files[kind]).passages()]
         assert len(set(new)) == 30
         assert not old & set(new)
+        assert kind != "chats" or all(text.endswith("<|im_end|>") for text in new)
     before = {kind: file.read_bytes() for kind, file in files.items()}
     assert {kind: f.read_bytes() for kind, f in write_texts(tmp_path, settings_of("tiny"), 0, 30).items()} == before
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from eve_jax import __version__
+from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.checksums import MANIFEST, damage
 from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
 from eve_jax.errors import UserError
@@ -27,7 +28,7 @@ def params(step):
 def saved(folder, steps=(1, 2), **policy):
     checkpoints = Checkpoints(folder, **{"keep": 9, **policy})
     for step in steps:
-        checkpoints.save(step, params(step), {"count": jnp.int32(step)}, {"plan": "p"}, loss=10.0 - step % 5)
+        checkpoints.save(step, params(step), {"count": jnp.int32(step)}, {"plan": "p"}, {"loss": 10.0 - step % 5})
     checkpoints.close()
     return folder / "checkpoints"
 
@@ -160,7 +161,9 @@ def test_the_only_one_is_damaged(tmp_path, name, fall_back):
     [
         ({"keep": 2}, [11, 12]),
         ({"keep": 1, "keep_every": 4}, [4, 8, 12]),
-        ({"keep": 1, "keep_best": 2}, [4, 9, 12]),  # the loss is 10 - step % 5
+        ({"keep": 1, "best": Best(2)}, [4, 9, 12]),  # the loss is 10 - step % 5
+        ({"keep": 1, "best": Best(2, largest=True)}, [5, 10, 12]),
+        ({"keep": 1, "best": Best(1, "eval/loss")}, [12]),  # which no checkpoint has
     ],
 )
 def test_what_is_kept(tmp_path, policy, kept):

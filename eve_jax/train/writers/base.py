@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Line = Mapping[str, int | float | None]  # a step's metrics by name; None for a value that is not finite or not known
 
@@ -36,3 +36,11 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """End; nothing is written later."""
+
+
+@runtime_checkable
+class EvaluationWriter(Writer, Protocol):
+    """A writer that takes evaluations, too; one without `write_evaluation` is not told of them."""
+
+    def write_evaluation(self, line: Line) -> None:
+        """Take what was evaluated after a step that was written: the step, and names that begin with `eval/`."""

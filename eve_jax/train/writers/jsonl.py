@@ -20,6 +20,8 @@ class JsonlWriter:
         """Append `line`."""
         self._on_disk(lambda: self._file.write(json.dumps(line) + "\n"))
 
+    write_evaluation = write
+
     def flush(self) -> None:
         """Hand all lines to the system, so that they survive this process."""
         self._on_disk(self._file.flush)

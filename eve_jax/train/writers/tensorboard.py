@@ -18,6 +18,8 @@ class TensorBoardWriter:
             if value is not None and charted(name) and self._lives():
                 self._board.add_scalar(name, value, line["step"])
 
+    write_evaluation = write
+
     def flush(self) -> None:
         """Leave it to the board's own thread, which writes every two minutes."""
 

@@ -47,6 +47,8 @@ class WandbWriter:
         values = {name: value for name, value in line.items() if value is not None and charted(name)}
         self._run.log({"step": line["step"], **values})
 
+    write_evaluation = write
+
     def flush(self) -> None:
         """Leave it to wandb's own thread."""
 
