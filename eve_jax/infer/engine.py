@@ -20,10 +20,11 @@ from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
+from eve_jax.infer.parameters import placed
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Batch, Params, parameter_shardings
+from eve_jax.model.eve import Batch, Params
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Engine:
 
     def __init__(self, cfg: ModelConfig, params: Params, mesh: Mesh | None = None):
         self.cfg, self.mesh = cfg, mesh if mesh is not None and mesh.size > 1 else None
-        self.params = params if self.mesh is None else placed_params(cfg, params, self.mesh)
+        self.params = params if self.mesh is None else placed(cfg, params, self.mesh)
         self.on_compile: Callable[[], None] = lambda: None
         self._ran: set[tuple] = set()
 
@@ -260,12 +261,6 @@ def _shape(prompts: Sequence[Prompt], first: bool) -> RowShape:
 def _needed(start: np.ndarray, prompts: Sequence[Prompt], shape: RowShape, room: int) -> int:
     """Tokens that the cache has to hold when `prompts` are appended to rows of `start` tokens, and `room` more."""
     return max(int(start.max()) + shape.length, int((start + [len(p) for p in prompts]).max()) + room)
-
-
-def placed_params(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
-    """`params` where they lie on `mesh` while a model trains; those that are there are not copied."""
-    places = parameter_shardings(cfg, mesh)
-    return {name: sharding.place(value, places[name]) for name, value in params.items()}
 
 
 def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:

@@ -60,9 +60,12 @@ class Checkpoint:
             params |= load_frozen(origin, self.folder, self.cfg, places, names)
         return params
 
-    def for_inference(self) -> tuple[ModelConfig, Params]:
-        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs."""
-        return without_aligning(*fold(self.cfg, self.params()))
+    def for_inference(self, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
+        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs.
+
+        `shardings` as in `params`.
+        """
+        return without_aligning(*fold(self.cfg, self.params(shardings)))
 
 
 def load_frozen(
