@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.infer import engine as engine_module
 from eve_jax.infer.batches import Ask, Reply, answer_all
 from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.programs import NONE
 from eve_jax.infer.sampling import Sampling
 from tests import reference as ref
 from tests.compiles import watched
@@ -61,14 +63,15 @@ def test_an_answer_ends_before_a_stop_token(engine, alone):
     assert answers(engine, list(ASKS.values()), [stop]) == cut
 
 
-def test_decoding_ends_with_the_last_row(engine, alone):
-    """A row at its limit waits for none, and none goes on for it: here all rows but one have ended at the start."""
+def test_rows_of_a_reply_have_their_own_limits(engine, alone):
     session = engine.session(2)
     prompts = [ASKS["text"].prompt, ASKS["a1"].prompt]
-    found, broken = engine.replies(session, prompts, [1, 7], [alone["a1"][2]])
-    assert found == [alone["text"][:1], alone["a1"][:2]]
-    assert broken == []
+    assert engine.replies(session, prompts, [1, 7], [alone["a1"][2]]) == ([alone["text"][:1], alone["a1"][:2]], [])
     assert session.pending == [[alone["text"][0]], []]
+    run = engine_module.Reply(engine, engine.session(2), 7, [])
+    tokens = np.asarray(run.decode(run.start(prompts), np.array([1, 4], np.int32))[0])
+    assert tokens[0].tolist() == [alone["text"][1], *[NONE] * 15]
+    assert tokens[1].tolist() == [*alone["a1"][1:5], *[NONE] * 12]
 
 
 class Watched(Engine):
