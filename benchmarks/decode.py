@@ -74,9 +74,10 @@ class Decoding:
         self.session = engine.session(rows)
         self.reply = Reply(engine, self.session, NEW.value + 1, [])
         self.first = self.reply.start([prompt] * rows)
+        self.steps = np.full(rows, NEW.value, np.int32)
 
     def __call__(self) -> np.ndarray:
-        return np.asarray(self.reply.decode(self.first, NEW.value)[0])
+        return np.asarray(self.reply.decode(self.first, self.steps)[0])
 
 
 class TorchWay:

@@ -152,6 +152,11 @@ def parameter_sharding(
     used = [name for names in wanted for name in names]
     if len(used) != len(set(used)):
         raise ValueError(f"logical axes {axes} claim a mesh axis twice: {wanted}")
+    return _divided(mesh, wanted, shape)
+
+
+def _divided(mesh: Mesh | AbstractMesh, wanted: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> NamedSharding:
+    """Each dimension over the mesh axes `wanted` for it, or replicated where these do not divide it."""
     spec = [
         names if names and size % math.prod(mesh.shape[n] for n in names) == 0 else None
         for names, size in zip(wanted, shape, strict=True)
@@ -199,11 +204,21 @@ def activation_spec(*axes: str | None) -> PartitionSpec:
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """`x` with its dimensions placed by ACTIVATION_RULES; each of `axes` is a logical axis or None."""
+    """`x` with its dimensions placed by ACTIVATION_RULES; each of `axes` is a logical axis or None.
+
+    A dimension that its mesh axes do not divide is replicated, such as fewer key/value heads than tensor has devices.
+    """
     mesh = current()
     if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(*axes)))
+    wanted = [_names(ACTIVATION_RULES[a]) if a else () for a in axes]
+    return jax.lax.with_sharding_constraint(x, _divided(mesh, wanted, x.shape))
+
+
+def divides_heads(heads: int) -> bool:
+    """Whether `heads` can be sharded over the mesh in use."""
+    mesh = current()
+    return mesh is None or heads % math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"])) == 0
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -237,12 +252,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def batch_parts(mesh: Mesh | None) -> int:
+    """In how many parts the mesh divides the rows of a batch; 1 without one."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def local_rows(mesh: Mesh, rows: int) -> list[int]:
     """The rows of a micro-batch of `rows` rows that this process's devices hold, in order.
 
     Processes that share a tensor group hold the same rows. Raises UserError when the mesh does not divide `rows`.
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = batch_parts(mesh)
     if rows % parts:
         shape = ", ".join(f"{axis}:{mesh.shape[axis]}" for axis in ("data", "fsdp"))
         raise FieldError(

@@ -22,8 +22,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
-from eve_jax.model.eve import Params, abstract_params
-from eve_jax.train.initial_state import parameter_shardings
+from eve_jax.model.eve import Params, abstract_params, parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 

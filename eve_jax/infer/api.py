@@ -8,7 +8,6 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Unpack
 
-import jax.numpy as jnp
 import numpy as np
 
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
@@ -22,18 +21,18 @@ from eve_jax.data.text.templates import check_template, fitting_templates, get_t
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
+from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.messages import Answer, Messages, Pictures, placed, text_pieces, to_turns
+from eve_jax.infer.parameters import loaded
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
-from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params
 from eve_jax.process.checks import of_type, whole
 from eve_jax.process.paths import expand, expand_list
-from eve_jax.process.progress import tracked
+from eve_jax.process.progress import ProgressBar
+from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config
-from eve_jax.weights.open import Checkpoint, open_checkpoint
+from eve_jax.weights.open import open_checkpoint
 
 if TYPE_CHECKING:
     from eve_jax.infer.score import Scores
@@ -59,7 +58,7 @@ class EVE:
         self.stop_ids = stop_ids(rule.tokenizer, rule.template)
 
     @classmethod
-    @name_arguments("fit", "max_size", "max_aspect", "image_first", "template")
+    @name_arguments("fit", "max_size", "max_aspect", "image_first", "template", "mesh")
     def from_pretrained(
         cls,
         folder: str | Path,
@@ -68,16 +67,19 @@ class EVE:
         max_aspect: float | None = None,
         image_first: bool | None = None,
         template: str = "",
+        mesh: str = "",
     ) -> "EVE":
         """From a stage's folder, an imported or a Hugging Face folder.
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
-        `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. Raises UserError when
-        the folder holds no model, and for other settings.
+        `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. `mesh` places it on all
+        devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. Raises UserError when the folder
+        holds no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
+        of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
         of_type("image_first", image_first, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
@@ -91,7 +93,8 @@ class EVE:
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
-        engine = Engine(*_ready(checkpoint))
+        devices = make_mesh(mesh) if mesh else None
+        engine = Engine(*loaded(checkpoint, devices), devices)
         return cls(engine, rule, sees_pictures(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> str:
@@ -118,7 +121,8 @@ class EVE:
     ) -> list[str]:
         """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
 
-        Prompts of like size share a batch. `progress` is the label of a progress bar on stderr. Raises UserError as
+        Prompts of like size share a batch, and an image with several questions is read once
+        (`eve_jax.infer.batches`). `progress` is the label of a progress bar on stderr. Raises UserError as
         `generate`, naming the conversation.
         """
         rows = whole("rows", rows, "a whole number of at least 1", 1)
@@ -129,34 +133,20 @@ class EVE:
         if len(images) != len(conversations):
             raise UserError(f"{len(images)} lists of images for {len(conversations)} conversations")
         check_settings(**settings)
-        prompts, runs = [], []
+        asks = []
         for number, (messages, shown) in enumerate(zip(conversations, images, strict=True)):
             with _naming(number):
-                prompts.append(self.prompt(messages, shown))
-                runs.append(self.settings(len(prompts[-1]), **settings))
-        order = sorted(range(len(prompts)), key=lambda i: (prompts[i].need, i))
-        answers = [""] * len(prompts)
-        starts = range(0, len(order), rows)
-        for start in tracked(starts, progress, off=not progress):
-            chosen = order[start : start + rows]
-            padded = chosen + [chosen[-1]] * (rows - len(chosen) if len(order) > rows else 0)
-            longest = max(runs[i].max_new_tokens for i in chosen)
-            batch, run = [prompts[i] for i in padded], runs[chosen[0]]._replace(max_new_tokens=longest)
-            try:
-                replies = self.engine.generate(batch, longest, self.stop_ids, run.sampling)
-            except NotFinite:
-                replies = self._one_by_one({i: prompts[i] for i in chosen}, run)
-            for i, ids in zip(chosen, replies, strict=False):
-                answers[i] = self.decode(ids[: runs[i].max_new_tokens])
+                prompt = self.prompt(messages, shown)
+                run = self.settings(len(prompt), **settings)
+            asks.append(Ask(str(number), prompt, run.max_new_tokens, run.sampling))
+        answers = [""] * len(asks)
+        with ProgressBar(progress, len(asks), unit="answers", off=not progress) as bar:
+            for reply in answer_all(self.engine, asks, self.stop_ids, rows):
+                if reply.error:
+                    raise UserError(f"conversations[{reply.key}]: {reply.error}")
+                answers[int(reply.key)] = self.decode(reply.ids)
+                bar.advance()
         return answers
-
-    def _one_by_one(self, prompts: dict[int, Prompt], run: CheckedSettings) -> list[list[int]]:
-        """The tokens of each answer, by its own batch: vision weights that are NaN spoil text that shares one."""
-        replies = []
-        for number, prompt in prompts.items():
-            with _naming(number):
-                replies += self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
-        return replies
 
     def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
         """`generate` with the tokens of the answer."""
@@ -258,17 +248,6 @@ def _positions(folder: Path) -> int:
         return 0
     given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
     return 0 if given is None else whole(name, given, "a number of positions", 0)
-
-
-def _ready(checkpoint: Checkpoint) -> tuple[ModelConfig, Params]:
-    """Sizes and parameters as the engine requires them.
-
-    Weights are cast to the computation's dtype, which each would be anyway before it is used.
-    """
-    cfg, params = checkpoint.for_inference()
-    for name in list(params):  # one at a time, so that both copies exist of one weight only
-        params[name] = jnp.asarray(params[name], cfg.dtype)
-    return cfg, params
 
 
 def dialogue_template(own: str, tokenizer: Tokenizer, given: str = "") -> str:

@@ -1,17 +1,22 @@
 """Sessions: rows of tokens in a key/value cache that can be continued, and the sizes that share compiled programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from eve_jax.batch import ROW_MULTIPLE, RowShape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Cache, empty_cache
+from eve_jax.sharding import batch_parts, constrain, use
+
+T = TypeVar("T")
 
 
 def round_up(n: int, step: int) -> int:
@@ -24,10 +29,13 @@ def roomy(n: int) -> int:
     return round_up(n, max(16, 2 ** max((n - 1).bit_length() - 3, 0))) if n else 0
 
 
-def bucket(need: tuple[int, int, int]) -> RowShape:
-    """A row shape that holds `need` (patches, specials, text tokens), roomy, so that prompts share shapes."""
+def bucket(need: tuple[int, int, int], multiple: int = ROW_MULTIPLE) -> RowShape:
+    """A row shape that holds `need` (patches, specials, text tokens), roomy, so that prompts share shapes.
+
+    Its length is a multiple of `multiple`, by default of what the kernels of training take.
+    """
     patches, specials, text = map(roomy, need)
-    return RowShape(patches, specials, round_up(patches + specials + text, ROW_MULTIPLE) - patches - specials)
+    return RowShape(patches, specials, round_up(patches + specials + text, multiple) - patches - specials)
 
 
 @dataclass
@@ -35,17 +43,25 @@ class Session:
     """Rows of one sequence each, of which the cache holds `length` (int32 [R]) tokens.
 
     `pending` are a row's last tokens that are not in the cache: an answer that was cut leaves one. The next prompt goes
-    after them.
+    after them. `mesh`: what the cache is sharded over, rows and heads.
     """
 
     cache: Cache
     length: np.ndarray
     pending: list[list[int]]
+    mesh: Mesh | None = None
 
     @classmethod
-    def empty(cls, cfg: ModelConfig, rows: int) -> "Session":
-        """A session of `rows` rows without tokens."""
-        return cls(empty_cache(cfg, rows, 0), np.zeros(rows, np.int32), [[] for _ in range(rows)])
+    def empty(cls, cfg: ModelConfig, rows: int, mesh: Mesh | None = None) -> "Session":
+        """A session of `rows` rows without tokens; on a mesh, of as many rows as fill all its parts."""
+        rows = round_up(rows, batch_parts(mesh))
+        cache = empty_cache(cfg, rows, 0) if mesh is None else _empty(cfg, rows, mesh)
+        return cls(cache, np.zeros(rows, np.int32), [[] for _ in range(rows)], mesh)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cache, those included that only fill up a mesh."""
+        return len(self.length)
 
     @property
     def capacity(self) -> int:
@@ -55,7 +71,16 @@ class Session:
     def reserve(self, tokens: int) -> None:
         """Enlarge the cache to hold `tokens` a row: at least to twice its size, since every size is compiled for."""
         if tokens > self.capacity:
-            self.cache = _enlarged(self.cache, max(round_up(roomy(tokens), ROW_MULTIPLE), 2 * self.capacity))
+            self.cache = _enlarged(self.cache, max(_roomy_cache(tokens), 2 * self.capacity), self.mesh)
+
+    def copies(self, rows: Sequence[int], tokens: int) -> "Session":
+        """A session whose rows are copies of `rows` of this one, with room for `tokens` a row; as `empty`, filled up.
+
+        `tokens` must not be fewer than any of those rows holds.
+        """
+        chosen = filled(rows, round_up(len(rows), batch_parts(self.mesh)))
+        cache = _copied(self.cache, np.asarray(chosen, np.int32), _roomy_cache(tokens), self.mesh)
+        return Session(cache, self.length[chosen], [list(self.pending[row]) for row in chosen], self.mesh)
 
     def mark(self) -> tuple[np.ndarray, list[list[int]]]:
         """Return what `rewind` takes to come back to the tokens of now."""
@@ -64,19 +89,54 @@ class Session:
     def rewind(self, mark: tuple[np.ndarray, list[list[int]]]) -> None:
         """Forget what was appended since `mark`. Its entries become zero: a masked NaN would still spread."""
         self.length, self.pending = mark
-        self.cache = _cut(self.cache, self.length)
+        self.cache = _cut(self.cache, self.length, self.mesh)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _cut(cache: Cache, length: Array) -> Cache:
+def filled(items: Sequence[T], count: int) -> list[T]:
+    """`items` and as many copies of the last one as make them `count`."""
+    return [*items, *[items[-1]] * (count - len(items))]
+
+
+def placed(cache: Cache) -> Cache:
+    """`cache` with rows and heads sharded over the mesh in use; heads are replicated where it does not divide them."""
+    keys, values = (constrain(x, None, "batch", "heads", None, None) for x in cache)
+    return keys, values
+
+
+def _roomy_cache(tokens: int) -> int:
+    return round_up(roomy(tokens), ROW_MULTIPLE)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _empty(cfg: ModelConfig, rows: int, mesh: Mesh) -> Cache:
+    with use(mesh):
+        return placed(empty_cache(cfg, rows, 0))
+
+
+@partial(jax.jit, static_argnums=2, donate_argnums=0)
+def _cut(cache: Cache, length: Array, mesh: Mesh | None) -> Cache:
     keys, values = cache
     held = (jnp.arange(values.shape[3]) < length[:, None])[None, :, None, None]  # [1, R, 1, 1, C]
-    return jnp.where(held, keys, 0), jnp.where(held.swapaxes(3, 4), values, 0)
+    with use(mesh):
+        return placed((jnp.where(held, keys, 0), jnp.where(held.swapaxes(3, 4), values, 0)))
 
 
-@partial(jax.jit, static_argnums=1)
-def _enlarged(cache: Cache, capacity: int) -> Cache:
-    keys, values = cache
+@partial(jax.jit, static_argnums=(1, 2))
+def _enlarged(cache: Cache, capacity: int, mesh: Mesh | None) -> Cache:
+    with use(mesh):
+        return placed(_resized(cache, capacity))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _copied(cache: Cache, rows: Array, capacity: int, mesh: Mesh | None) -> Cache:
+    keys, values = (jnp.take(x, rows, axis=1) for x in cache)
+    with use(mesh):
+        return placed(_resized((keys, values), capacity))
+
+
+def _resized(cache: Cache, capacity: int) -> Cache:
+    """`cache` with room for `capacity` tokens a row: zeros behind its entries, or without the last of them."""
+    keys, values = cache[0][..., :capacity], cache[1][..., :capacity, :]
     room = capacity - values.shape[3]
     none = (0, 0)
     return jnp.pad(keys, (none, none, none, none, (0, room))), jnp.pad(values, (none, none, none, (0, room), none))

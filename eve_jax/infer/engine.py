@@ -6,12 +6,10 @@ compiled); decoded tokens are text, so a decoding step reads the text weights on
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
@@ -19,14 +17,14 @@ from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.text.encode import IGNORE
-from eve_jax.infer.cache import Session, appended, bucket, roomy, round_up
+from eve_jax.infer import programs
+from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
-from eve_jax.infer.sampling import GREEDY, Sampling, choose
+from eve_jax.infer.parameters import placed
+from eve_jax.infer.programs import Choice
+from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.decoder import in_groups
-from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
-
-NONE = -1  # in place of a token after the end of an answer
+from eve_jax.model.eve import Batch, Params
 
 
 @dataclass(frozen=True)
@@ -73,30 +71,49 @@ def pack_prompts(
 
 
 class Engine:
-    """Greedy or sampled generation by one set of parameters.
+    """Greedy or sampled generation by one set of parameters, on one device or on a mesh.
 
+    On a mesh of several devices, parameters are sharded by the rules of training (those that lie so already stay where
+    they are), rows go over its data and fsdp axes, heads over tensor. A mesh over several processes is used by all of
+    them together: each makes the same calls with the same prompts, and each gets all answers.
     `on_compile` is called before a program runs for the first time, which may take long.
     """
 
-    def __init__(self, cfg: ModelConfig, params: Params):
-        self.cfg, self.params = cfg, params
+    def __init__(self, cfg: ModelConfig, params: Params, mesh: Mesh | None = None):
+        self.cfg, self.mesh = cfg, mesh if mesh is not None and mesh.size > 1 else None
+        self.params = params if self.mesh is None else placed(cfg, params, self.mesh)
         self.on_compile: Callable[[], None] = lambda: None
         self._ran: set[tuple] = set()
 
     def session(self, rows: int = 1) -> Session:
-        """A session of `rows` rows without tokens."""
-        return Session.empty(self.cfg, rows)
+        """A session of `rows` rows without tokens; on a mesh, further rows fill it up, which nothing here returns."""
+        return Session.empty(self.cfg, rows, self.mesh)
+
+    def branch(self, session: Session, rows: Sequence[int], prompts: Sequence[Prompt], max_new_tokens: int) -> Session:
+        """A session for `reply` to each of `prompts`, whose rows begin as copies of `rows` of `session`."""
+        start = session.length[np.asarray(rows)]
+        prompts = [p.after(session.pending[row]) for p, row in zip(prompts, rows, strict=True)]
+        shape = _shape(prompts, not start.any())
+        return session.copies(rows, _needed(start, prompts, shape, roomy(max_new_tokens)))
 
     def prefill(self, session: Session, prompts: Sequence[Prompt], room: int = 0) -> Float[Array, "R Q"]:
         """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token."""
-        prompts = [p.after(ids) for p, ids in zip(prompts, session.pending, strict=True)]
-        shape = bucket(tuple(np.max([p.need for p in prompts], axis=0).tolist()))
-        batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
+        logits = self._prefill(session, prompts, room)
+        return logits if len(prompts) == session.rows else logits[: len(prompts)]
+
+    def _prefill(self, session: Session, prompts: Sequence[Prompt], room: int) -> Float[Array, "R Q"]:
+        """`prefill` with the logits of all the session's rows: those that fill up a mesh get the last prompt."""
+        prompts = [p.after(ids) for p, ids in zip(filled(prompts, session.rows), session.pending, strict=True)]
         start = session.length
-        session.reserve(max(int(start.max()) + shape.length, int((start + lengths).max()) + room))
         first = not start.any()
+        shape = _shape(prompts, first)
+        batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
+        session.reserve(_needed(start, prompts, shape, room))
+        if self.mesh is not None:
+            batch = {name: sharding.place(value, sharding.batch_sharding(self.mesh)) for name, value in batch.items()}
         self._announce("prefill", len(prompts), shape, session.capacity, first)
-        logits, session.cache = _prefill(self.cfg, first, self.params, batch, session.cache, start, lengths)
+        args = (first, self.params, batch, session.cache, start, lengths)
+        logits, session.cache = programs.prefill(self.cfg, self.mesh, *args)
         session.length = start + lengths
         session.pending = [[] for _ in prompts]
         return logits
@@ -115,18 +132,37 @@ class Engine:
         when logits are not finite; the session is then what it was.
         """
         before = session.mark()
-        run = Reply(self, session, max_new_tokens, stop_ids, sampling)
-        first = run.start(prompts)
-        rest = run.decode(first, max_new_tokens - 1)[0] if max_new_tokens > 1 else first[:, None]
-        tokens = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)[:, :max_new_tokens]
-        if broken := np.flatnonzero((tokens == BROKEN).any(axis=1)).tolist():
+        limits = [max_new_tokens] * len(prompts)
+        answers, broken = self.replies(session, prompts, limits, stop_ids, sampling)
+        if broken:
             session.rewind(before)
-            raise self._not_finite(broken)
-        answers = [_until(row, stop_ids) for row in tokens.tolist()]
-        cut = [len(ids) == max_new_tokens for ids in answers]
+            raise self.not_finite(broken)
+        return answers
+
+    def replies(
+        self,
+        session: Session,
+        prompts: Sequence[Prompt],
+        max_new_tokens: Sequence[int],
+        stop_ids: Sequence[int],
+        sampling: Sampling = GREEDY,
+    ) -> tuple[list[list[int]], list[int]]:
+        """`reply` with a limit for each row; next to the answers, the rows whose logits are not finite.
+
+        Those rows' answers end before; the session is good for another reply only when there are none.
+        """
+        limits, most = np.array(filled(max_new_tokens, session.rows), np.int32), max(max_new_tokens)
+        run = Reply(self, session, most, stop_ids, sampling)
+        first = run.start(prompts)
+        rest = run.decode(first, limits - 1)[0] if most > 1 else first[:, None]
+        table = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)
+        rows = [row[:limit] for row, limit in zip(table.tolist(), limits.tolist(), strict=True)]
+        answers = [_until(row, (*stop_ids, BROKEN)) for row in rows]
+        cut = [len(ids) == limit for ids, limit in zip(answers, limits.tolist(), strict=True)]
         session.length = session.length + np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
         session.pending = [ids[-1:] if c else [] for ids, c in zip(answers, cut, strict=True)]
-        return answers
+        count = len(prompts)
+        return answers[:count], [number for number, row in enumerate(rows[:count]) if BROKEN in row]
 
     def generate(
         self, prompts: Sequence[Prompt], max_new_tokens: int, stop_ids: Sequence[int], sampling: Sampling = GREEDY
@@ -147,37 +183,31 @@ class Engine:
         Raises `NotFinite` after the tokens before logits that are not finite; the session is then what it was.
         """
         session = session or self.session()
-        before = session.mark()
+        before, one = session.mark(), np.ones(session.rows, np.int32)
         run = Reply(self, session, max_new_tokens, stop_ids, sampling, at_a_time=1)
         token = run.start([prompt])
         for left in reversed(range(max_new_tokens)):
             value = int(np.asarray(token)[0])
             if value == BROKEN:
                 session.rewind(before)
-                raise self._not_finite([0])
+                raise self.not_finite([0])
             if value in stop_ids:
                 return
             if left:  # the next one is under way while the caller has this one
-                token = run.decode(token, 1)[1]
+                token = run.decode(token, one)[1]
                 session.length = session.length + np.int32(1)
             else:
-                session.pending = [[value]]
+                session.pending = [[value]] * session.rows
             yield value
 
-    def _not_finite(self, rows: Sequence[int]) -> NotFinite:
+    def not_finite(self, rows: Sequence[int]) -> NotFinite:
+        """The error that says why logits of `rows` are not finite; reads every weight."""
         return NotFinite(f"no answer: the logits are not finite; {cause(self.cfg, self.params)}", rows)
 
     def _announce(self, *program: Any) -> None:
         if program not in self._ran:
             self._ran.add(program)
             self.on_compile()
-
-
-class Choice(NamedTuple):
-    """How tokens are chosen (what `Sampling.arrays` gives), and those that end an answer: int32 [N]."""
-
-    stops: np.ndarray
-    sampling: dict[str, Any] | None
 
 
 class Reply:
@@ -206,81 +236,33 @@ class Reply:
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
         """Prefill; the first token of each answer, BROKEN where its logits are not finite."""
-        logits = self.engine.prefill(self.session, prompts, self.room)
-        return _choose(logits, self.session.length, self.choice.sampling)
+        logits = self.engine._prefill(self.session, prompts, self.room)
+        return programs.choose(self.engine.mesh, logits, self.session.length, self.choice.sampling)
 
-    def decode(self, token: Int[Array, "R"], steps: int) -> tuple[Array, Array]:
-        """The tokens after `token`, [R, size] with NONE after an end, and the last of each row; BROKEN ends a row."""
+    def decode(self, token: Int[Array, "R"], steps: Int[np.ndarray, "R"]) -> tuple[Array, Array]:
+        """Up to each row's `steps` tokens after `token`, [R, size] with NONE after an end, and the last of each row.
+
+        BROKEN ends a row.
+        """
         engine, session = self.engine, self.session
         stops, sampling = self.choice
         engine._announce("decode", session.capacity, self.size, stops.size, len(token), tuple(sampling or ()))
-        args = (session.cache, session.length, token, self.choice, np.int32(steps))
-        session.cache, tokens, last = _decode(engine.cfg, self.size, engine.params, *args)
+        args = (session.cache, session.length, token, self.choice, steps)
+        session.cache, tokens, last = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         return tokens, last
+
+
+def _shape(prompts: Sequence[Prompt], first: bool) -> RowShape:
+    """The row shape of a prefill: the kernels of training, which only the `first` one takes, want longer rows."""
+    need = tuple(np.max([p.need for p in prompts], axis=0).tolist())
+    return bucket(need) if first else bucket(need, 1)
+
+
+def _needed(start: np.ndarray, prompts: Sequence[Prompt], shape: RowShape, room: int) -> int:
+    """Tokens that the cache has to hold when `prompts` are appended to rows of `start` tokens, and `room` more."""
+    return max(int(start.max()) + shape.length, int((start + [len(p) for p in prompts]).max()) + room)
 
 
 def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
     end = next((i for i, t in enumerate(tokens) if t in stop_ids), len(tokens))
     return tokens[:end]
-
-
-_choose = jax.jit(choose)
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _prefill(
-    cfg: ModelConfig,
-    first: bool,
-    params: Params,
-    batch: Batch,
-    cache: Cache,
-    start: Int[Array, "R"],
-    lengths: Int[Array, "R"],
-) -> tuple[Float[Array, "R Q"], Cache]:
-    """Logits after each row's last token, and the cache; `first`: the cache holds nothing yet."""
-    model = bind(cfg, params)
-    hidden, (cache,) = model.extend(batch, [cache], start, model.layer_groups(1), first)
-    last = jnp.take_along_axis(batch["perm"], lengths[:, None] - 1, axis=1)
-    return model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]), cache
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _decode(
-    cfg: ModelConfig,
-    size: int,
-    params: Params,
-    cache: Cache,
-    length: Int[Array, "R"],
-    token: Int[Array, "R"],
-    choice: Choice,
-    steps: Int[Array, ""],
-) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
-    """Up to `steps` tokens a row after `token`, which is chosen and not in the cache yet.
-
-    Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a stop token) and
-    the last one. Ends early when every row has stopped; `size` >= `steps`, and the cache has room for `size` more.
-    """
-    model = bind(cfg, params)
-    groups = _decoding_groups(cfg)
-    weights, held = model.layer_groups(groups), in_groups(cache, groups)
-    recent = in_groups(empty_cache(cfg, token.shape[0], size), groups)
-    out = jnp.full((token.shape[0], size), NONE, jnp.int32)
-
-    def wanted(carry: tuple) -> Array:
-        return (carry[0] < steps) & ~jnp.all(carry[3])
-
-    def body(carry: tuple) -> tuple:
-        i, recent, token, done, out = carry
-        hidden, recent = model.decode(token, held, recent, length, i, weights)
-        token = jnp.where(done, token, choose(model.logits(hidden), length + i + 1, choice.sampling))
-        out = out.at[:, i].set(jnp.where(done, NONE, token))
-        return i + 1, recent, token, done | jnp.isin(token, choice.stops), out
-
-    carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, jnp.isin(token, choice.stops), out))
-    keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
-    return appended(cache, (keys, values), length), carry[4], carry[2]
-
-
-def _decoding_groups(cfg: ModelConfig) -> int:
-    """Groups of layers in a decoding step: on CPU a scan would copy each layer's weights and cache for every token."""
-    return cfg.num_layers if sharding.platform() == "cpu" else 1

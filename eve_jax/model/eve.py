@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
@@ -22,7 +23,7 @@ from eve_jax.model.v1.align import PatchAlign
 from eve_jax.model.v1.clip import ClipVision
 from eve_jax.model.v1.patch_embed import WindowEmbed
 from eve_jax.model.weight import Weight, declare, normal, param
-from eve_jax.sharding import constrain
+from eve_jax.sharding import constrain, parameter_sharding
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
@@ -163,6 +164,12 @@ def logical_axes(cfg: ModelConfig) -> dict[str, tuple[str | None, ...]]:
         stacked = len(v.shape) - len(v.axes)
         axes[".".join(map(str, path))] = ("layer",) * stacked + tuple(v.axes)
     return axes
+
+
+def parameter_shardings(cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> dict[str, NamedSharding]:
+    """Sharding of every parameter on `mesh`."""
+    axes = logical_axes(cfg)
+    return {n: parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
 
 
 @functools.cache

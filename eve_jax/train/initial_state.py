@@ -19,7 +19,7 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, abstract_params, init_params, logical_axes, of_groups
+from eve_jax.model.eve import Params, abstract_params, init_params, of_groups, parameter_shardings
 from eve_jax.process.connect import print_once
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import TrainState
@@ -44,12 +44,6 @@ class Start:
         elsewhere = {name for origin in self.origins for name in origin["weights"]}
         frozen = {name: value for name, value in self.frozen.items() if name not in elsewhere}
         return {**state.trainable, **frozen}, {FROZEN: self.origins} if self.origins else {}
-
-
-def parameter_shardings(cfg: ModelConfig, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
-    """Sharding of every parameter of the model on `mesh`."""
-    axes = logical_axes(cfg)
-    return {n: sharding.parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
 
 
 def start(

@@ -65,9 +65,12 @@ class Checkpoint:
         """Sizes for answers and losses on these devices: the kernel of attention is theirs, whatever training took."""
         return replace(self.cfg, remat="none", attention="auto")
 
-    def for_inference(self) -> tuple[ModelConfig, Params]:
-        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs."""
-        return without_aligning(*fold(self.here, self.params()))
+    def for_inference(self, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
+        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs.
+
+        `shardings` as in `params`.
+        """
+        return without_aligning(*fold(self.here, self.params(shardings)))
 
 
 def load_frozen(

@@ -16,9 +16,9 @@ from eve_jax import sharding
 from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import lay_out
+from eve_jax.model.eve import parameter_shardings
 from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import distributed_run, peers, print_once
-from eve_jax.train.initial_state import parameter_shardings
 from eve_jax.train.optimizer import optimizer, optimizer_state
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref

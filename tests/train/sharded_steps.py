@@ -9,7 +9,7 @@ import optax
 
 from eve_jax import sharding
 from eve_jax.config.stages import partition, stage_factors
-from eve_jax.train.initial_state import parameter_shardings
+from eve_jax.model.eve import parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref

@@ -1,0 +1,180 @@
+"""Short answers to many questions, as an evaluation asks them: python -m benchmarks.eval [--rounds=7] [--json]
+
+Each question has one image (14 x 14 patches: 211 tokens), 20 text tokens before it and 30 after, and gets 12 tokens,
+greedy; float32, all cores, the model of train_step.py.
+
+batch       `answer_all` at --rows questions at a time, each about an image of its own
+transformers  `generate` of the model that `launch.convert export` writes, one question at a time, as the usual wrapper
+            of an evaluation does
+two         `answer_all` of two questions about each of those images, against one
+
+All in turn in every round, from ids and patches to the answers' ids on the host; what is compiled or called for the
+first time is not counted. The script stops unless the first answers are the same. Prints medians and ratios with their
+middle half; with --json the last line is JSON. Needs the extra `torch`.
+"""
+
+import json
+import os
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import workload
+from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
+from eve_jax.data.image.rule import PATCH_BYTES
+from eve_jax.data.text.encode import IMAGE_ID
+from eve_jax.hf.config import hf_config
+from eve_jax.hf.names import eve_v2
+from eve_jax.hf.safetensors_io import TensorWriter
+from eve_jax.infer.batches import Ask, answer_all
+from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params
+from eve_jax.process import host_memory, interrupt
+from eve_jax.weights.import_export import export_checkpoint
+from launch._flags import run
+
+ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds that are timed", lower_bound=1)
+LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
+ROWS = flags.DEFINE_integer("rows", 16, "questions at a time", lower_bound=1)
+NEW = flags.DEFINE_integer("new", 12, "tokens of an answer", lower_bound=1)
+SIDE = flags.DEFINE_integer("side", 14, "patches along a side of an image", lower_bound=1)
+ASKED = flags.DEFINE_integer("asked", 8, "questions that transformers is asked in a round", lower_bound=1)
+TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+BEFORE, AFTER = 20, 30
+
+
+def config() -> ModelConfig:
+    """The model with the layers asked for."""
+    return replace(workload.config("dac"), num_layers=LAYERS.value)
+
+
+def make_prompts(count: int, images: int) -> list[Prompt]:
+    """`count` questions about `images` images in turn; the text before an image is the same for all of them."""
+    rng = np.random.default_rng(1)
+    side = SIDE.value or 0
+    pictures = [rng.integers(0, 256, (side**2, PATCH_BYTES), np.uint8) for _ in range(images)]
+    head = np.concatenate([workload.text_ids(rng, BEFORE), np.array([IMAGE_ID], np.int32)])
+    rests = [workload.text_ids(rng, AFTER) for _ in range(count)]
+    return [
+        Prompt(np.concatenate([head, rest]), [pictures[number % images]], [(side, side)])
+        for number, rest in enumerate(rests)
+    ]
+
+
+class Batched:
+    """`answer_all` of prompts; a call answers them all again."""
+
+    def __init__(self, engine: Engine, prompts: list[Prompt]):
+        self.engine = engine
+        self.asks = [Ask(str(number), prompt, NEW.value or 0) for number, prompt in enumerate(prompts)]
+
+    def __call__(self) -> dict[str, list[int]]:
+        return {reply.key: reply.ids for reply in answer_all(self.engine, self.asks, [], ROWS.value or 1)}
+
+
+class Transformers:
+    """The exported folder in `transformers`; a call asks some of the prompts again, one at a time."""
+
+    def __init__(self, cfg: ModelConfig, params: Params, prompts: list[Prompt]):
+        import torch
+        import transformers
+
+        from benchmarks import torch_way
+
+        torch_way.use_threads()
+        self.torch = torch
+        with tempfile.TemporaryDirectory() as folder:
+            exported = export_checkpoint(write(Path(folder) / "hf", cfg, params), Path(folder) / "out", quiet=True)
+            load = transformers.AutoModelForCausalLM.from_pretrained
+            self.model = load(exported, trust_remote_code=True, dtype=torch.float32).eval()
+        self.asked = [
+            (torch.tensor(prompt.ids)[None].long(), [torch_way.pixels(prompt.patches[0], prompt.grids[0])])
+            for prompt in prompts
+        ]
+
+    def __call__(self) -> list[list[int]]:
+        settings = {"max_new_tokens": NEW.value, "do_sample": False, "eos_token_id": None}
+        with self.torch.no_grad():
+            return [self.model.generate(ids, images=images, **settings)[0].tolist() for ids, images in self.asked]
+
+
+def write(folder: Path, cfg: ModelConfig, params: Params) -> Path:
+    """The model as a Hugging Face folder, without a tokenizer."""
+    folder.mkdir(parents=True)
+    table = eve_v2(cfg)
+    specs = [
+        (name, np.dtype(np.float32), entry.their_shape(params[entry.ours].shape))
+        for entry in table
+        for name in entry.names(cfg)
+    ]
+    with TensorWriter(folder, specs, 10**10) as writer:
+        for entry in table:
+            value = np.asarray(params[entry.ours])
+            for name, piece in zip(entry.names(cfg), value if entry.stacked else value[None], strict=True):
+                writer.write(name, np.ascontiguousarray(entry.to_theirs(piece)))
+    (folder / "config.json").write_text(json.dumps(hf_config(cfg, {}, {}, "float32")))
+    return folder
+
+
+def per_question(times: Times, questions: int) -> Times:
+    """Seconds of one of the `questions` that a call answers."""
+    return Times(*([second / questions for second in part] for part in times))
+
+
+def show(times: dict[str, Times]) -> None:
+    """A table of the seconds of a question."""
+    first = next(iter(times))
+    table = Table("", "seconds a question", "processor seconds", "questions/s", f"time over {first}")
+    for name, t in times.items():
+        rate = f"{1 / statistics.median(t.wall):,.2f}"
+        over = spread(ratios(t.wall, times[first].wall))
+        table.add_row(name, spread(t.wall, ".3f"), spread(t.processor, ".3f"), rate, over)
+    Console(width=132).print(table)
+
+
+def main() -> None:
+    interrupt.ready()
+    if TORCH.value:
+        want_torch()
+    print(f"{machine()}; jax {jax.__version__}", flush=True)
+    host_memory.keep_freed()  # as launch.chat does; PyTorch gains by it, too
+    rows, cfg = ROWS.value or 1, config()
+    params = workload.params(cfg)
+    engine, prompts = Engine(cfg, params), make_prompts(2 * rows, rows)
+    batch = f"batch of {rows}"
+    calls: dict[str, Any] = {batch: Batched(engine, prompts[:rows]), "two": Batched(engine, prompts)}
+    questions = {batch: rows, "two": 2 * rows}
+    if TORCH.value:
+        with Console(stderr=True).status("exporting ..."):
+            theirs = Transformers(cfg, params, prompts[: ASKED.value])
+        calls["transformers"], questions["transformers"] = theirs, len(theirs.asked)
+        if theirs()[0] != calls[batch]()["0"]:
+            raise SystemExit("transformers and we do not give the same answer")
+    times = interleaved(calls, ROUNDS.value or 1, "answering")
+    each = {name: per_question(t, questions[name]) for name, t in times.items()}
+    show(each)
+    figures: dict[str, Any] = {
+        "questions_a_second": 1 / statistics.median(each[batch].wall),
+        "two_over_one": statistics.median(ratios(times["two"].wall, times[batch].wall)),
+    }
+    if TORCH.value:
+        faster = ratios(each["transformers"].wall, each[batch].wall)
+        figures["speedup_over_transformers"] = statistics.median(faster)
+        print(f"{batch}: {spread(faster)} times the questions a second of transformers")
+    print(f"two questions about an image: {spread(ratios(times['two'].wall, times[batch].wall))} times the time of one")
+    if JSON.value:
+        print(json.dumps(figures | {"rows": rows, "rounds": ROUNDS.value, "load": os.getloadavg()[0]}))
+
+
+if __name__ == "__main__":
+    run(main)

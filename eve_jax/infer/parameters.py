@@ -1,0 +1,44 @@
+"""Parameters as the engine takes them: of a checkpoint, or of a model that trains; on a device or on a mesh."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from eve_jax import sharding
+from eve_jax.checkpoint.vision_copies import fold
+from eve_jax.hf.clip_teacher import without_aligning
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, parameter_shardings
+from eve_jax.weights.open import Checkpoint
+
+
+def loaded(checkpoint: Checkpoint, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
+    """Sizes and parameters of `checkpoint` as the engine requires them.
+
+    On a mesh every parameter is read straight to where it lies there: no device holds more of it than its share.
+    """
+    shardings = None if mesh is None else parameter_shardings(checkpoint.cfg, mesh)
+    return _cast(*checkpoint.for_inference(shardings))
+
+
+def ready(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """Sizes and parameters as the engine requires them, of a model that trains: `Engine(*ready(cfg, params), mesh)`.
+
+    `params` are all of its parameters, on the training's mesh. Those that have the computation's dtype are shared, not
+    copied, so an engine of them ends with the next step, which overwrites what it trains; the others are cast.
+    """
+    return _cast(*without_aligning(*fold(cfg, params)))
+
+
+def _cast(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """Parameters, whose dict is the caller's alone, in the computation's dtype, as each would be before its use."""
+    for name in list(params):  # one at a time, so that both copies exist of one weight only
+        params[name] = jnp.asarray(params[name], cfg.dtype)
+    return replace(cfg, remat="none"), params
+
+
+def placed(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
+    """`params` where they lie on `mesh` while a model trains; those that are there are not copied."""
+    places = parameter_shardings(cfg, mesh)
+    return {name: sharding.place(value, places[name]) for name, value in params.items()}

@@ -1,0 +1,106 @@
+"""The engine's compiled programs: prefill, the first token of an answer, and decoding.
+
+Each takes the mesh that its arrays lie on, None for one device, where nothing below places anything. On a mesh, rows go
+over its data and fsdp axes, heads over tensor; what the host reads is whole on every device, so on every process, too.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from eve_jax import sharding
+from eve_jax.infer import sampling
+from eve_jax.infer.cache import appended, placed
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.decoder import in_groups
+from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
+
+NONE = -1  # in place of a token after the end of an answer
+
+
+class Choice(NamedTuple):
+    """How tokens are chosen (what `Sampling.arrays` gives), and those that end an answer: int32 [N]."""
+
+    stops: np.ndarray
+    sampling: dict[str, Any] | None
+
+
+@partial(jax.jit, static_argnums=0)
+def choose(
+    mesh: Mesh | None, logits: Float[Array, "R Q"], position: Int[Array, "R"], how: dict[str, Any] | None
+) -> Int[Array, "R"]:
+    """Each row's next token (`eve_jax.infer.sampling.choose`)."""
+    with sharding.use(mesh):
+        return sharding.constrain(sampling.choose(logits, position, how), None)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
+def prefill(
+    cfg: ModelConfig,
+    mesh: Mesh | None,
+    first: bool,
+    params: Params,
+    batch: Batch,
+    cache: Cache,
+    start: Int[Array, "R"],
+    lengths: Int[Array, "R"],
+) -> tuple[Float[Array, "R Q"], Cache]:
+    """Logits after each row's last token, and the cache; `first`: the cache holds nothing yet."""
+    with sharding.use(mesh):
+        model = bind(cfg, params)
+        hidden, (cache,) = model.extend(batch, [cache], start, model.layer_groups(1), first)
+        last = jnp.take_along_axis(batch["perm"], lengths[:, None] - 1, axis=1)
+        logits = model.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0])
+        return sharding.constrain(logits, None, None), placed(cache)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def decode(
+    cfg: ModelConfig,
+    mesh: Mesh | None,
+    size: int,
+    params: Params,
+    cache: Cache,
+    length: Int[Array, "R"],
+    token: Int[Array, "R"],
+    choice: Choice,
+    steps: Int[Array, "R"],
+) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
+    """Up to each row's own `steps` tokens after `token`, which is chosen and not in the cache yet.
+
+    Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end) and
+    the last one. Ends early when every row has stopped; `size` >= `steps`, and the cache has room for `size` more.
+    """
+    with sharding.use(mesh):
+        model = bind(cfg, params)
+        groups = _decoding_groups(cfg)
+        weights, held = model.layer_groups(groups), in_groups(cache, groups)
+        recent = in_groups(placed(empty_cache(cfg, token.shape[0], size)), groups)
+        out = jnp.full((token.shape[0], size), NONE, jnp.int32)
+
+        def wanted(carry: tuple) -> Array:
+            return ~jnp.all(carry[3])
+
+        def body(carry: tuple) -> tuple:
+            i, recent, token, done, out = carry
+            hidden, recent = model.decode(token, held, recent, length, i, weights)
+            chosen = sampling.choose(model.logits(hidden), length + i + 1, choice.sampling)
+            token = sharding.constrain(jnp.where(done, token, chosen), None)
+            out = out.at[:, i].set(jnp.where(done, NONE, token))
+            return i + 1, recent, token, done | jnp.isin(token, choice.stops) | (i + 1 >= steps), out
+
+        done = jnp.isin(token, choice.stops) | (steps <= 0)
+        carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, done, out))
+        keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
+        tokens, last = (sharding.constrain(x, *[None] * x.ndim) for x in (carry[4], carry[2]))
+        return placed(appended(cache, (keys, values), length)), tokens, last
+
+
+def _decoding_groups(cfg: ModelConfig) -> int:
+    """Groups of layers in a decoding step: on CPU a scan would copy each layer's weights and cache for every token."""
+    return cfg.num_layers if sharding.platform() == "cpu" else 1

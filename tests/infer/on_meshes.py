@@ -1,0 +1,65 @@
+"""Run by test_mesh.py on virtual devices, as one process or as each of several: what an engine answers on each mesh.
+
+python -m tests.infer.on_meshes MODEL SPEC ... [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
+
+Prints {spec: {key: ids}} as JSON; a spec takes the first devices that there are, "" is one device without a mesh.
+"""
+
+import json
+import math
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from eve_jax.infer.batches import answer_all
+from eve_jax.infer.engine import Engine
+from eve_jax.model.config import VARIANTS, ModelConfig
+from eve_jax.model.eve import Params, init_params
+from eve_jax.process.cluster import Cluster
+from eve_jax.process.connect import distributed_run
+from eve_jax.sharding import make_mesh, parse_mesh
+from tests import reference as ref
+from tests.infer.asked import asks
+from tests.infer.test_generate import prompts
+
+KEYS = ("text", "a1", "a3", "b1")
+
+
+def model(name: str) -> tuple[ModelConfig, Params]:
+    """Golden model A as EVE's moe, or one with random weights and a single key/value head."""
+    if name == "moe":
+        cfg = ref.config(parts=VARIANTS["moe"])
+        return cfg, ref.params(cfg)
+    cfg = replace(ref.config(), num_kv_heads=1)
+    return cfg, init_params(cfg, 0)
+
+
+def answers(name: str, spec: str) -> dict[str, list[int]]:
+    """Of asks in batches of 3, and of a session of one row that is continued."""
+    devices = jax.devices()[: math.prod(parse_mesh(spec).values())]
+    cfg, params = model(name)
+    engine = Engine(cfg, params, make_mesh(spec, devices) if spec else None)
+    every = asks()
+    found = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
+    session = engine.session()
+    for number, key in enumerate(("text", "text")):
+        found[f"turn {number}"] = engine.reply(session, [prompts()[key]], 4, [])[0]
+    found["stream"] = list(engine.stream(prompts()["text"], 4, []))
+    return found
+
+
+def main(name: str, *specs: str) -> None:
+    of = [spec.removeprefix("--of=") for spec in specs if spec.startswith("--of=")]
+    specs = tuple(spec for spec in specs if not spec.startswith("--"))
+    if of:
+        where, count, number, folder = of[0].split(",")
+        run = distributed_run(Cluster(where, int(count), int(number)), Path(folder))
+    with run if of else nullcontext():
+        print(json.dumps({spec: answers(name, spec) for spec in specs}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Answers on a mesh, and over processes, are those of one device; weights lie in shards and are not copied."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eve_jax import EVE
+from eve_jax.errors import UserError
+from tests.process.processes import ROOT, free_port
+
+pytestmark = pytest.mark.long
+
+
+def start(devices: int, *arguments: str) -> subprocess.Popen:
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def printed(process: subprocess.Popen) -> dict:
+    out, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("model", "spec"), [("moe", "data:2,tensor:2"), ("one head", "tensor:2")])
+def test_a_mesh_answers_as_one_device(model, spec):
+    """Golden model A as moe, whose two key/value heads two devices share; and a model with one, which each has."""
+    found = printed(start(4, "tests.infer.on_meshes", model, "", spec))
+    assert len(found[""]) == 7
+    assert found[spec] == found[""]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["moe", "one head"])
+def test_every_mesh_answers_as_one_device(model):
+    specs = ("data:2", "tensor:2", "data:2,tensor:2", "fsdp:2,tensor:4", "data:2,fsdp:2,tensor:2", "data:8", "tensor:8")
+    found = printed(start(8, "tests.infer.on_meshes", model, "", *specs))
+    for spec in specs:
+        assert found[spec] == found[""], spec
+
+
+@pytest.mark.parametrize("spec", ["data:2", pytest.param("data:2,tensor:2", marks=pytest.mark.slow)])
+def test_two_processes_answer_as_one(tmp_path, spec):
+    """Each of them has every answer."""
+    each = 1 if spec == "data:2" else 2
+    of = f"localhost:{free_port()},2"
+    running = [start(each, "tests.infer.on_meshes", "moe", spec, f"--of={of},{n},{tmp_path}") for n in range(2)]
+    alone = printed(start(1, "tests.infer.on_meshes", "moe", ""))
+    assert [printed(process)[spec] for process in running] == [alone[""]] * 2
+
+
+def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve):
+    """On 4 devices: each holds its share alone, and a second copy is made only of what has another dtype."""
+    found = printed(start(4, "tests.infer.held_weights", str(hf)))
+    assert found["answers"] == eve.generate_batch(["Why?", "How?"], max_new_tokens=6)
+    assert found["axes"] == [None, "fsdp", "tensor"]
+    assert found["share"] < 0.6  # of 4 devices, tensor:2: biases and norms are whole on each
+    assert found["live"] == found["answers"]
+    assert found["shared"] == found["of the dtype"] > 0
+    assert found["cast"] > 0
+
+
+@pytest.mark.parametrize("mesh", ["rows:2", "data:3", "tensor"])
+def test_a_mesh_that_cannot_be(hf, mesh):
+    with pytest.raises(UserError, match=f"^config.mesh={mesh!r}"):
+        EVE.from_pretrained(hf, mesh=mesh)
+    with pytest.raises(UserError, match="mesh"):
+        EVE.from_pretrained(hf, mesh=2)  # type: ignore[arg-type]
