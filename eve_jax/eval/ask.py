@@ -184,7 +184,4 @@ def _answered(eve: EVE, window: _Window, rows: int) -> Iterator[None]:
 def _text(eve: EVE, task: Task, reply: Reply) -> tuple[str, int]:
     """Return the answer under the task's own limit and stop texts, and its number of tokens."""
     ids = reply.ids[: task.generation.max_new_tokens]
-    text = eve.decode(ids)
-    for stop in task.generation.stop:
-        text = text.partition(stop)[0]
-    return text, len(ids)
+    return task.generation.cut(eve.decode(ids)), len(ids)

@@ -49,6 +49,12 @@ class Generation:
     temperature: float = 0.0
     stop: tuple[str, ...] = ()
 
+    def cut(self, text: str) -> str:
+        """Return `text` up to the first of the stop texts in it."""
+        for stop in self.stop:
+            text = text.partition(stop)[0]
+        return text
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -182,8 +188,7 @@ class Task(ABC):
 
         Markers in the texts are escaped, see `eve_jax.data.markers`: a question may speak of `<image>`.
         """
-        parts = self.content(row)
-        return "".join(f"{MARKER}\n" if isinstance(part, ImageSlot) else escape_markers(part) for part in parts)
+        return message_of(self.content(row))
 
     @abstractmethod
     def score(self, row: Row, output: str | None) -> Verdict:
@@ -221,6 +226,11 @@ class Task(ABC):
     def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
         """Return the units that the headline is made of, for its interval: questions, of which it is the mean score."""
         return score_units([verdict.score for verdict in verdicts], [verdict.category for verdict in verdicts])
+
+
+def message_of(parts: Sequence[str | ImageSlot]) -> str:
+    """Return a user turn as the model gets it, see `Task.message`."""
+    return "".join(f"{MARKER}\n" if isinstance(part, ImageSlot) else escape_markers(part) for part in parts)
 
 
 def mean(values: Sequence[float]) -> float:
