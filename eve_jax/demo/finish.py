@@ -10,7 +10,7 @@ from typing import Any
 
 from eve_jax.demo.config import DemoConfig, RecipeConfig
 from eve_jax.demo.report import draw_losses, draw_report, stage_summary, summarize, write_report
-from eve_jax.eval.live import blank, open_task, outcome_of, shortened
+from eve_jax.eval.live import blank, items_of, open_task, outcome_of, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.sources.base import Item
 from eve_jax.infer.api import EVE
@@ -23,7 +23,7 @@ REPORT = "report.json"
 def answered(demo: DemoConfig, data: Path, checkpoint: Path) -> tuple[Outcome, Outcome]:
     """Ask a trained stage the held-out questions in the folder `data`; with their images, and with blank ones."""
     opened = open_task(str(data / "heldout.jsonl"), images=data / "images")
-    task, items = shortened(opened.task, demo.max_new_tokens), opened.items()
+    task, items = shortened(opened.task, demo.max_new_tokens), items_of(opened)
     eve = EVE.from_pretrained(checkpoint, FIT)
     print(f"answering {len(items)} held-out questions, then once more with blank ones", flush=True)
     return outcome_of(eve, task, items, demo.answer_batch), outcome_of(eve, task, blank(items), demo.answer_batch)

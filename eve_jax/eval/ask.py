@@ -4,7 +4,7 @@ Tasks of one benchmark under several protocols are read in step. Where two of th
 images, it is asked once, with the longer limit: an answer under the shorter one is its beginning.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +22,16 @@ from eve_jax.infer.batches import Ask, Reply, answer_all
 from eve_jax.process.progress import ProgressBar
 
 WINDOW = 16  # batches whose prompts are made together, so that prompts of like size share one
+THREADS = 4  # that read images
+
+
+class Stopped(Exception):
+    """Asking was stopped between two batches, on request."""
+
+
+def never() -> bool:
+    """Return False: nothing is to stop."""
+    return False
 
 
 @dataclass
@@ -82,20 +92,32 @@ class Wanted:
         return max(under.task.generation.max_new_tokens for under, _ in self.parts)
 
 
-def ask_all(eve: EVE, tasks: Sequence[UnderWay], rows: int, threads: int) -> None:
+def ask_all(
+    eve: EVE,
+    tasks: Sequence[UnderWay],
+    rows: int,
+    threads: int = THREADS,
+    stopped: Callable[[], bool] = never,
+    quiet: bool = False,
+) -> None:
     """Ask what the answers of `tasks`, of one benchmark, lack; each answer is kept as it comes.
 
-    rows: prompts of a batch. threads: that read images. With several processes, all must call it with the same tasks.
+    rows: prompts of a batch. threads: that read images. quiet: without a progress bar. Raises Stopped when `stopped()`
+    between two batches. With several processes, all must call it with the same tasks, and `stopped` says the same.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
     total = max(under.total for under in tasks)
     try:
-        with ProgressBar(" + ".join(u.task.name for u in tasks), total, unit="questions", status="reading ...") as bar:
+        with ProgressBar(
+            " + ".join(u.task.name for u in tasks), total, unit="questions", status="reading ...", off=quiet
+        ) as bar:
             ahead = _begin(eve, tasks, rows, pool)
             while ahead is not None:
                 current, ahead = ahead, _begin(eve, tasks, rows, pool)
                 bar.advance(current.read - len(current.wanted))
-                for _ in _answered(eve, current, rows):
+                for count, _ in enumerate(_answered(eve, current, rows)):
+                    if count % rows == 0 and stopped():
+                        raise Stopped
                     bar.advance()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

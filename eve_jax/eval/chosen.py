@@ -34,6 +34,13 @@ class Chosen:
     error: str = ""
     revision: str = ""
 
+    @property
+    def digest(self) -> str:
+        """Hash of the files; "" where they cannot be read."""
+        if self.rows is not None:
+            return self.rows.digest
+        return self.text.digest if self.text is not None else ""
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -82,7 +82,7 @@ def generation_of(settings: Mapping[str, Any], where: str) -> Generation:
     return Generation(longest, temperature, stop)
 
 
-class EveJax(lmms):  # type: ignore[misc]  # lmms-eval is an extra
+class EveJax(lmms):
     """An EVE as a chat model of lmms-eval.
 
     Args:
@@ -157,17 +157,17 @@ class EveJax(lmms):  # type: ignore[misc]  # lmms-eval is an extra
                 continue
             try:
                 prompt = self.eve.prompt(one.message, one.images)
-                settings = {"max_new_tokens": one.generation.max_new_tokens, "temperature": one.generation.temperature}
-                run = self.eve.settings(len(prompt), **settings)
+                how = one.generation
+                run = self.eve.settings(len(prompt), max_new_tokens=how.max_new_tokens, temperature=how.temperature)
                 asks[str(number)] = Ask(str(number), prompt, run.max_new_tokens, run.sampling)
             except UserError as error:
                 self._keep(one, Answered(one.id, one.message, None, None, error=f"{one.where}: {error}"))
         for reply in answer_all(self.eve.engine, list(asks.values()), self.eve.stop_ids, self.rows):
             one, prompt_tokens = window[int(reply.key)], len(asks[reply.key].prompt)
             text = None if reply.error else one.generation.cut(self.eve.decode(reply.ids))
-            error = f"{one.where}: {reply.error}" if reply.error else ""
+            failed = f"{one.where}: {reply.error}" if reply.error else ""
             tokens = (prompt_tokens, len(reply.ids), reply.seconds)
-            self._keep(one, Answered(one.id, one.message, text, None, *tokens, error))
+            self._keep(one, Answered(one.id, one.message, text, None, *tokens, failed))
             bar.advance()
         return [self._answers(one.task).known[one.id] for one in window]
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
 
-from eve_jax import sharding
+from eve_jax.checkpoint.vision_copies import fold
 from eve_jax.config.evaluation import PREFIX, EvalConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Field, FieldError, UserError, warn
-from eve_jax.eval.live import Opened, Stopped, open_task, outcome_of, outcome_of_text, shortened
+from eve_jax.eval.ask import Stopped
+from eve_jax.eval.chosen import Chosen
+from eve_jax.eval.live import items_of, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.infer.api import EVE, dialogue_template
@@ -27,7 +28,7 @@ FIELD = Field("eval.tasks")
 class LiveTasks:
     """The headline of each task of `config.eval.tasks`; an `eve_jax.train.evaluation.Evaluator`.
 
-    The questions are kept, their images are not; weights are those of the training, none is copied.
+    The questions are kept, their images are not; weights are those of the training where they lie, none is copied.
     """
 
     def __init__(self, setting: Setting):
@@ -41,7 +42,7 @@ class LiveTasks:
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
         self.rule = SampleRule(tokenizer, ImageRule.of(data), template, config.data.image_first)
         self.sees = config.stage != "llm"
-        self.items = {one.task.name: one.items(config.eval.limit) for one in asks}
+        self.items = {one.task.name: items_of(one, config.eval.limit) for one in asks}
         if not self.sees and (seen := next((i for items in self.items.values() for i in items if i.images), None)):
             raise FieldError(
                 FIELD, f": {seen.where} has an image, and a model of ", Field("stage"), "=llm takes none; leave it out"
@@ -51,8 +52,8 @@ class LiveTasks:
 
     def measure(self, params: Params, stopped: Callable[[], bool]) -> dict[str, float | None] | None:
         """Return the headline of each task, None for one that has none; None when `stopped()` between two batches."""
-        cfg, own = without_aligning(self.config.sizes, params)
-        engine = Engine(replace(cfg, remat="none"), _held_here(own, self.mesh))
+        cfg, own = without_aligning(*fold(self.config.sizes, dict(params)))
+        engine = Engine(replace(cfg, remat="none"), own, self.mesh)
         eve = EVE(engine, self.rule, self.sees, data=dict(self.config.data))
         values: dict[str, float | None] = {}
         for name, one in zip(self.names, self.opened, strict=True):
@@ -74,33 +75,31 @@ class LiveTasks:
                 )
         return values
 
-    def _outcome(self, eve: EVE, one: Opened, stopped: Callable[[], bool]) -> Outcome:
+    def _outcome(self, eve: EVE, one: Chosen, stopped: Callable[[], bool]) -> Outcome:
         if one.text is not None:
             return outcome_of_text(eve, one.task, one.text)
         task = shortened(one.task, self.given.max_new_tokens)
-        return outcome_of(eve, task, self.items[one.task.name], self.given.rows, stopped)
+        return outcome_of(eve, task, self.items[one.task.name], self.given.rows, stopped, quiet=True)
 
 
-def _held_here(params: Params, mesh: Mesh) -> Params:
-    """Return `params`; where several processes train, a copy on this one's device: each answers all questions."""
-    if jax.process_count() == 1:
-        return params
-    whole = jax.jit(lambda given: given, out_shardings=sharding.replicated(mesh))
-    return {name: whole(value).addressable_data(0) for name, value in params.items()}
-
-
-def _opened(given: EvalConfig, images: str) -> list[Opened]:
+def _opened(given: EvalConfig, images: str) -> list[Chosen]:
     """Return the tasks of a config. Raise UserError for unknown ones, and for two of one name."""
     if given.data and not Path(given.data).is_dir():
         raise FieldError(
             f"{given.data}: no such folder; set ", Field("eval.data"), " to the one with the benchmarks' data"
         )
-    found: dict[str, Opened] = {}
+    found: dict[str, Chosen] = {}
     for name in split_names(given.tasks):
         own = Path(name).suffix.lower() in (".jsonl", ".txt")
         if not own and not given.data:
             raise FieldError(FIELD, f": {name} requires ", Field("eval.data"), ", the folder with the benchmarks' data")
         one = open_task(name, given.data, given.protocol, given.images or images)
+        if one.text is not None and jax.process_count() > 1:
+            raise FieldError(
+                FIELD,
+                f": the loss on {name} is computed by one process; make records of it for ",
+                Field("eval.records"),
+            )
         if one.task.name in found:
             raise FieldError(FIELD, f"={given.tasks!r}: two tasks are called {one.task.name}; rename a file")
         found[one.task.name] = one

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
-from eve_jax.eval.live import blank, open_task, outcome_of
+from eve_jax.eval.live import blank, items_of, open_task, outcome_of
 from eve_jax.infer.api import EVE
 from eve_jax.recipe import train_stage
 from eve_jax.train.metrics import TIMED, read_evaluations, read_metrics
@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_checkpoint(work, trained):
 def test_an_outcome_and_the_blank_image_baseline(work, trained):
     eve = EVE.from_pretrained(trained, "shrink")
     opened = open_task(str(work / "asked.jsonl"), images=work / "data" / "images")
-    items = opened.items()
+    items = items_of(opened)
     outcome = outcome_of(eve, opened.task, items, rows=4)
     assert [one.id for one in outcome.answered] == [item.id for item in items]
     assert all(one.verdict is not None and one.verdict.gold for one in outcome.answered)
@@ -95,11 +95,11 @@ def test_a_question_that_cannot_be_asked_is_no_wrong_answer(work, trained):
     (bad := work / "bad.jsonl").write_text("\n".join(map(json.dumps, records)))
     eve = EVE.from_pretrained(trained, "shrink")
     opened = open_task(str(bad), images=work / "data" / "images")
-    outcome = outcome_of(eve, opened.task, opened.items(), rows=2)
+    outcome = outcome_of(eve, opened.task, items_of(opened), rows=2)
     assert [one.error for one in outcome.failed] == [f"{bad}#1: {outcome.failed[0].error.partition(': ')[2]}"]
     assert len(outcome.scored[1]) == 1
-    with pytest.raises(UserError, match=r"bad\.own: no question was answered; the first: .*bad\.jsonl#1"):
-        outcome_of(eve, opened.task, opened.items(1), rows=2)
+    with pytest.raises(UserError, match=r"bad\.own: no question has a verdict; the first: .*bad\.jsonl#1"):
+        outcome_of(eve, opened.task, items_of(opened, 1), rows=2)
 
 
 @pytest.mark.parametrize(

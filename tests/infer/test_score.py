@@ -13,7 +13,6 @@ import pytest
 from absl import flags
 from absl.testing.flagsaver import flagsaver
 
-import launch.score
 from eve_jax import EVE
 from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import load_patches
@@ -29,6 +28,7 @@ from eve_jax.model.eve import bind
 from eve_jax.model.loss import target_losses
 from eve_jax.weights.import_export import import_checkpoint
 from eve_jax.weights.open import open_checkpoint
+from launch import score as score_command
 from tests import reference as ref
 from tests.data.synthetic import byte_tokenizer, write_records
 from tests.launcher import launch
@@ -289,7 +289,7 @@ def test_a_score_of_few_records_fails(tmp_path, monkeypatch, scored, broken, fai
     flags.FLAGS.mark_as_parsed()
     given = flagsaver(checkpoint="c", records="r", out=str(out))
     with given, pytest.raises(UserError) if fails else nullcontext() as error:
-        launch.score.main()
+        score_command.main()
     if error is not None:
         assert str(error.value) == (
             f"2 of 3 records cannot be scored; the first, f.jsonl:4: missing file; all are listed in {out}.bad.jsonl, "
