@@ -10,7 +10,7 @@ OUT/report.*                 the numbers (`eve_jax.eval.summary`)
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -151,12 +151,12 @@ def _under_way(one: Chosen, run: Run) -> UnderWay:
 
 
 def _scored(under: UnderWay, run: Run) -> Outcome:
-    """Return the outcome of a task that was asked; in the process that leads alone with verdicts."""
+    """Return the outcome of a task that was asked; the process that leads alone scores it."""
     rows = under.rows
     answered = in_order(under.items, under.answers.known, "not asked")
     outcome = Outcome(under.task, under.items, answered, left_out=rows.left_out, digest=rows.digest, error=under.error)
     if not is_leader():
-        return outcome
+        return replace(outcome, error=outcome.error or "scored by process 0 alone")
     outcome = scored(outcome, KeptJudge(judge_file(run.folder, under.task.name), run.judge))
     under.answers.settle(outcome.answered)
     return outcome

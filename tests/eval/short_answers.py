@@ -16,7 +16,7 @@ TOKENS = 3
 KILLED_AT = "KILLED_AT"  # environment: the answer in whose midst the process is killed
 
 
-def short(engine: Engine, asks: Sequence[Ask], stop_ids: Sequence[int], rows: int) -> Iterator[Reply]:
+def short(engine: Engine, asks: Sequence[Ask], stop_ids: Sequence[int], rows: int = 16) -> Iterator[Reply]:
     """Answer with at most TOKENS tokens."""
     return answer_all(engine, [one._replace(max_new_tokens=TOKENS) for one in asks], stop_ids, rows)
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,22 @@ class Fixed:
         return "0.5 8"
 
 
-@pytest.fixture
-def asked(eve: EVE, monkeypatch: pytest.MonkeyPatch) -> list[Ask]:
-    """Every answer is the letter A; the list of what was asked."""
+def counted(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> list[Ask]:
+    """Let `answer` answer; the list of what it is asked."""
     every: list[Ask] = []
-    letter = canned(eve.tokenizer.encode("A"))
 
     def counting(engine: Any, asks: Sequence[Ask], *rest: Any) -> Any:
         every.extend(asks)
-        return letter(engine, asks, *rest)
+        return answer(engine, asks, *rest)
 
     monkeypatch.setattr(ask, "answer_all", counting)
     return every
+
+
+@pytest.fixture
+def asked(eve: EVE, monkeypatch: pytest.MonkeyPatch) -> list[Ask]:
+    """Every answer is the letter A; the list of what was asked."""
+    return counted(monkeypatch, canned(eve.tokenizer.encode("A")))
 
 
 def lines(out: Path, task: str) -> list[dict[str, Any]]:
@@ -107,8 +111,7 @@ def test_a_killed_run_resumes(hf: Path, eve: EVE, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(ask, "answer_all", short)
     (whole,) = evaluate(eve, "mme", tmp_path, tmp_path / "whole", "lmms", limit=6, rows=3)
-    every: list[Ask] = []
-    monkeypatch.setattr(ask, "answer_all", lambda *given: (every.extend(given[1]), short(*given))[1])
+    every = counted(monkeypatch, short)
     both = evaluate(eve, "mme", tmp_path, out, "both", limit=6, rows=3)
     assert len(every) == 6 - 2  # both protocols ask the same; of the third question one answer was cut off
     assert lines(out, "mme.lmms") == lines(tmp_path / "whole", "mme.lmms")
