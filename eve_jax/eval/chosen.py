@@ -14,6 +14,7 @@ from eve_jax.eval.task import Task
 from eve_jax.eval.text_loss import TextLoss, TextLossTask
 
 BOTH, PROTOCOLS = "both", ("eve", "lmms")
+FILES = (".jsonl", ".txt")  # of the user's own: questions, a text
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from PIL import Image
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.errors import UserError
+from eve_jax.eval import registry
 from eve_jax.eval.answers import Answers
 from eve_jax.eval.ask import UnderWay, ask_all, never
-from eve_jax.eval.chosen import Choice, Chosen
+from eve_jax.eval.chosen import FILES, Choice, Chosen
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import text_loss
 from eve_jax.eval.scoring import in_order, scored
@@ -48,11 +49,14 @@ def open_task(name: str, data: str | Path = "", protocol: str = "eve", images: s
 
     Raises UserError for what is unknown, damaged or not there, and for a task that requires a judge.
     """
-    (chosen,) = Choice([name], data, protocol, images=images, judge=True).open()
+    if Path(name).suffix.lower() not in FILES:
+        benchmark, dot, own = name.partition(".")
+        task = registry.get(benchmark, own if dot else protocol)
+        if task.needs_judge:
+            raise UserError(f"{task.name} requires a judge: evaluate the checkpoint with launch.eval instead")
+    (chosen,) = Choice([name], data, protocol, images=images).open()
     if chosen.error:
         raise UserError(f"{chosen.task.name}: {chosen.error}")
-    if chosen.task.needs_judge:
-        raise UserError(f"{chosen.task.name} requires a judge: evaluate the checkpoint with launch.eval instead")
     return chosen
 
 

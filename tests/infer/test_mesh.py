@@ -66,7 +66,7 @@ def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve):
 
 @pytest.mark.parametrize("mesh", ["rows:2", "data:3", "tensor"])
 def test_a_mesh_that_cannot_be(hf, mesh):
-    with pytest.raises(UserError, match=f"^config.mesh={mesh!r}"):
+    with pytest.raises(UserError, match=f"^mesh={mesh!r}"):
         EVE.from_pretrained(hf, mesh=mesh)
     with pytest.raises(UserError, match="mesh"):
         EVE.from_pretrained(hf, mesh=2)  # type: ignore[arg-type]
