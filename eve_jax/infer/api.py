@@ -179,7 +179,7 @@ class EVE:
         settings = score.ScoreSettings.of(self.data, self.tokenizer, **changes)
         opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
-        scores = score.score_records(cfg, self.engine.params, opened, settings)
+        scores = score.score_records(cfg, self.engine.params, opened, settings, mesh=self.engine.mesh)
         if not scores.lines:
             raise UserError(scores.none_scored())
         return scores

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from eve_jax import sharding
 from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
@@ -20,7 +19,7 @@ from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
-from eve_jax.infer.parameters import placed
+from eve_jax.infer.parameters import on_mesh, placed
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.model.config import ModelConfig
@@ -109,10 +108,8 @@ class Engine:
         shape = _shape(prompts, first)
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         session.reserve(_needed(start, prompts, shape, room))
-        if self.mesh is not None:
-            batch = {name: sharding.place(value, sharding.batch_sharding(self.mesh)) for name, value in batch.items()}
         self._announce("prefill", len(prompts), shape, session.capacity, first)
-        args = (first, self.params, batch, session.cache, start, lengths)
+        args = (first, self.params, on_mesh(self.mesh, batch), session.cache, start, lengths)
         logits, session.cache = programs.prefill(self.cfg, self.mesh, *args)
         session.length = start + lengths
         session.pending = [[] for _ in prompts]

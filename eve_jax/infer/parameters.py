@@ -1,4 +1,4 @@
-"""Parameters as the engine takes them: of a checkpoint, or of a model that trains; on a device or on a mesh."""
+"""Parameters as the engine takes them, of a checkpoint or of a model that trains, and batches, on a mesh."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from eve_jax import sharding
 from eve_jax.checkpoint.vision_copies import fold
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, parameter_shardings
+from eve_jax.model.eve import Batch, Params, parameter_shardings
 from eve_jax.weights.open import Checkpoint
 
 
@@ -42,3 +42,10 @@ def placed(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
     """`params` where they lie on `mesh` while a model trains; those that are there are not copied."""
     places = parameter_shardings(cfg, mesh)
     return {name: sharding.place(value, places[name]) for name, value in params.items()}
+
+
+def on_mesh(mesh: Mesh | None, batch: Batch) -> Batch:
+    """`batch`, which every process has in whole, with its rows over `mesh`; as it is without one."""
+    if mesh is None:
+        return batch
+    return {name: sharding.place(value, sharding.batch_sharding(mesh)) for name, value in batch.items()}

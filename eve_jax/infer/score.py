@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from eve_jax import sharding
 from eve_jax.batch import ROW_MULTIPLE, RowShape
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.lengths import Dropped, Lengths
@@ -27,7 +29,9 @@ from eve_jax.data.sources.records import Records
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import name_arguments
+from eve_jax.infer.cache import round_up
 from eve_jax.infer.finite import cause
+from eve_jax.infer.parameters import on_mesh
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.model.loss import target_losses
@@ -132,14 +136,21 @@ class _Unscored:
 
 
 def score_records(
-    cfg: ModelConfig, params: Params, records: Records, settings: ScoreSettings, quiet: bool = False
+    cfg: ModelConfig,
+    params: Params,
+    records: Records,
+    settings: ScoreSettings,
+    quiet: bool = False,
+    mesh: Mesh | None = None,
 ) -> Scores:
     """Scores every record by the next-token loss of docs/model.md#loss, in packed rows.
 
-    No record is left out for its length unless `settings.rule.max_tokens` warns. Raises UserError when the tokenizer
-    does not fit the model, or for a template that is unknown.
+    On the `mesh` of `params`, if they lie on one, batches have rows for all its parts, and each of its processes gets
+    all scores. No record is left out for its length unless `settings.rule.max_tokens` warns. Raises UserError when the
+    tokenizer does not fit the model, or for a template that is unknown.
     """
     rule = settings.rule
+    settings = replace(settings, rows=round_up(settings.rows, sharding.batch_parts(mesh)))
     rule.tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
     check_template(rule.tokenizer, rule.template)
     lengths = measure(records, rule)
@@ -155,7 +166,9 @@ def score_records(
             ) as bar:
                 for step, (batch,) in loader(plan, builder, threads=settings.threads, prefetch=PREFETCH):
                     rows = plan.step(step)[0].rows
-                    _add_up(batch, np.asarray(_target_losses(cfg, params, batch)), rows, nll, targets)
+                    _add_up(
+                        batch, np.asarray(_target_losses(cfg, mesh, params, on_mesh(mesh, batch))), rows, nll, targets
+                    )
                     bar.advance(sum(map(len, rows)))
 
         add_up(plan, "scoring")
@@ -206,9 +219,10 @@ def _alone(plan: Plan, lengths: Lengths, broken: np.ndarray) -> Plan:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _target_losses(cfg: ModelConfig, params: Params, batch: Batch) -> Float[Array, "R T"]:
-    return target_losses(bind(cfg, params), batch)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _target_losses(cfg: ModelConfig, mesh: Mesh | None, params: Params, batch: Batch) -> Float[Array, "R T"]:
+    with sharding.use(mesh):
+        return sharding.constrain(target_losses(bind(cfg, params), batch), None, None)
 
 
 def _add_up(

@@ -236,7 +236,8 @@ class CachedRows(NamedTuple):
         q, k = rotate(q, self.angles), rotate(k, self.angles)
         k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
 
-        cache = cache.append(k, v, self.start)
+        # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
+        cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
         if self.causal_segment is None:
             out = cached_attention(q, [(*cache.read(q.dtype), self.position)])
         else:

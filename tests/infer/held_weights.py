@@ -1,6 +1,6 @@
 """Run by test_mesh.py on 4 virtual devices: what the devices hold of a checkpoint in FOLDER, and of live parameters.
 
-python -m tests.infer.held_weights FOLDER
+python -m tests.infer.held_weights FOLDER RECORDS IMAGES
 """
 
 import json
@@ -19,7 +19,7 @@ def pointers(value: jax.Array) -> list[int]:
     return [shard.data.unsafe_buffer_pointer() for shard in value.addressable_shards]
 
 
-def main(folder: str) -> None:
+def main(folder: str, records: str, images: str) -> None:
     eve = EVE.from_pretrained(folder, fit="shrink", mesh="data:2,tensor:-1")
     params = eve.engine.params
     held = dict.fromkeys(jax.devices(), 0)
@@ -41,6 +41,7 @@ def main(folder: str) -> None:
     found["cast"] = sum(engine.params[name].dtype != live[name].dtype for name in live)
     same = Engine(*ready(cfg, params), eve.engine.mesh)
     found["live"] = EVE(same, eve.rule).generate_batch(asked, max_new_tokens=6)
+    found["losses"] = [line.loss for line in eve.score(records, images, rows=3).lines]
     print(json.dumps(found))
 
 

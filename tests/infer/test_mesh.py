@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from eve_jax import EVE
 from eve_jax.errors import UserError
+from tests.data.synthetic import write_records
 from tests.process.processes import ROOT, free_port
 
 pytestmark = pytest.mark.long
@@ -53,15 +55,18 @@ def test_two_processes_answer_as_one(tmp_path, spec):
     assert [printed(process)[spec] for process in running] == [alone[""]] * 2
 
 
-def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve):
+def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve, tmp_path):
     """On 4 devices: each holds its share alone, and a second copy is made only of what has another dtype."""
-    found = printed(start(4, "tests.infer.held_weights", str(hf)))
+    records = write_records(tmp_path, 5)
+    found = printed(start(4, "tests.infer.held_weights", str(hf), str(records), str(tmp_path / "images")))
     assert found["answers"] == eve.generate_batch(["Why?", "How?"], max_new_tokens=6)
     assert found["axes"] == [None, "fsdp", "tensor"]
     assert found["share"] < 0.6  # of 4 devices, tensor:2: biases and norms are whole on each
     assert found["live"] == found["answers"]
     assert found["shared"] == found["of the dtype"] > 0
     assert found["cast"] > 0
+    alone = [line.loss for line in eve.score(records, tmp_path / "images").lines]
+    np.testing.assert_allclose(found["losses"], alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", ["rows:2", "data:3", "tensor"])
