@@ -89,9 +89,9 @@ class _Cut:
 
 def _digest(prompt: Prompt) -> str:
     found = hashlib.sha256(repr((len(prompt.ids), list(map(tuple, prompt.grids)))).encode())
-    found.update(np.ascontiguousarray(prompt.ids, np.int32))
+    found.update(np.asarray(prompt.ids, np.int32).tobytes())
     for patches in prompt.patches:
-        found.update(np.ascontiguousarray(patches))
+        found.update(patches.tobytes())
     return found.hexdigest()
 
 
@@ -144,9 +144,9 @@ class _Run:
         parts are prefilled and when asks are."""
         began = time.perf_counter()
         shared = filled([part[0].shared for part in parts], max(most, len(parts)))
-        held: Session | None = self.engine.session(len(shared))
-        self.engine.prefill(held, shared)
-        jax.block_until_ready(held.cache)
+        held = [self.engine.session(len(shared))]
+        self.engine.prefill(held[0], shared)
+        jax.block_until_ready(held[0].cache)
         places = {part[0].digest: number for number, part in enumerate(parts)}
         cuts = [cut for part in parts for cut in part]
         each = (time.perf_counter() - began) / len(cuts)
@@ -156,9 +156,9 @@ class _Run:
             chosen = filled(batch, max(least, len(batch)))
             longest = max(cut.ask.max_new_tokens for cut in batch)
             rows, rests = [places[cut.digest] for cut in chosen], [cut.rest for cut in chosen]
-            session = self.engine.branch(held, rows, rests, longest)
-            if not left:
-                held = None  # its memory is free while the last batch is answered
+            whole = held[0] if left else held.pop()  # whose memory is free while the last batch is answered
+            session = self.engine.branch(whole, rows, rests, longest)
+            del whole
             yield from self.replies(session, batch, began, each)
 
     def replies(self, session: Session, batch: Sequence[_Cut], began: float, each: float = 0.0) -> Iterator[Reply]:

@@ -229,12 +229,12 @@ class Reply:
         # One program for all few stops; BROKEN, of which there is one at least, ends a row as well.
         stops = np.full(round_up(len(stop_ids) + 1, 8), BROKEN, np.int32)
         stops[: len(stop_ids)] = list(stop_ids)
-        self.choice = Choice(stops, sampling.arrays())
+        self.stops, self.sampling = stops, sampling.arrays()
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
         """Prefill; the first token of each answer, BROKEN where its logits are not finite."""
         logits = self.engine._prefill(self.session, prompts, self.room)
-        return programs.choose(self.engine.mesh, logits, self.session.length, self.choice.sampling)
+        return programs.choose(self.engine.mesh, logits, self.session.length, self.sampling)
 
     def decode(self, token: Int[Array, "R"], steps: Int[np.ndarray, "R"]) -> tuple[Array, Array]:
         """Up to each row's `steps` tokens after `token`, [R, size] with NONE after an end, and the last of each row.
@@ -242,9 +242,9 @@ class Reply:
         BROKEN ends a row.
         """
         engine, session = self.engine, self.session
-        stops, sampling = self.choice
-        engine._announce("decode", session.capacity, self.size, stops.size, len(token), tuple(sampling or ()))
-        args = (session.cache, session.length, token, self.choice, steps)
+        choice = Choice(self.sampling, self.stops, steps)
+        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), tuple(self.sampling or ()))
+        args = (session.cache, session.length, token, choice)
         session.cache, tokens, last = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         return tokens, last
 

@@ -24,10 +24,12 @@ NONE = -1  # in place of a token after the end of an answer
 
 
 class Choice(NamedTuple):
-    """How tokens are chosen (what `Sampling.arrays` gives), and those that end an answer: int32 [N]."""
+    """How tokens are chosen (what `Sampling.arrays` gives), and what ends a row: a token of `stops`, int32 [N], or as
+    many tokens as its own of `steps`, int32 [R]."""
 
-    stops: np.ndarray
     sampling: dict[str, Any] | None
+    stops: np.ndarray
+    steps: np.ndarray
 
 
 @partial(jax.jit, static_argnums=0)
@@ -69,12 +71,11 @@ def decode(
     length: Int[Array, "R"],
     token: Int[Array, "R"],
     choice: Choice,
-    steps: Int[Array, "R"],
 ) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
-    """Up to each row's own `steps` tokens after `token`, which is chosen and not in the cache yet.
+    """Up to each row's own `choice.steps` tokens after `token`, which is chosen and not in the cache yet.
 
     Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end) and
-    the last one. Ends early when every row has stopped; `size` >= `steps`, and the cache has room for `size` more.
+    the last one. Ends early when every row has stopped; `size` >= all steps, and the cache has room for `size` more.
     """
     with sharding.use(mesh):
         model = bind(cfg, params)
@@ -92,9 +93,9 @@ def decode(
             chosen = sampling.choose(model.logits(hidden), length + i + 1, choice.sampling)
             token = sharding.constrain(jnp.where(done, token, chosen), None)
             out = out.at[:, i].set(jnp.where(done, NONE, token))
-            return i + 1, recent, token, done | jnp.isin(token, choice.stops) | (i + 1 >= steps), out
+            return i + 1, recent, token, done | jnp.isin(token, choice.stops) | (i + 1 >= choice.steps), out
 
-        done = jnp.isin(token, choice.stops) | (steps <= 0)
+        done = jnp.isin(token, choice.stops) | (choice.steps <= 0)
         carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, done, out))
         keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
         tokens, last = (sharding.constrain(x, *[None] * x.ndim) for x in (carry[4], carry[2]))
