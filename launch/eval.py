@@ -14,6 +14,10 @@ with --tasks=TASK --protocol=lmms.
 
 scores a file with benchmark, protocol, rows, outputs and, where a judge grades, judge_calls. See docs/eval.md.
 
+    python -m launch.eval compare OUT1 OUT2 [...]
+
+puts evaluations side by side, with the differences on their common questions.
+
 The exit status is 1 when a question or a task failed, after everything else is done and written.
 """
 
@@ -58,12 +62,13 @@ MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them;
 CLUSTER = define_cluster()
 ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
 JSON = flags.DEFINE_bool("json", False, "replay: print one line of JSON: prompts, images, per_row, aggregate")
-ACTIONS = ("score", "replay")
+ACTIONS = ("score", "replay", "compare")
 
 
 def _evaluate() -> None:
     from eve_jax.errors import name_fields
-    from eve_jax.eval.summary import print_failures, print_table
+    from eve_jax.eval.report import table_lines
+    from eve_jax.eval.summary import print_failures
     from eve_jax.process.connect import distributed_run, is_leader
     from eve_jax.process.setup import setup
 
@@ -85,22 +90,23 @@ def _evaluate() -> None:
         how = Run(out, LIMIT.value or 0, ROWS.value or 1, THREADS.value or 1, judge, str(checkpoint))
         outcomes, leads = run_tasks(eve, chosen, how), is_leader()
     if leads:
-        print_table(outcomes)
+        print("\n".join(table_lines(outcomes)))
         print(f"see {out}", flush=True)
         if print_failures(outcomes):
             sys.exit(1)
 
 
 def _score() -> None:
+    from eve_jax.eval.report import table_lines
     from eve_jax.eval.rescore import Rescore
-    from eve_jax.eval.summary import print_failures, print_table
+    from eve_jax.eval.summary import print_failures
     from eve_jax.process.paths import split_names
 
     _required(answers=ANSWERS.value)
     answers = [Path(name) for given in ANSWERS.value or [] for name in split_names(given)]
     out = Path(OUT.value) if OUT.value else None
     outcomes = Rescore(answers, _choice(PROTOCOL.value or ""), out, LIMIT.value or 0, _judge()).run()
-    print_table(outcomes)
+    print("\n".join(table_lines(outcomes)))
     if print_failures(outcomes):
         sys.exit(1)
 
@@ -142,13 +148,24 @@ def _replay(file: str) -> None:
     print(f"{result['parse_failed']:,} of {len(result['per_row']):,} outputs could not be parsed; they count as wrong")
 
 
-def _take_file(argv: list[str]) -> str:
-    """Remove the file from the command line and return it."""
+def _compare(folders: list[str]) -> None:
+    from eve_jax.eval.report.compare import compare_lines
+
+    print("\n".join(compare_lines(folders)))
+
+
+def _take_files(argv: list[str]) -> list[str]:
+    """Remove the files and folders from the command line and return them."""
     files = [item for item in argv[1:] if not item.startswith("-")]
+    argv[1:] = [item for item in argv[1:] if item.startswith("-")]
+    return files
+
+
+def _take_file(argv: list[str]) -> str:
+    """Remove the file from the command line and return it; "" where help or the version is asked for."""
+    files = _take_files(argv)
     if len(files) != 1 and not any(item.startswith("--help") or item == "--version" for item in argv):
         fail(ValueError("replay takes one file: python -m launch.eval replay FILE [--json]"))
-    for file in files:
-        argv.remove(file)
     return files[0] if files else ""
 
 
@@ -160,6 +177,9 @@ def _take_words(argv: list[str]) -> None:
     action = take_action(argv, "launch.eval", ACTIONS)
     if action == "score":
         run(_score)
+    elif action == "compare":
+        folders = _take_files(argv)
+        run(lambda: _compare(folders))
     else:
         chosen = _take_file(argv)
         run(lambda: _replay(chosen))

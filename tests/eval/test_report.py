@@ -219,9 +219,8 @@ def test_table_for_the_terminal() -> None:
         ["gqa", "lmms", "51.1", "±15.6", "45", "1", "(2.2%)", "0", "22.5", "s"],
         ["mmbench_en", "lmms_static", "59.1", "±20.5", "72", "5", "(6.9%)", "0", "36.0", "s"],
         ["mme", "eve", "failed", "0", "0", "0", "0.0", "s"],
-        ["mme.eve", "failed:", "no", "data"],
     ]
-    assert len({len(line) for line in lines[:4]}) == 1
+    assert len({len(line) for line in lines}) == 1
 
 
 def test_values() -> None:

@@ -13,6 +13,7 @@ from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report import write_reports
 from eve_jax.eval.report.compare import compare_lines, difference
 from tests.eval.outcomes import ABOUT, recorded, with_protocol
+from tests.launcher import launch
 
 
 def run(folder: Path, outcome: Outcome) -> Path:
@@ -89,3 +90,12 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     (two / "report.json").write_text('{"tasks": {"gqa.lmms": {"headline": 3}}}')
     with pytest.raises(UserError, match=r"two/report.json: not a report of an evaluation"):
         compare_lines([one, two])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    one, two = (run(tmp_path / name, recorded("gqa.lmms")) for name in ("one", "two"))
+    done = launch("launch.eval", "compare", str(one), str(two))
+    assert (done.returncode, done.stdout.splitlines()) == (0, compare_lines([one, two])), done.stderr
+    for folders, says in (([one], "two or more"), ([one, tmp_path], "report.json")):
+        done = launch("launch.eval", "compare", *map(str, folders))
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and says in done.stderr

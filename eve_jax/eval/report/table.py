@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eve_jax.errors import shorten
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report.summary import summary_of
 from eve_jax.eval.report.values import duration, interval, number, share
@@ -45,7 +44,6 @@ def cells(entry: Mapping[str, Any]) -> list[str]:
 def table_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """Return the table of the tasks for the terminal: score with half the width of its 95% interval, counts, time."""
     rows = [("task", "protocol", "score", "n", "not parsed", "errors", "time")]
-    failed = []
     for outcome in outcomes:
         entry = summary_of(outcome)
         name, protocol, score, _, _, n, not_parsed, errors, _, _, time = cells(entry)
@@ -53,9 +51,7 @@ def table_lines(outcomes: Sequence[Outcome]) -> list[str]:
             low, high = entry["interval"]
             score += f" ±{number((high - low) / 2, entry['digits'])}"
         rows.append((name, protocol, score, n, not_parsed, errors, time))
-        if entry["error"]:
-            failed.append(f"{name}.{protocol} failed: {shorten(entry['error'])}")
-    return [*aligned(rows, texts=2), *failed]
+    return aligned(rows, texts=2)
 
 
 def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
