@@ -28,7 +28,9 @@ def printed(process: subprocess.Popen) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("model", "spec"), [("moe", "data:2,tensor:2"), ("one head", "tensor:2")])
+@pytest.mark.parametrize(
+    ("model", "spec"), [("moe", "data:2,tensor:2"), pytest.param("one head", "tensor:2", marks=pytest.mark.slow)]
+)
 def test_a_mesh_answers_as_one_device(model, spec):
     """Golden model A as moe, whose two key/value heads two devices share; and a model with one, which each has."""
     found = printed(start(4, "tests.infer.on_meshes", model, "", spec))
@@ -45,7 +47,8 @@ def test_every_mesh_answers_as_one_device(model):
         assert found[spec] == found[""], spec
 
 
-@pytest.mark.parametrize("spec", ["data:2", pytest.param("data:2,tensor:2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["data:2", "data:2,tensor:2"])
 def test_two_processes_answer_as_one(tmp_path, spec):
     """Each of them has every answer."""
     each = 1 if spec == "data:2" else 2

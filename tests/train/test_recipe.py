@@ -106,6 +106,7 @@ def interrupted(undisturbed: Path, workdir: Path, phase: str, steps: int = 1) ->
     assert (workdir / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_changes_nothing(undisturbed, tmp_path):
     interrupted(undisturbed[0], tmp_path / "work", "stage2_2", 2)
     assert losses(tmp_path / "work") == losses(undisturbed[0])
