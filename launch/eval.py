@@ -58,6 +58,9 @@ IMAGES = define_path("images", "", "folder that images of own questions are rela
 FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
 MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
 TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
+DTYPE = flags.DEFINE_string(
+    "dtype", "", "of the computation: float32 (no score depends on the batch) | bfloat16 ...; default: the checkpoint's"
+)
 MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
 CLUSTER = define_cluster()
 ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
@@ -83,9 +86,13 @@ def _evaluate() -> None:
         judge = _judge()
         chosen = _choice(PROTOCOL.value or "eve").open()  # before the model is loaded, which may take long
         checkpoint = find_folder(CHECKPOINT.value or "")
-        mesh: dict[str, Any] = {"mesh": MESH.value} if MESH.value else {}
         eve = EVE.from_pretrained(
-            checkpoint, FIT.value or "fill", MAX_SIZE.value or 0, template=TEMPLATE.value or "", **mesh
+            checkpoint,
+            FIT.value or "fill",
+            MAX_SIZE.value or 0,
+            template=TEMPLATE.value or "",
+            mesh=MESH.value or "",
+            dtype=DTYPE.value or "",
         )
         how = Run(out, LIMIT.value or 0, ROWS.value or 1, THREADS.value or 1, judge, str(checkpoint))
         outcomes, leads = run_tasks(eve, chosen, how), is_leader()

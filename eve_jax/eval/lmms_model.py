@@ -28,6 +28,8 @@ from eve_jax.process.checks import whole
 from eve_jax.process.progress import ProgressBar
 
 DEFAULT_TOKENS = 1024  # for tasks that state no limit, as lmms-eval's own clients have it
+SETTINGS = ("fit", "max_size", "template", "mesh", "dtype")
+PASSED_BY = ("device", "max_batch_size")  # what lmms-eval adds
 SPACES = "\n\n"  # where lmms-eval's tasks stop by default; its clients do not, and neither do we
 PASSED_OVER = ("do_sample", "image_aspect_ratio", "use_cache", "until", "max_new_tokens", "temperature", "top_p")
 
@@ -89,33 +91,21 @@ class EveJax(lmms):
         checkpoint: a stage, an import or a Hugging Face folder.
         answers: folder that keeps the answers and names the model they are of; "" keeps none.
         batch_size: prompts of a batch; no answer depends on it.
-        mesh: of devices, as `config.mesh`.
-        fit, max_size, template: as in `EVE.from_pretrained`.
+        settings: SETTINGS, as in `EVE.from_pretrained`.
     """
 
     is_simple = False
 
-    def __init__(
-        self,
-        checkpoint: str = "",
-        answers: str = "",
-        batch_size: int | str = 16,
-        mesh: str = "",
-        fit: str = "fill",
-        max_size: int = 0,
-        template: str = "",
-        **more: Any,
-    ) -> None:
+    def __init__(self, checkpoint: str = "", answers: str = "", batch_size: int | str = 16, **settings: Any) -> None:
         super().__init__()
-        unknown = [
-            name for name, value in more.items() if name not in ("device", "max_batch_size") and value is not None
-        ]
+        given = {name: value for name, value in settings.items() if name not in PASSED_BY}
+        unknown = sorted(given.keys() - set(SETTINGS))
         if unknown or not str(checkpoint):
             what = f"unknown: {', '.join(unknown)}" if unknown else "checkpoint is missing"
-            raise UserError(f"--model_args: {what}; expected checkpoint, answers, mesh, fit, max_size, template")
+            raise UserError(f"--model_args: {what}; expected checkpoint, answers, {', '.join(SETTINGS)}")
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise UserError(f"--batch_size {batch_size}: expected a whole number of at least 1")
-        self.eve = EVE.from_pretrained(str(checkpoint), fit, max_size, template=template, mesh=mesh)
+        self.eve = EVE.from_pretrained(str(checkpoint), **given)
         self.rows = int(batch_size)
         self.out = Path(answers) if answers else None
         if self.out:

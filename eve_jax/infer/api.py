@@ -27,6 +27,7 @@ from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.messages import Answer, Messages, Pictures, placed, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
+from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import of_type, whole
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.progress import ProgressBar
@@ -68,17 +69,21 @@ class EVE:
         image_first: bool | None = None,
         template: str = "",
         mesh: str = "",
+        dtype: str = "",
     ) -> "EVE":
         """From a stage's folder, an imported or a Hugging Face folder.
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
         `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. `mesh` places it on all
-        devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. Raises UserError when the folder
-        holds no model, and for other settings.
+        devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation,
+        "" = the checkpoint's own; with float32 no answer depends on what else is in its batch, while bfloat16 may
+        decide a near tie otherwise. Raises UserError when the folder holds no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
+        if dtype not in ("", *DTYPES):
+            raise UserError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
         of_type("image_first", image_first, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
@@ -94,7 +99,7 @@ class EVE:
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
         devices = make_mesh(mesh) if mesh else None
-        engine = Engine(*loaded(checkpoint, devices), devices)
+        engine = Engine(*loaded(checkpoint, devices, dtype), devices)
         return cls(engine, rule, sees_pictures(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> str:

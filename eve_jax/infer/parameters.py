@@ -13,13 +13,14 @@ from eve_jax.model.eve import Batch, Params, parameter_shardings
 from eve_jax.weights.open import Checkpoint
 
 
-def loaded(checkpoint: Checkpoint, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
-    """Sizes and parameters of `checkpoint` as the engine requires them.
+def loaded(checkpoint: Checkpoint, mesh: Mesh | None = None, dtype: str = "") -> tuple[ModelConfig, Params]:
+    """Sizes and parameters of `checkpoint` as the engine requires them, for computation in `dtype` ("": its own).
 
     On a mesh every parameter is read straight to where it lies there: no device holds more of it than its share.
     """
     shardings = None if mesh is None else parameter_shardings(checkpoint.cfg, mesh)
-    return _cast(*checkpoint.for_inference(shardings))
+    cfg, params = checkpoint.for_inference(shardings)
+    return _cast(replace(cfg, dtype=dtype or cfg.dtype), params)
 
 
 def ready(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:

@@ -65,6 +65,15 @@ def brief(text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": "S"}, user(text)]
 
 
+def test_the_type_of_the_computation_may_be_chosen(tmp_path: Path) -> None:
+    tensors, config = folders.golden()
+    half = folders.write_hf(tmp_path / "half", folders.as_bfloat16(tensors), config)
+    engine = EVE.from_pretrained(half, dtype="float32").engine
+    assert engine.cfg.dtype == "float32" and {str(value.dtype) for value in engine.params.values()} == {"float32"}
+    with pytest.raises(UserError, match=r"^dtype='int8': expected one of float32, bfloat16, float16, or none"):
+        EVE.from_pretrained(half, dtype="int8")
+
+
 def test_answers_alone_in_a_batch_and_as_a_stream(eve: EVE) -> None:
     questions = [brief("Why?"), brief("What is in it?"), brief("Is <image> before <image>?")]
     images: list = [[], A, [A, B]]
