@@ -27,6 +27,8 @@ OTHER = re.compile(r"mm_.*|((original_)?max|n|num)_positions?(_embeddings)?")
 THETA = re.compile(r"theta|(rope_|rotary_(emb_)?)(base|theta)|(rope_)?(freq_base|base_freq)")
 UNSCALED = re.compile(r".*(factor|alpha|scale|scaling|pct|percent|percentage|fraction)")  # 1 means no change
 
+SWITCH = re.compile(r"((use|with|apply|enable)_)?(rope|rotary)(_?(pos|emb)\w*)?")  # false: no rotary positions at all
+
 
 def read_rope(hf: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
     """Return theta and `ModelConfig.rope_scaling` of config.json `hf`.
@@ -70,6 +72,8 @@ def _refuse_fields(hf: dict[str, Any], theta: float) -> None:
 
 
 def _changes_nothing(name: str, value: Any, theta: float) -> bool:
+    if isinstance(value, bool) and SWITCH.fullmatch(name):
+        return value
     if value is None or value is False or value in ({}, []):
         return True
     if isinstance(value, str):

@@ -13,6 +13,7 @@ from eve_jax.data.plan.measured_on import Stamp
 from eve_jax.data.prepare import convert as convert_module
 from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.samples import image_changes
+from eve_jax.data.samples.image_stamps import is_changed, stamp_of
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from tests.data.synthetic import write_records
@@ -40,6 +41,19 @@ def test_a_replaced_image_is_noticed(tmp_path: Path) -> None:
     assert convert(conversion(tmp_path))["kept"] == 13
     image.unlink()
     assert convert(conversion(tmp_path))["kept"] == 13
+
+
+@pytest.mark.parametrize("place", [0, 40_000, 100_000, 150_000, 190_000])
+def test_an_edit_anywhere_in_a_large_file_is_noticed(tmp_path: Path, place: int) -> None:
+    """One of the same size, as of a bitmap's pixels."""
+    file = tmp_path / "a.bmp"
+    data = bytearray(os.urandom(200_000))
+    file.write_bytes(data)
+    known = stamp_of(str(file))
+    data[place : place + 16_000] = bytes(len(data[place : place + 16_000]))
+    file.write_bytes(data)
+    os.utime(file, ns=(1, known.time + 1))
+    assert is_changed(str(file), known)
 
 
 def test_an_image_that_came_is_noticed(tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a factor of positions": ({"position_scaling_factor": 2.0}, "position_scaling_factor is 2.0"),
     "encoding": ({"positional_encoding": "alibi"}, "positional_encoding is 'alibi'"),
     "embedding": ({"pos_embedding": "learned"}, "pos_embedding is 'learned'"),
+    "no positions": ({"use_rope": False}, "use_rope is False"),
+    "no rotary": ({"rotary": False}, "rotary is False"),
+    "no rotary embeddings": ({"use_rotary_embeddings": False}, "use_rotary_embeddings is False"),
     "xpos": ({"xpos": True}, "xpos is True"),
     "theta": ({"rope_theta": 1e6, "theta": 1e4}, "theta is 10000.0"),
     "freq_base": ({"rope_theta": 1e6, "freq_base": 5e5}, "freq_base is 500000.0"),
@@ -274,6 +277,8 @@ def test_what_changes_nothing():
         "yarn": {},
         "nope_layers": [],
         "use_dynamic_ntk": False,
+        "use_rope": True,
+        "rotary_emb": True,
         "positional_encoding": "rope",
         "n_positions": 2048,
     }

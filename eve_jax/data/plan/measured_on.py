@@ -10,7 +10,8 @@ import numpy as np
 class Stamp(NamedTuple):
     """Of an image file: `size` in bytes, CRC-32 of its content, modification `time` in nanoseconds.
 
-    checksum: of a file over 64 KB, that of its first and last 32 KB. time: 0 for an image inside another file.
+    checksum: of a file over 64 KB, that of its first and last 32 KB and 14 pieces of 4 KB between. time: 0 for an image
+        inside another file.
     """
 
     size: int

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
+from eve_jax.data.sources.image_refs import check_edits
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
@@ -205,5 +206,8 @@ def _part(item: Any, name: str) -> str | Part:
     rest = [key for key in item if key not in ("type", "text") and isinstance(item[key], str | bytes | dict | list)]
     if image is None and any(not is_empty(item[key]) for key in rest):
         raise BadRecord(f"{name} is an image without any of {', '.join(IMAGE_KEYS)}, but with {', '.join(rest)}")
+    if not is_empty(item.get("text")):
+        raise BadRecord(f"{name} is an image with a text; make the text a part of its own")
+    check_edits(item, name)
     index = item.get("index")
     return Part({"bytes": image} if isinstance(image, bytes) else image, index if isinstance(index, int) else None)

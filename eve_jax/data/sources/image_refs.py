@@ -26,6 +26,9 @@ HOST = re.compile(r"file:[/\\]{2}(?!localhost[/\\])([^/\\]+)", re.IGNORECASE)  #
 LONGEST = 4096  # characters of a path
 KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, next to `bytes`
 
+# Keys of such an object that make another image of it.
+EDITS = ("crop", "bbox", "box", "region", "mask", "segmentation", "rotate", "rotation", "flip")
+
 
 def image_values(value: Any) -> list[Any]:
     """Return the images that the value of a field stands for, [] where it is empty; holes in a list are kept.
@@ -80,6 +83,7 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = 
     Paths are relative to the first of `folders` that has them; without folders (None) there can be none. Raises
     `BadRecord` for a URL, a broken data URI, or anything else.
     """
+    check_edits(value, field)
     found = reference(value)
     if isinstance(found, StoredImage):
         return found
@@ -96,6 +100,13 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = 
     if folders is None:
         raise BadRecord(f"names an image that is not stored with it ({shorten(text, 100)})", image=text)
     return find_file(text, folders)
+
+
+def check_edits(value: Any, field: str) -> None:
+    """Raise `BadRecord` for an object that asks for an edit of its image, which is not made."""
+    for key in EDITS if isinstance(value, dict) else ():
+        if not is_empty(value.get(key)):
+            raise BadRecord(f"{field} has {key}, which is not read; apply it to the image file, or remove it")
 
 
 def check_path(text: str) -> None:

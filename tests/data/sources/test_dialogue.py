@@ -105,6 +105,12 @@ def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_
         ([{"type": "video", "video": "a.mp4"}], {}, "part 1 of turn 1 is of type 'video', not text or image"),
         ([{"type": "image_url", "image_url": {"url": "https://e.org/a"}}], {}, "an image is a URL"),
         ([{**IMAGE, "source": {"data": "AAAA"}}], {}, "an image without any of image, image_url, .* but with source"),
+        ([{**IMAGE, "text": "caption it"}], {}, "part 1 of turn 1 is an image with a text; make the text a part"),
+        (
+            [{**IMAGE, "image": "a.png", "bbox": [0, 0, 9, 9]}],
+            {},
+            "part 1 of turn 1 has bbox, which is not read; apply it to the image",
+        ),
         ([3], {}, "part 1 of turn 1 is neither a text nor an object"),
         ([{"type": "text"}, {"type": "text", "text": 3}], {}, "part 2 of turn 1 is not a text but int"),
     ],

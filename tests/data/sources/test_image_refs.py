@@ -95,3 +95,11 @@ def test_what_is_refused(value: str, reason: str) -> None:
     assert len(str(error.value)) < 600
     assert len(error.value.image) < 600
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["crop", "bbox", "mask", "rotate"])
+def test_an_edit_that_is_not_made_is_refused(key: str) -> None:
+    value = {"path": "a.png", key: [0, 0, 8, 8]}
+    with pytest.raises(BadRecord, match=f"^left has {key}, which is not read; apply it to the image file"):
+        to_image(value, "here", [""], "left")
+    assert to_image({**value, key: None}, "here", ["f"]) == "f/a.png"
