@@ -22,7 +22,7 @@ WRAPPED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 OTHER_MARKER = re.compile(
-    r"""(?<!\\)(?:<img>(?P<path>[^<>\n]*)</img>
+    r"""(?<!\\)(?:<img>(?:(?P<path>[^<>\n]*)|(?:<IMG_CONTEXT>)+)</img>
     | <\|vision_start\|>(?:<\|image_pad\|>)?<\|vision_end\|>
     | (?!<image>)(?i:<(?P<bar>\|?)(?:image|img)[ _-]?
         (?:(?P<number>\d+)|pad|patch|token|placeholder|here|soft_token)?\s?/?(?P=bar)>)
@@ -34,7 +34,10 @@ LIKELY = re.compile(
     r"""(?<!\\)(?:!\[[^\[\]\n]*\]\(\s*<?(?P<path>[^()<>"'\n]*?)>?\s*(?:"[^"\n]*"|'[^'\n]*')?\s*\)
     | <img\s(?:[^<>\n]*\s)?src\s*=\s*["']?(?P<path2>[^"'<>\n]*)["']?[^<>\n]*>
     | \[img\](?P<path3>[^\[\]\n]*)\[/img\]
+    | \[\[(?:image|img)[ _]?(?P<number4>\d*)\]\]
     | \[(?:image|img|pictur[e]|photo)[ _\#]*(?P<number>\d*)\]
+    | <(?:pictur[e]|photo)[ _\#]*(?P<number5>\d*)> | <(?:image|img):(?P<number6>\d+)>
+    | <\|media_pad\|> | <IMG_CONTEXT> | <vision_start>(?:<image_pad>)?<vision_end> | &lt;image&gt;
     | \{\{\s*(?:image|img)[ _]?(?P<number2>\d*)\s*\}\} | \{(?:image|img)[ _]?(?P<number3>\d*)\})""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -43,7 +46,9 @@ CLOSED = re.compile(r"(?<!\\)<image>[^<]*</image>", re.IGNORECASE)
 
 def found_markers(turns: Iterable[Turn], pattern: re.Pattern[str] = OTHER_MARKER) -> list[re.Match[str]]:
     """Return the other markers in `turns`, in order."""
-    return [found for turn in turns if any(map(turn.text.__contains__, "<[{")) for found in pattern.finditer(turn.text)]
+    return [
+        found for turn in turns if any(map(turn.text.__contains__, "<[{&")) for found in pattern.finditer(turn.text)
+    ]
 
 
 def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn, ...], list[int]]:
@@ -91,7 +96,8 @@ def unplaced(given: Iterable[Turn], placed: Iterable[Turn]) -> list[str]:
 
 def _kind(marker: str) -> str:
     """Return a LIKELY marker without the texts and paths in it, which differ from record to record."""
-    kinds = {"!": "![](...)", "<": "<img src=...>", "[": "[img]...[/img]" if "[/" in marker else marker}
+    tag = "<img src=...>" if "=" in marker else marker
+    kinds = {"!": "![](...)", "<": tag, "[": "[img]...[/img]" if "[/" in marker else marker}
     return kinds.get(marker[0], marker)
 
 

@@ -23,7 +23,7 @@ MARKERS = [
 ]
 MARKERS += ["<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>", "<img>", "<img />", "<img>a.png</img>"]
 MARKERS += ["[IMG]", "[IMAGE_1]", "<ImageHere>", "<image_placeholder>", "<image_soft_token>", "<start_of_image>"]
-MARKERS += ["<im_patch>"]
+MARKERS += ["<im_patch>", "<img><IMG_CONTEXT></img>", "<img><IMG_CONTEXT><IMG_CONTEXT></img>"]
 
 
 def read(folder: Path, *texts: str, **fields: Any) -> tuple[Record, tuple[str, ...]]:
@@ -114,6 +114,8 @@ def test_text_that_is_none(tmp_path: Path) -> None:
 
 LIKELY = ["[image]", "[Image]", "[image 1]", "[Image #1]", "[img]", "{image}", "{{image}}", "{image_1}", "![](a.png)"]
 LIKELY += ["![a dog](x/a.png)", '![A dog](<a.png> "A dog")', "![](https://e.org/a.png)", "[img]a.png[/img]"]
+LIKELY += ["<Picture 1>", "<image:0>", "<|media_pad|>", "<IMG_CONTEXT>", "<vision_start><vision_end>", "[[image]]"]
+LIKELY += ["&lt;image&gt;"]
 LIKELY += ["<img src='a.png'>", '<img alt="A dog" src="x/a.png" />']
 
 
@@ -135,6 +137,8 @@ def test_what_is_likely_a_place_is_one_where_it_fits(marker: str, tmp_path: Path
         ("![](c.png)", ["a.png"], ["![](...)"]),
         ("![x](a.png) ![y](a.png)", ["a.png", "b.png"], ["![](...)"]),
         ("<img src='c.png'>", ["a.png"], ["<img src=...>"]),
+        ("<Picture 1> or <Picture 2>?", ["a.png"], ["<Picture 1>", "<Picture 2>"]),
+        ("<image:2> and <image:3>", ["a.png", "b.png"], ["<image:2>", "<image:3>"]),
         ("[img]c.png[/img]", ["a.png"], ["[img]...[/img]"]),
         ("<|image|> of [image]", ["a.png"], ["[image]"]),
         ("<image>What?</image>", ["a.png"], ["</image>"]),
