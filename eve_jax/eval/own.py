@@ -68,8 +68,19 @@ def _vqa(text: str, golds: Sequence[str], row: Row) -> tuple[Any, float]:
     return answer or None, float(answer in known) if len(golds) < FEW else soft_accuracy(answer, known)
 
 
+def letters_of(row: Row) -> str:
+    """Return the letters of a question with `options`, a list of them or their number. Raise ValueError for others."""
+    given = row.get("options")
+    if given is None:
+        return "ABCDEF"
+    count = len(given) if isinstance(given, list | dict) else given
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 < count <= len(ascii_uppercase):
+        raise ValueError(f"options is {shorten(repr(given), 60)}; expected a list of 2 to 26 options, or their number")
+    return ascii_uppercase[:count]
+
+
 def _letter(text: str, golds: Sequence[str], row: Row) -> tuple[Any, float]:
-    answer = tolerant_letter(text, ascii_uppercase[: len(row.get("options") or "ABCDEF")])
+    answer = tolerant_letter(text, letters_of(row))
     return answer, float(answer in [gold.strip().upper() for gold in golds])
 
 
@@ -156,6 +167,9 @@ class OwnQuestions(Task):
         golds = self.golds(row)
         if metric == "numeric" and any(last_number(gold) is None for gold in golds):
             raise ValueError(f"metric numeric, but the answer {shorten(golds[0], 60)!r} is no number")
+
+        if metric == "letter" and (wrong := [gold for gold in golds if gold.strip().upper() not in [*letters_of(row)]]):
+            raise ValueError(f"metric letter, but the answer {shorten(wrong[0], 60)!r} is none of {letters_of(row)}")
 
     def score(self, row: Row, output: str | None) -> Verdict:
         """Return the verdict by the record's metric."""

@@ -56,6 +56,13 @@ class Recorded:
         self.places |= dict.fromkeys(keys, len(self.answers))
         self.answers.append(said)
 
+    def add_new(self, said: Said, where: str, *keys: Key) -> None:
+        """Add an answer. Raises UserError that names `where` for a second, different one to a question."""
+        before = self.places.get(keys[0])
+        if before is not None and self.answers[before][:2] != said[:2]:
+            raise UserError(f"{where}: a second answer to {keys[0]}, which differs from the first; keep one of them")
+        self.add(said, *keys)
+
     def matched(self, task: Task, items: Sequence[Item]) -> tuple[dict[str, Said], list[str]]:
         """Return the answer to each item that has one, by its id, and the names of answers to none of `items`."""
         found: dict[str, Said] = {}
@@ -105,7 +112,7 @@ def _read(path: Path) -> Recorded:
     if (found := SAMPLES.fullmatch(path.name)) and all("doc_id" in line for line in lines):
         recorded = Recorded(path, "lmms", found["task"])
         for line, where in zip(lines, places, strict=True):
-            recorded.add(_sample(line, where), _whole(line["doc_id"], where))
+            recorded.add_new(_sample(line, where), where, _whole(line["doc_id"], where))
     elif lines and all(line.keys() >= OURS for line in lines):
         name, _, protocol = path.stem.rpartition(".")
         recorded = Recorded(path, "ours", name, protocol)
@@ -115,7 +122,7 @@ def _read(path: Path) -> Recorded:
         recorded = Recorded(path, "plain")
         for line, where in zip(lines, places, strict=True):
             id, said = _plain(line, where)
-            recorded.add(said, *([(id, said.prompt)] if said.prompt else []), id)
+            recorded.add_new(said, where, *([(id, said.prompt)] if said.prompt else []), id)
     return recorded
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,29 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
     path.write_text("\n \n")
     with pytest.raises(UserError, match=r"news\.txt: holds no text"):
         list(task.passages())
+
+
+@pytest.mark.parametrize(
+    ("options", "gold", "says"),
+    [
+        (4, "B", ""),
+        (["x", "y"], "b", ""),
+        (None, "F", ""),
+        ("A B C", "B", "options is 'A B C'; expected a list of 2 to 26 options, or their number"),
+        (1, "A", "options is 1; expected a list"),
+        (True, "A", "options is True; expected a list"),
+        (["x", "y"], "Z", "metric letter, but the answer 'Z' is none of AB"),
+        (None, "hello", "metric letter, but the answer 'hello' is none of ABCDEF"),
+    ],
+)
+def test_options_of_letters(options: object, gold: str, says: str, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": gold}]
+    (file := tmp_path / "q.jsonl").write_text(
+        json.dumps({"metric": "letter", "options": options, "conversations": turns})
+    )
+    if says:
+        with pytest.raises(UserError, match=f"q.jsonl#1: {re.escape(says)}"):
+            OwnRows(file)
+    else:
+        (item,) = OwnRows(file)
+        assert OwnRows(file).task.score(item.row, gold.upper()).score == 1

@@ -13,6 +13,7 @@ from eve_jax.eval.chosen import Choice
 from eve_jax.eval.judge import JudgeFailed, Question
 from eve_jax.eval.kept_judge import MOST_FAILED, KeptJudge
 from eve_jax.eval.outcome import Answered
+from eve_jax.eval.recorded import open_recorded
 from eve_jax.eval.rescore import Rescore
 from eve_jax.eval.summary import failures
 from tests.eval.data_files import write_hub
@@ -189,3 +190,10 @@ def test_long_and_empty_answers_of_ours(tmp_path: Path, capsys: pytest.CaptureFi
     assert "its last line is not whole; it is left out" in capsys.readouterr().err
     assert json.loads((tmp_path / "again" / "report.json").read_text())
     assert json.loads((tmp_path / "again" / "submissions" / "vqav2.lmms.json").read_text())[1]["answer"] == ""
+
+
+def test_a_second_answer_that_differs_is_refused(tmp_path: Path) -> None:
+    lines = [{"id": "1", "answer": "yes"}, {"id": "1", "answer": "yes"}, {"id": "1", "answer": "no"}]
+    assert len(open_recorded(write(tmp_path / "same.jsonl", lines[:2]))[0].places) == 1
+    with pytest.raises(UserError, match=r"two\.jsonl#3: a second answer to 1, which differs from the first; keep one"):
+        open_recorded(write(tmp_path / "two.jsonl", lines))
