@@ -4,7 +4,7 @@ OUT/run.json                 what the answers are of (`eve_jax.eval.identity`)
 OUT/answers/TASK.jsonl       a line for each question, as it is answered (`eve_jax.eval.answers`)
 OUT/answers/TASK.judge.jsonl the replies of a judge
 OUT/submissions/TASK.json    entries for the benchmark's server, of tasks that have one
-OUT/report.*                 the numbers (`eve_jax.eval.summary`)
+OUT/report.*                 the numbers (`eve_jax.eval.report`)
 """
 
 import time

@@ -1,12 +1,10 @@
 """Tasks while a stage trains: `config.eval.tasks`, asked of the weights as they are, where they are."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 
-from eve_jax.checkpoint.vision_copies import fold
 from eve_jax.config.evaluation import PREFIX, EvalConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
@@ -15,9 +13,9 @@ from eve_jax.eval.ask import Stopped
 from eve_jax.eval.chosen import Chosen
 from eve_jax.eval.live import items_of, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
-from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.infer.api import EVE, dialogue_template
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.parameters import ready
 from eve_jax.model.eve import Params
 from eve_jax.process.paths import split_names
 from eve_jax.train.evaluation import Setting
@@ -28,7 +26,8 @@ FIELD = Field("eval.tasks")
 class LiveTasks:
     """The headline of each task of `config.eval.tasks`; an `eve_jax.train.evaluation.Evaluator`.
 
-    The questions are kept, their images are not; weights are those of the training where they lie, none is copied.
+    The questions are kept, their images are not; weights are those of the training where they lie; copied are those of
+    another dtype than the computation's, for as long as the tasks are asked.
     """
 
     def __init__(self, setting: Setting):
@@ -52,8 +51,7 @@ class LiveTasks:
 
     def measure(self, params: Params, stopped: Callable[[], bool]) -> dict[str, float | None] | None:
         """Return the headline of each task, None for one that has none; None when `stopped()` between two batches."""
-        cfg, own = without_aligning(*fold(self.config.sizes, dict(params)))
-        engine = Engine(replace(cfg, remat="none"), own, self.mesh)
+        engine = Engine(*ready(self.config.sizes, dict(params)), self.mesh)
         eve = EVE(engine, self.rule, self.sees, data=dict(self.config.data))
         values: dict[str, float | None] = {}
         for name, one in zip(self.names, self.opened, strict=True):
