@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from eve_jax.data.image.deep_color import deep_channels
+
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,13 +42,19 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the RGB of an image of any mode, without alpha; deep pixels as `eight_bits` scales them.
+def to_rgb(image: Image.Image, file: object = "an image") -> Image.Image:
+    """Return the RGB of an image of any mode, without alpha; deep pixels as `eight_bits` scales them. Loads it.
 
-    Raises `OnlyHoles` for a deep image without a finite pixel.
+    Raises `OnlyHoles` for a deep image without a finite pixel, and `BadImage`, which names `file`, for one whose colors
+    cannot be read as deep as they are.
     """
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    if image.mode in DEEP_MODES or _is_signed(image, tags):
+    channels = deep_channels(image, file)
+    if channels is not None:
+        values, mode = channels
+        scaled = eight_bits(values, _no_data(tags))
+        image = Image.fromarray(scaled[..., 0] if mode == "L" else scaled, mode)
+    elif image.mode in DEEP_MODES or _is_signed(image, tags):
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))
     if image.mode == "La":
@@ -57,7 +65,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool = False) -> np.ndarray:
-    """Return uint8 [H, W] of gray `values` [H, W] of any depth, integers or floats, by the rule of docs/data.md.
+    """Return uint8 of `values`, [H, W] gray or [H, W, C] colors of any depth, integers or floats (docs/data.md).
 
     Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
     values without the OUTLIERS, black is 0 and white the first of WHITES (of integers, from 255 on) that is at least

@@ -52,9 +52,10 @@ def shown(image: Image.Image, name: str) -> Image.Image:
 def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
     try:
         turn = UPRIGHT.get(orientation(image))
-        image.load()
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, file)
         return rgb.transpose(turn) if turn is not None else rgb
+    except BadImage:
+        raise
     except OnlyHoles:
         raise BadImage("has no finite pixel", file) from None
     except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
