@@ -118,12 +118,13 @@ def test_white_is_the_largest_value_that_a_ppm_states(tmp_path: Path) -> None:
     assert found.tolist() == np.floor(SMALL * 4 * 255 / 1000 + 0.5).tolist()
 
 
-def jpeg2000(values: np.ndarray, bits: int) -> bytes:
-    """A JPEG 2000 file whose header says `bits` a channel."""
-    data = bytearray(saved(values, "JPEG2000"))
-    at = data.find(b"\xff\x4f\xff\x51") + 42
-    data[at : at + 9 : 3] = bytes([bits - 1]) * 3
-    return bytes(data)
+# Codestreams by OpenJPEG: 32x32 pixels of 16 bits a channel, all (200, 100, 50) and all 256 times as much.
+JPEG2000 = (
+    "ff4fff51002f0000000000200000002000000000000000000000002000000020000000000000000000030f01010f01010f0101"
+    "ff52000c00000001000504040001ff5c00134080888890888890888890888890888890"
+)
+DARK_TILE = "ff90000a0000000000320001ff93cffc300c0a023fcffc300c09f65fcffc300c09ea5f808080808080808080808080808080ffd9"
+BRIGHT_TILE = "ff90000a0000000000320001ff93cffc300c06d57fc3ff000180097d7fcffc3008045b808080808080808080808080808080ffd9"
 
 
 ONLY_UPPER = {
@@ -132,7 +133,7 @@ ONLY_UPPER = {
     "plain PPM": lambda v: b"P3\n4 2\n65535\n" + b" ".join(b"%d" % one for one in v.ravel()) + b"\n",
     "SGI": lambda v: saved(v // 256, "SGI", bpc=2),
     "gray SGI": lambda v: saved(v[..., 0] // 256, "SGI", bpc=2),
-    "JPEG 2000": lambda v: jpeg2000(v // 16, 12),
+    "JPEG 2000": lambda v: bytes.fromhex(JPEG2000 + (DARK_TILE if v.max() < 256 else BRIGHT_TILE)),
 }
 
 
@@ -161,9 +162,8 @@ def test_an_image_object_can_be_shown_twice(tmp_path: Path) -> None:
     assert [np.asarray(shown(image, "it")).tolist() for _ in range(2)] == [SMALL.tolist()] * 2
 
 
-def test_the_frame_of_now_is_read() -> None:
-    pages = tiff(SMALL)
-    image = Image.open(io.BytesIO(pages))
-    image.load()  # only upper bits are left then
+def test_an_image_object_that_was_loaded_before() -> None:
+    image = Image.open(io.BytesIO(tiff(SMALL)))
+    image.load()  # only the upper bits are left
     with pytest.raises(BadImage, match="only their upper 8 bits"):
         shown(image, "it")

@@ -9,12 +9,13 @@
 an `<image>` marker in the text, and may hold the image itself or stand for one of the record's images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
-from eve_jax.data.sources.image_refs import check_edits
+from eve_jax.data.sources.image_objects import check_edits, unread_keys
+from eve_jax.data.sources.learned import check_turn
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
@@ -23,9 +24,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
 TURN_KEYS = {"role", "from", "content", "value"}
-WEIGHTS = ("weight", "loss_weight")  # keys of a turn: how much its answer is learned, 1 by default
-LEARNED = ("loss", "loss_mask", "train", "trainable")  # whether the turn is learned, with 1 or true
-MASKED = ("mask", "masked")  # whether it is not
+PART_KEYS = {"type", "text", "index", *IMAGE_KEYS}
 
 
 class Part(NamedTuple):
@@ -108,26 +107,30 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
         turns.append(turn)
         parts += own
         if len(message) > 2:
-            _check_learned(message, turn.role, f"turn {number}")
-            more = (key for key in message if key not in TURN_KEYS and not is_empty(message[key]))
-            unused.update((f"{field}[].{key}", None) for key in more)
+            check_turn(message, turn.role, f"turn {number}")
+            unused.update((f"{field}[].{key}", None) for key in message if _is_more(message, key, TURN_KEYS))
+        for place, item in _objects(message):
+            check_turn(item, turn.role, f"a part of turn {number}")
+            keys = [key for key in item if _is_more(item, key, PART_KEYS)]
+            unused.update((f"{field}[].{place}[].{key}", None) for key in [*keys, *_of_image(item)])
     return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
 
 
-def _check_learned(message: Mapping[str, Any], role: Role, name: str) -> None:
-    """Raise `BadRecord` for a turn with a key that asks for other targets than every answer and nothing else."""
-    for key, value in message.items():
-        plain, answer = key.lower(), role == "gpt"
-        differs = (
-            (plain in WEIGHTS and answer and value != 1)
-            or (plain in LEARNED and value != answer)
-            or (plain in MASKED and answer and value is not False)
-        )
-        if differs and not is_empty(value):
-            raise BadRecord(
-                f"{name} has {key} {value!r}, but every answer of a record is learned and nothing else; remove "
-                f"{key!r} to train on it so"
-            )
+def _is_more(holder: Mapping[str, Any], key: str, known: Collection[str]) -> bool:
+    return key not in known and not is_empty(holder[key])
+
+
+def _objects(message: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the parts of a message that are objects, each with the key that they are under."""
+    for place in ("content", "value"):
+        if isinstance(message.get(place), list):
+            yield from ((place, item) for item in message[place] if isinstance(item, dict))
+
+
+def _of_image(part: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys that are not read of the objects that hold the image of a part."""
+    for key in IMAGE_KEYS:
+        yield from (f"{key}[].{name}" for name in unread_keys(part.get(key)))
 
 
 def _with_system(given: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:

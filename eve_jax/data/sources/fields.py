@@ -7,17 +7,19 @@ is how LLaVA writes a record; the other forms of texts are in `dialogue`, those 
 names of image fields below. What is not read is reported as such, and refused where it looks like an image.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
+from eve_jax.data.sources.image_objects import check_edits, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
-from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename, is_url, media_kind, suffix_of
+from eve_jax.data.sources.learned import check_record
+from eve_jax.data.sources.media import DOUBTFUL, IMAGE_SUFFIXES, SCAN, basename, is_url, media_kind, suffix_of
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
-from eve_jax.data.sources.other_markers import found_markers, unplaced, with_places
+from eve_jax.data.sources.other_markers import found_markers, likely_markers, unplaced, with_places
 from eve_jax.data.sources.same_images import Images, all_same, are_names
 from eve_jax.errors import shorten
 
@@ -26,6 +28,10 @@ NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file"
 URL_FIELDS = ("image_url", "url")
 TEXT_FIELDS = (*TALKS, "query", *CAPTIONS)  # a source has to have one of them
 KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *TALKS, *QUERY, *CAPTIONS, "system", "id"))
+REMEDIES = {
+    "image": "call it image or images, or remove it",
+    SCAN: "convert it to an image that is read, call that image, or remove it",
+}
 
 
 class Place(NamedTuple):
@@ -75,6 +81,7 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         found = _find_images(given, stored, place)
         dialogue = _dialogue(given, found)
         values = _placed(found.images, dialogue.parts, place)
+        check_record({name: value for name, value in given.items() if name not in KNOWN}, dialogue.turns)
         turns, order = with_places(dialogue.turns, [file_name(value) for value in values])
         images = _open([values[number] for number in order], found.images.field, place)
         fields = _fields(given, found, dialogue)
@@ -198,7 +205,15 @@ def _open(values: Sequence[Any], field: str, place: Place) -> tuple[ImageFile, .
 def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fields:
     used = (*found.used, *dialogue.fields.used, *(("id",) if "id" in given else ()))
     rest = (field for field in given if field not in used)
-    return Fields(used, tuple(dict.fromkeys((*rest, *dialogue.fields.unused))))
+    objects = [f"{field}[].{key}" for field in found.used for key in _of_objects(given[field], field)]
+    return Fields(used, tuple(dict.fromkeys((*rest, *objects, *dialogue.fields.unused))))
+
+
+def _of_objects(value: Any, field: str) -> Iterator[str]:
+    """Yield the keys that are not read of the images in a field that are objects. Raises `BadRecord` for edits."""
+    for one in image_values(value):
+        check_edits(one, field)
+        yield from unread_keys(one)
 
 
 def _doubts(
@@ -211,12 +226,20 @@ def _doubts(
     seen = left is not None
     found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
     names = [shorten(one[0], 60) for one in found]
+    if not seen and not names:
+        names = [shorten(name, 60) for name in likely_markers(turns)]
     if left is not None:
         texts = [f"{name} in an answer is text" for name in names]
         return tuple(dict.fromkeys([*texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
-    return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls)))
+    files = [f"a {suffix_of(value)} file in {name}" for name, value in values if _may_be_file(value)]
+    return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls, *files)))
+
+
+def _may_be_file(value: Any) -> bool:
+    """Whether a value is the path of a file that an image may have been made from."""
+    return isinstance(value, str) and " " not in value.strip() and not is_url(value) and suffix_of(value) in DOUBTFUL
 
 
 def _may_be_image_url(text: str) -> bool:
@@ -233,13 +256,22 @@ def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], values: Seque
     texts = [text for text in map(reference, values) if isinstance(text, str) and text[:5].lower() != "data:"]
     basenames = {basename(text) for text in texts} if texts or not values else None
     for name in unused:
-        field, _, key = (
-            ("", "", name) if name in given else name.partition("[].")
-        )  # of the turns in a field, or its own
         misspelt = name.lower() in IMAGE_FIELDS and name not in KNOWN
-        for holder in given[field] if field else [given]:
-            kind = media_kind(key, holder.get(key), basenames, bool(values)) or ("image" if misspelt else "")
+        for value in [given[name]] if name in given else _values_at(given, name):
+            key = name if name in given else name.rpartition("[].")[2]
+            kind = media_kind(key, value, basenames, bool(values)) or ("image" if misspelt else "")
             if kind:
-                remedy = "call it image or images, or remove it" if kind == "image" else "remove it"
+                remedy = REMEDIES.get(kind, "remove it")
                 what = "looks like an image, but is" if kind == "image" else f"holds {kind}, which is"
                 raise UnreadMedia(f"the field {name!r} {what} not read; {remedy} (see docs/data.md)")
+
+
+def _values_at(holder: Any, path: str) -> Iterator[Any]:
+    """Yield what is at `path`, as `messages[].content[].key`, in an object that holds lists of objects or objects."""
+    first, _, rest = path.partition("[].")
+    value = holder.get(first) if isinstance(holder, dict) else None
+    if not rest:
+        yield value
+        return
+    for item in value if isinstance(value, list) else [value]:
+        yield from _values_at(item, rest)

@@ -17,6 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, is_empty, text_of
+from eve_jax.data.sources.image_objects import KEYS, check_edits
 from eve_jax.data.sources.media import as_bytes, basename
 from eve_jax.errors import shorten
 
@@ -24,10 +25,6 @@ URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 ODD = re.compile(r"[%\\]|[^\x00-\x7f]|^file:", re.IGNORECASE)  # what gives a reason to try other spellings
 HOST = re.compile(r"file:[/\\]{2}(?!localhost[/\\])([^/\\]+)", re.IGNORECASE)  # of a `file:` URI, another computer's
 LONGEST = 4096  # characters of a path
-KEYS = ("image", "image_url", "path", "url")  # of an object that stands for an image, next to `bytes`
-
-# Keys of such an object that make another image of it.
-EDITS = ("crop", "bbox", "box", "region", "mask", "segmentation", "rotate", "rotation", "flip")
 
 
 def image_values(value: Any) -> list[Any]:
@@ -100,13 +97,6 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = 
     if folders is None:
         raise BadRecord(f"names an image that is not stored with it ({shorten(text, 100)})", image=text)
     return find_file(text, folders)
-
-
-def check_edits(value: Any, field: str) -> None:
-    """Raise `BadRecord` for an object that asks for an edit of its image, which is not made."""
-    for key in EDITS if isinstance(value, dict) else ():
-        if not is_empty(value.get(key)):
-            raise BadRecord(f"{field} has {key}, which is not read; apply it to the image file, or remove it")
 
 
 def check_path(text: str) -> None:

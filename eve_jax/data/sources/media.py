@@ -18,6 +18,15 @@ OTHER_SUFFIXES = {
     *("mp4", "m4v", "mov", "avi", "mkv", "webm", "wmv", "flv", "mpg", "mpeg"),
     *("mp3", "wav", "flac", "ogg", "opus", "m4a", "aac"),
 }
+# Images, scans and shapes in formats that other programs read: such a file is missed where a record has no image.
+SCANS = {
+    *("exr", "hdr", "pfm", "dds", "sgi", "pcx", "xcf", "psd", "psb", "fits", "fts", "eps", "wmf", "emf", "rgbe"),
+    *("cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "raf", "orf", "rw2", "pef", "srw", "3fr", "dcr", "kdc", "x3f"),
+    *("dcm", "dicom", "nii", "mha", "mhd", "nrrd", "nhdr", "mgz", "mgh", "svs", "ndpi", "mrxs", "czi"),
+    *("nd2", "vsi", "jls", "ply", "stl", "obj", "off", "glb", "gltf", "fbx", "3ds", "dae", "usdz", "las", "laz", "pcd"),
+}
+SCAN = "a scan, a raw photo or a 3D shape"  # kind of a file with one of those suffixes
+DOUBTFUL = {"pdf", "npy", "npz", "djvu"}  # which may hold what an image was made from, or anything else
 OTHER_NAMES = {"video", "videos", "audio", "audios", "pixel_values_videos", "input_features"}
 IMAGE_NAMES = {
     *("pixel_values", "picture", "pictures", "photo", "photos", "pic", "pics", "jpg", "jpeg", "png", "webp", "imgs"),
@@ -46,9 +55,11 @@ FILLERS = {  # that may stand next to those in a name, with any numbers
     *("main", "raw", "original", "orig", "reference", "ref", "high", "low", "b", "a", "c", "d", "local", "rel", "abs"),
 }
 HOLDERS = {"media", "file", "files", "path", "paths", "attachment", "attachments"}  # of names of files, spaces in them
+NAMES_OF_FILES = {"file_name", "filename"}
 ABOUT = {  # fields that say where the images of a record come from, or something about them
     *("source", "sources", "data_source", "origin", "note", "notes", "comment", "comments", "description", "title"),
-    *("remark", "remarks", "credit", "attribution", "license", "author", "file_name", "filename"),
+    *("remark", "remarks", "credit", "attribution", "license", "author"),
+    *NAMES_OF_FILES,
 }
 DEPTH, NODES = 6, 256  # how deep, and at how many values of a field, is looked for media
 IMAGE_STARTS = (
@@ -67,7 +78,10 @@ def suffix_of(text: str) -> str:
     """Return the file name suffix of a path or URL in lower case, without its dot; "" where there is none."""
     if "://" in text:
         text = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")[2].partition("/")[2]
-    return os.path.splitext(text.replace("\\", "/"))[1].lower().lstrip(".")
+    stem, suffix = os.path.splitext(text.replace("\\", "/"))
+    if suffix.lower() in (".gz", ".zst"):  # a file that is packed for itself, as scan.nii.gz
+        suffix = os.path.splitext(stem)[1] or suffix
+    return suffix.lower().lstrip(".")
 
 
 def is_url(text: str) -> bool:
@@ -81,11 +95,11 @@ def basename(text: str) -> str:
 
 
 def media_kind(name: str, value: Any, basenames: Collection[str] | None, has_images: bool) -> str:
-    """Return "image" or "video or audio" for a field that looks like one by its name or value, else "".
+    """Return "image", "video or audio" or SCAN for a field that looks like one by its name or value, else "".
 
     What is nested in the value counts, too, with the names that it has there. Not counted are other names of the images
     that the record has: paths with one of `basenames` as their last part, any path where `basenames` is None (the
-    images are stored with the record), and URLs where `has_images`.
+    images are stored with the record), URLs where `has_images`, and SCANS there.
     """
     if isinstance(value, bool | int | float) or is_empty(value):
         return ""
@@ -171,6 +185,8 @@ def _kind_of_text(name: str, text: str, basenames: Collection[str] | None, has_i
     if " " in text.strip() and not (is_image_name(name) or _plain(name) in HOLDERS):  # "see 0.png"
         return ""
     suffix = suffix_of(text)
+    if suffix in SCANS:
+        return "" if has_images or _plain(name) in ABOUT - NAMES_OF_FILES else SCAN
     if suffix not in IMAGE_SUFFIXES and suffix not in OTHER_SUFFIXES:
         return ""
     if has_images and (is_url(text) or _plain(name) in ABOUT or _is_known(text, basenames)):

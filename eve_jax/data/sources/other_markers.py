@@ -91,7 +91,12 @@ def unplaced(given: Iterable[Turn], placed: Iterable[Turn]) -> list[str]:
     before, after = ([turn for turn in turns if turn.role == "human"] for turns in (given, placed))
     if any(count_markers(turn.text) for turn in before):
         return ["</image>" for _ in found_markers(after, CLOSED)]
-    return [_kind(found[0]) for found in found_markers(after, LIKELY)]
+    return likely_markers(after)
+
+
+def likely_markers(turns: Iterable[Turn]) -> list[str]:
+    """Return the LIKELY markers in human turns, without the texts and paths in them."""
+    return [_kind(found[0]) for found in found_markers((turn for turn in turns if turn.role == "human"), LIKELY)]
 
 
 def _kind(marker: str) -> str:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from eve_jax.data.image_file import BadImage, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
+from eve_jax.data.sources.image_objects import unread_keys
 from eve_jax.data.sources.image_refs import image_values, open_path
 from eve_jax.errors import Field, FieldError, UserError, shorten
 
@@ -113,16 +114,13 @@ class ParquetRecords:
         items: list[Any] = light if several else [light]
         if any(is_empty(item) for item in items):  # there is an image only if it has bytes
             items = image_values(self._pictures(name, group).column(name)[own].as_py())
-        return [
-            None
-            if is_empty(item)
-            else StoredImage(
-                f"{where}[{number}]",
-                partial(self._stream, name, group, own, number - 1 if several else None),
-                file_name=_path(item),
-            )
-            for number, item in enumerate(items, 1)
-        ]
+        found: list[Any] = []
+        for number, item in enumerate(items, 1):
+            open_it = partial(self._stream, name, group, own, number - 1 if several else None)
+            image = StoredImage(f"{where}[{number}]", open_it, file_name=_path(item))
+            more = {key: item[key] for key in unread_keys(item) if key in item}  # further fields of the cell
+            found.append(None if is_empty(item) else {"image": image, **more} if more else image)
+        return found
 
     def _stream(self, name: str, group: int, own: int, number: int | None) -> BinaryIO:
         cell = self._pictures(name, group).column(name)[own]

@@ -19,7 +19,7 @@ from eve_jax.data.record import BOM, BadRecord, Fields, Record, UnreadMedia, dig
 from eve_jax.data.sources.dialogue import CAPTIONS
 from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.json_files import parse_json
-from eve_jax.data.sources.media import HEAD, kind_of_bytes, media_kind
+from eve_jax.data.sources.media import HEAD, SCANS, kind_of_bytes, media_kind, suffix_of
 from eve_jax.data.sources.member_names import stems
 from eve_jax.data.sources.tar_keys import (
     HIDDEN,
@@ -89,6 +89,10 @@ class TarFile:
         media = next(
             (self._endings[ending] for kind, ending, offset, _ in members if self._unread(kind, ending, offset)), None
         )
+        if media is None and not any(kind == IMAGE for kind, *_ in members):
+            media = next(
+                (suffix for _, rest, *_ in members if (suffix := suffix_of(f"_{self._rests[rest]}")) in SCANS), None
+            )
         if media is not None:
             name = f".{media}" if media else "without an ending"
             reason = f"the member {name} is not an image format that is read; convert, rename or remove such members"

@@ -166,6 +166,9 @@ NOT_LEARNED = [
     {"train": False},
     {"mask": True},
     {"mask": [0, 1]},
+    {"loss_scale": 0},
+    {"training": False},
+    {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
 ]
 
 
@@ -186,3 +189,51 @@ def test_an_answer_that_is_not_to_be_learned_is_refused(key: dict[str, Any], tmp
 def test_a_question_to_be_learned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match="turn 1 has loss True, but every answer of a record is learned"):
         record_of(tmp_path, messages=[{**MESSAGES[0], "loss": True}, MESSAGES[1]])
+
+
+PLAIN = [
+    *({"weight": 1}, {"weight": [1.0, 1]}, {"sample_weight": 1.0}, {"loss_mask": [0, 1]}, {"loss_mask": [False, True]}),
+    *(
+        {"train": True},
+        {"train": None},
+        {"Train": 1},
+        {"mask_prompt": True},
+        {"train_on_inputs": False},
+        {"mask": [1, 0]},
+    ),
+    *({"loss": 0.37}, {"mask": "none"}, {"mask": [[1, 2], [3, 4]]}, {"mask_history": True}, {"weight": [0, 1]}),
+]
+OTHERWISE = [
+    *({"train": False}, {"train": "no"}, {"Train": 0}, {"trainable": False}, {"loss": False}, {"loss": 0}),
+    *({"weight": 0}, {"weight": 0.5}, {"weight": 2}, {"loss_weight": "1"}, {"sampleWeight": 0.1}, {"weights": [1, 0]}),
+    *({"loss_mask": 0}, {"loss_mask": [1, 1]}, {"loss_mask": [0, 0]}, {"loss_mask": [0, 0, 1, 1, 1]}, {"weight": [1]}),
+    *({"mask": True}, {"masked": True}, {"mask": [0, 1]}, {"train_on_inputs": True}, {"mask_prompt": False}),
+]
+
+
+@pytest.mark.parametrize("key", PLAIN)
+def test_a_record_that_asks_for_what_is_done(key: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps({"messages": MESSAGES, **key}))
+    record, fields = open_records(str(tmp_path / "r.jsonl")).read(0)
+    assert record.turns == ASKED
+    assert fields.unused == tuple(name for name, value in key.items() if value is not None)
+
+
+@pytest.mark.parametrize("key", OTHERWISE)
+def test_a_record_that_asks_for_other_targets_is_refused(key: dict[str, Any], tmp_path: Path) -> None:
+    ((name, value),) = key.items()
+    about = rf"r\.jsonl:1\): the record has {name} {re.escape(repr(value))}, but every answer .* remove '{name}'"
+    with pytest.raises(BadRecord, match=about):
+        record_of(tmp_path, messages=MESSAGES, **key)
+
+
+def test_a_record_that_learns_its_last_answer_alone(tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match="the record has mask_history True, but every answer"):
+        record_of(tmp_path, messages=[*MESSAGES, *MESSAGES], mask_history=True)
+
+
+@pytest.mark.parametrize("more", [{"loss": False}, {"weight": 0.5}, {"train": 0}])
+def test_a_part_that_is_not_to_be_learned_is_refused(more: dict[str, Any], tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "A dot.", **more}]}
+    with pytest.raises(BadRecord, match=f"a part of turn 2 has {next(iter(more))} "):
+        record_of(tmp_path, messages=[MESSAGES[0], answer])

@@ -97,9 +97,40 @@ def test_what_is_refused(value: str, reason: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["crop", "bbox", "mask", "rotate"])
+EDITS = ["crop", "bbox", "mask", "rotate", "resize", "rotation_angle", "cropBox", "center_crop", "flip_horizontal"]
+EDITS += ["Transforms", "grayscale", "pad", "zoom"]
+
+
+@pytest.mark.parametrize("key", EDITS)
 def test_an_edit_that_is_not_made_is_refused(key: str) -> None:
     value = {"path": "a.png", key: [0, 0, 8, 8]}
     with pytest.raises(BadRecord, match=f"^left has {key}, which is not read; apply it to the image file"):
         to_image(value, "here", [""], "left")
     assert to_image({**value, key: None}, "here", ["f"]) == "f/a.png"
+
+
+NO_EDITS: list[dict[str, Any]] = [{"rotate": 0}, {"flip": False}, {"zoom": 1.0}, {"orientation": 1}, {"mask_id": "7"}]
+NO_EDITS += [
+    {"detail": "high"},
+    {"width": 40},
+    {"page": 0},
+    {"page": 3},
+    {"box_labels": ["dog"]},
+    {"crop": {"x": None}},
+]
+
+
+@pytest.mark.parametrize("more", NO_EDITS)
+def test_what_edits_nothing(more: dict[str, Any]) -> None:
+    assert to_image({"path": "a.jpg", **more}, "here", ["f"]) == "f/a.jpg"
+
+
+@pytest.mark.parametrize("more", [{"frame": 2}, {"page": 1}, {"page_index": 4}])
+def test_a_further_frame_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(BadRecord, match=f"^image has {next(iter(more))}, which is not read"):
+        to_image({"path": "a.tiff", **more}, "here", [""])
+
+
+def test_edits_in_an_inner_object_are_refused() -> None:
+    with pytest.raises(BadRecord, match="image has rotate, which"):
+        to_image({"image": {"url": "a.png", "rotate": 90}}, "here", [""])

@@ -128,6 +128,16 @@ def test_what_is_likely_a_place_is_one_where_it_fits(marker: str, tmp_path: Path
     assert (record.turns[0].text, doubts) == (text, ())
 
 
+@pytest.mark.parametrize("marker", LIKELY)
+def test_what_is_likely_a_place_is_counted_without_images(marker: str, tmp_path: Path) -> None:
+    record, doubts = read(tmp_path, f"Left {marker}right?", "Right.")
+    shown = {"!": "![](...)", "<img ": "<img src=...>", "[img]a": "[img]...[/img]"}
+    name = next((kind for start, kind in shown.items() if marker.startswith(start)), marker)
+    assert record.turns[0].text == f"Left {marker}right?"
+    assert doubts == (f"no image, but {name}",)
+    assert read(tmp_path, "What?", f"Write {marker}.")[1] == ()
+
+
 @pytest.mark.parametrize(
     ("text", "images", "doubts"),
     [

@@ -241,3 +241,12 @@ def test_images_and_texts_that_never_meet(tmp_path: Path, capsys: pytest.Capture
         "2 images have no text of their own key (the first: img_1.png), and 2 texts no image (the first: txt_1.txt)"
         in said
     )
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a.nii.gz", "a.depth.exr"])
+def test_a_scan_is_refused_where_there_is_no_image(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UnreadMedia, match=rf"a\.tar#a.*: the member \.{name.split('.')[-1 if 'gz' not in name else 1]} is not"
+    ):
+        opened(tmp_path, {name: b"DICM", "a.txt": b"A"})[0]
+    assert found(opened(tmp_path, {name: b"DICM", "a.png": RED, "a.txt": b"A"})) == [("a", [RED], "A")]

@@ -1,0 +1,71 @@
+"""An object that stands for an image: the keys that say where the image is, and the others, which are not read.
+
+Some of the others ask for another image than that of the file; they are refused, as the edit is not made.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from eve_jax.data.record import BadRecord, is_empty
+from eve_jax.data.sources.media import suffix_of
+
+KEYS = ("image", "image_url", "path", "url")  # of the image, next to `bytes`
+EDITS = {  # words of keys that ask for an edit
+    *("crop", "cropped", "cropping", "bbox", "bboxes", "box", "boxes", "region", "regions", "roi", "polygon", "rle"),
+    *("mask", "masked", "masks", "segmentation", "rotate", "rotated", "rotation", "angle", "flip", "flipped", "hflip"),
+    *(
+        "vflip",
+        "mirror",
+        "mirrored",
+        "transpose",
+        "resize",
+        "resized",
+        "transform",
+        "transforms",
+        "augment",
+        "augmented",
+    ),
+    *("augmentation", "augmentations", "pad", "padding", "zoom", "invert", "inverted", "grayscale", "brightness"),
+    *("contrast", "saturation", "hue", "gamma", "blur", "sharpen", "warp", "shear", "edit", "edits", "orientation"),
+}
+FACTORS = {"zoom", "brightness", "contrast", "saturation", "gamma", "orientation"}  # where 1 is no edit either
+FRAMES = {"frame", "frame_index", "page", "page_index"}  # of a file that has several, the first of which is read
+OF_FRAMES = {"tif", "tiff", "gif", "webp", "apng", "png", "avif"}
+NAMES = {"id", "ids", "name", "names", "label", "labels", "count"}  # words of keys that are about something
+
+
+def unread_keys(value: Any) -> Iterator[str]:
+    """Yield the keys of the object `value` that are not read and hold something; none for anything but an object.
+
+    A key of an object inside it is yielded behind its place, as in `image_url[].detail`.
+    """
+    for key in value if isinstance(value, dict) else ():
+        if key in KEYS:
+            yield from (f"{key}[].{name}" for name in unread_keys(value[key]))
+        elif key not in ("bytes", "type") and not is_empty(value[key]):
+            yield key
+
+
+def check_edits(value: Any, field: str) -> None:
+    """Raise `BadRecord` for an object that asks for an edit of its image, which is not made."""
+    for key, asked in value.items() if isinstance(value, dict) else ():
+        if key in KEYS:
+            check_edits(asked, field)
+        elif _is_edit(key, asked) or _is_frame(key, asked, value):
+            raise BadRecord(f"{field} has {key}, which is not read; apply it to the image file, or remove it")
+
+
+def _is_edit(key: str, asked: Any) -> bool:
+    words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
+    if not words & EDITS or words & NAMES or is_empty(asked):
+        return False
+    return asked not in (0, 1) if words & FACTORS else asked is not False and asked != 0
+
+
+def _is_frame(key: str, asked: Any, value: Any) -> bool:
+    """Whether another frame than the first of the image file is asked for."""
+    if key.lower() not in FRAMES or asked == 0 or not isinstance(asked, int):
+        return False
+    texts = [value[name] for name in KEYS if isinstance(value.get(name), str)]
+    return any(suffix_of(text) in OF_FRAMES for text in texts)
