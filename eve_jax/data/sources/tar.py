@@ -7,6 +7,7 @@ them (`member_names`), else in that in which they lie in the file. How names bec
 import os
 import tarfile
 from array import array
+from collections.abc import Sequence
 from functools import cached_property, partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -30,10 +31,13 @@ from eve_jax.data.sources.tar_keys import (
     TEXT,
     Member,
     grouped,
+    lists_of_records,
     parse_name,
     plain_path,
 )
 from eve_jax.errors import Field, FieldError, UserError, shorten, warn
+
+BEGIN = 64  # first bytes of a .json that tell whether it holds an array
 
 
 class TarFile:
@@ -50,6 +54,7 @@ class TarFile:
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from None
         found, self._complete = _members(self.path, self._file)
+        _check_lists(self.path, self._file, found)
         members, first, keys = array("q"), array("q", [0]), bytearray()
         key_ends = array("q", [0])
         rests: dict[str, int] = {}  # what is behind the key
@@ -212,6 +217,23 @@ def _refuse_media(path: Path, file: int, member: Member) -> None:
             f"{path}: {member.name} holds {'an image' if kind == 'image' else kind}, but belongs to no record (see "
             "docs/data.md); give it the name of its text with the ending of its format, or remove it"
         )
+
+
+def _check_lists(path: Path, file: int, members: Sequence[Member]) -> None:
+    """Raise `UserError` for a tar file whose only texts are lists of records; warn of such lists next to others."""
+    lists, others = lists_of_records(members, lambda member: os.pread(file, min(BEGIN, member.size), member.offset))
+    if not lists:
+        return
+    about = f"{path}: {lists[0].name} is a list of records, but a tar file has a text for each (key.json, key.txt)"
+    if not others:
+        raise FieldError(
+            f"{about}; unpack it and set ",
+            Field("data.records"),
+            f" to {lists[0].name} and ",
+            Field("data.images"),
+            " to the folder that its image paths start from",
+        )
+    warn(f"{about}; it is not read")
 
 
 def _has_end_mark(path: Path, file: int, offset: int) -> bool:

@@ -14,9 +14,11 @@ their first members.
 
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from eve_jax.data.record import BOM
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, OTHER_SUFFIXES, READ
 from eve_jax.errors import UserError, shorten, warn
 
@@ -27,6 +29,8 @@ KINDS = {
     **dict.fromkeys(IMAGE_SUFFIXES | OTHER_SUFFIXES, MEDIA),
     **dict.fromkeys(READ, IMAGE),
 }
+LISTS = {"jsonl", "ndjson", "jsonlines", "parquet", "csv", "tsv", "arrow"}  # endings of files of many records
+FEW = 8  # texts of a tar, which are looked into; with more it is one of records
 MAC_FOLDER = "__MACOSX"  # what macOS puts next to files: no data
 
 
@@ -57,6 +61,23 @@ def parse_name(name: str, offset: int, size: int) -> Member:
 def plain_path(name: str) -> str:
     """Return a name without `./`, `..` and `/` before it, as names are compared."""
     return posixpath.normpath(name).lstrip("/")
+
+
+def lists_of_records(members: Sequence[Member], head: Callable[[Member], bytes]) -> tuple[list[Member], bool]:
+    """Return the members that are lists of records, and whether any other member is a text.
+
+    Such a list has the ending of a records file and a key of its own, or is one of few .json and holds an array by its
+    first bytes (`head`).
+    """
+    texts = [member for member in members if member.kind in (JSON, TEXT)]
+    arrays = [one for one in texts if one.kind == JSON and _is_array(head(one))] if len(texts) <= FEW else []
+    keys = Counter(_first_dot(member.stem) for member in members)
+    files = [one for one in members if one.ending.lower() in LISTS and keys[_first_dot(one.stem)] == 1]
+    return [*files, *arrays], len(texts) > len(arrays)
+
+
+def _is_array(head: bytes) -> bool:
+    return head.removeprefix(BOM).lstrip().startswith(b"[")
 
 
 def grouped(members: Iterable[Member], tar: str) -> Iterator[tuple[str, list[Member]]]:

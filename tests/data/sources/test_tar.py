@@ -250,3 +250,31 @@ def test_a_scan_is_refused_where_there_is_no_image(name: str, tmp_path: Path) ->
     ):
         opened(tmp_path, {name: b"DICM", "a.txt": b"A"})[0]
     assert found(opened(tmp_path, {name: b"DICM", "a.png": RED, "a.txt": b"A"})) == [("a", [RED], "A")]
+
+
+LINE = b'{"image": "a.png", "caption": "A"}\n'
+LISTS = {
+    "data.jsonl": LINE,
+    "x/data.NDJSON": LINE,
+    "meta.parquet": b"PAR1",
+    "data.json": BOM + b"\n [" + LINE + b"]",
+    "a.csv": b"a,b",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_records_is_refused_where_there_is_no_other_text(name: str, tmp_path: Path) -> None:
+    about = rf"a\.tar: {name} is a list of records, .* unpack it and set .*data\.records to {name} and .*data\.images"
+    for more in ({}, {"a.png": RED, "b.png": BLUE}, {"images/a.png": RED}):
+        with pytest.raises(UserError, match=about) as error:
+            opened(tmp_path, {**more, name: LISTS[name]})
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_records_next_to_records_is_warned_about(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = opened(tmp_path, {"b.png": RED, "b.txt": b"A", name: LISTS[name]})
+    assert records[0].turns[0].text == "A"
+    assert f"{name} is a list of records" in capsys.readouterr().err
