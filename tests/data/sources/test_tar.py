@@ -258,7 +258,7 @@ LISTS = {
     "x/data.NDJSON": LINE,
     "meta.parquet": b"PAR1",
     "data.json": BOM + b"\n [" + LINE + b"]",
-    "a.csv": b"a,b",
+    "table.csv": b"a,b",
 }
 
 
