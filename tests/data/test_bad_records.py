@@ -95,3 +95,26 @@ def test_a_new_plan_replaces_the_entries_of_the_last(tmp_path: Path) -> None:
     assert (entries(bad), bad.count) == ([], 0)
     bad.path.write_text('spoiled\n{"where": "a:9"}\n[]\n')
     assert entries(BadRecords(tmp_path, max_bad=5)) == []
+
+
+def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad_records.jsonl").mkdir()
+    about = r"bad_records\.jsonl: cannot be read or written \(Is a directory\); .* remove it"
+    with pytest.raises(UserError, match=about):
+        BadRecords(tmp_path, max_bad=5)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to nothing", "no space"])
+def test_what_cannot_be_written_is_named(kind: str, tmp_path: Path) -> None:
+    bad = BadRecords(tmp_path, max_bad=5)
+    if kind == "folder":
+        bad.path.mkdir()
+    elif kind == "link to nothing":
+        bad.path.symlink_to(tmp_path / "gone" / "x")
+    else:
+        bad.path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"bad_records\.jsonl: cannot be read or written \("):
+        bad.report("a.jsonl:2", "y", "b.jpg", "missing file")
+    if kind == "folder":
+        with pytest.raises(UserError, match=r"bad_records\.jsonl: cannot be read or written \("):
+            bad.begin([Dropped("a.jsonl:1", "x", "", "no conversations")])

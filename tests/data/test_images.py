@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -152,12 +153,20 @@ def test_extreme_ratio_is_squeezed() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "anyratio"}, "image_mode.*anyratio_ld"),
-        ({"fit": "crop"}, "fit.*shrink, fill"),
-        ({"max_size": 31}, "max_size"),
-        ({"max_aspect": 0.5}, "max_aspect"),
+        ({"mode": "anyratio"}, "mode: 'anyratio' is not one of anyratio_ld"),
+        ({"fit": "crop"}, "fit: 'crop' is not one of shrink, fill"),
+        ({"max_size": 31}, "max_size=31: expected 0 or a number of pixels"),
+        ({"max_aspect": 0.5}, "max_aspect=0.5: expected"),
+        ({"patch": 27}, "patch=27: expected an even number"),
+        ({"mode": "square", "patch": 28, "teacher": (170, 14)}, "teacher: images of 170 pixels"),
+        ({"mode": "square", "patch": 28, "max_size": 700}, "max_size: 700 pixels .* times patch=28"),
     ],
 )
-def test_bad_settings(settings: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_bad_settings_are_called_as_they_were_given(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^{message}"):
         ImageRule(**settings)
+    given = {"image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0} | settings
+    given |= {"image_mode": settings.get("mode", "anyratio_hd")}
+    fields = re.sub(r"^mode", "image_mode", message).replace("times patch", r"times config\.data\.patch")
+    with pytest.raises(UserError, match=rf"^config\.data\.{fields}"):
+        ImageRule.of(given)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from eve_jax.errors import Field, FieldError
+from eve_jax.errors import Argument, Field, FieldError
 from eve_jax.process.checks import number, unexpected, whole
 
 PATCH = 32  # side of an image patch of EVEv2 in pixels
@@ -14,6 +14,7 @@ SQUARE = "square"  # the mode of EVEv1
 # Own max_size of each mode.
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
 FITS = ("shrink", "fill")
+FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
 LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
 
 
@@ -45,18 +46,25 @@ class ImageRule:
         max_size: int | None = None,
         max_aspect: float | None = None,
     ) -> Self:
-        """The rule of a `config.data`, with another `fit`, `max_size` or `max_aspect` where they are given."""
+        """Return the rule of a `config.data`, with another `fit`, `max_size` or `max_aspect` where they are given.
+
+        Raises `UserError` that names the field of the config; of the class itself, the argument.
+        """
         fit = data.get("fit", "shrink") if fit is None else fit
         size = data["max_size"] if max_size is None else max_size
         aspect = data["max_aspect"] if max_aspect is None else max_aspect
         teacher = tuple(data.get("teacher", cls.teacher))
-        return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
+        try:
+            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
+        except FieldError as error:
+            parts = (Field(FIELDS.get(part, part)) if isinstance(part, Field) else part for part in error.parts)
+            raise FieldError(*parts) from None
 
     def __post_init__(self) -> None:
-        for name, value, known in (("image_mode", self.mode, MODES), ("fit", self.fit, FITS)):
+        for name, value, known in (("mode", self.mode, MODES), ("fit", self.fit, FITS)):
             if value not in known:
-                raise FieldError(Field(f"data.{name}"), f": {value!r} is not one of {', '.join(known)}")
-        patch, max_size, max_aspect = (Field(f"data.{name}") for name in ("patch", "max_size", "max_aspect"))
+                raise FieldError(Argument(f"data.{name}"), f": {value!r} is not one of {', '.join(known)}")
+        patch, max_size, max_aspect = (Argument(f"data.{name}") for name in ("patch", "max_size", "max_aspect"))
         whole(patch, self.patch, f"an even number of pixels, at most {LARGEST}", 2, LARGEST)
         sizes = f"0 or a number of pixels, at least {self.patch} and at most {LARGEST}"
         whole(max_size, self.max_size, sizes, 0, LARGEST)
@@ -69,7 +77,7 @@ class ImageRule:
             raise unexpected(max_aspect, self.max_aspect, "0 or a number of at least 1")
         if self.mode == SQUARE and (min(self.teacher) < 1 or self.teacher[0] % self.teacher[1]):
             raise FieldError(
-                Field("data.teacher"),
+                Argument("data.teacher"),
                 f": images of {self.teacher[0]} pixels are not a multiple of patches of {self.teacher[1]} pixels",
             )
         if self.mode == SQUARE and self.size % (self.teacher_cells * self.patch):

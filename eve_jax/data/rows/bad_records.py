@@ -3,11 +3,12 @@
 import json
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eve_jax.data.plan.lengths import Dropped
-from eve_jax.errors import Field, FieldError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
@@ -17,7 +18,8 @@ class BadRecords:
     """Keeps {"where", "id", "image", "reason", "found"} lines in `folder`/bad_records.jsonl; safe for threads.
 
     An entry is listed once, also when a run is resumed. `found` is "preparing" or "planning" (the record was left out)
-    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run.
+    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run. Raises
+    `UserError` when the file cannot be read or written.
     """
 
     def __init__(self, folder: str | Path, max_bad: int) -> None:
@@ -25,15 +27,27 @@ class BadRecords:
         self.max_bad = max_bad
         self._lock = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines, whole = self._read()
-        if not whole:  # a run was killed while writing it
-            self._write(lines)
+        with self._named():
+            lines, whole = self._read()
+            if not whole:  # a run was killed while writing it
+                self._write(lines)
         self._set(lines)
 
     @property
     def count(self) -> int:
         """Number of records that broke while training."""
         return len(self._broken)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Raise `UserError`, which names the file, for an OSError."""
+        try:
+            yield
+        except OSError as e:
+            raise UserError(
+                f"{self.path}: cannot be read or written ({e.strerror or e}); the records left out are listed there: "
+                "remove it, or make it a file that can be written"
+            ) from None
 
     def _read(self) -> tuple[list[str], bool]:
         """Lines of the file that hold an entry, and whether there is nothing else."""
@@ -57,7 +71,7 @@ class BadRecords:
 
         What broke while training stays listed when the run is `resumed`.
         """
-        with self._lock:
+        with self._lock, self._named():
             kept = [line for line in self._read()[0] if _entry(line)["found"] == "training"] if resumed else []
             lines = list(dict.fromkeys([*(_line(*one, found) for one in dropped), *kept]))
             if lines or self.path.exists():
@@ -75,7 +89,7 @@ class BadRecords:
             line = _line(where, id, image, reason, found)
             key = (where, image, reason, found)
             if key not in self._reported and line not in self._listed:
-                with self.path.open("a", encoding="utf-8") as file:
+                with self._named(), self.path.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
             self._reported.add(key)
             if found != "training":
