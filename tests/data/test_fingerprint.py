@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -236,8 +237,12 @@ def test_files_that_hold_images_written_anew(kind: str, tmp_path: Path) -> None:
     kept = (tmp_path / "images" / "5_1.png").read_bytes()
     other_image(tmp_path / "images" / "5_1.png")
     write()
-    with pytest.raises(UserError, match=rf"images of .*a\.{kind} \(source 1\) are not those of its last checkpoint"):
+    with pytest.raises(
+        UserError, match=rf"images of .*a\.{kind} \(source 1\) are not those of its last checkpoint"
+    ) as error:
         resumed(config, tmp_path, data)
+    named = r"is in .*a\.prepared/00001\.images; restore" if kind == "prepared" else r"is .*a\..*\(of .*\); restore"
+    assert re.search(f"; the first that changed {named}", str(error.value))
     (tmp_path / "images" / "5_1.png").write_bytes(kept)
     edit(tmp_path / "records.jsonl", "Number 4", "Number 9")
     write()

@@ -20,6 +20,8 @@ from eve_jax.data.samples.first_changes import (
     first_entry,
     first_image,
     first_left_out,
+    first_shard,
+    shard_hashes,
     shown_entries,
     shown_images,
 )
@@ -56,6 +58,8 @@ def sources_fingerprint(records: Records, lengths: Lengths) -> list[dict[str, An
             _add(files, lengths.seen.files, images.start, images.stop)
             groups["texts"] = group_checksums(lengths.seen.texts[start:stop])
             groups["images"] = group_checksums(lengths.seen.files[images.start : images.stop])
+        if shards := records.source(number).shards():
+            groups["shards"] = group_checksums(shard_hashes(shards))
         found.append(
             {
                 "name": records.names[number],
@@ -131,7 +135,9 @@ def check_sources(
     for number, (old, new) in enumerate(zip(known, now, strict=True), 1):
         if old["images"] != new["images"]:
             first = first_image(number - 1, old, new, records, lengths)
-            found = f"; the first that changed {shown_images(first, records, lengths)}" if first else ""
+            shard = "" if first else first_shard(old, records.source(number - 1).shards())
+            shown = shown_images(first, records, lengths) if first else shard and f"is in {shard}"
+            found = f"; the first that changed {shown}" if shown else ""
             raise UserError(
                 f"{folder}: images of {new['name']} (source {number}) are not those of its last checkpoint{found}; "
                 f"restore the files, or {OTHER_FOLDER}"

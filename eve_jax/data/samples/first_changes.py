@@ -1,12 +1,13 @@
 """Which record or image is the first that is not what it was when a checkpoint was written, for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eve_jax.data.plan.lengths import Lengths
-from eve_jax.data.samples.group_checksums import first_difference
+from eve_jax.data.samples.group_checksums import first_difference, group_checksums
 from eve_jax.data.samples.image_changes import entry_bounds
 from eve_jax.data.sources.records import Records
 
@@ -30,6 +31,24 @@ def first_image(
     start, stop = (int(lengths.first_grid[at]) for at in entry_bounds(records, lengths)[source : source + 2])
     found = _first("images", old, stop - start, new, stop - start)
     return range(start + found.start, start + found.stop)
+
+
+def shard_hashes(shards: Sequence[tuple[Path, str]]) -> np.ndarray:
+    """Return the hashes of shards of prepared records, uint8 [shards, bytes]."""
+    return np.array([list(bytes.fromhex(digest)) for _, digest in shards], np.uint8)
+
+
+def first_shard(old: Mapping[str, Any], shards: Sequence[tuple[Path, str]]) -> str:
+    """Return the files of images of the first shards, those of a group, that changed; "" when that is not known.
+
+    old: what the fingerprint had of the source. The images of prepared records have no checksums of their own.
+    """
+    before, after = old.get("groups", {}).get("shards"), group_checksums(shard_hashes(shards)) if shards else ""
+    if before is None or len(before) != len(after):  # an earlier version's, or of another number of shards
+        return ""
+    found = first_difference(before, len(shards), after, len(shards))
+    files = [str(shards[number][0]) for number in (found.start, found.stop - 1)] if found else []
+    return " to ".join(dict.fromkeys(files))
 
 
 def _first(part: str, old: Mapping[str, Any], old_count: int, new: Mapping[str, Any], new_count: int) -> range:

@@ -81,6 +81,14 @@ class Records(Sequence[Record]):
         """Return the hashes of prepared records, whose images are measured without being opened; "" for others."""
         return "\n".join(source.fingerprint() for source in self._sources if source.tables is not None)
 
+    def shards(self) -> list[tuple[Path, str]]:
+        """Return the files of images of prepared records, each with the hash of its shard; [] for others."""
+        if not any(source.tables is not None for source in self._sources):
+            return []
+        from eve_jax.data.sources.shards import Shards  # imports the library array_record
+
+        return [one for source in self._sources if isinstance(source, Shards) for one in source.digests()]
+
     @property
     def tables(self) -> Path | None:
         """The folder of prepared records where their lengths tables lie, if they are those of one such folder."""

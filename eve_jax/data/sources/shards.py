@@ -98,6 +98,10 @@ class Shards:
     def _read(self, path: Path, number: int) -> bytes:
         return self._reader(path).read([number])[0]
 
+    def digests(self) -> list[tuple[Path, str]]:
+        """Return the file of images of every shard, and the hash of what is in the shard."""
+        return [(shard_paths(self.folder, number)[1], shard.digest) for number, shard in enumerate(self._shards)]
+
     def fingerprint(self) -> str:
         """Hash of all conversations and images, by what was noted when they were written."""
         return digest_of(shard.digest for shard in self._shards)
