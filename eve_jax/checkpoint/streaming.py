@@ -21,6 +21,7 @@ from eve_jax.checkpoint.frozen_weights import Origin
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, stored_shapes
 from eve_jax.checkpoint.vision_copies import ParamSource
 from eve_jax.checkpoint.weight_fingerprint import Fingerprint
+from eve_jax.checkpoint.zero_weights import check_needed
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
@@ -91,12 +92,15 @@ class OrbaxSource:
     """The parameters that a checkpoint of ours holds itself, read by layers as far as they are stored by layers."""
 
     def __init__(self, folder: Path, step: int, cfg: ModelConfig):
-        self.cfg = cfg
+        self.cfg, self.folder, self.step = cfg, folder, step
         self.store = (folder / CHECKPOINTS / str(step) / "params").resolve()
         self.shapes: Params = stored_shapes(folder, step)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Parameter `name`: its layers in order when it is stacked, else the one array."""
+        """Parameter `name`: its layers in order when it is stacked, else the one array.
+
+        Raises UserError for one that is zero everywhere, without which there is no answer.
+        """
         spec = {
             "driver": "zarr",
             "kvstore": {
@@ -107,7 +111,9 @@ class OrbaxSource:
         }
         array = ts.open(spec, read=True).result()
         if not declared(self.cfg)[name].stacked:
-            yield array.read().result()
+            value = array.read().result()
+            check_needed(f"{self.folder}, step {self.step}", {name: value})
+            yield value
             return
         chunk = array.chunk_layout.read_chunk.shape
         layers, step = array.shape[0], (chunk and chunk[0]) or 1

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from eve_jax.checkpoint.zero_weights import check_zero, is_zero
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
@@ -17,7 +18,6 @@ from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.prefixes import without_prefix
 from eve_jax.hf.safetensors_io import check_names, open_tensors
 from eve_jax.hf.section import stored_teacher
-from eve_jax.hf.zero_weights import check_zero, is_zero
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.process.files import read_json

@@ -14,6 +14,7 @@ from eve_jax.checkpoint.stage_folder import CONFIG, load_stored, newest_step, re
 from eve_jax.checkpoint.streaming import OrbaxSource, Referring, check_shapes
 from eve_jax.checkpoint.vision_copies import Completed, ParamSource, add_vision_copies, copied_from, fold
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
+from eve_jax.checkpoint.zero_weights import check_needed
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.safetensors_io import refuse_adapter
@@ -56,6 +57,7 @@ class Checkpoint:
             if names is None or n in names
         }
         params = load_stored(self.folder, step, wanted) if wanted else {}
+        check_needed(f"{self.folder}, step {step}", params)
         for origin in elsewhere:
             params |= load_frozen(origin, self.folder, self.cfg, places, names)
         return params

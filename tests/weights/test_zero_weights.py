@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from eve_jax.errors import UserError, warn
+from eve_jax.hf.tensors import HfSource
 from eve_jax.weights.import_export import import_checkpoint
-from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.open import open_checkpoint, stored_source
 from tests.weights import folders
 
 LAYER = "model.layers.{}.self_attn.{}_proj.{}"
@@ -79,3 +80,19 @@ def test_a_few_values_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[s
     folder = folders.write_hf(tmp_path / "hf", tensors | {"lm_head.weight": head}, config)
     np.testing.assert_array_equal(open_checkpoint(folder).params()["head"], head)
     assert "zero" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embed", "head", "norm.scale"])
+def test_our_own_checkpoints_are_looked_at(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, config = folders.golden()
+    folder = folders.write_hf(tmp_path / "hf", tensors, config)
+    read = HfSource.pieces
+    monkeypatch.setattr(
+        HfSource, "pieces", lambda self, one: (p * (one != name) for p in read(self, one))
+    )  # as a conversion that failed leaves it
+    import_checkpoint(str(folder), tmp_path / "ours")
+    about = rf"ours, step 0: parameter {re.escape(name)} is zero everywhere, with which every answer"
+    with pytest.raises(UserError, match=about):
+        open_checkpoint(tmp_path / "ours").params()
+    with pytest.raises(UserError, match=about):
+        list(stored_source(tmp_path / "ours").pieces(name))
