@@ -6,6 +6,7 @@ from eve_jax.data.text.sentencepiece import SentencePieceTokenizer
 from eve_jax.data.text.tiktoken_file import is_ranks, llama3_from_ranks
 from eve_jax.data.text.tokenizer import MODEL_FILE, TOKENIZER_FILE, FastTokenizer, Tokenizer
 from eve_jax.data.text.tokenizer_file import read_tokenizer
+from eve_jax.data.text.tokenizer_settings import check_settings
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.paths import no_folder
 
@@ -14,11 +15,18 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Return the tokenizer in `folder`: its tokenizer.json, else its tokenizer.model.
 
     The latter is a SentencePiece model (LLaMA-2, Vicuna) or LLaMA-3's file of token ranks. Either has the tokens that
-    the files next to it add, too. Raises `UserError` when there is neither, or one is broken or contradicts another.
+    the files next to it add, too. Warns of settings that it does not follow. Raises `UserError` when there is neither,
+    or one is broken or contradicts another.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise no_folder(folder)
+    tokenizer = _of_files(folder)
+    check_settings(tokenizer, folder)
+    return tokenizer
+
+
+def _of_files(folder: Path) -> Tokenizer:
     path = folder / TOKENIZER_FILE
     if path.is_file():
         return FastTokenizer(read_tokenizer(path), folder)
