@@ -28,9 +28,16 @@ EDITS = {  # words of keys that ask for an edit
     ),
     *("augmentation", "augmentations", "pad", "padding", "zoom", "invert", "inverted", "grayscale", "brightness"),
     *("contrast", "saturation", "hue", "gamma", "blur", "sharpen", "warp", "shear", "edit", "edits", "orientation"),
+    *("rot", "degrees", "clip", "clipped", "scale", "scaled"),
 }
-FACTORS = {"zoom", "brightness", "contrast", "saturation", "gamma", "orientation"}  # where 1 is no edit either
-FRAMES = {"frame", "frame_index", "page", "page_index"}  # of a file that has several, the first of which is read
+FACTORS = {"zoom", "scale", "brightness", "contrast", "saturation", "gamma", "orientation"}  # where 1 is no edit either
+FRAMES = {
+    "frame",
+    "frame_index",
+    "page",
+    "page_index",
+    "layer",
+}  # of a file that has several, the first of which is read
 OF_FRAMES = {"tif", "tiff", "gif", "webp", "apng", "png", "avif"}
 NAMES = {"id", "ids", "name", "names", "label", "labels", "count"}  # words of keys that are about something
 
@@ -60,7 +67,9 @@ def _is_edit(key: str, asked: Any) -> bool:
     words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
     if not words & EDITS or words & NAMES or is_empty(asked):
         return False
-    return asked not in (0, 1) if words & FACTORS else asked is not False and asked != 0
+    if isinstance(asked, str) and asked.lower() in ("none", "no", "false"):
+        return False
+    return asked not in (0, 1) if words & FACTORS else asked != 0
 
 
 def _is_frame(key: str, asked: Any, value: Any) -> bool:

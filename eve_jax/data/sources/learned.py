@@ -12,7 +12,7 @@ from eve_jax.data.record import BadRecord, Role, Turn, is_empty
 from eve_jax.errors import shorten
 
 WEIGHTS = {"weight", "weights", "loss_weight", "loss_weights", "loss_scale", "sample_weight"}  # 1: as it is done
-LEARNED = {"loss", "loss_mask", "train", "trainable", "training", "learn"}  # whether it is learned
+LEARNED = {"loss", "loss_mask", "train", "trainable", "training", "learn", "is_trained"}  # whether it is learned
 MASKED = {"mask", "masked"}  # whether it is not
 RANGES = {"train_detail", "train_details"}  # of characters that are learned
 INPUTS = {"train_on_input", "train_on_inputs", "train_on_prompt", "train_on_prompts"}  # of a record
@@ -23,6 +23,7 @@ ANSWERS = {
     "mask_inputs",
     "train_on_responses_only",
 }  # the reverse of those
+LEFT_OUT = {"skip", "ignore", "exclude", "excluded", "disabled"}  # whether a record is not trained on
 LAST = {"mask_history", "train_on_last", "train_on_last_turn", "last_turn_only", "only_last"}
 _AS_DONE = "but every answer of a record is learned and nothing else"
 
@@ -63,11 +64,13 @@ def _is_as_done(name: str, value: Any, learned: Sequence[bool]) -> bool:
         weights = [one for one, answer in zip(value, learned, strict=True) if answer] if per_turn and same else [value]
         return same and all(weight == 1 for weight in weights)
     if name in LEARNED:
-        measured = name == "loss" and isinstance(value, float) and value not in (0, 1)
+        measured = name == "loss" and isinstance(value, float | str) and value not in (0, 1)
         return measured or value == (list(learned) if per_turn else True)
     if name in MASKED:  # a text, a number, or any other list may be a mask in the image
         of_turns = per_turn and len(value) == len(learned) and all(one in (0, 1) for one in value)
         return value == [not one for one in learned] if of_turns else value is not True
+    if name in LEFT_OUT:
+        return value is not True and value != 1
     if name in LAST:
         return not value or sum(learned) < 2
     return bool(value == 0) if name in INPUTS else name not in ANSWERS or bool(value == 1)

@@ -26,7 +26,17 @@ SCANS = {
     *("nd2", "vsi", "jls", "ply", "stl", "obj", "off", "glb", "gltf", "fbx", "3ds", "dae", "usdz", "las", "laz", "pcd"),
 }
 SCAN = "a scan, a raw photo or a 3D shape"  # kind of a file with one of those suffixes
-DOUBTFUL = {"pdf", "npy", "npz", "djvu"}  # which may hold what an image was made from, or anything else
+DOUBTFUL = {
+    "pdf",
+    "npy",
+    "npz",
+    "djvu",
+    "h5",
+    "hdf5",
+    "mat",
+    "pt",
+    "zip",
+}  # which may hold what an image was made from, or anything else
 OTHER_NAMES = {"video", "videos", "audio", "audios", "pixel_values_videos", "input_features"}
 IMAGE_NAMES = {
     *("pixel_values", "picture", "pictures", "photo", "photos", "pic", "pics", "jpg", "jpeg", "png", "webp", "imgs"),

@@ -33,6 +33,8 @@ OTHER_MARKER = re.compile(
 LIKELY = re.compile(
     r"""(?<!\\)(?:!\[[^\[\]\n]*\]\(\s*<?(?P<path>[^()<>"'\n]*?)>?\s*(?:"[^"\n]*"|'[^'\n]*')?\s*\)
     | <img\s(?:[^<>\n]*\s)?src\s*=\s*["']?(?P<path2>[^"'<>\n]*)["']?[^<>\n]*>
+    | !\[\[(?P<path4>[^\[\]\n|]*)(?:\|[^\[\]\n]*)?\]\]
+    | <\|(?:image|img)_(?:start|begin)\|>\s*<\|(?:image|img)_end\|>
     | \[img\](?P<path3>[^\[\]\n]*)\[/img\]
     | \[\[(?:image|img)[ _]?(?P<number4>\d*)\]\]
     | \[(?:image|img|pictur[e]|photo)[ _\#]*(?P<number>\d*)\]

@@ -201,13 +201,22 @@ PLAIN = [
         {"train_on_inputs": False},
         {"mask": [1, 0]},
     ),
-    *({"loss": 0.37}, {"mask": "none"}, {"mask": [[1, 2], [3, 4]]}, {"mask_history": True}, {"weight": [0, 1]}),
+    *(
+        {"loss": 0.37},
+        {"mask": "none"},
+        {"mask": [[1, 2], [3, 4]]},
+        {"mask_history": True},
+        {"weight": [0, 1]},
+        {"skip": False},
+        {"ignore": "a"},
+    ),
 ]
 OTHERWISE = [
     *({"train": False}, {"train": "no"}, {"Train": 0}, {"trainable": False}, {"loss": False}, {"loss": 0}),
     *({"weight": 0}, {"weight": 0.5}, {"weight": 2}, {"loss_weight": "1"}, {"sampleWeight": 0.1}, {"weights": [1, 0]}),
     *({"loss_mask": 0}, {"loss_mask": [1, 1]}, {"loss_mask": [0, 0]}, {"loss_mask": [0, 0, 1, 1, 1]}, {"weight": [1]}),
     *({"mask": True}, {"masked": True}, {"mask": [0, 1]}, {"train_on_inputs": True}, {"mask_prompt": False}),
+    *({"skip": True}, {"exclude": 1}, {"is_trained": False}),
 ]
 
 

@@ -98,7 +98,7 @@ def test_what_is_refused(value: str, reason: str) -> None:
 
 
 EDITS = ["crop", "bbox", "mask", "rotate", "resize", "rotation_angle", "cropBox", "center_crop", "flip_horizontal"]
-EDITS += ["Transforms", "grayscale", "pad", "zoom"]
+EDITS += ["Transforms", "grayscale", "pad", "zoom", "rot90", "scale", "clip"]
 
 
 @pytest.mark.parametrize("key", EDITS)
@@ -109,7 +109,15 @@ def test_an_edit_that_is_not_made_is_refused(key: str) -> None:
     assert to_image({**value, key: None}, "here", ["f"]) == "f/a.png"
 
 
-NO_EDITS: list[dict[str, Any]] = [{"rotate": 0}, {"flip": False}, {"zoom": 1.0}, {"orientation": 1}, {"mask_id": "7"}]
+NO_EDITS: list[dict[str, Any]] = [
+    {"rotate": 0},
+    {"flip": False},
+    {"flip": "none"},
+    {"scale": 1},
+    {"zoom": 1.0},
+    {"orientation": 1},
+    {"mask_id": "7"},
+]
 NO_EDITS += [
     {"detail": "high"},
     {"width": 40},
@@ -125,7 +133,7 @@ def test_what_edits_nothing(more: dict[str, Any]) -> None:
     assert to_image({"path": "a.jpg", **more}, "here", ["f"]) == "f/a.jpg"
 
 
-@pytest.mark.parametrize("more", [{"frame": 2}, {"page": 1}, {"page_index": 4}])
+@pytest.mark.parametrize("more", [{"frame": 2}, {"page": 1}, {"page_index": 4}, {"layer": 1}])
 def test_a_further_frame_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(BadRecord, match=f"^image has {next(iter(more))}, which is not read"):
         to_image({"path": "a.tiff", **more}, "here", [""])

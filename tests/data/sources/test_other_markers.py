@@ -115,7 +115,7 @@ def test_text_that_is_none(tmp_path: Path) -> None:
 LIKELY = ["[image]", "[Image]", "[image 1]", "[Image #1]", "[img]", "{image}", "{{image}}", "{image_1}", "![](a.png)"]
 LIKELY += ["![a dog](x/a.png)", '![A dog](<a.png> "A dog")', "![](https://e.org/a.png)", "[img]a.png[/img]"]
 LIKELY += ["<Picture 1>", "<image:0>", "<|media_pad|>", "<IMG_CONTEXT>", "<vision_start><vision_end>", "[[image]]"]
-LIKELY += ["&lt;image&gt;"]
+LIKELY += ["&lt;image&gt;", "![[a.png]]", "![[x/a.png|300]]", "<|image_start|><|image_end|>"]
 LIKELY += ["<img src='a.png'>", '<img alt="A dog" src="x/a.png" />']
 
 
