@@ -104,7 +104,12 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
     task = TextLoss(path)
     assert task.name == "text_loss.news"
     assert list(task.passages()) == [("0", "One.\nStill one."), ("1", "Two.")]
-    assert task.aggregate([6.0, 2.0], [3, 1]) == {"loss": 2.0, "perplexity": math.exp(2.0), "tokens": 4}
+    assert task.aggregate([6.0, 2.0], [3, 1]) == {
+        "loss": 2.0,
+        "perplexity": math.exp(2.0),
+        "tokens": 4,
+        "passages": 2,
+    }
     path.write_text("\n \n")
     with pytest.raises(UserError, match=r"news\.txt: holds no text"):
         list(task.passages())
