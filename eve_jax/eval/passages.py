@@ -62,8 +62,8 @@ def cut(passage: str, tokenizer: Tokenizer, max_tokens: int) -> Iterator[str]:
 def text_loss(eve: EVE, text: TextLoss, quiet: bool = False) -> dict[str, float | int]:
     """Return the numbers of `TextLoss.aggregate` for a model, computed in float32 whatever its weights are stored in.
 
-    On the mesh of the model; with several processes, all must call it, and each gets the numbers. Raises UserError where
-    a passage has no finite loss, and when the processes read different texts.
+    On the mesh of the model; with several processes, all must call it, and each gets the numbers. Raises UserError
+    where a passage has no finite loss, and when the processes read different texts.
     """
     passages = in_every("text", lambda: Passages(text, eve.tokenizer))
     same_everywhere(peers(), f"text in {text.path}", passages.fingerprint())

@@ -73,11 +73,38 @@ def test_a_file_of_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "golds"),
+    [
+        ({"answer": 3}, ["3"]),
+        ({"answer": 0.5}, ["0.5"]),
+        ({"answers": ["3", 4]}, ["3", "4"]),
+        ({"answer": "three", "answers": ["3", "three"]}, ["3", "three"]),
+        ({}, ["3"]),
+    ],
+)
+def test_which_answers_are_expected(fields: dict[str, Any], golds: list[str]) -> None:
+    assert OwnQuestions("mine").golds(_record(**fields)) == golds
+
+
+@pytest.mark.parametrize(
     ("record", "message"),
     [
         (_record(metric="exakt"), "metric 'exakt' is unknown; known: exact"),
         (_record(metric="numeric", answer="three"), "the answer 'three' is no number"),
         (_record(answer=" "), "has no answer"),
+        (_record(answers=[]), "has no answer"),
+        (
+            _record(answer=None),
+            "answer is null; expected a text or a number; leave the field out to take the gpt turn",
+        ),
+        (_record(answer=True), "answer is true; expected a text or a number"),
+        (_record(answer={"text": "3"}), 'answer is {"text": "3"}; expected a text or a number'),
+        (_record(answers=["3", None]), "answers has null; expected a text or a number"),
+        (
+            _record(conversations=[{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": None}]),
+            "the gpt turn has null; expected a text or a number",
+        ),
+        (_record(answer="4", answers=["3", "three"]), "answer is '4', which is none of answers; give one of the two"),
         (_record(conversations=[{"from": "human", "value": "?"}]), "has no answer"),
         (_record(conversations=[{"from": "gpt", "value": "3"}]), "has 0 questions"),
         (_record(image=["a.png", "a.png"]), "has 1 <image> for 2 images"),
