@@ -15,7 +15,6 @@ from configs import demo
 from eve_jax.config.stage import Config
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.rows.pipeline import Inputs
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.eval.live import blank, items_of, open_task, outcome_of, shortened
 from eve_jax.eval.training import LiveTasks
@@ -26,7 +25,7 @@ from eve_jax.sharding import make_mesh
 from eve_jax.train.evaluation import Setting
 from eve_jax.train.metrics import TIMED, read_evaluations, read_metrics
 from eve_jax.weights.open import load_params
-from tests.train.placing import placed
+from tests.train.placing import placed, with_demo_data
 
 STEPS = 2
 ROOT = Path(__file__).parents[2]
@@ -37,8 +36,7 @@ pytestmark = pytest.mark.long
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the demo's data, own questions of it and a text."""
     folder = tmp_path_factory.mktemp("tasks")
-    write_dataset(folder / "data", "tiny")
-    questions = (folder / "data" / "heldout.jsonl").read_text().splitlines()
+    questions = with_demo_data(folder)["heldout"]
     lines = [*questions[:5], questions[-1]]  # the last one has two images
     (folder / "asked.jsonl").write_text("\n".join(lines))
     (folder / "words.txt").write_text("A cat on the left.\n\nA dog.\n")
