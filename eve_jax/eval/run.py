@@ -28,6 +28,7 @@ from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import text_loss
 from eve_jax.eval.scoring import in_order, scored
 from eve_jax.eval.summary import progress_line, write_results
+from eve_jax.eval.text_loss import TextLoss
 from eve_jax.eval.together import from_leader
 from eve_jax.infer.api import EVE
 from eve_jax.process.checks import whole

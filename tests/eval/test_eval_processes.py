@@ -75,8 +75,8 @@ def test_tasks_while_two_processes_train(tmp_path: Path) -> None:
     evaluation |= {"rows": 3, "max_new_tokens": 4, "fit": "shrink"}
     stage += [f"--config.eval.{name}={value}" for name, value in evaluation.items()]
     for count in (1, 2):
-        Processes(count, tmp_path / f"{count}" / "work", stage).finish()
-    alone, together = (read_evaluations(tmp_path / f"{count}" / "work" / "stage1") for count in (1, 2))
+        Processes(count, tmp_path / f"work{count}", stage).finish()
+    alone, together = (read_evaluations(tmp_path / f"work{count}" / "stage1") for count in (1, 2))
     assert [line["step"] for line in together] == [0, 2, 4]
     assert all(set(line) == {"step", "eval/asked.own", "eval/text_loss.text"} for line in together)
     for line, other in zip(together, alone, strict=True):
