@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from launch import eval as command
+from eve_jax.eval.chosen import Choice
+from eve_jax.eval.effects import EFFECTS, without_effect
 from tests.eval.data_files import write_hub
-from tests.launcher import launch
+from tests.launcher import ROOT, launch
 
-ASKING, SCORE = "launch.eval --checkpoint=...", "launch.eval score"
+ASKING, SCORE, REPLAY = "launch.eval --checkpoint=...", "launch.eval score", "launch.eval replay"
+JUDGE = ("judge", "judge_model")
+QUESTIONS = ("limit", "rows", "threads", "fit", "max_size", "template")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a benchmark, own questions with answers to them, and a text."""
+    """A folder with benchmarks, own questions with answers to them, and a text."""
     folder = tmp_path_factory.mktemp("data")
     write_hub(folder, "gqa")
+    write_hub(folder, "mmvet")
     turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A"}]
     (folder / "mine.jsonl").write_text(json.dumps({"id": "1", "conversations": turns}) + "\n")
     (folder / "said.jsonl").write_text(json.dumps({"id": "1", "answer": "a"}) + "\n")
@@ -33,81 +37,72 @@ def error(*arguments: str) -> str:
     return done.stderr.removeprefix("error: ").rstrip()
 
 
-def test_every_flag_is_in_the_table() -> None:
-    source = Path(command.__file__).read_text()
+def test_every_flag_is_in_the_table_of_where_it_applies() -> None:
+    source = (ROOT / "launch" / "eval.py").read_text()
     defined = re.findall(r'(?:DEFINE_\w+|define_paths?)\(\s*"(\w+)"', source)
-    every = {name for names in command.APPLY.values() for name in names}
-    assert len(defined) == 19 and {*defined, *command.PROCESSES} == every
+    table = source[source.index("SCORING = (") : source.index("\n}\n", source.index("APPLY = {"))]
+    named = re.findall(r'"([a-z_]+)"', table)
+    of_processes = {"coordinator", "num_processes", "process_id", "peer_timeout", "start_timeout"}
+    assert len(defined) == 19 and {*defined, *of_processes} == {*named} - {"score", "replay", "compare"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "refused"),
     [
-        (["score", "--answers=x", "--checkpoint=y"], {"checkpoint": [ASKING]}),
         (
-            ["score", "--answers=x", "--rows=2", "--mesh=data:2", "--num_processes=2"],
-            {"rows": [ASKING], "mesh": [ASKING], "num_processes": [ASKING]},
+            ["score", "--answers=x", "--checkpoint=y", "--rows=2", "--num_processes=2", "--json"],
+            {"checkpoint": [ASKING], "rows": [ASKING], "num_processes": [ASKING], "json": [REPLAY]},
         ),
-        (["score", "--answers=x", "--json"], {"json": ["launch.eval replay"]}),
         (["--checkpoint=x", "--tasks=gqa", "--out=y", "--answers=z"], {"answers": [SCORE]}),
         (["replay", "FILE", "--metric=exact"], {"metric": [ASKING, SCORE]}),
-        (["compare", "A", "B", "--out=y", "--nojson"], {"out": [ASKING, SCORE], "json": ["launch.eval replay"]}),
+        (["compare", "A", "B", "--out=y", "--nojson"], {"out": [ASKING, SCORE], "json": [REPLAY]}),
     ],
 )
 def test_flags_of_another_action(arguments: list[str], refused: dict[str, list[str]]) -> None:
     here = ASKING if arguments[0].startswith("-") else f"launch.eval {arguments[0]}"
-    said = error(*arguments).split("; ")
     places = {name: " and ".join(where) for name, where in refused.items()}
     expected = [f"--{name} applies to {where}, not to {here}: leave it out" for name, where in places.items()]
-    assert sorted(said) == sorted(expected)
+    assert sorted(error(*arguments).split("; ")) == sorted(expected)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "given", "says"),
+    ("tasks", "refused"),
     [
-        ("gqa", ["--data=DATA", "--metric=exact"], "--metric applies to .jsonl files of questions of your own"),
-        ("gqa", ["--data=DATA", "--images=DATA"], "--images applies to .jsonl files of questions of your own"),
-        (
-            "gqa",
-            ["--data=DATA", "--judge=http://x/v1", "--judge_model=m"],
-            "--judge applies to tasks that need",
-        ),
-        (
-            "gqa.eve",
-            ["--data=DATA", "--protocol=lmms"],
-            "--protocol applies to benchmarks whose protocol is not",
-        ),
-        ("DATA/mine.jsonl", ["--data=DATA"], "--data applies to benchmarks, not to mine.own: leave it out"),
-        ("DATA/mine.jsonl", ["--protocol=both"], "--protocol applies to benchmarks whose protocol is not"),
-        (
-            "DATA/text.txt",
-            ["--limit=3"],
-            "--limit applies to benchmarks and .jsonl files of questions, not to",
-        ),
-        (
-            "DATA/text.txt",
-            ["--fit=fill"],
-            "--fit applies to benchmarks and .jsonl files of questions, not to",
-        ),
+        (["gqa"], ("metric", "images", *JUDGE)),
+        (["mmvet"], ("metric", "images")),
+        (["mine.jsonl"], ("data", *JUDGE)),
+        (["text.txt"], (*QUESTIONS, "data", "metric", "images", *JUDGE)),
+        (["mine.jsonl", "mmvet", "text.txt"], ()),
     ],
 )
-def test_flags_without_effect_on_the_tasks(data: Path, tasks: str, given: list[str], says: str) -> None:
-    """Refused before a model is looked for, by the same line for asking and, where it has the flag, for scoring."""
-    given = [f"--tasks={tasks}", *given]
-    given = [argument.replace("DATA", str(data)) for argument in given]
-    assert says in error("--checkpoint=none", f"--out={data / 'out'}", *given)
-    if not tasks.endswith(".txt"):
-        assert says in error("score", f"--answers={data / 'said.jsonl'}", *given)
-    assert not (data / "out").exists()
+def test_flags_without_effect_on_the_tasks(data: Path, tasks: list[str], refused: tuple[str, ...]) -> None:
+    names = [str(data / name) if "." in name else name for name in tasks]
+    chosen = Choice(names, data, judge=True).open()
+    every = [name for settings, _, _ in EFFECTS for name in settings]
+    said = without_effect(every, chosen)
+    assert [line.split()[0] for line in said] == [f"--{name}" for name in refused]
+    assert all(line.endswith(f", not to {', '.join(one.task.name for one in chosen)}: leave it out") for line in said)
 
 
-def test_what_is_missing(data: Path) -> None:
-    tasks = f"--tasks={data / 'mine.jsonl'}"
-    line = error(tasks)
-    assert line.startswith(
-        "missing: --checkpoint (folder of a trained stage, an import, a Hugging Face folder, or a hub"
-    )
+@pytest.mark.parametrize(
+    ("tasks", "takes"),
+    [("gqa", True), ("gqa.eve", False), ("a.jsonl", False), ("a.TXT", False), ("gqa.eve,a.txt,mme", True)],
+)
+def test_which_tasks_take_a_protocol(tasks: str, takes: bool) -> None:
+    assert Choice(tasks.split(",")).takes_protocol is takes
+
+
+def test_commands_with_flags_without_effect_or_too_few(data: Path) -> None:
+    """One line, before a model is looked for, and nothing is written."""
+    own = f"--tasks={data / 'mine.jsonl'}"
+    asking = ["--checkpoint=none", f"--out={data / 'out'}"]
+    protocol = "--protocol applies to benchmarks whose protocol is not stated by their name: leave it out"
+    assert error(*asking, own, "--protocol=both") == protocol
+    line = error("score", f"--answers={data / 'said.jsonl'}", own, "--protocol=lmms", f"--data={data}")
+    assert line == f"--data applies to benchmarks, not to mine.own: leave it out; {protocol}"
+    line = error(own)
+    assert line.startswith("missing: --checkpoint (folder of a trained stage, an import, a Hugging Face folder, or")
     assert "; --out (folder for answers and reports" in line and "--tasks" not in line
-    assert error("score").startswith("missing: --answers (score: files or folders of answers")
-    line = error(tasks, "--checkpoint=none", f"--out={data / 'out'}")
+    line = error(*asking, own)
     assert line.startswith("--checkpoint: none: no such folder; it takes a folder of a trained stage")
+    assert not any((data / "out").rglob("*.jsonl"))
