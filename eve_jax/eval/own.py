@@ -166,7 +166,7 @@ class OwnQuestions(Task):
         if len(named) == 2 and (other := [gold for gold in named["answer"] if gold not in named["answers"]]):
             raise ValueError(f"answer is {shorten(repr(other[0]), 60)}, which is none of answers; give one of the two")
         turns = [turn["value"] for turn in row["conversations"] if turn["from"] in ("gpt", "assistant")]
-        golds = next(iter(named.values()), None) or _texts(turns[-1:], "the gpt turn")
+        golds = next(iter(named.values())) if named else _texts(turns[-1:], "the gpt turn")
         if not golds or not all(gold.strip() for gold in golds):
             raise ValueError("has no answer; give answer, answers or a gpt turn")
         return golds

@@ -227,8 +227,7 @@ def test_a_line_that_is_no_answer(line: dict[str, Any], says: str, tmp_path: Pat
 
 def test_a_task_that_no_file_is_of(tmp_path: Path) -> None:
     write_hub(tmp_path, "vqav2")
-    out = ours(tmp_path / "out", "vqav2.lmms", {})
-    write(out / "answers" / "vqav2.lmms.jsonl", [])
+    out = ours(tmp_path / "out", "vqav2.lmms", {str(golden("vqav2.lmms")["rows"][0]["question_id"]): "yes"})
     with pytest.raises(UserError, match=r"--tasks=mme applies to plain files and to answers to questions of your own"):
         Rescore([out], Choice(["mme"], tmp_path)).run()
 
