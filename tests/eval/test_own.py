@@ -10,8 +10,14 @@ import pytest
 
 from eve_jax.data.image.patches import open_image
 from eve_jax.errors import UserError
+from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.own import OwnQuestions, OwnRows
-from eve_jax.eval.text_loss import TextLoss
+from eve_jax.eval.report import table_lines
+from eve_jax.eval.report.markdown import numbers_of
+from eve_jax.eval.report.summary import summary_of
+from eve_jax.eval.report.values import NONE
+from eve_jax.eval.summary import progress_line
+from eve_jax.eval.text_loss import TextLoss, TextLossTask
 from tests.eval.data_files import png
 
 
@@ -140,6 +146,20 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
     path.write_text("\n \n")
     with pytest.raises(UserError, match=r"news\.txt: holds no text"):
         list(task.passages())
+
+
+def test_what_a_text_was_measured_on_is_said() -> None:
+    """Tokens and passages in place of questions, on the terminal and in reports."""
+    text = TextLoss(Path("news.txt"))
+    outcome = Outcome(TextLossTask(text), aggregate=dict(text.aggregate([4000.0, 1000.0], [2000, 500])))
+    assert progress_line(outcome) == "text_loss.news: 2.00 (2,500 tokens in 2 passages)"
+    entry = summary_of(outcome)
+    assert (entry["asks"], entry["size"]) == (False, "2,500 tokens in 2 passages")
+    assert numbers_of(entry) == ["2,500 tokens in 2 passages"]
+    head, line = table_lines([outcome])
+    assert line.split()[:4] == ["text_loss", "news", "2.0000", NONE] and head.split()[3] == "n"
+    failed = Outcome(TextLossTask(text), error="news.txt: cannot be read")
+    assert progress_line(failed) == "text_loss.news: no numbers" and summary_of(failed)["size"] == "no text"
 
 
 @pytest.mark.parametrize(
