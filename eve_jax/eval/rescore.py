@@ -129,7 +129,7 @@ def _to_no_question(file: Recorded, task: Task, items: Sequence[Item], beyond: I
 
 
 def _left_out(file: Recorded, unknown: list[str], beyond: int, limit: int) -> dict[str, int]:
-    """Return how many answers are not scored, by the reason; say so."""
+    """Return how many answers are not scored, by the reason; print a warning of those to no question."""
     if unknown:
         named = f"{shorten(', '.join(unknown[:MOST_NAMED]), 200)}{', ...' if len(unknown) > MOST_NAMED else ''}"
         print(f"warning: {file.path}: {len(unknown):,} answers to no question: {named}", file=sys.stderr)
