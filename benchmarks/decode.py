@@ -21,19 +21,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
+from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.engine import Engine, Prompt, Reply
 from eve_jax.model.config import ModelConfig
-from eve_jax.process import host_memory, interrupt
 from launch._flags import run
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound=1)
@@ -169,11 +167,7 @@ def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt
 
 
 def main() -> None:
-    interrupt.ready()
-    if TORCH.value:
-        want_torch()
-    print(f"{machine()}; jax {jax.__version__}", flush=True)
-    host_memory.keep_freed()  # as launch.chat does; PyTorch gains by it, too
+    begin(bool(TORCH.value))
     prompt = make_prompt()
     with Console(stderr=True).status("compiling ..."):
         engines = {"v2.0": engine("dac"), "v1.0": engine("dense")}  # v1.0 decodes as the plain LLM does

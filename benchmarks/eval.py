@@ -20,14 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
+from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.hf.config import hf_config
@@ -37,7 +36,6 @@ from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
-from eve_jax.process import host_memory, interrupt
 from eve_jax.weights.import_export import export_checkpoint
 from launch._flags import run
 
@@ -144,11 +142,7 @@ def show(times: dict[str, Times]) -> None:
 
 
 def main() -> None:
-    interrupt.ready()
-    if TORCH.value:
-        want_torch()
-    print(f"{machine()}; jax {jax.__version__}", flush=True)
-    host_memory.keep_freed()  # as launch.chat does; PyTorch gains by it, too
+    begin(bool(TORCH.value))
     rows, cfg = ROWS.value or 1, config()
     params = workload.params(cfg)
     engine, prompts = Engine(cfg, params), make_prompts(rows * PER_IMAGE[-1], rows)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from rich.console import Console
 from rich.progress import track
 
 from eve_jax.errors import UserError
+from eve_jax.process import host_memory, interrupt
 
 REST = 0.5  # seconds
 
@@ -22,6 +24,18 @@ class Times(NamedTuple):
 
     wall: list[float]
     processor: list[float]
+
+
+def begin(torch: bool) -> None:
+    """Take over signals, check that PyTorch is there where it is compared with, say on what is measured.
+
+    Freed memory stays with the process, as in training and `launch.chat`; PyTorch gains by it, too.
+    """
+    interrupt.ready()
+    if torch:
+        want_torch()
+    print(f"{machine()}; jax {jax.__version__}", flush=True)
+    host_memory.keep_freed()
 
 
 def want_torch() -> None:

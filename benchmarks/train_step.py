@@ -32,12 +32,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.timing import Times, interleaved, machine, ratios, spread, want_torch
+from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from configs import base
 from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
-from eve_jax.process import host_memory, interrupt
 from eve_jax.train.flops import Tokens, batch_tokens, step_flops
 from eve_jax.train.optimizer import optimizer
 from eve_jax.train.step import StepFunctions, TrainState
@@ -181,11 +180,7 @@ def shares(speedup: float, batch: Batch) -> dict[str, Any]:
 
 
 def main() -> None:
-    interrupt.ready()
-    if TORCH.value:
-        want_torch()
-    print(f"{machine()}; jax {jax.__version__}", flush=True)
-    host_memory.keep_freed()  # as training does; PyTorch gains by it, too
+    begin(bool(TORCH.value))
     batch = workload.packed()
     console = Console(stderr=True)
     candidates: dict[str, Callable[[], float]] = {}

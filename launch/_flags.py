@@ -75,6 +75,11 @@ def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:
     return Path(flag.value or "")
 
 
+def is_given(name: str) -> bool:
+    """Return whether a flag is on the command line."""
+    return bool(flags.FLAGS[name].present)
+
+
 def as_flag(field: str) -> str:
     """Return what errors call a field of a config here: the flag of that name where the command has one."""
     section, _, name = field.rpartition(".")

@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_cluster, define_path, define_paths, fail, run, take_action
+from launch._flags import as_flag, define_cluster, define_path, define_paths, fail, is_given, run, take_action
 
 if TYPE_CHECKING:
-    from eve_jax.eval.chosen import Choice
+    from eve_jax.eval.chosen import Choice, Chosen
     from eve_jax.eval.judge import HttpJudge
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import, a Hugging Face folder, or a hub id")
+CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or a hub id (OWNER/NAME)"
+CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS)
 TASKS = define_path(
     "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
 )
@@ -66,6 +67,16 @@ CLUSTER = define_cluster()
 ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
 JSON = flags.DEFINE_bool("json", False, "replay: print one line of JSON: prompts, images, per_row, aggregate")
 ACTIONS = ("score", "replay", "compare")
+ASKING = "--checkpoint=..."
+SCORING = ("tasks", "protocol", "data", "out", "limit", "judge", "judge_model", "metric", "images")
+HOW_ASKED = ("checkpoint", "rows", "threads", "fit", "max_size", "template", "dtype", "mesh")
+PROCESSES = ("coordinator", "num_processes", "process_id", "peer_timeout", "start_timeout")
+APPLY = {  # the flags that each way to call the command has
+    ASKING: (*SCORING, *HOW_ASKED, *PROCESSES),
+    "score": ("answers", *SCORING),
+    "replay": ("json",),
+    "compare": (),
+}
 
 
 def _evaluate() -> None:
@@ -76,16 +87,18 @@ def _evaluate() -> None:
     from eve_jax.process.setup import setup
 
     setup(computes=True)
+    _check_flags(ASKING)
     _required(checkpoint=CHECKPOINT.value, tasks=TASKS.value, out=OUT.value)
     out = Path(OUT.value or "")
     with distributed_run(CLUSTER(), out), name_fields(as_flag):
         from eve_jax.eval.run import Run, run_tasks
         from eve_jax.infer.api import EVE
-        from eve_jax.weights.import_export import find_folder
 
         judge = _judge()
-        chosen = _choice(PROTOCOL.value or "eve").open()  # before the model is loaded, which may take long
-        checkpoint = find_folder(CHECKPOINT.value or "")
+        choice = _choice(PROTOCOL.value or "eve")
+        chosen = choice.open()  # before the model is loaded, which may take long
+        _check_effects(chosen, choice.takes_protocol)
+        checkpoint = _checkpoint(CHECKPOINT.value or "")
         eve = EVE.from_pretrained(
             checkpoint,
             FIT.value or "fill",
@@ -109,10 +122,14 @@ def _score() -> None:
     from eve_jax.eval.summary import print_failures
     from eve_jax.process.paths import split_names
 
+    _check_flags("score")
     _required(answers=ANSWERS.value)
     answers = [Path(name) for given in ANSWERS.value or [] for name in split_names(given)]
     out = Path(OUT.value) if OUT.value else None
-    outcomes = Rescore(answers, _choice(PROTOCOL.value or ""), out, LIMIT.value or 0, _judge()).run()
+    rescore = Rescore(answers, _choice(PROTOCOL.value or ""), out, LIMIT.value or 0, _judge())
+    found = rescore.open()
+    _check_effects([chosen for _, chosen in found], any(rescore.takes_protocol(file) for file, _ in found))
+    outcomes = rescore.score(found)
     print("\n".join(table_lines(outcomes)))
     if print_failures(outcomes):
         sys.exit(1)
@@ -121,8 +138,46 @@ def _score() -> None:
 def _required(**values: Any) -> None:
     from eve_jax.errors import UserError
 
-    if missing := [f"--{name}" for name, value in values.items() if not value]:
-        raise UserError(f"{' and '.join(missing)} must be given (see --help)")
+    if missing := [f"--{name} ({flags.FLAGS[name].help})" for name, value in values.items() if not value]:
+        raise UserError(f"missing: {'; '.join(missing)}")
+
+
+def _checkpoint(given: str) -> Path:
+    """Return the folder of --checkpoint. Raise UserError that names the flag."""
+    from eve_jax.errors import name_fields
+    from eve_jax.weights.import_export import find_folder
+
+    with name_fields(as_flag, "--checkpoint: ", f"; it takes a {CHECKPOINT_IS}"):
+        return find_folder(given)
+
+
+def _given() -> list[str]:
+    return [name for name in dict.fromkeys(name for names in APPLY.values() for name in names) if is_given(name)]
+
+
+def _check_flags(action: str) -> None:
+    """Raise UserError for flags of other ways to call the command; ASKING asks a checkpoint."""
+    from eve_jax.errors import UserError
+
+    wrong = []
+    for name in _given():
+        places = [f"launch.eval {other}" for other, names in APPLY.items() if name in names]
+        if f"launch.eval {action}" not in places:
+            wrong.append(f"--{name} applies to {' and '.join(places)}, not to launch.eval {action}: leave it out")
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def _check_effects(chosen: "list[Chosen]", takes_protocol: bool) -> None:
+    """Raise UserError for flags that have no effect on any of the tasks."""
+    from eve_jax.errors import UserError
+    from eve_jax.eval.effects import without_effect
+
+    wrong = without_effect(_given(), chosen)
+    if PROTOCOL.present and not takes_protocol:
+        wrong.append("--protocol applies to benchmarks whose protocol is not stated by their name: leave it out")
+    if wrong:
+        raise UserError("; ".join(wrong))
 
 
 def _choice(protocol: str) -> "Choice":
@@ -146,6 +201,7 @@ def _judge() -> "HttpJudge | None":
 def _replay(file: str) -> None:
     from eve_jax.eval.replay import replay
 
+    _check_flags("replay")
     result = replay(file)
     if JSON.value:
         print(json.dumps(result))
@@ -158,6 +214,7 @@ def _replay(file: str) -> None:
 def _compare(folders: list[str]) -> None:
     from eve_jax.eval.report.compare import compare_lines
 
+    _check_flags("compare")
     print("\n".join(compare_lines(folders)))
 
 

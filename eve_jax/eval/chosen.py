@@ -63,6 +63,11 @@ class Choice:
     images: str | Path = ""
     judge: bool = False
 
+    @property
+    def takes_protocol(self) -> bool:
+        """Whether `protocol` counts: for a benchmark whose name does not state its own."""
+        return any(Path(name).suffix.lower() not in FILES and "." not in name for name in self.tasks)
+
     def open(self) -> list[Chosen]:
         """Return the tasks in order, each once.
 

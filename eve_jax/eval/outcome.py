@@ -73,6 +73,11 @@ class Outcome:
         return [a for a in self.answered if a.verdict is None or a.verdict.error]
 
     @property
+    def size(self) -> str:
+        """How many questions there are, or what a task that asks none was measured on."""
+        return f"{len(self.items):,} questions" if self.task.asks else self.task.measured(self.aggregate)
+
+    @property
     def headline(self) -> float | None:
         """The one number that papers report, on their scale; None where there is none or nothing was scored."""
         scored = any(a.verdict is not None and not a.verdict.error for a in self.answered)

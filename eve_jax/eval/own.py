@@ -3,8 +3,8 @@
     {"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nHow many?"},
      {"from": "gpt", "value": "3"}], "metric": "numeric"}
 
-The gold is `answer`, or each of the list `answers`, or else the last gpt turn. `metric` is a field of the record, or
-the setting for records without one:
+The gold is `answer`, or each of the list `answers`, or else the last gpt turn; `answer` next to `answers` must be one
+of them. `metric` is a field of the record, or the setting for records without one:
 
     exact      the same text, without case, outer spaces and a final full stop
     contains   the gold is part of the answer, without case
@@ -13,6 +13,7 @@ the setting for records without one:
     letter     the letter that the answer most likely gives, of those of `options` (A to F without)
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,17 @@ def last_number(text: str) -> float | None:
     """Return the last number in `text`, without commas of thousands and units; None for none."""
     found = NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
+
+
+def _texts(given: Any, name: str) -> list[str]:
+    """Return a gold, or a list of them, as texts. Raises ValueError for anything but texts and numbers."""
+    golds = given if isinstance(given, list) else [given]
+    for gold in golds:
+        if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+            remedy = "; leave the field out to take the gpt turn" if gold is None and name == "answer" else ""
+            has = "is" if golds is not given else "has"
+            raise ValueError(f"{name} {has} {shorten(json.dumps(gold), 60)}; expected a text or a number{remedy}")
+    return [str(gold) for gold in golds]
 
 
 def _plain(text: str) -> str:
@@ -150,10 +162,11 @@ class OwnQuestions(Task):
 
     def golds(self, row: Row) -> list[str]:
         """Return the golds. Raises ValueError for none."""
-        given = row.get("answers", row.get("answer"))
-        if given is None:
-            given = [turn["value"] for turn in row["conversations"] if turn["from"] in ("gpt", "assistant")][-1:]
-        golds = [str(gold) for gold in (given if isinstance(given, list) else [given])]
+        named = {name: _texts(row[name], name) for name in ("answers", "answer") if name in row}
+        if len(named) == 2 and (other := [gold for gold in named["answer"] if gold not in named["answers"]]):
+            raise ValueError(f"answer is {shorten(repr(other[0]), 60)}, which is none of answers; give one of the two")
+        turns = [turn["value"] for turn in row["conversations"] if turn["from"] in ("gpt", "assistant")]
+        golds = next(iter(named.values())) if named else _texts(turns[-1:], "the gpt turn")
         if not golds or not all(gold.strip() for gold in golds):
             raise ValueError("has no answer; give answer, answers or a gpt turn")
         return golds

@@ -10,8 +10,11 @@ from eve_jax.data.sources.records import Records
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.eval.text_loss import TextLoss
+from eve_jax.eval.together import in_every
 from eve_jax.infer.api import EVE
 from eve_jax.infer.score import ScoreSettings, score_records
+from eve_jax.process.connect import peers
+from eve_jax.train.shared_data import same_everywhere
 
 PLAIN = "plain"  # the template that adds nothing before a text
 
@@ -59,11 +62,16 @@ def cut(passage: str, tokenizer: Tokenizer, max_tokens: int) -> Iterator[str]:
 def text_loss(eve: EVE, text: TextLoss, quiet: bool = False) -> dict[str, float | int]:
     """Return the numbers of `TextLoss.aggregate` for a model, computed in float32 whatever its weights are stored in.
 
-    Raises UserError where a passage has no finite loss.
+    On the mesh of the model; with several processes, all must call it, and each gets the numbers. Raises UserError
+    where a passage has no finite loss, and when the processes read different texts.
     """
-    records = Records({str(text.path): [Passages(text, eve.tokenizer)]})
+    passages = in_every("text", lambda: Passages(text, eve.tokenizer))
+    same_everywhere(peers(), f"text in {text.path}", passages.fingerprint())
+    records = Records({str(text.path): [passages]})
     settings = ScoreSettings.of(eve.data, eve.tokenizer, template=PLAIN, max_tokens=0, row_tokens=text.max_tokens)
-    scores = score_records(replace(eve.engine.cfg, dtype="float32"), eve.engine.params, records, settings, quiet)
+    engine = eve.engine
+    cfg = replace(engine.cfg, dtype="float32")
+    scores = score_records(cfg, engine.params, records, settings, quiet, engine.mesh)
     scored = [one for one in scores.bad if "nothing to learn" not in one.reason]
     if scored or not scores.lines:
         raise UserError(scores.none_scored() if not scores.lines else f"{scored[0].where}: {scored[0].reason}")

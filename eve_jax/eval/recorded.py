@@ -116,8 +116,9 @@ def _read(path: Path) -> Recorded:
     elif lines and all(line.keys() >= OURS for line in lines):
         name, _, protocol = path.stem.rpartition(".")
         recorded = Recorded(path, "ours", name, protocol)
-        for line in lines:
-            recorded.add(Said(line["answer"], line["error"] or "", line["prompt"]), str(line["id"]))
+        for line, where in zip(lines, places, strict=True):
+            answer = None if line["error"] else _text_of("answer", line["answer"], where)
+            recorded.add(Said(answer, line["error"] or "", line["prompt"]), str(line["id"]))
     else:
         recorded = Recorded(path, "plain")
         for line, where in zip(lines, places, strict=True):
@@ -147,13 +148,24 @@ def _unless_failed(text: str, prompt: str) -> Said:
 
 def _plain(line: Mapping[str, Any], where: str) -> tuple[str, Said]:
     id = next((line[name] for name in IDS if name in line), None)
-    text = next((line[name] for name in TEXTS if name in line), None)
+    name = next((name for name in TEXTS if name in line), None)
     if not isinstance(id, str | int) or isinstance(id, bool):
-        raise UserError(f"{where}: no {' or '.join(IDS)}; each line is an answer to one question")
-    if not isinstance(text, str):
+        raise UserError(f"{where}: no {' or '.join(IDS)}, a text or a whole number; each line answers one question")
+    if name is None:
         raise UserError(f"{where}: no {' or '.join(TEXTS)}, a text; each line is an answer to one question")
     prompt = line.get("prompt")
-    return str(id), _unless_failed(text, prompt if isinstance(prompt, str) else "")
+    return str(id), _unless_failed(_text_of(name, line[name], where), prompt if isinstance(prompt, str) else "")
+
+
+def _text_of(name: str, value: Any, where: str) -> str:
+    """Return the text of an answer. Raises UserError that names `where` and the field for anything else."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        remedy = 'write "" for an empty answer, or remove the line: the question then counts as not answered'
+    else:
+        remedy = "write what the model said as a text in quotes"
+    raise UserError(f"{where}: {name} is {shorten(json.dumps(value), 60)}, not a text; {remedy}")
 
 
 def _whole(value: Any, where: str) -> int:

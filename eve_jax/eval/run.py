@@ -28,6 +28,8 @@ from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import text_loss
 from eve_jax.eval.scoring import in_order, scored
 from eve_jax.eval.summary import progress_line, write_results
+from eve_jax.eval.text_loss import TextLoss
+from eve_jax.eval.together import from_leader
 from eve_jax.infer.api import EVE
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
@@ -167,11 +169,8 @@ def _text_loss(eve: EVE, one: Chosen, run: Run) -> Outcome:
     assert text is not None
     kept = run.folder and run.folder / f"{one.task.name}.json"
     try:
-        if jax.process_count() > 1:
-            raise UserError(f"{text.path}: the loss of a text is computed by one process; run it without the others")
-        if kept and kept.is_file():
-            numbers: dict[str, Any] = read_json(kept)
-        else:
+        numbers: dict[str, Any] = from_leader("kept", lambda: read_json(kept) if kept and kept.is_file() else {})
+        if not numbers.keys() >= TextLoss.NUMBERS:
             numbers = text_loss(eve, text)
             if kept:
                 kept.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def progress_line(outcome: Outcome) -> str:
     """Return the line about a task that has just been scored."""
     if outcome.error:
         return f"{outcome.task.name}: no numbers"
-    return f"{outcome.task.name}: {_headline(outcome)} ({len(outcome.items):,} questions)"
+    return f"{outcome.task.name}: {_headline(outcome)} ({outcome.size})"
 
 
 def _headline(outcome: Outcome) -> str:

@@ -141,6 +141,10 @@ class Task(ABC):
         """Whether the task asks questions; one that generates nothing has numbers alone, as the loss on a text."""
         return self.generation.max_new_tokens > 0
 
+    def measured(self, aggregate: Mapping[str, Any]) -> str:
+        """Return what the numbers are of, for a task that asks no questions (`asks`)."""
+        return "no questions"
+
     def adapt(self, row: Row) -> Row:
         """Return `row`, of either layout, as this protocol expects it; the reference rows are returned unchanged."""
         return row

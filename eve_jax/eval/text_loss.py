@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError
@@ -27,6 +27,7 @@ class TextLoss:
 
     path: Path
     max_tokens: int = 2048
+    NUMBERS: ClassVar[frozenset[str]] = frozenset({"loss", "perplexity", "tokens", "passages"})  # of `aggregate`
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class TextLoss:
         yield from ((str(number), passage) for number, passage in enumerate(found))
 
     def aggregate(self, sums: Sequence[float], tokens: Sequence[int]) -> dict[str, float | int]:
-        """Return the mean loss per token in nats, its perplexity and the number of tokens.
+        """Return the mean loss per token in nats, its perplexity, and how many tokens and passages it is of.
 
         Args:
             sums: of each passage, the sum of its tokens' losses in nats.
@@ -59,7 +60,7 @@ class TextLoss:
         """
         total = sum(tokens)
         loss = math.fsum(sums) / total if total else math.nan
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "tokens": total}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "tokens": total, "passages": len(sums)}
 
 
 class TextLossTask(Task):
@@ -72,6 +73,10 @@ class TextLossTask(Task):
 
     def __init__(self, text: TextLoss) -> None:
         self.protocol = text.path.stem
+
+    def measured(self, aggregate: Mapping[str, Any]) -> str:
+        """Return how many tokens and passages the loss is of; "no text" where there is none."""
+        return f"{aggregate['tokens']:,} tokens in {aggregate['passages']:,} passages" if aggregate else "no text"
 
     def row_id(self, row: Row) -> str:
         """Raise: there are no rows."""

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
 from eve_jax.config.evaluation import PREFIX, EvalConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
@@ -13,12 +11,13 @@ from eve_jax.eval.ask import Stopped
 from eve_jax.eval.chosen import Chosen
 from eve_jax.eval.live import items_of, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
-from eve_jax.infer.api import EVE, dialogue_template
+from eve_jax.infer.api import EVE, dialogue_template, positions_of
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import ready
 from eve_jax.model.eve import Params
 from eve_jax.process.paths import split_names
 from eve_jax.train.evaluation import Setting
+from eve_jax.weights.base_config import base_config
 
 FIELD = Field("eval.tasks")
 
@@ -41,6 +40,7 @@ class LiveTasks:
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
         self.rule = SampleRule(tokenizer, ImageRule.of(data), template, config.data.image_first)
         self.sees = config.stage != "llm"
+        self.positions = positions_of(lambda: base_config(setting.folder, config), setting.folder) if asks else 0
         self.items = {one.task.name: items_of(one, config.eval.limit) for one in asks}
         if not self.sees and (seen := next((i for items in self.items.values() for i in items if i.images), None)):
             raise FieldError(
@@ -52,7 +52,7 @@ class LiveTasks:
     def measure(self, params: Params, stopped: Callable[[], bool]) -> dict[str, float | None] | None:
         """Return the headline of each task, None for one that has none; None when `stopped()` between two batches."""
         engine = Engine(*ready(self.config.sizes, dict(params)), self.mesh)
-        eve = EVE(engine, self.rule, self.sees, data=dict(self.config.data))
+        eve = EVE(engine, self.rule, self.sees, self.positions, dict(self.config.data))
         values: dict[str, float | None] = {}
         for name, one in zip(self.names, self.opened, strict=True):
             if stopped():
@@ -92,12 +92,6 @@ def _opened(given: EvalConfig, images: str) -> list[Chosen]:
         if not own and not given.data:
             raise FieldError(FIELD, f": {name} requires ", Field("eval.data"), ", the folder with the benchmarks' data")
         one = open_task(name, given.data, given.protocol, given.images or images)
-        if one.text is not None and jax.process_count() > 1:
-            raise FieldError(
-                FIELD,
-                f": the loss on {name} is computed by one process; make records of it for ",
-                Field("eval.records"),
-            )
         if one.task.name in found:
             raise FieldError(FIELD, f"={given.tasks!r}: two tasks are called {one.task.name}; rename a file")
         found[one.task.name] = one

@@ -32,7 +32,7 @@ from eve_jax.process.checks import of_type, whole
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
-from eve_jax.weights.base_config import HF_CONFIG, carried_config
+from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
 from eve_jax.weights.open import open_checkpoint
 
 if TYPE_CHECKING:
@@ -246,13 +246,20 @@ def _naming(conversation: int) -> Iterator[None]:
 
 def _positions(folder: Path) -> int:
     """Return how many positions the LLM was made for, 0 for any number; warn when its config is lost."""
+    return positions_of(lambda: carried_config(folder), folder)
+
+
+def positions_of(config: Callable[[], dict[str, Any]], folder: Path) -> int:
+    """Return how many positions an LLM was made for by the Hugging Face config that `config` reads; 0 for any number.
+
+    folder: of the model, for messages. Warn when `config` raises UserError, since the config is lost.
+    """
     try:
-        config = carried_config(folder)
+        found = config()
     except UserError as error:
         print(f"warning: {error}; until then prompts of any length are taken", file=sys.stderr, flush=True)
         return 0
-    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
-    return 0 if given is None else whole(name, given, "a number of positions", 0)
+    return max_positions(found, folder)
 
 
 def dialogue_template(own: str, tokenizer: Tokenizer, given: str = "") -> str:

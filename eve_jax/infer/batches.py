@@ -145,7 +145,7 @@ class _Run:
         began = time.perf_counter()
         shared = filled([part[0].shared for part in parts], max(most, len(parts)))
         held = [self.engine.session(len(shared))]
-        self.engine.prefill(held[0], shared)
+        self.engine.prefill(held[0], shared, snug=True)
         jax.block_until_ready(held[0].cache)
         places = {part[0].digest: number for number, part in enumerate(parts)}
         cuts = [cut for part in parts for cut in part]

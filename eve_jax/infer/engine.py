@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from eve_jax import sharding
 from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
@@ -22,6 +23,7 @@ from eve_jax.infer.finite import BROKEN, NotFinite, cause
 from eve_jax.infer.parameters import on_mesh, placed
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.sampling import GREEDY, Sampling
+from eve_jax.model.attention import kernel_for
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params
 
@@ -95,17 +97,25 @@ class Engine:
         shape = _shape(prompts, not start.any())
         return session.copies(rows, _needed(start, prompts, shape, roomy(max_new_tokens)))
 
-    def prefill(self, session: Session, prompts: Sequence[Prompt], room: int = 0) -> Float[Array, "R Q"]:
-        """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token."""
-        logits = self._prefill(session, prompts, room)
+    def prefill(
+        self, session: Session, prompts: Sequence[Prompt], room: int = 0, snug: bool = False
+    ) -> Float[Array, "R Q"]:
+        """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token.
+
+        `snug`: with no more empty slots than the attention asks for, which is faster but shares fewer programs: for
+        prompts of which many are of one size.
+        """
+        logits = self._prefill(session, prompts, room, snug)
         return logits if len(prompts) == session.rows else logits[: len(prompts)]
 
-    def _prefill(self, session: Session, prompts: Sequence[Prompt], room: int) -> Float[Array, "R Q"]:
+    def _prefill(
+        self, session: Session, prompts: Sequence[Prompt], room: int, snug: bool = False
+    ) -> Float[Array, "R Q"]:
         """`prefill` with the logits of all the session's rows: those that fill up a mesh get the last prompt."""
         prompts = [p.after(ids) for p, ids in zip(filled(prompts, session.rows), session.pending, strict=True)]
         start = session.length
         first = not start.any()
-        shape = _shape(prompts, first)
+        shape = _shape(prompts, first and not (snug and self._takes_any_length(prompts)))
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         session.reserve(_needed(start, prompts, shape, room))
         self._announce("prefill", len(prompts), shape, session.capacity, first)
@@ -114,6 +124,13 @@ class Engine:
         session.length = start + lengths
         session.pending = [[] for _ in prompts]
         return logits
+
+    def _takes_any_length(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether a first prefill of `prompts` is by the attention that takes rows of any length."""
+        with sharding.use(self.mesh):
+            platform = sharding.platform()
+        length = _shape(prompts, True).length
+        return kernel_for(self.cfg.attention, platform, length, self.cfg.head_dim) == "chunked"
 
     def reply(
         self,

@@ -104,15 +104,23 @@ def nll_sum(
     return jnp.sum(target_nll(hidden, head, labels) * weight)
 
 
+def _chunk_of_targets(targets: int, vocab: int) -> int:
+    """Return how many of `targets` are taken at a time where logits of `vocab` exist for each."""
+    chunks = -(-targets // max(LOGITS // vocab, TARGETS))
+    return -(-targets // chunks)
+
+
+def _split(x: Array, size: int) -> Array:
+    """Return [M, ...] as [chunks, size, ...], filled up with zeros."""
+    chunks = -(-x.shape[0] // size)
+    return jnp.pad(x, ((0, chunks * size - x.shape[0]), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
+
+
 def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
     """The sum, and its gradients of `hidden` and `head`."""
     targets, vocab = hidden.shape[0], head.shape[0]
-    chunks = -(-targets // max(LOGITS // vocab, TARGETS))
-    size = -(-targets // chunks)
     matrix = head.astype(hidden.dtype)
-
-    def split(x: Array) -> Array:
-        return jnp.pad(x, ((0, chunks * size - targets), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
+    size = _chunk_of_targets(targets, vocab)
 
     def fold(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
         total, d_head = carry
@@ -127,8 +135,8 @@ def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tu
         return (total + jnp.sum(nll * weight), d_head), jnp.einsum("MQ,QD->MD", d_logits, matrix)
 
     start = (jnp.zeros(()), jnp.zeros(head.shape, jnp.float32))
-    (total, d_head), d_hidden = jax.lax.scan(fold, start, (split(hidden), split(labels), split(weight)))
-    return total, (d_hidden.reshape(chunks * size, -1)[:targets], d_head.astype(head.dtype))
+    (total, d_head), d_hidden = jax.lax.scan(fold, start, tuple(_split(x, size) for x in (hidden, labels, weight)))
+    return total, (d_hidden.reshape(-1, hidden.shape[1])[:targets], d_head.astype(head.dtype))
 
 
 def _sum_backward(gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[Array, Array, None, None]:
@@ -171,7 +179,14 @@ def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
     Entries whose `loss_weight` is 0 mean nothing.
     """
     labels, hidden = batch["labels"], model.hidden(batch)[0]
-    return target_nll(_at_targets(model, hidden, batch), model.head_weight, labels.reshape(-1)).reshape(labels.shape)
+    at_targets, head, flat = _at_targets(model, hidden, batch), model.head_weight, labels.reshape(-1)
+    if not by_targets():
+        return target_nll(at_targets, head, flat).reshape(labels.shape)
+    # As in training there: logits of all targets, even of a chunk of the vocabulary, may be more than the memory holds.
+    size = _chunk_of_targets(flat.shape[0], min(head.shape[0], VOCAB_CHUNK))
+    chunks = (_split(at_targets, size), _split(flat, size))
+    nll = jax.lax.map(lambda chunk: target_nll(chunk[0], head, chunk[1]), chunks)
+    return nll.reshape(-1)[: flat.shape[0]].reshape(labels.shape)
 
 
 def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:

@@ -42,10 +42,19 @@ def print_once(text: str) -> None:
 
 @contextmanager
 def by_process_0(name: str) -> Iterator[bool]:
-    """True in the block of the one process that is to do something for all; the others wait until it is done."""
-    yield is_leader()
-    if _peers is not None:
-        _peers.gather(name)
+    """True in the block of the one process that is to do something for all; the others wait until it is done.
+
+    They answer nothing while they wait, so in the block `peers()` is None.
+    """
+    global _peers
+    mine, others = is_leader(), _peers
+    _peers = None
+    try:
+        yield mine
+    finally:
+        _peers = others
+    if others is not None:
+        others.gather(name)
 
 
 @contextmanager

@@ -45,11 +45,13 @@ class Evaluator(Protocol):
 
 
 class Setting(NamedTuple):
-    """Where evaluators are opened: a stage's config, how its records become samples, and its mesh."""
+    """Where evaluators are opened: a stage's config, how its records become samples, its mesh, and its folder, which
+    may not be there yet."""
 
     config: Config
     rule: SampleRule
     mesh: Mesh
+    folder: Path
 
 
 OpenTasks = Callable[[Setting], Evaluator]  # that of `config.eval.tasks`

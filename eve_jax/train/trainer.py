@@ -163,7 +163,7 @@ def _open(
     inputs = _inputs(config, fresh=not (folder / PLAN_FOLDER).exists())
     evaluations = Evaluations(config.eval)
     if inputs and config.eval.is_set:
-        evaluations = Evaluations.open(Setting(config, inputs.rule, mesh), open_tasks)
+        evaluations = Evaluations.open(Setting(config, inputs.rule, mesh, folder), open_tasks)
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:

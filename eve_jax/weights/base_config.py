@@ -8,12 +8,14 @@ or removed since. Older stage folders have neither: there the chain of `init` is
 """
 
 import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import StoredPath, read_json, write_json
 from eve_jax.weights.stage_config import stage_config
@@ -84,11 +86,29 @@ def keep_base(folder: Path, config: Config) -> None:
         return
     (folder / HF_CONFIG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
     try:
-        found = carried_config(Path(config.init)) if config.init else carried_config(folder) if resumes else {}
+        write_json(folder / HF_CONFIG, base_config(folder, config))
     except UserError as error:
         print_once(f"warning: {error}")
-        return
-    write_json(folder / HF_CONFIG, found)
+
+
+def base_config(folder: Path, config: Config) -> dict[str, Any]:
+    """Return the Hugging Face config that the stage `folder` carries, or will when `config` has begun it; {} for none.
+
+    Raise UserError as `carried_config` does.
+    """
+    resumes = bool(steps_in(folder))
+    if resumes and ((folder / HF_CONFIG).is_file() or not config.init):
+        return carried_config(folder)
+    return carried_config(Path(config.init)) if config.init else {}
+
+
+def max_positions(config: Mapping[str, Any], folder: Path) -> int:
+    """Return how many positions the LLM was made for, by its Hugging Face config; 0 for any number.
+
+    folder: of the model, for the message. Raise UserError for a number that is none.
+    """
+    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 
 def stored_paths(config: Config, folder: Path) -> dict[str, Any]:

@@ -38,13 +38,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(work: Path, out: str) -> None:
+def run(work: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
     arguments = f"checkpoint={work / 'hf'},answers={work / 'answers'},fit=shrink"
     command = ["-m", "lmms_eval", "--model=eve_jax", f"--model_args={arguments}", f"--tasks={','.join(TASKS)}"]
-    command += [f"--limit={LIMIT}", "--batch_size=4", f"--output_path={work / out}", "--log_samples"]
+    command += [f"--limit={LIMIT}", "--batch_size=4", f"--output_path={work / out}", "--log_samples", *more]
     local = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home"), "LMMS_EVAL_DATASETS_CACHE": str(work / "cache")}
     env = os.environ | local | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *command], cwd=work / "parquet", env=env, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *command], cwd=work / "parquet", env=env, capture_output=True, text=True)
+
+
+def run_well(work: Path, out: str) -> None:
+    done = run(work, out)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -60,7 +64,7 @@ def text_of(sample: dict[str, Any]) -> str:
 
 
 def test_answers_and_scores_are_ours(work: Path) -> None:
-    run(work, "out")
+    run_well(work, "out")
     names = [ours for ours, _ in TASKS.values()]
     eve = EVE.from_pretrained(work / "hf", "shrink")
     outcomes = {one.task.benchmark: one for one in evaluate(eve, names, work / "parquet", None, "lmms", LIMIT, rows=7)}
@@ -85,7 +89,7 @@ def test_a_rerun_asks_nothing_and_goes_on_after_a_kill(work: Path) -> None:
     lines = before.splitlines(keepends=True)
     assert len(lines) == LIMIT
     file.write_text("".join(lines[:5]) + lines[5][:20])
-    run(work, "again")
+    run_well(work, "again")
     after = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["id"] for line in after[:5]] == [json.loads(line)["id"] for line in lines[:5]]
     assert {line["id"]: line["answer"] for line in after} == {
@@ -94,3 +98,11 @@ def test_a_rerun_asks_nothing_and_goes_on_after_a_kill(work: Path) -> None:
     for task in TASKS:
         first, second = (list(map(text_of, samples(work / out, task))) for out in ("out", "again"))
         assert first == second
+
+
+def test_a_setting_that_is_refused_ends_the_run_with_our_line(work: Path) -> None:
+    """Among lmms-eval's own lines; the setting and the question are named."""
+    done = run(work, "refused", "--gen_kwargs=num_beams=3")
+    assert done.returncode != 0
+    line = "the generation setting num_beams=3 is not supported; see --gen_kwargs"
+    assert line in done.stdout + done.stderr

@@ -10,8 +10,14 @@ import pytest
 
 from eve_jax.data.image.patches import open_image
 from eve_jax.errors import UserError
+from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.own import OwnQuestions, OwnRows
-from eve_jax.eval.text_loss import TextLoss
+from eve_jax.eval.report import table_lines
+from eve_jax.eval.report.markdown import numbers_of
+from eve_jax.eval.report.summary import summary_of
+from eve_jax.eval.report.values import NONE
+from eve_jax.eval.summary import progress_line
+from eve_jax.eval.text_loss import TextLoss, TextLossTask
 from tests.eval.data_files import png
 
 
@@ -73,11 +79,38 @@ def test_a_file_of_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "golds"),
+    [
+        ({"answer": 3}, ["3"]),
+        ({"answer": 0.5}, ["0.5"]),
+        ({"answers": ["3", 4]}, ["3", "4"]),
+        ({"answer": "three", "answers": ["3", "three"]}, ["3", "three"]),
+        ({}, ["3"]),
+    ],
+)
+def test_which_answers_are_expected(fields: dict[str, Any], golds: list[str]) -> None:
+    assert OwnQuestions("mine").golds(_record(**fields)) == golds
+
+
+@pytest.mark.parametrize(
     ("record", "message"),
     [
         (_record(metric="exakt"), "metric 'exakt' is unknown; known: exact"),
         (_record(metric="numeric", answer="three"), "the answer 'three' is no number"),
         (_record(answer=" "), "has no answer"),
+        (_record(answers=[]), "has no answer"),
+        (
+            _record(answer=None),
+            "answer is null; expected a text or a number; leave the field out to take the gpt turn",
+        ),
+        (_record(answer=True), "answer is true; expected a text or a number"),
+        (_record(answer={"text": "3"}), 'answer is {"text": "3"}; expected a text or a number'),
+        (_record(answers=["3", None]), "answers has null; expected a text or a number"),
+        (
+            _record(conversations=[{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": None}]),
+            "the gpt turn has null; expected a text or a number",
+        ),
+        (_record(answer="4", answers=["3", "three"]), "answer is '4', which is none of answers; give one of the two"),
         (_record(conversations=[{"from": "human", "value": "?"}]), "has no answer"),
         (_record(conversations=[{"from": "gpt", "value": "3"}]), "has 0 questions"),
         (_record(image=["a.png", "a.png"]), "has 1 <image> for 2 images"),
@@ -104,10 +137,29 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
     task = TextLoss(path)
     assert task.name == "text_loss.news"
     assert list(task.passages()) == [("0", "One.\nStill one."), ("1", "Two.")]
-    assert task.aggregate([6.0, 2.0], [3, 1]) == {"loss": 2.0, "perplexity": math.exp(2.0), "tokens": 4}
+    assert task.aggregate([6.0, 2.0], [3, 1]) == {
+        "loss": 2.0,
+        "perplexity": math.exp(2.0),
+        "tokens": 4,
+        "passages": 2,
+    }
     path.write_text("\n \n")
     with pytest.raises(UserError, match=r"news\.txt: holds no text"):
         list(task.passages())
+
+
+def test_what_a_text_was_measured_on_is_said() -> None:
+    """Tokens and passages in place of questions, on the terminal and in reports."""
+    text = TextLoss(Path("news.txt"))
+    outcome = Outcome(TextLossTask(text), aggregate=dict(text.aggregate([4000.0, 1000.0], [2000, 500])))
+    assert progress_line(outcome) == "text_loss.news: 2.00 (2,500 tokens in 2 passages)"
+    entry = summary_of(outcome)
+    assert (entry["asks"], entry["size"]) == (False, "2,500 tokens in 2 passages")
+    assert numbers_of(entry) == ["2,500 tokens in 2 passages"]
+    head, line = table_lines([outcome])
+    assert line.split()[:4] == ["text_loss", "news", "2.0000", NONE] and head.split()[3] == "n"
+    failed = Outcome(TextLossTask(text), error="news.txt: cannot be read")
+    assert progress_line(failed) == "text_loss.news: no numbers" and summary_of(failed)["size"] == "no text"
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,46 @@ def test_long_and_empty_answers_of_ours(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "again" / "submissions" / "vqav2.lmms.json").read_text())[1]["answer"] == ""
 
 
+def test_answers_beyond_the_limit_and_to_no_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are told apart: those to questions after the first N are counted, those to none are named, too."""
+    write_hub(tmp_path, "vqav2")
+    rows = golden("vqav2.lmms")["rows"]
+    lines = [{"question_id": row["question_id"], "answer": "yes"} for row in rows[:5]]
+    path = write(tmp_path / "said.jsonl", [*lines, {"id": "nobody", "answer": "no"}])
+    (outcome,) = Rescore([path], Choice(["vqav2"], tmp_path, "lmms"), limit=3).run()
+    assert len(outcome.items) == 3 and not outcome.failed
+    assert outcome.left_out == {"answers to no question": 1, "answers to questions after the first 3": 2}
+    assert capsys.readouterr().err == f"warning: {path}: 1 answers to no question: nobody\n"
+    (outcome,) = Rescore([write(path, lines)], Choice(["vqav2"], tmp_path, "lmms"), limit=3).run()
+    assert outcome.left_out == {"answers to questions after the first 3": 2}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ({"id": "a", "answer": None}, 'answer is null, not a text; write "" for an empty answer, or remove the line'),
+        ({"id": "a", "text": 104}, "text is 104, not a text; write what the model said as a text in quotes"),
+        ({"id": "a", "answer": ["x"]}, r'answer is \["x"\], not a text'),
+        ({"id": None, "answer": "x"}, "no id or question_id, a text or a whole number"),
+        (
+            {"id": "a", "prompt": "?", "answer": None, "verdict": None, "error": ""},
+            "answer is null, not a text",
+        ),
+    ],
+)
+def test_a_line_that_is_no_answer(line: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"said.jsonl#1: {says}"):
+        open_recorded(write(tmp_path / "said.jsonl", [line]))
+
+
+def test_a_task_that_no_file_is_of(tmp_path: Path) -> None:
+    write_hub(tmp_path, "vqav2")
+    out = ours(tmp_path / "out", "vqav2.lmms", {str(golden("vqav2.lmms")["rows"][0]["question_id"]): "yes"})
+    with pytest.raises(UserError, match=r"--tasks=mme applies to plain files and to answers to questions of your own"):
+        Rescore([out], Choice(["mme"], tmp_path)).run()
+
+
 def test_a_second_answer_that_differs_is_refused(tmp_path: Path) -> None:
     lines = [{"id": "1", "answer": "yes"}, {"id": "1", "answer": "yes"}, {"id": "1", "answer": "no"}]
     assert len(open_recorded(write(tmp_path / "same.jsonl", lines[:2]))[0].places) == 1

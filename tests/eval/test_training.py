@@ -1,6 +1,10 @@
 """Tasks that are asked while a stage trains: their scores, and that nothing of the training changes."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +12,23 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.demo.dataset import write_dataset
+from eve_jax.config.stage import Config
+from eve_jax.data.image.patches import open_image
+from eve_jax.data.rows.pipeline import Inputs
 from eve_jax.errors import UserError
-from eve_jax.eval.live import blank, items_of, open_task, outcome_of
+from eve_jax.eval.live import blank, items_of, open_task, outcome_of, shortened
+from eve_jax.eval.training import LiveTasks
 from eve_jax.infer.api import EVE
+from eve_jax.infer.parameters import placed as placed_on
 from eve_jax.recipe import train_stage
+from eve_jax.sharding import make_mesh
+from eve_jax.train.evaluation import Setting
 from eve_jax.train.metrics import TIMED, read_evaluations, read_metrics
-from tests.train.placing import placed
+from eve_jax.weights.open import load_params
+from tests.train.placing import placed, with_demo_data
 
 STEPS = 2
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
 
 
@@ -24,8 +36,7 @@ pytestmark = pytest.mark.long
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the demo's data, own questions of it and a text."""
     folder = tmp_path_factory.mktemp("tasks")
-    write_dataset(folder / "data", "tiny")
-    questions = (folder / "data" / "heldout.jsonl").read_text().splitlines()
+    questions = with_demo_data(folder)["heldout"]
     lines = [*questions[:5], questions[-1]]  # the last one has two images
     (folder / "asked.jsonl").write_text("\n".join(lines))
     (folder / "words.txt").write_text("A cat on the left.\n\nA dog.\n")
@@ -41,11 +52,15 @@ def config(work: Path, name: str, **evaluation: Any) -> ConfigDict:
     return c
 
 
+def tasks(work: Path) -> dict[str, Any]:
+    """The section `eval` of a stage that asks the questions and measures the text after each step."""
+    named = f"{work / 'asked.jsonl'},{work / 'words.txt'}"
+    return {"tasks": named, "every": 1, "limit": 6, "rows": 4, "fit": "shrink", "max_new_tokens": 3}
+
+
 @pytest.fixture(scope="module")
 def trained(work: Path) -> Path:
-    tasks = f"{work / 'asked.jsonl'},{work / 'words.txt'}"
-    given = {"tasks": tasks, "every": 1, "limit": 6, "rows": 4, "fit": "shrink", "max_new_tokens": 3}
-    return train_stage(config(work, "asked", **given), work, quiet=True)
+    return train_stage(config(work, "asked", **tasks(work)), work, quiet=True)
 
 
 def test_bit_identical(work, trained):
@@ -75,6 +90,60 @@ def test_scores_are_those_of_the_checkpoint(work, trained):
     )
     assert found[-1]["eval/text_loss.words"] == pytest.approx(eve.score(texts, template="plain").loss, rel=1e-5)
     assert found[0]["eval/text_loss.words"] != found[1]["eval/text_loss.words"]
+
+
+def measured(work: Path, trained: Path, init: Path, mesh: str = "") -> dict[str, float | None]:
+    """What the tasks measure of the checkpoint `trained`, on a mesh, as of a stage that begins with `init`."""
+    c = config(work, "measured", **tasks(work))
+    c.init = str(init)
+    given = Config.of(c)
+    devices = make_mesh(mesh)
+    setting = Setting(given, Inputs.of(given).rule, devices, work / "measured")
+    cfg, params = load_params(trained)
+    found = LiveTasks(setting).measure(placed_on(cfg, params, devices), lambda: False)
+    assert found is not None
+    return found
+
+
+def test_questions_beyond_the_models_positions(work, trained, capsys):
+    """The limit is that of the model that the stage begins with; a question beyond it is no wrong answer."""
+    init = work / "limited"
+    shutil.copytree(trained, init)
+    eve = EVE.from_pretrained(trained, "shrink")
+    opened = open_task(str(work / "asked.jsonl"), images=work / "data" / "images")
+    items = items_of(opened)
+    lengths = [
+        len(eve.prompt(opened.task.message(item.row), [open_image(image) for image in item.images])) for item in items
+    ]
+    limit = max(lengths)
+    beyond = items[lengths.index(limit)]
+    (init / "hf_config.json").write_text(json.dumps({"max_position_embeddings": limit}))
+    found = measured(work, trained, init)
+    answered = outcome_of(eve, shortened(opened.task, 3), [i for i, n in zip(items, lengths, strict=True) if n < limit])
+    assert found["eval/asked.own"] == answered.headline
+    line = "warning: eval/asked.own: 1 of 6 questions were not answered; the first, "
+    assert f"{line}{beyond.where}: {limit} tokens" in (said := capsys.readouterr().err)
+    assert f"the model has {limit} positions" in said
+
+
+ON_A_MESH = """
+import json, sys
+from pathlib import Path
+from tests.eval.test_training import measured
+work, trained = map(Path, sys.argv[1:3])
+print(json.dumps(measured(work, trained, trained, sys.argv[3])))
+"""
+
+
+def test_scores_on_a_mesh(work, trained):
+    """Of 8 devices, of the weights that lie as in training."""
+    flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ON_A_MESH, str(work), str(trained), "data:2,fsdp:2,tensor:2"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, alone = json.loads(done.stdout.splitlines()[-1]), read_evaluations(trained)[-1]
+    assert found["eval/asked.own"] == alone["eval/asked.own"]
+    assert found["eval/text_loss.words"] == pytest.approx(alone["eval/text_loss.words"], rel=1e-5)
 
 
 def test_an_outcome_and_the_blank_image_baseline(work, trained):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from eve_jax.infer import engine as engine_module
 from eve_jax.infer.batches import Ask, Reply, answer_all
+from eve_jax.infer.cache import bucket
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.sampling import Sampling
@@ -81,9 +83,9 @@ class Watched(Engine):
         super().__init__(engine.cfg, engine.params)
         self.read: list[list[Prompt]] = []
 
-    def _prefill(self, session, prompts, room):
+    def _prefill(self, session, prompts, *how):
         self.read.append(list(prompts))
-        return super()._prefill(session, prompts, room)
+        return super()._prefill(session, prompts, *how)
 
 
 def test_a_shared_image_is_read_once(engine, alone):
@@ -95,6 +97,32 @@ def test_a_shared_image_is_read_once(engine, alone):
         seen = [p for prompts in watching.read for p in prompts if p.grids]
         assert len(seen) == 2  # the two images
         assert not any(p.ids[-1] != ref.IMAGE_ID for p in seen)
+
+
+class Lengths(Engine):
+    """An engine that notes the slots of the rows that it prefills."""
+
+    def __init__(self, engine: Engine, **changes: str):
+        super().__init__(replace(engine.cfg, **changes), engine.params)
+        self.slots: list[int] = []
+
+    def _announce(self, *program):
+        if program[0] == "prefill":
+            self.slots.append(program[2].length)
+        super()._announce(*program)
+
+
+def test_a_shared_part_has_no_slots_that_only_other_kernels_want(engine):
+    """Rows of any length where the attention takes them, else of a multiple of 128; the logits are the same."""
+    whole = ASKS["a1"].prompt
+    shared = Prompt(whole.ids[: whole.ids.tolist().index(ref.IMAGE_ID) + 1], whole.patches, whole.grids)
+    watching, other = Lengths(engine), Lengths(engine, attention="blocked")
+    snug = watching.prefill(watching.session(), [shared], snug=True)
+    roomy = watching.prefill(watching.session(), [shared])
+    np.testing.assert_allclose(snug, roomy, atol=2e-5)
+    other.prefill(other.session(), [shared], snug=True)
+    assert watching.slots == [bucket(shared.need, 1).length, 128] and other.slots == [128]
+    assert sum(shared.need) <= watching.slots[0] < 128
 
 
 def test_other_pixels_or_words_before_the_image_are_another_prefix(engine):

@@ -24,6 +24,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.infer.score import ScoreSettings, score_records
 from eve_jax.infer.score_files import bad_file, score_files
+from eve_jax.model import loss
 from eve_jax.model.eve import bind
 from eve_jax.model.loss import target_losses
 from eve_jax.weights.import_export import import_checkpoint
@@ -119,8 +120,14 @@ def test_each_record_has_the_loss_of_the_sample_alone(hf, data, tmp_path, templa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.jsonl", "1.jsonl"]
 
 
-def test_losses_of_golden_a_by_segment():
-    """Three samples in a row: the sums by segment are those of the golden logits, together the golden loss."""
+@pytest.mark.parametrize("targets", [loss.TARGETS, 7])
+def test_losses_of_golden_a_by_segment(monkeypatch, targets):
+    """Three samples in a row: the sums by segment are those of the golden logits, together the golden loss.
+
+    `targets`: of which logits exist at one time.
+    """
+    monkeypatch.setattr(loss, "LOGITS", 1)
+    monkeypatch.setattr(loss, "TARGETS", targets)
     cfg = ref.config()
     batch, out = ref.distributed_run(), ref.tensors("A_outputs")
     losses = np.asarray(target_losses(bind(cfg, ref.params(cfg)), batch))

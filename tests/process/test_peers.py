@@ -8,6 +8,7 @@ import pytest
 
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.errors import UserError
+from eve_jax.process import connect
 from eve_jax.process.peers import Peers, StopAgreement
 from eve_jax.train.shared_bad_records import bad_records
 from eve_jax.train.shared_data import same_everywhere, share_folder
@@ -105,6 +106,21 @@ def test_no_stop_is_agreed_on_when_none_is_asked_for(three):
             return any(agreement.after(done, False) for done in range(6, 21))
 
     assert distributed_run(*(lambda p=p: train(p) for p in three)) == [False] * 3
+
+
+def test_the_process_that_does_something_for_all_asks_nobody(three, monkeypatch):
+    """The others wait for its end alone, so questions to them would never be answered."""
+    found = []
+    for one in three[1:] + three[:1]:
+        monkeypatch.setattr(connect, "_peers", one)
+        monkeypatch.setattr(one, "gather", lambda name: found.append(name))
+        with connect.by_process_0("report") as mine:
+            assert mine == (one.index == 0) and connect.peers() is None
+        assert connect.peers() is one
+        with pytest.raises(UserError), connect.by_process_0("report"):
+            raise UserError("as it is")
+        assert connect.peers() is one
+    assert found == ["report"] * 3
 
 
 def test_without_peers_the_own_request_counts():

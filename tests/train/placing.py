@@ -1,8 +1,17 @@
-"""A stage of a recipe as a test changes it further; `eve_jax.recipe.stage_of_recipe` gives a frozen one."""
+"""The demo's data, and a stage as a test changes it further; `eve_jax.recipe.stage_of_recipe` gives a frozen one."""
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
+
+from eve_jax.demo.dataset import write_dataset
+
+
+def with_demo_data(work: Path) -> dict[str, list[str]]:
+    """Write the demo's data at test size into `work`; return the lines of its captions and its held-out questions."""
+    write_dataset(work / "data", "tiny")
+    names = ("captions", "heldout")
+    return {name: (work / "data" / f"{name}.jsonl").read_text().splitlines() for name in names}
 
 
 def placed(config: ConfigDict, work: Path, init: str) -> ConfigDict:

@@ -18,7 +18,6 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.load import load_tokenizer
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer.score import ScoreSettings, score_records
 from eve_jax.process import interrupt
@@ -29,7 +28,7 @@ from eve_jax.train.metrics import TIMED, read_evaluations, read_lines, read_metr
 from eve_jax.train.report import write_report
 from eve_jax.train.trainer import train
 from eve_jax.weights.open import load_params
-from tests.train.placing import placed
+from tests.train.placing import placed, with_demo_data
 
 STEPS = 6
 ROOT = Path(__file__).parents[2]
@@ -40,12 +39,10 @@ pytestmark = pytest.mark.long
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the demo's data, and captions and questions of the test split to hold out."""
     folder = tmp_path_factory.mktemp("evaluation")
-    write_dataset(folder / "data", "tiny")
-    lines = (folder / "data" / "captions.jsonl").read_text().splitlines()
-    (folder / "train.jsonl").write_text("\n".join(lines[:60]))
-    (folder / "captions.jsonl").write_text("\n".join(lines[60:80]))
-    questions = (folder / "data" / "heldout.jsonl").read_text().splitlines()
-    (folder / "questions.jsonl").write_text("\n".join(questions[:12]))
+    lines = with_demo_data(folder)
+    (folder / "train.jsonl").write_text("\n".join(lines["captions"][:60]))
+    (folder / "captions.jsonl").write_text("\n".join(lines["captions"][60:80]))
+    (folder / "questions.jsonl").write_text("\n".join(lines["heldout"][:12]))
     return folder
 
 

@@ -72,7 +72,8 @@ def numbers_of(entry: Mapping[str, Any]) -> list[str]:
     lines = [f"Failed: {entry['error']}"] if entry["error"] else []
     if entry["headline"] is None and not entry["error"]:
         lines += ["No score: nothing was scored, or the answers are not public."]
-    lines += [f"{entry['n']:,} questions, {entry['scored']:,} scored, {len(entry['errors']):,} errors"]
+    counts = f", {entry['scored']:,} scored, {len(entry['errors']):,} errors" if entry["asks"] else ""
+    lines += [f"{entry['size']}{counts}"]
     lines += [f"Left out: {count:,} {what}" for what, count in entry["left_out"].items()]
     rates = entry["throughput"]
     if rates["questions_per_second"] is not None:

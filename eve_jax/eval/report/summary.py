@@ -32,6 +32,8 @@ def summary_of(outcome: Outcome) -> dict[str, Any]:
         "digits": task.digits,
         "units": None if units is None else {"kind": units.kind, "n": len(units.numbers)},
         "papers": {"EVEv1": figures.v1, "EVEv2": figures.v2, "source": figures.source, "remark": figures.remark},
+        "asks": task.asks,
+        "size": outcome.size,
         "n": len(outcome.items) or len(outcome.answered),
         "scored": len(verdicts),
         "not_parsed": _not_parsed(outcome, verdicts),

@@ -5,7 +5,7 @@ from typing import Any
 
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report.summary import summary_of
-from eve_jax.eval.report.values import duration, interval, number, share
+from eve_jax.eval.report.values import NONE, duration, interval, number, share
 
 COLUMNS = (
     "task",
@@ -32,7 +32,7 @@ def cells(entry: Mapping[str, Any]) -> list[str]:
         "failed" if entry["error"] else number(entry["headline"], entry["digits"]),
         interval(entry["interval"], entry["digits"]),
         entry["measure"],
-        f"{entry['n']:,}",
+        f"{entry['n']:,}" if entry["asks"] else NONE,
         share(entry["not_parsed"]["n"], entry["scored"]),
         share(len(entry["errors"]), entry["n"]),
         number(papers["EVEv1"]),
