@@ -72,7 +72,8 @@ def _deep_tiles(image: Image.Image) -> tuple[list[Tile], int]:
     tiles = _tiles(image)
     if not tiles or image.mode.startswith(("I", "F")):
         return tiles, 0
-    first, tags = tiles[0], getattr(image, "tag_v2", {})
+    first = tiles[0]
+    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
     if first.codec_name == "SGI16":
         return tiles, 65535
     if first.codec_name in ("ppm", "ppm_plain") and isinstance(first.args, tuple):
@@ -145,4 +146,4 @@ def _is_dark(image: Image.Image) -> bool:
         return False
     bands = image.getbands()
     colors = [band for band in bands if band not in "Aa"] if len(bands) > 1 else list(bands)
-    return all(image.getchannel(band).getextrema()[1] < DARK for band in colors)
+    return all(int(np.max(image.getchannel(band))) < DARK for band in colors)
