@@ -135,7 +135,8 @@ def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tu
         return (total + jnp.sum(nll * weight), d_head), jnp.einsum("MQ,QD->MD", d_logits, matrix)
 
     start = (jnp.zeros(()), jnp.zeros(head.shape, jnp.float32))
-    (total, d_head), d_hidden = jax.lax.scan(fold, start, tuple(_split(x, size) for x in (hidden, labels, weight)))
+    chunks = (_split(hidden, size), _split(labels, size), _split(weight, size))
+    (total, d_head), d_hidden = jax.lax.scan(fold, start, chunks)
     return total, (d_hidden.reshape(-1, hidden.shape[1])[:targets], d_head.astype(head.dtype))
 
 

@@ -100,7 +100,8 @@ class Validation:
         """
         nll, targets = np.zeros(len(self.records.names)), np.zeros(len(self.records.names))
         d, before = self.data, len(self.broken.found)
-        batches = loader(self.plan, self.builder, 0, d.threads, d.prefetch, self.rows)
+        ahead = min(d.prefetch, 1)  # those that training has built ahead wait in the memory, too
+        batches = loader(self.plan, self.builder, 0, d.threads, ahead, self.rows)
         for number, (batch,) in watched(batches, d.timeout, reading=self.builder.reading):
             if stopped():
                 return None

@@ -31,7 +31,7 @@ def folder_of(folder: Path, kind: str, settings: dict[str, Any], normalizer: Any
 
 
 # The settings of public checkpoints: Qwen2.5, SmolLM2, LLaMA-3; Vicuna and LLaMA-2.
-PUBLIC = {
+PUBLIC: dict[str, list[dict[str, Any]]] = {
     "tokenizer.json": [
         {"add_prefix_space": False, "add_bos_token": False, "split_special_tokens": False, "errors": "replace"},
         {"add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": 8192},
@@ -48,7 +48,7 @@ PUBLIC = {
         {"add_bos_token": False, "add_prefix_space": None},
     ],
 }
-OTHERWISE = {
+OTHERWISE: dict[str, list[tuple[dict[str, Any], str]]] = {
     "tokenizer.json": [
         ({"do_lower_case": True}, "do_lower_case is true, but the tokenizer does not make letters lower case"),
         ({"strip_accents": True}, "strip_accents is true, but the tokenizer keeps accents"),

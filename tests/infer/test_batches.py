@@ -102,8 +102,8 @@ def test_a_shared_image_is_read_once(engine, alone):
 class Lengths(Engine):
     """An engine that notes the slots of the rows that it prefills."""
 
-    def __init__(self, engine: Engine, **changes: str):
-        super().__init__(replace(engine.cfg, **changes), engine.params)
+    def __init__(self, engine: Engine, attention: str = "auto"):
+        super().__init__(replace(engine.cfg, attention=attention), engine.params)
         self.slots: list[int] = []
 
     def _announce(self, *program):

@@ -52,8 +52,7 @@ def to_rgb(image: Image.Image, file: object = "an image") -> Image.Image:
     channels = deep_channels(image, file)
     if channels is not None:
         values, mode = channels
-        scaled = eight_bits(values, _no_data(tags))
-        image = Image.fromarray(scaled[..., 0] if mode == "L" else scaled, mode)
+        image = Image.frombytes(mode, values.shape[1::-1], eight_bits(values, _no_data(tags)).tobytes())
     elif image.mode in DEEP_MODES or _is_signed(image, tags):
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))

@@ -8,10 +8,10 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
 
 from eve_jax.data.image_file import BadImage
 
@@ -24,7 +24,14 @@ COUNT, DEPTHS, STEP = 40, 42, 3  # bytes from there to the number of components,
 COLORS = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK")  # modes of 8 bits a channel
 TIFF_ORDERS = {b"II": "L", b"MM": "B"}
 
-Tile = ImageFile._Tile
+
+class Tile(NamedTuple):
+    """A part of an image file as Pillow describes it; up to version 10, Pillow's own is a plain tuple."""
+
+    codec_name: str
+    extents: tuple[int, int, int, int] | None
+    offset: int
+    args: Any
 
 
 def deep_channels(image: Image.Image, file: object) -> tuple[np.ndarray, str] | None:
@@ -44,7 +51,7 @@ def deep_channels(image: Image.Image, file: object) -> tuple[np.ndarray, str] | 
     if rawmodes == [GRAY_ALPHA]:
         both = _read(image, tiles, ["RGBA"])
         return both[..., :1] << 8 | both[..., 1:2], "L"
-    if tiles != list(getattr(image, "tile", ())):
+    if tiles != _tiles(image):
         raise BadImage("has colors of 16 bits in planes that cannot be read; write it with one plane", file)
     is_deep = largest > 255 or any(";16" in one for one in rawmodes) or _is_deep_file(image)
     image.load()
@@ -62,10 +69,11 @@ def _deep_tiles(image: Image.Image) -> tuple[list[Tile], int]:
 
     There are none where the pixels are loaded already.
     """
-    tiles = list(getattr(image, "tile", ()))
+    tiles = _tiles(image)
     if not tiles or image.mode.startswith(("I", "F")):
         return tiles, 0
-    first, tags = tiles[0], getattr(image, "tag_v2", {})
+    first = tiles[0]
+    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
     if first.codec_name == "SGI16":
         return tiles, 65535
     if first.codec_name in ("ppm", "ppm_plain") and isinstance(first.args, tuple):
@@ -75,6 +83,10 @@ def _deep_tiles(image: Image.Image) -> tuple[list[Tile], int]:
     if first.codec_name == "raw" and _has_planes(tags) and _bits(tags) == 16:
         tiles = [_with_rawmode(tile, f"{_rawmode(tile)};16{TIFF_ORDERS[tags.prefix]}") for tile in tiles]
     return tiles, 0
+
+
+def _tiles(image: Image.Image) -> list[Tile]:
+    return [Tile(*tile) for tile in getattr(image, "tile", ())]
 
 
 def _has_planes(tags: Any) -> bool:
@@ -88,7 +100,8 @@ def _has_packed_planes(image: Image.Image, tiles: Sequence[Tile]) -> bool:
 
 def _bits(tags: Any) -> int:
     """Return the largest number of bits a channel that a TIFF states, 0 for other files."""
-    return max(tags.get(ExifTags.Base.BitsPerSample, ()), default=0)
+    bits: int = max(tags.get(ExifTags.Base.BitsPerSample, ()), default=0)
+    return bits
 
 
 def _rawmode(tile: Tile) -> str:
@@ -133,4 +146,4 @@ def _is_dark(image: Image.Image) -> bool:
         return False
     bands = image.getbands()
     colors = [band for band in bands if band not in "Aa"] if len(bands) > 1 else list(bands)
-    return all(image.getchannel(band).getextrema()[1] < DARK for band in colors)
+    return all(int(np.max(image.getchannel(band))) < DARK for band in colors)

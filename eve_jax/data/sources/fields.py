@@ -233,13 +233,17 @@ def _doubts(
         return tuple(dict.fromkeys([*texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
-    files = [f"a {suffix_of(value)} file in {name}" for name, value in values if _may_be_file(value)]
+    files = [
+        f"a {suffix_of(value)} file in {name}"
+        for name, value in values
+        if isinstance(value, str) and _may_be_file(value)
+    ]
     return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls, *files)))
 
 
-def _may_be_file(value: Any) -> bool:
-    """Whether a value is the path of a file that an image may have been made from."""
-    return isinstance(value, str) and " " not in value.strip() and not is_url(value) and suffix_of(value) in DOUBTFUL
+def _may_be_file(text: str) -> bool:
+    """Whether a text is the path of a file that an image may have been made from."""
+    return " " not in text.strip() and not is_url(text) and suffix_of(text) in DOUBTFUL
 
 
 def _may_be_image_url(text: str) -> bool:

@@ -59,7 +59,13 @@ def test_images_in_image_objects_are_refused(folder: Path) -> None:
         of_parquet(folder, {"image": column, "caption": ["A dot."]})[0]
 
 
-SCANS = [{"depth": "0.exr"}, {"scan": "a.dcm"}, {"volume": "x/a.nii.gz"}, {"mesh": "chair.OBJ"}, {"slide": "a.svs"}]
+SCANS: list[dict[str, Any]] = [
+    {"depth": "0.exr"},
+    {"scan": "a.dcm"},
+    {"volume": "x/a.nii.gz"},
+    {"mesh": "chair.OBJ"},
+    {"slide": "a.svs"},
+]
 SCANS += [{"meta": {"raw": "a.CR2"}}, {"file_name": "0.dcm"}, {"file": "a b.ply"}, {"views": ["a.hdr", "b.hdr"]}]
 
 
