@@ -146,4 +146,4 @@ def _is_dark(image: Image.Image) -> bool:
         return False
     bands = image.getbands()
     colors = [band for band in bands if band not in "Aa"] if len(bands) > 1 else list(bands)
-    return all(int(np.max(image.getchannel(band))) < DARK for band in colors)
+    return all(int(np.max(np.asarray(image.getchannel(band)))) < DARK for band in colors)
