@@ -135,6 +135,7 @@ print(json.dumps(measured(work, trained, trained, sys.argv[3])))
 """
 
 
+@pytest.mark.slow
 def test_scores_on_a_mesh(work, trained):
     """Of 8 devices, of the weights that lie as in training."""
     flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
