@@ -7,6 +7,7 @@
 VENV    := .venv
 PYTHON  ?= python3.11 python3.12 python3.13 python3
 WORKDIR ?= runs/demo
+FITS    := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
@@ -28,8 +29,11 @@ clean:
 	find . -path ./runs -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/.python:
-	@for python in $(PYTHON); do \
-	    $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue; \
+	@if $(VENV)/bin/python -c '$(FITS)' 2>/dev/null; then \
+	    echo "using $(VENV) as it is (make clean removes it)"; touch $@; exit; \
+	fi; \
+	for python in $(PYTHON); do \
+	    $$python -c '$(FITS)' 2>/dev/null || continue; \
 	    echo "making $(VENV) with $$python"; $$python -m venv --clear $(VENV) && touch $@; exit; \
 	done; \
 	echo "error: no Python 3.11, 3.12 or 3.13 (tried: $(PYTHON)); install one or say which: make PYTHON=/path/to/python3.11" >&2; \

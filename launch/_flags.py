@@ -33,8 +33,14 @@ def define_cluster() -> Callable[[], Cluster]:
     dead = flags.DEFINE_integer("peer_timeout", 40, "seconds of silence until a process counts as dead", lower_bound=5)
     wait = flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes at the start", lower_bound=5)
     for holder in (coordinator, count, number, dead, wait):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])  # --help shows it
+        _shown(holder)
     return lambda: Cluster(coordinator.value or "", count.value, number.value, dead.value or 0, wait.value or 0)
+
+
+def _shown(holder: Any) -> Any:
+    """Return the flag holder after --help has been told to show it, as it shows those that a command defines itself."""
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
+    return holder
 
 
 class _Path(flags.ArgumentParser):
@@ -60,12 +66,12 @@ def define_path(name: str, default: str | None, text: str, several: bool = False
 
     `several`: of comma-separated paths.
     """
-    return flags.DEFINE(_Path(several), name, default, text, serializer=flags.ArgumentSerializer())
+    return _shown(flags.DEFINE(_Path(several), name, default, text, serializer=flags.ArgumentSerializer()))
 
 
 def define_paths(name: str, text: str) -> Any:
     """Define the flag of a path that may be given several times; returns the flag holder, of a list."""
-    return flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text)
+    return _shown(flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text))
 
 
 def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:

@@ -43,6 +43,20 @@ def test_the_command_shows_itself_and_its_version() -> None:
     assert all(name in shown for name in cli.COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    {
+        "train": "config workdir coordinator",
+        "score": "checkpoint records images out",
+        "eval": "checkpoint tasks data out answers images metric",
+        "convert": "from to variant",
+    }.items(),
+)
+def test_help_shows_every_flag_of_a_command(command: str, names: str) -> None:
+    shown = run("-m", "launch.cli", command, "--help").stdout
+    assert [name for name in names.split() if f"\n  --{name}:" not in shown and f"\n  --[no]{name}:" not in shown] == []
+
+
 @pytest.mark.parametrize("args", [[], ["trian"], ["--config=stage3"]])
 def test_an_unknown_command_is_one_line(args: list[str]) -> None:
     done = run("-m", "launch.cli", *args)

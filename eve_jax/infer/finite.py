@@ -1,4 +1,4 @@
-"""Logits that are not finite: how a row warns among its tokens, and the error that names the cause."""
+"""Logits that are not finite: how a row marks it among its tokens, and the error that names the cause."""
 
 from collections.abc import Sequence
 

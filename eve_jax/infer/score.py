@@ -146,7 +146,7 @@ def score_records(
     """Scores every record by the next-token loss of docs/model.md#loss, in packed rows.
 
     On the `mesh` of `params`, if they lie on one, batches have rows for all its parts, and each of its processes gets
-    all scores. No record is left out for its length unless `settings.rule.max_tokens` warns. Raises UserError when the
+    all scores. No record is left out for its length unless `settings.rule.max_tokens` is set. Raises UserError when the
     tokenizer does not fit the model, or for a template that is unknown.
     """
     rule = settings.rule

@@ -54,7 +54,7 @@ def carried_config(folder: Path) -> dict[str, Any]:
 
 
 def _follow(folder: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
-    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that warns."""
+    """Return the base's config of `folder`, to which the stages `seen` lead, and the file that holds it."""
     if (folder / HF_CONFIG).is_file():
         return read_json(folder / HF_CONFIG), folder / HF_CONFIG
     config = read_config(folder)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
-from eve_jax.data.sources.image_objects import check_edits, unread_keys
+from eve_jax.data.sources.image_objects import check_object, unread_keys
 from eve_jax.data.sources.learned import check_turn
 
 TALKS = ("conversations", "messages")
@@ -203,6 +203,12 @@ def _part(item: Any, name: str) -> str | Part:
     kind = item.get("type")
     image = next((item[key] for key in IMAGE_KEYS if not is_empty(item.get(key))), None)
     if kind in TEXT_PARTS or (kind is None and image is None and "text" in item):
+        if image is not None:
+            raise BadRecord(f"{name} is a text with an image; make the image a part of its own")
+        if is_empty(item.get("text")) and (
+            other := [key for key in ("content", "value") if not is_empty(item.get(key))]
+        ):
+            raise BadRecord(f"{name} has its text under {other[0]}; name it text")
         return "" if item.get("text") is None else text_of(item["text"], name)
     if kind not in IMAGE_PARTS and not (kind is None and image is not None):
         raise BadRecord(f"{name} is of type {kind!r}, not text or image")
@@ -211,6 +217,6 @@ def _part(item: Any, name: str) -> str | Part:
         raise BadRecord(f"{name} is an image without any of {', '.join(IMAGE_KEYS)}, but with {', '.join(rest)}")
     if not is_empty(item.get("text")):
         raise BadRecord(f"{name} is an image with a text; make the text a part of its own")
-    check_edits(item, name)
+    check_object(item, name)
     index = item.get("index")
     return Part({"bytes": image} if isinstance(image, bytes) else image, index if isinstance(index, int) else None)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
-from eve_jax.data.sources.image_objects import check_edits, unread_keys
+from eve_jax.data.sources.image_objects import check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.learned import check_record
 from eve_jax.data.sources.media import DOUBTFUL, IMAGE_SUFFIXES, SCAN, basename, is_url, media_kind, suffix_of
@@ -212,7 +212,7 @@ def _fields(given: Mapping[str, Any], found: _Found, dialogue: Dialogue) -> Fiel
 def _of_objects(value: Any, field: str) -> Iterator[str]:
     """Yield the keys that are not read of the images in a field that are objects. Raises `BadRecord` for edits."""
     for one in image_values(value):
-        check_edits(one, field)
+        check_object(one, field)
         yield from unread_keys(one)
 
 

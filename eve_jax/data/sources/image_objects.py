@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from eve_jax.data.record import BadRecord, is_empty
-from eve_jax.data.sources.media import suffix_of
+from eve_jax.data.sources.media import basename, suffix_of
 
 KEYS = ("image", "image_url", "path", "url")  # of the image, next to `bytes`
 EDITS = {  # words of keys that ask for an edit
@@ -54,13 +54,32 @@ def unread_keys(value: Any) -> Iterator[str]:
             yield key
 
 
-def check_edits(value: Any, field: str) -> None:
-    """Raise `BadRecord` for an object that asks for an edit of its image, which is not made."""
+def check_object(value: Any, field: str) -> None:
+    """Raise `BadRecord` for an object that asks for an edit of its image, which is not made, or that names two images.
+
+    The URL that a file is from, and the path of stored bytes, may stand next to it.
+    """
+    _check_one(value, field)
     for key, asked in value.items() if isinstance(value, dict) else ():
         if key in KEYS:
-            check_edits(asked, field)
+            check_object(asked, field)
         elif _is_edit(key, asked) or _is_frame(key, asked, value):
             raise BadRecord(f"{field} has {key}, which is not read; apply it to the image file, or remove it")
+
+
+def _check_one(value: Any, field: str) -> None:
+    if not isinstance(value, dict) or not is_empty(value.get("bytes")):
+        return
+    files = {key: text for key in KEYS if (text := _path(value.get(key))) and "://" not in text and text[:5] != "data:"}
+    if len({basename(text) for text in files.values()}) > 1:
+        raise BadRecord(f"{field} names different images under {' and '.join(files)}; keep one of them")
+
+
+def _path(value: Any) -> str:
+    """Return the path or URI that the value of one of KEYS comes to, "" where it is none."""
+    if isinstance(value, dict):
+        return next((found for key in KEYS if (found := _path(value.get(key)))), "")
+    return value if isinstance(value, str) else ""
 
 
 def _is_edit(key: str, asked: Any) -> bool:

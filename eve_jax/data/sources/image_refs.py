@@ -17,7 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, is_empty, text_of
-from eve_jax.data.sources.image_objects import KEYS, check_edits
+from eve_jax.data.sources.image_objects import KEYS, check_object
 from eve_jax.data.sources.media import as_bytes, basename
 from eve_jax.errors import shorten
 
@@ -80,7 +80,7 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = 
     Paths are relative to the first of `folders` that has them; without folders (None) there can be none. Raises
     `BadRecord` for a URL, a broken data URI, or anything else.
     """
-    check_edits(value, field)
+    check_object(value, field)
     found = reference(value)
     if isinstance(found, StoredImage):
         return found

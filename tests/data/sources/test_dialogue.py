@@ -105,6 +105,21 @@ def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_
         ([{"type": "video", "video": "a.mp4"}], {}, "part 1 of turn 1 is of type 'video', not text or image"),
         ([{"type": "image_url", "image_url": {"url": "https://e.org/a"}}], {}, "an image is a URL"),
         ([{**IMAGE, "source": {"data": "AAAA"}}], {}, "an image without any of image, image_url, .* but with source"),
+        *(
+            ([{**TEXT, **image}], {}, "part 1 of turn 1 is a text with an image; make the image a part of its own")
+            for image in ({"image": "a.png"}, {"image_url": {"url": "a.png"}}, {"url": "a.png"}, {"path": "a.png"})
+        ),
+        ([{"type": "text", "content": "Why?"}], {}, "part 1 of turn 1 has its text under content; name it text"),
+        (
+            [{"type": "text", "text": "", "value": "Why?"}],
+            {},
+            "part 1 of turn 1 has its text under value; name it text",
+        ),
+        (
+            [{**IMAGE, "image": "a.png", "image_url": {"url": "b.png"}}, TEXT],
+            {},
+            "part 1 of turn 1 names different images under image and image_url; keep one of them",
+        ),
         ([{**IMAGE, "text": "caption it"}], {}, "part 1 of turn 1 is an image with a text; make the text a part"),
         (
             [{**IMAGE, "image": "a.png", "bbox": [0, 0, 9, 9]}],

@@ -142,3 +142,26 @@ def test_a_further_frame_is_refused(more: dict[str, Any]) -> None:
 def test_edits_in_an_inner_object_are_refused() -> None:
     with pytest.raises(BadRecord, match="image has rotate, which"):
         to_image({"image": {"url": "a.png", "rotate": 90}}, "here", [""])
+
+
+TWO = [
+    {"path": "a.png", "url": "b.png"},
+    {"image": {"url": "a.png"}, "path": "b.png"},
+    {"image_url": "a", "image": "b"},
+]
+ONE: list[dict[str, Any]] = [
+    {"path": "a.png", "url": "https://e.org/b.png"},  # where the file is from
+    {"path": "a.png", "image": "/data/a.png"},
+    {"path": "a.png", "image_url": {"url": "a.png"}},
+]
+
+
+@pytest.mark.parametrize("value", TWO)
+def test_an_object_that_names_two_images_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(BadRecord, match=r"^left names different images under (image|path) and "):
+        to_image(value, "here", [""], "left")
+
+
+@pytest.mark.parametrize("value", ONE)
+def test_an_object_that_names_an_image_twice(value: dict[str, Any]) -> None:
+    assert str(to_image(value, "here", ["f"])).endswith("a.png")
