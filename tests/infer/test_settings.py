@@ -192,7 +192,7 @@ def test_settings_of_scores() -> None:
 @pytest.mark.parametrize("field", ["max_size", "patch", "max_aspect"])
 @pytest.mark.parametrize("value", ["64", True, None, float("nan")])
 def test_image_rules_of_other_types(field: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"config.data.{field}="):
+    with pytest.raises(UserError, match=rf"^{field}="):
         ImageRule(**{field: value})
 
 
