@@ -1,4 +1,4 @@
-# make demo    train the demo end to end and answer questions about pictures (WORKDIR=runs/demo)
+# make demo    train the demo end to end and answer questions about images (WORKDIR=runs/demo)
 # make test    run the tests
 # make lint    ruff, import-linter and mypy
 # make clean   remove .venv and caches, keep runs/

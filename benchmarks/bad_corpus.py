@@ -90,7 +90,7 @@ def odd_images() -> dict[str, bytes]:
     turned[0x0112] = 6
     files = {
         "cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG"),
-        "grey.jpg": encoded(rgb.convert("L"), "JPEG"),
+        "gray.jpg": encoded(rgb.convert("L"), "JPEG"),
         "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
         "exif_turned.jpg": encoded(rgb, "JPEG", exif=turned),
         "exif_broken.jpg": encoded(rgb, "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff" + b"\xff" * 40),

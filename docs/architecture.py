@@ -105,9 +105,9 @@ def span(slots: tuple[int, int]) -> tuple[float, float, float]:
     return left_of(slots[0]), left_of(slots[0]) + width / 2, width
 
 
-def label(ax: Axes, x: float, y: float, text: str, size: float = 12, colour: str = INK, **kwargs: Any) -> None:
+def label(ax: Axes, x: float, y: float, text: str, size: float = 12, color: str = INK, **kwargs: Any) -> None:
     """Text of `size` pixels, centerd unless told otherwise."""
-    ax.text(x, y, text, fontsize=size * 0.72, color=colour, **{"ha": "center", "va": "center"} | kwargs)
+    ax.text(x, y, text, fontsize=size * 0.72, color=color, **{"ha": "center", "va": "center"} | kwargs)
 
 
 def box(ax: Axes, x: float, y: float, w: float, h: float, edge: str, fill: str, text: str = "") -> None:
@@ -125,10 +125,10 @@ def chip(ax: Axes, x: float, y: float, token: str, target: bool) -> float:
     return width
 
 
-def line(ax: Axes, *points: tuple[float, float], colour: str = MUTED, head: bool = True) -> None:
+def line(ax: Axes, *points: tuple[float, float], color: str = MUTED, head: bool = True) -> None:
     """A line through `points`, with an arrow head at its end."""
     style = "-|>,head_length=4.5,head_width=2.4" if head else "-"
-    ax.add_patch(FancyArrowPatch(path=Curve(points), arrowstyle=style, color=colour, joinstyle="miter", zorder=1))
+    ax.add_patch(FancyArrowPatch(path=Curve(points), arrowstyle=style, color=color, joinstyle="miter", zorder=1))
 
 
 def cell(ax: Axes, x: float, y: float, edge: str, fill: str) -> None:
@@ -137,11 +137,11 @@ def cell(ax: Axes, x: float, y: float, edge: str, fill: str) -> None:
     ax.add_patch(Rectangle((x, y), CELL, CELL, facecolor=fill, edgecolor=edge, linestyle=style, zorder=3))
 
 
-def brace(ax: Axes, slots: tuple[int, int], y: float, text: str, colour: str) -> None:
+def brace(ax: Axes, slots: tuple[int, int], y: float, text: str, color: str) -> None:
     """A bracket below the slots first..last, with its name."""
-    x, centre, width = span(slots)
-    ax.plot([x, x, x + width, x + width], [y, y + 4, y + 4, y], color=colour, linewidth=1.1)
-    label(ax, centre, y + 13, text, 11.5, colour)
+    x, center, width = span(slots)
+    ax.plot([x, x, x + width, x + width], [y, y + 4, y + 4, y], color=color, linewidth=1.1)
+    label(ax, center, y + 13, text, 11.5, color)
 
 
 def draw_row(ax: Axes, y: float, row: list[Slot]) -> None:
@@ -184,11 +184,11 @@ def draw_inputs(ax: Axes) -> None:
         (TEXT_SLOTS, TEXT, TEXT_FILL, "word embedding"),
     )
     for slots, edge, fill, text in layers:
-        x, centre, width = span(slots)
+        x, center, width = span(slots)
         box(ax, x, 170, width, 28, edge, fill, text)
-        line(ax, (centre, 198), (centre, ROW - 3))
+        line(ax, (center, 198), (center, ROW - 3))
         if slots[0] != 16:
-            line(ax, (centre, 147), (centre, 169))
+            line(ax, (center, 147), (center, 169))
 
 
 def draw_permutation(ax: Axes, top: float, bottom: float, pairs: list[tuple[int, int]], row: list[Slot]) -> None:
@@ -198,23 +198,23 @@ def draw_permutation(ax: Axes, top: float, bottom: float, pairs: list[tuple[int,
             continue
         a, b, middle = left_of(upper) + CELL / 2, left_of(lower) + CELL / 2, (top + bottom) / 2
         curve = Curve([(a, top), (a, middle), (b, middle), (b, bottom)], [Curve.MOVETO] + [Curve.CURVE4] * 3)
-        colour, alpha = TEXT if slot.kind == "text" else VISION, 0.45 if slot.sample else 0.8
-        ax.add_patch(PathPatch(curve, facecolor="none", edgecolor=colour, linewidth=0.9, alpha=alpha))
+        color, alpha = TEXT if slot.kind == "text" else VISION, 0.45 if slot.sample else 0.8
+        ax.add_patch(PathPatch(curve, facecolor="none", edgecolor=color, linewidth=0.9, alpha=alpha))
 
 
 def draw_column(ax: Axes, slots: tuple[int, int], stream: float, edge: str, fill: str, name: str) -> None:
     """What a decoder layer holds for one kind of token; `stream` is the x of the residual connection."""
-    x, centre, width = span(slots)
-    label(ax, centre + 10, LAYER + 13, name, 12.5, edge, ha="left", weight="bold")
+    x, center, width = span(slots)
+    label(ax, center + 10, LAYER + 13, name, 12.5, edge, ha="left", weight="bold")
     for dy, text in ((36, "RMSNorm"), (72, "q, k, v"), (238, "o"), (308, "RMSNorm"), (344, "MLP (SwiGLU)")):
         box(ax, x, LAYER + dy, width, 24, edge, fill, text)
     for start, end in ((-10, 35), (60, 71), (262, 274), (286, 307), (332, 343), (368, 379), (391, 412)):
-        line(ax, (centre, LAYER + start), (centre, LAYER + end), head=start != 391)
+        line(ax, (center, LAYER + start), (center, LAYER + end), head=start != 391)
     for branch, add in ((24, 280), (296, 385)):
-        rim = centre + (6 if stream > centre else -6)
-        line(ax, *((x, LAYER + y) for x, y in ((centre, branch), (stream, branch), (stream, add), (rim, add))))
-        ax.add_patch(Circle((centre, LAYER + add), 6, facecolor="white", edgecolor=MUTED, zorder=2))
-        label(ax, centre, LAYER + add - 0.5, "+", 12, MUTED, zorder=3)
+        rim = center + (6 if stream > center else -6)
+        line(ax, *((x, LAYER + y) for x, y in ((center, branch), (stream, branch), (stream, add), (rim, add))))
+        ax.add_patch(Circle((center, LAYER + add), 6, facecolor="white", edgecolor=MUTED, zorder=2))
+        label(ax, center, LAYER + add - 0.5, "+", 12, MUTED, zorder=3)
 
 
 def draw_layer(ax: Axes, row: list[Slot]) -> None:
@@ -240,25 +240,25 @@ def draw_mask(ax: Axes, x: float, y: float, causal: list[Slot]) -> None:
     for i, query in enumerate(causal):
         for j, key in enumerate(causal[: i + 1]):
             if query.sample == key.sample >= 0:
-                colour = "#f0a35e" if key.kind == "text" else "#6ea8e0"
-                ax.add_patch(Rectangle((x + 3 * j, y + 3 * i), 2.5, 2.5, facecolor=colour))
+                color = "#f0a35e" if key.kind == "text" else "#6ea8e0"
+                ax.add_patch(Rectangle((x + 3 * j, y + 3 * i), 2.5, 2.5, facecolor=color))
 
 
 def draw_head(ax: Axes, row: list[Slot]) -> None:
     """Logits where there is something to predict, and nowhere else."""
     x, _, width = span(TEXT_SLOTS)
-    for slots, colour in ((VISION_SLOTS, VISION), (TEXT_SLOTS, TEXT)):
+    for slots, color in ((VISION_SLOTS, VISION), (TEXT_SLOTS, TEXT)):
         start, _, length = span(slots)
-        line(ax, (start, HEAD - 28), (start + length, HEAD - 28), colour=colour, head=False)
+        line(ax, (start, HEAD - 28), (start + length, HEAD - 28), color=color, head=False)
     for n, following in enumerate(row[1:]):
         if following.sample >= 0 and following.target:
-            line(ax, (left_of(n) + CELL / 2, HEAD - 28), (left_of(n) + CELL / 2, HEAD - 1), colour=TARGET)
+            line(ax, (left_of(n) + CELL / 2, HEAD - 28), (left_of(n) + CELL / 2, HEAD - 1), color=TARGET)
     box(ax, x, HEAD, width, 28, TEXT, TEXT_FILL, "final norm, LM head")
     tokens = [t for sample, n in zip(TOKENS, TARGETS, strict=True) for t in sample[-n:]]
     x += 20
     for token in tokens:
         w = chip(ax, x, HEAD + 48, token, True)
-        line(ax, (x + w / 2, HEAD + 28), (x + w / 2, HEAD + 46), colour=TARGET)
+        line(ax, (x + w / 2, HEAD + 28), (x + w / 2, HEAD + 46), color=TARGET)
         x += w + (20 if token == "<end>" else 4)
 
 

@@ -58,11 +58,11 @@ def main() -> None:
     if PROMPT.value is not None and not PROMPT.value.strip():
         raise UserError("--prompt is empty: ask something, or leave it out for an interactive chat")
     # before the checkpoint is read, which may take long
-    pictures = [read_image(path, "--image") for path in IMAGES.value]
+    images = [read_image(path, "--image") for path in IMAGES.value]
     places = count_markers(PROMPT.value or "")
-    if pictures and places and places != len(pictures):
+    if images and places and places != len(images):
         raise UserError(
-            f"--prompt has {places} of {MARKER}, --image is given {len(pictures)} times: one for each; "
+            f"--prompt has {places} of {MARKER}, --image is given {len(images)} times: one for each; "
             f"a tag that is text and no image is written \\{MARKER}"
         )
 
@@ -84,19 +84,19 @@ def main() -> None:
                 MESH.value or "",
             )
         if PROMPT.value is not None:
-            answer(eve.chat(), PROMPT.value, pictures)
+            answer(eve.chat(), PROMPT.value, images)
         else:
-            interactive(eve, pictures)
+            interactive(eve, images)
 
 
-def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
+def answer(chat: "Chat", question: str, images: "list[Image.Image]") -> None:
     """Print the answer to the next question, as it comes or as one JSON line."""
     from eve_jax.data.markers import MARKER, count_markers
     from eve_jax.data.record import Turn
     from eve_jax.data.sources.other_markers import found_markers
 
     others = [found[0] for found in found_markers([Turn("human", question)])]
-    if not pictures and (count_markers(question) or others):
+    if not images and (count_markers(question) or others):
         escaped = f" (\\{MARKER} is that without a note)" if count_markers(question) else ""
         print_once(f"note: the question has no image, so {others[0] if not escaped else MARKER} is text in it{escaped}")
     settings: Any = {
@@ -107,10 +107,10 @@ def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
     }
     if JSON.value:
         with compiling(chat.eve):
-            given = chat.ask(question, pictures, **settings)
+            given = chat.ask(question, images, **settings)
         print(json.dumps({"prompt": question, "text": given.text, "new_ids": given.new_ids}), flush=True)
         return
-    pieces = chat.stream(question, pictures, **settings)
+    pieces = chat.stream(question, images, **settings)
     with compiling(chat.eve):
         first = next(pieces, "")
     try:
@@ -121,7 +121,7 @@ def answer(chat: "Chat", question: str, pictures: "list[Image.Image]") -> None:
         print(flush=True)
 
 
-def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
+def interactive(eve: "EVE", images: "list[Image.Image]") -> None:
     """Answer questions until the input ends; errors are printed, and the chat continues."""
     from eve_jax.errors import UserError
 
@@ -129,16 +129,16 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
         importlib.import_module("readline")  # gives `input` line editing
     chat, failed, person = eve.chat(), False, sys.stdin.isatty()
     if person:
-        print_once(f"one question a line; /help lists commands; images for the first question: {len(pictures)}")
+        print_once(f"one question a line; /help lists commands; images for the first question: {len(images)}")
     shown = "> " if person and sys.stdout.isatty() else ""
     try:
         while (line := input(shown).strip()) != "/quit":
             try:
                 if line.startswith("/"):
-                    pictures = command(chat, pictures, *line.split(maxsplit=1))
+                    images = command(chat, images, *line.split(maxsplit=1))
                 elif line:
-                    answer(chat, line, pictures)
-                    pictures = []
+                    answer(chat, line, images)
+                    images = []
             except UserError as error:
                 failed = True
                 print_once(f"error: {' '.join(str(error).split())}")
@@ -152,17 +152,17 @@ def interactive(eve: "EVE", pictures: "list[Image.Image]") -> None:
         sys.exit(1)
 
 
-def command(chat: "Chat", pictures: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
+def command(chat: "Chat", images: "list[Image.Image]", name: str, argument: str = "") -> "list[Image.Image]":
     """Do what a line that starts with / says; returns the images that wait for the next question."""
     from eve_jax.infer.messages import read_image
 
     if name == "/image" and argument:
-        return [*pictures, read_image(argument.strip().strip("'\""), name)]
+        return [*images, read_image(argument.strip().strip("'\""), name)]
     if name == "/new":
         chat.new()
         return []
     print_once(HELP if name == "/help" else f"{name}: expected one of\n{HELP}")
-    return pictures
+    return images
 
 
 def print_once(text: str) -> None:

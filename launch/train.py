@@ -1,6 +1,6 @@
 """Train one stage: python -m launch.train --config=stage1 --workdir=runs [--config.optim.lr=1e-4 ...]
 
-Goes on from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and stop. Leaves report.png there.
+Resumes from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and stop. Leaves report.png there.
 """
 
 from absl import flags

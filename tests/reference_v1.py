@@ -10,7 +10,7 @@ from PIL import Image
 from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.rows.align_arrays import place_images, teacher_picture
+from eve_jax.data.rows.align_arrays import place_images, teacher_image
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.hf.config import clip_config
 from eve_jax.hf.names import eve_names
@@ -84,7 +84,7 @@ def row(name: str, which: list[int], shape: RowShape | None = None) -> dict[str,
     taught = place_images(((*sized.grid(*picture(name, i).size), 1.0) for i in seen), shape, sized)
     pictures = np.zeros((2, sized.teacher[0], sized.teacher[0], 3), np.uint8)
     for canvas, i in zip(pictures, seen, strict=False):
-        canvas[:] = teacher_picture(picture(name, i), sized)
+        canvas[:] = teacher_image(picture(name, i), sized)
     filled = np.zeros((shape.patches, rule(name).patch_bytes), np.uint8)
     real = np.concatenate([every[i][1] for i in which])
     filled[: len(real)] = real

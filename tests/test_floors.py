@@ -33,6 +33,7 @@ def test_the_package_keeps_its_floors() -> None:
 
 
 FLOORS = "Imports lead to lower floors only"
+COMMANDS = "Commands and configs are above the package"
 DATA = "Rooms of the data, and what they share"
 INDEPENDENT = "Text, images, sources and the plan know nothing of each other"
 
@@ -50,6 +51,7 @@ INDEPENDENT = "Text, images, sources and the plan know nothing of each other"
         ),
         ("data/plan/packing.py", "from eve_jax.data.text import encode", [DATA, INDEPENDENT]),
         ("data/image/rule.py", "from eve_jax.data.rows import build", [DATA, INDEPENDENT, "No circles"]),
+        ("compile/count.py", "from launch import train", [FLOORS, COMMANDS]),
         ("infer/sampling.py", "from eve_jax.infer import engine", ["No circles"]),
     ],
 )
@@ -63,12 +65,24 @@ def test_an_import_against_them_is_found(copy: Path, file: str, line: str, contr
         path.write_text(before)
 
 
-def test_a_new_room_of_the_data_needs_a_floor(copy: Path) -> None:
-    room = copy / "eve_jax" / "data" / "attic.py"
-    room.touch()
+@pytest.mark.parametrize("room", ["attic.py", "data/attic.py"])
+def test_a_new_room_needs_a_floor(copy: Path, room: str) -> None:
+    path = copy / "eve_jax" / room
+    path.touch()
     try:
         process = subprocess.run(LINT, cwd=copy, capture_output=True, text=True)
     finally:
-        room.unlink()
+        path.unlink()
     assert process.returncode == 1
     assert "attic" in process.stdout
+
+
+def test_a_server_may_use_evaluation_and_inference(copy: Path) -> None:
+    room = copy / "eve_jax" / "serve"
+    room.mkdir()
+    (room / "__init__.py").touch()
+    (room / "server.py").write_text("from eve_jax.eval import task\nfrom eve_jax.infer import engine\n")
+    try:
+        assert broken(copy) == []
+    finally:
+        shutil.rmtree(room)

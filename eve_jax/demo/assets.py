@@ -48,7 +48,7 @@ _WORDS = (
     "EAST WEST POOL BEACH LUNCH BOOKS MUSIC SCHOOL POLICE TICKET QUIET DANGER CLOSED STREET GARDEN MARKET OFFICE TOWN"
 )
 WORDS = tuple(_WORDS.split())
-COLOURS: dict[str, tuple[int, int, int]] = {  # of signs: all dark enough for white letters
+COLORS: dict[str, tuple[int, int, int]] = {  # of signs: all dark enough for white letters
     "red": (204, 30, 34),
     "blue": (38, 84, 200),
     "green": (24, 132, 62),
@@ -56,7 +56,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {  # of signs: all dark enough for wh
     "orange": (216, 104, 10),
     "purple": (126, 46, 160),
     "pink": (222, 66, 146),
-    "grey": (112, 116, 122),
+    "gray": (112, 116, 122),
     "brown": (122, 76, 40),
     "teal": (0, 138, 142),
 }
@@ -143,7 +143,7 @@ def _glyph(char: str) -> Image.Image:
     ImageDraw.Draw(canvas).text((_GLYPH_SIZE // 4, _GLYPH_SIZE // 4), char, font=font, embedded_color=True)
     box = canvas.getbbox()
     if box is None:
-        raise UserError(f"this Pillow draws no colour fonts ({path} came out empty): install a Pillow wheel from PyPI")
+        raise UserError(f"this Pillow draws no color fonts ({path} came out empty): install a Pillow wheel from PyPI")
     return canvas.crop(box)
 
 

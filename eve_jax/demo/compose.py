@@ -12,7 +12,7 @@ from eve_jax.demo.questions import (
     TEMPLATES,
     WHICH_ANSWERS,
     Question,
-    ask_colour,
+    ask_color,
     ask_content,
     ask_count,
     ask_kind,
@@ -61,7 +61,7 @@ class TrainingComposer:
         make, rng = self.make, self.rng
         if rng.random() < 0.5:
             kinds = self.kinds(2)
-            asked = [ask_content(kind, picture, rng) for picture, kind in enumerate(kinds)]
+            asked = [ask_content(kind, image, rng) for image, kind in enumerate(kinds)]
             rng.shuffle(asked)
             return (make.single(kinds[0]), make.single(kinds[1])), asked
         kind, *others = self.kinds(5)
@@ -98,9 +98,9 @@ class TrainingComposer:
 
     def _sign(self) -> Scene:
         word = self.rng.choice(self.split.words)
-        colour = self.rng.choice([c for c in self.split.colours if c != self.split.held_colour(word)])
+        color = self.rng.choice([c for c in self.split.colors if c != self.split.held_color(word)])
         kind = self.kinds(1)[0] if self.rng.random() < self.settings.sign_with_thing else None
-        return self.make.sign(word, colour, kind)
+        return self.make.sign(word, color, kind)
 
 
 def which_pair(make: SceneMaker, asked: Kind, others: list[Kind], answer: str) -> Pair:
@@ -110,8 +110,8 @@ def which_pair(make: SceneMaker, asked: Kind, others: list[Kind], answer: str) -
     """
     shown = {"first": (True, False), "second": (False, True), "both": (True, True), "neither": (False, False)}[answer]
     scenes = []
-    for picture, here in enumerate(shown):
-        x, y = others[2 * picture : 2 * picture + 2]
+    for image, here in enumerate(shown):
+        x, y = others[2 * image : 2 * image + 2]
         kinds = [asked if here else x, y]
         make.rng.shuffle(kinds)
         scenes.append(make.row(kinds, "row"))
@@ -174,26 +174,26 @@ class HeldoutComposer:
     def _sign(self) -> Scene:
         word = self._word.deal()
         kind = self._kind.deal() if self.rng.random() < self.settings.sign_with_thing else None
-        return self.make.sign(word, self.split.held_colour(word), kind)
+        return self.make.sign(word, self.split.held_color(word), kind)
 
-    def _colour_question(self) -> Asked:
+    def _color_question(self) -> Asked:
         scene = self._sign()
         assert scene.sign is not None
-        return (scene,), ask_colour(scene.sign, self.rng, self._wording.deal())
+        return (scene,), ask_color(scene.sign, self.rng, self._wording.deal())
 
     def _read_question(self) -> Asked:
         scene = self._sign()
         assert scene.sign is not None
         return (scene,), ask_read(scene.sign, self.rng, self._wording.deal())
 
-    def _two_pictures_question(self) -> Asked:
+    def _two_images_question(self) -> Asked:
         if self._half.deal():
-            picture, wording = self._content.deal()
+            image, wording = self._content.deal()
             kind = self._kind.deal()
             kinds = [self.rng.choice(self.split.partners(kind))]
-            kinds.insert(picture, kind)
+            kinds.insert(image, kind)
             scenes = (self.make.single(kinds[0]), self.make.single(kinds[1]))
-            return scenes, ask_content(kind, picture, self.rng, wording)
+            return scenes, ask_content(kind, image, self.rng, wording)
         answer, wording = self._which.deal()
         asked = self._kind.deal()
         others: list[Kind] = []

@@ -107,12 +107,12 @@ class _Album:
         for name in {Path(path).parent for path in self.scenes}:
             (folder / name).mkdir(parents=True)
         scenes = list(self.scenes.items())
-        for path, scene in tracked(scenes, "drawing images", "pictures"):
-            picture = draw(scene)
+        for path, scene in tracked(scenes, "drawing images", "images"):
+            image = draw(scene)
             if path.endswith("jpg"):
-                picture.save(folder / path, quality=95)
+                image.save(folder / path, quality=95)
             else:  # flat colors pack well at level 1, in half the time of the default
-                picture.save(folder / path, compress_level=1)
+                image.save(folder / path, compress_level=1)
 
 
 def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
@@ -120,10 +120,10 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
         return Random(f"{seed} {purpose}")
 
     album = _Album(settings.jpeg_share, rng("formats"))
-    composer = TrainingComposer(settings, rng("pictures"))
-    shown = [composer.scene() for _ in range(settings.caption_pictures)]
+    composer = TrainingComposer(settings, rng("images"))
+    shown = [composer.scene() for _ in range(settings.caption_images)]
     paths = [album.add(scene, "train") for scene in shown]
-    asked = list(zip(paths, shown, strict=True))[: settings.question_pictures]
+    asked = list(zip(paths, shown, strict=True))[: settings.question_images]
     documents = TrainingComposer(settings, rng("documents"))
     texts = [document(documents) for _ in range(settings.documents)]
     files: dict[str, list[Record]] = {
@@ -140,7 +140,7 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
     split = Split(settings)
     nouns = [noun for kind in split.kinds for noun in (kind.name, kind.plural)]
     corpus = [*texts, *_values(files["questions"]), *_values(files["captions"]), *_values(files["sft"])]
-    tokenizer = train_tokenizer(corpus, [*nouns, *split.words, *split.colours], settings.vocabulary)
+    tokenizer = train_tokenizer(corpus, [*nouns, *split.words, *split.colors], settings.vocabulary)
     save_tokenizer(tokenizer, folder / "tokenizer")
     album.draw_all(folder / "images")
     draw_examples(files["heldout"][:_EXAMPLES], folder / "images", folder / "examples.png")
@@ -193,12 +193,12 @@ def _pair_records(n: int, name: str, album: _Album, composer: TrainingComposer) 
 
 
 def _questions(
-    pictures: Sequence[tuple[str, Scene]], pairs: int, album: _Album, composer: TrainingComposer
+    images: Sequence[tuple[str, Scene]], pairs: int, album: _Album, composer: TrainingComposer
 ) -> list[Record]:
     share = composer.settings.describe_share
     records = [
         record_of(f"question-{i:05d}", [path], _dialogue(scene, composer, share, longest=4))
-        for i, (path, scene) in enumerate(pictures)
+        for i, (path, scene) in enumerate(images)
     ]
     records += _pair_records(pairs, "question", album, composer)
     composer.rng.shuffle(records)
@@ -207,7 +207,7 @@ def _questions(
 
 def _sft(settings: DemoSettings, album: _Album, composer: TrainingComposer) -> list[Record]:
     records = []
-    for i in range(settings.sft_pictures):
+    for i in range(settings.sft_images):
         scene = composer.scene()
         path = album.add(scene, "train")
         records.append(record_of(f"sft-{i:05d}", [path], _dialogue(scene, composer, describe=0.1, longest=3)))

@@ -60,7 +60,7 @@ def _write_answers(outcome: Outcome, blind: Outcome, path: Path) -> None:
 
 
 def _print_summary(report: dict[str, Any], workdir: Path) -> None:
-    print(f"\nheld-out questions: {report['accuracy']:.1%} right, {report['blind_accuracy']:.1%} with a blank image")
+    print(f"\nheld-out questions: accuracy {report['accuracy']:.1%}, with a blank image {report['blind_accuracy']:.1%}")
     for task, scores in report["per_task"].items():
         print(
             f"  {task:14} {scores['accuracy']:6.1%}   blank images {scores['blind_accuracy']:6.1%}   n = {scores['n']}"
@@ -84,5 +84,5 @@ def _print_chat(item: Item, checkpoint: Path) -> None:
         interpreter = interpreter.relative_to(Path.cwd())
     words = [str(interpreter), "-m", "launch.chat", f"--checkpoint={checkpoint}", f"--fit={FIT}"]
     words += [f"--image={image}" for image in item.images] + [f"--prompt={question}"]
-    print(f"\nask it yourself (the right answer here is {item.row['answer']!r}):")
+    print(f"\nask it yourself (the expected answer here is {item.row['answer']!r}):")
     print(f"  {shlex.join(words)}")

@@ -64,11 +64,11 @@ def map_dialogue(composer: TrainingComposer) -> Dialogue:
     return about(f"{word_map(scene)}\n", dialogue)
 
 
-def numbered(pictures: Sequence[str]) -> str:
+def numbered(images: Sequence[str]) -> str:
     """Image markers or word maps a line each; several are called first, second."""
-    if len(pictures) < 2:
-        return "".join(f"{picture}\n" for picture in pictures)
-    return "".join(f"{name.capitalize()}: {picture}\n" for name, picture in zip(ORDINALS, pictures, strict=True))
+    if len(images) < 2:
+        return "".join(f"{image}\n" for image in images)
+    return "".join(f"{name.capitalize()}: {image}\n" for name, image in zip(ORDINALS, images, strict=True))
 
 
 def about(prefix: str, dialogue: Dialogue) -> Dialogue:
@@ -90,7 +90,7 @@ def knowledge(split: Split, rng: Random) -> tuple[str, str]:
             (f"Is {a(kind.name)} {a(first)} or {a(second)}?", kind.category),
             (f"What is {a(kind.name)}?", a(kind.category)),
             (f"What is the plural of {kind.name}?", kind.plural),
-            ("Name a colour.", rng.choice(split.colours)),
+            ("Name a color.", rng.choice(split.colors)),
             (f"What comes after {NUMBERS[number]}?", NUMBERS[number + 1]),
         )
     )

@@ -16,17 +16,17 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 ORDINALS = ("first", "second")
 WHICH_ANSWERS = ("first", "second", "both", "neither")
 BIG_CATEGORIES = ("animal", "food", "vehicle", "tool")  # worth asking "what animal is it?"
-TASKS = ("position", "count", "kind", "colour", "read", "two_pictures")
+TASKS = ("position", "count", "kind", "color", "read", "two_images")
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "position": ("What is {where}?", "What can you see {where}?", "Name the thing {where}."),
     "count": ("How many {plural} are there?", "How many {plural} can you see?", "Count the {plural}."),
-    "kind": ("What {category} is it?", "Which {category} is in the picture?", "Name the {category}."),
-    "colour": ("What colour is the sign?", "Which colour does the sign have?", "Name the colour of the sign."),
+    "kind": ("What {category} is it?", "Which {category} is in the image?", "Name the {category}."),
+    "color": ("What color is the sign?", "Which color does the sign have?", "Name the color of the sign."),
     "read": ("What does the sign read?", "Which word is on the sign?", "Read the sign."),
-    "content": ("What is in the {ordinal} picture?", "Name the thing in the {ordinal} picture."),
-    "which": ("Which picture shows {thing}?", "In which picture is {thing}?"),
+    "content": ("What is in the {ordinal} image?", "Name the thing in the {ordinal} image."),
+    "which": ("Which image shows {thing}?", "In which image is {thing}?"),
 }
-DESCRIBE = ("Describe the picture.", "What is in the picture?", "What does the picture show?")
+DESCRIBE = ("Describe the image.", "What is in the image?", "What does the image show?")
 _WHERE = {
     "left": "on the left",
     "right": "on the right",
@@ -49,7 +49,7 @@ class Question:
 def _ask(key: str, answer: str, rng: Random, wording: int | None, **fields: str) -> Question:
     templates = TEMPLATES[key]
     template = rng.choice(templates) if wording is None else templates[wording % len(templates)]
-    task = "two_pictures" if key in ("content", "which") else key
+    task = "two_images" if key in ("content", "which") else key
     return Question(task, template, template.format(**fields), answer)
 
 
@@ -68,9 +68,9 @@ def ask_kind(kind: Kind, rng: Random, wording: int | None = None) -> Question:
     return _ask("kind", kind.name, rng, wording, category=kind.category)
 
 
-def ask_colour(sign: Sign, rng: Random, wording: int | None = None) -> Question:
+def ask_color(sign: Sign, rng: Random, wording: int | None = None) -> Question:
     """Which color the sign has."""
-    return _ask("colour", sign.colour, rng, wording)
+    return _ask("color", sign.color, rng, wording)
 
 
 def ask_read(sign: Sign, rng: Random, wording: int | None = None) -> Question:
@@ -78,9 +78,9 @@ def ask_read(sign: Sign, rng: Random, wording: int | None = None) -> Question:
     return _ask("read", sign.word, rng, wording)
 
 
-def ask_content(kind: Kind, picture: int, rng: Random, wording: int | None = None) -> Question:
+def ask_content(kind: Kind, image: int, rng: Random, wording: int | None = None) -> Question:
     """What is in the first (0) or second (1) of two images of one thing each."""
-    return _ask("content", kind.name, rng, wording, ordinal=ORDINALS[picture])
+    return _ask("content", kind.name, rng, wording, ordinal=ORDINALS[image])
 
 
 def ask_which(kind: Kind, answer: str, rng: Random, wording: int | None = None) -> Question:
@@ -102,7 +102,7 @@ def questions_about(scene: Scene, rng: Random, max_count: int) -> list[Question]
             if item.kind.category in BIG_CATEGORIES and categories.count(item.kind.category) == 1
         ]
     if scene.sign is not None:
-        asked += [ask_colour(scene.sign, rng), ask_read(scene.sign, rng)]
+        asked += [ask_color(scene.sign, rng), ask_read(scene.sign, rng)]
         asked += [ask_kind(item.kind, rng) for item in scene.items if item.kind.category in BIG_CATEGORIES]
     rng.shuffle(asked)
     return asked
@@ -130,7 +130,7 @@ def caption(scene: Scene, rng: Random) -> str:
     text = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     style = rng.randrange(4)
     if style == 0:
-        return f"The picture shows {text}."
+        return f"The image shows {text}."
     if style == 1:
         verb = "are" if scene.layout == "group" and not parts[0].startswith("one ") else "is"
         return f"There {verb} {text}."
@@ -138,9 +138,9 @@ def caption(scene: Scene, rng: Random) -> str:
 
 
 def _caption_sign(scene: Scene, sign: Sign, rng: Random) -> str:
-    text = rng.choice(("{A} sign that reads {word}", "{A} sign with the word {word}", "The {colour} sign reads {word}"))
-    article = a(sign.colour)
-    text = text.format(A=article[0].upper() + article[1:], colour=sign.colour, word=sign.word)
+    text = rng.choice(("{A} sign that reads {word}", "{A} sign with the word {word}", "The {color} sign reads {word}"))
+    article = a(sign.color)
+    text = text.format(A=article[0].upper() + article[1:], color=sign.color, word=sign.word)
     if scene.items:
         text += f", and {a(scene.items[0].kind.name)}"
     return text + "."

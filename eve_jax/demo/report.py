@@ -27,14 +27,15 @@ TITLES = {
     "position": "what is where",
     "count": "how many",
     "kind": "which animal, food ...",
-    "colour": "color of a sign",
+    "color": "color of a sign",
     "read": "word on a sign",
-    "two_pictures": "two images",
+    "two_images": "two images",
 }
 CREDIT = "Images composed from OpenMoji (openmoji.org, CC BY-SA 4.0)"
 _PAPER, _CARD, _LINE = (246, 246, 248), (255, 255, 255), (224, 225, 230)
 _INK, _SOFT, _RIGHT, _WRONG, _BLIND = (30, 32, 38), (110, 114, 124), (22, 138, 72), (206, 44, 50), (178, 182, 192)
-_COLUMN, _GAP, _PICTURE, _CARD_HEIGHT, _TOP = 274, 14, 168, 262, 226
+_COLUMN, _GAP, _IMAGE, _CARD_HEIGHT, _TOP = 274, 14, 168, 262, 226
+_BARS = 96  # pixels from a column's edge to its bars: their labels stand before them
 HELD_OUT_LOSS = "eval/loss"
 _LAST = 10  # steps over which the last loss is a mean
 
@@ -106,7 +107,7 @@ def draw_report(report: Mapping[str, Any], outcome: Outcome, path: StrPath, rows
     sheet = Image.new("RGB", (width, _TOP + rows * (_CARD_HEIGHT + _GAP) + 30), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP + 4, 18), "Held-out questions", font=text_font(28), fill=_INK)
-    headline = f"{report['accuracy']:.0%} right, {report['blind_accuracy']:.0%} with a blank image"
+    headline = f"accuracy {report['accuracy']:.0%}, with a blank image {report['blind_accuracy']:.0%}"
     detail = f"{report['questions']} questions about unseen compositions of {report['kinds']} kinds, "
     pen.text((_GAP + 4, 58), headline, font=text_font(19), fill=_RIGHT)
     pen.text((_GAP + 4, 88), f"{detail}{report['words']} words on signs", font=plain_font(15), fill=_SOFT)
@@ -150,8 +151,9 @@ def draw_losses(folders: Mapping[str, Path], path: StrPath) -> None:
     for name, lines in asked.items():
         values = [next(iter(scores_in(line)), np.nan) for line in lines]
         panels[-1].plot(column(lines, "step"), values, marker="o", markersize=3, label=name)
+    if asked:
         panels[-1].legend(fontsize=8, frameon=False)
-        _label(panels[-1], "accuracy on held-out questions, %")
+        _label(panels[-1], "accuracy on held-out questions, %")  # once, when all is drawn: it fixes the axis
     panels[0].set_ylabel("loss (nats a target)", fontsize=9)
     figure.savefig(path, dpi=130)
 
@@ -188,14 +190,14 @@ def _share(flags: Sequence[bool]) -> float:
 
 def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Mapping[str, float]) -> None:
     pen.text((x + 4, y), title, font=text_font(16), fill=_INK)
-    for row, (name, value, colour) in enumerate(
+    for row, (name, value, color) in enumerate(
         (("answered", scores["accuracy"], _RIGHT), ("blank image", scores["blind_accuracy"], _BLIND))
     ):
-        top, left, right = y + 30 + row * 26, x + 78, x + _COLUMN - 50
+        top, left, right = y + 30 + row * 26, x + _BARS, x + _COLUMN - 50
         pen.text((x + 4, top + 8), name, font=plain_font(13), fill=_SOFT, anchor="lm")
         pen.rounded_rectangle((left, top, right, top + 16), radius=4, fill=_LINE)
         if value > 0:
-            pen.rounded_rectangle((left, top, left + max(8, round(value * (right - left))), top + 16), 4, fill=colour)
+            pen.rounded_rectangle((left, top, left + max(8, round(value * (right - left))), top + 16), 4, fill=color)
         pen.text((x + _COLUMN - 4, top + 8), f"{value:.0%}", font=text_font(14), fill=_INK, anchor="rm")
 
 
@@ -211,11 +213,11 @@ def _draw_card(
     pen = ImageDraw.Draw(sheet)
     pen.rounded_rectangle((x, y, x + _COLUMN, y + _CARD_HEIGHT), radius=10, fill=_CARD, outline=_LINE)
     room = (_COLUMN - 16 - 8 * (len(images) - 1)) // len(images)
-    for i, picture in enumerate(images):
-        scale = min(room / picture.width, _PICTURE / picture.height, 1.5)
-        size = (round(picture.width * scale), round(picture.height * scale))
+    for i, image in enumerate(images):
+        scale = min(room / image.width, _IMAGE / image.height, 1.5)
+        size = (round(image.width * scale), round(image.height * scale))
         left = x + 8 + i * (room + 8) + (room - size[0]) // 2
-        sheet.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, y + 8 + (_PICTURE - size[1]) // 2))
+        sheet.paste(image.resize(size, Image.Resampling.LANCZOS), (left, y + 8 + (_IMAGE - size[1]) // 2))
     pen.text((x + 12, y + 190), record["question"], font=_fitting(record["question"]), fill=_INK)
     if given is None:
         pen.text((x + 12, y + 214), record["answer"], font=text_font(17), fill=_RIGHT)

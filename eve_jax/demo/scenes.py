@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eve_jax.demo.assets import BACKGROUNDS, COLOURS, Kind, fitting_size, sprite, text_font
+from eve_jax.demo.assets import BACKGROUNDS, COLORS, Kind, fitting_size, sprite, text_font
 from eve_jax.demo.settings import PATCH, DemoSettings
 
 GROUP_CELLS = 6
@@ -32,7 +32,7 @@ class Sign:
     """A board of one color with a word: center (x, y), width and height in pixels."""
 
     word: str
-    colour: str
+    color: str
     x: int
     y: int
     width: int
@@ -108,13 +108,13 @@ class SceneMaker:
         placed = [(kind, cell // 2, cell % 2) for kind, cell in zip(order, cells, strict=True)]
         return self._scene("mix", 2, 2, placed, margins=False)
 
-    def sign(self, word: str, colour: str, kind: Kind | None = None) -> Scene:
+    def sign(self, word: str, color: str, kind: Kind | None = None) -> Scene:
         """A sign, two cells wide, alone or with a thing to its right or below it."""
         if kind is None:
-            return self._scene("sign", 1, 2, [], sign=(word, colour))
+            return self._scene("sign", 1, 2, [], sign=(word, color))
         if self.rng.random() < 0.5:
-            return self._scene("sign", 1, 3, [(kind, 0, 2)], sign=(word, colour), margins=False)
-        return self._scene("sign", 2, 2, [(kind, 1, self.rng.randrange(2))], sign=(word, colour), margins=False)
+            return self._scene("sign", 1, 3, [(kind, 0, 2)], sign=(word, color), margins=False)
+        return self._scene("sign", 2, 2, [(kind, 1, self.rng.randrange(2))], sign=(word, color), margins=False)
 
     def _scene(
         self,
@@ -172,7 +172,7 @@ def word_map(scene: Scene) -> str:
     for item in scene.items:
         fill(item.x, item.y, 2, (item.kind.name, item.kind.name))
     if scene.sign is not None:
-        fill(scene.sign.x, scene.sign.y, 4, (scene.sign.colour, scene.sign.word))
+        fill(scene.sign.x, scene.sign.y, 4, (scene.sign.color, scene.sign.word))
     return "Map: " + "\n ".join(" ".join(row) for row in cells)
 
 
@@ -181,18 +181,18 @@ def draw(scene: Scene) -> Image.Image:
     shade = np.linspace(0, scene.shade, scene.height)[:, None]
     column = np.rint(np.array(BACKGROUNDS[scene.background]) - shade).astype(np.uint8)
     pixels = np.broadcast_to(column[:, None, :], (scene.height, scene.width, 3))
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     if scene.sign is not None:
-        _draw_sign(picture, scene.sign)
+        _draw_sign(image, scene.sign)
     for item in scene.items:
         thing = sprite(item.kind.char, item.size)
-        picture.paste(thing, (item.x - thing.width // 2, item.y - thing.height // 2), thing)
-    return picture
+        image.paste(thing, (item.x - thing.width // 2, item.y - thing.height // 2), thing)
+    return image
 
 
-def _draw_sign(picture: Image.Image, sign: Sign) -> None:
-    colour, ink = COLOURS[sign.colour], (255, 255, 255)
-    pen = ImageDraw.Draw(picture)
+def _draw_sign(image: Image.Image, sign: Sign) -> None:
+    color, ink = COLORS[sign.color], (255, 255, 255)
+    pen = ImageDraw.Draw(image)
     x, y = sign.x - sign.width // 2, sign.y - sign.height // 2
-    pen.rounded_rectangle((x, y, x + sign.width - 1, y + sign.height - 1), radius=8, fill=colour, outline=ink, width=2)
+    pen.rounded_rectangle((x, y, x + sign.width - 1, y + sign.height - 1), radius=8, fill=color, outline=ink, width=2)
     pen.text((sign.x, sign.y), sign.word, font=text_font(sign.letter_size), fill=ink, anchor="mm")

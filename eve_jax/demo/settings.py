@@ -24,7 +24,7 @@ class DemoSettings(Section):
     # what there is to know
     kinds: int = setting(48, low=8, high=48)  # kinds of thing, of at most 48
     words: int = setting(40, low=4, high=40)  # words on signs, of at most 40
-    colours: int = setting(10, low=3, high=10)  # of signs, of at most 10
+    colors: int = setting(10, low=3, high=10)  # of signs, of at most 10
     held_pairs: tuple[int, ...] = setting((1, 5, 11), low=1)  # kinds this far apart in the list never meet in training
 
     # how an image looks
@@ -63,10 +63,10 @@ class DemoSettings(Section):
     # how much there is
     documents: int = setting(6000, low=0)  # text-only, to pretrain the LLM
     chats: int = setting(16000, low=0)  # text-only, to teach it to answer
-    caption_pictures: int = setting(12000, low=0)  # records of captions.jsonl
-    question_pictures: int = setting(8000, low=0)  # of the same images, records of questions.jsonl about one image
+    caption_images: int = setting(12000, low=0)  # records of captions.jsonl
+    question_images: int = setting(8000, low=0)  # of the same images, records of questions.jsonl about one image
     question_pairs: int = setting(1500, low=0)  # records of questions.jsonl about two images
-    sft_pictures: int = setting(4000, low=0)  # images of their own, records of sft.jsonl about one image
+    sft_images: int = setting(4000, low=0)  # images of their own, records of sft.jsonl about one image
     sft_pairs: int = setting(800, low=0)
     sft_texts: int = setting(400, low=0)  # text-only records of sft.jsonl
     heldout_per_task: int = setting(100, low=1)
@@ -86,17 +86,17 @@ TINY = replace(
     FULL,
     kinds=16,
     words=8,
-    colours=5,
+    colors=5,
     held_pairs=(1,),
     margin_share=0.0,
     odd_share=0.1,
     row_lengths=(2,),
     documents=120,
     chats=120,
-    caption_pictures=120,
-    question_pictures=80,
+    caption_images=120,
+    question_images=80,
     question_pairs=16,
-    sft_pictures=60,
+    sft_images=60,
     sft_pairs=12,
     sft_texts=8,
     heldout_per_task=8,

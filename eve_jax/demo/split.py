@@ -11,7 +11,7 @@ from itertools import combinations
 from random import Random
 from typing import Generic, TypeVar
 
-from eve_jax.demo.assets import COLOURS, WORDS, Kind, all_kinds
+from eve_jax.demo.assets import COLORS, WORDS, Kind, all_kinds
 from eve_jax.demo.scenes import Scene
 from eve_jax.demo.settings import DemoSettings
 
@@ -24,7 +24,7 @@ class Split:
     def __init__(self, settings: DemoSettings) -> None:
         self.kinds = all_kinds()[: settings.kinds]
         self.words = WORDS[: settings.words]
-        self.colours = tuple(list(COLOURS)[: settings.colours])
+        self.colors = tuple(list(COLORS)[: settings.colors])
         self._index = {kind: i for i, kind in enumerate(self.kinds)}
         self._strides = {d % settings.kinds for stride in settings.held_pairs for d in (stride, -stride)} - {0}
 
@@ -40,15 +40,15 @@ class Split:
         """The kinds that meet this one in held-out images only."""
         return [other for other in self.kinds if self.held_pair(kind, other)]
 
-    def held_colour(self, word: str) -> str:
+    def held_color(self, word: str) -> str:
         """The color in which the word is seen in held-out images only."""
-        return self.colours[self.words.index(word) % len(self.colours)]
+        return self.colors[self.words.index(word) % len(self.colors)]
 
     def held(self, scenes: Sequence[Scene]) -> bool:
         """True if the image, or the images taken together, show a held-out composition."""
         kinds = {kind for scene in scenes for kind in scene.counts}
         signs = [scene.sign for scene in scenes if scene.sign is not None]
-        return self.any_held(kinds) or any(sign.colour == self.held_colour(sign.word) for sign in signs)
+        return self.any_held(kinds) or any(sign.color == self.held_color(sign.word) for sign in signs)
 
 
 class Deck(Generic[T]):

@@ -23,7 +23,7 @@ from eve_jax.weights.changes import weight_changes
 from eve_jax.weights.open import stored_source
 
 REPORT, TABLE = "variants.json", "variants.md"
-PICTURES = ("variants.png", "losses.png", "weights.png")
+CHARTS = ("variants.png", "losses.png", "weights.png")
 PAPER_NAMES = {"dense": "EVEv1.0", "rep": "EVEv1.2", "moe": "EVEv1.5", "dac": "EVEv2.0"}
 ALL_TEXTS = "all"
 
@@ -50,7 +50,7 @@ def compare(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
             "weight_change": weight_changes(stored_source(llm), trained),
         }
     write_report(report, workdir / REPORT)
-    table, curves, changes = (workdir / name for name in PICTURES)
+    table, curves, changes = (workdir / name for name in CHARTS)
     draw_table(report, table)
     draw_curves(folders, curves)
     draw_changes(report, changes)
@@ -118,5 +118,5 @@ def _print_table(report: dict[str, Any], workdir: Path) -> None:
     for row in rows:
         table.add_row(*row)
     Console(width=112).print(table)
-    pictures = ", ".join(str(workdir / name) for name in (REPORT, TABLE, *PICTURES))
-    print(f"see {pictures}")
+    charts = ", ".join(str(workdir / name) for name in (REPORT, TABLE, *CHARTS))
+    print(f"see {charts}")

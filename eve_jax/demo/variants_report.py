@@ -18,7 +18,7 @@ from eve_jax.model.config import TWICE, VARIANTS
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import column, smooth
 
-COLOURS = {"dense": "#7b818c", "rep": "#d9822b", "moe": "#2f6fd0", "dac": "#16803c"}
+COLORS = {"dense": "#7b818c", "rep": "#d9822b", "moe": "#2f6fd0", "dac": "#16803c"}
 KINDS = {  # row of the figure -> weight of a layer, with `branch` for text or vision
     "q": "attn.q.branch.kernel",
     "k": "attn.k.branch.kernel",
@@ -73,7 +73,7 @@ def _plain(panel: Axes) -> None:
 
 
 def draw_table(report: Mapping[str, Any], path: Path) -> None:
-    """The table, and above it the share of right answers by task and the losses on texts as bars."""
+    """The table, and above it the accuracy by task and the losses on texts as bars."""
     variants = report["variants"]
     figure = _figure(11, 5)
     grid = figure.add_gridspec(2, 3, height_ratios=(3, 1.3))
@@ -84,13 +84,13 @@ def draw_table(report: Mapping[str, Any], path: Path) -> None:
     for i, (variant, v) in enumerate(variants.items()):
         shares = [v["accuracy"], *(scores["accuracy"] for scores in v["per_task"].values())]
         at = np.arange(len(names)) + (i - (len(variants) - 1) / 2) * width
-        tasks.bar(at, 100 * np.array(shares), width * 0.9, color=COLOURS[variant], label=v["name"])
+        tasks.bar(at, 100 * np.array(shares), width * 0.9, color=COLORS[variant], label=v["name"])
         losses = [v["text_loss"][stage]["all"] for stage in first["text_loss"]]
-        texts.bar(at[: len(losses)], losses, width * 0.9, color=COLOURS[variant])
+        texts.bar(at[: len(losses)], losses, width * 0.9, color=COLORS[variant])
     titles = [textwrap.fill(TITLES.get(name, name), 14) for name in names]
     tasks.set_xticks(range(len(names)), titles, fontsize=8)
     tasks.set_ylim(0, 112)  # the legend lies above the bars
-    tasks.set_title(f"held-out questions answered right, % of {first['questions']}", fontsize=10)
+    tasks.set_title(f"accuracy, % of {first['questions']} held-out questions", fontsize=10)
     tasks.legend(fontsize=8, frameon=False, ncols=len(variants))
     texts.axhline(report["llm"]["text_loss"]["all"], color="#1e2026", linewidth=1.2, linestyle="--", label="the LLM")
     texts.set_xticks(range(len(first["text_loss"])), [f"after {stage}" for stage in first["text_loss"]], fontsize=8)
@@ -119,7 +119,7 @@ def draw_curves(folders: Mapping[str, Mapping[str, Path]], path: Path) -> None:
             metrics = read_metrics(own[stage])
             losses = smooth(column(metrics, "loss"))
             label = f"{variant}: {losses[-1]:.3f}"
-            panel.plot([m["step"] for m in metrics], losses, color=COLOURS[variant], linewidth=1.5, label=label)
+            panel.plot([m["step"] for m in metrics], losses, color=COLORS[variant], linewidth=1.5, label=label)
         panel.set_title(stage, fontsize=10)
         panel.set_xlabel("step", fontsize=9)
         panel.set_yscale("log")

@@ -95,9 +95,9 @@ class Eve(nnx.Module):
         x, taps = run_tapped(self.layers, rows.enter(vision, text), rows, self.cfg.remat, ALIGN_EVERY, tap, lower)
         hidden = rows.leave(x)
         predicted = self.align.predict(self.norm(hidden), taps, batch)
-        pictures = batch["teacher_images"]
-        features = self.teacher(pictures.reshape(-1, *pictures.shape[2:]))[:, 1:]
-        features = constrain(features.reshape(pictures.shape[0], -1, features.shape[-1]), "batch", None, None)
+        seen = batch["teacher_images"]
+        features = self.teacher(seen.reshape(-1, *seen.shape[2:]))[:, 1:]
+        features = constrain(features.reshape(seen.shape[0], -1, features.shape[-1]), "batch", None, None)
         return hidden, predicted, jnp.take_along_axis(features, batch["teacher_idx"][..., None], axis=1)
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:

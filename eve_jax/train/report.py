@@ -16,7 +16,7 @@ from eve_jax.train.metrics import KNOWN, TIMED, Metric, evaluated_names, read_ev
 REPORT = "report.png"
 HELD_OUT = "loss of held-out records (nats a target)"
 _THIN, _THICK, _GRID = "#b9c6e4", "#2450a8", "#ececf0"
-_COLOURS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#4f7fc4", "#2f8f5b"), strict=True))
+_COLORS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#4f7fc4", "#2f8f5b"), strict=True))
 
 
 @contextlib.contextmanager
@@ -118,9 +118,9 @@ def draw_evaluated(panel: Any, title: str, evaluated: Sequence[Mapping[str, Any]
     for number, name in enumerate(names):
         values = column(evaluated, name)
         there = np.isfinite(values)
-        colour = _THICK if not number else f"C{number}"
+        color = _THICK if not number else f"C{number}"
         label = "held out" if name == f"{PREFIX}loss" else name.removeprefix(f"{PREFIX}loss/").removeprefix(PREFIX)
-        panel.plot(steps[there], values[there], color=colour, linewidth=1.6, marker="o", markersize=3, label=label)
+        panel.plot(steps[there], values[there], color=color, linewidth=1.6, marker="o", markersize=3, label=label)
     if len(panel.get_lines()) > 1:
         panel.legend(fontsize=7, frameon=False)
     _plain(panel, title)
@@ -135,7 +135,7 @@ def _draw_goodput(panel: Any, sessions: Sequence[Mapping[str, Any]]) -> None:
         return
     left = 0.0
     for kind in ("step", *KINDS[:-1]):
-        panel.barh([0], [seconds[kind] / total], left=left, color=_COLOURS[kind], label=kind, height=0.6)
+        panel.barh([0], [seconds[kind] / total], left=left, color=_COLORS[kind], label=kind, height=0.6)
         left += seconds[kind] / total
     steps = sum(s["last_step"] - s["first_step"] for s in sessions)
     many = f"{len(sessions)} sessions, " if len(sessions) > 1 else ""

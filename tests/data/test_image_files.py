@@ -63,14 +63,14 @@ def test_unusual_modes_look_as_in_a_viewer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_sixteen_bit_is_scaled_not_clipped(suffix: str, tmp_path: Path) -> None:
-    grey = gradient()[..., 0]
-    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / f"deep.{suffix}")
-    expected = Image.fromarray((grey * 255).astype(np.uint8)).convert("RGB")
+    gray = gradient()[..., 0]
+    Image.fromarray((gray * 65535).astype(np.uint16)).save(tmp_path / f"deep.{suffix}")
+    expected = Image.fromarray((gray * 255).astype(np.uint8)).convert("RGB")
     assert mean_error(tmp_path / f"deep.{suffix}", expected) < 1
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "lime", "blue")]
     for suffix in ("gif", "webp", "png"):
         path = tmp_path / f"a.{suffix}"
         options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}

@@ -45,9 +45,9 @@ def test_numbers_of_records(tiny: Path) -> None:
     assert numbers == {
         "llm": TINY.documents,
         "llm_chat": TINY.chats,
-        "captions": TINY.caption_pictures,
-        "questions": TINY.question_pictures + TINY.question_pairs,
-        "sft": TINY.sft_pictures + TINY.sft_pairs + TINY.sft_texts,
+        "captions": TINY.caption_images,
+        "questions": TINY.question_images + TINY.question_pairs,
+        "sft": TINY.sft_images + TINY.sft_pairs + TINY.sft_texts,
         "heldout": TINY.heldout_per_task * len(TASKS),
     }
     assert json.loads((tiny / MARKER).read_text())["records"] == numbers
@@ -64,10 +64,10 @@ def test_records_are_sound(tiny: Path, name: str) -> None:
         markers = sum(turn["value"].count("<image>") for turn in record["conversations"])
         assert markers == len(_images(record)), record["id"]
         for image in _images(record):
-            with Image.open(tiny / "images" / image) as picture:
-                picture.load()
-                assert picture.mode == "RGB"
-                sizes.add(picture.size)
+            with Image.open(tiny / "images" / image) as image:
+                image.load()
+                assert image.mode == "RGB"
+                sizes.add(image.size)
     assert len(sizes) > 5 or name.startswith("llm")
 
 
@@ -120,7 +120,7 @@ def test_no_held_out_composition_in_the_training_files(tiny: Path) -> None:
             kinds = {NOUNS[word] for word in words if word in NOUNS}
             signs = {word for word in words if word in split.words}
             assert not split.any_held(kinds), record["id"]
-            assert all(split.held_colour(word) not in words for word in signs), record["id"]
+            assert all(split.held_color(word) not in words for word in signs), record["id"]
             seen_kinds |= kinds
             seen_words |= signs
     assert seen_kinds == set(split.kinds) and seen_words == set(split.words)
@@ -132,7 +132,7 @@ def test_tokenizer(tiny: Path) -> None:
     assert [tokenizer.token_id(token) for token in SPECIAL_TOKENS] == [0, 1, 2]
     assert len(tokenizer.encode(SYSTEM)) == 1
     split = Split(TINY)
-    for word in (*(k.name for k in split.kinds), *(k.plural for k in split.kinds), *split.words, *split.colours):
+    for word in (*(k.name for k in split.kinds), *(k.plural for k in split.kinds), *split.words, *split.colors):
         assert len(tokenizer.encode(f" {word}")) == 1, word
     for text in ("A cat.", "naïve 東京 😀\n\n  two  spaces ", chat_text([("What is a cat?", "an animal")])):
         assert tokenizer.decode(tokenizer.encode(text), skip_special=False) == text

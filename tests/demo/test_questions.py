@@ -42,13 +42,13 @@ def _expected(scenes: tuple[Scene, ...], question: Question) -> str:
     if question.task == "kind":
         (kind,) = (k for k in scene.counts if k.category in words)
         return kind.name
-    if question.task == "two_pictures":
+    if question.task == "two_images":
         if "first" in words or "second" in words:
-            (kind,) = scenes[words.index("picture") > 0 and "second" in words].counts
+            (kind,) = scenes[words.index("image") > 0 and "second" in words].counts
             return kind.name
         return which_answer(KIND[words[-1] if words[-1] in KIND else words[-3]], scenes)
     assert scene.sign is not None
-    return scene.sign.colour if question.task == "colour" else scene.sign.word
+    return scene.sign.color if question.task == "color" else scene.sign.word
 
 
 def test_heldout_answers_are_right(heldout: list[Asked]) -> None:
@@ -121,7 +121,7 @@ def test_every_kind_has_held_out_partners() -> None:
         assert len(partners) == 6
         assert any(other.category != kind.category for other in partners)
         assert all(split.held_pair(other, kind) for other in partners)
-    assert Counter(map(split.held_colour, split.words)) == dict.fromkeys(split.colours, 4)
+    assert Counter(map(split.held_color, split.words)) == dict.fromkeys(split.colors, 4)
 
 
 def test_captions_name_all_there_is() -> None:
@@ -137,7 +137,7 @@ def test_captions_name_all_there_is() -> None:
                 assert NUMBERS[n] in words, text
         assert all(place in words for place in scene.places), text
         if scene.sign is not None:
-            assert scene.sign.colour in words and scene.sign.word in text.rstrip(".").replace(",", "").split()
+            assert scene.sign.color in words and scene.sign.word in text.rstrip(".").replace(",", "").split()
 
 
 @pytest.mark.parametrize("answer", WHICH_ANSWERS)

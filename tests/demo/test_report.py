@@ -102,20 +102,20 @@ def test_drawings(tiny: Path, tmp_path: Path) -> None:
     write_report(report, tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == report
     with Image.open(tmp_path / "report.png") as sheet:
-        colours = {colour for _, colour in sheet.getcolors(1 << 24) or []}
+        colors = {color for _, color in sheet.getcolors(1 << 24) or []}
         assert sheet.width > 1200
-        assert {(22, 138, 72), (206, 44, 50)} <= colours  # right and wrong answers
+        assert {(22, 138, 72), (206, 44, 50)} <= colors  # right and wrong answers
     stages = {name: _metrics(tmp_path / name, [3.0, 2.0, 1.5, 1.2]) for name in ("llm", "stage1")}
     draw_losses(stages, tmp_path / "losses.png")
-    with Image.open(tmp_path / "losses.png") as picture:
-        width = picture.width
+    with Image.open(tmp_path / "losses.png") as image:
+        width = image.width
     assert width > 600
     found = ({"step": s, "eval/loss": 2.0 - s / 4, "eval/heldout.own": 25.0 * s} for s in (2, 4))
     stages["stage3"] = _metrics(tmp_path / "stage3", [3.0, 2.0, 1.5, 1.2], *found)
     draw_losses(stages, tmp_path / "evaluated.png")
-    with Image.open(tmp_path / "evaluated.png") as picture:
-        assert picture.width == 2 * width, "a panel a stage, and one of the accuracy"
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
-        assert (0xC8, 0x55, 0x3D) in colours, "the held-out loss"
+    with Image.open(tmp_path / "evaluated.png") as image:
+        assert image.width == 2 * width, "a panel a stage, and one of the accuracy"
+        colors = {color for _, color in image.convert("RGB").getcolors(1 << 24) or []}
+        assert (0xC8, 0x55, 0x3D) in colors, "the held-out loss"
     draw_losses({"short": _metrics(tmp_path / "one", [2.0])}, tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()

@@ -28,14 +28,14 @@ def test_kinds_have_different_names_and_looks() -> None:
     assert all(k.name.isalpha() and k.name.islower() for k in kinds)
     thumbs = {}
     for kind in kinds:
-        picture = np.full((60, 60, 3), 255.0)
+        image = np.full((60, 60, 3), 255.0)
         rgba = np.asarray(sprite(kind.char, 60), np.float32)
         assert max(rgba.shape[:2]) == 60
         alpha = rgba[..., 3:] / 255
         height, width = rgba.shape[:2]
-        picture[:height, :width] = rgba[..., :3] * alpha + picture[:height, :width] * (1 - alpha)
-        assert picture.min() < 100, f"{kind.name} is blank"
-        thumbs[kind.name] = picture
+        image[:height, :width] = rgba[..., :3] * alpha + image[:height, :width] * (1 - alpha)
+        assert image.min() < 100, f"{kind.name} is blank"
+        thumbs[kind.name] = image
     nearest = min((np.abs(thumbs[x] - thumbs[y]).mean(), x, y) for x, y in combinations(thumbs, 2))
     assert nearest[0] > 10, nearest
 
@@ -45,10 +45,10 @@ def test_articles() -> None:
 
 
 @pytest.mark.parametrize("settings", [FULL, TINY, replace(FULL, jitter=20, odd_share=1.0, odd_pixels=12)])
-def test_everything_lies_inside_the_picture(settings: DemoSettings) -> None:
+def test_everything_lies_inside_the_image(settings: DemoSettings) -> None:
     for scene in _scenes(300, settings):
-        picture = draw(scene)
-        assert picture.size == (scene.width, scene.height)
+        image = draw(scene)
+        assert image.size == (scene.width, scene.height)
         for item in scene.items:
             thing = sprite(item.kind.char, item.size)
             assert item.x - thing.width // 2 >= 0 and item.x - thing.width // 2 + thing.width <= scene.width

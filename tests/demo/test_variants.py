@@ -15,7 +15,7 @@ from eve_jax.demo.dataset import read_records
 from eve_jax.demo.language import chat_text
 from eve_jax.demo.settings import settings_of
 from eve_jax.demo.variants import write_texts
-from eve_jax.demo.variants_report import COLOURS, draw_changes, draw_curves, draw_table, markdown, table_rows
+from eve_jax.demo.variants_report import COLORS, draw_changes, draw_curves, draw_table, markdown, table_rows
 from eve_jax.errors import UserError
 from eve_jax.eval.text_loss import TextLoss
 from eve_jax.model.config import VARIANTS, ModelConfig
@@ -117,7 +117,7 @@ def test_table() -> None:
     assert (len(lines), lines[1]) == (6, "|" + " --- |" * 7)
 
 
-def test_pictures(tmp_path: Path) -> None:
+def test_images(tmp_path: Path) -> None:
     folders = {v: {s: tmp_path / f"{v}_{s}" for s in ("captions", "questions")} for v in VARIANTS}
     for i, own in enumerate(folders.values()):
         for folder in own.values():
@@ -129,8 +129,8 @@ def test_pictures(tmp_path: Path) -> None:
     draw_changes(made_up(), tmp_path / "weights.png")
     for name in ("losses.png", "variants.png", "weights.png"):
         assert (tmp_path / name).stat().st_size < 300_000
-        with Image.open(tmp_path / name) as picture:
-            assert picture.width > 900
-            colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
+        with Image.open(tmp_path / name) as image:
+            assert image.width > 900
+            colors = {color for _, color in image.convert("RGB").getcolors(1 << 24) or []}
         if name != "weights.png":
-            assert {tuple(bytes.fromhex(colour[1:])) for colour in COLOURS.values()} <= colours
+            assert {tuple(bytes.fromhex(color[1:])) for color in COLORS.values()} <= colors

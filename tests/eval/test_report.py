@@ -40,7 +40,7 @@ def elements(page: str) -> ElementTree.Element:
 
 
 def own(outputs: list[str], images: tuple[ImageFile, ...] = (), **fields: Any) -> Outcome:
-    """Return the outcome of questions whose right answer is "a"."""
+    """Return the outcome of questions whose correct answer is "a"."""
     turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a"}]
     rows = [{"id": str(n), "conversations": turns, **fields} for n in range(len(outputs))]
     outcome = outcome_of(OwnQuestions("mine"), rows, outputs)
@@ -106,7 +106,7 @@ def test_page_shows_right_and_wrong_answers_and_disagreements(both: tuple[dict[s
     text = " ".join("".join(elements(both[2]).itertext()).split())
     outcome = recorded("mme.lmms")
     scores = [(verdict.parsed, verdict.score) for verdict in outcome.scored[1]]
-    assert f"6 of {scores.count((True, 1.0))} right" in text
+    assert f"6 of {scores.count((True, 1.0))} correct" in text
     assert f"8 of {scores.count((True, 0.0))} wrong" in text
     assert f"6 of {sum(not parsed for parsed, _ in scores)} not parsed, so wrong" in text
     assert "10 of 10 rows on which they disagree" in text and "existence" in text
@@ -160,10 +160,10 @@ def test_images_are_bounded_in_number_size_and_bytes(tmp_path: Path) -> None:
     shown = sheet_of(outcome)
     assert {name: (total, len(cards)) for name, (total, cards) in shown.items()} == {
         "wrong": (40, GROUPS["wrong"]),
-        "right": (40, GROUPS["right"]),
+        "correct": (40, GROUPS["correct"]),
     }
     assert [card.id for card in shown["wrong"][1]] == ["0", "5", "10", "15", "20", "25", "30", "35"]
-    card = shown["right"][1][0]
+    card = shown["correct"][1][0]
     assert (len(card.images), card.more) == (MOST_IMAGES, 2)
     ((url, about), *_) = Thumbnails().of(card)
     image = Image.open(io.BytesIO(b64decode(url.partition(",")[2])))

@@ -90,12 +90,12 @@ def test_pictures(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
-    grey = Image.fromarray(np.full((4, 5), 40_000, np.uint16))
+    gray = Image.fromarray(np.full((4, 5), 40_000, np.uint16))
     shown = [*to_pictures(tmp_path / "a.png"), *to_pictures(Image.open(tmp_path / "turned.png"))]
     shown += to_pictures([str(tmp_path / "turned.png"), picture])
     for rgb in shown:
         np.testing.assert_array_equal(np.asarray(rgb), pixels)
-    assert to_pictures([grey])[0].getcolors() == [(20, (156, 156, 156))]
+    assert to_pictures([gray])[0].getcolors() == [(20, (156, 156, 156))]
 
 
 def test_pictures_that_are_none(tmp_path: Path) -> None:
@@ -268,11 +268,11 @@ def test_pil_images_are_turned_once_and_stay_as_they_are(kind: str, loaded: bool
 
 
 def test_a_pil_image_is_taken_at_its_frame() -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
     image = Image.open(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
-    for frame, colour in ((2, (0, 0, 255)), (0, (255, 0, 0)), (1, (0, 255, 0))):
+    for frame, color in ((2, (0, 0, 255)), (0, (255, 0, 0)), (1, (0, 255, 0))):
         image.seek(frame)
-        assert to_pictures(image)[0].getcolors() == [(16, colour)]
+        assert to_pictures(image)[0].getcolors() == [(16, color)]
         assert image.tell() == frame
 
 

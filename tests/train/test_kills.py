@@ -73,7 +73,7 @@ def killed(work: Path, data: Path, steps: int) -> None:
 
 
 def terminated(work: Path, data: Path, steps: int) -> None:
-    """Go on here and get SIGTERM after step `steps`."""
+    """Resume here and get SIGTERM after step `steps`."""
 
     def ask() -> None:
         wait_for(work, steps, lambda: True)

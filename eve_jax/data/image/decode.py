@@ -20,7 +20,7 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
 DARKEST = 1 / 16  # of white: an image that is darker all over does not use that range
 OUTLIERS = 0.001  # share of a deep image's values, at each end, that its range leaves out
-GREY = 127.5  # an image of one value that says nothing about its range
+GRAY = 127.5  # an image of one value that says nothing about its range
 WHITE_IS_ZERO = 0  # a photometric interpretation of TIFF
 SAMPLE_FORMAT = 339  # tag of TIFF: 1 for unsigned integers, 2 for signed ones
 NO_DATA = 42113  # tag of TIFF by GDAL: the value of missing pixels, as text
@@ -84,7 +84,7 @@ def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool 
     white = next((w for w in (WHITES if floats else WHITES[1:]) if w >= high), None)
     if low >= 0 and white is not None and (high >= white * DARKEST or high == 0):
         low, high = 0.0, white
-    scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full(deep.shape, GREY)
+    scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full(deep.shape, GRAY)
     scaled = np.clip(255 - scaled if inverted else scaled, 0, 255)
     return np.where(seen, scaled + 0.5, 0).astype(np.uint8)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eve_jax.data.plan.plan import Plan
 
 
-def teacher_picture(image: Image.Image, rule: ImageRule) -> np.ndarray:
+def teacher_image(image: Image.Image, rule: ImageRule) -> np.ndarray:
     """The RGB `image` as the teacher sees it, uint8 [s, s, 3]."""
     side, patch = rule.teacher
     h, w = teacher_grid(*image.size, side, patch)

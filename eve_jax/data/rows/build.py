@@ -17,7 +17,7 @@ from eve_jax.data.plan.lengths import Entry, Lengths
 from eve_jax.data.plan.measured_on import Seen
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.record import BadRecord
-from eve_jax.data.rows.align_arrays import place_images, teacher_picture, teacher_shape
+from eve_jax.data.rows.align_arrays import place_images, teacher_image, teacher_shape
 from eve_jax.data.samples.image_stamps import is_changed, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
@@ -156,14 +156,14 @@ class RowBuilder:
         shape, n_rows = micro_batch.shape, len(micro_batch.rows)
         teacher = teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
         batch = zeros(batch_arrays(n_rows, shape, self.rule.images.patch_bytes, teacher))
-        patches, pictures = batch["patches"], batch.get("teacher_images", np.zeros((n_rows, 0)))
+        patches, teacher_images = batch["patches"], batch.get("teacher_images", np.zeros((n_rows, 0)))
         for number, entries in enumerate(micro_batch.rows):
             samples: list[Sample] = []
             used = n_images = 0
             for entry in entries:
                 line = self.lengths.entry(entry)
                 end, last = used + line.patches, n_images + len(line.grids)
-                room = patches[number, used:end], pictures[number, n_images:last]
+                room = patches[number, used:end], teacher_images[number, n_images:last]
                 self.reading[threading.get_ident()] = self.records.where(line.record)
                 samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
                 del self.reading[threading.get_ident()]
@@ -176,10 +176,10 @@ class RowBuilder:
                 batch[name][number] = values
         return batch
 
-    def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, pictures: np.ndarray) -> Sample:
+    def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, teacher_images: np.ndarray) -> Sample:
         """The sample of an entry; its patches are written into `patches` [p, patch_bytes].
 
-        What the teacher sees of its images goes into `pictures`, unless there is no room for any.
+        What the teacher sees of its images goes into `teacher_images`, unless there is no room for any.
         """
         index, n_text, _, grids = entry
         encoded = None
@@ -194,7 +194,7 @@ class RowBuilder:
             if changed or len(record.images) != len(grids) or len(read.ids) - len(grids) != n_text:
                 raise BadRecord("the record changed since it was measured")
             encoded = read
-            self._load(record.images, grids, n_text, patches, pictures)
+            self._load(record.images, grids, n_text, patches, teacher_images)
             for file, stamp in zip(record.images, seen.stamps if seen else (), strict=False):
                 if is_changed(file, stamp):
                     raise BadImage("the image changed since it was measured", file)
@@ -215,16 +215,16 @@ class RowBuilder:
         grids: Sequence[tuple[int, int]],
         n_text: int,
         patches: np.ndarray,
-        pictures: np.ndarray,
+        teacher_images: np.ndarray,
     ) -> None:
-        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `pictures`."""
+        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `teacher_images`."""
         used = 0
         natural: list[tuple[int, int]] = []
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
             image = open_image(file)
             own, real = cut(image, self.rule.images, grid)
-            if len(pictures):
-                pictures[number] = teacher_picture(image, self.rule.images)
+            if len(teacher_images):
+                teacher_images[number] = teacher_image(image, self.rule.images)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)

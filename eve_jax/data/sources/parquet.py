@@ -64,7 +64,7 @@ class ParquetRecords:
                 own = paths
             light += own
         self._texts = Recent(partial(self._group, light), KEPT_TEXTS)
-        self._pictures = Recent(lambda name, group: self._group(self._apart[name], group), KEPT_IMAGES)
+        self._images_read = Recent(lambda name, group: self._group(self._apart[name], group), KEPT_IMAGES)
         meta = self._file.metadata
         sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
         if min(sizes, default=0) < 0 or sum(sizes) != meta.num_rows:
@@ -113,7 +113,7 @@ class ParquetRecords:
         several = isinstance(light, list)
         items: list[Any] = light if several else [light]
         if any(is_empty(item) for item in items):  # there is an image only if it has bytes
-            items = image_values(self._pictures(name, group).column(name)[own].as_py())
+            items = image_values(self._images_read(name, group).column(name)[own].as_py())
         found: list[Any] = []
         for number, item in enumerate(items, 1):
             open_it = partial(self._stream, name, group, own, number - 1 if several else None)
@@ -123,7 +123,7 @@ class ParquetRecords:
         return found
 
     def _stream(self, name: str, group: int, own: int, number: int | None) -> BinaryIO:
-        cell = self._pictures(name, group).column(name)[own]
+        cell = self._images_read(name, group).column(name)[own]
         value: Any = (cell if number is None else cell[number]).as_py()
         data, path = value.get("bytes"), value.get("path")
         if data:

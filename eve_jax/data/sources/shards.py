@@ -79,11 +79,11 @@ class Shards:
         Raises `BadRecord` when the shard is damaged.
         """
         shard, own = self._place(index)
-        conversations, pictures = shard_paths(self.folder, shard)
+        conversations, image_file = shard_paths(self.folder, shard)
         where = self.where(index)
         try:
             raw = json.loads(self._read(conversations, own))
-            images = tuple(self._image(pictures, *entry) for entry in raw["images"])
+            images = tuple(self._image(image_file, *entry) for entry in raw["images"])
             return Record(raw["id"], images, tuple(Turn(*turn) for turn in raw["turns"]), where), Fields()
         except Exception as e:  # array_record raises RuntimeError; damage that it overlooks may look like anything
             raise BadRecord(f"the shard is damaged ({' '.join(str(e).split())[:200]})", where) from None

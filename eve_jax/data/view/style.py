@@ -1,7 +1,7 @@
 """The style sheet of the page of rows."""
 
 STYLE = """
-:root { --ink: #1c1f24; --grey: #5f6670; --rule: #d9dce1; --pad: #e6e8ec; --paper: #fff; color-scheme: light }
+:root { --ink: #1c1f24; --gray: #5f6670; --rule: #d9dce1; --pad: #e6e8ec; --paper: #fff; color-scheme: light }
 .c1 { --c: #2f6db5 } .c2 { --c: #c8701a } .c3 { --c: #24804f } .c4 { --c: #8a5bb5 }
 .c5 { --c: #c9484b } .c6 { --c: #147f8c } .c7 { --c: #86663f } .c8 { --c: #b94a86 }
 * { box-sizing: border-box }
@@ -11,7 +11,7 @@ body { margin: 0 auto; max-width: 90rem; padding: 1rem; background: var(--paper)
 h1 { font-size: 1.5rem; margin: 0 }
 h2 { font-size: 1.1rem; margin: 0 }
 h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere }
-p, figcaption, .zoom { margin: 0; color: var(--grey); font-size: .9rem }
+p, figcaption, .zoom { margin: 0; color: var(--gray); font-size: .9rem }
 ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: .5rem 0 1rem; padding: 0; list-style: none;
   font-size: .9rem }
 ul i { display: inline-block; width: 1.4rem; height: .8rem; margin-right: .4rem }
@@ -36,7 +36,7 @@ article { border-left: .4rem solid var(--c); padding: 0 0 .25rem .75rem; min-wid
 article:target { background: color-mix(in srgb, var(--c), #fff 88%) }
 article div { overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere }
 span, u, bdi { unicode-bidi: isolate }
-span { color: var(--grey) }
+span { color: var(--gray) }
 u { color: var(--c); text-decoration-thickness: 2px; text-underline-offset: 3px }
 .image { display: block; margin: .3rem 0; cursor: zoom-in }
 .image svg { display: block; height: auto; max-width: 100% }

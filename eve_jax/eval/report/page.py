@@ -15,7 +15,7 @@ from eve_jax.eval.report.values import NONE, flat, interval, number
 
 MOST_ROWS, MOST_ERRORS = 40, 50
 NUMBERS = ("score", "95% interval", "n", "not parsed", "errors", "EVEv1 ¹", "EVEv2 ¹", "time", "mean score", "value")
-CLASSES = {"right": "right", "partly right": "part"}  # of cards, the others are wrong
+CLASSES = {"correct": "right", "partly correct": "part"}  # of cards, the others are wrong
 
 
 def page_of(report: Mapping[str, Any], sheets: Sequence[Sheet]) -> str:

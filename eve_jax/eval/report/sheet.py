@@ -14,7 +14,7 @@ from eve_jax.eval.report.values import brief, number
 from eve_jax.eval.task import Verdict
 
 # Groups of a sheet, and how many of each are shown.
-GROUPS = {"wrong": 8, "not parsed, so wrong": 6, "partly right": 4, "right": 6}
+GROUPS = {"wrong": 8, "not parsed, so wrong": 6, "partly correct": 4, "correct": 6}
 MOST_PROMPT, MOST_ANSWER = 700, 400  # characters
 MOST_IMAGES = 4  # of a question
 SIDE, QUALITY = 224, 80  # longer side of an image in pixels, JPEG quality
@@ -65,7 +65,7 @@ def sheet_of(outcome: Outcome) -> Sheet:
 def _group(verdict: Verdict) -> str:
     if not verdict.parsed:
         return "not parsed, so wrong"
-    return "wrong" if verdict.score <= 0 else "right" if verdict.score >= 1 else "partly right"
+    return "wrong" if verdict.score <= 0 else "correct" if verdict.score >= 1 else "partly correct"
 
 
 def _spread(places: list[int], most: int) -> list[int]:

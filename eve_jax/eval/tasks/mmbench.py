@@ -46,7 +46,7 @@ def _is_none(value: object) -> bool:
 
 
 class _MmBench(Task):
-    measure = "all rotations right, %"
+    measure = "all rotations correct, %"
 
     def __init__(self, benchmark: str, protocol: str) -> None:
         self.benchmark = benchmark  # type: ignore[misc]  # the two languages are one class
@@ -92,7 +92,7 @@ class _MmBench(Task):
         return score_units([hit for _, hit in hits], [row.get("category") or "" for row, _ in hits], "question groups")
 
     def _circular(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the share of questions with all rotations right, of all (percent), by category and by level 2."""
+        """Return the share of questions with all rotations correct, of all (percent), by category and by level 2."""
         hits = self._hits(rows, verdicts)
         groups = ([(row.get("category"), hit) for row, hit in hits], [(self._level2(row), hit) for row, hit in hits])
         category, level2 = (
@@ -106,7 +106,7 @@ class _MmBench(Task):
         return {"gpt_eval_score": score, "submission": None, "category_acc": category, "l2_category_acc": level2}
 
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
-        """Return the share of questions with all rotations right, in percent."""
+        """Return the share of questions with all rotations correct, in percent."""
         return aggregate["gpt_eval_score"]
 
 
@@ -195,7 +195,7 @@ class MmBenchLmms(_MmBench):
         return None
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the share of questions with all rotations right, of all (percent), by category and by level 2."""
+        """Return the share of questions with all rotations correct, of all (percent), by category and by level 2."""
         return self._circular(rows, verdicts)
 
 

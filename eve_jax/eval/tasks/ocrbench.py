@@ -21,7 +21,7 @@ class OcrBench(Task):
     """OCRBench, the same under both protocols."""
 
     benchmark = "ocrbench"
-    measure, top = "right answers, of 1,000", 1000
+    measure, top = "correct answers, of 1,000", 1000
     data = DataSet("echo840/OCRBench", "test", names=("OCRBench",))
     generation = Generation(128)
 
@@ -52,21 +52,21 @@ class OcrBench(Task):
         return Verdict(record, float(score), bool(text) or score > 0, text, golds, row["question_type"])
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the number of right answers, and the same over 1,000, however many rows there are."""
+        """Return the number of correct answers, and the same over 1,000, however many rows there are."""
         correct = sum(int(verdict.score) for verdict in verdicts)
         return {"ocrbench_accuracy": correct / TOTAL, "correct": correct}
 
     def further(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the number of right answers of each type."""
+        """Return the number of correct answers of each type."""
         kinds = dict.fromkeys(verdict.category for verdict in verdicts)
         return {"by_type": {kind: sum(int(v.score) for v in verdicts if v.category == kind) for kind in kinds}}
 
     def headline(self, aggregate: Mapping[str, Any]) -> float | None:
-        """Return the number of right answers, of 1,000."""
+        """Return the number of correct answers, of 1,000."""
         return aggregate["correct"]
 
     def units(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Units:
-        """Return the questions; the headline is the number of right ones."""
+        """Return the questions; the headline is the number of correct ones."""
         return Units(
             np.array([[v.score] for v in verdicts], float).reshape(-1, 1), [v.category for v in verdicts], count
         )

@@ -106,7 +106,7 @@ class QBenchEve(Task):
         return Verdict(record, float(correct), known, named or text, gold, category)
 
     def aggregate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return the accuracy and the number of right answers."""
+        """Return the accuracy and the number of correct answers."""
         scores = [verdict.score for verdict in verdicts]
         return {"accuracy": mean(scores), "correct": sum(scores)}
 

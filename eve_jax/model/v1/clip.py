@@ -46,9 +46,9 @@ class ClipEmbed(nnx.Module):
         self.position = param(cfg, rngs, (clip.cells**2 + 1, c), (None, "patch"), normal(0.02), "table")
         self.norm = LayerNorm(cfg, rngs, c, clip.layer_norm_eps)
 
-    def __call__(self, pictures: UInt8[Array, "B S S 3"]) -> Float[Array, "B G C"]:
+    def __call__(self, images: UInt8[Array, "B S S 3"]) -> Float[Array, "B G C"]:
         n, p = self.clip.cells, self.clip.patch_size
-        blocks = pictures.reshape(-1, n, p, n, p, 3).swapaxes(2, 3).reshape(-1, n * n, 3 * p * p)
+        blocks = images.reshape(-1, n, p, n, p, 3).swapaxes(2, 3).reshape(-1, n * n, 3 * p * p)
         x = normalised(blocks).astype(self.dtype) @ self.conv[...]
         first = jnp.broadcast_to(self.class_token[...], (x.shape[0], 1, x.shape[2]))
         return self.norm(jnp.concatenate([first, x], axis=1) + self.position[...])
@@ -63,12 +63,12 @@ class ClipVision(nnx.Module):
         self.layers = stacked(lambda rngs: ClipLayer(cfg, clip, rngs), clip.num_layers, rngs)
         self.post_norm = LayerNorm(cfg, rngs, clip.hidden_size, clip.layer_norm_eps)  # of the class token
 
-    def __call__(self, pictures: UInt8[Array, "B S S 3"], drop: int = 1) -> Float[Array, "B G C"]:
+    def __call__(self, images: UInt8[Array, "B S S 3"], drop: int = 1) -> Float[Array, "B G C"]:
         """The residual stream before the last `drop` layers: the class token, then the patches row by row.
 
         EVEv1 learns from the patches with `drop` 1 (layer -2 of the original's count).
         """
-        x = in_use(self.embed, self.dtype)(pictures)
+        x = in_use(self.embed, self.dtype)(images)
         graph, weights = nnx.split(self.layers)
 
         def body(x: Array, layer: nnx.State) -> tuple[Array, None]:

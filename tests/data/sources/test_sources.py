@@ -107,9 +107,9 @@ def test_places_have_names(kind: str, where: str, image: str, folder: Path) -> N
     assert str(records[2].images[1]).endswith(image)
 
 
-def picture(colour: str = "red") -> bytes:
+def picture(color: str = "red") -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(stream, "PNG")
+    Image.new("RGB", (40, 30), color).save(stream, "PNG")
     return stream.getvalue()
 
 
