@@ -20,6 +20,7 @@ from eve_jax.config.stages import partition, trainable_names, trained_groups
 from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
+from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
@@ -79,7 +80,7 @@ class Step(NamedTuple):
 def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
-    Captions alone (templates "plain", "plain_v1") come with an image each, so they have no text-only rows. `row_tokens`
+    Captions alone (templates of `caption`) come with an image each, so they have no text-only rows. `row_tokens`
     replaces the config's if it is not 0. Raises UserError when it is no multiple of 128, or shorter than the longest
     sample.
     """
@@ -96,7 +97,7 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
     for name, share in SHARES.items():
         vision = round(share * length)
         specials = math.ceil(vision * special)
-        if vision or data.template not in ("plain", "plain_v1"):
+        if vision or not get_template(data.template).caption:
             shapes[name] = RowShape(vision - specials, specials, length - vision)
     return shapes
 

@@ -118,7 +118,7 @@ def continuation_ids(
     end = end_id(tokenizer, template)
     written = _Text()
     # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
-    written.add(style.end + style.human)
+    written.add(style.end + style.answer_end + style.human)
     written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
     written.add(style.human_end + style.gpt)
     ids, _ = _tokenise(written, tokenizer, bos=None)
@@ -139,10 +139,10 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first
     if template.caption:
         _write_caption(text, placed, template, ask)
         return text
-    text.add(system + template.system_end)
-    for turn in placed:
+    text.add(template.opening(system))
+    for number, turn in enumerate(placed):
         if turn.role == "human":
-            text.add(template.human)
+            text.add((template.answer_end if number else "") + template.human)
             text.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
             text.add(template.human_end)
             continue

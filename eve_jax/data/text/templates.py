@@ -8,22 +8,28 @@ from eve_jax.errors import Field, FieldError, UserError
 
 @dataclass(frozen=True)
 class Template:
-    """How a conversation is written: system, (human, human_end, gpt, answer, end) for every exchange.
+    """How a conversation is written: the system sentence, then (human, human_end, gpt, answer, end) for every exchange.
 
-    The tokenizer's bos token, where it has one, goes before everything. The targets are `answer_begin` + the answer +
-    `end`. With `caption` there is no dialogue: the images, then the text of the single gpt turn, with `strip` without
+    `answer_end` stands between an `end` and the next human turn. The tokenizer's bos token, where it has one, goes before
+    everything. The targets are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the images, then the text of the single gpt turn, with `strip` without
     outer white space; `end` is then text like any other, since nothing is generated with such a template.
     """
 
-    system: str = ""
+    system_begin: str = ""
+    system: str = ""  # unless a record has its own
     system_end: str = ""
     human: str = ""
     human_end: str = ""
     gpt: str = ""
     answer_begin: str = ""
     end: str = ""
+    answer_end: str = ""
     caption: bool = False
     strip: bool = True
+
+    def opening(self, system: str) -> str:
+        """Return what stands before the first human turn. A header (`system_begin`) without a sentence is left out."""
+        return "" if self.system_begin and not system else self.system_begin + system + self.system_end
 
 
 _DIALOGUE = Template(
@@ -121,7 +127,7 @@ def _end_problem(tokenizer: Tokenizer, name: str) -> str:
     before = template.gpt + template.answer_begin
     for words in _LAST_WORDS:
         start = len(before + words)
-        ids, offsets = tokenizer.encode_with_offsets(before + words + end + template.human)
+        ids, offsets = tokenizer.encode_with_offsets(before + words + end + template.answer_end + template.human)
         spans = [span for n, span in zip(ids, offsets, strict=True) if n == id]
         if spans == [(start, start + len(end))]:
             continue
