@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.config.stage import Config
 from eve_jax.demo.config import RecipeConfig
+from eve_jax.errors import name_fields
 from eve_jax.process.connect import by_process_0, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, expand
 from eve_jax.process.section import Section
@@ -35,14 +36,21 @@ def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Co
 
 def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:
     """Train a stage as `eve_jax.train.trainer.train` does, and ask the questions of its `config.eval.tasks`."""
-    from eve_jax.eval.training import LiveTasks
+    from eve_jax.eval.training import LiveTasks, check_tasks
 
+    config = Config.of(config)
+    check_tasks(config.eval)
     return train(config, workdir, quiet, LiveTasks)
 
 
 def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
+    from eve_jax.eval.training import check_tasks
+
     config = RecipeConfig.of(config)
+    for name in config.order:
+        with name_fields(f"config.stages.{name}.{{}}".format):
+            check_tasks(config.stages[name].eval)
     workdir = Path(expand(workdir, "workdir"))
     with written_by_one_run(workdir, "the recipe"):
         _run_stages(config, workdir)

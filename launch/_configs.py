@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +18,10 @@ from ml_collections import ConfigDict, config_flags
 from eve_jax.errors import UserError
 from eve_jax.process import paths
 from eve_jax.process.checks import hint, near_name
+from launch._flags import too_early
 
 CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
+PACKAGES = tuple(CONFIGS.parent / name for name in ("configs", "eve_jax", "launch"))
 NOT_CONFIGS = {"__init__", "base", "args"}
 
 
@@ -102,19 +107,34 @@ def _made(value: str, where: str, open_module: Callable[[], ModuleType], name: s
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        said = error.msg if isinstance(error, SyntaxError) else error
+        reason = " ".join(f"{type(error).__name__}{_place(error)}: {said}".split())
         raise UserError(f"--config={value}: {where} cannot be used ({reason}); it defines {name}(arg)") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={value}: {name} of {where} returns {type(config).__name__}, not a ConfigDict")
     return config
 
 
+def _place(error: Exception) -> str:
+    """Return " in FILE, line N": the last line of the user's own code that an error went through; "" for none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" in {error.filename}, line {error.lineno}"
+    others = tuple(f"{folder}{os.sep}" for folder in (*sysconfig.get_paths().values(), *PACKAGES))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(("<", *others))]
+    return f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
 def _check_overrides(argv: list[str], config: ConfigDict) -> None:
-    """Raise UserError for an argument --config.FIELD that `config` does not have."""
+    """Raise UserError for an argument --config.FIELD before `--config`, or that `config` does not have."""
+    begun = False
     for item in argv:
+        begun |= re.match(r"--?config(=|$)", item) is not None
         found = re.match(r"--config\.([^=]+)", item)
         if found is None:
             continue
+        if not begun:
+            raise too_early(f"config.{found[1]}")
         node: Any = config
         path = found[1].split(".")
         for depth, key in enumerate(path):

@@ -96,11 +96,41 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, UserError, TypeError, ValueError) as error:
-        missing = re.findall(r"flag --(\w+)=None: ", str(error))
-        fail(UserError(f"{' and '.join(f'--{m}' for m in missing)} must be given (see --help)") if missing else error)
+        fail(_plain(error))
     if len(rest) > 1:
         fail(UserError(f"unexpected argument {rest[1]!r} (see --help)"))
     return rest
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error of the command line in words that do not speak of Python."""
+    if missing := re.findall(r"flag --(\w+)=None: ", str(error)):
+        return UserError(f"{' and '.join(f'--{m}' for m in missing)} must be given (see --help)")
+    if isinstance(error, flags.UnrecognizedFlagError) and error.flagname.startswith("config."):
+        return too_early(error.flagname) if "config" in flags.FLAGS else error
+    found = re.match(r"flag --([\w.]+)=(.*?): ", str(error), re.DOTALL)
+    expected = _expected(found[1], found[2], str(error)) if found and found[1] in flags.FLAGS else ""
+    return UserError(f"--{found[1]}={found[2]}: expected {expected}") if found and expected else error
+
+
+def _expected(name: str, value: str, said: str) -> str:
+    """Return what the flag takes if it cannot read `value`; "" where what it `said` tells."""
+    parser = flags.FLAGS[name].parser
+    if isinstance(parser, flags.BooleanParser):
+        return "True or False"
+    if isinstance(parser, flags.IntegerParser | flags.FloatParser):
+        try:
+            parser.convert(value)
+        except ValueError:
+            return "a whole number" if isinstance(parser, flags.IntegerParser) else "a number"
+    if "as a ConfigDict" in said:
+        return f"its fields one by one, --{name}.FIELD=VALUE"
+    return ""
+
+
+def too_early(name: str) -> UserError:
+    """Return the error of the argument --config.FIELD, `name`, that no --config precedes."""
+    return UserError(f"--{name} changes a field of a config: give --config=NAME before it")
 
 
 def fail(error: BaseException) -> None:

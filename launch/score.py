@@ -72,7 +72,7 @@ def main() -> None:
     print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
     check_most(scores, out)
     if scores.bad:
-        first = f"{len(scores.bad):,} records could not be scored, the first: {scores.bad[0].reason}"
+        first = f"{len(scores.bad):,} records could not be scored, the first, {scores.bad[0].described}"
         print(f"{first}; see {bad_file(out)}", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,6 +21,9 @@ from eve_jax.errors import UserError
 from eve_jax.eval.outcome import Answered, Outcome
 from eve_jax.train.metrics import METRICS, read_evaluations, read_metrics
 from eve_jax.train.report import column, smooth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 StrPath = str | os.PathLike[str]
 TITLES = {
@@ -123,10 +126,14 @@ def draw_report(report: Mapping[str, Any], outcome: Outcome, path: StrPath, rows
 
 
 def draw_losses(folders: Mapping[str, Path], path: StrPath) -> None:
-    """Draw losses.png: a panel a stage with its loss by step, thin as it is and thick smoothed, and the held-out loss.
+    """Draw losses.png, the `losses_figure` of the stages in `folders`: name -> folder, in order."""
+    losses_figure(folders).savefig(path, dpi=130)
 
-    A last panel shows the accuracy of the stages that were asked questions while they trained. `folders` maps a stage's
-    name to its folder, in order.
+
+def losses_figure(folders: Mapping[str, Path]) -> Figure:
+    """Return a panel a stage with its loss by step, thin as it is and thick smoothed, and the held-out loss.
+
+    A last panel shows the accuracy of the stages that were asked questions while they trained.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -155,7 +162,7 @@ def draw_losses(folders: Mapping[str, Path], path: StrPath) -> None:
         panels[-1].legend(fontsize=8, frameon=False)
         _label(panels[-1], "accuracy on held-out questions, %")  # once, when all is drawn: it fixes the axis
     panels[0].set_ylabel("loss (nats a target)", fontsize=9)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
 def scores_in(line: Mapping[str, Any]) -> list[float]:

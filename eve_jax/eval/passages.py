@@ -74,5 +74,5 @@ def text_loss(eve: EVE, text: TextLoss, quiet: bool = False) -> dict[str, float 
     scores = score_records(cfg, engine.params, records, settings, quiet, engine.mesh)
     scored = [one for one in scores.bad if "nothing to learn" not in one.reason]
     if scored or not scores.lines:
-        raise UserError(scores.none_scored() if not scores.lines else f"{scored[0].where}: {scored[0].reason}")
+        raise UserError(scores.none_scored() if not scores.lines else scored[0].described)
     return text.aggregate([line.nll_sum for line in scores.lines], [line.n_target for line in scores.lines])

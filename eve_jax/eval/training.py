@@ -8,9 +8,10 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Field, FieldError, UserError, warn
 from eve_jax.eval.ask import Stopped
-from eve_jax.eval.chosen import Chosen
+from eve_jax.eval.chosen import FILES, Chosen
 from eve_jax.eval.live import items_of, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
+from eve_jax.eval.registry import benchmark_of
 from eve_jax.infer.api import EVE, dialogue_template, positions_of
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import ready
@@ -80,15 +81,26 @@ class LiveTasks:
         return outcome_of(eve, task, self.items[one.task.name], self.given.rows, stopped, quiet=True)
 
 
+def check_tasks(given: EvalConfig) -> None:
+    """Raise FieldError for a name of a task that is none: before any data is asked for."""
+    for name in split_names(given.tasks):
+        if Path(name).suffix.lower() not in FILES:
+            try:
+                benchmark_of(name.partition(".")[0])
+            except UserError as error:
+                raise FieldError(FIELD, f": {error}") from None
+
+
 def _opened(given: EvalConfig, images: str) -> list[Chosen]:
     """Return the tasks of a config. Raise UserError for unknown ones, and for two of one name."""
+    check_tasks(given)
     if given.data and not Path(given.data).is_dir():
         raise FieldError(
             f"{given.data}: no such folder; set ", Field("eval.data"), " to the one with the benchmarks' data"
         )
     found: dict[str, Chosen] = {}
     for name in split_names(given.tasks):
-        own = Path(name).suffix.lower() in (".jsonl", ".txt")
+        own = Path(name).suffix.lower() in FILES
         if not own and not given.data:
             raise FieldError(FIELD, f": {name} requires ", Field("eval.data"), ", the folder with the benchmarks' data")
         one = open_task(name, given.data, given.protocol, given.images or images)

@@ -24,7 +24,7 @@ from eve_jax.hf.config import is_plain
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
-from eve_jax.infer.messages import Answer, Messages, Pictures, placed, text_pieces, to_turns
+from eve_jax.infer.messages import Answer, Images, Messages, match_images, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
 from eve_jax.model.config import DTYPES
@@ -100,9 +100,9 @@ class EVE:
         rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype), devices)
-        return cls(engine, rule, sees_pictures(folder), _positions(folder), data)
+        return cls(engine, rule, takes_images(folder), _positions(folder), data)
 
-    def generate(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> str:
+    def generate(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
 
         messages: the question, or a list of {"role": "user" | "assistant" | "system", "content": text}. images: a path
@@ -119,7 +119,7 @@ class EVE:
     def generate_batch(
         self,
         conversations: Sequence[Messages],
-        images: Sequence[Pictures] | None = None,
+        images: Sequence[Images] | None = None,
         rows: int = 16,
         progress: str = "",
         **settings: Unpack[AnswerSettings],
@@ -153,14 +153,14 @@ class EVE:
                 bar.advance()
         return answers
 
-    def answer(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
+    def answer(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> Answer:
         """`generate` with the tokens of the answer."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
         (ids,) = self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
         return Answer(self.decode(ids), ids)
 
-    def stream(self, messages: Messages, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
+    def stream(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
         """The text of `generate` in pieces as they are made, of whole characters."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
@@ -189,29 +189,29 @@ class EVE:
             raise UserError(scores.none_scored())
         return scores
 
-    def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt:
+    def prompt(self, messages: Messages, images: Images = ()) -> Prompt:
         """The prompt of `generate`. Raises UserError as it does."""
         return self.with_images(to_turns(messages), images, self.rule.prompt_ids)
 
     def with_images(
-        self, turns: Sequence[Turn], images: Pictures, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
+        self, turns: Sequence[Turn], images: Images, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
     ) -> Prompt:
         """The prompt of `turns` with `images`, where `ids_for(turns, number of images)` gives its ids.
 
         Markers of others place the images as in records (`eve_jax.data.sources.other_markers`).
         """
-        turns, pictures = placed(turns, images)
-        if not pictures and not turns[-1].text.strip():
+        turns, shown = match_images(turns, images)
+        if not shown and not turns[-1].text.strip():
             raise UserError("the question is empty")
-        if pictures and not self.sees:
+        if shown and not self.sees:
             raise UserError("this checkpoint has no trained image input: ask it without images")
-        ids = ids_for(turns, len(pictures))
+        ids = ids_for(turns, len(shown))
         if ids.max() >= self.engine.cfg.vocab_size:
             raise UserError(
                 f"{self.tokenizer.folder}: its tokenizer makes token {ids.max()}, the model knows "
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
-        arrays = [resize(picture, self.rule.images) for picture in pictures]
+        arrays = [resize(image, self.rule.images) for image in shown]
         side = self.rule.images.patch
         grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
         return Prompt(ids, [patchify(a, side) for a in arrays], grids)
@@ -278,7 +278,7 @@ def dialogue_template(own: str, tokenizer: Tokenizer, given: str = "") -> str:
     return template
 
 
-def sees_pictures(folder: Path) -> bool:
+def takes_images(folder: Path) -> bool:
     """False for an LLM whose patch embedding was never trained: a plain one, its import, or a stage of text alone."""
     config = read_config(folder)
     if "model" in config and ("stage" in config or not (folder / HF_CONFIG).is_file()):

@@ -10,7 +10,7 @@ from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.templates import end_id
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.finite import NotFinite
-from eve_jax.infer.messages import Answer, Messages, Pictures, text_pieces
+from eve_jax.infer.messages import Answer, Images, Messages, text_pieces
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings
 from eve_jax.process.checks import encodable, of_type
 
@@ -22,10 +22,10 @@ class Answering(Protocol):
     rule: SampleRule
     stop_ids: list[int]
 
-    def prompt(self, messages: Messages, images: Pictures = ()) -> Prompt: ...
+    def prompt(self, messages: Messages, images: Images = ()) -> Prompt: ...
 
     def with_images(
-        self, turns: Sequence[Turn], images: Pictures, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
+        self, turns: Sequence[Turn], images: Images, ids_for: Callable[[Sequence[Turn], int], np.ndarray]
     ) -> Prompt: ...
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings: ...
@@ -55,7 +55,7 @@ class Chat:
         """Tokens of the conversation so far, image tokens included."""
         return int(self.session.length[0]) + len(self.session.pending[0])
 
-    def ask(self, question: str, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Answer:
+    def ask(self, question: str, images: Images = (), **settings: Unpack[AnswerSettings]) -> Answer:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
         `<image>` in the question says where an image goes, else they go before it; in a question without images it is
@@ -68,7 +68,7 @@ class Chat:
         self.answer = Answer(eve.decode(ids), ids)
         return self.answer
 
-    def stream(self, question: str, images: Pictures = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
+    def stream(self, question: str, images: Images = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
         """The text of `ask` in pieces as they are made; what was not asked for is not in the conversation either."""
         eve = self.eve
         prompt = self._prompt(question, images)
@@ -90,7 +90,7 @@ class Chat:
             if not broken:
                 self.answer = Answer(eve.decode(ids), ids)
 
-    def _prompt(self, question: str, images: Pictures) -> Prompt:
+    def _prompt(self, question: str, images: Images) -> Prompt:
         of_type("question", question, "a text", str)
         encodable("question", question)
         if not self.tokens:

@@ -20,7 +20,7 @@ from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
-from eve_jax.infer.parameters import on_mesh, placed
+from eve_jax.infer.parameters import on_mesh, shard_params
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.model.attention import kernel_for
@@ -82,7 +82,7 @@ class Engine:
 
     def __init__(self, cfg: ModelConfig, params: Params, mesh: Mesh | None = None):
         self.cfg, self.mesh = cfg, mesh if mesh is not None and mesh.size > 1 else None
-        self.params = params if self.mesh is None else placed(cfg, params, self.mesh)
+        self.params = params if self.mesh is None else shard_params(cfg, params, self.mesh)
         self.on_compile: Callable[[], None] = lambda: None
         self._ran: set[tuple] = set()
 

@@ -23,8 +23,8 @@ from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
-Picture = str | Path | Image.Image
-Pictures = Picture | Sequence[Picture | None] | None
+ImageLike = str | Path | Image.Image
+Images = ImageLike | Sequence[ImageLike | None] | None
 URI = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # holds no `~` or variables
 HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
 
@@ -77,38 +77,38 @@ def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
     return Turn(role, encodable(f"messages[{number}]", text))
 
 
-def to_pictures(images: Pictures) -> list[Image.Image]:
+def to_images(images: Images) -> list[Image.Image]:
     """Return RGB images, upright, of one or several references (`read_image`) and PIL images; none of None.
 
     Raises UserError naming the one that cannot be read.
     """
-    return [_to_picture(image, name) for name, image in _listed(images)]
+    return [_to_image(image, name) for name, image in _listed(images)]
 
 
-def placed(turns: Sequence[Turn], images: Pictures) -> tuple[tuple[Turn, ...], list[Image.Image]]:
+def match_images(turns: Sequence[Turn], images: Images) -> tuple[tuple[Turn, ...], list[Image.Image]]:
     """Return `turns` with `<image>` for the markers of others that place the images, and the images in that order.
 
     It is as in records (`eve_jax.data.sources.other_markers`). Warns of what may be meant as one and is text.
     """
-    pictures, names = to_pictures(images), [_file_name(image) for _, image in _listed(images)]
+    shown_images, names = to_images(images), [_file_name(image) for _, image in _listed(images)]
     found, order = with_places(turns, names)
-    for marker in dict.fromkeys(unplaced(turns, found) if pictures else ()):
+    for marker in dict.fromkeys(unplaced(turns, found) if shown_images else ()):
         warn(f"{marker} in the question is text; write {MARKER} where an image belongs")
-    return found, [pictures[number] for number in order]
+    return found, [shown_images[number] for number in order]
 
 
-def _listed(images: Pictures) -> list[tuple[str, Picture]]:
+def _listed(images: Images) -> list[tuple[str, ImageLike]]:
     """Return the images that are not None, each with what it is called in messages."""
     if images is None:
         return []
-    if isinstance(images, Picture):
+    if isinstance(images, ImageLike):
         return [("images", images)]
     if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray):
-        raise _no_picture(images, "images", " or a list of those")
+        raise _not_an_image(images, "images", " or a list of those")
     return [(f"images[{number}]", image) for number, image in enumerate(images) if image is not None]
 
 
-def _file_name(image: Picture) -> str:
+def _file_name(image: ImageLike) -> str:
     """Return the last part of a path; Pillow keeps that of an image it opened as `filename`."""
     text = getattr(image, "filename", "") if isinstance(image, Image.Image) else image
     text = os.fspath(text) if isinstance(text, str | Path) else ""
@@ -132,7 +132,7 @@ def read_image(reference: str | Path, name: str = "image") -> Image.Image:
         raise UserError(f"{name}: {error}") from error
 
 
-def _to_picture(image: Picture, name: str) -> Image.Image:
+def _to_image(image: ImageLike, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return shown(image, name)
     if isinstance(image, str | Path):
@@ -140,10 +140,10 @@ def _to_picture(image: Picture, name: str) -> Image.Image:
             return read_image(image, name)
         except BadImage as error:
             raise UserError(f"{name}: {error}") from error
-    raise _no_picture(image, name)
+    raise _not_an_image(image, name)
 
 
-def _no_picture(image: Any, name: str, further: str = "") -> UserError:
+def _not_an_image(image: Any, name: str, further: str = "") -> UserError:
     return UserError(f"{name}: expected a path or a PIL image{further}, not {type(image).__name__}")
 
 

@@ -39,7 +39,7 @@ def _cast(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     return replace(cfg, remat="none"), params
 
 
-def placed(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
+def shard_params(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
     """`params` where they lie on `mesh` while a model trains; those that are there are not copied."""
     places = parameter_shardings(cfg, mesh)
     return {name: sharding.place(value, places[name]) for name, value in params.items()}

@@ -76,7 +76,7 @@ class Scores:
         first, total = self.bad[0], len(self.bad) + len(self.lines)
         few = f"{len(self.bad):,} of {total:,} records cannot be scored" if self.lines else ""
         what = few or f"none of the {total} records can be scored"
-        return f"{what}; the first, {first.where}: {first.reason}"
+        return f"{what}; the first, {first.described}"
 
     def summary(self) -> str:
         """One line for people."""

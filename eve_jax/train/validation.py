@@ -60,7 +60,7 @@ class Validation:
         if left_out:
             print_once(
                 f"{config.name}: {len(left_out):,} of {len(self.records):,} held-out records are left out; the first, "
-                f"{left_out[0].where}: {left_out[0].reason}"
+                f"{left_out[0].described}"
             )
 
     def _check_usable(self) -> None:
@@ -69,7 +69,7 @@ class Validation:
             self.records.names, pairwise(sources.tolist()), self.records.starts.tolist(), strict=False
         ):
             if start == stop:
-                reason = next((f"; {d.where}: {d.reason}" for d in self.lengths.dropped[first - start :]), "")
+                reason = next((f"; {d.described}" for d in self.lengths.dropped[first - start :]), "")
                 raise UserError(f"{name}: no record can be used{reason}; fix it, or remove it from config.{FIELD}")
 
     def _unplaced(self) -> list[Dropped]:
@@ -133,21 +133,18 @@ class Broken:
     """Takes the held-out records that broke since they were measured (`RowBuilder`); their loss is left out."""
 
     def __init__(self) -> None:
-        self.found: dict[str, str] = {}
+        self.found: dict[str, Dropped] = {}
         self._lock = threading.Lock()
 
     def report(self, where: str, id: str, image: str, reason: str) -> None:
         """Note one record."""
         with self._lock:
-            self.found[where] = reason
+            self.found[where] = Dropped(where, id, image, reason)
 
     def summary(self, total: int) -> str:
         """Return one line about all of them."""
-        where, reason = next(iter(self.found.items()))
-        return (
-            f"{len(self.found):,} of {total:,} held-out records broke, so their loss is left out; the first, {where}: "
-            f"{reason}"
-        )
+        first = next(iter(self.found.values())).described
+        return f"{len(self.found):,} of {total:,} held-out records broke, so their loss is left out; the first, {first}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from eve_jax.data.image.patches import open_image
-from eve_jax.demo.report import draw_losses, draw_report, stage_summary, summarize, write_report
+from eve_jax.demo.assets import plain_font
+from eve_jax.demo.report import _BARS, draw_losses, draw_report, losses_figure, stage_summary, summarize, write_report
 from eve_jax.errors import UserError
 from eve_jax.eval.live import blank
 from eve_jax.eval.outcome import Answered, Outcome
@@ -119,3 +120,16 @@ def test_drawings(tiny: Path, tmp_path: Path) -> None:
         assert (0xC8, 0x55, 0x3D) in colors, "the held-out loss"
     draw_losses({"short": _metrics(tmp_path / "one", [2.0])}, tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()
+
+
+def test_every_accuracy_is_inside_its_panel(tmp_path: Path) -> None:
+    """Also that of a later stage, which is higher."""
+    lines = ({"step": step, "eval/heldout.own": accuracy} for step, accuracy in ((1, 20.0), (1, 40.0), (2, 100.0)))
+    low, *high = lines
+    folders = {name: _metrics(tmp_path / name, [1.0], *found) for name, found in (("a", [low]), ("b", high))}
+    bottom, top = losses_figure(folders).axes[-1].get_ylim()
+    assert bottom == 0 and top > 100
+
+
+def test_labels_end_before_the_bars() -> None:
+    assert max(plain_font(13).getlength(label) for label in ("answered", "blank image")) < _BARS - 8

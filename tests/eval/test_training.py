@@ -19,7 +19,7 @@ from eve_jax.errors import UserError
 from eve_jax.eval.live import blank, items_of, open_task, outcome_of, shortened
 from eve_jax.eval.training import LiveTasks
 from eve_jax.infer.api import EVE
-from eve_jax.infer.parameters import placed as placed_on
+from eve_jax.infer.parameters import shard_params
 from eve_jax.recipe import train_stage
 from eve_jax.sharding import make_mesh
 from eve_jax.train.evaluation import Setting
@@ -100,7 +100,7 @@ def measured(work: Path, trained: Path, init: Path, mesh: str = "") -> dict[str,
     devices = make_mesh(mesh)
     setting = Setting(given, Inputs.of(given).rule, devices, work / "measured")
     cfg, params = load_params(trained)
-    found = LiveTasks(setting).measure(placed_on(cfg, params, devices), lambda: False)
+    found = LiveTasks(setting).measure(shard_params(cfg, params, devices), lambda: False)
     assert found is not None
     return found
 

@@ -15,7 +15,7 @@ from eve_jax.data.image.patches import open_image
 from eve_jax.data.record import Turn
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
-from eve_jax.infer.messages import text_pieces, to_pictures, to_turns
+from eve_jax.infer.messages import text_pieces, to_images, to_turns
 from tests.data.synthetic import byte_tokenizer
 
 
@@ -91,26 +91,26 @@ def test_pictures(tmp_path: Path) -> None:
     turned[0x0112] = 6
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
     gray = Image.fromarray(np.full((4, 5), 40_000, np.uint16))
-    shown = [*to_pictures(tmp_path / "a.png"), *to_pictures(Image.open(tmp_path / "turned.png"))]
-    shown += to_pictures([str(tmp_path / "turned.png"), picture])
+    shown = [*to_images(tmp_path / "a.png"), *to_images(Image.open(tmp_path / "turned.png"))]
+    shown += to_images([str(tmp_path / "turned.png"), picture])
     for rgb in shown:
         np.testing.assert_array_equal(np.asarray(rgb), pixels)
-    assert to_pictures([gray])[0].getcolors() == [(20, (156, 156, 156))]
+    assert to_images([gray])[0].getcolors() == [(20, (156, 156, 156))]
 
 
 def test_pictures_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"a\.png: not an image"):
-        to_pictures([tmp_path / "a.png"])
+        to_images([tmp_path / "a.png"])
     with pytest.raises(UserError, match="missing file"):
-        to_pictures("nowhere.png")
+        to_images("nowhere.png")
     with pytest.raises(UserError, match=r"images\[1\]: expected a path or a PIL image, not ndarray"):
-        to_pictures([Image.new("RGB", (2, 2)), np.zeros((2, 2, 3))])  # type: ignore[list-item]
+        to_images([Image.new("RGB", (2, 2)), np.zeros((2, 2, 3))])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("images", [None, [], ()])
 def test_no_pictures(images: Any) -> None:
-    assert to_pictures(images) == []
+    assert to_images(images) == []
 
 
 GOOD = Image.new("RGB", (2, 2))
@@ -146,7 +146,7 @@ GOOD = Image.new("RGB", (2, 2))
 )
 def test_images_of_other_kinds(images: Any, says: str) -> None:
     with pytest.raises(UserError, match=f"^{says}") as error:
-        to_pictures(images)
+        to_images(images)
     assert "\n" not in str(error.value)
 
 
@@ -167,7 +167,7 @@ def test_references_as_in_records(tmp_path: Path) -> None:
         f"{tmp_path}/b%20c/e%CC%81.png",
         f"{tmp_path}\\b c\\é.png",
     ]
-    for rgb in [*to_pictures(references), *(to_pictures(one)[0] for one in references)]:
+    for rgb in [*to_images(references), *(to_images(one)[0] for one in references)]:
         np.testing.assert_array_equal(np.asarray(rgb), pixels)
     record = tmp_path / "records.jsonl"
     turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
@@ -180,7 +180,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
     for path in ("~/a.png", Path("~/a.png")):
-        assert to_pictures(path)[0].getcolors() == [(6, (255, 0, 0))]
+        assert to_images(path)[0].getcolors() == [(6, (255, 0, 0))]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> io.BytesIO:
@@ -225,7 +225,7 @@ def closed_after_loading() -> Image.Image:
 def test_pil_images_that_break(make: Callable[[], Image.Image], says: str) -> None:
     for images, name in ((make(), "images"), ([GOOD, make()], r"images\[1\]")):
         with pytest.raises(UserError, match=f"^{name}: {says}") as error:
-            to_pictures(images)
+            to_images(images)
         assert "\n" not in str(error.value)
 
 
@@ -243,7 +243,7 @@ MEANINGLESS = {  # type, count and value of the EXIF field
 def test_orientation_of_no_meaning(value: str) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + ORIENTATION + MEANINGLESS[value] + bytes(4)
     pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
-    (shown,) = to_pictures(Image.open(encoded(Image.fromarray(pixels), exif=exif)))
+    (shown,) = to_images(Image.open(encoded(Image.fromarray(pixels), exif=exif)))
     np.testing.assert_array_equal(np.asarray(shown), pixels)
 
 
@@ -260,11 +260,11 @@ def test_pil_images_are_turned_once_and_stay_as_they_are(kind: str, loaded: bool
         image.load()
     before = image.copy() if loaded else None
     for _ in range(2):
-        np.testing.assert_array_equal(np.asarray(to_pictures(image)[0]), pixels)
+        np.testing.assert_array_equal(np.asarray(to_images(image)[0]), pixels)
     if before is not None:
         assert (image.mode, image.size, image.tobytes()) == (before.mode, before.size, before.tobytes())
     image.getpixel((0, 0))  # still open
-    np.testing.assert_array_equal(np.asarray(to_pictures(image.copy())[0]), pixels)
+    np.testing.assert_array_equal(np.asarray(to_images(image.copy())[0]), pixels)
 
 
 def test_a_pil_image_is_taken_at_its_frame() -> None:
@@ -272,7 +272,7 @@ def test_a_pil_image_is_taken_at_its_frame() -> None:
     image = Image.open(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
     for frame, color in ((2, (0, 0, 255)), (0, (255, 0, 0)), (1, (0, 255, 0))):
         image.seek(frame)
-        assert to_pictures(image)[0].getcolors() == [(16, color)]
+        assert to_images(image)[0].getcolors() == [(16, color)]
         assert image.tell() == frame
 
 

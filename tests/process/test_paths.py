@@ -14,7 +14,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import describe_teacher
 from eve_jax.infer.api import EVE
-from eve_jax.infer.messages import to_pictures
+from eve_jax.infer.messages import to_images
 from eve_jax.infer.score_files import score_files
 from eve_jax.process.paths import expand, expand_config, expand_list, no_folder
 from eve_jax.weights.import_export import export_checkpoint
@@ -118,7 +118,7 @@ def test_doors_of_python(tmp_path):
     with pytest.raises(UserError, match=r"folder=.*NOT_SET is not set"):
         EVE.from_pretrained("$NOT_SET/model")
     with pytest.raises(UserError, match=f"{tmp_path}/data/a.png"):
-        to_pictures("$DATA/a.png")
+        to_images("$DATA/a.png")
     with pytest.raises(UserError, match=r"llm=.*NOT_SET is not set"):
         base.get_config("$NOT_SET/qwen")
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
 from eve_jax.hf.config import DEFAULTS
-from eve_jax.infer.api import sees_pictures
+from eve_jax.infer.api import takes_images
 from eve_jax.process.files import StoredPath
 from eve_jax.train.lineage import check_settings
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, keep_base
@@ -251,11 +251,11 @@ def test_stored_path_prefers_what_moved_along(tmp_path):
 def test_a_stage_sees_images_whatever_its_base_is(work):
     """The import of a plain LLM does not, and neither does a stage of text alone."""
     stage(Path("runs/stage3"), "hf")
-    assert (sees_pictures(Path("runs/stage3")), sees_pictures(Path("base")), sees_pictures(Path("hf"))) == (
+    assert (takes_images(Path("runs/stage3")), takes_images(Path("base")), takes_images(Path("hf"))) == (
         True,
         False,
         False,
     )
     settings = json.loads(Path("runs/stage3/config.json").read_text())
     Path("runs/stage3/config.json").write_text(json.dumps(settings | {"stage": "llm"}))
-    assert not sees_pictures(Path("runs/stage3"))
+    assert not takes_images(Path("runs/stage3"))

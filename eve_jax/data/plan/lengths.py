@@ -26,6 +26,11 @@ class Dropped(NamedTuple):
     image: str
     reason: str
 
+    @property
+    def described(self) -> str:
+        """For a message: where, why, and the path of the image as it was tried."""
+        return f"{self.where}: {self.reason}" + (f" ({self.image})" if self.image else "")
+
 
 class Entry(NamedTuple):
     """A line of the table: index of the record, tokens by kind, and the grid (h, w) of each image."""

@@ -250,7 +250,7 @@ def _pack_rounds(
 
 def _check(lengths: Lengths, settings: PlanSettings) -> None:
     if not len(lengths):
-        first = f"; the first, {lengths.dropped[0].where}: {lengths.dropped[0].reason}" if lengths.dropped else ""
+        first = f"; the first, {lengths.dropped[0].described}" if lengths.dropped else ""
         raise UserError(f"none of the records can be used ({len(lengths.dropped)} were left out{first})")
     if settings.row_tokens < ROW_MULTIPLE or settings.row_tokens % ROW_MULTIPLE:
         raise FieldError(ROW_TOKENS, f"={settings.row_tokens} is not a multiple of {ROW_MULTIPLE}")

@@ -85,8 +85,9 @@ class BadRecords:
 
     def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
         """List one record. Raises `UserError` when more than `max_bad` were found while training."""
+        one = Dropped(where, id, image, reason)
         with self._lock:
-            line = _line(where, id, image, reason, found)
+            line = _line(*one, found)
             key = (where, image, reason, found)
             if key not in self._reported and line not in self._listed:
                 with self._named(), self.path.open("a", encoding="utf-8") as file:
@@ -99,7 +100,7 @@ class BadRecords:
                 raise FieldError(
                     f"{self.count} records broke while training, more than ",
                     Field("data.max_bad"),
-                    f"={self.max_bad}; the last: {where} (record {id}): {reason}; all are listed in {self.path}",
+                    f"={self.max_bad}; the last: {one.described}, record {id}; all are listed in {self.path}",
                 )
 
 

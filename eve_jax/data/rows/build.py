@@ -217,7 +217,7 @@ class RowBuilder:
         patches: np.ndarray,
         teacher_images: np.ndarray,
     ) -> None:
-        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and fills `teacher_images`."""
+        """Writes the patches of a sample's images, at the grids of the table, into `patches`, and `teacher_images`."""
         used = 0
         natural: list[tuple[int, int]] = []
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):

@@ -30,7 +30,7 @@ from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError
 from eve_jax.process.progress import spinner
 
 PLAN_FOLDER = "plan"
@@ -197,7 +197,7 @@ def _check_usable(records: Records, lengths: Lengths, repeats: Sequence[float]) 
         found = f"its {stop - start:,} records were left out" if stop > start else "it is empty"
         if stop > start:
             one = lengths.dropped[start - ends[number]]  # of those before it, all but the entries are left out, too
-            found += f"; the first, {one.where}: {one.reason}" + (f" ({shorten(one.image, 100)})" if one.image else "")
+            found += f"; the first, {one.described}"
         raise UserError(
             f"{name}: no record can be used ({found}); fix it, remove it from config.data.records, or give it 0 in "
             "config.data.repeats or weights"

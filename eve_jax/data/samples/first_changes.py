@@ -85,5 +85,4 @@ def first_left_out(lengths: Lengths, entries: range) -> str:
         before = int(lengths.record[entries[0] - 1]) if entries[0] else -1
         later = np.flatnonzero(lengths.seen.left_out > before)
         number = int(later[0]) if len(later) else 0
-    one = lengths.dropped[number]
-    return f"; left out is {one.where}: {one.reason}" + (f" ({one.image})" if one.image else "")
+    return f"; left out is {lengths.dropped[number].described}"

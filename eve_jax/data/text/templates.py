@@ -10,9 +10,10 @@ from eve_jax.errors import Field, FieldError, UserError
 class Template:
     """How a conversation is written: the system sentence, then (human, human_end, gpt, answer, end) for every exchange.
 
-    `answer_end` stands between an `end` and the next human turn. The tokenizer's bos token, where it has one, goes before
-    everything. The targets are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the images, then the text of the single gpt turn, with `strip` without
-    outer white space; `end` is then text like any other, since nothing is generated with such a template.
+    `answer_end` stands between an `end` and the next human turn. The tokenizer's bos token, where it has one, goes
+    before everything. The targets are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the
+    images, then the text of the single gpt turn, with `strip` without outer white space; `end` is then text like any
+    other, since nothing is generated with such a template.
     """
 
     system_begin: str = ""
