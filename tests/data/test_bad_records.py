@@ -47,7 +47,7 @@ def test_limit(tmp_path: Path) -> None:
         bad.report(f"a:{n}", "x", "", "bad")
     with pytest.raises(UserError, match=r"3 records broke while training, more than config\.data\.max_bad=2") as error:
         bad.report("a:12", "last", "z.png", "empty file")
-    assert "a:12 (record last): empty file" in str(error.value)
+    assert "the last: a:12 (record last): empty file (z.png); all" in str(error.value)
     assert len(entries(bad)) == 12
     with pytest.raises(UserError, match="3 records"):
         BadRecords(tmp_path, max_bad=2).report("a:12", "last", "z.png", "empty file")

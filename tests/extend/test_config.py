@@ -93,7 +93,7 @@ def test_rows_of_my_stage(folder: Path, config: str, name: str, rows: int) -> No
         ("nowhere.my_stage:f", "there is no module 'nowhere.my_stage'"),
         ("my_stages", "unknown config 'my_stages'; known: "),
         ("my_stages:MINE", "has no function MINE"),
-        ("my_stages:get_config:x", "cannot be used (ValueError: invalid literal for int()"),
+        ("my_stages:get_config:x", "my_stages.py, line 10: invalid literal for int()"),
         ("sub/my_stages.py", "there is no file sub/my_stages.py"),
         ("my_stages:broken", "config.data.image_mode='anyratio_dl': expected one of anyratio_ld, "),
         ("stgae3", "did you mean stage3?"),

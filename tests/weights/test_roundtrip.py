@@ -192,6 +192,8 @@ def test_command_line(tmp_path):
     done = launch("launch.convert", "export", f"--from={ours}", f"--to={out}", "--dtype=bfloat16")
     assert done.returncode == 0, done.stderr
     assert {str(v.dtype) for v in folders.read_hf(out).values()} == {"bfloat16"}
+    again = launch("launch.convert", "import", f"--from={out}", f"--to={tmp_path / 'again'}")
+    assert (again.returncode, again.stderr) == (0, "")  # no field of an export of ours is unknown
     done = launch("launch.convert", "export", f"--from={ours}", f"--to={out}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "exists already" in done.stderr

@@ -85,9 +85,8 @@ class BadRecords:
 
     def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
         """List one record. Raises `UserError` when more than `max_bad` were found while training."""
-        one = Dropped(where, id, image, reason)
         with self._lock:
-            line = _line(*one, found)
+            line = _line(where, id, image, reason, found)
             key = (where, image, reason, found)
             if key not in self._reported and line not in self._listed:
                 with self._named(), self.path.open("a", encoding="utf-8") as file:
@@ -97,10 +96,11 @@ class BadRecords:
                 return
             self._broken.add(where)
             if self.count > self.max_bad:
+                last = Dropped(f"{where} (record {id})", id, image, reason)
                 raise FieldError(
                     f"{self.count} records broke while training, more than ",
                     Field("data.max_bad"),
-                    f"={self.max_bad}; the last: {one.described}, record {id}; all are listed in {self.path}",
+                    f"={self.max_bad}; the last: {last.described}; all are listed in {self.path}",
                 )
 
 

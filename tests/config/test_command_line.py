@@ -1,0 +1,67 @@
+"""What a command line says of values that cannot be read: one line, in words that do not speak of Python."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.launcher import launch
+
+MINE = """from configs import stage3
+
+
+def rows(text):
+    return int(text)
+
+
+def get_config(arg=""):
+    c = stage3.get_config("llm=tiny")
+    c.data.rows = rows(arg)
+    return c
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("--config=stage3 --config.train.whole=yess", "--config.train.whole=yess: expected True or False"),
+        ("--config=stage3 --config.train.keep=many", "--config.train.keep=many: expected a whole number"),
+        ("--config=stage3 --config.optim.lr=fast", "--config.optim.lr=fast: expected a number"),
+        ("--config=stage3 --config.optim.groups.text=x", "--config.optim.groups.text=x: expected a number"),
+        (
+            "--config=stage3 --config.optim.groups=text",
+            "--config.optim.groups=text: expected its fields one by one, --config.optim.groups.FIELD=VALUE",
+        ),
+        ("--config=stage3 --peer_timeout=x", "--peer_timeout=x: expected a whole number"),
+        ("--config.data.rows=2 --config=stage3", "--config.data.rows changes a field of a config: give --config=NAME"),
+        ("--config.data.rows=2", "--config.data.rows changes a field of a config: give --config=NAME before it"),
+        ("--config=stage3 --config.eval.tasks=pop", "config.eval.tasks: unknown task 'pop'; did you mean pope?"),
+    ],
+)
+def test_a_value_that_cannot_be_read(tmp_path: Path, args: str, says: str) -> None:
+    done = launch("launch.train", "--workdir=runs", *args.split(), cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"error: {says}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_of_a_stage_of_a_recipe(tmp_path: Path) -> None:
+    args = ("--config=demo:tiny", "--workdir=runs", "--config.stages.stage3.eval.tasks=mme,ai3d")
+    done = launch("launch.recipe", *args, cwd=tmp_path)
+    assert done.stderr.startswith("error: config.stages.stage3.eval.tasks: unknown task 'ai3d'; did you mean ai2d?")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINE, "(ValueError in {file}, line 5: invalid literal for int() with base 10: 'two')"),
+        ("x = 1\ndef get_config(arg)\n", "(SyntaxError in {file}, line 2: expected ':')"),
+        ("\nimport not_there\n", "(ModuleNotFoundError in {file}, line 2: No module named 'not_there')"),
+    ],
+)
+def test_the_line_of_a_config_file_that_fails(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    done = launch("launch.train", f"--config={file}:two", "--workdir=runs", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert says.format(file=file) in done.stderr
