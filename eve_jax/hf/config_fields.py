@@ -154,10 +154,6 @@ def _is_same(value: Any, other: Any) -> bool:
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _is_same(value: Any, other: Any) -> bool:
-    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
-
-
 def _check_other_name(hf: dict[str, Any], name: str, value: Any) -> None:
     """Raise UserError when the field `name`, which this model's config.json does not have, asks for another model."""
     if value is None or value is False or value in ({}, [], ""):

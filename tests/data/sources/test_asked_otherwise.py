@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import BadRecord, Turn, UnreadMedia
 from tests.data.sources import test_same_images
 from tests.data.sources.test_dialogue import ASKED, IMAGE, MESSAGES, TEXT, record_of
