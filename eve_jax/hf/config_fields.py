@@ -40,6 +40,8 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "attention_scaling": ((1,), "scaled attention"),
     "attention_factor": ((1,), "scaled attention"),
     "query_pre_attn_scalar": ((), "scaled attention"),
+    "attn_temperature_tuning": ((False,), "scaled attention"),
+    "attn_scale": ((), "scaled attention"),
     "scale_attn_weights": ((True,), "attention that is not scaled"),
     "alibi": ((False,), "positions by ALiBi"),
     "position_embedding_type": (ROPE_NAMES, "other positions"),
@@ -138,7 +140,7 @@ def check_fields(hf: dict[str, Any], plain: bool, v1: bool = False) -> None:
         if hf.get(name) is not None and not isinstance(hf[name], bool):
             raise UserError(f"{name} is {hf[name]!r}: expected true or false")
     for name, (accepted, what) in (REQUIRED | (REQUIRED_V1 if v1 else {})).items():
-        if hf.get(name) is not None and hf[name] not in accepted:
+        if hf.get(name) is not None and not any(_is_same(hf[name], ok) for ok in accepted):
             raise UserError(f"asks for {what} ({name} is {hf[name]!r}), which eve_jax does not have")
     if plain and hf.get("attention_bias"):
         raise UserError("asks for attention_bias, which eve_jax does not have: Qwen2 has q, k and v biases, LLaMA none")
@@ -146,6 +148,10 @@ def check_fields(hf: dict[str, Any], plain: bool, v1: bool = False) -> None:
         if not _is_known(name) and not about_positions(name):
             _check_other_name(hf, name, value)
     _check_attention(hf)
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _check_other_name(hf: dict[str, Any], name: str, value: Any) -> None:

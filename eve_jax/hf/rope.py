@@ -20,7 +20,8 @@ COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 # Names of fields that are about positions, and of those among them that only state a length or are about images.
 ABOUT = re.compile(
     r"rope|rotary|yarn|ntk|alibi|xpos|(^|_)theta|freq_base|base_freq|(long|short)_factor|nope(_|$)|logn"
-    r"|position|pos_?(emb|enc)|relative_attention"
+    r"|position|pos_?(emb|enc)|relative_attention|interpolat|extrapolat|mscale|(low|high)_freq|beta_(fast|slow)"
+    r"|(seq|context|ctx)\w*_(factor|alpha|scal(e|ing)|ratio)|self_extend|dual_chunk"
 )
 OTHER = re.compile(r"mm_.*|((original_)?max|n|num)_positions?(_embeddings)?")
 # Other names of rope_theta.

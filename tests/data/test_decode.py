@@ -65,6 +65,40 @@ def test_palettes(mode: str, transparency: Any) -> None:
     assert np.asarray(to_rgb(image)).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
 
 
+@pytest.mark.parametrize(("colors", "lacking"), [(0, 0), (1, 1), (2, 2), (3, None), (4, None)])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TGA", "GIF"])
+def test_a_palette_without_the_colors_of_pixels(kind: str, colors: int, lacking: int | None) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette(bytes(range(9)))
+    image.putdata([0, 1, 2])
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    opened: Any = Image.open(stream)
+    opened.load()
+    opened.putpalette(bytes(range(3 * colors)))
+    if lacking is None:
+        assert np.asarray(to_rgb(opened)).tolist() == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]]]
+        return
+    with pytest.raises(BadImage, match=f"has pixels of the color {lacking} of a palette of {colors} colors"):
+        to_rgb(opened)
+    opened.info["transparency"] = 2
+    if colors == 2:  # a pixel that is not seen has any color
+        assert np.asarray(to_rgb(opened)).tolist()[0][:2] == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_png_without_its_palette_is_bad(bits: int, tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "a.png", bits=bits)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    (tmp_path / "a.png").write_bytes(data[:start] + data[end:])
+    with pytest.raises(BadImage, match="has pixels of the color 1 of a palette of 0 colors; write it anew"):
+        to_rgb(Image.open(tmp_path / "a.png"), "a.png")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

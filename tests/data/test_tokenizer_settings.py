@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import normalizers
+from tokenizers import decoders, normalizers
 
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import FastTokenizer
@@ -107,3 +107,18 @@ def test_the_normalizer_of_the_file_itself_decides(
 def test_settings_of_other_types_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"tokenizer_config\.json: {name} is 'yes', not true or false"):
         load_tokenizer(folder_of(tmp_path, "tokenizer.json", {name: "yes"}))
+
+
+@pytest.mark.parametrize("decoder", [None, decoders.WordPiece(), decoders.Metaspace(), decoders.Fuse()])
+def test_a_decoder_that_leaves_tokens_as_they_are_is_refused(decoder: Any, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    assert isinstance(tokenizer, FastTokenizer)
+    tokenizer.save(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    said["decoder"] = None if decoder is None else json.loads(decoder.__getstate__())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    kind = "null" if decoder is None else type(decoder).__name__
+    with pytest.raises(
+        UserError, match=rf"tokenizer\.json: decoder is {kind}, which leaves '\u0120' of tokens in answers"
+    ):
+        load_tokenizer(tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from eve_jax.data.image.deep_color import deep_channels
+from eve_jax.data.image_file import BadImage
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,11 +57,24 @@ def to_rgb(image: Image.Image, file: object = "an image") -> Image.Image:
     elif image.mode in DEEP_MODES or _is_signed(image, tags):
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))
+    if image.mode in ("P", "PA"):
+        _check_palette(image, file)
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("P", "PA") and "transparency" in image.info:  # Pillow would warn, and make the same of it
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _check_palette(image: Image.Image, file: object) -> None:
+    """Raise `BadImage` for opaque pixels of colors that the palette lacks, which Pillow makes black."""
+    image.load()
+    palette = image.palette
+    entries = len(palette.palette) // len(palette.mode) if palette is not None else 0
+    numbers = np.asarray(image.getchannel(0))
+    lacking = {*numbers[numbers >= entries].tolist()} - {image.info.get("transparency")}
+    if lacking:
+        raise BadImage(f"has pixels of the color {min(lacking)} of a palette of {entries} colors; write it anew", file)
 
 
 def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool = False) -> np.ndarray:

@@ -9,13 +9,14 @@
 an `<image>` marker in the text, and may hold the image itself or stand for one of the record's images.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
-from eve_jax.data.sources.image_objects import check_object, unread_keys
+from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.learned import check_turn
+from eve_jax.errors import shorten
 
 TALKS = ("conversations", "messages")
 QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
@@ -24,11 +25,13 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
 TURN_KEYS = {"role", "from", "content", "value"}
-PART_KEYS = {"type", "text", "index", *IMAGE_KEYS}
+NUMBERS = ("index", "idx", "image_index", "image_idx")  # of an image part: which of the record's images it is
+PART_KEYS = {"type", "text", *IMAGE_KEYS}
+IMAGE_PART_KEYS = PART_KEYS | {*NUMBERS}
 
 
 class Part(NamedTuple):
-    """The image of a part of a message: its `value`, or None where it is the record's `number`, from 0, or its next."""
+    """The image of a part of a message: its `value`, or None where it is the record's next; `number`, from 0: which."""
 
     value: Any
     number: int | None = None
@@ -56,6 +59,7 @@ def dialogue_of(given: Mapping[str, Any]) -> Dialogue:
     if talks:
         first, *others = (_of_messages(given[field], field) for field in talks)
         _check_same(talks, [first.turns, *(other.turns for other in others)])
+        _check_query(given, talks[0], first.turns)
         return _with_system(given, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
     if not captions:
         names = ", ".join(map(repr, given))
@@ -95,6 +99,24 @@ def _of_query(given: Mapping[str, Any]) -> Dialogue:
     return Dialogue(tuple(turns), (), Fields(tuple(used)))
 
 
+def _check_query(given: Mapping[str, Any], field: str, turns: Sequence[Turn]) -> None:
+    """Raise `BadRecord` where a query, a response or a history next to the dialogue in `field` has texts of its own."""
+    said = {_bare(turn.text) for turn in turns}
+    history = given.get("history") or []
+    pairs = [text for pair in (history if isinstance(history, list) else [history]) for text in _texts(pair)]
+    for name, texts in {**{name: [given.get(name)] for name in QUERY[:2]}, "history": pairs}.items():
+        if any(not is_empty(text) and (not isinstance(text, str) or _bare(text) not in said) for text in texts):
+            raise BadRecord(f"{field} and {name} hold different texts; keep one of them")
+
+
+def _texts(pair: Any) -> list[Any]:
+    return pair if isinstance(pair, list) else [pair]
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.replace(MARKER, " ").split())
+
+
 def _of_messages(messages: Any, field: str) -> Dialogue:
     if not isinstance(messages, list):
         raise BadRecord(f"{field} is not a list")
@@ -108,10 +130,11 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
         parts += own
         if len(message) > 2:
             check_turn(message, turn.role, f"turn {number}")
+            check_edits(message, f"turn {number}")
             unused.update((f"{field}[].{key}", None) for key in message if _is_more(message, key, TURN_KEYS))
         for place, item in _objects(message):
             check_turn(item, turn.role, f"a part of turn {number}")
-            keys = [key for key in item if _is_more(item, key, PART_KEYS)]
+            keys = [key for key in item if _is_more(item, key, PART_KEYS if item.get("text") else IMAGE_PART_KEYS)]
             unused.update((f"{field}[].{place}[].{key}", None) for key in [*keys, *_of_image(item)])
     return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
 
@@ -212,11 +235,20 @@ def _part(item: Any, name: str) -> str | Part:
         return "" if item.get("text") is None else text_of(item["text"], name)
     if kind not in IMAGE_PARTS and not (kind is None and image is not None):
         raise BadRecord(f"{name} is of type {kind!r}, not text or image")
-    rest = [key for key in item if key not in ("type", "text") and isinstance(item[key], str | bytes | dict | list)]
+    others = [key for key in item if key not in ("type", "text", *NUMBERS)]
+    rest = [key for key in others if isinstance(item[key], str | bytes | dict | list)]
     if image is None and any(not is_empty(item[key]) for key in rest):
         raise BadRecord(f"{name} is an image without any of {', '.join(IMAGE_KEYS)}, but with {', '.join(rest)}")
     if not is_empty(item.get("text")):
         raise BadRecord(f"{name} is an image with a text; make the text a part of its own")
     check_object(item, name)
-    index = item.get("index")
-    return Part({"bytes": image} if isinstance(image, bytes) else image, index if isinstance(index, int) else None)
+    return Part({"bytes": image} if isinstance(image, bytes) else image, _number(item, name))
+
+
+def _number(item: Mapping[str, Any], name: str) -> int | None:
+    given = {key: item[key] for key in NUMBERS if not is_empty(item.get(key))}
+    for key, value in given.items():
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+        if not whole or value != next(iter(given.values())):
+            raise BadRecord(f"{key} of {name} is {shorten(repr(value))}, not the number of its image, from 0")
+    return int(next(iter(given.values()))) if given else None

@@ -9,18 +9,26 @@ names of image fields below. What is not read is reported as such, and refused w
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
-from eve_jax.data.sources.image_objects import check_object, unread_keys
+from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.learned import check_record
 from eve_jax.data.sources.media import DOUBTFUL, IMAGE_SUFFIXES, SCAN, basename, is_url, media_kind, suffix_of
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
-from eve_jax.data.sources.other_markers import found_markers, likely_markers, unplaced, with_places
-from eve_jax.data.sources.same_images import Images, all_same, are_names
+from eve_jax.data.sources.other_markers import (
+    OTHER_MEDIA,
+    check_places,
+    found_markers,
+    likely_markers,
+    unplaced,
+    with_places,
+)
+from eve_jax.data.sources.same_images import Images, all_same, are_names, is_name
 from eve_jax.errors import shorten
 
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
@@ -81,12 +89,15 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         found = _find_images(given, stored, place)
         dialogue = _dialogue(given, found)
         values = _placed(found.images, dialogue.parts, place)
-        check_record({name: value for name, value in given.items() if name not in KNOWN}, dialogue.turns)
+        check_record({name: value for name, value in raw.items() if name not in KNOWN}, dialogue.turns)
+        if values:
+            check_edits({name: value for name, value in given.items() if name not in KNOWN}, "the record")
+        check_places(dialogue.turns, given)
         turns, order = with_places(dialogue.turns, [file_name(value) for value in values])
         images = _open([values[number] for number in order], found.images.field, place)
         fields = _fields(given, found, dialogue)
         if fields.unused:
-            _refuse_media(given, fields.unused, values)
+            _refuse_media(given, fields.unused, found.images._replace(values=values))
         doubts = _doubts(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
         return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
     except BadRecord as e:
@@ -99,7 +110,7 @@ def _dialogue(given: dict[str, Any], found: _Found) -> Dialogue:
     try:
         return dialogue_of(given)
     except BadRecord:
-        _refuse_media(given, [name for name in given if name not in KNOWN], found.images.values)
+        _refuse_media(given, [name for name in given if name not in KNOWN], found.images)
         raise
 
 
@@ -176,6 +187,11 @@ def _placed(found: Images, parts: Sequence[Part], place: Place) -> list[Any]:
         return found.values
     own = Images("an image part", [part.value for part in parts if part.value is not None], place.folders(""))
     if len(own.values) == len(parts):
+        wrong = next((one.number for n, one in enumerate(parts) if one.number not in (None, n)), None)
+        if wrong is not None:
+            raise BadRecord(
+                f"an image part of its texts has an image and the index {wrong} of another; keep one of them"
+            )
         return _as_parts(found, own, place) if found.values else own.values
     if own.values:
         raise BadRecord("some image parts of its texts hold an image and others do not")
@@ -226,11 +242,13 @@ def _doubts(
     seen = left is not None
     found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
     names = [shorten(one[0], 60) for one in found]
+    media = found_markers((turn for turn in turns if turn.role == "human"), OTHER_MEDIA)
+    heard = [f"{shorten(one[0], 60)} in a question is text" for one in media]
     if not seen and not names:
         names = [shorten(name, 60) for name in likely_markers(turns)]
     if left is not None:
         texts = [f"{name} in an answer is text" for name in names]
-        return tuple(dict.fromkeys([*texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
+        return tuple(dict.fromkeys([*heard, *texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
     values = [(name, given.get(name)) for name in unused]
     urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
     files = [
@@ -238,7 +256,7 @@ def _doubts(
         for name, value in values
         if isinstance(value, str) and _may_be_file(value)
     ]
-    return tuple(dict.fromkeys(f"no image, but {what}" for what in (*names, *urls, *files)))
+    return tuple(dict.fromkeys([*heard, *(f"no image, but {what}" for what in (*names, *urls, *files))]))
 
 
 def _may_be_file(text: str) -> bool:
@@ -255,15 +273,14 @@ def _may_be_image_url(text: str) -> bool:
     )
 
 
-def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], values: Sequence[Any]) -> None:
-    """Raise `UnreadMedia` for an unused field of a record with the images `values` that looks like media."""
-    texts = [text for text in map(reference, values) if isinstance(text, str) and text[:5].lower() != "data:"]
-    basenames = {basename(text) for text in texts} if texts or not values else None
+def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], images: Images) -> None:
+    """Raise `UnreadMedia` for an unused field of a record with these images that looks like media."""
+    values = images.values
     for name in unused:
         misspelt = name.lower() in IMAGE_FIELDS and name not in KNOWN
         for value in [given[name]] if name in given else _values_at(given, name):
             key = name if name in given else name.rpartition("[].")[2]
-            kind = media_kind(key, value, basenames, bool(values)) or ("image" if misspelt else "")
+            kind = media_kind(key, value, partial(is_name, images), bool(values)) or ("image" if misspelt else "")
             if kind:
                 remedy = REMEDIES.get(kind, "remove it")
                 what = "looks like an image, but is" if kind == "image" else f"holds {kind}, which is"

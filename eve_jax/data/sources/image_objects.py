@@ -4,7 +4,7 @@ Some of the others ask for another image than that of the file; they are refused
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eve_jax.data.record import BadRecord, is_empty
@@ -31,6 +31,14 @@ EDITS = {  # words of keys that ask for an edit
     *("rot", "degrees", "clip", "clipped", "scale", "scaled"),
 }
 FACTORS = {"zoom", "scale", "brightness", "contrast", "saturation", "gamma", "orientation"}  # where 1 is no edit either
+# Words of fields of a record or turn that ask for an edit of its images; others of EDITS are about what is seen there.
+WHOLE_EDITS = {
+    *("crop", "cropping", "rotate", "rotation", "rot", "flip", "hflip", "vflip", "mirror", "transpose", "resize"),
+    *("transform", "transforms", "augment", "augmentation", "augmentations", "warp", "shear"),
+}
+SIDES = {"left", "right", "top", "bottom", "center", "horizontal", "vertical", "both", "true", "yes", "lr", "ud"}
+ACROSS = re.compile(r"x(_?(\d|min|max))?|left|right")  # keys of a part of an image, which is not cut out
+DOWN = re.compile(r"y(_?(\d|min|max))?|top|bottom")
 FRAMES = {
     "frame",
     "frame_index",
@@ -60,11 +68,41 @@ def check_object(value: Any, field: str) -> None:
     The URL that a file is from, and the path of stored bytes, may stand next to it.
     """
     _check_one(value, field)
+    _check_part(value, field)
     for key, asked in value.items() if isinstance(value, dict) else ():
         if key in KEYS:
             check_object(asked, field)
         elif _is_edit(key, asked) or _is_frame(key, asked, value):
             raise BadRecord(f"{field} has {key}, which is not read; apply it to the image file, or remove it")
+
+
+def check_edits(given: Mapping[str, Any], name: str) -> None:
+    """Raise `BadRecord` for a record or turn, called `name`, with a field that asks for an edit of its images."""
+    for key, asked in given.items():
+        words = _words(key)
+        if words & WHOLE_EDITS and not words & NAMES and _asks(asked):
+            raise BadRecord(f"{name} has {key}, which is not read; apply it to the image file, or remove it")
+
+
+def _asks(value: Any) -> bool:
+    """Whether a value says what is to be done: not the crop that is a plant."""
+    if isinstance(value, list | dict):
+        return any(map(_asks, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        return bool(re.search(r"\d", value)) or bool(_words(value) & SIDES)
+    return not is_empty(value) and value != 0
+
+
+def _check_part(value: Any, field: str) -> None:
+    """Raise `BadRecord` for an object with the edges of a part of its image."""
+    keys = [key for key in value if not is_empty(value[key])] if isinstance(value, dict) else []
+    across, down = ([key for key in keys if one.fullmatch(key.lower())] for one in (ACROSS, DOWN))
+    sides = [value[key] for key in keys if key in (*across, *down) or key.lower() in ("w", "h", "width", "height")]
+    if across and down and any(side != 0 for side in sides):
+        names = " and ".join((across[0], down[0]))
+        raise BadRecord(
+            f"{field} has {names} of a part of it, which is not cut out; cut the image file, or remove them"
+        )
 
 
 def _check_one(value: Any, field: str) -> None:
@@ -83,12 +121,16 @@ def _path(value: Any) -> str:
 
 
 def _is_edit(key: str, asked: Any) -> bool:
-    words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
+    words = _words(key)
     if not words & EDITS or words & NAMES or is_empty(asked):
         return False
     if isinstance(asked, str) and asked.lower() in ("none", "no", "false"):
         return False
-    return asked not in (0, 1) if words & FACTORS else asked != 0
+    return (asked is True or asked not in (0, 1)) if words & FACTORS else asked != 0
+
+
+def _words(key: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
 
 
 def _is_frame(key: str, asked: Any, value: Any) -> bool:

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -85,6 +86,7 @@ def to_image(value: Any, name: str, folders: Sequence[str] | None, field: str = 
     if isinstance(found, StoredImage):
         return found
     if isinstance(found, bytes):
+        check_file_of(found, value.get("path") if isinstance(value, dict) else None, folders, field)
         return StoredImage(name, partial(io.BytesIO, found))
     if found is None:
         raise BadRecord(f"{field} is neither a path nor a list of paths")
@@ -110,6 +112,18 @@ def check_path(text: str) -> None:
     if len(text) > LONGEST:
         reason = f"an image path cannot be read ({len(text):,} characters are too many for a file name)"
         raise BadRecord(f"{reason}; an encoded image begins with data:image/png;base64,", image=text)
+
+
+def check_file_of(data: bytes, path: Any, folders: Sequence[str] | None, field: str) -> None:
+    """Raise `BadRecord` where the `path` that stands next to the bytes of an image is that of a file with others."""
+    file = find_file(path, folders) if folders and isinstance(path, str) and path and "\0" not in path else ""
+    try:
+        same = not os.path.isfile(file) or (os.path.getsize(file) == len(data) and Path(file).read_bytes() == data)
+    except OSError:
+        return
+    if not same:
+        reason = f"the bytes of {field} and the file at their path are different images; keep one of them"
+        raise BadRecord(reason, image=str(path))
 
 
 def open_path(text: str, folder: str) -> BinaryIO:

@@ -12,8 +12,25 @@ from eve_jax.data.record import BadRecord, Role, Turn, is_empty
 from eve_jax.errors import shorten
 
 WEIGHTS = {"weight", "weights", "loss_weight", "loss_weights", "loss_scale", "sample_weight"}  # 1: as it is done
-LEARNED = {"loss", "loss_mask", "train", "trainable", "training", "learn", "is_trained"}  # whether it is learned
-MASKED = {"mask", "masked"}  # whether it is not
+LEARNED = {  # whether it is learned
+    *(
+        "loss",
+        "loss_mask",
+        "train",
+        "trainable",
+        "training",
+        "learn",
+        "learned",
+        "learnable",
+        "is_trained",
+        "is_target",
+    ),
+    *("compute_loss", "calculate_loss", "calc_loss", "has_loss", "use_loss", "with_loss", "apply_loss", "in_loss"),
+    *("train_on_turn", "train_turn", "train_on", "train_on_this", "supervise", "supervised", "is_supervised"),
+}
+MASKED = {  # whether it is not
+    *("mask", "masked", "is_masked", "no_loss", "mask_loss", "loss_masked", "no_train", "do_not_train", "context_only"),
+}
 RANGES = {"train_detail", "train_details"}  # of characters that are learned
 INPUTS = {"train_on_input", "train_on_inputs", "train_on_prompt", "train_on_prompts"}  # of a record
 ANSWERS = {
@@ -23,7 +40,24 @@ ANSWERS = {
     "mask_inputs",
     "train_on_responses_only",
 }  # the reverse of those
-LEFT_OUT = {"skip", "ignore", "exclude", "excluded", "disabled"}  # whether a record is not trained on
+LEFT_OUT = {  # whether a record, a turn or a part is not trained on
+    *("skip", "skipped", "skip_loss", "ignore", "ignored", "ignore_loss", "exclude", "excluded", "disabled", "drop"),
+    *("rejected", "is_rejected"),
+}
+LIKED = {  # false: the answer is one to unlearn
+    *(
+        "label",
+        "kto_tag",
+        "kto_label",
+        "desirable",
+        "is_desirable",
+        "preferred",
+        "is_preferred",
+        "accepted",
+        "approved",
+    ),
+    *("correct", "is_correct"),
+}
 LAST = {"mask_history", "train_on_last", "train_on_last_turn", "last_turn_only", "only_last"}
 _AS_DONE = "but every answer of a record is learned and nothing else"
 
@@ -34,12 +68,14 @@ def check_turn(message: Mapping[str, Any], role: Role, name: str) -> None:
     for key, value in message.items():
         plain = _plain(key)
         differs = (
-            (plain in WEIGHTS and answer and value != 1)
+            (plain in WEIGHTS and answer and not _is_one(value))
             or (plain in LEARNED and value != answer)
             or (plain in MASKED and answer and value is not False)
             or (plain in RANGES and answer)
+            or (plain in LEFT_OUT and _is_set(value))
+            or (plain in LIKED and answer and value is False)
         )
-        if differs and not is_empty(value):
+        if differs and _says(value):
             raise BadRecord(f"{name} has {key} {value!r}, {_AS_DONE}; remove {key!r} to train on it so")
 
 
@@ -50,7 +86,7 @@ def check_record(given: Mapping[str, Any], turns: Sequence[Turn]) -> None:
     """
     learned = [turn.role == "gpt" for turn in turns]
     for key, value in given.items():
-        if not _is_as_done(_plain(key), value, learned):
+        if _says(value) and not _is_as_done(_plain(key), value, learned):
             raise BadRecord(
                 f"the record has {key} {shorten(repr(value))}, {_AS_DONE}; remove {key!r} to train on it so"
             )
@@ -62,7 +98,7 @@ def _is_as_done(name: str, value: Any, learned: Sequence[bool]) -> bool:
     if name in WEIGHTS:
         same = len(learned) == len(value) if per_turn else True
         weights = [one for one, answer in zip(value, learned, strict=True) if answer] if per_turn and same else [value]
-        return same and all(weight == 1 for weight in weights)
+        return same and all(map(_is_one, weights))
     if name in LEARNED:
         measured = name == "loss" and isinstance(value, float | str) and value not in (0, 1)
         return measured or value == (list(learned) if per_turn else True)
@@ -70,10 +106,30 @@ def _is_as_done(name: str, value: Any, learned: Sequence[bool]) -> bool:
         of_turns = per_turn and len(value) == len(learned) and all(one in (0, 1) for one in value)
         return value == [not one for one in learned] if of_turns else value is not True
     if name in LEFT_OUT:
-        return value is not True and value != 1
+        return not _is_set(value)
+    if name in LIKED:
+        return value is not False
     if name in LAST:
         return not value or sum(learned) < 2
     return bool(value == 0) if name in INPUTS else name not in ANSWERS or bool(value == 1)
+
+
+def _says(value: Any) -> bool:
+    """Whether a value says something of targets: NaN does, as it is no weight."""
+    if isinstance(value, list):
+        return any(map(_says, value))
+    return isinstance(value, float) or not is_empty(value)
+
+
+def _is_one(weight: Any) -> bool:
+    return weight == 1 and not isinstance(weight, bool)
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a switch is on; a list has one for each turn or a part of one."""
+    if isinstance(value, list):
+        return any(map(_is_set, value))
+    return value is True or (isinstance(value, int | float) and value == 1) or str(value).lower() in ("true", "yes")
 
 
 def _plain(key: str) -> str:

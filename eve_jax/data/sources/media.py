@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -104,26 +104,25 @@ def basename(text: str) -> str:
     return text.replace("\\", "/").rpartition("/")[2]
 
 
-def media_kind(name: str, value: Any, basenames: Collection[str] | None, has_images: bool) -> str:
+def media_kind(name: str, value: Any, is_known: Callable[[str], bool], has_images: bool) -> str:
     """Return "image", "video or audio" or SCAN for a field that looks like one by its name or value, else "".
 
     What is nested in the value counts, too, with the names that it has there. Not counted are other names of the images
-    that the record has: paths with one of `basenames` as their last part, any path where `basenames` is None (the
-    images are stored with the record), URLs where `has_images`, and SCANS there.
+    that the record has: paths that `is_known` says are such, URLs where `has_images`, and SCANS there.
     """
     if isinstance(value, bool | int | float) or is_empty(value):
         return ""
     if _plain(name) in OTHER_NAMES:
         return "video or audio"
     for key, inner in islice(_nodes(name, value, DEPTH), NODES):
-        if kind := _kind(key, inner, basenames, has_images):
+        if kind := _kind(key, inner, is_known, has_images):
             return kind
         if not has_images and isinstance(inner, str) and is_image_name(key) and _is_word(inner):
             return "image"
     if _plain(name) not in IMAGE_NAMES:
         return ""
     own = [inner for _, inner in islice(_nodes(name, value, DEPTH), NODES) if isinstance(inner, str)]
-    return "" if has_images and own and all(_is_known(text, basenames) for text in own) else "image"
+    return "" if has_images and own and all(map(is_known, own)) else "image"
 
 
 def is_image_name(name: str) -> bool:
@@ -153,13 +152,13 @@ def _nodes(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _nodes(name if key in ("path", "url", "bytes", "") else str(key), item, depth - 1)
 
 
-def _kind(name: str, value: Any, basenames: Collection[str] | None, has_images: bool) -> str:
+def _kind(name: str, value: Any, is_known: Callable[[str], bool], has_images: bool) -> str:
     if isinstance(value, StoredImage):
         return "image"
     data = as_bytes(value[:HEAD] if isinstance(value, bytes | list) else None)
     if data is not None:
         return kind_of_bytes(data)
-    return _kind_of_text(name, value, basenames, has_images) if isinstance(value, str) else ""
+    return _kind_of_text(name, value, is_known, has_images) if isinstance(value, str) else ""
 
 
 def as_bytes(value: Any) -> bytes | None:
@@ -184,7 +183,7 @@ def kind_of_bytes(data: bytes) -> str:
     return "video or audio" if data.startswith(OTHER_STARTS) else ""
 
 
-def _kind_of_text(name: str, text: str, basenames: Collection[str] | None, has_images: bool) -> str:
+def _kind_of_text(name: str, text: str, is_known: Callable[[str], bool], has_images: bool) -> str:
     start = text[:11].lower()
     if start.startswith("data:image/") or (len(text) > MANY and text.startswith(BASE64_STARTS)):
         return "image"
@@ -199,11 +198,6 @@ def _kind_of_text(name: str, text: str, basenames: Collection[str] | None, has_i
         return "" if has_images or _plain(name) in ABOUT - NAMES_OF_FILES else SCAN
     if suffix not in IMAGE_SUFFIXES and suffix not in OTHER_SUFFIXES:
         return ""
-    if has_images and (is_url(text) or _plain(name) in ABOUT or _is_known(text, basenames)):
+    if has_images and (is_url(text) or _plain(name) in ABOUT or is_known(text)):
         return ""
     return "image" if suffix in IMAGE_SUFFIXES else "video or audio"
-
-
-def _is_known(text: str, basenames: Collection[str] | None) -> bool:
-    """Whether a path is another name of an image that the record has."""
-    return basenames is None or basename(text) in basenames

@@ -10,7 +10,7 @@ images, and else text, which `unplaced` tells. `<image>a.png</image>`, with a pa
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from eve_jax.data.markers import MARKER, count_markers
 from eve_jax.data.record import BadRecord, Turn
@@ -43,6 +43,17 @@ LIKELY = re.compile(
     | \{\{\s*(?:image|img)[ _]?(?P<number2>\d*)\s*\}\} | \{(?:image|img)[ _]?(?P<number3>\d*)\})""",
     re.VERBOSE | re.IGNORECASE,
 )
+OTHER_MEDIA = re.compile(
+    r"""(?<!\\)(?:<\|?(?:video|audio|speech|sound)(?:[ _-]?(?:\d+|pad|token|placeholder))?\s?/?\|?>
+    | (?-i:\[(?:VIDEO|AUDIO)\])
+    | <\|(?:vision|audio)_(?:start|bos)\|><\|(?:video_pad|AUDIO)\|><\|(?:vision_end|audio_eos)\|>)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+FILLED_IN = {  # what stands for an entry of a field, as ms-swift writes it
+    "<bbox>": ("objects", "bbox", "bboxes", "boxes", "box"),
+    "<ref-object>": ("objects", "ref", "refs"),
+    "<point>": ("objects", "points", "point"),
+}
 CLOSED = re.compile(r"(?<!\\)<image>[^<]*</image>", re.IGNORECASE)
 
 
@@ -83,6 +94,32 @@ def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn
     if order is None:
         raise BadRecord(f"the markers of its {len(names)} images are {', '.join(one[0] for one in found)}; {about}")
     return _mapped(turns, pattern), order
+
+
+def check_places(turns: Iterable[Turn], given: Collection[str]) -> None:
+    """Raise `BadRecord` for texts with the place of something that is not put there.
+
+    That is a video or audio on a line of its own in a question, and what a field of the record, `given`, would fill in.
+    """
+    for turn in turns:
+        if "<" not in turn.text and "[" not in turn.text:
+            continue
+        for tag, fields in FILLED_IN.items():
+            if tag in turn.text and (name := next((field for field in fields if field in given), "")):
+                raise BadRecord(
+                    f"a {turn.role} turn has {tag}, which stands for an entry of {name} and is not filled in; write "
+                    "what is meant there"
+                )
+        for found in OTHER_MEDIA.finditer(turn.text) if turn.role == "human" else ():
+            tag, line = found[0], _line_of(turn.text, found)
+            if line == tag and f"</{tag[1:]}" not in turn.text:
+                raise BadRecord(f"a human turn has {tag} on a line of its own, which is not read; remove it")
+
+
+def _line_of(text: str, found: re.Match[str]) -> str:
+    start = text.rfind("\n", 0, found.start()) + 1
+    end = text.find("\n", found.end())
+    return text[start : end if end >= 0 else None].strip()
 
 
 def unplaced(given: Iterable[Turn], placed: Iterable[Turn]) -> list[str]:

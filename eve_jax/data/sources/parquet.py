@@ -23,7 +23,7 @@ from eve_jax.data.image_file import BadImage, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
 from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
 from eve_jax.data.sources.image_objects import unread_keys
-from eve_jax.data.sources.image_refs import image_values, open_path
+from eve_jax.data.sources.image_refs import check_file_of, image_values, open_path
 from eve_jax.errors import Field, FieldError, UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
@@ -126,9 +126,10 @@ class ParquetRecords:
         cell = self._images_read(name, group).column(name)[own]
         value: Any = (cell if number is None else cell[number]).as_py()
         data, path = value.get("bytes"), value.get("path")
-        if data:
-            return io.BytesIO(data)
         try:
+            if data:
+                check_file_of(data, path, [self.images_dir], name)
+                return io.BytesIO(data)
             return open_path(path, self.images_dir)
         except BadRecord as e:
             raise BadImage(e.reason, e.image) from None

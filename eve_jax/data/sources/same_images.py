@@ -57,6 +57,19 @@ def are_names(mine: Images, names: Images) -> bool:
     return True
 
 
+def is_name(images: Images, text: str) -> bool:
+    """Whether a path in a field that is not read may be another name of one of `images`.
+
+    Any path may be, of images that a source without files of its own stores, and of bytes without a path. Raises
+    `BadRecord` where an image cannot be read.
+    """
+    field = Images("", [text], images.folders)
+    return any(
+        (images.folders is None and is_stored(value)) or _is_same(images, value, field, text, names=True)
+        for value in images.values
+    )
+
+
 def _is_same(mine: Images, one: Any, other: Images, two: Any, names: bool = False) -> bool:
     if one is two or reference(one) == reference(two):
         return True

@@ -131,7 +131,7 @@ class TarFile:
         """Whether a member holds an image, a video or audio, by its ending or its first bytes, that is not read."""
         if kind != OTHER:
             return kind == MEDIA
-        return bool(media_kind(self._endings[ending], os.pread(self._file, HEAD, offset), None, False))
+        return bool(media_kind(self._endings[ending], os.pread(self._file, HEAD, offset), bool, False))
 
     def _texts(self, members: list[list[int]], where: str) -> tuple[Any, str]:
         """Return the fields of the record's .json, and the one of them that its .txt became ("" for none).

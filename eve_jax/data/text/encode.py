@@ -129,11 +129,12 @@ def continuation_ids(
 
 def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
     """The conversation; with `ask` it ends where an answer would begin."""
-    for role, said in turns:
-        text_of(said, f"the text of a {role} turn")
+    for role, words in turns:
+        text_of(words, f"the text of a {role} turn")
+    said = len(turns)
     system, turns = _split_system(turns, template)
     if not template.caption:
-        _check_roles(turns)
+        _check_roles(turns, said)
     placed = _place_images(turns, n_images, ask)
     text = _Text()
     if template.caption:
@@ -210,12 +211,16 @@ def _images_to_front(pieces: Sequence[str]) -> list[str]:
     return [""] + ["\n"] * (len(pieces) - 2) + ["\n" + text if text else ""]
 
 
-def _check_roles(turns: Sequence[Turn]) -> None:
+def _check_roles(turns: Sequence[Turn], said: int) -> None:
+    """Raise `BadRecord` unless the last of `said` turns, which begin with a human one, alternate."""
     if not turns:
         raise BadRecord("no human turn")
     for number, turn in enumerate(turns):
+        place = said - len(turns) + number + 1
+        if turn.role == "system":
+            raise BadRecord(f"turn {place} is from system, which has the first turn alone; turns do not alternate")
         if turn.role != ("human", "gpt")[number % 2]:
-            raise BadRecord("turns do not alternate between human and gpt")
+            raise BadRecord(f"turns do not alternate between human and gpt: turn {place} is from {turn.role}, too")
 
 
 def _tokenise(text: _Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:

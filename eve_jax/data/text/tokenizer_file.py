@@ -11,6 +11,7 @@ from eve_jax.data.text.added_tokens import read_settings
 from eve_jax.errors import UserError, shorten, warn
 
 _BOM = b"\xef\xbb\xbf"
+_PIECES = ("\u0120", "\N{LOWER ONE EIGHTH BLOCK}", "\u00c3", "<0x")  # of tokens, which a decoder makes into text
 _PROBE = "a é图\U0010fffd\x00"  # characters that a vocabulary has, and one that it lacks
 
 
@@ -19,7 +20,8 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
     Raise `UserError` when the library cannot read it or cannot encode a text with it, and for what the library would
     pass over: a token that gets another number than the file gives it, a number of two tokens, a post-processor whose
-    tokens are not the vocabulary's, merges left out at random. Warn of bytes without a token, whose text it drops.
+    tokens are not the vocabulary's, merges left out at random, a decoder that leaves tokens as they are.
+    Warn of bytes without a token, whose text it drops.
     """
     try:
         inner = tokenizers.Tokenizer.from_buffer(path.read_bytes().removeprefix(_BOM))
@@ -32,9 +34,16 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     if said["model"].get("dropout"):
         raise UserError(f"{path}: model.dropout is {said['model']['dropout']}: merges are random; set it to null")
     try:
-        inner.encode(_PROBE)
+        decoded = inner.decode(inner.encode(_PROBE, add_special_tokens=False).ids)
     except BaseException as error:
         raise _unreadable(path, error) from None
+    left = next((piece for piece in _PIECES if piece in decoded), None)
+    if left is not None:
+        kind = (said.get("decoder") or {}).get("type")
+        raise UserError(
+            f"{path}: decoder is {kind or 'null'}, which leaves {left!r} of tokens in answers; copy the file again, "
+            "or set the decoder that belongs to its pre_tokenizer"
+        )
     _warn_of_lost_bytes(path, said, inner)
     return inner
 

@@ -254,7 +254,7 @@ def test_bytes_in_json_like_values(folder: Path) -> None:
     value: Any
     for value in ({"bytes": None, "path": "b.png"}, {"path": "b.png"}, {"url": "b.png"}):
         assert contents(of_json(folder, {"image": value, "text": "A dot."})) == [png("blue")]
-    for value in ({"bytes": list(png())}, [{"bytes": list(png()), "path": "b.png"}]):
+    for value in ({"bytes": list(png())}, [{"bytes": list(png()), "path": "a.png"}]):
         assert contents(of_json(folder, {"image": value, "text": "A dot."})) == [png()]
     for value in (
         3,
@@ -275,7 +275,7 @@ def test_no_bytes_beside_a_path_are_none(folder: Path) -> None:
     cells = [{"bytes": b"", "path": "b.png"}, {"bytes": b"", "path": None}]
     records = of_parquet(folder, {"image": pa.array(cells, type=CELL), "caption": ["A dot."] * 2})
     assert [contents(records, index) for index in range(2)] == [[png("blue")], []]
-    several = pa.array([[{"bytes": b"", "path": "b.png"}, {"bytes": png(), "path": "b.png"}]], type=pa.list_(CELL))
+    several = pa.array([[{"bytes": b"", "path": "b.png"}, {"bytes": png(), "path": "x.png"}]], type=pa.list_(CELL))
     assert contents(of_parquet(folder, {"images": several, "caption": ["A dot."]})) == [png("blue"), png()]
     assert of_parquet(folder, {"image": [b""], "caption": ["A dot."]})[0].images == ()
 
