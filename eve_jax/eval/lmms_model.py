@@ -9,6 +9,7 @@ OUT/answers/TASK.lmms-eval.jsonl as it comes, and a rerun asks only what is miss
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,15 @@ SETTINGS = ("fit", "max_size", "template", "mesh", "dtype")
 PASSED_BY = ("device", "max_batch_size")  # what lmms-eval adds
 SPACES = "\n\n"  # where lmms-eval's tasks stop by default; its clients do not, and neither do we
 PASSED_OVER = ("do_sample", "image_aspect_ratio", "use_cache", "until", "max_new_tokens", "temperature", "top_p")
+
+
+@contextmanager
+def ending_the_run() -> Iterator[None]:
+    """End the process with a UserError's line: lmms-eval would catch it, print a traceback and exit with status 0."""
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 class Request:
@@ -85,7 +95,7 @@ def generation_of(settings: Mapping[str, Any], where: str) -> Generation:
 
 
 class EveJax(lmms):
-    """An EVE as a chat model of lmms-eval.
+    """An EVE as a chat model of lmms-eval; an error ends the process with one line and status 1.
 
     Args:
         checkpoint: a stage, an import or a Hugging Face folder.
@@ -96,6 +106,7 @@ class EveJax(lmms):
 
     is_simple = False
 
+    @ending_the_run()
     def __init__(self, checkpoint: str = "", answers: str = "", batch_size: int | str = 16, **settings: Any) -> None:
         super().__init__()
         given = {name: value for name, value in settings.items() if name not in PASSED_BY}
@@ -118,11 +129,12 @@ class EveJax(lmms):
             self._files[task] = Answers.open(self.out and self.out / FOLDER / f"{task}.lmms-eval.jsonl")
         return self._files[task]
 
+    @ending_the_run()
     def generate_until(self, requests: list[Any]) -> list[Any]:
         """Return the answers in the order of `requests`.
 
-        Raises UserError that names the requests that failed, after all others are answered: lmms-eval has no way to
-        leave a question out, and would score any text in its place.
+        Where some failed, the run ends with a line that names them, after all others are answered: lmms-eval has no way
+        to leave a question out, and would score any text in its place.
         """
         results: list[Any] = []
         failed: list[str] = []
@@ -164,10 +176,12 @@ class EveJax(lmms):
     def _keep(self, one: Request, answered: Answered) -> None:
         self._answers(one.task).add(answered)
 
+    @ending_the_run()
     def loglikelihood(self, requests: list[Any]) -> NoReturn:
-        """Raise UserError: no task of images that is supported asks for it."""
+        """End the run: no task of images that is supported asks for it."""
         raise UserError("eve_jax answers questions (generate_until); this task asks for log-likelihoods")
 
+    @ending_the_run()
     def generate_until_multi_round(self, requests: list[Any]) -> NoReturn:
-        """Raise UserError: several rounds are not supported."""
+        """End the run: several rounds are not supported."""
         raise UserError("eve_jax answers questions (generate_until); this task asks in several rounds")

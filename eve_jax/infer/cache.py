@@ -17,6 +17,7 @@ from eve_jax.model.eve import Cache, empty_cache
 from eve_jax.sharding import batch_parts, constrain, use
 
 T = TypeVar("T")
+SNUG = 16  # entries of a cache are a multiple of this
 
 
 def round_up(n: int, step: int) -> int:
@@ -29,12 +30,13 @@ def roomy(n: int) -> int:
     return round_up(n, max(16, 2 ** max((n - 1).bit_length() - 3, 0))) if n else 0
 
 
-def bucket(need: tuple[int, int, int], multiple: int = ROW_MULTIPLE) -> RowShape:
+def bucket(need: tuple[int, int, int], multiple: int = ROW_MULTIPLE, snug: bool = False) -> RowShape:
     """A row shape that holds `need` (patches, specials, text tokens), roomy, so that prompts share shapes.
 
-    Its length is a multiple of `multiple`, by default of what the kernels of training take.
+    Its length is a multiple of `multiple`, by default of what the kernels of training take. `snug`: each number is
+    rounded up in steps of 8 alone.
     """
-    patches, specials, text = map(roomy, need)
+    patches, specials, text = (round_up(n, 8) if snug else roomy(n) for n in need)
     return RowShape(patches, specials, round_up(patches + specials + text, multiple) - patches - specials)
 
 
@@ -73,13 +75,14 @@ class Session:
         if tokens > self.capacity:
             self.cache = _enlarged(self.cache, max(_roomy_cache(tokens), 2 * self.capacity), self.mesh)
 
-    def copies(self, rows: Sequence[int], tokens: int) -> "Session":
+    def copies(self, rows: Sequence[int], tokens: int, snug: bool = False) -> "Session":
         """A session whose rows are copies of `rows` of this one, with room for `tokens` a row; as `empty`, filled up.
 
-        `tokens` must not be fewer than any of those rows holds.
+        `tokens` must not be fewer than any of those rows holds. `snug`: hardly any more room than that.
         """
         chosen = filled(rows, round_up(len(rows), batch_parts(self.mesh)))
-        cache = _copied(self.cache, np.asarray(chosen, np.int32), _roomy_cache(tokens), self.mesh)
+        room = round_up(tokens, SNUG) if snug else _roomy_cache(tokens)
+        cache = _copied(self.cache, np.asarray(chosen, np.int32), room, self.mesh)
         return Session(cache, self.length[chosen], [list(self.pending[row]) for row in chosen], self.mesh)
 
     def mark(self) -> tuple[np.ndarray, list[list[int]]]:

@@ -91,19 +91,22 @@ class Engine:
         return Session.empty(self.cfg, rows, self.mesh)
 
     def branch(self, session: Session, rows: Sequence[int], prompts: Sequence[Prompt], max_new_tokens: int) -> Session:
-        """A session for `reply` to each of `prompts`, whose rows begin as copies of `rows` of `session`."""
+        """A session for `reply` to each of `prompts`, whose rows begin as copies of `rows` of `session`.
+
+        Where those have one length, as where images have one size, its cache has hardly any more room than needed.
+        """
         start = session.length[np.asarray(rows)]
         prompts = [p.after(session.pending[row]) for p, row in zip(prompts, rows, strict=True)]
         shape = _shape(prompts, not start.any())
-        return session.copies(rows, _needed(start, prompts, shape, roomy(max_new_tokens)))
+        return session.copies(rows, _needed(start, prompts, shape, roomy(max_new_tokens)), len({*start.tolist()}) == 1)
 
     def prefill(
         self, session: Session, prompts: Sequence[Prompt], room: int = 0, snug: bool = False
     ) -> Float[Array, "R Q"]:
         """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token.
 
-        `snug`: with no more empty slots than the attention asks for, which is faster but shares fewer programs: for
-        prompts of which many are of one size.
+        `snug`: with no more empty slots than the attention asks for, fewest where `prompts` are of one size, which is
+        faster but shares fewer programs: for prompts of which many are of one size.
         """
         logits = self._prefill(session, prompts, room, snug)
         return logits if len(prompts) == session.rows else logits[: len(prompts)]
@@ -115,7 +118,7 @@ class Engine:
         prompts = [p.after(ids) for p, ids in zip(filled(prompts, session.rows), session.pending, strict=True)]
         start = session.length
         first = not start.any()
-        shape = _shape(prompts, first and not (snug and self._takes_any_length(prompts)))
+        shape = _shape(prompts, first and not (snug and self._takes_any_length(prompts)), snug)
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         session.reserve(_needed(start, prompts, shape, room))
         self._announce("prefill", len(prompts), shape, session.capacity, first)
@@ -266,10 +269,11 @@ class Reply:
         return tokens, last
 
 
-def _shape(prompts: Sequence[Prompt], first: bool) -> RowShape:
-    """The row shape of a prefill: the kernels of training, which only the `first` one takes, want longer rows."""
+def _shape(prompts: Sequence[Prompt], padded: bool, snug: bool = False) -> RowShape:
+    """The row shape of a prefill; `padded`: to the longer rows that kernels of training want; `snug`: as `prefill`."""
     need = tuple(np.max([p.need for p in prompts], axis=0).tolist())
-    return bucket(need) if first else bucket(need, 1)
+    snug = snug and len({p.need for p in prompts}) == 1
+    return bucket(need, snug=snug) if padded else bucket(need, 1, snug)
 
 
 def _needed(start: np.ndarray, prompts: Sequence[Prompt], shape: RowShape, room: int) -> int:

@@ -23,11 +23,12 @@ from eve_jax.model.v1.align import PatchAlign
 from eve_jax.model.v1.clip import ClipVision
 from eve_jax.model.v1.patch_embed import WindowEmbed
 from eve_jax.model.weight import Weight, declare, normal, param
-from eve_jax.sharding import constrain, parameter_sharding
+from eve_jax.sharding import constrain, one_cpu, parameter_sharding
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
 Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, H], in causal order
+FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
 PATCH_EMBEDS: dict[str, type[PatchEmbed] | type[WindowEmbed]] = {"v2": PatchEmbed, "v1": WindowEmbed}
 
 
@@ -103,7 +104,13 @@ class Eve(nnx.Module):
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:
         """Final norm and LM head; float32 logits."""
         x = self.norm(hidden)
-        return jnp.einsum("...D,QD->...Q", x, self.head_weight.astype(x.dtype), preferred_element_type=jnp.float32)
+        weight = self.head_weight.astype(x.dtype)
+        if one_cpu() and hidden.ndim == 2 and hidden.shape[0] <= FEW:
+            # The head as the left factor is read where it lies; as the right one it is copied into another order for
+            # each product. The barriers keep XLA from making it the right one, and from reducing over columns.
+            product = jax.lax.dot_general(weight, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+            return jax.lax.optimization_barrier(jax.lax.optimization_barrier(product).T)
+        return jnp.einsum("...D,QD->...Q", x, weight, preferred_element_type=jnp.float32)
 
     def __call__(self, batch: Batch) -> Float[Array, "R L Q"]:
         """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""

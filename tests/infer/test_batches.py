@@ -121,7 +121,7 @@ def test_a_shared_part_has_no_slots_that_only_other_kernels_want(engine):
     roomy = watching.prefill(watching.session(), [shared])
     np.testing.assert_allclose(snug, roomy, atol=2e-5)
     other.prefill(other.session(), [shared], snug=True)
-    assert watching.slots == [bucket(shared.need, 1).length, 128] and other.slots == [128]
+    assert watching.slots == [bucket(shared.need, 1, snug=True).length, 128] and other.slots == [128]
     assert sum(shared.need) <= watching.slots[0] < 128
 
 
