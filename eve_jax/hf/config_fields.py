@@ -102,7 +102,7 @@ HARMLESS = {*SECTIONS, *SINGLE} | set(
     model_max_length seq_length tokenizer_model_max_length tokenizer_padding_side architectures auto_map dtype
     torch_dtype transformers_version attn_implementation initializer_range attention_dropout hidden_dropout
     resid_pdrop embd_pdrop use_cache pretraining_tp unsloth_version unsloth_fixed add_moe moe_part init_moe
-    requires_cliploss eve_jax bos_token_id eos_token_id pad_token_id sep_token_id
+    requires_cliploss eve_jax eve_jax_version bos_token_id eos_token_id pad_token_id sep_token_id
     unk_token_id decoder_start_token_id task_specific_params tokenizer_class prefix problem_type finetuning_task
     id2label label2id num_labels pruned_heads gradient_checkpointing chunk_size_feed_forward return_dict
     output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder
