@@ -17,16 +17,21 @@ SIZES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyreso
 _ESCAPED = re.compile(rf"(\\*){MARKER}")
 
 
+def largest_side(rule: Mapping[str, Any]) -> int:
+    """Side of the largest image area in pixels; `rule` as in `resized`."""
+    mode = rule.get("image_mode") or "anyratio_ld"
+    if mode not in SIZES:
+        raise ValueError(f"config.json: eve_jax.image_mode is {mode!r}: expected one of {', '.join(SIZES)}")
+    return rule.get("max_size") or SIZES[mode]
+
+
 def resized(width: int, height: int, rule: Mapping[str, Any]) -> tuple[int, int]:
     """Width and height in pixels, multiples of 32, that EVEv2 sees of an image.
 
     `rule` is the section `eve_jax` of config.json: image_mode, max_size (pixels), max_aspect (0: none) and
     inference_fit, `fill` (scaled to the full area, also up) or `shrink` (never enlarged).
     """
-    mode = rule.get("image_mode") or "anyratio_ld"
-    if mode not in SIZES:
-        raise ValueError(f"config.json: eve_jax.image_mode is {mode!r}: expected one of {', '.join(SIZES)}")
-    size = rule.get("max_size") or SIZES[mode]
+    size, mode = largest_side(rule), rule.get("image_mode")
     w, h = _squeezed(float(width), float(height), rule.get("max_aspect") or 0.0)
     longest = mode == "anyratio_maxl"
     scale = max(w, h) / size if longest else math.sqrt(w * h) / size
