@@ -122,8 +122,7 @@ class EveForCausalLM(nn.Module, SupportsMultiModal):
         return None if logits is None else F.pad(logits, (0, 1), value=-torch.inf)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        skip = ["lm_head."] if self.config.tie_word_embeddings else None
-        return AutoWeightsLoader(self, skip_prefixes=skip).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
 
 
 def _check(config: Any, vllm_config: VllmConfig) -> None:
