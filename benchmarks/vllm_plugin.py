@@ -1,8 +1,8 @@
 """Questions about images by vLLM with the plugin, and by the engine: python -m benchmarks.vllm_plugin --python=PATH
 
-PATH is the Python of an environment with vLLM (docs/vllm.md). The model of train_step.py (512 wide, 8 layers, variant dac,
-float32) with a tokenizer of bytes; --count questions at once, each with an image of its own (14 x 14 patches: 211 tokens) and
-some 180 tokens of text, --new tokens of answer whatever they are, greedy, two threads, no prefix cache.
+PATH is the Python of an environment with vLLM (docs/vllm.md). The model of train_step.py (512 wide, 8 layers, variant
+dac, float32) with a tokenizer of bytes; --count questions at once, each with an image of its own (14 x 14 patches: 211
+tokens) and some 230 tokens of text, --new tokens of answer whatever they are, greedy, two threads, no prefix cache.
 
 vllm        as the plugin is: tokens gathered by modality
 vllm_where  both branches for every token in every step and `torch.where`, as static shapes would need

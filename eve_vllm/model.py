@@ -43,7 +43,11 @@ class EveModel(nn.Module):
         return self.embed_tokens(input_ids)
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, intermediate_tensors: Any = None, inputs_embeds: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         x = self.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         tokens = Modality.of(input_ids, self.image_token_id)

@@ -31,10 +31,10 @@ class EveProcessingInfo(BaseProcessingInfo):
         return {"image": None}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
-        """An upper bound: with a = max_size / 32 and the ratio r, sides are at most a / sqrt(r) + 1 and a sqrt(r) + 1."""
+        """An upper bound: with a = max_size / 32 and ratio r, sides are at most a / sqrt(r) + 1 and a sqrt(r) + 1."""
         rule = self.rule({})
         a, root = largest_side(rule) / PATCH, math.sqrt(rule.get("max_aspect") or LONGEST)
-        return {"image": math.ceil(a * a + a * max(3, root + 2 / root) + 3)}
+        return {"image": math.ceil(a * a + a * (2 * root + 1 / root) + 3)}
 
     def rule(self, asked: Mapping[str, object]) -> dict[str, Any]:
         """The image rule of the export, with the `max_size` and `fit` of a request. Raises ValueError for others."""

@@ -2,8 +2,8 @@
 
 Rendered and encoded piece by piece (`text_ids` in torch_eve/inputs_eve.py), it gives the ids of
 `eve_jax.data.text.encode.prompt_ids`. Images are parts of a message's content, on lines of their own. In a conversation
-with such parts, `<image>` in texts is escaped; in one without, texts stay as they are, and a reader that places images by
-markers in texts may do so.
+with such parts, `<image>` in texts is escaped; in one without, texts stay as they are, and a reader that places images
+by markers in texts may do so.
 """
 
 import json

@@ -121,7 +121,9 @@ def conversations() -> list[Conversation]:
             [first],
         ),
         Conversation(
-            [user([url[0], url[1], text("Which is wider?")])], [user("<image>\n<image>\nWhich is wider?")], [first, second]
+            [user([url[0], url[1], text("Which is wider?")])],
+            [user("<image>\n<image>\nWhich is wider?")],
+            [first, second],
         ),
         Conversation(
             [user([url[0], text("First.")]), {"role": "assistant", "content": "Yes."}, user([text("Second:"), url[1]])],

@@ -1,4 +1,4 @@
-"""What an export has next to its weights: chat template, ends of answers, sizes of images, settings of the tokenizer."""
+"""What an export has next to its weights: chat template, ends of answers, sizes of images, the tokenizer's settings."""
 
 import functools
 import json
@@ -111,9 +111,15 @@ def test_chat_template_with_real_vocabularies(name):
     ("messages", "message"),
     [
         ([{"role": "assistant", "content": "a"}], "turns of user and assistant alternate"),
-        ([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], "turns of user and assistant alternate"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}],
+            "turns of user and assistant alternate",
+        ),
         ([{"role": "user", "content": [{"type": "video"}]}], "a part of a message is a text or"),
-        ([{"role": "system", "content": [{"type": "image"}]}, {"role": "user", "content": "a"}], "of the user's, an image"),
+        (
+            [{"role": "system", "content": [{"type": "image"}]}, {"role": "user", "content": "a"}],
+            "of the user's, an image",
+        ),
     ],
 )
 def test_chat_template_refuses(messages, message):
@@ -177,7 +183,9 @@ def test_fit_of_questions(tmp_path):
     section = json.loads((first / "config.json").read_text())
     section["eve_jax"]["inference_fit"] = "stretch"
     (first / "config.json").write_text(json.dumps(section))
-    with pytest.raises(UserError, match=r"config\.json: eve_jax\.inference_fit is 'stretch': expected one of shrink, fill"):
+    with pytest.raises(
+        UserError, match=r"config\.json: eve_jax\.inference_fit is 'stretch': expected one of shrink, fill"
+    ):
         open_checkpoint(first)
 
 

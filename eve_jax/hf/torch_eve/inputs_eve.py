@@ -1,4 +1,4 @@
-"""Sizes of images and token ids of prompts as EVE was trained with, in plain Python; travels with an exported checkpoint.
+"""Sizes of images and token ids of prompts, in plain Python; travels with an exported checkpoint.
 
 The rules are those of docs/model.md#image-rules and docs/data.md#templates of eve_jax. Serving plugins share this file.
 """
