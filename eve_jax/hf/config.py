@@ -221,7 +221,7 @@ def hf_config(
         "quantization_config",
         OURS,
     }
-    out = {} if carried else DEFAULTS
+    out: dict[str, Any] = {} if carried else dict(DEFAULTS)
     out |= {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
     out |= {
         "vocab_size": cfg.vocab_size,

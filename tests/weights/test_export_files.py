@@ -16,9 +16,11 @@ from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.chat_template import chat_template
+from eve_jax.hf.config import hf_config
 from eve_jax.hf.torch_eve import inputs_eve
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
+from tests import reference as ref
 from tests import vocab
 from tests.data.synthetic import byte_tokenizer
 from tests.weights import folders
@@ -191,3 +193,10 @@ def test_fit_of_questions(tmp_path):
 
 def inference_fit(folder: Path) -> str:
     return json.loads((folder / "config.json").read_text())["eve_jax"]["inference_fit"]
+
+
+def test_configs_share_nothing():
+    """Of two models that began with random weights."""
+    data = {"image_mode": "anyratio_ld", "max_size": 800, "max_aspect": 8.0, "template": "llama3"}
+    assert hf_config(ref.config(name="C"), data, {}, "float32")["attention_bias"] is False
+    assert "attention_bias" not in hf_config(ref.config(name="A"), data, {}, "float32")
