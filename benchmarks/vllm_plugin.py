@@ -107,13 +107,12 @@ def engine_side(folder: Path, count: int, new: int, rounds: int) -> dict[str, fl
 
 def write_export(folder: Path) -> Path:
     """The model of the speed benchmarks, exported."""
-    from benchmarks import eval as evaluation
     from benchmarks import workload
     from eve_jax.weights.import_export import export_checkpoint
     from tests.data.synthetic import byte_tokenizer
 
     cfg = workload.config("dac")
-    source = evaluation.write(folder / "hf", cfg, workload.params(cfg))
+    source = workload.write_folder(folder / "hf", cfg, workload.params(cfg))
     byte_tokenizer().save(source)
     config = json.loads((source / "config.json").read_text())
     config["eve_jax"] |= {"max_size": 800, "inference_fit": "shrink"}
