@@ -57,7 +57,7 @@ def write_export(folder: Path, form: str, pad: int = 0, **data: Any) -> Path:
     )
     settings = {"image_mode": "anyratio_ld", "max_size": SIDE, "max_aspect": 8.0, "fit": "shrink", "template": template}
     rng = np.random.default_rng(0)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for entry in eve_names(cfg):
         shape = entry.their_shape(abstract_params(cfg)[entry.ours].shape)
         center = 1.0 if "norm" in entry.ours else 0.0

@@ -10,7 +10,7 @@ import pytest
 
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.markers import escape_markers, split_markers
-from eve_jax.data.record import Turn
+from eve_jax.data.record import Role, Turn
 from eve_jax.data.text.encode import IMAGE_ID, prompt_ids
 from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -26,6 +26,7 @@ from tests.data.synthetic import byte_tokenizer
 from tests.weights import folders
 
 Message = dict[str, Any]
+ROLES: dict[str, Role] = {"user": "human", "assistant": "gpt"}
 
 
 @functools.cache
@@ -58,7 +59,7 @@ def turn_of(message: Message) -> Turn:
             text += "\n" if after_image and not said.startswith("\n") else ""
             text += escape_markers(said) if is_user else said
             after_image = False
-    return Turn({"user": "human", "assistant": "gpt"}.get(message["role"], "system"), text)
+    return Turn(ROLES.get(message["role"], "system"), text)
 
 
 def random_messages(rng: random.Random) -> list[Message]:
@@ -102,8 +103,8 @@ def test_chat_template_with_real_vocabularies(name):
     bos = "" if tokenizer.bos is None else tokenizer.decode([tokenizer.bos], skip_special=False)
     assert bos == ("" if name == "qwen2" else "<|begin_of_text|>")
     text = chat_template(get_template(name), bos)
-    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
-    answer = {"role": "assistant", "content": "A bus, 12:30."}
+    question: Message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
+    answer: Message = {"role": "assistant", "content": "A bus, 12:30."}
     for messages in ([question], [question, answer, {"role": "user", "content": "Where?"}]):
         check(text, messages, tokenizer, name, False)
     assert render(text, [question], False) == bos + get_template(name).system + " USER: <image>\nWhat is it? "

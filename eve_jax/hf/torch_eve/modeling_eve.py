@@ -219,7 +219,8 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
         if fill is not None:
             rule["inference_fit"] = "fill" if fill else "shrink"
         image = image.convert("RGB")
-        return self._pixels(image, resized(*image.size, rule))
+        width, height = image.size
+        return self._pixels(image, resized(width, height, rule))
 
     def prompt_ids(self, tokenizer: Any, messages: list[dict[str, Any]], n_images: int = 0) -> Tensor:
         """Ids [1, T] that ask for the next answer, with -200 for each of `n_images` images, by the chat template.
