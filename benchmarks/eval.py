@@ -29,9 +29,6 @@ from benchmarks import workload
 from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.hf.config import hf_config
-from eve_jax.hf.names import eve_v2
-from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.model.config import ModelConfig
@@ -93,7 +90,9 @@ class Transformers:
         torch_way.use_threads()
         self.torch = torch
         with tempfile.TemporaryDirectory() as folder:
-            exported = export_checkpoint(write(Path(folder) / "hf", cfg, params), Path(folder) / "out", quiet=True)
+            exported = export_checkpoint(
+                workload.write_folder(Path(folder) / "hf", cfg, params), Path(folder) / "out", quiet=True
+            )
             load = transformers.AutoModelForCausalLM.from_pretrained
             self.model = load(exported, trust_remote_code=True, dtype=torch.float32).eval()
         self.asked = [
@@ -105,24 +104,6 @@ class Transformers:
         settings = {"max_new_tokens": NEW.value, "do_sample": False, "eos_token_id": None}
         with self.torch.no_grad():
             return [self.model.generate(ids, images=images, **settings)[0].tolist() for ids, images in self.asked]
-
-
-def write(folder: Path, cfg: ModelConfig, params: Params) -> Path:
-    """The model as a Hugging Face folder, without a tokenizer."""
-    folder.mkdir(parents=True)
-    table = eve_v2(cfg)
-    specs = [
-        (name, np.dtype(np.float32), entry.their_shape(params[entry.ours].shape))
-        for entry in table
-        for name in entry.names(cfg)
-    ]
-    with TensorWriter(folder, specs, 10**10) as writer:
-        for entry in table:
-            value = np.asarray(params[entry.ours])
-            for name, piece in zip(entry.names(cfg), value if entry.stacked else value[None], strict=True):
-                writer.write(name, np.ascontiguousarray(entry.to_theirs(piece)))
-    (folder / "config.json").write_text(json.dumps(hf_config(cfg, {}, {}, "float32")))
-    return folder
 
 
 def per_question(times: Times, questions: int) -> Times:

@@ -1,7 +1,9 @@
 """The model and the samples of the speed benchmarks: 58 M parameters, four samples of one image and text each."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,9 @@ from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+from eve_jax.hf.config import hf_config
+from eve_jax.hf.names import eve_v2
+from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Batch, Params, init_params
 
@@ -75,3 +80,21 @@ def packed() -> Batch:
         rows.append({**lay_out([samples[i] for i in numbers], ROW), "patches": filled})
     batch: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return jax.device_put(batch)
+
+
+def write_folder(folder: Path, cfg: ModelConfig, params: Params) -> Path:
+    """The model as a Hugging Face folder, without a tokenizer."""
+    folder.mkdir(parents=True)
+    table = eve_v2(cfg)
+    specs = [
+        (name, np.dtype(np.float32), entry.their_shape(params[entry.ours].shape))
+        for entry in table
+        for name in entry.names(cfg)
+    ]
+    with TensorWriter(folder, specs, 10**10) as writer:
+        for entry in table:
+            value = np.asarray(params[entry.ours])
+            for name, piece in zip(entry.names(cfg), value if entry.stacked else value[None], strict=True):
+                writer.write(name, np.ascontiguousarray(entry.to_theirs(piece)))
+    (folder / "config.json").write_text(json.dumps(hf_config(cfg, {}, {}, "float32")))
+    return folder

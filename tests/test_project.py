@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAX_LINES, MAX_LINES_OF_TESTS = 300, 320
 MAX_FUNCTION_LINES, MAX_PARAMETERS = 80, 8
-CODE = ("eve_jax", "launch", "configs", "tests", "benchmarks", "docs", "examples")
+CODE = ("eve_jax", "launch", "configs", "tests", "benchmarks", "docs", "examples", "eve_vllm")
 # Called by transformers with these names: its generation and its Trainer read them from the signatures.
 OF_TRANSFORMERS = {
     ("eve_jax/hf/torch_eve/configuration_eve.py", "EveConfig.__init__"),
@@ -35,7 +35,7 @@ def requirement_name(requirement: str) -> str:
 
 def python_files() -> Iterator[Path]:
     for folder in CODE:
-        yield from sorted((ROOT / folder).rglob("*.py"))
+        yield from sorted(file for file in (ROOT / folder).rglob("*.py") if not file.is_symlink())
 
 
 @pytest.fixture(scope="module")

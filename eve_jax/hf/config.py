@@ -32,6 +32,7 @@ OURS = "eve_jax"  # section of an exported config.json that holds settings of ou
 PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
 V1 = "eve"  # model_type of EVEv1
 EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False}
+INFERENCE_FIT = "inference_fit"  # in the section OURS: the fit of images in questions; `fit` there is of training
 TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose config EVEv1's does not hold
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -72,8 +73,7 @@ DEFAULTS = {
     "use_cache": True,
 }
 
-# What CLIP's config.json means where it says nothing.
-CLIP_DEFAULTS = {
+CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
     "image_size": 224,
     "patch_size": 32,
     "hidden_size": 768,
@@ -221,7 +221,7 @@ def hf_config(
         "quantization_config",
         OURS,
     }
-    out = {} if carried else DEFAULTS
+    out: dict[str, Any] = {} if carried else dict(DEFAULTS)
     out |= {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
     out |= {
         "vocab_size": cfg.vocab_size,
@@ -244,7 +244,7 @@ def hf_config(
             del out[name]
         kind, architecture = ("qwen2", "Qwen2ForCausalLM") if cfg.qkv_bias else ("llama", "LlamaForCausalLM")
         return out | {"model_type": kind, "architectures": [architecture]}
-    out[OURS] = {k: data[k] for k in DATA_FIELDS if k in data}
+    out[OURS] = {k: data[k] for k in (*DATA_FIELDS, INFERENCE_FIT) if k in data}
     if not cfg.qkv_bias:
         out["attention_bias"] = False
     return out | (_v1_fields if cfg.patch_embed == "v1" else _v2_fields)(cfg, data, carried)

@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from eve_jax.data.image.rule import FITS
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import Field, FieldError, UserError, name_fields, shorten
-from eve_jax.hf.config import CONFIG, DATA_FIELDS, OURS, TEACHER_SIZES
+from eve_jax.hf.config import CONFIG, DATA_FIELDS, INFERENCE_FIT, OURS, TEACHER_SIZES
 from eve_jax.model.config import ClipConfig
 from eve_jax.process.checks import known_names, whole
 
@@ -33,11 +34,15 @@ def read_section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """
     section = _section(hf, where)
     try:
-        known_names(section, (*DATA_FIELDS, TEACHER_SIZES), "setting")
+        known_names(section, (*DATA_FIELDS, INFERENCE_FIT, TEACHER_SIZES), "setting")
     except UserError as error:
         raise UserError(f"{where / CONFIG}: {OURS} has an {error}") from error
     ours = {name: section[name] for name in DATA_FIELDS if name in section}
     check_kinds(ours, f"{where / CONFIG}: {OURS}")
+    if (fit := section.get(INFERENCE_FIT, "fill")) not in FITS:
+        raise UserError(
+            f"{where / CONFIG}: {OURS}.{INFERENCE_FIT} is {shorten(repr(fit))}: expected one of {', '.join(FITS)}"
+        )
     with located(ours, where):
         if "template" in ours:
             get_template(ours["template"])

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,11 @@ from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_meta
 from eve_jax.checkpoint.streaming import write_checkpoint
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
-from eve_jax.data.text.load import load_tokenizer
-from eve_jax.data.text.templates import check_template, fitting_templates, get_template, special_ends
+from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
 from eve_jax.hf import config as hf_config
+from eve_jax.hf.chat_template import CHAT_TEMPLATE
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.safetensors_io import TensorWriter
@@ -30,11 +29,10 @@ from eve_jax.process.paths import HUB_ID, no_folder
 from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
+from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 
-GENERATION = "generation_config.json"
-CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, "chat_template.jinja", GENERATION)
-MODELLING = Path(__file__).parents[1] / "hf" / "torch_eve"
+CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, CHAT_TEMPLATE, GENERATION)
 
 
 def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: int = 0, quiet: bool = False) -> Path:
@@ -115,12 +113,15 @@ def export_checkpoint(
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
     data = checkpoint.data
-    if _has_tokenizer(folder):
+    if has_tokenizer(folder):
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
         if not text_only:
             check_template(tokenizer, data["template"])
-    config = hf_config.hf_config(cfg, data, carried_config(folder), widest, text_only)
+    carried = carried_config(folder)
+    if cfg.patch_embed == "v2" and not text_only:
+        data = data | {hf_config.INFERENCE_FIT: inference_fit(folder, carried)}
+    config = hf_config.hf_config(cfg, data, carried, widest, text_only)
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes)
@@ -130,11 +131,10 @@ def export_checkpoint(
                     writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
-        _special_tokens(temporary, config, data["template"])
+        write_tokens(temporary, config, data, text_only)
         write_json(temporary / CONFIG, versioned(config))
         if not text_only:
-            for file in MODELLING.glob("*_eve.py"):
-                shutil.copyfile(file, temporary / file.name)
+            write_modeling(temporary)
     return target
 
 
@@ -180,33 +180,6 @@ def _carry(folder: Path, target: Path) -> None:
         if (folder / name).is_file():
             data = (folder / name).read_bytes()
             (target / name).write_bytes(data.removeprefix(codecs.BOM_UTF8) if name.endswith(".json") else data)
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return (folder / TOKENIZER_FILE).is_file() or (folder / MODEL_FILE).is_file()
-
-
-def _special_tokens(target: Path, config: dict[str, Any], template: str) -> None:
-    """Fill in what `generate` and AutoTokenizer need to know where the files carried along do not say it."""
-    if _has_tokenizer(target):
-        tokenizer = load_tokenizer(target)
-        if (target / TOKENIZER_FILE).is_file():
-            tokenizer.save(target)  # with the tokens that the files next to it add
-        known = special_ends(tokenizer)
-        known.pop("<|eot_id|>", None)  # LLaMA-3's end of a turn, neither its end of a text nor its padding
-        end = get_template(template).end if template in fitting_templates(tokenizer) else next(iter(known), None)
-        pad = next((t for t in known if t not in ("<|im_end|>", end)), end)
-        for field, token in (("eos_token_id", end), ("pad_token_id", pad)):
-            if config.get(field) is None and token is not None:
-                config[field] = tokenizer.find(token)
-        if not (target / "tokenizer_config.json").is_file():
-            named = {"eos_token": end, "pad_token": pad}
-            kind = "PreTrainedTokenizerFast" if (target / TOKENIZER_FILE).is_file() else "LlamaTokenizer"
-            fields = {"tokenizer_class": kind, **{k: v for k, v in named.items() if v}}
-            write_json(target / "tokenizer_config.json", fields)
-    if not (target / GENERATION).is_file():
-        ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(k) is not None}
-        write_json(target / GENERATION, ids)
 
 
 def _nbytes(source: ParamSource) -> int:

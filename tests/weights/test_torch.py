@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.data.image.patches import patchify
 from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.record import Turn
+from eve_jax.data.text.encode import prompt_ids
 from eve_jax.infer.engine import Engine, Prompt, bucket, pack_prompts
 from eve_jax.model.eve import bind
 from eve_jax.model.loss import loss_sums
@@ -188,3 +191,8 @@ def test_saved_by_transformers_and_tokenized(pair, tmp_path):
     export_checkpoint(checkpoint.folder, tmp_path / "out", quiet=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert tokenizer.decode(tokenizer("Why?").input_ids) == "Why?"
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why <image>?"}]}]
+    ours = prompt_ids(
+        [Turn("human", "<image>\nWhy \\<image>?")], own_tokenizer(tmp_path / "out"), checkpoint.data["template"], 1
+    )
+    assert model.prompt_ids(tokenizer, asked, 1).tolist() == [ours.tolist()]

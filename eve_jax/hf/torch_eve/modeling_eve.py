@@ -24,10 +24,11 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_eve import EveConfig, EveLlamaConfig, EveV1Config
-from .modules_eve import PATCH, EveModel, EveRMSNorm
+from .inputs_eve import IMAGE_ID, resized, text_ids
+from .modules_eve import EveModel, EveRMSNorm
 from .vision_v1_eve import EveV1Model
 
-IMAGE_ID, IGNORE = -200, -100
+IGNORE = -100
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -207,21 +208,28 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
             return super().generate(inputs_embeds=x, attention_mask=mask, is_vision=is_vision, **kwargs)
         return super().generate(inputs=input_ids, attention_mask=attention_mask, **kwargs)
 
-    def preprocess(self, image: Any, max_size: int | None = None, fill: bool = True) -> Tensor:
-        """A PIL image as normalized pixels [3, H, W], both sides multiples of 32, area about `max_size` squared.
+    def preprocess(self, image: Any, max_size: int | None = None, fill: bool | None = None) -> Tensor:
+        """A PIL image as normalized pixels [3, H, W], both sides multiples of 32, by the rule in config.json.
 
-        With `fill` (inference) the image is scaled to the full area, also up; else (training) it is only shrunk.
+        `max_size` squared is the largest area. With `fill` the image is scaled to the full area, also up; else it is
+        only shrunk, as in training.
         """
-        target = max_size or getattr(self.config, "eve_jax", {}).get("max_size") or 800
+        rule = dict(getattr(self.config, "eve_jax", {}))
+        rule["max_size"] = max_size or rule.get("max_size") or 800
+        if fill is not None:
+            rule["inference_fit"] = "fill" if fill else "shrink"
         image = image.convert("RGB")
         width, height = image.size
-        scale = math.sqrt(width * height) / target
-        if fill:
-            size = tuple(max(math.ceil(side / scale / PATCH) * PATCH, PATCH) for side in (width, height))
-        else:
-            scale = max(scale, 1.0)
-            size = tuple(max(round(side / scale / PATCH), 1) * PATCH for side in (width, height))
-        return self._pixels(image, size)
+        return self._pixels(image, resized(width, height, rule))
+
+    def prompt_ids(self, tokenizer: Any, messages: list[dict[str, Any]], n_images: int = 0) -> Tensor:
+        """Ids [1, T] that ask for the next answer, with -200 for each of `n_images` images, by the chat template.
+
+        `messages` have parts {"type": "image"} and {"type": "text", "text": ...}, or texts with `<image>` as content.
+        """
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = text_ids(text, n_images, lambda piece: tokenizer(piece, add_special_tokens=False).input_ids)
+        return torch.tensor([ids], device=self.device)
 
     @staticmethod
     def _pixels(image: Any, size: tuple[int, ...]) -> Tensor:
@@ -245,7 +253,7 @@ class EveV1ForCausalLM(EveForCausalLM):
     model_class = EveV1Model
     _keys_to_ignore_on_load_unexpected = (r"vision_clip\.", r"vision_tower_compressor\.")
 
-    def preprocess(self, image: Any, max_size: int | None = None, fill: bool = True) -> Tensor:
+    def preprocess(self, image: Any, max_size: int | None = None, fill: bool | None = None) -> Tensor:
         """A PIL image as normalized pixels [3, H, W]: the longer side is `max_size`, the shorter rounded up to whole
         patches of CLIP's grid, on which training placed it. `fill` changes nothing."""
         ours = getattr(self.config, "eve_jax", {})

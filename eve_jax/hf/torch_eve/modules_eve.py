@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from .configuration_eve import EveConfig
 
-PATCH = 32  # side of a patch in pixels, of two convolutions of stride 16 and 2
-
 
 def routed(text: nn.Module, vision: nn.Module | None, x: Tensor, is_vision: Tensor | None) -> Tensor:
     """Every token of x [B, T, ...] through the weights of its modality; `is_vision` [B, T] or None for text alone."""
