@@ -221,6 +221,15 @@ def divides_heads(heads: int) -> bool:
     return mesh is None or heads % math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"])) == 0
 
 
+def head_copies(kv_heads: int, mesh: Mesh | None) -> int:
+    """How many copies of each key/value head inference has, so that `mesh` divides them and each device holds those of
+    its own query heads alone; 1 where it divides the heads as they are. Training has no copies."""
+    if mesh is None:
+        return 1
+    shards = math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"]))
+    return shards // math.gcd(shards, kv_heads)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _moved(x: Array, there: NamedSharding, back: NamedSharding) -> Array:
     return jax.lax.with_sharding_constraint(x, there)

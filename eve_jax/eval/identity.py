@@ -30,7 +30,7 @@ def model_facts(eve: EVE) -> Facts:
     """
     rule, cfg = eve.rule, eve.engine.cfg
     return {
-        "weights": hash_of(fingerprints(eve.engine.params)),
+        "weights": hash_of(fingerprints(eve.engine.weights)),
         "dtype": str(cfg.dtype),
         "tokenizer": tokenizer_hash(rule.tokenizer),
         "template": rule.template,

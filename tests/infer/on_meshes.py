@@ -2,7 +2,8 @@
 
 python -m tests.infer.on_meshes MODEL SPEC ... [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
 
-Prints {spec: {key: ids}} as JSON; a spec takes the first devices that there are, "" is one device without a mesh.
+Prints {spec: {key: ids, "logits": the logits after a prefill and after each of two further turns}} as JSON; a spec takes
+the first devices that there are, "" is one device without a mesh.
 """
 
 import json
@@ -11,8 +12,10 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 from eve_jax.infer.batches import answer_all
 from eve_jax.infer.engine import Engine
@@ -29,24 +32,29 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden model A as EVE's moe, or one with random weights and a single key/value head."""
+    """Golden model A as EVE's moe; one with random weights and a single key/value head, or three of two query heads."""
     if name == "moe":
         cfg = ref.config(parts=VARIANTS["moe"])
         return cfg, ref.params(cfg)
-    cfg = replace(ref.config(), num_kv_heads=1)
+    heads = {"one head": (4, 1), "three heads": (6, 3)}[name]
+    cfg = replace(ref.config(), num_heads=heads[0], num_kv_heads=heads[1])
     return cfg, init_params(cfg, 0)
 
 
-def answers(name: str, spec: str) -> dict[str, list[int]]:
-    """Of asks in batches of 3, and of a session of one row that is continued."""
+def answers(name: str, spec: str) -> dict[str, Any]:
+    """Of asks in batches of 3, and of a session of one row that is continued; and logits of another such session."""
     devices = jax.devices()[: math.prod(parse_mesh(spec).values())]
     cfg, params = model(name)
     engine = Engine(cfg, params, make_mesh(spec, devices) if spec else None)
     every = asks()
-    found = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
+    found: dict[str, Any] = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
     session = engine.session()
     for number, key in enumerate(("text", "text")):
         found[f"turn {number}"] = engine.reply(session, [prompts()[key]], 4, [])[0]
+    session = engine.session()
+    turns = [engine.prefill(session, [prompts()[key]]) for key in ("image", "text", "text")]
+    found["logits"] = [np.asarray(logits)[0].tolist() for logits in turns]
+    found["weights as given"] = all(np.array_equal(engine.weights[n], value) for n, value in params.items())
     found["stream"] = list(engine.stream(prompts()["text"], 4, []))
     return found
 
