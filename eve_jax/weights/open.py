@@ -45,7 +45,7 @@ class Checkpoint:
         places = defaultdict(lambda: default, shardings or {})
         if self.source is not None:
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: place(_all_layers(self.source, n), places[n]) for n in here}
+            return {n: _placed(self.source, n, places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
         stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
         model = abstract_params(self.cfg)
@@ -121,12 +121,18 @@ def _opened(origin: Origin, folder: Path) -> Checkpoint:
     return replace(found, step=origin.step) if there else found
 
 
-def _all_layers(source: ParamSource, name: str) -> np.ndarray:
+def _placed(source: ParamSource, name: str, where: jax.sharding.Sharding) -> jax.Array:
+    """Parameter `name` at `where`, read by layers: the host holds one of them and what its own devices get."""
     shape = source.shapes[name]
-    out = np.empty(shape.shape, shape.dtype)
-    for i, piece in enumerate(source.pieces(name)):
-        out[i if piece.ndim < out.ndim else ...] = piece
-    return out
+    devices = where.addressable_devices_indices_map(shape.shape)
+    sizes = where.shard_shape(shape.shape)
+    parts = {str(index): (index or (), np.empty(sizes, shape.dtype)) for index in devices.values()}
+    for number, piece in enumerate(source.pieces(name)):
+        stacked = piece.ndim < len(shape.shape)  # layers are never divided
+        for index, part in parts.values():
+            part[number if stacked else ...] = piece[tuple(index)[stacked:]]
+    arrays = [jax.device_put(parts[str(index)][1], device) for device, index in devices.items()]
+    return jax.make_array_from_single_device_arrays(shape.shape, where, arrays)
 
 
 def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:

@@ -62,6 +62,16 @@ def test_two_processes_answer_as_one(tmp_path, spec, each):
         check(printed(process)[spec], alone[""], spec)
 
 
+@pytest.mark.slow
+def test_no_host_holds_a_checkpoint_whole(tmp_path):
+    """Of two processes each reads into its memory little more than the half that its device gets."""
+    of = f"localhost:{free_port()}", "2"
+    running = [start(1, "tests.infer.host_share", *of, str(number), str(tmp_path)) for number in range(2)]
+    for found in map(printed, running):
+        assert found["right"] and found["whole"] > 50e6
+        assert found["held"] < 0.65 * found["whole"]
+
+
 def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve, tmp_path):
     """On 4 devices: each holds its share alone, and a second copy is made only of what has another dtype."""
     records = write_records(tmp_path, 5)
