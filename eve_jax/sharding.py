@@ -155,6 +155,12 @@ def parameter_sharding(
     return _divided(mesh, wanted, shape)
 
 
+def rows_of_a_shard(mesh: Mesh, axis: str | None, rows: int) -> int:
+    """Rows of a matrix that a device has of `rows` along the logical `axis` while the matrix is used."""
+    shards = math.prod(mesh.shape[n] for n in _names(GATHERED_RULES[axis])) if axis else 1
+    return rows // shards if rows % shards == 0 else rows
+
+
 def _divided(mesh: Mesh | AbstractMesh, wanted: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> NamedSharding:
     """Each dimension over the mesh axes `wanted` for it, or replicated where these do not divide it."""
     spec = [

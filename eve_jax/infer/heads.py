@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, logical_axes, parameter_shardings
-from eve_jax.sharding import head_copies
+from eve_jax.model.eve import Params, logical_axes
+from eve_jax.model.quantized import is_quantized, refined
+from eve_jax.sharding import head_copies, parameter_sharding
 
 OF_HEADS = ("heads", "head_rows")  # logical axes that heads lie along
 # Heads [..., groups, heads of each, H, ...] to others; `axis` is that of a group's heads, `of_kv` true for k and v.
@@ -67,7 +68,7 @@ def _changed(
     """`params` of sizes `cfg` with `change` made to the heads of each of `groups` (0: `cfg.num_kv_heads`)."""
     if new == cfg or mesh is None:
         return params
-    places, out = parameter_shardings(new, mesh), dict(params)
+    out = dict(params)
     for name, axes in logical_axes(cfg).items():
         part = name.split(".")
         if part[:2] == ["layers", "attn"]:
@@ -75,8 +76,17 @@ def _changed(
             heads = cfg.num_kv_heads if part[2] in "kv" else cfg.num_heads
             sizes = (groups or cfg.num_kv_heads, heads, axis)
             move = partial(_by_group, sizes=sizes, change=partial(change, axis=axis + 1, of_kv=part[2] in "kv"))
-            out[name] = jax.jit(move, out_shardings=places[name])(params[name])
+            value = refined(params[name], cfg.head_dim) if is_quantized(params[name]) else params[name]
+            out[name] = jax.tree.map(partial(_placed, move, axes, mesh), value)
     return out
+
+
+def _placed(move: Callable[[Array], Array], axes: tuple[str | None, ...], mesh: Mesh, x: Array) -> Array:
+    """`x`, a weight or a part of a quantized one, with its heads moved; as it is where it has no heads."""
+    if x.shape[axes.index(next(a for a in axes if a in OF_HEADS))] == 1:
+        return x
+    where = parameter_sharding(mesh, axes, jax.eval_shape(move, x).shape)
+    return jax.jit(move, out_shardings=where)(x)
 
 
 def _by_group(x: Array, sizes: tuple[int, int, int], change: Callable[[Array], Array]) -> Array:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from eve_jax.checkpoint.frozen_weights import Origin, origins
 from eve_jax.checkpoint.stage_folder import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
@@ -23,6 +22,7 @@ from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.process.paths import no_folder
 from eve_jax.sharding import place
+from eve_jax.weights.shards import read
 from eve_jax.weights.stage_config import stage_config
 
 
@@ -44,8 +44,13 @@ class Checkpoint:
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         places = defaultdict(lambda: default, shardings or {})
         if self.source is not None:
+            if kept := getattr(self.source, "weights", ""):
+                raise UserError(
+                    f"{self.folder} holds {kept} weights, which are for answers and losses alone; name the model that "
+                    "they were made of"
+                )
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: _placed(self.source, n, places[n]) for n in here}
+            return {n: read(self.source, n, places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
         stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
         model = abstract_params(self.cfg)
@@ -119,20 +124,6 @@ def _opened(origin: Origin, folder: Path) -> Checkpoint:
     found = open_checkpoint(place, seed=origin.seed, patch_hidden=origin.patch_hidden)
     there = found.source is None and origin.step in steps_in(place)
     return replace(found, step=origin.step) if there else found
-
-
-def _placed(source: ParamSource, name: str, where: jax.sharding.Sharding) -> jax.Array:
-    """Parameter `name` at `where`, read by layers: the host holds one of them and what its own devices get."""
-    shape = source.shapes[name]
-    devices = where.addressable_devices_indices_map(shape.shape)
-    sizes = where.shard_shape(shape.shape)
-    parts = {str(index): (index or (), np.empty(sizes, shape.dtype)) for index in devices.values()}
-    for number, piece in enumerate(source.pieces(name)):
-        stacked = piece.ndim < len(shape.shape)  # layers are never divided
-        for index, part in parts.values():
-            part[number if stacked else ...] = piece[tuple(index)[stacked:]]
-    arrays = [jax.device_put(parts[str(index)][1], device) for device, index in devices.items()]
-    return jax.make_array_from_single_device_arrays(shape.shape, where, arrays)
 
 
 def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:

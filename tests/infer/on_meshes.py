@@ -2,8 +2,8 @@
 
 python -m tests.infer.on_meshes MODEL SPEC ... [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
 
-Prints {spec: {key: ids, "logits": the logits after a prefill and after each of two further turns}} as JSON; a spec takes
-the first devices that there are, "" is one device without a mesh.
+Prints {spec: {key: ids, "logits": those after a prefill and after each of two further turns}} as JSON; a spec takes the
+first devices that there are, "" is one device without a mesh.
 """
 
 import json
@@ -17,10 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.infer.batches import answer_all
 from eve_jax.infer.engine import Engine
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, init_params
+from eve_jax.model.eve import Params, init_params, quantizable
+from eve_jax.model.quantized import plain, quantize
 from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import distributed_run
 from eve_jax.sharding import make_mesh, parse_mesh
@@ -32,10 +34,12 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden model A as EVE's moe; one with random weights and a single key/value head, or three of two query heads."""
-    if name == "moe":
+    """Golden model A as EVE's moe, also quantized; one with random weights and a single key/value head, or three of two query heads."""
+    if name.startswith("moe"):
         cfg = ref.config(parts=VARIANTS["moe"])
-        return cfg, ref.params(cfg)
+        names = quantizable(cfg) if name == "moe int4" else ()
+        by_layer = jax.vmap(lambda matrix: quantize(matrix, "int4"))
+        return cfg, {n: by_layer(v) if n in names else v for n, v in ref.params(cfg).items()}
     heads = {"one head": (4, 1), "three heads": (6, 3)}[name]
     cfg = replace(ref.config(), num_heads=heads[0], num_kv_heads=heads[1])
     return cfg, init_params(cfg, 0)
@@ -54,7 +58,7 @@ def answers(name: str, spec: str) -> dict[str, Any]:
     session = engine.session()
     turns = [engine.prefill(session, [prompts()[key]]) for key in ("image", "text", "text")]
     found["logits"] = [np.asarray(logits)[0].tolist() for logits in turns]
-    found["weights as given"] = all(np.array_equal(engine.weights[n], value) for n, value in params.items())
+    found["weights as given"] = fingerprints(plain(engine.weights)) == fingerprints(plain(params))
     found["stream"] = list(engine.stream(prompts()["text"], 4, []))
     return found
 
