@@ -217,8 +217,12 @@ def constrain(x: Array, *axes: str | None) -> Array:
     mesh = current()
     if mesh is None:
         return x
-    wanted = [_names(ACTIVATION_RULES[a]) if a else () for a in axes]
-    return jax.lax.with_sharding_constraint(x, _divided(mesh, wanted, x.shape))
+    return jax.lax.with_sharding_constraint(x, activation_sharding(mesh, axes, x.shape))
+
+
+def activation_sharding(mesh: Mesh, axes: Sequence[str | None], shape: tuple[int, ...]) -> NamedSharding:
+    """Where `constrain` places an activation of `shape`."""
+    return _divided(mesh, [_names(ACTIVATION_RULES[a]) if a else () for a in axes], shape)
 
 
 def divides_heads(heads: int) -> bool:
