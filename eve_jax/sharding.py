@@ -155,6 +155,12 @@ def parameter_sharding(
     return _divided(mesh, wanted, shape)
 
 
+def rows_of_a_shard(mesh: Mesh, axis: str | None, rows: int) -> int:
+    """Rows of a matrix that a device has of `rows` along the logical `axis` while the matrix is used."""
+    shards = math.prod(mesh.shape[n] for n in _names(GATHERED_RULES[axis])) if axis else 1
+    return rows // shards if rows % shards == 0 else rows
+
+
 def _divided(mesh: Mesh | AbstractMesh, wanted: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> NamedSharding:
     """Each dimension over the mesh axes `wanted` for it, or replicated where these do not divide it."""
     spec = [
@@ -211,14 +217,27 @@ def constrain(x: Array, *axes: str | None) -> Array:
     mesh = current()
     if mesh is None:
         return x
-    wanted = [_names(ACTIVATION_RULES[a]) if a else () for a in axes]
-    return jax.lax.with_sharding_constraint(x, _divided(mesh, wanted, x.shape))
+    return jax.lax.with_sharding_constraint(x, activation_sharding(mesh, axes, x.shape))
+
+
+def activation_sharding(mesh: Mesh, axes: Sequence[str | None], shape: tuple[int, ...]) -> NamedSharding:
+    """Where `constrain` places an activation of `shape`."""
+    return _divided(mesh, [_names(ACTIVATION_RULES[a]) if a else () for a in axes], shape)
 
 
 def divides_heads(heads: int) -> bool:
     """Whether `heads` can be sharded over the mesh in use."""
     mesh = current()
     return mesh is None or heads % math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"])) == 0
+
+
+def head_copies(kv_heads: int, mesh: Mesh | None) -> int:
+    """How many copies of each key/value head inference has, so that `mesh` divides them and each device holds those of
+    its own query heads alone; 1 where it divides the heads as they are. Training has no copies."""
+    if mesh is None:
+        return 1
+    shards = math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"]))
+    return shards // math.gcd(shards, kv_heads)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

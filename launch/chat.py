@@ -41,6 +41,7 @@ MAX_ASPECT = flags.DEFINE_float(
 FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
 TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
 MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
+WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
 
@@ -82,6 +83,7 @@ def main() -> None:
                 FIRST.value,
                 TEMPLATE.value or "",
                 MESH.value or "",
+                weights=WEIGHTS.value or "",
             )
         if PROMPT.value is not None:
             answer(eve.chat(), PROMPT.value, images)

@@ -1,8 +1,10 @@
-"""Compile a stage for a machine that is not there: memory, FLOPs, collectives, the step time it would allow.
+"""Compile a stage, or inference, for a machine that is not there: memory, FLOPs, collectives, the least time of a step.
 
     python -m launch.compile --config=stage3 --topology=v5e:16x16 [--mesh=data:8,fsdp:32] [--rows=N] [--row_tokens=N]
     python -m launch.compile --config=stage3 --topology=v5p:2x2x1 --search           the largest micro-batch that fits
     python -m launch.compile --config=stage3 --topologies=v5e --search               the smallest slice that holds it
+
+    python -m launch.compile --config=serve:llm=qwen2.5-7b --topology=v5e:2x4      inference: rows and tokens a second
 
 Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (pip install 'eve-jax[tpu]') and no TPU, and
 cpu:N, virtual devices. No data is needed: row shapes follow from the config.
@@ -47,6 +49,9 @@ def main() -> None:
     if "order" in CONFIG.value:
         name, order = CONFIG.value.name, CONFIG.value.order
         raise UserError(f"{name} is a recipe of several stages: name one, such as {order[-1]}")
+    if "serve" in CONFIG.value:
+        serve()
+        return
     config = Config.of(CONFIG.value)
     options = {
         "mesh": MESH.value or config.mesh,
@@ -77,6 +82,35 @@ def main() -> None:
     if summary is None:
         raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
     summary["config"] = config.name
+    show(summary)
+    if JSON.value:
+        print(json.dumps(summary), flush=True)
+    if not summary["fits"]:
+        sys.exit(1)
+
+
+def serve() -> None:
+    """Compile inference: the config `serve`."""
+    from ml_collections import ConfigDict
+
+    from eve_jax.compile.serve import ServeSection, compile_serving
+    from eve_jax.compile.serve_report import show
+    from eve_jax.compile.topology import open_topology
+    from eve_jax.config.stage import Config
+    from eve_jax.errors import UserError
+    from eve_jax.sharding import make_mesh
+
+    given = [f"--{flag.name}" for flag in (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH) if flag.present]
+    if given:
+        raise UserError(f"{given[0]} is for training: of inference the config says it, --config.serve.rows=N and so on")
+    if not TOPOLOGY.value:
+        raise UserError("for which machine? Give --topology=v5e:2x4, say (see --help)")
+    values = CONFIG.value.copy_and_resolve_references()
+    section = ServeSection.from_values(values.serve.to_dict())
+    config = Config.of(ConfigDict({name: value for name, value in values.items() if name != "serve"}))
+    topology = open_topology(TOPOLOGY.value)
+    mesh = make_mesh(MESH.value or config.mesh, topology.devices)
+    summary = compile_serving(config, section, topology, mesh)
     show(summary)
     if JSON.value:
         print(json.dumps(summary), flush=True)

@@ -63,13 +63,14 @@ DTYPE = flags.DEFINE_string(
     "dtype", "", "of the computation: float32 (no score depends on the batch) | bfloat16 ...; default: the checkpoint's"
 )
 MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
+WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
 CLUSTER = define_cluster()
 ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
 JSON = flags.DEFINE_bool("json", False, "replay: print one line of JSON: prompts, images, per_row, aggregate")
 ACTIONS = ("score", "replay", "compare")
 ASKING = "--checkpoint=..."
 SCORING = ("tasks", "protocol", "data", "out", "limit", "judge", "judge_model", "metric", "images")
-HOW_ASKED = ("checkpoint", "rows", "threads", "fit", "max_size", "template", "dtype", "mesh")
+HOW_ASKED = ("checkpoint", "rows", "threads", "fit", "max_size", "template", "dtype", "mesh", "weights")
 PROCESSES = ("coordinator", "num_processes", "process_id", "peer_timeout", "start_timeout")
 APPLY = {  # the flags that each way to call the command has
     ASKING: (*SCORING, *HOW_ASKED, *PROCESSES),
@@ -106,6 +107,7 @@ def _evaluate() -> None:
             template=TEMPLATE.value or "",
             mesh=MESH.value or "",
             dtype=DTYPE.value or "",
+            weights=WEIGHTS.value or "",
         )
         how = Run(out, LIMIT.value or 0, ROWS.value or 1, THREADS.value or 1, judge, str(checkpoint))
         outcomes, leads = run_tasks(eve, chosen, how), is_leader()

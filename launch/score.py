@@ -43,6 +43,8 @@ DTYPE = flags.DEFINE_enum(
     ["float32", "bfloat16"],
     "of the computation; in bfloat16 a loss moves a little with the packing",
 )
+MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
+WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
 THREADS = flags.DEFINE_integer("threads", 2, "that build batches", lower_bound=0)
 flags.mark_flags_as_required(["checkpoint", "records", "out"])
 
@@ -63,6 +65,8 @@ def main() -> None:
         "row_tokens": ROW_TOKENS.value,
         "rows": ROWS.value,
         "threads": THREADS.value,
+        "mesh": MESH.value or "",
+        "weights": WEIGHTS.value or "",
     }
     out = OUT.value or ""
     with name_fields(as_flag):

@@ -21,7 +21,8 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def fingerprints(params: Params) -> dict[str, str]:
-    """Fingerprint (32 hex digits) of every parameter; arrays of 1, 2 or 4 bytes an element, wherever they are.
+    """Fingerprint (32 hex digits) of every parameter; arrays of int4, or 1, 2 or 4 bytes an element, wherever
+    they are.
 
     With several processes, all must call this.
     """
@@ -59,6 +60,7 @@ def _one_sums(value: Array, offset: Array) -> Array:
 
 def _sums(value: Array, offset: Array) -> Array:
     """uint32 [4] of `value`, whose first element has the index `offset` in the whole."""
+    value = value.astype(jnp.int8) if value.dtype == jnp.int4 else value
     bits = jax.lax.bitcast_convert_type(value, _UNSIGNED[value.dtype.itemsize]).astype(jnp.uint32)
     index = jnp.full(value.shape, offset)
     stride = 1

@@ -16,6 +16,7 @@ from eve_jax.errors import UserError, shorten
 from eve_jax.eval.answers import FOLDER
 from eve_jax.eval.sources.base import Rows
 from eve_jax.infer.api import EVE
+from eve_jax.model.quantized import plain
 from eve_jax.process.files import read_json, write_json
 from eve_jax.version import VERSION_FIELD, __version__
 
@@ -30,7 +31,7 @@ def model_facts(eve: EVE) -> Facts:
     """
     rule, cfg = eve.rule, eve.engine.cfg
     return {
-        "weights": hash_of(fingerprints(eve.engine.params)),
+        "weights": hash_of(fingerprints(plain(eve.engine.weights))),
         "dtype": str(cfg.dtype),
         "tokenizer": tokenizer_hash(rule.tokenizer),
         "template": rule.template,

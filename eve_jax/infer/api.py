@@ -34,6 +34,7 @@ from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
 from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.quantize import kept_weights
 
 if TYPE_CHECKING:
     from eve_jax.infer.score import Scores
@@ -59,7 +60,7 @@ class EVE:
         self.stop_ids = stop_ids(rule.tokenizer, rule.template)
 
     @classmethod
-    @name_arguments("fit", "max_size", "max_aspect", "image_first", "template", "mesh")
+    @name_arguments("fit", "max_size", "max_aspect", "image_first", "template", "mesh", "weights")
     def from_pretrained(
         cls,
         folder: str | Path,
@@ -70,6 +71,7 @@ class EVE:
         template: str = "",
         mesh: str = "",
         dtype: str = "",
+        weights: str = "",
     ) -> "EVE":
         """From a stage's folder, an imported or a Hugging Face folder.
 
@@ -78,7 +80,9 @@ class EVE:
         `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. `mesh` places it on all
         devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation,
         "" = the checkpoint's own; with float32 no answer depends on what else is in its batch, while bfloat16 may
-        decide a near tie otherwise. Raises UserError when the folder holds no model, and for other settings.
+        decide a near tie otherwise. `weights` int8 or int4 quantizes the matrices of the layers while they are read
+        (docs/infer.md#quantized-weights), "" leaves them as the folder has them. Raises UserError when the folder holds
+        no model, and for other settings.
         """
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
@@ -90,6 +94,7 @@ class EVE:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
+        kept_weights(checkpoint, weights)
         changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = own_tokenizer(folder)
@@ -99,7 +104,7 @@ class EVE:
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
         devices = make_mesh(mesh) if mesh else None
-        engine = Engine(*loaded(checkpoint, devices, dtype), devices)
+        engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
         return cls(engine, rule, takes_images(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> str:

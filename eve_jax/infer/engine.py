@@ -20,6 +20,7 @@ from eve_jax.data.text.encode import IGNORE
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
+from eve_jax.infer.heads import as_given, regrouped
 from eve_jax.infer.parameters import on_mesh, shard_params
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.sampling import GREEDY, Sampling
@@ -75,16 +76,24 @@ class Engine:
     """Greedy or sampled generation by one set of parameters, on one device or on a mesh.
 
     On a mesh of several devices, parameters are sharded by the rules of training (those that lie so already stay where
-    they are), rows go over its data and fsdp axes, heads over tensor. A mesh over several processes is used by all of
-    them together: each makes the same calls with the same prompts, and each gets all answers.
+    they are), rows go over its data and fsdp axes, heads over tensor (fewer key/value heads than that has devices are
+    copied, `eve_jax.infer.heads`; `cfg` then has their number). A mesh over several processes is used by all of them
+    together: each makes the same calls with the same prompts, and each gets all answers.
     `on_compile` is called before a program runs for the first time, which may take long.
     """
 
     def __init__(self, cfg: ModelConfig, params: Params, mesh: Mesh | None = None):
-        self.cfg, self.mesh = cfg, mesh if mesh is not None and mesh.size > 1 else None
-        self.params = params if self.mesh is None else shard_params(cfg, params, self.mesh)
+        self.mesh = mesh if mesh is not None and mesh.size > 1 else None
+        params = params if self.mesh is None else shard_params(cfg, params, self.mesh)
+        self.given = cfg
+        self.cfg, self.params = regrouped(cfg, params, self.mesh)
         self.on_compile: Callable[[], None] = lambda: None
         self._ran: set[tuple] = set()
+
+    @property
+    def weights(self) -> Params:
+        """The parameters as they were given: the same on every mesh."""
+        return as_given(self.given, self.cfg, self.params, self.mesh)
 
     def session(self, rows: int = 1) -> Session:
         """A session of `rows` rows without tokens; on a mesh, further rows fill it up, which nothing here returns."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
+from eve_jax.model.quantized import is_quantized
 
 BROKEN = -2  # in place of a token whose logits are not all finite
 
@@ -31,16 +32,18 @@ def cause(cfg: ModelConfig, params: Params) -> str:
 
     Reads every weight, so call it only once something is known to be wrong.
     """
-    bad = {name: count for name, w in params.items() if (count := int(_not_finite(w)))}
+    floating = {name: w.scale if is_quantized(w) else w for name, w in params.items()}
+    bad = {name: count for name, w in floating.items() if (count := int(_not_finite(w)))}
     if not bad:
         return (
             f"all weights are finite, so activations overflow in {cfg.dtype}: the weights are damaged or belong to "
             "another architecture"
         )
     first = next(iter(bad))
+    kind = "scales" if is_quantized(params[first]) else "weights"
     more = f" (the first of {len(bad)} such parameters)" if len(bad) > 1 else ""
     return (
-        f"{first}{more} is NaN or infinite in {bad[first]:,} of its {params[first].size:,} weights: use another "
+        f"{first}{more} is NaN or infinite in {bad[first]:,} of its {floating[first].size:,} {kind}: use another "
         "checkpoint"
     )
 

@@ -1,7 +1,10 @@
 """Parameters as the engine takes them, of a checkpoint or of a model that trains, and batches, on a mesh."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -9,18 +12,34 @@ from eve_jax import sharding
 from eve_jax.checkpoint.vision_copies import fold
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Batch, Params, parameter_shardings
+from eve_jax.model.eve import Batch, Params, logical_axes, parameter_shardings
+from eve_jax.model.quantized import is_quantized, refined
 from eve_jax.weights.open import Checkpoint
+from eve_jax.weights.quantize import for_inference, kept_weights
 
 
-def loaded(checkpoint: Checkpoint, mesh: Mesh | None = None, dtype: str = "") -> tuple[ModelConfig, Params]:
+def loaded(
+    checkpoint: Checkpoint, mesh: Mesh | None = None, dtype: str = "", weights: str = ""
+) -> tuple[ModelConfig, Params]:
     """Sizes and parameters of `checkpoint` as the engine requires them, for computation in `dtype` ("": its own).
 
     On a mesh every parameter is read straight to where it lies there: no device holds more of it than its share.
+    `weights` int8 or int4 quantizes the matrices of the layers while they are read ("": they are as the folder has
+    them). Raises UserError.
     """
-    shardings = None if mesh is None else parameter_shardings(checkpoint.cfg, mesh)
-    cfg, params = checkpoint.for_inference(shardings)
-    return _cast(replace(cfg, dtype=dtype or cfg.dtype), params)
+    return _cast(*stored(checkpoint, mesh, dtype, weights))
+
+
+def stored(
+    checkpoint: Checkpoint, mesh: Mesh | None = None, dtype: str = "", weights: str = ""
+) -> tuple[ModelConfig, Params]:
+    """`loaded` with the parameters in the types that they are stored in."""
+    if weights := kept_weights(checkpoint, weights):
+        cfg, params = for_inference(checkpoint, weights, mesh)
+    else:
+        shardings = None if mesh is None else parameter_shardings(checkpoint.cfg, mesh)
+        cfg, params = checkpoint.for_inference(shardings)
+    return replace(cfg, dtype=dtype or cfg.dtype), params
 
 
 def ready(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
@@ -33,16 +52,33 @@ def ready(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
 
 
 def _cast(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
-    """Parameters, whose dict is the caller's alone, in the computation's dtype, as each would be before its use."""
+    """Parameters, whose dict is the caller's alone, in the computation's dtype, as each would be before its use.
+
+    Quantized ones keep their types.
+    """
     for name in list(params):  # one at a time, so that both copies exist of one weight only
-        params[name] = jnp.asarray(params[name], cfg.dtype)
+        if not is_quantized(params[name]):
+            params[name] = jnp.asarray(params[name], cfg.dtype)
     return replace(cfg, remat="none"), params
 
 
 def shard_params(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
     """`params` where they lie on `mesh` while a model trains; those that are there are not copied."""
     places = parameter_shardings(cfg, mesh)
-    return {name: sharding.place(value, places[name]) for name, value in params.items()}
+    axes = logical_axes(cfg)
+    out = {}
+    for name, value in params.items():
+        if is_quantized(value):
+            value = refined(value, sharding.rows_of_a_shard(mesh, axes[name][-2], value.shape[-2]))
+            out[name] = jax.tree.map(partial(_part, mesh, axes[name]), value)
+        else:
+            out[name] = sharding.place(value, places[name])
+    return out
+
+
+def _part(mesh: Mesh, axes: tuple[str | None, ...], value: Any) -> Any:
+    """Values or scales of a quantized weight of logical `axes` on `mesh`."""
+    return sharding.place(value, sharding.parameter_sharding(mesh, axes, value.shape))
 
 
 def on_mesh(mesh: Mesh | None, batch: Batch) -> Batch:

@@ -7,15 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.data.plan.lengths import Dropped
 from eve_jax.data.rows.bad_records import most_broke
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
+from eve_jax.infer.heads import regrouped
 from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, parameter_shardings
 from eve_jax.process.files import in_place_of
 from eve_jax.process.paths import split_names
-from eve_jax.weights.open import open_checkpoint
+from eve_jax.sharding import make_mesh
+from eve_jax.weights.open import Checkpoint, open_checkpoint
+from eve_jax.weights.quantize import for_inference, kept_weights
 
 
 def bad_file(out: str | Path) -> Path:
@@ -39,15 +46,17 @@ def score_files(
     out: str | Path,
     dtype: str = "float32",
     quiet: bool = False,
+    mesh: str = "",
+    weights: str = "",
     **changes: Any,
 ) -> Scores:
     """Scores `records` (named as `open_records` takes them) by the model in `checkpoint` and writes the lines to `out`.
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `changes` are those of `ScoreSettings.of`. Raises
-    UserError, before any work, when a file cannot be read or written; and when no record could be scored, which are
-    then listed.
+    `dtype` is the computation's, whatever the weights are stored in; `mesh` and `weights` are as in
+    `EVE.from_pretrained`, `changes` those of `ScoreSettings.of`. Raises UserError, before any work, when a file cannot
+    be read or written; and when no record could be scored, which are then listed.
     """
     out = Path(out)
     if any(Path(name).resolve() == out.resolve() for name in split_names(records)):
@@ -56,8 +65,9 @@ def score_files(
     with _in_place_of(out) as part:
         source = open_checkpoint(checkpoint)
         settings = ScoreSettings.of(source.data, own_tokenizer(checkpoint), **changes)
-        cfg = replace(source.here, dtype=dtype)
-        scores = score_records(cfg, source.params(), opened, settings, quiet)
+        devices = make_mesh(mesh) if mesh else None
+        cfg, params = regrouped(*_read(source, devices, weights), devices)
+        scores = score_records(replace(cfg, dtype=dtype), params, opened, settings, quiet, devices)
         bad_file(out).unlink(missing_ok=True)
         if scores.bad:
             with _in_place_of(bad_file(out)) as listed:
@@ -66,6 +76,12 @@ def score_files(
             raise UserError(f"{scores.none_scored()}; all are listed in {bad_file(out)}")
         _write(part, scores.lines)
     return scores
+
+
+def _read(source: Checkpoint, mesh: Mesh | None, weights: str) -> tuple[ModelConfig, Params]:
+    if weights := kept_weights(source, weights):
+        return for_inference(source, weights, mesh)
+    return source.here, source.params(None if mesh is None else parameter_shardings(source.cfg, mesh))
 
 
 def _write(path: Path, lines: Iterable[Score | Dropped]) -> None:

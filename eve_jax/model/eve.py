@@ -201,6 +201,11 @@ def of_groups(cfg: ModelConfig, *groups: str) -> set[str]:
     return {name for name, weight in declared(cfg).items() if weight.group in groups}
 
 
+def quantizable(cfg: ModelConfig) -> set[str]:
+    """Return the names of the parameters that `eve_jax.model.quantized` is for: matrices of the decoder layers."""
+    return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith("layers.")}
+
+
 def init_params(cfg: ModelConfig, seed: int, *groups: str) -> Params:
     """Return random parameters, the same on every machine for a seed (jit-compiled): all, or those of `groups`."""
     wanted = of_groups(cfg, *groups) if groups else declared(cfg).keys()

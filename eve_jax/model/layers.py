@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.config import DELTA, ModelConfig
+from eve_jax.model.quantized import is_quantized, multiply
 from eve_jax.model.weight import constant, normal, ones, param, zeros
 from eve_jax.sharding import constrain, gather, one_cpu
 
@@ -21,11 +22,13 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
-    """x @ weight in the dtype of `x`.
+    """x @ weight in the dtype of `x`; the weight may be quantized (`eve_jax.model.quantized`).
 
     On a CPU the tokens of all rows are one axis: the weight's gradient contracts it without copies in another order,
     which cost half as much again as the product.
     """
+    if is_quantized(weight):
+        return multiply(x, weight)
     weight = weight.astype(x.dtype)
     if not one_cpu():
         return x @ weight
@@ -33,10 +36,18 @@ def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array
 
 
 def gathered(weights: nnx.State, dtype: jnp.dtype) -> nnx.State:
-    """The weights of one layer in `dtype`, each gathered from where it is stored (see `sharding.gather`)."""
-    return jax.tree.map(
-        lambda v: v.replace(gather(v[...], v.axes, dtype)), weights, is_leaf=lambda v: isinstance(v, nnx.Variable)
-    )
+    """The weights of one layer in `dtype`, each gathered from where it is stored (see `sharding.gather`).
+
+    Quantized ones keep their types.
+    """
+
+    def of(variable: nnx.Variable) -> nnx.Variable:
+        value, axes = variable.get_value(), variable.axes
+        if is_quantized(value):
+            return variable.replace(jax.tree.map(lambda part: gather(part, axes, part.dtype), value))
+        return variable.replace(gather(value, axes, dtype))
+
+    return jax.tree.map(of, weights, is_leaf=lambda v: isinstance(v, nnx.Variable))
 
 
 def in_use(module: nnx.Module, dtype: jnp.dtype) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from eve_jax.checkpoint.frozen_weights import Origin, origins
 from eve_jax.checkpoint.stage_folder import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
@@ -23,6 +22,7 @@ from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.process.paths import no_folder
 from eve_jax.sharding import place
+from eve_jax.weights.shards import read
 from eve_jax.weights.stage_config import stage_config
 
 
@@ -44,8 +44,13 @@ class Checkpoint:
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         places = defaultdict(lambda: default, shardings or {})
         if self.source is not None:
+            if kept := getattr(self.source, "weights", ""):
+                raise UserError(
+                    f"{self.folder} holds {kept} weights, which are for answers and losses alone; name the model that "
+                    "they were made of"
+                )
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: place(_all_layers(self.source, n), places[n]) for n in here}
+            return {n: read(self.source, n, places[n]) for n in here}
         step = newest_step(self.folder) if self.step is None else self.step
         stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
         model = abstract_params(self.cfg)
@@ -119,14 +124,6 @@ def _opened(origin: Origin, folder: Path) -> Checkpoint:
     found = open_checkpoint(place, seed=origin.seed, patch_hidden=origin.patch_hidden)
     there = found.source is None and origin.step in steps_in(place)
     return replace(found, step=origin.step) if there else found
-
-
-def _all_layers(source: ParamSource, name: str) -> np.ndarray:
-    shape = source.shapes[name]
-    out = np.empty(shape.shape, shape.dtype)
-    for i, piece in enumerate(source.pieces(name)):
-        out[i if piece.ndim < out.ndim else ...] = piece
-    return out
 
 
 def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:

@@ -2,7 +2,8 @@
 
 python -m tests.infer.on_meshes MODEL SPEC ... [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
 
-Prints {spec: {key: ids}} as JSON; a spec takes the first devices that there are, "" is one device without a mesh.
+Prints {spec: {key: ids, "logits": those after a prefill and after each of two further turns}} as JSON; a spec takes the
+first devices that there are, "" is one device without a mesh.
 """
 
 import json
@@ -11,13 +12,17 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
+from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.infer.batches import answer_all
 from eve_jax.infer.engine import Engine
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, init_params
+from eve_jax.model.eve import Params, init_params, quantizable
+from eve_jax.model.quantized import plain, quantize
 from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import distributed_run
 from eve_jax.sharding import make_mesh, parse_mesh
@@ -29,24 +34,31 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden model A as EVE's moe, or one with random weights and a single key/value head."""
-    if name == "moe":
+    """Golden model A as EVE's moe, also quantized; or random weights, with a single key/value head or with three of two query heads."""
+    if name.startswith("moe"):
         cfg = ref.config(parts=VARIANTS["moe"])
-        return cfg, ref.params(cfg)
-    cfg = replace(ref.config(), num_kv_heads=1)
+        names = quantizable(cfg) if name == "moe int4" else ()
+        by_layer = jax.vmap(lambda matrix: quantize(matrix, "int4"))
+        return cfg, {n: by_layer(v) if n in names else v for n, v in ref.params(cfg).items()}
+    heads = {"one head": (4, 1), "three heads": (6, 3)}[name]
+    cfg = replace(ref.config(), num_heads=heads[0], num_kv_heads=heads[1])
     return cfg, init_params(cfg, 0)
 
 
-def answers(name: str, spec: str) -> dict[str, list[int]]:
-    """Of asks in batches of 3, and of a session of one row that is continued."""
+def answers(name: str, spec: str) -> dict[str, Any]:
+    """Of asks in batches of 3, and of a session of one row that is continued; and logits of another such session."""
     devices = jax.devices()[: math.prod(parse_mesh(spec).values())]
     cfg, params = model(name)
     engine = Engine(cfg, params, make_mesh(spec, devices) if spec else None)
     every = asks()
-    found = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
+    found: dict[str, Any] = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
     session = engine.session()
     for number, key in enumerate(("text", "text")):
         found[f"turn {number}"] = engine.reply(session, [prompts()[key]], 4, [])[0]
+    session = engine.session()
+    turns = [engine.prefill(session, [prompts()[key]]) for key in ("image", "text", "text")]
+    found["logits"] = [np.asarray(logits)[0].tolist() for logits in turns]
+    found["weights as given"] = fingerprints(plain(engine.weights)) == fingerprints(plain(params))
     found["stream"] = list(engine.stream(prompts()["text"], 4, []))
     return found
 

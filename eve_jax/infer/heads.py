@@ -1,0 +1,97 @@
+"""Attention heads for a mesh with more tensor shards than a model has key/value heads.
+
+Each key/value head is copied as often as `sharding.head_copies` says, and its query heads are divided among the copies,
+filled up with heads whose weights are zero, so that every shard holds the key/value heads of its query heads and no
+others. The sizes and weights are then those of another model with the same outputs; nothing else knows of it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Params, logical_axes
+from eve_jax.model.quantized import is_quantized, refined
+from eve_jax.sharding import head_copies, parameter_sharding
+
+OF_HEADS = ("heads", "head_rows")  # logical axes that heads lie along
+# Heads [..., groups, heads of each, H, ...] to others; `axis` is that of a group's heads, `of_kv` true for k and v.
+Change = Callable[..., Array]
+
+
+def regrouped_sizes(cfg: ModelConfig, mesh: Mesh | None) -> ModelConfig:
+    """Sizes of the model whose heads `mesh` divides; `cfg` itself where it divides them as they are."""
+    copies = head_copies(cfg.num_kv_heads, mesh)
+    if copies == 1:
+        return cfg
+    kv_heads = cfg.num_kv_heads * copies
+    return dataclasses.replace(cfg, num_kv_heads=kv_heads, num_heads=kv_heads * -(-cfg.num_heads // kv_heads))
+
+
+def regrouped(cfg: ModelConfig, params: Params, mesh: Mesh | None) -> tuple[ModelConfig, Params]:
+    """Sizes and weights of a model with the same outputs whose heads `mesh` divides.
+
+    `params` lie on the mesh; those that have no heads are shared. (cfg, params) themselves where the mesh divides the
+    heads as they are.
+    """
+    new = regrouped_sizes(cfg, mesh)
+    copies, most = new.num_kv_heads // cfg.num_kv_heads, new.num_heads // cfg.num_kv_heads
+
+    def change(heads: Array, axis: int, of_kv: bool) -> Array:
+        if of_kv:
+            return jnp.repeat(heads, copies, axis=axis)
+        lacking = [(0, 0)] * heads.ndim
+        lacking[axis] = (0, most - heads.shape[axis])
+        return jnp.pad(heads, lacking)
+
+    return new, _changed(cfg, new, params, mesh, change)
+
+
+def as_given(cfg: ModelConfig, new: ModelConfig, params: Params, mesh: Mesh | None) -> Params:
+    """The weights of sizes `cfg` that `regrouped` made those of sizes `new` from, on `mesh`."""
+    each = cfg.num_heads // cfg.num_kv_heads
+
+    def change(heads: Array, axis: int, of_kv: bool) -> Array:
+        return jax.lax.slice_in_dim(heads, 0, 1 if of_kv else each, axis=axis)
+
+    return _changed(new, cfg, params, mesh, change, cfg.num_kv_heads)
+
+
+def _changed(
+    cfg: ModelConfig, new: ModelConfig, params: Params, mesh: Mesh | None, change: Change, groups: int = 0
+) -> Params:
+    """`params` of sizes `cfg` with `change` made to the heads of each of `groups` (0: `cfg.num_kv_heads`)."""
+    if new == cfg or mesh is None:
+        return params
+    out = dict(params)
+    for name, axes in logical_axes(cfg).items():
+        part = name.split(".")
+        if part[:2] == ["layers", "attn"]:
+            axis = next(number for number, logical in enumerate(axes) if logical in OF_HEADS)
+            heads = cfg.num_kv_heads if part[2] in "kv" else cfg.num_heads
+            sizes = (groups or cfg.num_kv_heads, heads, axis)
+            move = partial(_by_group, sizes=sizes, change=partial(change, axis=axis + 1, of_kv=part[2] in "kv"))
+            value = refined(params[name], cfg.head_dim) if is_quantized(params[name]) else params[name]
+            out[name] = jax.tree.map(partial(_placed, move, axes, mesh), value)
+    return out
+
+
+def _placed(move: Callable[[Array], Array], axes: tuple[str | None, ...], mesh: Mesh, x: Array) -> Array:
+    """`x`, a weight or a part of a quantized one, with its heads moved; as it is where it has no heads."""
+    if x.shape[axes.index(next(a for a in axes if a in OF_HEADS))] == 1:
+        return x
+    where = parameter_sharding(mesh, axes, jax.eval_shape(move, x).shape)
+    return jax.jit(move, out_shardings=where)(x)
+
+
+def _by_group(x: Array, sizes: tuple[int, int, int], change: Callable[[Array], Array]) -> Array:
+    """`x` with `change` made to it as [..., groups, heads of each, H, ...]; `sizes`: groups, all heads, their axis."""
+    groups, heads, axis = sizes
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    changed = change(x.reshape(*before, groups, heads // groups, x.shape[axis] // heads, *after))
+    return changed.reshape(*before, -1, *after)

@@ -1,0 +1,125 @@
+"""Quantized matrices of a model's layers, for inference: int8 with a scale for each column, int4 for groups of rows.
+
+A quantized weight is a `qwix.QArray` in the place of its array: `qvalue` of the weight's shape and `scale`, float32
+[..., 1, F] of int8, bfloat16 [..., D / group, F] of int4; the weight is their product. Biases, norms, tables (word
+embedding, LM head) and the patch embedding stay as they are.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from eve_jax.errors import UserError
+from eve_jax.sharding import platform
+
+if TYPE_CHECKING:
+    from qwix import QArray
+
+QUANTIZED = ("int8", "int4")  # what `weights` may be, besides "" for weights that are not quantized
+GROUP = 128  # rows that share a scale, as far as they divide the rows of a matrix
+FEW_ROWS = 8  # benchmarks/README.md#quantized-weights has the figures for these two
+BY_GROUP = 64  # most tokens of which the product of each group is scaled
+
+
+def check_weights(weights: Any, name: str = "weights") -> str:
+    """Return `weights`; raise UserError for another value than "" and QUANTIZED, and where the library is missing."""
+    if weights not in ("", *QUANTIZED):
+        raise UserError(f"{name}={weights!r}: expected one of {', '.join(QUANTIZED)}, or none (as they are stored)")
+    if weights:
+        _library()
+    return weights
+
+
+def is_quantized(value: Any) -> bool:
+    """Whether a parameter is a `qwix.QArray`."""
+    return hasattr(value, "qvalue")
+
+
+def group_size(rows: int) -> int:
+    """Return how many rows of a matrix of `rows` rows share a scale in int4: GROUP, or what of it divides the rows."""
+    return math.gcd(rows, GROUP)
+
+
+def scale_shape(shape: tuple[int, ...], weights: str) -> tuple[int, ...]:
+    """Shape of the scales of a matrix, or of matrices of all layers, of `shape`."""
+    *layers, rows, columns = shape
+    return (*layers, 1 if weights == "int8" else rows // group_size(rows), columns)
+
+
+def dtypes(weights: str) -> tuple[Any, Any]:
+    """Types of a quantized weight's values and scales."""
+    return (jnp.int8, jnp.float32) if weights == "int8" else (jnp.int4, jnp.bfloat16)
+
+
+def quantize(matrix: Float[Array, "D F"], weights: str) -> "QArray":
+    """Quantize symmetrically, to the nearest, by the largest magnitude that shares a scale."""
+    rows = matrix.shape[0]
+    kind, scales = dtypes(weights)
+    tiles = {} if weights == "int8" else {0: group_size(rows)}
+    matrix = jnp.asarray(matrix, jnp.float32)
+    return _library().quantize(matrix, kind, channelwise_axes=(1,), tiled_axes=tiles, scale_dtype=scales)
+
+
+def joined(values: Any, scales: Any) -> "QArray":
+    """A quantized weight from its parts."""
+    return _library().QArray(values, scales)
+
+
+def multiply(x: Float[Array, "*B D"], weight: "QArray") -> Float[Array, "*B F"]:
+    """x @ weight in the dtype of `x`; sums are float32 where scales come after them.
+
+    int8: columns are scaled after the product. int4: of few tokens each group's own product is, of many the weight is
+    before it. On a TPU a product of fewer than FEW_ROWS tokens takes longer than of that many.
+    """
+    tokens = x.reshape(-1, x.shape[-1])
+    count = len(tokens)
+    if platform() == "tpu" and count < FEW_ROWS:
+        tokens = jnp.pad(tokens, ((0, FEW_ROWS - count), (0, 0)))
+    values, (groups, columns) = weight.qvalue.astype(x.dtype), weight.scale.shape
+    if groups == 1:
+        sums = jnp.matmul(tokens, values, preferred_element_type=jnp.float32)
+        out = sums * weight.scale[0]
+    elif count <= BY_GROUP:
+        shape = groups, x.shape[-1] // groups
+        sums = jnp.einsum(
+            "RGD,GDF->GRF",
+            tokens.reshape(len(tokens), *shape),
+            values.reshape(*shape, columns),
+            preferred_element_type=jnp.float32,
+        )
+        out = jnp.sum(sums * weight.scale[:, None], axis=0)
+    else:
+        scaled = values.reshape(groups, -1, columns) * weight.scale[:, None].astype(x.dtype)
+        out = tokens @ scaled.reshape(values.shape)
+    return out[:count].astype(x.dtype).reshape(*x.shape[:-1], columns)
+
+
+def refined(weight: "QArray", rows: int) -> "QArray":
+    """The same weight with scales for groups of which `rows` rows in a row, from the first on, are a whole number."""
+    group = weight.qvalue.shape[-2] // weight.scale.shape[-2]
+    if weight.scale.shape[-2] == 1:
+        return weight
+    return joined(weight.qvalue, jnp.repeat(weight.scale, group // math.gcd(group, rows), axis=-2))
+
+
+def plain(params: dict[str, Any]) -> dict[str, Array]:
+    """`params` with the parts of each quantized weight for themselves, the same on every mesh (see `refined`)."""
+    out: dict[str, Array] = {}
+    for name, value in params.items():
+        if is_quantized(value):
+            rows, groups = value.qvalue.shape[-2], value.scale.shape[-2]
+            step = 1 if groups == 1 else groups * group_size(rows) // rows
+            out |= {f"{name}.qvalue": value.qvalue, f"{name}.scale": value.scale[..., ::step, :]}
+        else:
+            out[name] = value
+    return out
+
+
+def _library() -> Any:
+    try:
+        import qwix
+    except ImportError as error:
+        raise UserError("quantized weights require qwix: pip install 'eve-jax[quant]'") from error
+    return qwix

@@ -1,0 +1,85 @@
+"""The weights of any checkpoint quantized (`eve_jax.model.quantized`) while they are read, a layer of one at a time."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from eve_jax.checkpoint.vision_copies import Folded, ParamSource
+from eve_jax.errors import UserError
+from eve_jax.hf.clip_teacher import without_aligning
+from eve_jax.model import quantized
+from eve_jax.model.config import DELTA, ModelConfig
+from eve_jax.model.eve import Params, logical_axes, quantizable
+from eve_jax.sharding import parameter_sharding, rows_of_a_shard
+from eve_jax.weights.open import Checkpoint, stored_source
+from eve_jax.weights.shards import Shards, filled, read
+
+_quantize = jax.jit(quantized.quantize, static_argnums=1)
+
+
+def kept_weights(checkpoint: Checkpoint, weights: str) -> str:
+    """Return what the weights of `checkpoint` are when `weights` are asked for: those, or as the folder has them.
+
+    Raises UserError when the folder has others, and where the library is missing.
+    """
+    stored = getattr(checkpoint.source, "weights", "")
+    if stored and weights not in ("", stored):
+        raise UserError(
+            f"weights={weights}: {checkpoint.folder} holds {stored} weights; name the model they were made of"
+        )
+    return quantized.check_weights(weights or stored)
+
+
+def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
+    """Sizes and parameters as `Checkpoint.for_inference` has them, the layers' matrices as `weights`, int8 or int4.
+
+    On a mesh each parameter lies where the rules of training put it. The host holds a layer of one parameter, and the
+    quantized ones that its own devices get. Raises UserError.
+    """
+    source = inner(checkpoint)
+    cfg, _ = without_aligning(replace(checkpoint.here, parts=source.cfg.parts), {})
+    axes, matrices = logical_axes(cfg), quantizable(cfg)
+    params: Params = {}
+    for name in axes:
+        place = partial(_place, mesh, axes[name])
+        if name in matrices:
+            params[name] = _read_quantized(source, name, weights, place)
+        else:
+            params[name] = read(source, name, place(source.shapes[name].shape))
+        if mesh is not None and name in matrices:
+            rows = source.shapes[name].shape[-2]
+            params[name] = quantized.refined(params[name], rows_of_a_shard(mesh, axes[name][-2], rows))
+    return cfg, params
+
+
+def inner(checkpoint: Checkpoint) -> ParamSource:
+    """All parameters of `checkpoint`, to be read by layers, with gated deltas added into the weights."""
+    source = checkpoint.source or stored_source(checkpoint.folder, checkpoint.step)
+    return Folded(source) if DELTA in source.cfg.parts else source
+
+
+def quantized_pieces(source: ParamSource, name: str, weights: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Values and scales of each layer of parameter `name`, as they are stored, or quantized here."""
+    if getattr(source, "weights", ""):
+        yield from source.quantized_pieces(name)  # type: ignore[attr-defined]
+        return
+    for piece in source.pieces(name):
+        found = _quantize(piece, weights)
+        yield np.asarray(found.qvalue), np.asarray(found.scale)
+
+
+def _place(mesh: Mesh | None, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    if mesh is None:
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return parameter_sharding(mesh, axes, shape)
+
+
+def _read_quantized(source: ParamSource, name: str, weights: str, place: partial) -> "quantized.QArray":
+    shape, types = source.shapes[name].shape, quantized.dtypes(weights)
+    shapes = shape, quantized.scale_shape(shape, weights)
+    shards = [Shards(own, kind, place(own)) for own, kind in zip(shapes, types, strict=True)]
+    return quantized.joined(*filled(shards, quantized_pieces(source, name, weights)))

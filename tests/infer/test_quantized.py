@@ -1,0 +1,93 @@
+"""Quantized weights: what is quantized and how, answers and losses of them, one tensor in memory at a time."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eve_jax import EVE
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.parameters import loaded
+from eve_jax.model import quantized
+from eve_jax.model.eve import quantizable
+from eve_jax.weights.open import open_checkpoint
+from tests.infer.test_generate import prompts
+
+pytest.importorskip("qwix")
+WEIGHTS = ("int8", "int4")
+
+
+def dequantized(value):
+    """A quantized weight as an array, by the definition."""
+    rows = value.qvalue.shape[-2] // value.scale.shape[-2]
+    scale = np.repeat(np.asarray(value.scale, np.float32), rows, axis=-2)
+    return np.asarray(value.qvalue.astype(jnp.int8), np.float32) * scale
+
+
+@pytest.mark.parametrize(
+    ("weights", "rows", "groups", "most"), [("int8", 192, 1, 127), ("int4", 192, 3, 7), ("int4", 256, 2, 7)]
+)
+def test_values_and_scales(weights, rows, groups, most):
+    """By the largest magnitude of a column, or of a group of 128 rows of it as far as they divide the rows."""
+    matrix = np.random.default_rng(0).normal(size=(rows, 48)).astype(np.float32)
+    found = quantized.quantize(matrix, weights)
+    assert found.qvalue.dtype == weights and found.scale.shape == (groups, 48)
+    assert found.scale.shape == quantized.scale_shape(matrix.shape, weights)
+    assert (found.qvalue.dtype, found.scale.dtype) == quantized.dtypes(weights)
+    values = np.asarray(found.qvalue.astype(jnp.int8), np.int32).reshape(groups, -1, 48)
+    assert (np.abs(values).max(axis=1) >= most).all()
+    step = np.repeat(np.asarray(found.scale, np.float32), rows // groups, axis=0)
+    assert np.abs(dequantized(found) - matrix).max() <= (0.51 * step).max()
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_products(weights, tokens):
+    matrix, x = (
+        np.random.default_rng(n).normal(size=s).astype(np.float32) for n, s in ((0, (256, 48)), (1, (tokens, 256)))
+    )
+    weight = quantized.quantize(matrix, weights)
+    known = x @ dequantized(weight)
+    np.testing.assert_allclose(quantized.multiply(jnp.asarray(x), weight), known, rtol=0, atol=2e-4)
+    fine = quantized.refined(weight, 96)
+    assert fine.scale.shape[0] == (1 if weights == "int8" else 8)
+    np.testing.assert_allclose(quantized.multiply(jnp.asarray(x), fine), known, rtol=0, atol=2e-4)
+    half = quantized.multiply(jnp.asarray(x, jnp.bfloat16), weight)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), known, rtol=0, atol=1.0)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_checkpoint_quantized_while_it_is_read(hf, weights):
+    """The logits are those of the same model with the quantized weights written out."""
+    checkpoint = open_checkpoint(hf)
+    cfg, params = loaded(checkpoint, weights=weights)
+    plain = loaded(checkpoint)[1]
+    names = {name for name, value in params.items() if quantized.is_quantized(value)}
+    assert names == quantizable(cfg) and {"layers.mlp.vision.up", "layers.attn.o.text.kernel"} < names
+    assert not names & {"embed", "norm.scale", "layers.attn.q.text.bias", "layers.input_norm.text.scale"}
+    for name in names:
+        value = params[name]
+        assert value.qvalue.dtype == weights and value.shape == plain[name].shape
+        for layer in range(cfg.num_layers):
+            known = quantized.quantize(plain[name][layer], weights)
+            np.testing.assert_array_equal(dequantized(value)[layer], dequantized(known))
+    written = {name: jnp.asarray(dequantized(v)) if name in names else v for name, v in params.items()}
+    prompt = prompts()["image"]
+    logits = []
+    for weight in (params, written):
+        engine = Engine(cfg, weight)
+        session = engine.session()
+        first = engine.prefill(session, [prompt])
+        logits.append([first, engine.prefill(session, [prompts()["text"]])])
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-4)
+    assert engine.generate([prompt], 6, []) == Engine(cfg, params).generate([prompt], 6, [])
+
+
+def test_eve_with_quantized_weights(hf, eve, tmp_path):
+    from tests.data.synthetic import write_records
+
+    records = write_records(tmp_path, 5)
+    small = EVE.from_pretrained(hf, fit="shrink", weights="int8")
+    assert small.generate("Why?", max_new_tokens=4)
+    found, known = (e.score(records, tmp_path / "images").loss for e in (small, eve))
+    assert found != known and abs(found - known) < 0.05
