@@ -108,9 +108,6 @@ class Sampling:
                 raise UserError(f"logit_bias: token {token} is not one of the model's {size}")
 
 
-GREEDY = Sampling()
-
-
 def rules(samplings: Sequence[Sampling], biases: int = MOST_BIASES) -> Rules:
     """Return `samplings`, one a row, as arrays with room for so many `biases`."""
     ids = np.full((len(samplings), biases), NO_TOKEN, np.int32)
@@ -151,3 +148,6 @@ def _checked_bias(given: Any) -> tuple[tuple[int, float], ...]:
             raise UserError(f"logit_bias: token {token} is given twice")
         found[token] = number("logit_bias", pair[1], f"{expected}; this is no such number", -100, 100)
     return tuple(sorted(found.items()))
+
+
+GREEDY = Sampling()
