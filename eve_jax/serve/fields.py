@@ -10,15 +10,15 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eve_jax.process.checks import encodable
 from eve_jax.errors import UserError
+from eve_jax.infer.sampling import MOST_BIASES
+from eve_jax.process.checks import encodable
 from eve_jax.serve.problem import Problem
 
 MOST_SEED = 2**63 - 1
 MOST_CHOICES = 8
 MOST_STOPS = 4
-MOST_STOP_IDS = 64
-MOST_BIASES = 1024
+MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
 NO_CONSTRAINTS = "answers cannot be constrained to a grammar here"
 
@@ -93,7 +93,7 @@ class Answering(Body):
     seed: int | None = Field(None, ge=-MOST_SEED - 1, le=MOST_SEED, description="taken modulo 2^32")
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MOST_BIASES)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = []
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field([], max_length=MOST_STOP_IDS)
