@@ -22,7 +22,8 @@ from eve_jax.serve.streams import ClientGone
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 GONE = 499  # in the log, of a client that did not wait
 DRAINED = 8  # times the limit, and seconds: what of a body that is too large is read before the answer
-KEPT = {"connection": "close"}
+CLOSING = {"connection": "close"}
+METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
 class Guard:
@@ -75,9 +76,7 @@ class _Guarded:
         """Answer it, whatever happens."""
         try:
             await self._answer()
-        except ClientGone:
-            self.status = GONE
-        except TimeoutError:  # of `send`: the client does not read; uvicorn closes a connection without an answer
+        except ClientGone:  # uvicorn closes a connection without an answer, or with half of one
             self.status = GONE
         finally:
             self.guard.held -= self.size
@@ -95,7 +94,7 @@ class _Guarded:
         except HTTPException as error:
             problem = Problem(f"{self.scope['method']} is not allowed here", status=error.status_code)
             problem.headers = dict(error.headers or {})
-        except (ClientGone, TimeoutError):
+        except ClientGone:
             raise
         except Exception:
             print(f"error: request {self.id}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
@@ -104,7 +103,7 @@ class _Guarded:
             return
         if not self.complete and problem.status in (401, 408, 413, 503):
             await self._drain()
-            problem.headers |= KEPT
+            problem.headers |= CLOSING
         await problem.response()(self.scope, self.receive, self.send)
 
     def _check_length(self) -> None:
@@ -160,12 +159,16 @@ class _Guarded:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
-        async with asyncio.timeout(self.guard.settings.send_time):
-            await self._send(message)
+        try:
+            async with asyncio.timeout(self.guard.settings.send_time):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone from None
 
     def _note(self) -> None:
-        seconds, method, path = time.monotonic() - self.began, self.scope["method"], self.scope["path"]
-        handler = self.guard.handler(path)
+        seconds, method = time.monotonic() - self.began, self.scope["method"]
+        method = method if method in METHODS else "OTHER"
+        handler = self.guard.handler(self.scope["path"])
         self.guard.metrics.http(method, handler, self.status or 500, seconds)
         if not self.guard.settings.quiet:
             print(f"{method} {handler} {self.status} {seconds:.3f} s {self.id}", file=sys.stderr, flush=True)

@@ -29,7 +29,11 @@ class ImageReader:
 
     def read(self, ref: ImageRef, rule: ImageRule) -> np.ndarray:
         """The image at `ref`, upright RGB at the size of `rule`: uint8 [H, W, 3]. Raises Problem."""
-        return resize(self.decoded(self.content(ref), ref.param), rule)
+        return self.sized(self.content(ref), ref, rule)
+
+    def sized(self, data: bytes, ref: ImageRef, rule: ImageRule) -> np.ndarray:
+        """`read` of an image whose file is there."""
+        return resize(self.decoded(data, ref.param), rule)
 
     def content(self, ref: ImageRef) -> bytes:
         """The bytes of an image file: of a data URI, or fetched from a host that is allowed. Raises Problem."""

@@ -4,13 +4,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from eve_jax.infer.requests import Finish, Ticket, Token
+from eve_jax.infer.requests import Finish, Token
+from eve_jax.serve.metrics import Metrics
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.runner import Running
 from eve_jax.serve.text import Decode, Detokenizer, StopStrings, Stripped
@@ -67,10 +69,11 @@ class Choice:
 
 
 class Answers:
-    """The answers to the requests of `running`, one of `choices` each; `ended` hears of each one's end."""
+    """The answers to the requests of `running`, one of `choices` each, counted in `metrics`."""
 
-    def __init__(self, running: Running, choices: Sequence[Choice], ended: Callable[[Ticket, Choice, str], None]):
-        self.running, self.choices, self.ended = running, choices, ended
+    def __init__(self, running: Running, choices: Sequence[Choice], metrics: Metrics):
+        self.running, self.choices, self.metrics = running, choices, metrics
+        self._last: dict[int, float] = {}  # when an answer's last token came
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answers' parts as they come. Raises Problem when one fails; ends all answers when it is closed early."""
@@ -80,10 +83,7 @@ class Answers:
                 if choice.done:
                     continue
                 piece = choice.feed(event.tokens, event.finish)
-                ticket = self.running.tickets[event.number]
-                if piece.reason is not None:
-                    self.ended(ticket, choice, piece.reason)
-                    self.running.close(event.number)
+                self._note(choice, piece)
                 if event.finish is not None and piece.reason == "error":
                     print(f"error: {event.finish.error}", file=sys.stderr, flush=True)
                     raise Problem("the model gave no answer to this; the server's log says why", status=500)
@@ -96,18 +96,34 @@ class Answers:
         finally:
             self.close()
 
+    def _note(self, choice: Choice, piece: Piece) -> None:
+        now = time.monotonic()
+        if piece.tokens and choice.index in self._last:
+            for _ in piece.tokens:
+                self.metrics.between((now - self._last[choice.index]) / len(piece.tokens))
+        if piece.tokens:
+            self._last[choice.index] = now
+        if piece.reason is not None:
+            self.metrics.ended(self.running.tickets[choice.index], choice.count, piece.reason)
+            self.running.close(choice.index)
+
     def close(self) -> None:
         """End all answers, those that have not begun included."""
         self.running.close()
         for ticket, choice in zip(self.running.tickets, self.choices, strict=False):
             if not choice.done:
                 choice.done = True
-                self.ended(ticket, choice, "abort")
+                self.metrics.ended(ticket, choice.count, "abort")
 
     @property
     def cached_tokens(self) -> int:
         """Tokens of the prompts that were in the prefix cache."""
-        return sum(ticket.cached_tokens for ticket in self.running.tickets[:1])
+        return sum(ticket.cached_tokens for ticket in self.running.tickets)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(choice.count for choice in self.choices)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
