@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,10 +37,16 @@ BEFORE = 16  # tokens before an answer that its text may depend on
 
 
 class State:
-    """Whether questions are taken: once everything is compiled, until the server stops."""
+    """Whether questions are taken: once everything is compiled, until the server stops.
+
+    failure: why the start failed, which `failed` is called for; say: prints for people.
+    """
 
     def __init__(self) -> None:
         self.ready, self.stopping = False, False
+        self.failure: BaseException | None = None
+        self.failed: Callable[[], None] = lambda: None
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def check(self) -> None:
         """Raise Problem when questions are not taken."""

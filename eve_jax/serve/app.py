@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -25,15 +25,19 @@ from eve_jax.serve.runner import Scheduling
 OPEN = ("/health", "/metrics", "/openapi.json")  # next to the page's files: no key is needed
 
 
-def build(
-    served: Served,
-    scheduler: Scheduling,
-    state: State | None = None,
-    reader: ImageReader | None = None,
-    failed: Callable[[BaseException], None] = lambda error: None,
-) -> ASGIApp:
-    """Return the application. `failed` hears of an error while the scheduler warms up; `state` says whether it has."""
-    settings, state = served.settings, state or State()
+class Application(NamedTuple):
+    """An ASGI application, and whether it takes questions."""
+
+    app: ASGIApp
+    state: State
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def build(served: Served, scheduler: Scheduling, reader: ImageReader | None = None) -> Application:
+    """Return the application, which takes questions once `scheduler` has warmed up."""
+    settings, state = served.settings, State()
     metrics = Metrics(served.name, scheduler)
     api = Api(served, scheduler, metrics, reader or ImageReader(settings), state)
     page, described = Page(), description()
@@ -57,7 +61,7 @@ def build(
     }
     routes = [Route(path, _plain(end), methods=["POST"]) for path, end in posts.items()]
     routes += [Route(path, _plain(end), methods=["GET"]) for path, end in gets.items()]
-    router = _Router(routes, default=_not_found, redirect_slashes=False, lifespan=_lifespan(scheduler, state, failed))
+    router = _Router(routes, default=_not_found, redirect_slashes=False, lifespan=_lifespan(scheduler, state))
     known = {*posts, *gets}
     app: ASGIApp = Guard(
         router,
@@ -70,7 +74,7 @@ def build(
         app = CORSMiddleware(
             app, allow_origins=list(settings.origins), allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    return app
+    return Application(app, state)
 
 
 class _Router(Router):
@@ -95,19 +99,24 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
         raise Problem("there is no such path here", status=404)
 
 
-def _lifespan(scheduler: Scheduling, state: State, failed: Callable[[BaseException], None]) -> Callable[[Any], Any]:
+def _lifespan(scheduler: Scheduling, state: State) -> Callable[[Any], Any]:
+    def progress(done: int, total: int) -> None:
+        if done == total or not done % 10:
+            state.say(f"compiling: {done} of {total} programs")
+
+    def begin() -> None:
+        try:
+            scheduler.warm_up(progress)
+            scheduler.start()
+            state.ready = True
+            state.say("ready")
+        except BaseException as error:
+            state.failure = error
+            state.failed()
+
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        def begin() -> None:
-            try:
-                scheduler.warm_up()
-                scheduler.start()
-                state.ready = True
-            except BaseException as error:
-                failed(error)
-
-        warming = threading.Thread(target=begin, name="eve-warm-up", daemon=True)
-        warming.start()
+        threading.Thread(target=begin, name="eve-warm-up", daemon=True).start()
         yield
         state.stopping = True
         if state.ready:

@@ -116,7 +116,7 @@ class _Load(Collector):
             "vllm:num_requests_running": (stats.running, "answers under way"),
             "vllm:num_requests_waiting": (stats.waiting, "requests that wait"),
             "vllm:kv_cache_usage_perc": (stats.used_tokens / max(stats.total_tokens, 1), "of the cache, 1 = all"),
-            "eve:compiled_programs": (stats.programs, "programs compiled since the start"),
+            "eve:compiled_programs": (stats.compiled, "programs compiled since the start"),
         }
         counters = {
             "vllm:prefix_cache_queries": (stats.prefix_queries, "tokens of prompts looked up in the prefix cache"),

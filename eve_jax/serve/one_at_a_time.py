@@ -21,7 +21,7 @@ class Load:
     total_tokens: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
-    programs: int = 0
+    compiled: int = 0
 
 
 class OneAtATime:
@@ -34,7 +34,7 @@ class OneAtATime:
         self._drops = False
         self._running = 0
 
-    def warm_up(self, progress: Callable[[str], None] = lambda text: None) -> int:
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
         return 0
 
     def start(self) -> None:
