@@ -185,20 +185,24 @@ class Api:
         requests = [self._request(body, prompt, number % body.n, salt) for number, prompt in enumerate(prompts)]
         running = Running(self.scheduler, requests)
         decode = self.served.eve.tokenizer.decode
-        befores = [() if strips else before_answer(prompt) for prompt in prompts]
-        choices = [Choice(n, decode, before, body.stops, strips) for n, before in enumerate(befores)]
+        befores = [None if strips else before_answer(prompt) for prompt in prompts]
+        choices = [Choice(n, decode, body.stops, body.stop_token_ids, before) for n, before in enumerate(befores)]
         answers = Answers(running, choices, self.metrics)
-        tokens = sum(len(prompt) for prompt in prompts[:: body.n])
+
+        def used() -> dict[str, Any]:
+            cached = sum(ticket.cached_tokens for ticket in running.tickets[:: body.n])
+            return usage(sum(map(len, prompts[:: body.n])), answers.tokens, cached)
+
         try:
             await asyncio.to_thread(running.submit)
             if body.stream:
-                return EventStream(self._events(body, form, answers, tokens), answers.close)
+                return EventStream(self._events(body, form, answers, used), answers.close)
             pieces = [piece async for piece in answers.pieces()]
         except BaseException:
             answers.close()
             raise
         whole = [merged((p for p in pieces if p.index == index), index) for index in range(len(choices))]
-        return JSONResponse(form.whole(whole, usage(tokens, answers.tokens, answers.cached_tokens)))
+        return JSONResponse(form.whole(whole, used()))
 
     def _request(self, body: ChatBody | CompletionBody, prompt: Prompt, number: int, salt: str) -> Request:
         """The request for one answer. Raises Problem."""
@@ -228,14 +232,16 @@ class Api:
             rest |= {"top_k": min(max(body.top_k, 0), 2**31 - 1), "temperature": temperature}
         return Sampling(**rest, logit_bias=tuple(bias.items()))
 
-    async def _events(self, body: Answering, form: Form, answers: Answers, tokens: int) -> AsyncIterator[dict[str, Any]]:
+    async def _events(
+        self, body: Answering, form: Form, answers: Answers, used: Callable[[], dict[str, Any]]
+    ) -> AsyncIterator[dict[str, Any]]:
         for index in range(len(answers.choices)):
             if first := form.begin(index):
                 yield first
         async for piece in answers.pieces():
             yield form.chunk(piece)
         if body.wants_usage:
-            yield form.usage_chunk(usage(tokens, answers.tokens, answers.cached_tokens))
+            yield form.usage_chunk(used())
 
     def _token(self, token: int) -> str:
         return "<image>" if token == IMAGE_ID else self.served.eve.tokenizer.decode([token], skip_special=False)

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -47,20 +48,7 @@ def serve(app: Application, listener: socket.socket, header_time: float, drain_t
     Raises what kept the model from being served.
     """
     more_connections()
-    config = uvicorn.Config(
-        app,
-        http=_protocol(header_time),
-        ws="none",
-        loop="asyncio",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=int(drain_time) or None,
-        h11_max_incomplete_event_size=HEADERS,
-    )
-    server = Server(config)
+    server = Server(config(app, header_time, drain_time))
     app.state.failed = lambda: setattr(server, "should_exit", True)
     host, port = listener.getsockname()[:2]
     app.state.say(f"listening at http://{host}:{port}")
@@ -73,6 +61,23 @@ def serve(app: Application, listener: socket.socket, header_time: float, drain_t
         os._exit(0)
 
 
+def config(app: Application, header_time: float, drain_time: float) -> uvicorn.Config:
+    """Return uvicorn's settings for `serve`."""
+    return uvicorn.Config(
+        app,
+        http=_protocol(header_time),
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=int(drain_time) or None,
+        h11_max_incomplete_event_size=HEADERS,
+    )
+
+
 class Server(uvicorn.Server):
     """Ends well by a signal: uvicorn's own raises it once more when it is done."""
 
@@ -80,7 +85,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Let signals end the server while the block runs."""
         before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        here = threading.current_thread() is threading.main_thread()  # others get no signals
+        for number in (signal.SIGINT, signal.SIGTERM) if here else ():
             before[number] = signal.signal(number, self.handle_exit)
         try:
             yield

@@ -37,13 +37,23 @@ class Piece:
 
 
 class Choice:
-    """One answer: its tokens so far, and its text. `strips`: the text has no white space at its ends."""
+    """One answer: its tokens so far, and its text, which follows that of the tokens `before`.
 
-    def __init__(self, index: int, decode: Decode, before: Sequence[int], stops: Sequence[str], strips: bool):
+    stops, stop_ids: what ends it by the request's own wish; without `before` the text has no white space at its ends.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        decode: Decode,
+        stops: Sequence[str] = (),
+        stop_ids: Sequence[int] = (),
+        before: Sequence[int] | None = None,
+    ):
         self.index, self.count, self.done = index, 0, False
-        self._text = Detokenizer(decode, before)
+        self._text, self._stop_ids = Detokenizer(decode, before or ()), stop_ids
         self._stops, self._one_by_one = StopStrings(stops), bool(stops)
-        self._strip = Stripped().push if strips else lambda piece, last=False: piece
+        self._strip = Stripped().push if before is None else _as_it_is
 
     def feed(self, tokens: list[Token], finish: Finish | None) -> Piece:
         """The part of the answer that further tokens make; a stop string ends it with the token that completes it."""
@@ -60,12 +70,16 @@ class Choice:
             rest = self._stops.push(self._text.push([], last=True), last=True)
             piece.text += self._strip(rest, True)
             piece.reason = finish.reason
-            piece.stop = finish.stop_id if finish.stop_id >= 0 else None
+            piece.stop = finish.stop_id if finish.stop_id in self._stop_ids else None
         if self._stops.found is not None:
             piece.text += self._strip("", True)
             piece.reason, piece.stop = "stop", self._stops.found
         self.done = piece.reason is not None
         return piece
+
+
+def _as_it_is(piece: str, last: bool = False) -> str:
+    return piece
 
 
 class Answers:
@@ -114,11 +128,6 @@ class Answers:
             if not choice.done:
                 choice.done = True
                 self.metrics.ended(ticket, choice.count, "abort")
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompts that were in the prefix cache."""
-        return sum(ticket.cached_tokens for ticket in self.running.tickets)
 
     @property
     def tokens(self) -> int:
