@@ -186,7 +186,7 @@ class Api:
         running = Running(self.scheduler, requests)
         decode = self.served.eve.tokenizer.decode
         befores = [None if strips else before_answer(prompt) for prompt in prompts]
-        choices = [Choice(n, decode, body.stops, body.stop_token_ids, before) for n, before in enumerate(befores)]
+        choices = [Choice(n, decode, body.stop, body.stop_token_ids, before) for n, before in enumerate(befores)]
         answers = Answers(running, choices, self.metrics)
 
         def used() -> dict[str, Any]:

@@ -5,10 +5,19 @@ that would change the answer and is not implemented is refused by name (`REFUSED
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from eve_jax.errors import UserError
 from eve_jax.infer.sampling import MOST_BIASES
@@ -20,6 +29,7 @@ MOST_CHOICES = 8
 MOST_STOPS = 4
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
+STOP = {"type": "string", "minLength": 1, "maxLength": 1024}
 NO_CONSTRAINTS = "answers cannot be constrained to a grammar here"
 
 # Values that change nothing, of fields that are refused, and why they are.
@@ -79,7 +89,17 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = False
 
 
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
+Stops = Annotated[
+    list[Stop],
+    Field(max_length=MOST_STOPS),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [STOP, {"type": "array", "maxItems": MOST_STOPS, "items": STOP}]}),
+]
 
 
 class Answering(Body):
@@ -95,7 +115,7 @@ class Answering(Body):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MOST_BIASES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = []
+    stop: Stops = []
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field([], max_length=MOST_STOP_IDS)
     ignore_eos: bool = Field(False, description="answer up to max_tokens")
     min_tokens: int = Field(0, ge=0)
@@ -111,11 +131,6 @@ class Answering(Body):
         if not all(key.isascii() and key.isdecimal() and len(key) <= 9 for key in given):
             raise ValueError("expected token ids as keys")
         return given
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def wants_usage(self) -> bool:
@@ -213,24 +228,32 @@ class ChatBody(Answering, ImageSizes):
         return self.top_logprobs if self.logprobs else -1
 
 
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+
+
 class CompletionBody(Answering):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] = Field(
-        description="a text, token ids, or a list of either, taken as they are: no template"
+    prompt: Any = Field(
+        None,
+        description="a text, token ids, or a list of either, taken as they are: no template",
+        json_schema_extra={"anyOf": [TEXT, IDS, {"type": "array", "maxItems": MOST_PROMPTS, "items": {"anyOf": [TEXT, IDS]}}]},
     )
     logprobs: int | None = Field(None, ge=0, le=20)
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts as a list. Raises Problem for an empty one and for too many."""
-        given: Any = self.prompt
-        several = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-        found: Any = given if several else [given]
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts as a list. Raises Problem for what is none, an empty one and for too many."""
+        given = self.prompt
+        found = given if isinstance(given, list) and given and not _is_number(given[0]) else [given]
         if len(found) > MOST_PROMPTS:
             raise Problem(f"{len(found)} prompts: at most {MOST_PROMPTS} in a request", "prompt")
-        if not all(len(prompt) for prompt in found):
-            raise Problem("the prompt is empty", "prompt")
+        for prompt in found:
+            if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(map(_is_token, prompt))):
+                raise Problem("prompt: expected a text, a list of token ids, or a list of either", "prompt")
+            if not prompt:
+                raise Problem("the prompt is empty", "prompt")
         return found
 
     @property
@@ -293,5 +316,12 @@ def _check_refused(given: Mapping[str, Any]) -> None:
 
 
 def _same(value: Any, neutral: Any) -> bool:
-    numbers: Callable[[Any], bool] = lambda x: isinstance(x, int | float) and not isinstance(x, bool)  # noqa: E731
-    return bool(value == neutral) and (type(value) is type(neutral) or (numbers(value) and numbers(neutral)))
+    return bool(value == neutral) and (type(value) is type(neutral) or (_is_number(value) and _is_number(neutral)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

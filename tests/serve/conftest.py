@@ -25,7 +25,7 @@ def shared(eve: EVE) -> Iterator[Address]:
 
 @pytest.fixture
 def told(shared: Address) -> Iterator[Scripted]:
-    """The scheduler of `server`, as it was at first."""
+    """The scheduler of `shared`, as it was at first."""
     told = shared.scheduler
     yield told
     told.pace, told.most, told.error = 0.0, 1000, ""
@@ -34,7 +34,7 @@ def told(shared: Address) -> Iterator[Scripted]:
     told.reasons.clear()
 
 
-@pytest.fixture
-def client(shared: Address, told: Scripted) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="session")
+def client(shared: Address) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=shared.url, timeout=30) as client:
         yield client

@@ -107,6 +107,14 @@ class Scripted:
         return Finish("length")
 
 
+def wait_for(holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until `holds()`."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, "it took too long"
+        time.sleep(0.005)
+
+
 class Address(NamedTuple):
     """A server under way."""
 
@@ -127,10 +135,7 @@ def serving(
     server = process.Server(process.config(made, settings.header_time, 5))
     thread = threading.Thread(target=uvicorn.Server.run, args=[server, [listener]], daemon=True)
     thread.start()
-    limit = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < limit
-        time.sleep(0.005)
+    wait_for(lambda: server.started, 30)
     try:
         yield Address(f"http://127.0.0.1:{listener.getsockname()[1]}", scheduler, made, server)
     finally:
