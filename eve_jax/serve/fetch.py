@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ class Fetcher:
         return addresses[0]
 
     def _get(self, target: Target, address: str, ref: ImageRef) -> bytes:
-        seconds = self.settings.fetch_time
+        seconds, began = self.settings.fetch_time, time.monotonic()
         with closing(self.connect((address, PORTS[target.scheme]), seconds)) as raw:
             late = threading.Timer(seconds, _shut, [raw])  # also of a host that sends a byte now and then
             late.daemon = True
@@ -100,7 +101,10 @@ class Fetcher:
             try:
                 if target.scheme == "https":
                     raw = ssl.create_default_context().wrap_socket(raw, server_hostname=target.host)
-                return self._read(target, raw, ref)
+                data = self._read(target, raw, ref)
+                if time.monotonic() - began >= seconds:  # what was shut may look complete
+                    raise _failed(ref, f"it takes more than {seconds:g} seconds")
+                return data
             finally:
                 late.cancel()
                 raw.close()
@@ -119,7 +123,8 @@ class Fetcher:
             data += part
             if len(data) > self.settings.max_fetched:
                 raise _failed(ref, f"it has more than {self.settings.max_fetched:,} bytes")
-        if answer.length:
+        stated = answer.headers.get("Content-Length", "")
+        if stated.isdecimal() and int(stated[:18]) != len(data):
             raise _failed(ref, "it ended early")
         return bytes(data)
 

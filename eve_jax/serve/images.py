@@ -46,20 +46,22 @@ class ImageReader:
         are too many."""
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                pixels = image.width * image.height
-                if pixels > self.settings.max_pixels:
-                    raise Problem(
-                        f"{param}: {pixels:,} pixels are more than the {self.settings.max_pixels:,} that are taken", param
-                    )
+                if image.width * image.height > self.settings.max_pixels:
+                    raise self._too_large(param)
                 return shown(image, "image")
         except Problem:
             raise
+        except Image.DecompressionBombError:
+            raise self._too_large(param) from None
         except BadImage as error:
             reason = error.reason.partition(" (")[0]
             raise Problem(f"{param}: the image {reason}", param) from None
         except Exception:  # Pillow's plug-ins raise whatever a broken file leads them to
             expected = ", ".join(FORMATS)
             raise Problem(f"{param}: the data is no image that can be read; expected one of {expected}", param) from None
+
+    def _too_large(self, param: str) -> Problem:
+        return Problem(f"{param}: the image has more than the {self.settings.max_pixels:,} pixels that are taken", param)
 
 
 def data_uri(ref: ImageRef) -> bytes:

@@ -161,7 +161,7 @@ def drip(link: socket.socket) -> None:
         (says(OK % (500, b"a")), "ended early|could not be fetched"),
         (says(b"nonsense\r\n\r\n"), "could not be fetched"),
         (says(b""), "could not be fetched"),
-        (drip, "ended early|could not be fetched"),
+        (drip, "takes more than 0.6 seconds|could not be fetched"),
         (lambda link: time.sleep(3), "could not be fetched"),
     ],
 )
