@@ -2,8 +2,8 @@
 
     python -m launch.serve --checkpoint=runs/demo/stage3 --port=8000
 
-Takes a stage's folder, an import or a Hugging Face folder. /health answers 200 once every program is compiled. SIGTERM or
-Ctrl-C lets running answers end. docs/serving.md has the endpoints, the fields of requests and the limits.
+Takes a stage's folder, an import or a Hugging Face folder. /health answers 200 once every program is compiled. SIGTERM
+or Ctrl-C lets running answers end. docs/serving.md has the endpoints, the fields of requests and the limits.
 """
 
 import os
@@ -30,7 +30,9 @@ KEYS = flags.DEFINE_multi_string(
 DOMAINS = flags.DEFINE_list("media_domains", [], "hosts whose images are fetched by URL; default: data URIs only")
 ORIGINS = flags.DEFINE_list("cors_origins", [], "sites whose pages may use this server, such as https://a.org")
 SLOTS = flags.DEFINE_integer("slots", 8, "requests that are answered at a time", lower_bound=1)
-CONTEXT = flags.DEFINE_integer("context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2)
+CONTEXT = flags.DEFINE_integer(
+    "context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2
+)
 CHUNK = flags.DEFINE_integer("chunk", 256, "tokens of prompts read between two blocks of decoding", lower_bound=16)
 QUEUE = flags.DEFINE_integer("queue", 64, "requests that may wait; more are answered 503", lower_bound=0)
 PREFIX = flags.DEFINE_integer("prefix_mib", 256, "memory of the device for earlier prompts, in MiB", lower_bound=0)
@@ -41,7 +43,9 @@ TEMPERATURE = flags.DEFINE_float(
 MAX_IMAGES = flags.DEFINE_integer("max_images", 32, "images of a request", lower_bound=1)
 MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "pixels of an image file", lower_bound=1)
 MAX_BODY = flags.DEFINE_integer("max_body_mib", 64, "size of a request in MiB", lower_bound=1)
-DRAIN = flags.DEFINE_integer("drain_time", 0, "seconds for answers to end after SIGTERM; 0: all they need", lower_bound=0)
+DRAIN = flags.DEFINE_integer(
+    "drain_time", 0, "seconds for answers to end after SIGTERM; 0: all they need", lower_bound=0
+)
 FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
 MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
 MAX_ASPECT = flags.DEFINE_float(

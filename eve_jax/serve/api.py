@@ -157,7 +157,10 @@ class Api:
 
     async def _chat(self, body: ChatBody, request: HttpRequest) -> Any:
         self._check(body)
-        if body.continue_final_message == body.add_generation_prompt and "add_generation_prompt" in body.model_fields_set:
+        if (
+            body.continue_final_message == body.add_generation_prompt
+            and "add_generation_prompt" in body.model_fields_set
+        ):
             raise Problem("add_generation_prompt is the opposite of continue_final_message", "add_generation_prompt")
         conversation = read_messages(body.messages, body.continue_final_message)
         prompt = await self._prompt(conversation, self.served.rule(body))

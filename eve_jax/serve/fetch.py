@@ -1,8 +1,8 @@
 """Images by http(s) from hosts that the server's owner has named, and from nowhere else.
 
 An address is resolved once, checked, and connected to as it is: a name that later resolves to another address (DNS
-rebinding) gains nothing. There are no redirects, no proxies, no other schemes or ports, and a limit of bytes and of time
-that counts from the first packet to the last.
+rebinding) gains nothing. There are no redirects, no proxies, no other schemes or ports, and a limit of bytes and of
+time that counts from the first packet to the last.
 """
 
 import http.client
@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -64,7 +64,9 @@ class Fetcher:
         """The parts of a URL that may be fetched. Raises Problem."""
         allowed = self.settings.media_domains
         if not allowed:
-            raise Problem(f"{ref.param}: URLs are not fetched here: send a data URI (data:image/png;base64,...)", ref.param)
+            raise Problem(
+                f"{ref.param}: URLs are not fetched here: send a data URI (data:image/png;base64,...)", ref.param
+            )
         url = ref.url
         plain = url.isascii() and url.isprintable() and not set(url) & set(' \\"<>^`{|}') and len(url) <= LONGEST
         try:
@@ -145,10 +147,8 @@ def is_public(address: str) -> bool:
 
 
 def _shut(raw: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         raw.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 def _failed(ref: ImageRef, why: str) -> Problem:

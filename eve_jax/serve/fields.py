@@ -1,7 +1,7 @@
 """Bodies of requests: which fields are read, which are refused, and which do nothing.
 
 A field that is null counts as absent. A field that nothing here names is ignored, as OpenAI's servers and vLLM do; one
-that would change the answer and is not implemented is refused by name (`REFUSED`), unless its value changes nothing.
+that would change the answer and is not implemented is refused by name (`eve_jax.serve.refused`), unless its value changes nothing.
 """
 
 import json
@@ -23,6 +23,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer.sampling import MOST_BIASES
 from eve_jax.process.checks import encodable
 from eve_jax.serve.problem import Problem
+from eve_jax.serve.refused import check_refused, is_number
 
 MOST_SEED = 2**63 - 1
 MOST_CHOICES = 8
@@ -30,41 +31,6 @@ MOST_STOPS = 4
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
 STOP = {"type": "string", "minLength": 1, "maxLength": 1024}
-NO_CONSTRAINTS = "answers cannot be constrained to a grammar here"
-
-# Values that change nothing, of fields that are refused, and why they are.
-NEUTRAL: tuple[Any, ...] = (False, 0, "", [], {})
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), "tools are not supported"),
-    "tool_choice": (("none",), "tools are not supported"),
-    "functions": (([],), "functions are not supported"),
-    "function_call": (("none",), "functions are not supported"),
-    "response_format": (({"type": "text"},), NO_CONSTRAINTS),
-    "structured_outputs": (NEUTRAL, NO_CONSTRAINTS),
-    "guided_json": (NEUTRAL, NO_CONSTRAINTS),
-    "guided_regex": (NEUTRAL, NO_CONSTRAINTS),
-    "guided_choice": (NEUTRAL, NO_CONSTRAINTS),
-    "guided_grammar": (NEUTRAL, NO_CONSTRAINTS),
-    "audio": (({},), "audio is not supported"),
-    "modalities": (([], ["text"]), "answers are text"),
-    "files": (NEUTRAL, "files are not supported"),
-    "web_search_options": (NEUTRAL, "there is no web search"),
-    "documents": (NEUTRAL, "documents are not supported: write them into a message"),
-    "chat_template": (NEUTRAL, "the template is the checkpoint's own"),
-    "chat_template_kwargs": (NEUTRAL, "the template is the checkpoint's own and has no settings"),
-    "mm_processor_kwargs": (NEUTRAL, "use fit and max_size for the image rule"),
-    "use_beam_search": (NEUTRAL, "beam search is not supported"),
-    "length_penalty": ((1,), "beam search is not supported"),
-    "best_of": ((1,), "use n"),
-    "echo": (NEUTRAL, "the prompt is not given back"),
-    "suffix": (NEUTRAL, "text cannot be inserted"),
-    "prompt_logprobs": (NEUTRAL, "log probabilities are those of the answer"),
-    "prompt_embeds": (NEUTRAL, "prompts are texts or token ids"),
-    "truncate_prompt_tokens": (NEUTRAL, "prompts are not truncated"),
-    "allowed_token_ids": (NEUTRAL, "use logit_bias"),
-    "bad_words": (NEUTRAL, "use logit_bias"),
-    "logits_processors": (NEUTRAL, "use logit_bias"),
-}
 
 Model = TypeVar("Model", bound="Body")
 
@@ -152,7 +118,9 @@ class ImageSizes(Body):
     """How images are resized."""
 
     fit: str | None = Field(None, pattern="^(fill|shrink)$", description="absent: the model's")
-    max_size: int | None = Field(None, ge=1, description="side of the largest image area in pixels; absent: the model's")
+    max_size: int | None = Field(
+        None, ge=1, description="side of the largest image area in pixels; absent: the model's"
+    )
 
 
 MESSAGES: dict[str, Any] = {
@@ -238,7 +206,9 @@ class CompletionBody(Answering):
     prompt: Any = Field(
         None,
         description="a text, token ids, or a list of either, taken as they are: no template",
-        json_schema_extra={"anyOf": [TEXT, IDS, {"type": "array", "maxItems": MOST_PROMPTS, "items": {"anyOf": [TEXT, IDS]}}]},
+        json_schema_extra={
+            "anyOf": [TEXT, IDS, {"type": "array", "maxItems": MOST_PROMPTS, "items": {"anyOf": [TEXT, IDS]}}]
+        },
     )
     logprobs: int | None = Field(None, ge=0, le=20)
 
@@ -246,7 +216,7 @@ class CompletionBody(Answering):
     def prompts(self) -> list[str | list[int]]:
         """The prompts as a list. Raises Problem for what is none, an empty one and for too many."""
         given = self.prompt
-        found = given if isinstance(given, list) and given and not _is_number(given[0]) else [given]
+        found = given if isinstance(given, list) and given and not is_number(given[0]) else [given]
         if len(found) > MOST_PROMPTS:
             raise Problem(f"{len(found)} prompts: at most {MOST_PROMPTS} in a request", "prompt")
         for prompt in found:
@@ -279,7 +249,7 @@ class GridBody(ImageSizes):
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the JSON value of a body. Raises Problem where it is none, also for NaN, half characters and deep nesting."""
+    """Return the JSON value of a body. Raises Problem where it is none, also for NaN, half characters, deep nesting."""
     try:
         text = data.decode()
         found = json.loads(text, parse_constant=_no_constant)
@@ -298,7 +268,7 @@ def read(kind: type[Model], given: Any) -> Model:
     """Return a checked body. Raises Problem naming the field that is wrong."""
     if not isinstance(given, Mapping):
         raise Problem("the body is not a JSON object")
-    _check_refused(given)
+    check_refused(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -306,21 +276,6 @@ def read(kind: type[Model], given: Any) -> Model:
         where = ".".join(str(part) for part in first["loc"])
         text = str(first["msg"]).removeprefix("Value error, ")
         raise Problem(f"{where or 'body'}: {text}", str(first["loc"][0]) if first["loc"] else None) from None
-
-
-def _check_refused(given: Mapping[str, Any]) -> None:
-    for name, (neutral, why) in REFUSED.items():
-        value = given.get(name)
-        if value is not None and not any(_same(value, one) for one in neutral):
-            raise Problem(f"{name}: {why}; leave it out", name)
-
-
-def _same(value: Any, neutral: Any) -> bool:
-    return bool(value == neutral) and (type(value) is type(neutral) or (_is_number(value) and _is_number(neutral)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_token(value: Any) -> bool:

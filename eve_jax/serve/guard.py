@@ -21,13 +21,13 @@ from eve_jax.serve.streams import ClientGone
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 GONE = 499  # in the log, of a client that did not wait
-DRAINED = 8  # times the limit, and seconds: what of a body that is too large is read before the answer
+DRAINED = 2  # times the limit, and seconds: what of a body that is too large is read before the answer
 CLOSING = {"connection": "close"}
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
 class Guard:
-    """An ASGI application around `app`. is_open: whether a path needs no key; handler: the name of a path in metrics."""
+    """An ASGI application around `app`. is_open: whether a path needs no key; handler: its name in metrics."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Guard:
     ):
         self.app, self.settings, self.metrics = app, settings, metrics
         self.is_open, self.handler = is_open, handler
-        self.digests = [_digest(key) for key in settings.api_keys]
+        self.digests = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self.held = 0  # bytes of the bodies of requests under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +53,14 @@ class Guard:
         """Raise Problem for a request without a key that is needed; takes as long whatever the key is."""
         if not self.digests or self.is_open(scope["path"]):
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        found = [hmac.compare_digest(_digest(key.strip()), digest) for digest in self.digests]
-        if scheme.lower() != "bearer" or not any(found):
+        given = Headers(scope=scope).get("authorization", "").encode("latin-1")  # as the client sent it
+        scheme, _, key = given.partition(b" ")
+        own = hashlib.sha256(key.strip()).digest()
+        found = [hmac.compare_digest(own, digest) for digest in self.digests]
+        if scheme.lower() != b"bearer" or not any(found):
             text = "this server needs a key: send the header Authorization: Bearer KEY"
             raise Problem(text, status=401, WWW_Authenticate="Bearer")
-        scope["salt"] = _digest(key.strip()).hex()[:16]  # of the prefix cache: keys share nothing
+        scope["salt"] = own.hex()[:16]  # of the prefix cache: keys share nothing
 
 
 class _Guarded:
@@ -101,8 +103,9 @@ class _Guarded:
             problem = Problem(f"internal error; the server's log has more under request id {self.id}", status=500)
         if self.status:  # an answer has begun: it ends here
             return
-        if not self.complete and problem.status in (401, 408, 413, 503):
-            await self._drain()
+        if not self.complete and problem.status != 400:
+            if problem.status != 408:  # else it sends nothing
+                await self._drain()
             problem.headers |= CLOSING
         await problem.response()(self.scope, self.receive, self.send)
 
@@ -172,7 +175,3 @@ class _Guarded:
         self.guard.metrics.http(method, handler, self.status or 500, seconds)
         if not self.guard.settings.quiet:
             print(f"{method} {handler} {self.status} {seconds:.3f} s {self.id}", file=sys.stderr, flush=True)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

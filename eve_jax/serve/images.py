@@ -42,8 +42,8 @@ class ImageReader:
         return self.fetcher.fetch(ref)
 
     def decoded(self, data: bytes, param: str) -> Image.Image:
-        """The RGB image of a file, whatever type it was called. Raises Problem, before its pixels are decoded when there
-        are too many."""
+        """The RGB image of a file, whatever type it was called. Raises Problem, for too many pixels before it decodes
+        them."""
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > self.settings.max_pixels:
@@ -58,10 +58,14 @@ class ImageReader:
             raise Problem(f"{param}: the image {reason}", param) from None
         except Exception:  # Pillow's plug-ins raise whatever a broken file leads them to
             expected = ", ".join(FORMATS)
-            raise Problem(f"{param}: the data is no image that can be read; expected one of {expected}", param) from None
+            raise Problem(
+                f"{param}: the data is no image that can be read; expected one of {expected}", param
+            ) from None
 
     def _too_large(self, param: str) -> Problem:
-        return Problem(f"{param}: the image has more than the {self.settings.max_pixels:,} pixels that are taken", param)
+        return Problem(
+            f"{param}: the image has more than the {self.settings.max_pixels:,} pixels that are taken", param
+        )
 
 
 def data_uri(ref: ImageRef) -> bytes:

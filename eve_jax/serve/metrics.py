@@ -76,7 +76,7 @@ class Metrics:
         prompt = len(ticket.request.prompt)
         self.prompt_tokens.inc(prompt)
         self.generated.inc(tokens)
-        seen = {"request_prompt_tokens": prompt, "request_generation_tokens": tokens}
+        seen: dict[str, float] = {"request_prompt_tokens": prompt, "request_generation_tokens": tokens}
         seen["request_params_max_tokens"] = ticket.request.max_new_tokens
         seen |= _times(ticket, tokens)
         for name, value in seen.items():

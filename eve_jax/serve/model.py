@@ -87,7 +87,7 @@ class Served:
     def too_long(self, tokens: int, more: str = "") -> Problem:
         """The error of a prompt that leaves no room for an answer."""
         return Problem(
-            f"the prompt has {more}{tokens:,} tokens, image tokens included; prompt and answer can have {self.context:,}: "
+            f"the prompt has {more}{tokens:,} tokens, image tokens included, of {self.context:,} with its answer: "
             "ask with less text, fewer images or a smaller max_size",
             LONGEST_PROMPT,
         )
@@ -100,8 +100,8 @@ class Served:
             raise self.too_long(tokens)
         if asked is not None and asked > left:
             raise Problem(
-                f"max_tokens={asked:,} is too large: the prompt has {tokens:,} tokens of the {self.context:,} that prompt "
-                f"and answer can have, so at most {left:,}",
+                f"max_tokens={asked:,} is too large: the prompt has {tokens:,} of {self.context:,} tokens, so at most "
+                f"{left:,} are left",
                 "max_tokens",
             )
         return asked or min(self.settings.max_tokens, left)

@@ -59,7 +59,9 @@ def description() -> dict[str, Any]:
     paths: dict[str, Any] = {path: {"get": _operation(path, text, responses)} for path, text in READS.items()}
     for path, (kind, text) in BODIES.items():
         content = {"application/json": {"schema": names[kind, "validation"]}}
-        paths[path] = {"post": _operation(path, text, responses) | {"requestBody": {"required": True, "content": content}}}
+        paths[path] = {
+            "post": _operation(path, text, responses) | {"requestBody": {"required": True, "content": content}}
+        }
     components = {
         "schemas": {**schemas.get("$defs", {}), "Error": ERROR},
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

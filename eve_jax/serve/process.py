@@ -42,7 +42,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def serve(app: Application, listener: socket.socket, header_time: float, drain_time: float) -> None:
-    """Serve `app` at a bound socket until SIGTERM or Ctrl-C, then let running answers end; a second signal ends at once.
+    """Serve `app` at a bound socket until SIGTERM or Ctrl-C, then let running answers end; a second one ends at once.
 
     header_time: seconds for a request's headers; drain_time: seconds for answers to end, 0 = as long as they take.
     Raises what kept the model from being served.
@@ -63,8 +63,9 @@ def serve(app: Application, listener: socket.socket, header_time: float, drain_t
 
 def config(app: Application, header_time: float, drain_time: float) -> uvicorn.Config:
     """Return uvicorn's settings for `serve`."""
+    application: Any = app
     return uvicorn.Config(
-        app,
+        application,
         http=_protocol(header_time),
         ws="none",
         loop="asyncio",
@@ -91,8 +92,8 @@ class Server(uvicorn.Server):
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop taking requests, the second time also those that are answered."""

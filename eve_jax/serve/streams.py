@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 import time
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar

@@ -5,10 +5,12 @@ import io
 import json
 from typing import Any
 
+import httpx
 from PIL import Image
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+HTTP = httpx.Client(verify=False, timeout=30)  # certificates are not loaded, which takes long
 
 
 def user(content: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Answers whole and in streams, of chats and completions, by HTTP and by the openai client."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import httpx
 import openai
@@ -8,7 +9,7 @@ import pytest
 
 from eve_jax import EVE
 from eve_jax.serve.settings import ServeSettings
-from tests.serve.bodies import CHAT, TEXT, chat, events, image, png, text, uri, user
+from tests.serve.bodies import CHAT, HTTP, TEXT, chat, events, image, png, text, uri, user
 from tests.serve.scripted import SAID, Address, Scripted, serving, wait_for
 
 
@@ -32,9 +33,9 @@ def test_an_answer_and_its_stream_are_the_same(client: httpx.Client, told: Scrip
     pieces = [one["choices"][0] for one in (*rest, last)]
     assert "".join(piece["delta"]["content"] for piece in pieces) == choice["message"]["content"] == SAID.strip()
     assert [piece["finish_reason"] for piece in pieces] == [None] * len(rest) + ["stop"]
-    assert sum((piece["token_ids"] for piece in pieces), []) == choice["token_ids"] == told.said
+    assert [*chain.from_iterable(piece["token_ids"] for piece in pieces)] == choice["token_ids"] == told.said
     assert choice["prompt_token_ids"] == told.requests[0].prompt.ids.tolist()
-    assert sum((piece["logprobs"]["content"] for piece in pieces), []) == choice["logprobs"]["content"]
+    assert [*chain.from_iterable(piece["logprobs"]["content"] for piece in pieces)] == choice["logprobs"]["content"]
     assert use["choices"] == [] and use["usage"] == answer["usage"]
     prompt = len(told.requests[0].prompt)
     assert answer["usage"] == {
@@ -50,7 +51,7 @@ def test_an_answer_and_its_stream_are_the_same(client: httpx.Client, told: Scrip
 def test_log_probabilities_have_the_bytes_of_tokens(client: httpx.Client, told: Scripted) -> None:
     body = chat(logprobs=True, top_logprobs=1)
     content = client.post(CHAT, json=body).json()["choices"][0]["logprobs"]["content"]
-    assert bytes(sum((token["bytes"] for token in content), [])).decode() == SAID
+    assert bytes([*chain.from_iterable(token["bytes"] for token in content)]).decode() == SAID
     assert content[2] == {
         "token": "I",
         "logprob": -0.5,
@@ -154,7 +155,9 @@ def test_the_openai_client(api: openai.OpenAI, told: Scripted) -> None:
         api.models.retrieve("none")
 
 
-def test_a_failure_is_an_error_before_and_an_event_after_the_first_byte(client: httpx.Client, told: Scripted, capfd) -> None:
+def test_a_failure_is_an_error_before_and_an_event_after_the_first_byte(
+    client: httpx.Client, told: Scripted, capfd: pytest.CaptureFixture[str]
+) -> None:
     told.error = "layers.3 is NaN in /some/folder"
     whole = client.post(CHAT, json=chat())
     assert whole.status_code == 500 and whole.json()["error"]["type"] == "InternalServerError"
@@ -180,7 +183,7 @@ def test_the_queue_may_be_full(api: openai.OpenAI, client: httpx.Client, told: S
 
 def test_a_default_temperature_of_zero_is_greedy(eve: EVE) -> None:
     with serving(eve, Scripted(eve), ServeSettings(temperature=0.0, max_tokens=7, quiet=True)) as address:
-        given = httpx.post(address.url + CHAT, json=chat(top_p=0.5)).json()
+        given = HTTP.post(address.url + CHAT, json=chat(top_p=0.5)).json()
         assert given["usage"]["completion_tokens"] == 7
         assert address.scheduler.requests[0].sampling.temperature == 0
 
@@ -190,7 +193,10 @@ def test_figures(client: httpx.Client, told: Scripted) -> None:
         lines = client.get("/metrics").text.splitlines()
         return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))
 
-    before = value("vllm:generation_tokens_total{"), value('vllm:request_success_total{engine="0",finished_reason="stop"')
+    before = (
+        value("vllm:generation_tokens_total{"),
+        value('vllm:request_success_total{engine="0",finished_reason="stop"'),
+    )
     client.post(CHAT, json=chat())
     assert value("vllm:generation_tokens_total{") == before[0] + len(told.said)
     assert value('vllm:request_success_total{engine="0",finished_reason="stop"') == before[1] + 1

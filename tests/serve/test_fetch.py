@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from eve_jax import EVE
@@ -16,7 +15,7 @@ from eve_jax.serve.images import ImageReader
 from eve_jax.serve.messages import ImageRef
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.settings import ServeSettings
-from tests.serve.bodies import CHAT, chat, image, png, text
+from tests.serve.bodies import CHAT, HTTP, chat, image, png, text
 from tests.serve.scripted import Scripted, serving
 
 PUBLIC = "93.184.216.34"
@@ -177,7 +176,7 @@ def test_a_name_without_an_address() -> None:
     def nothing(*args: Any, **more: Any) -> list[Any]:
         raise socket.gaierror(-2, "Name or service not known")
 
-    with pytest.raises(Problem, match="its host has no address$") as problem:
+    with pytest.raises(Problem, match=r"its host has no address$") as problem:
         Fetcher(SETTINGS, nothing).fetch(ImageRef("https://images.example/", "image"))
     assert problem.value.status == 422
 
@@ -191,9 +190,9 @@ def test_urls_in_a_chat(eve: EVE) -> None:
     with host(says(OK % (len(png()), png()))) as connect:
         reader = ImageReader(SETTINGS, Fetcher(SETTINGS, resolving(PUBLIC), connect))
         with serving(eve, Scripted(eve), SETTINGS, reader) as address:
-            asked = httpx.post(address.url + CHAT, json=chat([image("http://images.example/a.png"), text()]))
+            asked = HTTP.post(address.url + CHAT, json=chat([image("http://images.example/a.png"), text()]))
             assert asked.status_code == 200
             assert list(address.scheduler.requests[0].prompt.grids) == [(2, 2)]
-            refused = httpx.post(address.url + CHAT, json=chat([image("http://other.example/a.png"), text()]))
+            refused = HTTP.post(address.url + CHAT, json=chat([image("http://other.example/a.png"), text()]))
             assert refused.status_code == 400 and "other" not in refused.text
-            assert httpx.get(address.url + "/v1/models").json()["data"][0]["images"]["urls"] is True
+            assert HTTP.get(address.url + "/v1/models").json()["data"][0]["images"]["urls"] is True

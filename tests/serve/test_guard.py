@@ -1,4 +1,4 @@
-"""Keys, request ids, limits of bytes and time, clients that go away, faults of ours: nothing leaks and nothing stays."""
+"""Keys, request ids, limits of bytes and time, clients that go away, faults of ours: nothing leaks or stays."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ import pytest
 from eve_jax import EVE
 from eve_jax.serve.fields import ChatBody
 from eve_jax.serve.settings import ServeSettings
-from tests.serve.bodies import CHAT, chat, events, image, png, text, uri
+from tests.serve.bodies import CHAT, HTTP, chat, events, image, png, uri
 from tests.serve.scripted import Address, Scripted, serving, wait_for
 
 KEYS = ("secret-1", "sécret-2")
@@ -45,7 +45,7 @@ def bearer(key: str = KEYS[0]) -> dict[str, Any]:
     [
         {},
         {"Authorization": ""},
-        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer"},
         {"Authorization": "Bearer wrong"},
         {"Authorization": KEYS[0]},
         {"Authorization": f"Basic {KEYS[0]}"},
@@ -55,16 +55,18 @@ def bearer(key: str = KEYS[0]) -> dict[str, Any]:
 )
 def test_a_key_is_needed(strict: Address, headers: dict[str, str]) -> None:
     for method, path in (("POST", CHAT), ("GET", "/v1/models"), ("POST", "/tokenize"), ("GET", "/v1/x"), ("GET", "/x")):
-        given = httpx.request(method, strict.url + path, headers=headers, json={} if method == "POST" else None)
+        given = HTTP.request(method, strict.url + path, headers=headers, json={} if method == "POST" else None)
         assert given.status_code == 401 and given.headers["www-authenticate"] == "Bearer"
-        assert given.json()["error"]["type"] == "AuthenticationError" and "Bearer KEY" in given.json()["error"]["message"]
+        assert (
+            given.json()["error"]["type"] == "AuthenticationError" and "Bearer KEY" in given.json()["error"]["message"]
+        )
     for path in ("/", "/health", "/metrics", "/openapi.json"):
-        assert httpx.get(strict.url + path, headers=headers).status_code == 200
+        assert HTTP.get(strict.url + path, headers=headers).status_code == 200
 
 
 def test_every_key_will_do_and_shares_no_prefix(strict: Address) -> None:
     for key in KEYS:
-        assert httpx.post(strict.url + CHAT, json=chat(), headers=bearer(key)).status_code == 200
+        assert HTTP.post(strict.url + CHAT, json=chat(), headers=bearer(key)).status_code == 200
     first, second = (request.salt for request in strict.scheduler.requests[-2:])
     assert first != second and not any(key in first + second for key in KEYS)
 
@@ -72,23 +74,25 @@ def test_every_key_will_do_and_shares_no_prefix(strict: Address) -> None:
 def test_request_ids(strict: Address) -> None:
     def id_of(given: str) -> str:
         headers = {"X-Request-Id": given} if given else {}
-        return httpx.get(f"{strict.url}/health", headers=headers).headers["x-request-id"]
+        return HTTP.get(f"{strict.url}/health", headers=headers).headers["x-request-id"]
 
     assert id_of("my-id.7") == "my-id.7"
     for given in ("", "a b", "x" * 200, "a;b<c>"):
         assert len(id_of(given)) == 32
-    assert httpx.get(f"{strict.url}/nothing").headers["x-request-id"]
+    assert HTTP.get(f"{strict.url}/nothing").headers["x-request-id"]
 
 
 def test_sites_that_are_named_may_read_answers(strict: Address, client: httpx.Client) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    given = httpx.options(strict.url + CHAT, headers={"Origin": "https://a.example", **asked})
+    given = HTTP.options(strict.url + CHAT, headers={"Origin": "https://a.example", **asked})
     assert given.status_code == 200 and given.headers["access-control-allow-origin"] == "https://a.example"
-    other = httpx.options(strict.url + CHAT, headers={"Origin": "https://b.example", **asked})
+    other = HTTP.options(strict.url + CHAT, headers={"Origin": "https://b.example", **asked})
     assert other.status_code == 400 and "access-control-allow-origin" not in other.headers
-    answer = httpx.get(f"{strict.url}/v1/models", headers={"Origin": "https://a.example", **bearer()})
+    answer = HTTP.get(f"{strict.url}/v1/models", headers={"Origin": "https://a.example", **bearer()})
     assert answer.headers["access-control-allow-origin"] == "https://a.example"
-    assert "access-control-allow-origin" not in client.get("/v1/models", headers={"Origin": "https://a.example"}).headers
+    assert (
+        "access-control-allow-origin" not in client.get("/v1/models", headers={"Origin": "https://a.example"}).headers
+    )
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -96,14 +100,14 @@ def test_bodies_that_are_too_large(strict: Address, chunked: bool) -> None:
     body = json.dumps(chat("a" * 250_000)).encode()
     content = iter([body[:100_000], body[100_000:]]) if chunked else body
     headers = {"Content-Type": "application/json", **bearer()}
-    given = httpx.post(strict.url + CHAT, content=content, headers=headers)
+    given = HTTP.post(strict.url + CHAT, content=content, headers=headers)
     assert given.status_code == 413 and given.json()["error"]["type"] == "RequestTooLargeError"
     assert "200,000 bytes" in given.json()["error"]["message"]
     assert figure(strict, "eve:held_body_bytes") == 0
 
 
 def figure(address: Address, name: str) -> float:
-    lines = httpx.get(f"{address.url}/metrics").text.splitlines()
+    lines = HTTP.get(f"{address.url}/metrics").text.splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))
 
 
@@ -141,10 +145,11 @@ def test_slow_clients(strict: Address) -> None:
 
 def test_a_second_request_on_a_connection_may_be_slow_as_well(strict: Address) -> None:
     link = raw(strict, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert link.recv(65_536).startswith(b"HTTP/1.1 200")
     time.sleep(0.5)  # longer than headers may take: an idle connection stays
     link.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert link.recv(65_536).startswith(b"HTTP/1.1 200")
+    answers = b""
+    while answers.count(b'{"status":"ok"}') < 2:
+        answers += link.recv(65_536)
     link.sendall(b"GET /hea")
     assert rest(link) == b""
 
@@ -152,7 +157,9 @@ def test_a_second_request_on_a_connection_may_be_slow_as_well(strict: Address) -
 def test_clients_that_do_not_read(strict: Address) -> None:
     scheduler, long = strict.scheduler, strict.scheduler.eve.tokenizer.encode("x" * 400)
     before, scheduler.said = scheduler.said, long
-    body = json.dumps(chat(stream=True, logprobs=True, top_logprobs=20, ignore_eos=True, return_token_ids=True)).encode()
+    body = json.dumps(
+        chat(stream=True, logprobs=True, top_logprobs=20, ignore_eos=True, return_token_ids=True)
+    ).encode()
     link = socket.socket()
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
     link.connect(("127.0.0.1", int(strict.url.rpartition(":")[2])))
@@ -196,7 +203,7 @@ def test_clients_that_go_away_before_they_are_answered(shared: Address, told: Sc
         raw(shared, data).close()
     wait_for(lambda: not shared.server.server_state.tasks)
     wait_for(lambda: not told.running)
-    assert httpx.post(shared.url + CHAT, json=chat()).status_code == 200
+    assert HTTP.post(shared.url + CHAT, json=chat()).status_code == 200
 
 
 def test_faults_of_ours_are_told_to_the_log_alone(
@@ -215,7 +222,7 @@ def test_faults_of_ours_are_told_to_the_log_alone(
 
 def test_a_line_for_each_request(eve: EVE, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(eve, Scripted(eve), ServeSettings()) as address:
-        httpx.get(f"{address.url}/v1/models?secret=1", headers={"X-Request-Id": "id-8"})
+        HTTP.get(f"{address.url}/v1/models?secret=1", headers={"X-Request-Id": "id-8"})
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("GET /v1/models 200 ") and line.endswith(" id-8")
 
@@ -224,12 +231,12 @@ def test_health_is_that_of_the_model(eve: EVE) -> None:
     scheduler = Scripted(eve)
     scheduler.warm.clear()
     with serving(eve, scheduler, ServeSettings(quiet=True)) as address:
-        for given in (httpx.get(f"{address.url}/health"), httpx.post(address.url + CHAT, json=chat())):
+        for given in (HTTP.get(f"{address.url}/health"), HTTP.post(address.url + CHAT, json=chat())):
             assert given.status_code == 503 and given.headers["retry-after"] == "10"
             assert "compiles" in given.json()["error"]["message"]
-        assert httpx.get(f"{address.url}/v1/models").status_code == 200
+        assert HTTP.get(f"{address.url}/v1/models").status_code == 200
         scheduler.warm.set()
-        wait_for(lambda: httpx.get(f"{address.url}/health").status_code == 200)
+        wait_for(lambda: HTTP.get(f"{address.url}/health").status_code == 200)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -240,7 +247,7 @@ def test_a_server_that_stops_ends_its_answers_first(eve: EVE, stream: bool) -> N
     with serving(eve, scheduler, ServeSettings(quiet=True)) as address:
 
         def ask() -> None:
-            answers.append(httpx.post(address.url + CHAT, json=chat(stream=stream), timeout=30))
+            answers.append(HTTP.post(address.url + CHAT, json=chat(stream=stream), timeout=30))
 
         asking = [threading.Thread(target=ask) for _ in range(3)]
         for thread in asking:
@@ -253,4 +260,4 @@ def test_a_server_that_stops_ends_its_answers_first(eve: EVE, stream: bool) -> N
         ends = events(answer.text)[-1:] if stream else [answer.json()]
         assert [one["choices"][0]["finish_reason"] for one in ends] == ["stop"]
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address.url}/health")
+        HTTP.get(f"{address.url}/health")

@@ -32,7 +32,9 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "neutral values of what is refused": (
         CHAT,
-        chat(tools=[], tool_choice="none", response_format={"type": "text"}, reasoning_effort="low", modalities=["text"]),
+        chat(
+            tools=[], tool_choice="none", response_format={"type": "text"}, reasoning_effort="low", modalities=["text"]
+        ),
     ),
     "detail": (CHAT, chat([image(detail="high"), text()])),
     "four stops": (CHAT, chat(stop=["a", "b", "c", "d"])),
@@ -128,7 +130,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "audio": (chat([{"type": "input_audio", "input_audio": {}}]), "messages", r"at most 0 audio"),
     "a file part": (chat([{"type": "file", "file": {}}]), "messages", "at most 0 files"),
     "an unknown part": (chat([{"type": "x"}]), "messages", "text or image_url"),
-    "an image of the system": ({"messages": [{"role": "system", "content": [image()]}, user("a")]}, "messages", "user's"),
+    "an image of the system": (
+        {"messages": [{"role": "system", "content": [image()]}, user("a")]},
+        "messages",
+        "user's",
+    ),
     "tool calls": (
         {"messages": [user("a"), {"role": "assistant", "content": "b", "tool_calls": [{}]}, user("c")]},
         "messages",
@@ -173,7 +179,8 @@ def check(given: httpx.Response, status: int, kind: str, param: str | None, word
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[1]", b"5", b"", b"null", b'{"messages": NaN}', b"\xff\xfe", b"[" * 100_000, b'{"n":' + b"9" * 5000]
+    "body",
+    [b"{", b"[1]", b"5", b"", b"null", b'{"messages": NaN}', b"\xff\xfe", b"[" * 100_000, b'{"n":' + b"9" * 5000],
 )
 def test_bodies_that_are_no_object(client: httpx.Client, body: bytes) -> None:
     given = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
@@ -224,7 +231,12 @@ def test_facts(client: httpx.Client) -> None:
     assert listed["object"] == "list" and [one["id"] for one in listed["data"]] == ["eve", "eve-2"]
     one = client.get("/v1/models/eve-2").json()
     assert one == listed["data"][1]
-    assert {"object": "model", "owned_by": "eve_jax", "max_model_len": 512, "default_max_tokens": 512}.items() <= one.items()
+    assert {
+        "object": "model",
+        "owned_by": "eve_jax",
+        "max_model_len": 512,
+        "default_max_tokens": 512,
+    }.items() <= one.items()
     assert one["images"] == {
         "mode": "anyratio_ld",
         "fit": "shrink",

@@ -10,8 +10,8 @@ from PIL import Image
 
 from eve_jax import EVE
 from eve_jax.data.image.patches import resize, shown
-from eve_jax.data.text.encode import encode_chat
 from eve_jax.data.record import Turn
+from eve_jax.data.text.encode import encode_chat
 from eve_jax.serve.images import ImageReader
 from eve_jax.serve.messages import ImageRef, read_messages
 from eve_jax.serve.problem import Problem
@@ -52,7 +52,9 @@ def test_the_prompt_is_that_of_eve(client: httpx.Client, told: Scripted, eve: EV
 def test_tags_in_texts_are_text(client: httpx.Client, told: Scripted, eve: EVE, tag: str) -> None:
     for content in (f"Is {tag} a tag?", [image(), text(f"Is {tag} a tag?")], [text(f"{tag}</image>"), image()]):
         assert client.post(CHAT, json=chat(content)).status_code == 200
-    for request, images, said in zip(told.requests, (0, 1, 1), (f"Is {tag} a tag?",) * 2 + (f"{tag}</image>",), strict=True):
+    for request, images, said in zip(
+        told.requests, (0, 1, 1), (f"Is {tag} a tag?",) * 2 + (f"{tag}</image>",), strict=True
+    ):
         prompt = request.prompt
         assert len(prompt.grids) == images
         assert said in eve.tokenizer.decode([token for token in prompt.ids if token >= 0])
@@ -124,7 +126,10 @@ def test_images_with_too_many_pixels_are_not_decoded() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["data:image/png;base64," + uri(png()).partition(",")[2][:20] + "\n " + uri(png()).partition(",")[2][20:], "DATA:;BASE64," + uri(png()).partition(",")[2]],
+    [
+        "data:image/png;base64," + uri(png()).partition(",")[2][:20] + "\n " + uri(png()).partition(",")[2][20:],
+        "DATA:;BASE64," + uri(png()).partition(",")[2],
+    ],
 )
 def test_data_uris_are_read_as_others_write_them(url: str) -> None:
     assert READER.content(ImageRef(url, "image")) == png()
