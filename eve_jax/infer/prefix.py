@@ -62,6 +62,10 @@ class Items:
         within = ends[ends <= most]
         return int(within[-1]) if len(within) else 0
 
+    def begins_with(self, other: "Items") -> bool:
+        """Whether these are all of `other`'s items and perhaps more."""
+        return self.common(other, other.tokens) == other.tokens
+
 
 NOTHING = Items(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
 
@@ -103,7 +107,7 @@ class PrefixStore:
 
     def covers(self, items: Items) -> bool:
         """Whether a row begins with all of `items`."""
-        return any(kept.items.common(items, items.tokens) == items.tokens for kept in self._kept.values())
+        return any(kept.items.begins_with(items) for kept in self._kept.values())
 
     def takes(self, size: int) -> bool:
         """Whether a row of `size` bytes is small enough to be kept."""
@@ -117,9 +121,7 @@ class PrefixStore:
 
     def add(self, kept: Kept) -> None:
         """Keep a row; what it holds itself and what there is no more room for goes."""
-        self._drop(
-            key for key, old in self._kept.items() if old.items.common(kept.items, old.items.tokens) == old.items.tokens
-        )
+        self._drop([key for key, old in self._kept.items() if kept.items.begins_with(old.items)])
         self._kept[self._next] = kept
         self._next += 1
         self.bytes += kept.bytes

@@ -19,8 +19,9 @@ from eve_jax.errors import UserError
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prefix import Items, PrefixStore
-from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket
+from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
 from eve_jax.infer.slot_rows import SlotRows
+from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
 from eve_jax.process.checks import whole
 
@@ -68,11 +69,12 @@ class Scheduler:
     Its thread is started with `start`; without one, `run_all` or calls of `turn` do the work.
     """
 
-    def __init__(self, engine: Engine, settings: SchedulerSettings = SchedulerSettings()):
-        self.engine, self.settings = engine, settings
+    def __init__(self, engine: Engine, settings: SchedulerSettings | None = None):
+        self.engine, self.settings = engine, settings or SchedulerSettings()
+        settings = self.settings
         self.compiles = Compiles()
-        self.rows = SlotRows(engine, settings.slots, settings.context, settings.chunk, settings.block)
-        self.rows.store = PrefixStore(settings.prefix_bytes)
+        sizes = settings.slots, settings.context, settings.chunk, settings.block
+        self.rows = SlotRows(engine, *sizes, PrefixStore(settings.prefix_bytes))
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -146,7 +148,7 @@ class Scheduler:
                 return
             budget -= self.rows.read(slot)
 
-    def _admit(self) -> "Slot | None":
+    def _admit(self) -> Slot | None:
         """Give a free slot to the request that has waited for longest."""
         with self._changed:
             if not self._waiting or not self.rows.slots.free:

@@ -10,8 +10,9 @@ LEAST = 16  # fewer tokens in common are read again rather than copied
 
 
 class Choice(NamedTuple):
-    """The slot; what its row begins with: another slot's row, one of the store, or (None) its own; so many tokens of it.
+    """A free slot, and the first `tokens` tokens of what its row begins with.
 
+    source: another slot, or a row of the store, that they are copied from; None: the slot has them.
     saves: the row that the slot has is worth keeping, copied out before.
     """
 
@@ -39,14 +40,11 @@ def choose(slots: Sequence[Slot], store: PrefixStore, items: Items) -> Choice:
     saves = victim.length >= LEAST and not _held_elsewhere(victim, slots, store)
     if kept is not None and in_store > tokens and in_store >= LEAST:
         return Choice(victim, kept, in_store, saves)
-    if best is victim:
-        return Choice(victim, None, tokens, saves)
-    return (
-        Choice(victim, best, tokens, saves) if tokens >= LEAST else Choice(victim, None, shared[victim.number], saves)
-    )
+    if best is not victim and tokens >= LEAST:
+        return Choice(victim, best, tokens, saves)
+    return Choice(victim, None, shared[victim.number], saves)
 
 
 def _held_elsewhere(victim: Slot, slots: Sequence[Slot], store: PrefixStore) -> bool:
-    own = victim.items
     others = (slot.items for slot in slots if slot is not victim)
-    return any(own.common(other, own.tokens) == own.tokens for other in others) or store.covers(own)
+    return any(other.begins_with(victim.items) for other in others) or store.covers(victim.items)

@@ -219,10 +219,8 @@ def _row(cache: Cache, slot: Any, capacity: int) -> Cache:
 
 
 def _put(cache: Cache, row: Cache, slot: Any) -> Cache:
-    keys, values = (
-        jax.lax.dynamic_update_slice(old, new, (0, slot, 0, 0, 0)) for old, new in zip(cache, row, strict=True)
-    )
-    return keys, values
+    at = (0, slot, 0, 0, 0)
+    return jax.lax.dynamic_update_slice(cache[0], row[0], at), jax.lax.dynamic_update_slice(cache[1], row[1], at)
 
 
 def _behind(cache: Cache, entries: Cache, length: Array) -> Cache:

@@ -25,13 +25,13 @@ UNIT = 64  # capacities are multiples of it
 class SlotRows:
     """`count` slots of `context` tokens; `chunk` and `block` are sizes of a prefill's piece and of a decoded block."""
 
-    def __init__(self, engine: Engine, count: int, context: int, chunk: int, block: int):
+    def __init__(self, engine: Engine, count: int, context: int, chunk: int, block: int, store: PrefixStore):
         self.engine, self.context, self.block = engine, context, block
         self.whole_images = engine.cfg.patch_embed == "v1"
         self.menu = shapes(min(chunk, context), self.whole_images, context)
         self.capacities = capacities(context, max(block, *(shape.length for shape in self.menu)))
         self.slots = Slots(count)
-        self.store = PrefixStore(0)
+        self.store = store
         self.turns = 0
         self.state = self._empty()
 
@@ -157,7 +157,7 @@ class SlotRows:
 
 
 def capacities(context: int, room: int) -> tuple[int, ...]:
-    """Sizes of rows that programs read: a quarter, half and all of `context`, with `room` for what is written behind."""
+    """Sizes of rows that programs read: a quarter, half and all of `context`, each with `room` behind."""
     sizes = {round_up(-(-context // part) + room, UNIT) for part in (4, 2, 1)}
     most = max(sizes)
     return tuple(sorted(size for size in sizes if size == most or 4 * size <= 3 * most))

@@ -64,7 +64,7 @@ def warm(
             if shape.length <= capacity:
                 steps.append((1, lambda state, s=shape, c=capacity: prefill(state, s, c)))
         for wants in (False, True):
-            steps.append((1, lambda state, s=Sizes(capacity, menu.block, wants): decode(state, s)))
+            steps.append((1, lambda state, c=capacity, w=wants: decode(state, Sizes(c, menu.block, w))))
         steps.append((3, lambda state, c=capacity: rows(state, c)))
     steps.append((2, rest))
     done, total = 0, sum(number for number, _ in steps)

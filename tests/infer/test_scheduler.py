@@ -3,20 +3,18 @@
 import random
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eve_jax.data.image.patches import patchify
-from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.requests import Finish, QueueFull, Request, Ticket, Token
 from eve_jax.infer.sampling import GREEDY, Sampling
-from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
 from tests import reference as ref
 from tests.compiles import watched
 
-SETTINGS = SchedulerSettings(slots=4, context=192, chunk=16, queue=8, block=4, prefix_bytes=2**20)
+SETTINGS = SchedulerSettings(slots=4, context=160, chunk=16, queue=8, block=4, prefix_bytes=2**20)
 PICTURES = [patchify(ref.tensors("A_inputs")[f"image_uint8_{i}"]) for i in (0, 1)]
 GRIDS = [*ref.GRIDS[0], *ref.GRIDS[1]]
 WORDS = 300  # ids that prompts are made of
@@ -39,7 +37,7 @@ def warm(engine: Engine) -> Scheduler:
 
 def picture(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:
     """An image of 1 to 4 rows, seldom one that is longer than a chunk."""
-    h, w = (int(n) for n in rng.integers(1, 5, 2)) if rng.random() < 0.8 else (5, 8)
+    h, w = (int(n) for n in rng.integers(1, 5, 2)) if rng.random() < 0.8 else (5, 6)
     return rng.integers(0, 256, (h * w, PICTURES[0].shape[1]), np.uint8), (h, w)
 
 
@@ -53,14 +51,13 @@ def alone(engine: Engine, request: Request) -> list[int]:
 
 
 def sampling(rng: np.random.Generator) -> Sampling:
-    kind, seed = int(rng.integers(8)), int(rng.integers(1000))
+    kind, seed = int(rng.integers(7)), int(rng.integers(1000))
     return [
         GREEDY,
         GREEDY,
         Sampling(0.7, seed=seed),
         Sampling(1.0, 0.8, seed),
-        Sampling(1.3, 1.0, seed, top_k=5),
-        Sampling(1.1, 0.9, seed, top_k=40, min_p=0.02),
+        Sampling(1.3, 0.9, seed, top_k=40, min_p=0.02),
         Sampling(0.0, presence_penalty=1.5, frequency_penalty=0.5, repetition_penalty=1.2),
         Sampling(0.9, 1.0, seed, frequency_penalty=1.0, logit_bias=((7, 5.0), (11, -100.0))),
     ][kind]
@@ -85,11 +82,11 @@ def mix(count: int, seed: int) -> list[Request]:
         else:
             before = conversations[int(rng.integers(len(conversations)))]
             asked = Prompt(np.concatenate([before.ids, np.array(text, np.int32)]), before.patches, before.grids)
-        if len(asked) > 150:
+        if len(asked) > 140:
             asked = prompt(text)
         conversations.append(asked)
-        stops = tuple(rng.integers(0, WORDS, 20).tolist()) if rng.random() < 0.5 else ()
-        requests.append(Request(asked, int(rng.integers(1, 25)), sampling(rng), stops))
+        stops = tuple(rng.integers(0, WORDS, 7).tolist()) if rng.random() < 0.5 else ()
+        requests.append(Request(asked, int(rng.integers(1, 16)), sampling(rng), stops))
     return requests
 
 
@@ -151,7 +148,9 @@ def check_mix(engine: Engine, scheduler: Scheduler, count: int, seed: int) -> No
         whole = len(ids) == requests[number].max_new_tokens
         assert end.reason == ("length" if whole else "stop")
         assert whole or end.stop_id in requests[number].stop_ids
-        assert tickets[number].queued <= tickets[number].started <= tickets[number].first or not ids
+        ticket = tickets[number]
+        times = [ticket.queued, ticket.started, *([ticket.first] if ids else []), ticket.finished]
+        assert None not in times and times == sorted(times)
     assert scheduler.stats().used_tokens == scheduler.stats().running == scheduler.stats().waiting == 0
 
 
