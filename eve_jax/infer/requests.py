@@ -23,10 +23,13 @@ class QueueFull(UserError):
 class Request:
     """A prompt to be answered.
 
-    max_new_tokens: where the answer ends at the latest. stop_ids: an answer ends before one of them; min_tokens: none
-    of them can be chosen before so many tokens. logprobs: -1 for none, else how many alternatives (0 to 20) come next
-    to the chosen token's own log-probability, both of the model's distribution before any sampling setting. salt: prompts
-    of different salts share nothing in the prefix cache. Raises UserError for a value out of range.
+    max_new_tokens: where the answer ends at the latest.
+    stop_ids: an answer ends before one of them.
+    min_tokens: none of them can be chosen before so many tokens.
+    logprobs: -1 for none, else how many alternatives (0 to 20) come next to the chosen token's own log-probability,
+        both of the model's distribution before any sampling setting.
+    salt: prompts of different salts share nothing in the prefix cache.
+    Raises UserError for a value out of range.
     """
 
     prompt: Prompt
