@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from eve_jax.serve.page import Page
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.runner import Scheduling
 
+TELLING = 5.0  # seconds between two lines about the start
 OPEN = ("/health", "/metrics", "/openapi.json")  # next to the page's files: no key is needed
 
 
@@ -100,8 +102,12 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _lifespan(scheduler: Scheduling, state: State) -> Callable[[Any], Any]:
+    told = time.monotonic()
+
     def progress(done: int, total: int) -> None:
-        if done == total or not done % 10:
+        nonlocal told
+        if time.monotonic() > told + TELLING or done == total:
+            told = time.monotonic()
             state.say(f"compiling: {done} of {total} programs")
 
     def begin() -> None:

@@ -1,7 +1,7 @@
 """Bodies of requests: which fields are read, which are refused, and which do nothing.
 
 A field that is null counts as absent. A field that nothing here names is ignored, as OpenAI's servers and vLLM do; one
-that would change the answer and is not implemented is refused by name (`eve_jax.serve.refused`), unless its value changes nothing.
+that would change the answer and is not implemented is refused by name (`eve_jax.serve.refused`).
 """
 
 import json

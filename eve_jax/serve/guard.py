@@ -23,6 +23,7 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 GONE = 499  # in the log, of a client that did not wait
 DRAINED = 2  # times the limit, and seconds: what of a body that is too large is read before the answer
 CLOSING = {"connection": "close"}
+UNTOLD = ("/health", "/metrics")  # asked every few seconds
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
@@ -81,8 +82,7 @@ class _Guarded:
         except ClientGone:  # uvicorn closes a connection without an answer, or with half of one
             self.status = GONE
         finally:
-            self.guard.held -= self.size
-            self.guard.metrics.held.set(self.guard.held)
+            self._release()
             self._note()
 
     async def _answer(self) -> None:
@@ -139,8 +139,13 @@ class _Guarded:
         if self.size > settings.max_body:
             raise self._too_large()
         if self.guard.held > settings.max_held:
+            self._release()
             raise busy("the server holds too many large requests: try again later")
         return message
+
+    def _release(self) -> None:
+        self.guard.held, self.size = self.guard.held - self.size, 0
+        self.guard.metrics.held.set(self.guard.held)
 
     async def _drain(self) -> None:
         """Read the rest of the body: a client that still sends would not see the answer."""
@@ -173,5 +178,5 @@ class _Guarded:
         method = method if method in METHODS else "OTHER"
         handler = self.guard.handler(self.scope["path"])
         self.guard.metrics.http(method, handler, self.status or 500, seconds)
-        if not self.guard.settings.quiet:
+        if not self.guard.settings.quiet and handler not in UNTOLD:
             print(f"{method} {handler} {self.status} {seconds:.3f} s {self.id}", file=sys.stderr, flush=True)
