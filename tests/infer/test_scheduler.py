@@ -120,13 +120,14 @@ def test_memory_is_flat(fresh):
 
 def test_a_full_queue_refuses(fresh):
     heard = Heard()
-    request = Request(prompt([5, 6, 7]), 4)
+    request = Request(prompt([5, 6, 7]), 40)
     room = SETTINGS.slots + SETTINGS.queue
     for number in range(room):
         fresh.submit(request, heard.listener(number))
     with pytest.raises(QueueFull, match="12 requests wait already"):
         fresh.submit(request, heard.listener(room))
-    fresh.turn()
+    for _ in range(SETTINGS.slots):
+        fresh.turn()
     assert (fresh.stats().running, fresh.stats().waiting) == (4, 8)
     with pytest.raises(QueueFull, match="8 requests wait already"):
         fresh.submit(request, heard.listener(room))
