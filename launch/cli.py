@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train one stage",
     "recipe": "train all stages of a recipe, in order",
     "chat": "ask about images",
+    "serve": "answer over HTTP as the OpenAI API has it, with a page",
     "score": "the loss of every record under a model",
     "eval": "scores of a model on benchmarks and on questions of your own",
     "convert": "import, export, or make a checkpoint self-contained",

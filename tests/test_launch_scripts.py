@@ -69,3 +69,15 @@ def test_manifests(name, kinds):
     assert [d["kind"] for d in documents] == kinds
     text = str(documents)
     assert "launch.train" in text and "--workdir=/shared/runs" in text
+
+
+def test_the_manifest_of_the_server() -> None:
+    yaml = pytest.importorskip("yaml")
+    service, deployment = yaml.safe_load_all((ROOT / "launch" / "gke_serve.yaml").read_text())
+    assert (service["kind"], deployment["kind"]) == ("Service", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"][-1] == "launch.serve"
+    drain = next(int(arg.partition("=")[2]) for arg in container["args"] if arg.startswith("--drain_time"))
+    assert drain < pod["terminationGracePeriodSeconds"] - 10
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health"

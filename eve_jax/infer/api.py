@@ -12,7 +12,6 @@ import numpy as np
 
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import read_config
-from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
@@ -24,6 +23,7 @@ from eve_jax.hf.config import is_plain
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.messages import Answer, Images, Messages, match_images, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
@@ -216,10 +216,8 @@ class EVE:
                 f"{self.tokenizer.folder}: its tokenizer makes token {ids.max()}, the model knows "
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
-        arrays = [resize(image, self.rule.images) for image in shown]
-        side = self.rule.images.patch
-        grids = [(a.shape[0] // side, a.shape[1] // side) for a in arrays]
-        return Prompt(ids, [patchify(a, side) for a in arrays], grids)
+        cut = [p if isinstance(p, Patches) else Patches.of(p, self.rule.images) for p in shown]
+        return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut])
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings:
         """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.

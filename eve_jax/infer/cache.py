@@ -1,7 +1,7 @@
 """Sessions: rows of tokens in a key/value cache that can be continued, and the sizes that share compiled programs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -45,20 +45,22 @@ class Session:
     """Rows of one sequence each, of which the cache holds `length` (int32 [R]) tokens.
 
     `pending` are a row's last tokens that are not in the cache: an answer that was cut leaves one. The next prompt goes
-    after them. `mesh`: what the cache is sharded over, rows and heads.
+    after them. `mesh`: what the cache is sharded over, rows and heads. `text`: all text tokens of each row, those of
+    answers included, which a repetition penalty looks at.
     """
 
     cache: Cache
     length: np.ndarray
     pending: list[list[int]]
     mesh: Mesh | None = None
+    text: list[list[int]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, cfg: ModelConfig, rows: int, mesh: Mesh | None = None) -> "Session":
         """A session of `rows` rows without tokens; on a mesh, of as many rows as fill all its parts."""
         rows = round_up(rows, batch_parts(mesh))
         cache = empty_cache(cfg, rows, 0) if mesh is None else _empty(cfg, rows, mesh)
-        return cls(cache, np.zeros(rows, np.int32), [[] for _ in range(rows)], mesh)
+        return cls(cache, np.zeros(rows, np.int32), [[] for _ in range(rows)], mesh, [[] for _ in range(rows)])
 
     @property
     def rows(self) -> int:
@@ -83,15 +85,16 @@ class Session:
         chosen = filled(rows, round_up(len(rows), batch_parts(self.mesh)))
         room = round_up(tokens, SNUG) if snug else _roomy_cache(tokens)
         cache = _copied(self.cache, np.asarray(chosen, np.int32), room, self.mesh)
-        return Session(cache, self.length[chosen], [list(self.pending[row]) for row in chosen], self.mesh)
+        pending, text = ([list(ids[row]) for row in chosen] for ids in (self.pending, self.text))
+        return Session(cache, self.length[chosen], pending, self.mesh, text)
 
-    def mark(self) -> tuple[np.ndarray, list[list[int]]]:
+    def mark(self) -> tuple[np.ndarray, list[list[int]], list[list[int]]]:
         """Return what `rewind` takes to come back to the tokens of now."""
-        return self.length, self.pending
+        return self.length, self.pending, [list(ids) for ids in self.text]
 
-    def rewind(self, mark: tuple[np.ndarray, list[list[int]]]) -> None:
+    def rewind(self, mark: tuple[np.ndarray, list[list[int]], list[list[int]]]) -> None:
         """Forget what was appended since `mark`. Its entries become zero: a masked NaN would still spread."""
-        self.length, self.pending = mark
+        self.length, self.pending, self.text = mark
         self.cache = _cut(self.cache, self.length, self.mesh)
 
 

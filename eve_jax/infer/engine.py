@@ -16,9 +16,10 @@ from eve_jax import sharding
 from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
-from eve_jax.data.text.encode import IGNORE
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
+from eve_jax.infer.choosing import in_prompts
 from eve_jax.infer.finite import BROKEN, NotFinite, cause
 from eve_jax.infer.heads import as_given, regrouped
 from eve_jax.infer.parameters import on_mesh, shard_params
@@ -45,6 +46,11 @@ class Prompt:
     def sample(self) -> Sample:
         """The prompt as a sample without targets."""
         return Sample(np.asarray(self.ids, np.int32), np.full(len(self.ids), IGNORE, np.int32), list(self.grids))
+
+    @property
+    def text(self) -> list[int]:
+        """The ids without those of images."""
+        return self.ids[self.ids != IMAGE_ID].tolist()
 
     @property
     def need(self) -> tuple[int, int, int]:
@@ -124,6 +130,8 @@ class Engine:
         self, session: Session, prompts: Sequence[Prompt], room: int, snug: bool = False
     ) -> Float[Array, "R Q"]:
         """`prefill` with the logits of all the session's rows: those that fill up a mesh get the last prompt."""
+        for text, prompt in zip(session.text, filled(prompts, session.rows), strict=True):
+            text.extend(prompt.text)
         prompts = [p.after(ids) for p, ids in zip(filled(prompts, session.rows), session.pending, strict=True)]
         start = session.length
         first = not start.any()
@@ -187,6 +195,8 @@ class Engine:
         cut = [len(ids) == limit for ids, limit in zip(answers, limits.tolist(), strict=True)]
         session.length = session.length + np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
         session.pending = [ids[-1:] if c else [] for ids, c in zip(answers, cut, strict=True)]
+        for text, ids in zip(session.text, answers, strict=True):
+            text.extend(ids)
         count = len(prompts)
         return answers[:count], [number for number, row in enumerate(rows[:count]) if BROKEN in row]
 
@@ -224,6 +234,8 @@ class Engine:
                 session.length = session.length + np.int32(1)
             else:
                 session.pending = [[value]] * session.rows
+            for text in session.text:
+                text.append(value)
             yield value
 
     def not_finite(self, rows: Sequence[int]) -> NotFinite:
@@ -258,12 +270,16 @@ class Reply:
         # One program for all few stops; BROKEN, of which there is one at least, ends a row as well.
         stops = np.full(round_up(len(stop_ids) + 1, 8), BROKEN, np.int32)
         stops[: len(stop_ids)] = list(stop_ids)
-        self.stops, self.sampling = stops, sampling.arrays()
+        sampling.check_vocabulary(engine.cfg.vocab_size)
+        self.stops, self.sampling, self.penalized = stops, sampling.arrays(), sampling.penalized
+        self.seen: Array | np.ndarray | None = None
 
     def start(self, prompts: Sequence[Prompt]) -> Int[Array, "R"]:
         """Prefill; the first token of each answer, BROKEN where its logits are not finite."""
         logits = self.engine._prefill(self.session, prompts, self.room)
-        return programs.choose(self.engine.mesh, logits, self.session.length, self.sampling)
+        if self.penalized:
+            self.seen = in_prompts(self.session.text, self.engine.cfg.vocab_size)
+        return programs.choose(self.engine.mesh, logits, self.session.length, self.sampling, self.seen)
 
     def decode(self, token: Int[Array, "R"], steps: Int[np.ndarray, "R"]) -> tuple[Array, Array]:
         """Up to each row's `steps` tokens after `token`, [R, size] with NONE after an end, and the last of each row.
@@ -271,10 +287,12 @@ class Reply:
         BROKEN ends a row.
         """
         engine, session = self.engine, self.session
-        choice = Choice(self.sampling, self.stops, steps)
-        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), tuple(self.sampling or ()))
+        choice = Choice(self.sampling, self.stops, steps, self.seen)
+        how = self.sampling and self.sampling.bias.shape, self.penalized
+        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
         args = (session.cache, session.length, token, choice)
-        session.cache, tokens, last = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
+        found = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
+        session.cache, tokens, last, self.seen = found
         return tokens, last
 
 

@@ -19,11 +19,12 @@ from eve_jax.data.sources.image_refs import to_image
 from eve_jax.data.sources.media import basename, is_image_name
 from eve_jax.data.sources.other_markers import unplaced, with_places
 from eve_jax.errors import UserError, warn
+from eve_jax.infer.image_cache import Patches
 from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
 
 Messages = str | Sequence[Mapping[str, Any]]
-ImageLike = str | Path | Image.Image
+ImageLike = str | Path | Image.Image | Patches
 Images = ImageLike | Sequence[ImageLike | None] | None
 URI = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # holds no `~` or variables
 HALF_CHARACTER = "\ufffd"  # how bytes are decoded that are not a whole character yet
@@ -77,15 +78,17 @@ def _to_turn(message: Mapping[str, Any], number: int) -> Turn:
     return Turn(role, encodable(f"messages[{number}]", text))
 
 
-def to_images(images: Images) -> list[Image.Image]:
+def to_images(images: Images) -> list[Any]:
     """Return RGB images, upright, of one or several references (`read_image`) and PIL images; none of None.
+
+    `Patches`, which are cut already, stay what they are.
 
     Raises UserError naming the one that cannot be read.
     """
     return [_to_image(image, name) for name, image in _listed(images)]
 
 
-def match_images(turns: Sequence[Turn], images: Images) -> tuple[tuple[Turn, ...], list[Image.Image]]:
+def match_images(turns: Sequence[Turn], images: Images) -> tuple[tuple[Turn, ...], list[Any]]:
     """Return `turns` with `<image>` for the markers of others that place the images, and the images in that order.
 
     It is as in records (`eve_jax.data.sources.other_markers`). Warns of what may be meant as one and is text.
@@ -132,7 +135,9 @@ def read_image(reference: str | Path, name: str = "image") -> Image.Image:
         raise UserError(f"{name}: {error}") from error
 
 
-def _to_image(image: ImageLike, name: str) -> Image.Image:
+def _to_image(image: ImageLike, name: str) -> Image.Image | Patches:
+    if isinstance(image, Patches):
+        return image
     if isinstance(image, Image.Image):
         return shown(image, name)
     if isinstance(image, str | Path):

@@ -5,7 +5,7 @@ over its data and fsdp axes, heads over tensor; what the host reads is whole on 
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
-from eve_jax.infer import sampling
+from eve_jax.infer import choosing
 from eve_jax.infer.cache import appended, placed
+from eve_jax.infer.sampling import Rules
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import in_groups
 from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
@@ -25,20 +26,25 @@ NONE = -1  # in place of a token after the end of an answer
 
 class Choice(NamedTuple):
     """How tokens are chosen (what `Sampling.arrays` gives), and what ends a row: a token of `stops`, int32 [N], or as
-    many tokens as its own of `steps`, int32 [R]."""
+    many tokens as its own of `steps`, int32 [R]. seen: `choosing.choose`'s, without the token to go on from."""
 
-    sampling: dict[str, Any] | None
+    sampling: Rules | None
     stops: np.ndarray
     steps: np.ndarray
+    seen: Array | np.ndarray | None = None
 
 
 @partial(jax.jit, static_argnums=0)
 def choose(
-    mesh: Mesh | None, logits: Float[Array, "R Q"], position: Int[Array, "R"], how: dict[str, Any] | None
+    mesh: Mesh | None,
+    logits: Float[Array, "R Q"],
+    position: Int[Array, "R"],
+    how: Rules | None,
+    seen: Int[Array, "R Q"] | None = None,
 ) -> Int[Array, "R"]:
-    """Each row's next token (`eve_jax.infer.sampling.choose`)."""
+    """Each row's next token (`eve_jax.infer.choosing.choose`)."""
     with sharding.use(mesh):
-        return sharding.constrain(sampling.choose(logits, position, how), None)
+        return sharding.constrain(choosing.choose(logits, position, how, seen), None)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
@@ -71,15 +77,17 @@ def decode(
     length: Int[Array, "R"],
     token: Int[Array, "R"],
     choice: Choice,
-) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"]]:
+) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"], Int[Array, "R Q"] | None]:
     """Up to each row's own `choice.steps` tokens after `token`, which is chosen and not in the cache yet.
 
-    Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end) and
-    the last one. Ends early when every row has stopped; `size` >= all steps, and the cache has room for `size` more.
+    Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end), the
+    last one, and `choice.seen` with the others.
+
+    Ends early when every row has stopped; `size` >= all steps, and the cache has room for `size` more.
     """
     with sharding.use(mesh):
         model = bind(cfg, params)
-        groups = _decoding_groups(cfg)
+        groups = decoding_groups(cfg)
         weights, held = model.layer_groups(groups), in_groups(cache, groups)
         recent = in_groups(placed(empty_cache(cfg, token.shape[0], size)), groups)
         out = jnp.full((token.shape[0], size), NONE, jnp.int32)
@@ -88,20 +96,21 @@ def decode(
             return ~jnp.all(carry[3])
 
         def body(carry: tuple) -> tuple:
-            i, recent, token, done, out = carry
+            i, recent, token, done, out, seen = carry
+            seen = None if seen is None else choosing.counted(seen, token, ~done)
             hidden, recent = model.decode(token, held, recent, length, i, weights)
-            chosen = sampling.choose(model.logits(hidden), length + i + 1, choice.sampling)
+            chosen = choosing.choose(model.logits(hidden), length + i + 1, choice.sampling, seen)
             token = sharding.constrain(jnp.where(done, token, chosen), None)
             out = out.at[:, i].set(jnp.where(done, NONE, token))
-            return i + 1, recent, token, done | jnp.isin(token, choice.stops) | (i + 1 >= choice.steps), out
+            return i + 1, recent, token, done | jnp.isin(token, choice.stops) | (i + 1 >= choice.steps), out, seen
 
         done = jnp.isin(token, choice.stops) | (choice.steps <= 0)
-        carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, done, out))
+        carry = jax.lax.while_loop(wanted, body, (jnp.int32(0), recent, token, done, out, choice.seen))
         keys, values = (jnp.concatenate(parts) for parts in zip(*carry[1], strict=True))
         tokens, last = (sharding.constrain(x, *[None] * x.ndim) for x in (carry[4], carry[2]))
-        return placed(appended(cache, (keys, values), length)), tokens, last
+        return placed(appended(cache, (keys, values), length)), tokens, last, carry[5]
 
 
-def _decoding_groups(cfg: ModelConfig) -> int:
+def decoding_groups(cfg: ModelConfig) -> int:
     """Groups of layers in a decoding step: on CPU a scan would copy each layer's weights and cache for every token."""
     return cfg.num_layers if sharding.platform() == "cpu" else 1

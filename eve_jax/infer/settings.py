@@ -1,5 +1,6 @@
 """Settings of an answer: how long it may be and how its tokens are chosen."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict, Unpack
 
 from eve_jax.infer.sampling import Sampling
@@ -7,12 +8,18 @@ from eve_jax.process.checks import known_names, whole
 
 
 class AnswerSettings(TypedDict, total=False):
-    """How to answer: `max_new_tokens` (256), `temperature` (0: greedy), `top_p` (1), `seed` (0); see `Sampling`."""
+    """How to answer: `max_new_tokens` (256), and the fields of `Sampling`, whose defaults are greedy."""
 
     max_new_tokens: int
     temperature: float
     top_p: float
     seed: int
+    top_k: int
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]]
 
 
 class CheckedSettings(NamedTuple):

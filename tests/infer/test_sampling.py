@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from eve_jax.errors import UserError
+from eve_jax.infer.choosing import choose
 from eve_jax.infer.engine import Engine
-from eve_jax.infer.sampling import Sampling, choose
+from eve_jax.infer.sampling import Sampling
 from tests import reference as ref
 from tests.infer.test_generate import NEW, prompts
 

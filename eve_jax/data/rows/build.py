@@ -23,7 +23,7 @@ from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 
-_PATCH, _SPECIAL, _TEXT = 0, 1, 2  # kinds of slots, in memory order
+PATCH, SPECIAL, TEXT = 0, 1, 2  # kinds of slots, in memory order
 
 Batch = dict[str, np.ndarray]
 
@@ -37,24 +37,25 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
-class _Tokens(NamedTuple):
+class Tokens(NamedTuple):
     """The tokens of a sample in causal order, images spelt out; arrays [n]."""
 
-    kind: np.ndarray  # _PATCH, _SPECIAL or _TEXT
+    kind: np.ndarray  # PATCH, SPECIAL or TEXT
     value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
     label: np.ndarray  # IGNORE where nothing is learned
 
 
 def _image_tokens(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """Kinds and values of an image's tokens: class, then h times w patches and a split."""
-    kind = np.full(1 + h * (w + 1), _PATCH, np.int8)
+    kind = np.full(1 + h * (w + 1), PATCH, np.int8)
     value = np.zeros(len(kind), np.int32)
-    kind[0], value[0] = _SPECIAL, CLASS
-    kind[w + 1 :: w + 1], value[w + 1 :: w + 1] = _SPECIAL, SPLIT
+    kind[0], value[0] = SPECIAL, CLASS
+    kind[w + 1 :: w + 1], value[w + 1 :: w + 1] = SPECIAL, SPLIT
     return kind, value
 
 
-def _spell_out(sample: Sample) -> _Tokens:
+def spell_out(sample: Sample) -> Tokens:
+    """The tokens of `sample`. Raises ValueError when its ids have another number of images than there are grids."""
     places = np.flatnonzero(sample.ids == IMAGE_ID)
     if len(places) != len(sample.grids):
         raise ValueError(f"{len(places)} images in the ids, {len(sample.grids)} grids")
@@ -62,7 +63,7 @@ def _spell_out(sample: Sample) -> _Tokens:
     start = 0
     for place, (h, w) in zip([*places.tolist(), len(sample.ids)], [*sample.grids, (0, 0)], strict=True):
         text = slice(start, place)
-        kind.append(np.full(place - start, _TEXT, np.int8))
+        kind.append(np.full(place - start, TEXT, np.int8))
         value.append(sample.ids[text])
         label.append(sample.labels[text])
         start = place + 1
@@ -71,7 +72,7 @@ def _spell_out(sample: Sample) -> _Tokens:
             kind.append(image_kind)
             value.append(image_value)
             label.append(np.full(len(image_kind), IGNORE, np.int32))
-    return _Tokens(np.concatenate(kind), np.concatenate(value), np.concatenate(label))
+    return Tokens(np.concatenate(kind), np.concatenate(value), np.concatenate(label))
 
 
 def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
@@ -81,13 +82,17 @@ def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
     predicts, the causal predecessor of the label's token; unused entries are 0 with weight 0.
     Patches take the slots 0, 1, ... in causal order. Raises `ValueError` when the samples do not fit the shape.
     """
-    tokens = [_spell_out(sample) for sample in samples]
+    return lay_out_tokens([spell_out(sample) for sample in samples], [sample.weight for sample in samples], shape)
+
+
+def lay_out_tokens(tokens: Sequence[Tokens], weights: Sequence[float], shape: RowShape) -> Batch:
+    """`lay_out` of samples as their tokens, each with the weight of its loss."""
     sizes = [len(t.kind) for t in tokens]
     kind = np.concatenate([t.kind for t in tokens]) if tokens else np.zeros(0, np.int8)
     value = np.concatenate([t.value for t in tokens]) if tokens else np.zeros(0, np.int32)
     label = np.concatenate([t.label for t in tokens]) if tokens else np.zeros(0, np.int32)
-    weight = np.repeat(np.array([s.weight for s in samples], np.float32), sizes)
-    number = np.repeat(np.arange(1, len(samples) + 1, dtype=np.int32), sizes)
+    weight = np.repeat(np.array(weights, np.float32), sizes)
+    number = np.repeat(np.arange(1, len(tokens) + 1, dtype=np.int32), sizes)
     index = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]) if sizes else np.zeros(0, np.int32)
 
     slot = np.zeros(len(kind), np.int32)
@@ -109,8 +114,8 @@ def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
     row["perm"][:] = np.concatenate([slot, np.flatnonzero(~used)])
     row["inv"][row["perm"]] = np.arange(shape.length)
     first_ones = {
-        "special_ids": value[kind == _SPECIAL],
-        "text_ids": value[kind == _TEXT],
+        "special_ids": value[kind == SPECIAL],
+        "text_ids": value[kind == TEXT],
         "loss_idx": slot[targets - 1],
         "labels": label[targets],
         "loss_weight": weight[targets],

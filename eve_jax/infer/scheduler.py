@@ -1,0 +1,232 @@
+"""Continuous batching: requests come and go, a fixed number of slots answers them together, each as if it were alone.
+
+A turn reads about `chunk` tokens of prompts, one request after the other in the order in which they came, then decodes
+a block of tokens for every slot that answers. So a long prompt holds others up by one chunk at a time.
+
+Every program has a fixed shape and is compiled by `warm_up`; what a request asks for is a number in an array.
+"""
+
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from eve_jax.errors import UserError
+from eve_jax.infer.compiles import Compiles
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prefix import Items, PrefixStore
+from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
+from eve_jax.infer.slot_rows import SlotRows
+from eve_jax.infer.slots import Slot
+from eve_jax.infer.tickets import Job, check_prompt
+from eve_jax.process.checks import whole
+
+IDLE = 1.0  # seconds after which a thread without work looks around
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Sizes of a scheduler.
+
+    slots: requests that are answered at a time. context: tokens of a prompt with its answer, image tokens included.
+    chunk: tokens of prompts that are read between two blocks. block: tokens that are decoded at a time. queue: requests
+    that wait at most. prefix_bytes: of the device's memory for rows of earlier prompts; free slots keep theirs anyway.
+    Raises UserError for a value out of range.
+    """
+
+    slots: int = 8
+    context: int = 4096
+    chunk: int = 256
+    queue: int = 64
+    prefix_bytes: int = 2**28
+    block: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in {"slots": 1, "context": 2, "chunk": 16, "queue": 0, "prefix_bytes": 0, "block": 1}.items():
+            whole(name, getattr(self, name), f"a whole number of at least {least}", least)
+
+
+class Stats(NamedTuple):
+    """Requests in slots and waiting; tokens that the cache holds for them and has room for; tokens of prompts, and how
+    many of them came from the prefix cache; programs that this process compiled since the scheduler was made."""
+
+    running: int
+    waiting: int
+    used_tokens: int
+    total_tokens: int
+    prefix_queries: int
+    prefix_hits: int
+    compiled: int
+
+
+class Scheduler:
+    """Answers requests with `engine`, `settings.slots` at a time; see the module's text.
+
+    Its thread is started with `start`; without one, `run_all` or calls of `turn` do the work.
+    """
+
+    def __init__(self, engine: Engine, settings: SchedulerSettings | None = None):
+        self.engine, self.settings = engine, settings or SchedulerSettings()
+        settings = self.settings
+        self.compiles = Compiles()
+        sizes = settings.slots, settings.context, settings.chunk, settings.block
+        self.rows = SlotRows(engine, *sizes, PrefixStore(settings.prefix_bytes))
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = self._draining = False
+        self._queries = self._hits = 0
+
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+        """Compile every program; returns how many there are. `progress` is told how many of them are done."""
+        return self.rows.warm_up(progress)
+
+    def submit(self, request: Request, listener: Listener) -> Ticket:
+        """Queue a request; its tokens, and its end once and last, go to `listener` from the thread of the scheduler.
+
+        Raises QueueFull when too many wait already, UserError when the request does not fit or cannot be answered.
+        """
+        job = self._job(request, listener)
+        with self._changed:
+            if self._closing:
+                raise UserError("the scheduler is closed: it takes no more requests")
+            if len(self._waiting) >= self.settings.queue + len(self.rows.slots.free):
+                raise QueueFull(f"{len(self._waiting)} requests wait already, as many as may: ask again later")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.ticket
+
+    def _job(self, request: Request, listener: Listener) -> Job:
+        if request.most_tokens > self.settings.context:
+            raise UserError(
+                f"{len(request.prompt)} tokens of the prompt, image tokens included, and max_new_tokens="
+                f"{request.max_new_tokens} do not fit into a context of {self.settings.context} tokens"
+            )
+        check_prompt(request, self.engine.cfg.vocab_size)
+        ticket = Ticket(request, listener)
+        ticket.wake = self._wake
+        return Job(ticket, self.rows.spelled(request.prompt), Items.of(request.prompt, request.salt))
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is answered or waits."""
+        return bool(self._waiting) or len(self.rows.slots.free) < self.settings.slots
+
+    def turn(self) -> None:
+        """Read a chunk of prompts, then decode a block; answers that are cancelled end before."""
+        self.rows.turns += 1
+        self._end_cancelled()
+        self._read()
+        self.rows.decode()
+
+    def _end_cancelled(self) -> None:
+        for slot in self.rows.slots.all:
+            if slot.job is not None and slot.job.ticket.cancelled:
+                self.rows.end(slot, [], Finish("cancelled"))
+        with self._changed:
+            gone = [job for job in self._waiting if job.ticket.cancelled]
+            for job in gone:
+                self._waiting.remove(job)
+        for job in gone:
+            job.give([], Finish("cancelled"))
+
+    def _read(self) -> None:
+        """Pieces of prompts until a chunk is read."""
+        budget = self.settings.chunk
+        while budget > 0:
+            reading = self.rows.slots.reading
+            slot = reading[0] if reading else self._admit()
+            if slot is None:
+                return
+            budget -= self.rows.read(slot)
+
+    def _admit(self) -> Slot | None:
+        """Give a free slot to the request that has waited for longest."""
+        with self._changed:
+            if not self._waiting or not self.rows.slots.free:
+                return None
+            job = self._waiting.popleft()
+        job.ticket.started = time.monotonic()
+        slot = self.rows.begin(job)
+        job.ticket.cached_tokens = slot.length
+        self._queries += len(job.spelled)
+        self._hits += slot.length
+        return slot
+
+    def start(self) -> None:
+        """Start the thread that does the work."""
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self.busy and not self._closing:
+                    self._changed.wait(IDLE)
+                if self._closing and not (self._draining and self.busy):
+                    return
+            self._guarded_turn()
+
+    def _guarded_turn(self) -> None:
+        """A turn; a defect ends the answers under way with an error, and the next ones begin with an empty cache."""
+        try:
+            self.turn()
+        except Exception as error:
+            print("error: the scheduler failed, all answers under way end:", file=sys.stderr)
+            traceback.print_exc()
+            self.rows.start_over(f"the server failed: {type(error).__name__}")
+
+    def close(self, drain: bool = True) -> None:
+        """Take no more requests and end: with `drain` after all answers, else these are cancelled."""
+        with self._changed:
+            self._closing, self._draining = True, drain
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        while drain and self.busy:
+            self._guarded_turn()
+        for slot in self.rows.slots.all:
+            if slot.job is not None:
+                self.rows.end(slot, [], Finish("cancelled"))
+        while self._waiting:
+            self._waiting.popleft().give([], Finish("cancelled"))
+        self.compiles.close()
+
+    def stats(self) -> Stats:
+        """What is going on; safe for threads."""
+        slots = [slot for slot in self.rows.slots.all if not slot.free]
+        used = sum(slot.length for slot in slots)
+        total = self.settings.slots * self.settings.context
+        return Stats(len(slots), len(self._waiting), used, total, self._queries, self._hits, self.compiles.count)
+
+
+def run_all(scheduler: Scheduler, requests: Sequence[Request]) -> Iterator[tuple[int, list[int], Finish]]:
+    """The number of each of `requests`, the ids of its answer and how it ended, as they end; works without a thread."""
+    done: list[tuple[int, list[int], Finish]] = []
+
+    def listener(number: int) -> Listener:
+        ids: list[int] = []
+
+        def listen(ticket: Ticket, tokens: list[Token], finish: Finish | None) -> None:
+            ids.extend(token.id for token in tokens)
+            if finish is not None:
+                done.append((number, ids, finish))
+
+        return listen
+
+    sent = 0
+    while sent < len(requests) or scheduler.busy:
+        while sent < len(requests) and len(scheduler.rows.slots.free) > len(scheduler._waiting):
+            scheduler.submit(requests[sent], listener(sent))
+            sent += 1
+        scheduler.turn()
+        yield from done
+        done.clear()

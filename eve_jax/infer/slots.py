@@ -1,0 +1,107 @@
+"""What the host knows of the slots: whose they are, what their cache rows hold, and the arrays that programs take."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eve_jax.infer.prefix import NOTHING, Items
+from eve_jax.infer.requests import MOST_STOPS, Request
+from eve_jax.infer.sampling import GREEDY, NO_TOKEN, Rules, rules
+from eve_jax.infer.slot_programs import Choosing
+from eve_jax.infer.tickets import Job
+
+
+class Slot:
+    """A row of the cache, whose it is, and what it holds, also when nobody has it.
+
+    items: the complete items among its `length` tokens. job: None when the slot is free. token: the last one of the
+    answer, which is not in the cache yet; None while the prompt is read.
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+        self.items: Items = NOTHING
+        self.length = 0
+        self.job: Job | None = None
+        self.token: int | None = None
+        self.freed = 0  # when, counted in turns
+
+    @property
+    def free(self) -> bool:
+        """Whether a request can have it."""
+        return self.job is None
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its prompt is read and its answer is not complete."""
+        return self.job is not None and self.token is not None
+
+
+class Rows(NamedTuple):
+    """Arrays of a block: lengths, last tokens and steps int32 [S]."""
+
+    length: np.ndarray
+    token: np.ndarray
+    steps: np.ndarray
+
+
+class Slots:
+    """All slots, with their sampling settings as arrays that are changed in place."""
+
+    def __init__(self, count: int):
+        self.all = [Slot(number) for number in range(count)]
+        self._rules = rules([GREEDY] * count)
+        self._stops = np.full((count, MOST_STOPS), NO_TOKEN, np.int32)
+
+    @property
+    def free(self) -> list[Slot]:
+        """Slots that a request can have."""
+        return [slot for slot in self.all if slot.free]
+
+    @property
+    def decoding(self) -> list[Slot]:
+        """Slots whose answers are made."""
+        return [slot for slot in self.all if slot.decoding]
+
+    @property
+    def reading(self) -> list[Slot]:
+        """Slots whose prompts are read, in the order in which they were begun."""
+        found = [slot for slot in self.all if slot.job is not None and slot.token is None]
+        return sorted(found, key=lambda slot: slot.job.ticket.started if slot.job else 0)
+
+    def give(self, slot: Slot, job: Job, tokens: int) -> None:
+        """Give `slot`, whose row has the first `tokens` tokens of the prompt, to `job`."""
+        slot.job, slot.token = job, None
+        slot.items, slot.length = job.items.upto(tokens), tokens
+        self._set(slot, job.request)
+
+    def release(self, slot: Slot, turn: int) -> None:
+        """Take `slot` back; its settings become neutral, so that no branch is taken for its sake."""
+        slot.job, slot.token, slot.freed = None, None, turn
+        slot.length = slot.items.tokens
+        self._set(slot, None)
+
+    def _set(self, slot: Slot, request: Request | None) -> None:
+        own = rules([request.sampling if request else GREEDY])
+        for every, values in zip(self._rules, own, strict=True):
+            every[slot.number] = values[0]
+        stops = request.stop_ids if request else ()
+        self._stops[slot.number] = NO_TOKEN
+        self._stops[slot.number, : len(stops)] = stops
+
+    def rows(self, block: int) -> Rows:
+        """Arrays of a block of `block` tokens for the slots that decode."""
+        active = {slot.number: slot for slot in self.decoding}
+        length = np.array([slot.length for slot in self.all], np.int32)
+        token = np.array([active[n].token if n in active else 0 for n in range(len(self.all))], np.int32)
+        left = [active[n].job.left if n in active else 0 for n in range(len(self.all))]  # type: ignore[union-attr]
+        return Rows(length, token, np.minimum(left, block).astype(np.int32))
+
+    def choosing(self, of: Sequence[Slot]) -> Choosing:
+        """How the slots `of` choose, in their order."""
+        numbers = [slot.number for slot in of]
+        floor = [max(0, slot.job.request.min_tokens - slot.job.produced) if slot.job else 0 for slot in of]
+        return Choosing(
+            Rules(*(every[numbers] for every in self._rules)), self._stops[numbers], np.array(floor, np.int32)
+        )

@@ -1,0 +1,138 @@
+"""The server's process: a socket, uvicorn, signals that let running answers end, clients that are too slow."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from eve_jax.errors import UserError
+from eve_jax.serve.app import Application
+
+BACKLOG = 2048
+IDLE = 30  # seconds that a connection is kept without a request
+HEADERS = 65_536  # bytes of a request's headers at most
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket bound to `host` and `port`, not yet listening. Raises UserError when it cannot be."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise UserError(f"--host={host}: {error.strerror}") from error
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        raise UserError(f"--host={host} --port={port}: {error.strerror}; name another port") from error
+    return made
+
+
+def serve(app: Application, listener: socket.socket, header_time: float, drain_time: float) -> None:
+    """Serve `app` at a bound socket until SIGTERM or Ctrl-C, then let running answers end; a second one ends at once.
+
+    header_time: seconds for a request's headers; drain_time: seconds for answers to end, 0 = as long as they take.
+    Raises what kept the model from being served.
+    """
+    more_connections()
+    server = Server(config(app, header_time, drain_time))
+    app.state.failed = lambda: setattr(server, "should_exit", True)
+    host, port = listener.getsockname()[:2]
+    app.state.say(f"listening at http://{host}:{port}")
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+    if app.state.failure is not None:
+        raise app.state.failure
+    if server.force_exit or not app.state.ready:  # threads of the scheduler or of the compiler are at work
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def config(app: Application, header_time: float, drain_time: float) -> uvicorn.Config:
+    """Return uvicorn's settings for `serve`."""
+    application: Any = app
+    return uvicorn.Config(
+        application,
+        http=_protocol(header_time),
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=int(drain_time) or None,
+        h11_max_incomplete_event_size=HEADERS,
+    )
+
+
+class Server(uvicorn.Server):
+    """Ends well by a signal: uvicorn's own raises it once more when it is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server while the block runs."""
+        before: dict[int, Any] = {}
+        here = threading.current_thread() is threading.main_thread()  # others get no signals
+        for number in (signal.SIGINT, signal.SIGTERM) if here else ():
+            before[number] = signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop taking requests, the second time also those that are answered."""
+        text = b"stopping: running answers end first (once more to stop at once) ...\n"
+        if self.should_exit:
+            self.force_exit, text = True, b"stopping at once\n"
+        self.should_exit = True
+        os.write(sys.stderr.fileno(), text)  # not print: the signal may have come in the midst of one
+
+
+def _protocol(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which closes a connection whose first headers are not there within so many seconds."""
+
+    class Timed(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._late = self.loop.call_later(seconds, self._close_late)
+
+        def data_received(self, data: bytes) -> None:
+            waited = self.timeout_keep_alive_task is not None
+            super().data_received(data)
+            busy = self.cycle is not None and not self.cycle.response_complete
+            if busy and self._late is not None:
+                self._late.cancel()
+                self._late = None
+            elif waited and not busy:  # the beginning of a further request's headers
+                self._late = self._late or self.loop.call_later(seconds, self._close_late)
+
+        def _close_late(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.close()
+
+    return Timed
+
+
+def more_connections() -> None:
+    """Raise the number of files that this process may open to what the system lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

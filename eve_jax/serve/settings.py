@@ -1,0 +1,47 @@
+"""Settings of the server: who may ask, what a request may hold, how long things may take."""
+
+from dataclasses import dataclass, fields
+
+from eve_jax.process.checks import number, whole
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What the server allows.
+
+    names: of the model; the first one is in answers. api_keys: () = anybody may ask. media_domains: hosts whose images
+    are fetched, () = none. origins: sites whose pages may read answers (CORS), () = none. max_tokens, temperature: of a
+    request that gives none. max_images, max_pixels: of a request, of one image file. max_body, max_held, max_fetched:
+    bytes of one request's body, of all bodies that are held at a time, of one fetched image. decoders: threads that
+    decode images and write prompts. Times are in seconds: until a request's headers are there, until its body is,
+    until a client has taken a part of an answer, of a fetch.
+    """
+
+    names: tuple[str, ...] = ("eve",)
+    api_keys: tuple[str, ...] = ()
+    media_domains: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_tokens: int = 1024
+    temperature: float = 1.0
+    max_images: int = 32
+    max_pixels: int = 64_000_000
+    max_body: int = 64 * MIB
+    max_held: int = 512 * MIB
+    max_fetched: int = 32 * MIB
+    decoders: int = 4
+    header_time: float = 10.0
+    body_time: float = 60.0
+    send_time: float = 60.0
+    fetch_time: float = 10.0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int:
+                whole(field.name, value, "a whole number of at least 1", 1)
+            elif field.type is float:
+                number(field.name, value, "a number of at least 0", 0)
+        number("temperature", self.temperature, "0 to 2", 0, 2)

@@ -1,0 +1,134 @@
+"""Serve a checkpoint over HTTP as the OpenAI API has it, with a page at /:
+
+    python -m launch.serve --checkpoint=runs/demo/stage3 --port=8000
+
+Takes a stage's folder, an import or a Hugging Face folder. /health answers 200 once every program is compiled. SIGTERM
+or Ctrl-C lets running answers end. docs/serving.md has the endpoints, the fields of requests and the limits.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from launch._flags import as_flag, define_path, run
+
+if TYPE_CHECKING:
+    from eve_jax.infer.scheduler import SchedulerSettings
+    from eve_jax.serve.settings import ServeSettings
+
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0: all of this machine's")
+PORT = flags.DEFINE_integer("port", 8000, "port to listen at", lower_bound=0, upper_bound=65535)
+NAMES = flags.DEFINE_list("served_model_name", [], "names of the model in requests; default: the folder's name")
+KEYS = flags.DEFINE_multi_string(
+    "api_key", [], "key that requests need; may be given several times; the variable EVE_API_KEYS has further ones"
+)
+DOMAINS = flags.DEFINE_list("media_domains", [], "hosts whose images are fetched by URL; default: data URIs only")
+ORIGINS = flags.DEFINE_list("cors_origins", [], "sites whose pages may use this server, such as https://a.org")
+SLOTS = flags.DEFINE_integer("slots", 8, "requests that are answered at a time", lower_bound=1)
+CONTEXT = flags.DEFINE_integer(
+    "context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2
+)
+CHUNK = flags.DEFINE_integer("chunk", 256, "tokens of prompts read between two blocks of decoding", lower_bound=16)
+QUEUE = flags.DEFINE_integer("queue", 64, "requests that may wait; more are answered 503", lower_bound=0)
+PREFIX = flags.DEFINE_integer("prefix_mib", 256, "memory of the device for earlier prompts, in MiB", lower_bound=0)
+MAX_TOKENS = flags.DEFINE_integer("max_tokens", 1024, "longest answer of requests that give none", lower_bound=1)
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "of requests that give none (as the OpenAI API); 0: greedy", lower_bound=0.0, upper_bound=2.0
+)
+MAX_IMAGES = flags.DEFINE_integer("max_images", 32, "images of a request", lower_bound=1)
+MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "pixels of an image file", lower_bound=1)
+MAX_BODY = flags.DEFINE_integer("max_body_mib", 64, "size of a request in MiB", lower_bound=1)
+DRAIN = flags.DEFINE_integer(
+    "drain_time", 0, "seconds for answers to end after SIGTERM; 0: all they need", lower_bound=0
+)
+FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
+MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
+MAX_ASPECT = flags.DEFINE_float(
+    "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
+)
+FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
+TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
+MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
+DTYPE = flags.DEFINE_string("dtype", "", "float32 | bfloat16 of the computation; default: the checkpoint's own")
+QUIET = flags.DEFINE_bool("quiet", False, "print no line for each request")
+flags.mark_flag_as_required("checkpoint")
+
+
+def main() -> None:
+    from eve_jax.errors import UserError, name_fields
+
+    try:
+        from eve_jax.serve import app, process
+        from eve_jax.serve.model import Served
+    except ModuleNotFoundError as error:
+        raise UserError(f"the server needs {error.name}: pip install -c constraints.txt -e '.[serve]'") from error
+    from eve_jax.infer.api import EVE
+    from eve_jax.infer.scheduler import Scheduler
+    from eve_jax.process.setup import setup
+
+    with name_fields(as_flag):
+        settings, slots = serve_settings(), scheduler_settings()
+    listener = process.listening(HOST.value or "", PORT.value or 0)  # before the checkpoint is read, which takes long
+    setup(computes=True)
+    say(f"reading the checkpoint {CHECKPOINT.value} ...")
+    with name_fields(as_flag):
+        eve = EVE.from_pretrained(
+            CHECKPOINT.value or "",
+            FIT.value or "fill",
+            MAX_SIZE.value or 0,
+            MAX_ASPECT.value,
+            FIRST.value,
+            TEMPLATE.value or "",
+            MESH.value or "",
+            DTYPE.value or "",
+        )
+    served = Served(eve, settings, slots.context)
+    scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
+    process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0)
+
+
+def serve_settings() -> "ServeSettings":
+    """What the flags say about requests."""
+    from eve_jax.serve.settings import MIB, ServeSettings
+
+    names = NAMES.value or [Path(CHECKPOINT.value or "").resolve().name or "eve"]
+    return ServeSettings(
+        names=tuple(names),
+        api_keys=(*KEYS.value, *filter(None, os.environ.get("EVE_API_KEYS", "").split(","))),
+        media_domains=tuple(name.lower() for name in DOMAINS.value or ()),
+        origins=tuple(ORIGINS.value or ()),
+        max_tokens=MAX_TOKENS.value or 0,
+        temperature=TEMPERATURE.value or 0.0,
+        max_images=MAX_IMAGES.value or 0,
+        max_pixels=MAX_PIXELS.value or 0,
+        max_body=(MAX_BODY.value or 0) * MIB,
+        max_held=max(8, MAX_BODY.value or 0) * 8 * MIB,
+        quiet=bool(QUIET.value),
+    )
+
+
+def scheduler_settings() -> "SchedulerSettings":
+    """What the flags say about the scheduler."""
+    from eve_jax.infer.scheduler import SchedulerSettings
+
+    return SchedulerSettings(
+        slots=SLOTS.value or 0,
+        context=CONTEXT.value or 0,
+        chunk=CHUNK.value or 0,
+        queue=QUEUE.value or 0,
+        prefix_bytes=(PREFIX.value or 0) * 2**20,
+    )
+
+
+def say(text: str) -> None:
+    """Print for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
