@@ -74,7 +74,9 @@ function show(problem = "") {
   $("stage").replaceChildren(one ? framed(one) : el("div", { class: "frame loading" }));
   $("thumbs").hidden = images.length + reading < 2;
   $("thumbs").replaceChildren(...images.map(thumb), ...Array.from({ length: reading }, () => el("li", { class: "loading" })));
-  if (one) $("stage").append(changes(one));
+  $("name").hidden = !$("thumbs").hidden;
+  $("name").textContent = one?.name ?? "";
+  $("changes").replaceChildren(...(one ? changes(one) : []));
   const context = state.model?.context;
   const over = context && tokensOf(images) >= context;
   $("tray-note").textContent = problem || (one ? described(one) : "Reading …");
@@ -98,11 +100,11 @@ function choose(i) {
 
 function changes(image) {
   const several = images.length > 1;
-  return el("div", { class: "changes" },
-    several ? button("left", "Move the image forward", () => move(-1), { disabled: chosen === 0 }) : "",
-    several ? button("right", "Move the image back", () => move(1), { disabled: chosen === images.length - 1 }) : "",
-    button("close", `Remove ${image.name}`, remove),
-  );
+  const moves = [
+    button("left", "Move the image forward", () => move(-1), { disabled: chosen === 0 }),
+    button("right", "Move the image back", () => move(1), { disabled: chosen === images.length - 1 }),
+  ];
+  return [...(several ? moves : []), button("trash", `Remove ${image.name}`, remove)];
 }
 
 function move(step) {
@@ -111,7 +113,7 @@ function move(step) {
   images.splice(chosen, 0, image);
   show();
   announce(`${image.name} is now image ${chosen + 1} of ${images.length}`);
-  const [left, right] = $("stage").querySelectorAll(".changes button");
+  const [left, right] = $("changes").querySelectorAll("button");
   const same = step < 0 ? left : right;
   (same.disabled ? (step < 0 ? right : left) : same).focus();
 }
@@ -121,7 +123,7 @@ function remove() {
   chosen = Math.max(0, Math.min(chosen, images.length - 1));
   show();
   announce(`${image.name} removed`);
-  if (images.length) $("stage").querySelector(".changes button:last-child").focus();
+  if (images.length) $("changes").lastElementChild.focus();
   else $("question").focus();
 }
 
