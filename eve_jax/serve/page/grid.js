@@ -36,7 +36,7 @@ export function described(image) {
   const parts = [`${image.width}×${image.height} pixels`];
   if (image.rows) parts.push(`${image.columns}×${image.rows} patches`, counted(image.tokens, "token"));
   if (image.note) parts.push(image.note);
-  return parts.join(" · ");
+  return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 export const tokensOf = (images) => images.reduce((sum, image) => sum + (image.tokens ?? 0), 0);
