@@ -1,7 +1,7 @@
 // Asks questions, keeps conversations, and connects the parts of the page.
 
 import { address, chat, hasKey, onUnauthorized } from "./api.js";
-import { draft, enable, measure, putBack, setDraft, showSize, watchComposer } from "./composer.js";
+import { draft, enable, focusQuestion, measure, putBack, setDraft, showSize, watchComposer } from "./composer.js";
 import { connect, watchConnection } from "./connection.js";
 import { asCurl, asPython, withFiles } from "./copy.js";
 import { askKey, showCode, watchSettings, watchTheme } from "./dialogs.js";
@@ -52,7 +52,9 @@ async function send() {
   setDraft({ text: "", images: [] });
   for (const image of question.images) store.keepImage(image.id, urlOf(image));
   view.toEnd();
-  await run(answerLast());
+  const work = run(answerLast());
+  focusQuestion();
+  await work;
 }
 
 const run = (work) => (running = work);
@@ -125,7 +127,7 @@ function takeBack(conversation, error) {
   const title = error.status === 503 ? "The server is busy" : "The question was not answered";
   view.showFailure(title, `${error.message}${wait} Your question is back below.`);
   alarm(`${title}. ${error.message}${wait} Your question is back.`);
-  $("question").focus();
+  focusQuestion();
 }
 
 async function stop() {
@@ -138,7 +140,7 @@ async function retry() {
   turns().splice(turns().findLastIndex((turn) => turn.role === "user") + 1);
   view.toEnd();
   const work = run(answerLast());
-  $("question").focus();
+  focusQuestion();
   await work;
 }
 
@@ -160,7 +162,7 @@ function cancelEdit() {
   state.editing = null;
   $("editing").hidden = true;
   redraw();
-  $("question").focus();
+  focusQuestion();
 }
 
 // Asks the question of `answer` once more, with every image replaced by a gray one.
@@ -236,10 +238,10 @@ function start() {
     removed: (gone) => { if (gone.some((one) => one.id === state.conversation.id)) startNew(); },
   }, startNew);
   watchConnection(() => { showSize(); enable(); measure(); });
-  $("stop").onclick = () => { stop(); $("question").focus(); };
+  $("stop").onclick = () => { stop(); focusQuestion(); };
   $("edit-cancel").onclick = cancelEdit;
   $("failure-retry").onclick = () => { view.showFailure("", ""); send(); };
-  $("failure-close").onclick = () => { view.showFailure("", ""); $("question").focus(); };
+  $("failure-close").onclick = () => { view.showFailure("", ""); focusQuestion(); };
   for (const starter of document.querySelectorAll(".starters button")) {
     starter.onclick = () => {
       setDraft({ ...draft(), text: starter.textContent });

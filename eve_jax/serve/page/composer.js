@@ -16,6 +16,11 @@ let sizeChanged = () => {};
 
 export const draft = () => ({ text: $("question").value.trim(), images: [...images] });
 
+// Where the keyboard continues; on a touch screen not the field, which would open the screen's keyboard.
+export function focusQuestion() {
+  $(matchMedia("(pointer: coarse)").matches ? "log" : "question").focus();
+}
+
 export function setDraft({ text, images: given }) {
   $("question").value = text;
   images = [...given];
@@ -33,12 +38,12 @@ export function putBack(question) {
 
 export async function addFiles(files) {
   if (!files.length) return;
-  if (!state.model?.images) {
-    toast(state.model ? "This model takes no images" : "The server has not answered yet");
+  if (state.model && !state.model.images) {
+    toast("This model takes no images");
     return;
   }
-  const { most } = state.model.images;
-  const room = Math.max(0, (most ?? Infinity) - images.length - reading);
+  const most = state.model?.images.most ?? Infinity; // before the server has answered, it is the one to refuse
+  const room = Math.max(0, most - images.length - reading);
   if (files.length > room) toast(`A question takes ${counted(most, "image")} at most`);
   reading += Math.min(files.length, room);
   show();
@@ -58,6 +63,7 @@ export async function addFiles(files) {
 
 // Asks the server for the grids of the images at the size limit that is set.
 export async function measure() {
+  if (!state.model) return;
   const mine = ++asked;
   const size = chosenSize();
   const done = await Promise.allSettled(images.map(async (image) => Object.assign(image, pick(await grid(image.width, image.height, size)))));
@@ -124,7 +130,7 @@ function remove() {
   show();
   announce(`${image.name} removed`);
   if (images.length) $("changes").lastElementChild.focus();
-  else $("question").focus();
+  else focusQuestion();
 }
 
 // Whether something can be sent, and which of the buttons is there.

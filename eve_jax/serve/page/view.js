@@ -15,33 +15,41 @@ export const useActs = (given) => { acts = given; };
 
 const log = () => $("log");
 
-let following = true;
+const isNearEnd = () => log().scrollHeight - log().scrollTop - log().clientHeight < NEAR;
+
+let wasNearEnd = true;
+
+function mark() {
+  wasNearEnd = isNearEnd();
+  $("to-end").hidden = wasNearEnd;
+}
 
 export function watchScroll() {
-  log().addEventListener("scroll", () => {
-    following = log().scrollHeight - log().scrollTop - log().clientHeight < NEAR;
-    $("to-end").hidden = following;
-  }, { passive: true });
-  new ResizeObserver(() => follow()).observe($("turns"));
-  new ResizeObserver(() => follow()).observe(log());
-  $("to-end").onclick = () => toEnd(true);
+  log().addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(() => (wasNearEnd ? toEnd() : mark())).observe(log()); // the composer has grown, the phone was turned
+  $("to-end").onclick = () => {
+    toEnd();
+    log().focus();
+  };
 }
 
-export function follow() {
-  if (following) toEnd(false);
+export function toEnd() {
+  log().scrollTo(0, log().scrollHeight);
+  mark();
 }
 
-export function toEnd(smooth = false) {
-  following = true;
-  $("to-end").hidden = true;
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  log().scrollTo({ top: log().scrollHeight, behavior: smooth && !calm ? "smooth" : "instant" });
+// Changes what is shown; who was at its end stays there, who reads above it is left alone.
+function following(change) {
+  const stay = isNearEnd();
+  change();
+  if (stay) toEnd();
+  else mark();
 }
 
 // Shows all turns anew.
 export function showTurns(turns, busy) {
   const last = lastQuestion(turns);
-  $("turns").replaceChildren(...turns.map((turn, i) => shown(turn, turns, i, last, busy)));
+  following(() => $("turns").replaceChildren(...turns.map((turn, i) => shown(turn, turns, i, last, busy))));
   $("empty").hidden = turns.length > 0;
 }
 
@@ -104,10 +112,11 @@ const dots = () => el("span", { class: "dots" }, el("i"), el("i"), el("i"), el("
 // Appends what an answer has gained.
 export function grow(turn, pieces) {
   const node = nodes.get(turn);
-  if (!node) return;
-  node.querySelector(".dots")?.remove();
-  node.append(...spans(pieces));
-  follow();
+  if (!node || !pieces.length) return;
+  following(() => {
+    node.querySelector(".dots")?.remove();
+    node.append(...spans(pieces));
+  });
 }
 
 const ENDS = { length: "cut at the limit of tokens", stopped: "stopped" };

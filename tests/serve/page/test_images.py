@@ -132,14 +132,14 @@ def test_a_model_without_images_takes_none(page: Any, script: Script) -> None:
     expect(page.locator("#facts")).to_contain_text("text only")
     expect(page.locator("#add")).to_be_disabled()
     hand_over(page, "paste", ("a.png", png()))
-    expect(page.locator("#toast")).to_have_text("This model takes no images")
+    expect(page.locator("#toast-text")).to_have_text("This model takes no images")
 
 
 def test_the_same_question_with_blank_images(page: Any, script: Script) -> None:
     page.set_input_files("#files", [file(), file("b.png", width=300, height=700)])
     page.fill("#question", "What is it?")
     page.click("#send")
-    page.get_by_label("Compare with blank images").click()
+    page.locator(".answer").get_by_label("Compare with blank images").click()
     expect(page.locator(".two .text")).to_have_text(["A red boat on the water.", "I see gray."])
     with_images, without = script.asked
     assert [one.size for one in images_of(without)] == [one.size for one in images_of(with_images)] == [(640, 480), (300, 700)]
@@ -173,7 +173,7 @@ def test_a_comparison_that_fails_leaves_the_answer(page: Any, script: Script) ->
     page.click("#send")
     expect(page.locator(".answer .stats")).to_contain_text("token")
     script.refuse = [(500, "Internal error")]
-    page.get_by_label("Compare with blank images").click()
+    page.locator(".answer").get_by_label("Compare with blank images").click()
     expect(page.locator("#failure")).to_contain_text("The comparison failed")
     expect(page.locator(".answer .text")).to_have_text("A red boat on the water.")
 
