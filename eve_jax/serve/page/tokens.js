@@ -12,7 +12,7 @@ const probability = (logprob) => Math.exp(logprob);
 export const percent = (logprob) => {
   const value = probability(logprob) * 100;
   if (value >= 99.95) return "100%";
-  return value < 0.1 ? "<0.1%" : `${value.toFixed(value < 10 ? 1 : 0)}%`;
+  return value < 0.1 ? "<0.1%" : `${value.toFixed(value < 10 || value > 99 ? 1 : 0)}%`;
 };
 
 const visible = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
