@@ -47,7 +47,7 @@ function showModel() {
   $("model").textContent = id;
   document.title = `${id} · eve_jax`;
   const size = images ? `images to ${number(images.maxSize)} px` : "text only";
-  $("facts").textContent = [context ? `${number(context)} tokens of context` : "", size].filter(Boolean).join(" · ");
+  $("facts").textContent = [context ? `${number(context)} tokens` : "", size].filter(Boolean).join(" · ");
 }
 
 export function watchConnection(onFound) {

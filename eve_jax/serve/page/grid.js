@@ -31,12 +31,15 @@ function lines(rows, columns) {
   );
 }
 
+// A part of a line that breaks between its parts only.
+export const unbroken = (part) => part.replaceAll(" ", "\u00a0");
+
 // "1200×800 pixels, 20×30 patches, 621 tokens"
 export function described(image) {
   const parts = [`${image.width}×${image.height} pixels`];
   if (image.rows) parts.push(`${image.columns}×${image.rows} patches`, counted(image.tokens, "token"));
   if (image.note) parts.push(image.note);
-  return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
+  return parts.map(unbroken).join(" · ");
 }
 
 export const tokensOf = (images) => images.reduce((sum, image) => sum + (image.tokens ?? 0), 0);

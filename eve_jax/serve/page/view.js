@@ -1,7 +1,7 @@
 // The conversation as it is seen.
 
 import { $, button, counted, el, number } from "./dom.js";
-import { described, framed } from "./grid.js";
+import { described, framed, unbroken } from "./grid.js";
 import { explain, hasProbabilities, spans } from "./tokens.js";
 
 const NEAR = 80; // pixels from the end within which the view follows a growing answer
@@ -132,7 +132,7 @@ function stats(turn) {
     first === null ? "" : `first after ${first.toFixed(2)} s`,
     completion > 1 && rest > 0.05 ? `${((completion - 1) / rest).toFixed(1)} tokens/s` : "",
   ];
-  return el("p", { class: "stats muted small" }, parts.filter(Boolean).join(" · "));
+  return el("p", { class: "stats muted small" }, parts.filter(Boolean).map(unbroken).join(" · "));
 }
 
 function tools(turn, { isLast, images, busy }) {

@@ -66,7 +66,10 @@ def page(browser: Any, server: StandIn, script: Script, size: str) -> Iterator[A
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda one: faults.append(one.text) if one.type == "error" and "Failed to load" not in one.text else None)
+    page.on(
+        "console",
+        lambda one: faults.append(one.text) if one.type == "error" and "Failed to load" not in one.text else None,
+    )
     page.goto(server.url)
     yield page
     context.close()
@@ -78,7 +81,15 @@ def png(width: int = 640, height: int = 480, color: str = "#c8442e") -> bytes:
     image = Image.new("RGB", (width, height), "#a9cdf0")
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, height * 0.6, width, height), fill="#2f6f9f")
-    draw.polygon([(width * 0.3, height * 0.55), (width * 0.7, height * 0.55), (width * 0.62, height * 0.7), (width * 0.38, height * 0.7)], fill=color)
+    draw.polygon(
+        [
+            (width * 0.3, height * 0.55),
+            (width * 0.7, height * 0.55),
+            (width * 0.62, height * 0.7),
+            (width * 0.38, height * 0.7),
+        ],
+        fill=color,
+    )
     stream = io.BytesIO()
     image.save(stream, "png")
     return stream.getvalue()

@@ -51,7 +51,12 @@ SEEN = (
     (" water", 0.34, {" sea": 0.33, " lake": 0.29}),
     (".", 0.995, {",": 0.004}),
 )
-UNSEEN = (("I", 0.4, {"A": 0.3}), (" see", 0.7, {" cannot": 0.2}), (" gray", 0.1, {" nothing": 0.6}), (".", 0.9, {"!": 0.05}))
+UNSEEN = (
+    ("I", 0.4, {"A": 0.3}),
+    (" see", 0.7, {" cannot": 0.2}),
+    (" gray", 0.1, {" nothing": 0.6}),
+    (".", 0.9, {"!": 0.05}),
+)
 TEXT_ONLY = (("Yes", 0.8, {"No": 0.1}), (".", 0.9, {"!": 0.05}))
 HTML = (("<b>", 0.5, {}), ("bold", 0.5, {}), ("</b>", 0.5, {}))
 MARKS = {"bold": HTML}  # answers by a word of the question
@@ -68,6 +73,8 @@ class Script:
     pause: float = 0.0  # seconds before each token
     break_after: int = 0  # tokens after which a stream ends in an error; 0 = never
     answers: dict[str, Any] = field(default_factory=lambda: dict(MARKS))
+    seen: tuple = SEEN  # the answer about images
+    unseen: tuple = UNSEEN  # the answer about blank images
     asked: list[dict] = field(default_factory=list)  # bodies of chat requests
     sized: list[dict] = field(default_factory=list)  # bodies of grid requests
     left: int = 0  # streams that the client closed
@@ -79,7 +86,9 @@ class Script:
 
 def images_of(body: dict) -> list[Image.Image]:
     """The images of a chat request, decoded."""
-    parts = [part for message in body["messages"] if isinstance(message["content"], list) for part in message["content"]]
+    parts = [
+        part for message in body["messages"] if isinstance(message["content"], list) for part in message["content"]
+    ]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
 
@@ -183,14 +192,16 @@ class Handler(BaseHTTPRequestHandler):
             self.stream(body)
         else:
             text = "".join(token for token, *_ in self.answer(body))
-            self.json({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]})
+            self.json(
+                {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
+            )
 
     def answer(self, body: dict) -> tuple:
         for word, answer in self.script.answers.items():
             if word in question_of(body):
                 return answer
         images = images_of(body)
-        return (UNSEEN if all(map(is_blank, images)) else SEEN) if images else TEXT_ONLY
+        return (self.script.unseen if all(map(is_blank, images)) else self.script.seen) if images else TEXT_ONLY
 
     def stream(self, body: dict) -> None:
         self.send_response(200)
@@ -221,11 +232,22 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b": waiting\n\n")  # finds out whether the client is still there
                     self.wfile.flush()
             if self.script.break_after and n == self.script.break_after:
-                self.event({"error": {"message": "The model ran out of memory", "type": "ServerError", "param": None, "code": 500}})
+                self.event(
+                    {
+                        "error": {
+                            "message": "The model ran out of memory",
+                            "type": "ServerError",
+                            "param": None,
+                            "code": 500,
+                        }
+                    }
+                )
                 self.event("[DONE]")
                 return
             threading.Event().wait(self.script.pause)
-            self.chunk({"content": text}, logprobs=[logprobs_of(text, probability, others)] if body.get("logprobs") else None)
+            self.chunk(
+                {"content": text}, logprobs=[logprobs_of(text, probability, others)] if body.get("logprobs") else None
+            )
         self.chunk({}, "length" if most < len(answer) else "stop")
         tokens = sum(grid_of({"width": one.width, "height": one.height})["tokens"] for one in images_of(body))
         usage = {"prompt_tokens": tokens + 20, "completion_tokens": min(most, len(answer))}

@@ -30,7 +30,14 @@ def test_two_turns_send_the_whole_conversation(page: Any, script: Script) -> Non
     assert second["messages"][1]["content"] == "A red boat on the water."
     assert [part["type"] for part in first["messages"][0]["content"]] == ["image_url", "image_url", "text"]
     settings = {name: first[name] for name in ("model", "temperature", "top_p", "stream", "logprobs", "top_logprobs")}
-    assert settings == {"model": "eve-v2-demo", "temperature": 0, "top_p": 1, "stream": True, "logprobs": True, "top_logprobs": 5}
+    assert settings == {
+        "model": "eve-v2-demo",
+        "temperature": 0,
+        "top_p": 1,
+        "stream": True,
+        "logprobs": True,
+        "top_logprobs": 5,
+    }
     assert not {"max_tokens", "seed", "max_size"} & set(first)
 
 

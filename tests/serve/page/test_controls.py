@@ -51,7 +51,10 @@ def test_settings_are_sent_kept_and_reset(page: Any, script: Script) -> None:
     assert "seed" not in script.asked[1] and script.asked[1]["temperature"] == 0
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", "2.5"), ("top_p", "0"), ("max_tokens", "1.5"), ("seed", "-1"), ("temperature", "")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "2.5"), ("top_p", "0"), ("max_tokens", "1.5"), ("seed", "-1"), ("temperature", "")],
+)
 def test_a_wrong_setting_is_marked_and_not_taken(page: Any, script: Script, name: str, value: str) -> None:
     page.click("#settings-open")
     page.fill(f"#set-{name}", value)
@@ -142,7 +145,9 @@ def test_the_code_asks_the_same(page: Any, script: Script, server: StandIn, tmp_
         command = ["bash", "-c", code]
     else:
         pytest.skip("curl or bash is missing")
-    ran = subprocess.run(command, cwd=tmp_path, env={**os.environ, "EVE_API_KEY": "k"}, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "EVE_API_KEY": "k"}, capture_output=True, text=True, timeout=60
+    )
     assert ran.returncode == 0, ran.stderr
     said = ran.stdout.strip() if language == "python" else json.loads(ran.stdout)["choices"][0]["message"]["content"]
     assert said == "A red boat on the water."
@@ -170,8 +175,20 @@ def test_everything_by_keyboard_alone(page: Any, script: Script, size: str) -> N
     reached = set()
     for _ in range(30):
         page.keyboard.press("Shift+Tab")
-        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"))
-    expected = {"Settings", "Copy the answer", "Copy as curl or Python", "Ask again", "Edit the question", "Add images", "Token probabilities"}
+        reached.add(
+            page.evaluate(
+                "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+            )
+        )
+    expected = {
+        "Settings",
+        "Copy the answer",
+        "Copy as curl or Python",
+        "Ask again",
+        "Edit the question",
+        "Add images",
+        "Token probabilities",
+    }
     assert expected - reached == set()
 
 
@@ -197,12 +214,18 @@ def faults_of(page: Any) -> list[str]:
     """The serious faults that axe finds."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     found = axe.Axe().run(page).response["violations"]
-    return [f"{one['id']}: {[node['html'][:120] for node in one['nodes']]}" for one in found if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {[node['html'][:120] for node in one['nodes']]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(browser: Any, server: StandIn, script: Script, size: str, scheme: str) -> None:
-    context = opened(browser, size, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce")  # axe is put into the page
+    context = opened(
+        browser, size, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce"
+    )  # axe is put into the page
     page = context.new_page()
     page.goto(server.url)
     expect(page.locator("#model")).to_have_text("eve-v2-demo")

@@ -140,7 +140,11 @@ def test_a_question_left_without_an_answer_is_kept(page: Any, script: Script, si
 
 
 def test_what_storage_holds_is_not_believed(page: Any) -> None:
-    kept = {"eve:settings": '{"temperature": 9, "seed": "x", "top_p": 0.5}', "eve:conversation:1": "{", "eve:conversation:2": '{"id": 2}'}
+    kept = {
+        "eve:settings": '{"temperature": 9, "seed": "x", "top_p": 0.5}',
+        "eve:conversation:1": "{",
+        "eve:conversation:2": '{"id": 2}',
+    }
     for name, value in kept.items():
         page.evaluate("([name, value]) => localStorage.setItem(name, value)", [name, value])
     page.reload()
@@ -152,7 +156,9 @@ def test_what_storage_holds_is_not_believed(page: Any) -> None:
 
 
 def test_a_full_storage_is_told(page: Any) -> None:
-    page.evaluate("for (let size = 2 ** 22; size >= 1; size /= 2) try { for (;;) localStorage.setItem('x' + Math.random(), 'y'.repeat(size)) } catch {}")
+    page.evaluate(
+        "for (let size = 2 ** 22; size >= 1; size /= 2) try { for (;;) localStorage.setItem('x' + Math.random(), 'y'.repeat(size)) } catch {}"
+    )
     ask(page, "Kept?")
     expect(page.locator("#toast")).to_contain_text("storage is full")
     expect(page.locator(".answer .text")).to_have_text("Yes.")

@@ -142,7 +142,11 @@ def test_the_same_question_with_blank_images(page: Any, script: Script) -> None:
     page.locator(".answer").get_by_label("Compare with blank images").click()
     expect(page.locator(".two .text")).to_have_text(["A red boat on the water.", "I see gray."])
     with_images, without = script.asked
-    assert [one.size for one in images_of(without)] == [one.size for one in images_of(with_images)] == [(640, 480), (300, 700)]
+    assert (
+        [one.size for one in images_of(without)]
+        == [one.size for one in images_of(with_images)]
+        == [(640, 480), (300, 700)]
+    )
     assert all(map(is_blank, images_of(without)))
     assert not any(map(is_blank, images_of(with_images)))
     page.reload()
