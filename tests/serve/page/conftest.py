@@ -61,7 +61,7 @@ def size(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def page(browser: Any, server: StandIn, script: Script, size: str) -> Iterator[Any]:
-    """The page, loaded, at both sizes. Fails for anything that the browser reports: faults of scripts and of the policy."""
+    """The page, loaded, at both sizes. Fails for faults of scripts and of the policy that the browser reports."""
     context = opened(browser, size)
     page = context.new_page()
     faults: list[str] = []

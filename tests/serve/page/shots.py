@@ -1,4 +1,4 @@
-"""Makes docs/page.png and docs/page_phone.png: `python -m tests.serve.page.shots`. The answers are the stand-in's script."""
+"""Makes docs/page.png and docs/page_phone.png: `python -m tests.serve.page.shots`. The answers are scripted here."""
 
 import io
 from pathlib import Path

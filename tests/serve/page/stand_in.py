@@ -1,4 +1,4 @@
-"""A scripted stand-in of the server: the page's files and the API that the page calls. No model; answers are written here."""
+"""A scripted stand-in of the server: the page's files and the API that the page calls, without a model."""
 
 import base64
 import io

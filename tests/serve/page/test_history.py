@@ -157,7 +157,8 @@ def test_what_storage_holds_is_not_believed(page: Any) -> None:
 
 def test_a_full_storage_is_told(page: Any) -> None:
     page.evaluate(
-        "for (let size = 2 ** 22; size >= 1; size /= 2) try { for (;;) localStorage.setItem('x' + Math.random(), 'y'.repeat(size)) } catch {}"
+        "for (let size = 2 ** 22; size >= 1; size /= 2)"
+        "  try { for (;;) localStorage.setItem('x' + Math.random(), 'y'.repeat(size)) } catch {}"
     )
     ask(page, "Kept?")
     expect(page.locator("#toast")).to_contain_text("storage is full")
