@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import expect, sync_playwright
 
 from tests.serve.page.conftest import CHROMIUM, opened
-from tests.serve.page.stand_in import StandIn
+from tests.serve.page.stand_in import StandIn, Tokens
 
 DOCS = Path(__file__).parents[3] / "docs"
 SIZE = (1200, 800)
 FINE = 2  # drawn so many times larger, then shrunk
-SEEN = (
+SEEN: Tokens = (
     ("A", 0.97, {"The": 0.02}),
     (" small", 0.46, {" sail": 0.33, " red": 0.12, " boat": 0.05}),
     (" boat", 0.88, {" sail": 0.08, " ship": 0.03}),
@@ -34,7 +34,7 @@ SEEN = (
     (" sun", 0.95, {" hill": 0.02}),
     (".", 0.98, {",": 0.01}),
 )
-BLANK = (
+BLANK: Tokens = (
     ("The", 0.41, {"A": 0.3}),
     (" image", 0.77, {" photo": 0.1}),
     (" shows", 0.58, {" is": 0.3}),
@@ -64,20 +64,24 @@ def scene() -> bytes:
         [(0, horizon), (0, h * 0.5), (w * 0.1, h * 0.46), (w * 0.22, h * 0.53), (w * 0.34, horizon)], fill=(70, 96, 112)
     )
     for n in range(9):
-        y, half = horizon + h * (0.02 + 0.03 * n), w * (0.09 - 0.007 * n)
-        draw.rounded_rectangle((w * 0.7 - half, y, w * 0.7 + half, y + h * 0.008), h * 0.004, fill=(240, 205, 150))
-    x, y = w * 0.42, h * 0.74
+        top_of, half = horizon + h * (0.02 + 0.03 * n), w * (0.09 - 0.007 * n)
+        draw.rounded_rectangle(
+            (w * 0.7 - half, top_of, w * 0.7 + half, top_of + h * 0.008), h * 0.004, fill=(240, 205, 150)
+        )
+    x, deck = w * 0.42, h * 0.74
     draw.polygon(
-        [(x - h * 0.2, y), (x + h * 0.22, y), (x + h * 0.15, y + h * 0.08), (x - h * 0.14, y + h * 0.08)],
+        [(x - h * 0.2, deck), (x + h * 0.22, deck), (x + h * 0.15, deck + h * 0.08), (x - h * 0.14, deck + h * 0.08)],
         fill=(92, 54, 38),
     )
-    draw.rectangle((x - h * 0.2, y - h * 0.012, x + h * 0.22, y + h * 0.008), fill=(240, 236, 226))
-    draw.line((x, y, x, h * 0.2), fill=(60, 42, 34), width=int(h * 0.01))
+    draw.rectangle((x - h * 0.2, deck - h * 0.012, x + h * 0.22, deck + h * 0.008), fill=(240, 236, 226))
+    draw.line((x, deck, x, h * 0.2), fill=(60, 42, 34), width=int(h * 0.01))
     draw.polygon(
-        [(x + h * 0.015, h * 0.22), (x + h * 0.015, y - h * 0.04), (x + h * 0.21, y - h * 0.04)], fill=(200, 52, 44)
+        [(x + h * 0.015, h * 0.22), (x + h * 0.015, deck - h * 0.04), (x + h * 0.21, deck - h * 0.04)],
+        fill=(200, 52, 44),
     )
     draw.polygon(
-        [(x - h * 0.015, h * 0.28), (x - h * 0.015, y - h * 0.04), (x - h * 0.15, y - h * 0.04)], fill=(236, 230, 216)
+        [(x - h * 0.015, h * 0.28), (x - h * 0.015, deck - h * 0.04), (x - h * 0.15, deck - h * 0.04)],
+        fill=(236, 230, 216),
     )
     stream = io.BytesIO()
     image.resize(SIZE, Image.Resampling.LANCZOS).save(stream, "png")

@@ -42,7 +42,8 @@ MODEL: dict[str, Any] = {
     },
 }
 # Tokens of an answer with their probabilities, and what else was likely.
-SEEN = (
+Tokens = tuple[tuple[str, float, dict[str, float]], ...]
+SEEN: Tokens = (
     ("A", 0.93, {"The": 0.05}),
     (" red", 0.81, {" small": 0.12, " bright": 0.03}),
     (" boat", 0.55, {" ship": 0.31, " house": 0.06}),
@@ -51,14 +52,14 @@ SEEN = (
     (" water", 0.34, {" sea": 0.33, " lake": 0.29}),
     (".", 0.995, {",": 0.004}),
 )
-UNSEEN = (
+UNSEEN: Tokens = (
     ("I", 0.4, {"A": 0.3}),
     (" see", 0.7, {" cannot": 0.2}),
     (" gray", 0.1, {" nothing": 0.6}),
     (".", 0.9, {"!": 0.05}),
 )
-TEXT_ONLY = (("Yes", 0.8, {"No": 0.1}), (".", 0.9, {"!": 0.05}))
-HTML = (("<b>", 0.5, {}), ("bold", 0.5, {}), ("</b>", 0.5, {}))
+TEXT_ONLY: Tokens = (("Yes", 0.8, {"No": 0.1}), (".", 0.9, {"!": 0.05}))
+HTML: Tokens = (("<b>", 0.5, {}), ("bold", 0.5, {}), ("</b>", 0.5, {}))
 MARKS = {"bold": HTML}  # answers by a word of the question
 
 
@@ -72,9 +73,9 @@ class Script:
     starting: bool = False  # 503 to everything
     pause: float = 0.0  # seconds before each token
     break_after: int = 0  # tokens after which a stream ends in an error; 0 = never
-    answers: dict[str, Any] = field(default_factory=lambda: dict(MARKS))
-    seen: tuple = SEEN  # the answer about images
-    unseen: tuple = UNSEEN  # the answer about blank images
+    answers: dict[str, Tokens] = field(default_factory=lambda: dict(MARKS))
+    seen: Tokens = SEEN  # the answer about images
+    unseen: Tokens = UNSEEN  # the answer about blank images
     asked: list[dict] = field(default_factory=list)  # bodies of chat requests
     sized: list[dict] = field(default_factory=list)  # bodies of grid requests
     left: int = 0  # streams that the client closed
@@ -196,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
                 {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
             )
 
-    def answer(self, body: dict) -> tuple:
+    def answer(self, body: dict) -> Tokens:
         for word, answer in self.script.answers.items():
             if word in question_of(body):
                 return answer
