@@ -5,7 +5,7 @@ import { draft, enable, focusQuestion, measure, putBack, setDraft, showSize, wat
 import { connect, watchConnection } from "./connection.js";
 import { asCurl, asPython, withFiles } from "./copy.js";
 import { askKey, showCode, watchSettings, watchTheme } from "./dialogs.js";
-import { $, alarm, announce, toast, toClipboard } from "./dom.js";
+import { $, alarm, announce, sentence, toast, toClipboard } from "./dom.js";
 import { showHistory, watchHistory } from "./history.js";
 import { blankUrlOf, keepUrl, urlOf } from "./images.js";
 import { bodyOf, streamed, Writer } from "./request.js";
@@ -123,10 +123,11 @@ function takeBack(conversation, error) {
   putBack(question);
   if (!error) return announce("Stopped. Your question is back.");
   if (error.status === 0 || error.status === 401) connect();
+  const message = sentence(error.message);
   const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   const title = error.status === 503 ? "The server is busy" : "The question was not answered";
-  view.showFailure(title, `${error.message}${wait} Your question is back below.`);
-  alarm(`${title}. ${error.message}${wait} Your question is back.`);
+  view.showFailure(title, `${message}${wait} Your question is back below.`);
+  alarm(`${title}. ${message}${wait} Your question is back.`);
   focusQuestion();
 }
 
@@ -180,8 +181,8 @@ async function compare(answer) {
   save(conversation);
   if (state.conversation === conversation) redraw();
   if (error) {
-    view.showFailure("The comparison failed", error.message);
-    alarm(`The comparison failed. ${error.message}`);
+    view.showFailure("The comparison failed", sentence(error.message));
+    alarm(`The comparison failed. ${sentence(error.message)}`);
   } else if (answer.blank) {
     announce(`With blank images: ${answer.blank.text}`);
   }

@@ -1,7 +1,7 @@
 // Finds the server and its model, and tries again while it is away or still compiling.
 
 import { facts } from "./api.js";
-import { $, number } from "./dom.js";
+import { $, number, sentence } from "./dom.js";
 import { state } from "./state.js";
 
 const WAITS = [2, 4, 8, 15, 30]; // seconds between tries
@@ -16,9 +16,9 @@ function banner(text) {
   if ($("banner-text").textContent !== text) $("banner-text").textContent = text;
 }
 
-const sentence = (error) => {
+const explained = (error) => {
   if (error.status === 0) return navigator.onLine ? error.message : "You are offline. What you write is not lost.";
-  return error.status === 503 ? "The server is starting: it compiles its programs. This page continues when it is ready." : error.message;
+  return error.status === 503 ? "The server is starting: it compiles its programs. This page continues when it is ready." : sentence(error.message);
 };
 
 export async function connect() {
@@ -33,7 +33,7 @@ export async function connect() {
     showModel();
     found();
   } catch (error) {
-    banner(sentence(error));
+    banner(explained(error));
     // A key that was refused is asked for when the user tries again, not by itself.
     if (error.status !== 401) timer = setTimeout(connect, 1000 * WAITS[Math.min(tries++, WAITS.length - 1)]);
   } finally {
@@ -54,5 +54,5 @@ export function watchConnection(onFound) {
   found = onFound;
   $("banner-retry").onclick = connect;
   addEventListener("online", connect);
-  addEventListener("offline", () => banner(sentence({ status: 0, message: "" })));
+  addEventListener("offline", () => banner(explained({ status: 0, message: "" })));
 }

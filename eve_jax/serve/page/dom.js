@@ -35,6 +35,12 @@ export const number = (value) => value.toLocaleString("en-US");
 
 export const counted = (n, one) => `${number(n)} ${one}${n === 1 ? "" : "s"}`;
 
+// A message as a sentence: servers differ in capitals and periods.
+export function sentence(text) {
+  const trimmed = text.trim();
+  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
+}
+
 // What a screen reader says, without a change that is seen.
 export function announce(text) {
   $("status").textContent = text;

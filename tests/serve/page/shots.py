@@ -56,18 +56,17 @@ def scene() -> bytes:
     for y in range(h):
         in_sky = y < horizon
         share = y / horizon if in_sky else (y - horizon) / (h - horizon)
-        top, end = ((86, 132, 196), (250, 206, 150)) if in_sky else ((94, 138, 160), (24, 62, 100))
-        draw.line((0, y, w, y), fill=tuple(round(a + (b - a) * share) for a, b in zip(top, end, strict=True)))
+        high, low = ((86, 132, 196), (250, 206, 150)) if in_sky else ((94, 138, 160), (24, 62, 100))
+        draw.line((0, y, w, y), fill=tuple(round(a + (b - a) * share) for a, b in zip(high, low, strict=True)))
     draw.ellipse((w * 0.7 - h * 0.1, horizon - h * 0.15, w * 0.7 + h * 0.1, horizon + h * 0.05), fill=(255, 232, 170))
     draw.rectangle((0, horizon, w, horizon + h * 0.06), fill=(94, 138, 160))
     draw.polygon(
         [(0, horizon), (0, h * 0.5), (w * 0.1, h * 0.46), (w * 0.22, h * 0.53), (w * 0.34, horizon)], fill=(70, 96, 112)
     )
     for n in range(9):
-        top_of, half = horizon + h * (0.02 + 0.03 * n), w * (0.09 - 0.007 * n)
-        draw.rounded_rectangle(
-            (w * 0.7 - half, top_of, w * 0.7 + half, top_of + h * 0.008), h * 0.004, fill=(240, 205, 150)
-        )
+        top, half = horizon + h * (0.02 + 0.03 * n), w * (0.09 - 0.007 * n)
+        box = (w * 0.7 - half, top, w * 0.7 + half, top + h * 0.008)
+        draw.rounded_rectangle(box, h * 0.004, fill=(240, 205, 150))
     x, deck = w * 0.42, h * 0.74
     draw.polygon(
         [(x - h * 0.2, deck), (x + h * 0.22, deck), (x + h * 0.15, deck + h * 0.08), (x - h * 0.14, deck + h * 0.08)],
@@ -75,14 +74,9 @@ def scene() -> bytes:
     )
     draw.rectangle((x - h * 0.2, deck - h * 0.012, x + h * 0.22, deck + h * 0.008), fill=(240, 236, 226))
     draw.line((x, deck, x, h * 0.2), fill=(60, 42, 34), width=int(h * 0.01))
-    draw.polygon(
-        [(x + h * 0.015, h * 0.22), (x + h * 0.015, deck - h * 0.04), (x + h * 0.21, deck - h * 0.04)],
-        fill=(200, 52, 44),
-    )
-    draw.polygon(
-        [(x - h * 0.015, h * 0.28), (x - h * 0.015, deck - h * 0.04), (x - h * 0.15, deck - h * 0.04)],
-        fill=(236, 230, 216),
-    )
+    for side, tip, width, color in ((1, 0.22, 0.21, (200, 52, 44)), (-1, 0.28, 0.15, (236, 230, 216))):
+        mast, foot = x + side * h * 0.015, deck - h * 0.04
+        draw.polygon([(mast, h * tip), (mast, foot), (x + side * h * width, foot)], fill=color)
     stream = io.BytesIO()
     image.resize(SIZE, Image.Resampling.LANCZOS).save(stream, "png")
     return stream.getvalue()
