@@ -46,21 +46,22 @@ function save(conversation = state.conversation) {
 async function send() {
   const question = draft();
   if (state.busy || !question.text || $("send").disabled) return;
-  state.editing = null;
-  $("editing").hidden = true;
+  const { editing } = state;
+  setEditing(null);
   turns().push({ role: "user", ...question });
-  setDraft({ text: "", images: [] });
+  setDraft(editing?.kept ?? { text: "", images: [] });
   for (const image of question.images) store.keepImage(image.id, urlOf(image));
   view.toEnd();
-  const work = run(answerLast());
+  const work = run(answerLast(editing && { turns: editing.turns, edited: true }));
   focusQuestion();
   await work;
 }
 
 const run = (work) => (running = work);
 
-// Answers the last question of the open conversation.
-async function answerLast() {
+// Answers the last question of the open conversation. `instead`, {turns, edited}, are a question and its answer that it
+// takes the place of; they come back when it fails.
+async function answerLast(instead = null) {
   const { conversation } = state;
   const before = [...turns()];
   const answer = newAnswer(state.settings, state.model.id);
@@ -74,7 +75,7 @@ async function answerLast() {
   });
   const stoppedEmpty = answer.finish === "stopped" && !answer.text;
   if (error || stoppedEmpty) {
-    takeBack(conversation, error);
+    takeBack(conversation, error, instead);
     return;
   }
   save(conversation);
@@ -113,21 +114,27 @@ async function write(answer, before, url, signal) {
   }
 }
 
-// The question that was not answered goes back to where it was written.
-function takeBack(conversation, error) {
-  const i = conversation.turns.findLastIndex((turn) => turn.role === "user");
-  const [question] = conversation.turns.splice(leaving ? i + 1 : i);
+const lastQuestion = (all) => all.findLastIndex((turn) => turn.role === "user");
+
+// The question that was not answered goes back to where it was written; one that was answered before gets that answer.
+function takeBack(conversation, error, instead) {
+  const all = conversation.turns;
+  const [question] = all.splice(lastQuestion(all));
+  if (instead) all.push(...instead.turns);
+  else if (leaving) all.push(question);
   save(conversation);
   if (leaving) return;
+  if (instead?.edited) beginEdit(question);
+  else if (!instead) putBack(question);
   redraw();
-  putBack(question);
-  if (!error) return announce("Stopped. Your question is back.");
+  const back = instead && !instead.edited ? "The answer of before is back." : "Your question is back.";
+  if (!error) return announce(`Stopped. ${back}`);
   if (error.status === 0 || error.status === 401) connect();
   const message = sentence(error.message);
   const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   const title = error.status === 503 ? "The server is busy" : "The question was not answered";
-  view.showFailure(title, `${message}${wait} Your question is back below.`);
-  alarm(`${title}. ${message}${wait} Your question is back.`);
+  view.showFailure(title, `${message}${wait} ${back}`);
+  alarm(`${title}. ${message}${wait} ${back}`);
   focusQuestion();
 }
 
@@ -138,30 +145,39 @@ async function stop() {
 
 async function retry() {
   if (state.busy || !state.model) return;
-  turns().splice(turns().findLastIndex((turn) => turn.role === "user") + 1);
+  const i = lastQuestion(turns());
+  const before = turns().splice(i);
+  turns().push(before[0]);
   view.toEnd();
-  const work = run(answerLast());
+  const work = run(answerLast(before.length > 1 ? { turns: before, edited: false } : null));
   focusQuestion();
   await work;
 }
 
 function edit() {
   if (state.busy) return;
-  const kept = draft();
-  state.editing = { turns: turns().splice(turns().findLastIndex((turn) => turn.role === "user")), kept };
-  const { text, images } = state.editing.turns[0];
-  setDraft({ text, images });
-  $("editing").hidden = false;
+  beginEdit(turns()[lastQuestion(turns())]);
   redraw();
   $("question").focus();
+}
+
+// The composer holds `question` in place of the last one.
+function beginEdit(question) {
+  const kept = draft();
+  setEditing({ turns: turns().splice(lastQuestion(turns())), kept });
+  setDraft(question);
+}
+
+function setEditing(editing) {
+  state.editing = editing;
+  $("editing").hidden = !editing;
 }
 
 function cancelEdit() {
   if (!state.editing) return;
   turns().push(...state.editing.turns);
   setDraft(state.editing.kept);
-  state.editing = null;
-  $("editing").hidden = true;
+  setEditing(null);
   redraw();
   focusQuestion();
 }

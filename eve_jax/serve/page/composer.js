@@ -49,7 +49,7 @@ export async function addFiles(files) {
   show();
   for (const file of files.slice(0, room)) {
     try {
-      images.push(await readImage(file));
+      images.push(await readImage(file, state.model?.images.mostPixels));
       chosen = images.length - 1;
     } catch (error) {
       toast(error.message);
@@ -92,9 +92,9 @@ function show(problem = "") {
 }
 
 function thumb(image, i) {
-  const picture = el("img", { src: "", alt: "" });
-  const node = el("button", { type: "button", onclick: () => choose(i), aria: { label: `Image ${i + 1}: ${image.name}`, pressed: String(i === chosen) } }, picture, el("span", {}, String(i + 1)));
-  picture.src = framed(image).querySelector("img")?.src ?? "icon.svg";
+  const preview = el("img", { src: "", alt: "" });
+  const node = el("button", { type: "button", onclick: () => choose(i), aria: { label: `Image ${i + 1}: ${image.name}`, pressed: String(i === chosen) } }, preview, el("span", {}, String(i + 1)));
+  preview.src = framed(image).querySelector("img")?.src ?? "icon.svg";
   return el("li", {}, node);
 }
 

@@ -14,19 +14,19 @@ export const urlOf = (image) => urls.get(image.id) ?? "";
 
 export const keepUrl = (id, url) => urls.set(id, url);
 
-// {id, name, width, height, note} of a file; raises Error with a sentence for the user.
-export async function readImage(file) {
+// {id, name, width, height, note} of a file; `mostPixels` is the server's limit. Raises Error with a sentence for the user.
+export async function readImage(file, mostPixels = Infinity) {
   const name = file.name || "image";
   const source = URL.createObjectURL(file);
   try {
-    const picture = await decoded(source, name);
-    const { naturalWidth: width, naturalHeight: height } = picture;
+    const element = await decoded(source, name);
+    const { naturalWidth: width, naturalHeight: height } = element;
     if (!width || !height) throw new Error(`${name} has no size in pixels.`);
     const image = { id: newId(), name, width, height, note: "" };
-    if (file.size <= MOST_BYTES && width * height <= MOST_PIXELS && AS_THEY_ARE.has(file.type)) {
+    if (file.size <= MOST_BYTES && width * height <= Math.min(MOST_PIXELS, mostPixels) && AS_THEY_ARE.has(file.type)) {
       keepUrl(image.id, await dataUrl(file, name));
     } else {
-      redraw(image, picture, file.type);
+      redraw(image, element, file.type, Math.min(SMALLER_PIXELS, mostPixels));
     }
     return image;
   } finally {
@@ -35,14 +35,14 @@ export async function readImage(file) {
 }
 
 async function decoded(source, name) {
-  const picture = new Image();
-  picture.src = source;
+  const element = new Image();
+  element.src = source;
   try {
-    await picture.decode();
+    await element.decode();
   } catch {
     throw new Error(`${name} is not an image that this browser can read. Use PNG, JPEG, WebP, GIF or BMP.`);
   }
-  return picture;
+  return element;
 }
 
 function dataUrl(file, name) {
@@ -54,14 +54,14 @@ function dataUrl(file, name) {
   });
 }
 
-function redraw(image, picture, type) {
-  const scale = Math.min(1, Math.sqrt(SMALLER_PIXELS / (image.width * image.height)));
-  image.width = Math.max(1, Math.round(image.width * scale));
-  image.height = Math.max(1, Math.round(image.height * scale));
+function redraw(image, element, type, most) {
+  const scale = Math.min(1, Math.sqrt(most / (image.width * image.height)));
+  image.width = Math.max(1, Math.floor(image.width * scale));
+  image.height = Math.max(1, Math.floor(image.height * scale));
   const canvas = canvasOf(image);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, image.width, image.height);
+  context.drawImage(element, 0, 0, image.width, image.height);
   const photo = type === "image/jpeg" || scale < 1;
   keepUrl(image.id, photo ? canvas.toDataURL("image/jpeg", 0.95) : canvas.toDataURL("image/png"));
   image.note = scale < 1 ? `reduced to ${image.width}×${image.height} before sending` : "converted before sending";

@@ -71,6 +71,31 @@ def test_the_last_question_is_asked_again(page: Any, script: Script) -> None:
     assert script.asked[1]["messages"] == script.asked[2]["messages"]
 
 
+def test_an_edit_or_a_retry_that_fails_loses_no_answer(page: Any, script: Script) -> None:
+    page.set_input_files("#files", file())
+    ask(page, "What is it?")
+    page.fill("#question", "a draft")
+    script.refuse = [(500, "internal error"), (500, "internal error")]
+    page.get_by_label("Ask again").click()
+    expect(page.locator("#failure-text")).to_have_text("Internal error. The answer of before is back.")
+    expect(page.locator(".answer .text")).to_have_text("A red boat on the water.")
+    expect(page.locator("#question")).to_have_value("a draft")
+    page.get_by_label("Edit the question").click()
+    page.fill("#question", "What is bold?")
+    page.click("#send")
+    expect(page.locator("#failure-text")).to_have_text("Internal error. Your question is back.")
+    expect(page.locator("#editing")).to_be_visible()
+    expect(page.locator("#question")).to_have_value("What is bold?")
+    page.click("#edit-cancel")
+    expect(page.locator(".answer .text")).to_have_text("A red boat on the water.")
+    expect(page.locator("#question")).to_have_value("a draft")
+    page.get_by_label("Edit the question").click()
+    page.fill("#question", "What is bold?")
+    page.click("#send")
+    expect(page.locator(".answer .text")).to_have_text("<b>bold</b>")
+    expect(page.locator("#question")).to_have_value("a draft")
+
+
 def test_conversations_are_begun_and_deleted(page: Any, script: Script, size: str) -> None:
     for text in ("First", "Second"):
         ask(page, text)

@@ -1,29 +1,26 @@
-"""The page at `launch.serve`'s own application: facts, grids, streams, probabilities and refusals of the real server."""
+"""The page at the application of `launch.serve`: facts, grids, streams, probabilities and refusals."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eve_jax import EVE
 from tests.serve.page.conftest import file, opened
+from tests.weights import folders
 
 expect = pytest.importorskip("playwright.sync_api").expect
+scripted = pytest.importorskip("tests.serve.scripted")  # which requires the extra `serve`
 settings = pytest.importorskip("eve_jax.serve.settings")
-app = pytest.importorskip("eve_jax.serve.app")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from eve_jax import EVE
-    from tests.serve.scripted import Scripted, serving
-    from tests.weights import folders
-
-    hf: Path = folders.write_hf(tmp_path_factory.mktemp("served") / "hf", *folders.golden())
+    hf = folders.write_hf(tmp_path_factory.mktemp("served") / "hf", *folders.golden())
     eve = EVE.from_pretrained(hf, fit="shrink")
     keyed = settings.ServeSettings(names=("eve",), quiet=True, max_images=2, api_keys=("k",))
-    with serving(eve, Scripted(eve), keyed) as served:
+    with scripted.serving(eve, scripted.Scripted(eve), keyed) as served:
         yield served.url
 
 
