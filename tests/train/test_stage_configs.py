@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from launch._configs import load_config
 from tests.launcher import launch
+from tests.train.placing import demo_data
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("configs") / "data", "tiny")
+    return demo_data(tmp_path_factory.mktemp("configs") / "data")
 
 
 @pytest.mark.parametrize(
