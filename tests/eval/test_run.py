@@ -1,9 +1,7 @@
 """Evaluations of a tiny model: each task, resuming, and what spoils one question or one task and no more."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from eve_jax.infer.batches import Ask
 from tests.eval.data_files import png, write_hub, write_official
 from tests.eval.goldens import NAMES, golden
 from tests.eval.short_answers import KILLED_AT, canned, short
+from tests.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 SAME_PROMPT = ("gqa", "pope", "scienceqa", "seed", "vizwiz", "vqav2", "llavabench")
@@ -129,8 +128,7 @@ def test_a_killed_run_resumes(hf: Path, eve: EVE, tmp_path: Path, monkeypatch: p
 def command(flags: dict[str, Any], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run launch.eval with short answers."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    process = [sys.executable, "-m", "tests.eval.short_answers", *arguments]
-    return subprocess.run(process, cwd=ROOT, env=os.environ | (environment or {}), capture_output=True, text=True)
+    return launch("tests.eval.short_answers", *arguments, **(environment or {}))
 
 
 def test_what_spoils_one_spares_the_rest(

@@ -105,7 +105,7 @@ def test_some_steps_without_a_target(work, capsys, broken):
     assert said.count(summary) == (not failed), "once, in the error where there is one"
 
 
-@pytest.mark.parametrize("log_every", [3, 100])
+@pytest.mark.parametrize("log_every", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_line_for_each_logged_block(work, capsys, log_every):
     c = config(work, steps=5, log_every=log_every)
     counts = break_steps(work, c, {2})

@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "config",
-    ["stage2_1:hd", "stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage1", "stage2_1", "stage2_2"))],
+    ["stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage1", "stage2_1", "stage2_1:hd", "stage2_2"))],
 )
 def test_every_stage_config_trains_on_the_demos_records(data, tmp_path, config):
     records = "captions" if config.startswith(("stage1", "stage2_1")) else "sft"
