@@ -64,10 +64,10 @@ def test_records_are_sound(tiny: Path, name: str) -> None:
         markers = sum(turn["value"].count("<image>") for turn in record["conversations"])
         assert markers == len(_images(record)), record["id"]
         for image in _images(record):
-            with Image.open(tiny / "images" / image) as image:
-                image.load()
-                assert image.mode == "RGB"
-                sizes.add(image.size)
+            with Image.open(tiny / "images" / image) as opened:
+                opened.load()
+                assert opened.mode == "RGB"
+                sizes.add(opened.size)
     assert len(sizes) > 5 or name.startswith("llm")
 
 
