@@ -12,6 +12,7 @@ import pytest
 from eve_jax import __version__
 from launch import cli
 from tests.data.synthetic import write_records
+from tests.launcher import launch
 from tests.weights import folders
 
 ROOT = Path(__file__).parent.parent
@@ -111,19 +112,13 @@ def test_the_examples_run(tmp_path: Path) -> None:
     tensors, config = folders.plain("qwen2")
     hf = folders.write_hf(tmp_path / "hf", tensors, config | {"max_position_embeddings": 1024})
     records = write_records(tmp_path, 8)
-    done = run(
-        "examples/finetune_own_data.py",
-        str(hf),
-        str(records),
-        str(tmp_path / "images"),
-        str(tmp_path / "runs"),
-        cwd=ROOT,
-    )
+    places = (hf, records, tmp_path / "images", tmp_path / "runs")
+    done = launch("examples.finetune_own_data", *map(str, places))
     assert done.returncode == 0, done.stderr
     stage = tmp_path / "runs" / "finetuned"
     lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) > 1 and all(line["targets"] and line["loss"] > 0 for line in lines)
     image = next((tmp_path / "images").iterdir())
-    asked = run("examples/ask.py", str(stage), "What is it?", str(image), cwd=ROOT)
+    asked = launch("examples.ask", str(stage), "What is it?", str(image))
     assert asked.returncode == 0, asked.stderr
     assert len(asked.stdout.splitlines()) >= 3

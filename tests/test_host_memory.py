@@ -16,7 +16,7 @@ if sys.argv[1] == "keep":
     assert host_memory.keep_freed() and host_memory.keep_freed()
 import jax, jax.numpy as jnp
 f = jax.jit(lambda x: jnp.sum(jnp.tanh(x @ x.T) @ x))
-x = jnp.ones((4096, 256))
+x = jnp.ones((4096, 16))
 for _ in range(3):
     f(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -200,7 +200,7 @@ def _draw_bars(pen: ImageDraw.ImageDraw, x: int, y: int, title: str, scores: Map
     for row, (name, value, color) in enumerate(
         (("answered", scores["accuracy"], _RIGHT), ("blank image", scores["blind_accuracy"], _BLIND))
     ):
-        top, left, right = y + 30 + row * 26, x + _BARS, x + _COLUMN - 50
+        top, left, right = y + 30 + row * 26, x + _BARS, x + _COLUMN - 58
         pen.text((x + 4, top + 8), name, font=plain_font(13), fill=_SOFT, anchor="lm")
         pen.rounded_rectangle((left, top, right, top + 16), radius=4, fill=_LINE)
         if value > 0:

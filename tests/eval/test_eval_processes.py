@@ -11,7 +11,8 @@ import pytest
 
 from eve_jax.train.metrics import read_evaluations
 from tests.eval.data_files import write_hub
-from tests.eval.test_run import ROOT, lines
+from tests.eval.test_run import lines
+from tests.launcher import ROOT
 from tests.process.processes import Processes, free_port, small_stage
 
 TASKS = ("mme.eve", "mme.lmms", "mmmu.eve", "mmmu.lmms")

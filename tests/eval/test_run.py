@@ -1,9 +1,7 @@
 """Evaluations of a tiny model: each task, resuming, and what spoils one question or one task and no more."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from eve_jax.infer.batches import Ask
 from tests.eval.data_files import png, write_hub, write_official
 from tests.eval.goldens import NAMES, golden
 from tests.eval.short_answers import KILLED_AT, canned, short
+from tests.launcher import launch
 
-ROOT = Path(__file__).parents[2]
 SAME_PROMPT = ("gqa", "pope", "scienceqa", "seed", "vizwiz", "vqav2", "llavabench")
 
 
@@ -104,7 +102,7 @@ def test_a_killed_run_resumes(hf: Path, eve: EVE, tmp_path: Path, monkeypatch: p
     out = tmp_path / "killed"
     flags = {"checkpoint": hf, "tasks": "mme", "protocol": "both", "data": tmp_path, "out": out, "limit": 6}
     flags |= {"rows": 2, "fit": "shrink", "max_size": 32}
-    process = command(flags, {KILLED_AT: "6"})
+    process = command(flags, **{KILLED_AT: "6"})
     assert process.returncode == -9, process.stderr
     cut = (out / "answers" / "mme.lmms.jsonl").read_bytes()
     assert not cut.endswith(b"\n")
@@ -126,11 +124,10 @@ def test_a_killed_run_resumes(hf: Path, eve: EVE, tmp_path: Path, monkeypatch: p
     assert len(every) == 2 and len(more[0].answered) == 8
 
 
-def command(flags: dict[str, Any], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def command(flags: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run launch.eval with short answers."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    process = [sys.executable, "-m", "tests.eval.short_answers", *arguments]
-    return subprocess.run(process, cwd=ROOT, env=os.environ | (environment or {}), capture_output=True, text=True)
+    return launch("tests.eval.short_answers", *arguments, **environment)  # type: ignore[arg-type]
 
 
 def test_what_spoils_one_spares_the_rest(

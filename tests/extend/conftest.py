@@ -8,15 +8,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.demo.dataset import write_dataset
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's data set at test size in data/."""
     folder = tmp_path_factory.mktemp("extend")
-    write_dataset(folder / "data", "tiny")
+    demo_data(folder / "data")
     return folder
 
 

@@ -1,8 +1,6 @@
 """A config of the user's own takes one file and no change in the package: by its path, or as MODULE:FUNCTION."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ import pytest
 from tests.data.synthetic import byte_tokenizer, write_records
 from tests.launcher import launch
 
-ROOT = Path(__file__).parents[2]
 MINE = '''
 """My stage. Arguments: the number of rows."""
 
@@ -36,9 +33,18 @@ def broken(arg=""):
     return c
 '''
 
+SHOWN = """
+import sys
+from eve_jax.config.stage import Config
+from launch._configs import load_config
+
+c = Config.of(load_config(sys.argv[1]))
+print(c.name, c.data.rows)
+"""
+
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run `launch.ARGS` in `folder`, which is outside the repository."""
+    """Run `python -m ARGS` in `folder`, which is outside the repository."""
     return launch(*args, cwd=folder)
 
 
@@ -48,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "sub").mkdir()
     (made / "sub" / "my_stage.py").write_text(MINE)
     (made / "my_stages.py").write_text(MINE)
+    (made / "shown.py").write_text(SHOWN)
     write_records(made, 8)
     byte_tokenizer(["<|im_end|>"]).save(made / "tokenizer")
     return made
@@ -69,16 +76,8 @@ def test_rows_of_my_stage(folder: Path, config: str, name: str, rows: int) -> No
     done = run(folder, "launch.prepare_data", "show", f"--config={config}", *fields, *sizes, out)
     assert done.returncode == 0, done.stderr
     assert (folder / f"{name}{rows}.html").is_file()
-    code = "from launch._configs import load_config; from eve_jax.config.stage import Config; import sys"
-    shown = f"{code}; c = Config.of(load_config({config!r})); print(c.name, c.data.rows)"
-    process = subprocess.run(
-        [sys.executable, "-c", shown],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert process.stdout.split() == [name, str(rows)], process.stderr
+    shown = run(folder, "shown", config)
+    assert shown.stdout.split() == [name, str(rows)], shown.stderr
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_every_answer_ends_with_its_own_limit(alone):
     assert len({tuple(ids[:3]) for ids in alone.values()}) > 4
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 3, 16])
 def test_answers_are_those_alone_at_any_batch_size(engine, alone, rows):
     assert answers(engine, list(ASKS.values()), rows=rows) == alone
 

@@ -1,5 +1,9 @@
 """The demo's data, and a stage as a test changes it further; `eve_jax.recipe.stage_of_recipe` gives a frozen one."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -7,9 +11,23 @@ from ml_collections import ConfigDict
 from eve_jax.demo.dataset import write_dataset
 
 
+@functools.cache
+def _once() -> Path:
+    """The demo's data at test size, written once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="eve_jax_demo_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_dataset(folder / "data", "tiny")
+
+
+def demo_data(folder: Path) -> Path:
+    """Make `folder` the demo's data at test size, a copy that the test may change; return it."""
+    shutil.copytree(_once(), folder)
+    return folder
+
+
 def with_demo_data(work: Path) -> dict[str, list[str]]:
     """Write the demo's data at test size into `work`; return the lines of its captions and its held-out questions."""
-    write_dataset(work / "data", "tiny")
+    demo_data(work / "data")
     names = ("captions", "heldout")
     return {name: (work / "data" / f"{name}.jsonl").read_text().splitlines() for name in names}
 

@@ -8,18 +8,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.train import trainer
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.shared_data import open_data_together
 from eve_jax.train.trainer import train
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 
 @pytest.fixture
 def work(tmp_path):
-    write_dataset(tmp_path / "data", "tiny")
+    demo_data(tmp_path / "data")
     return tmp_path
 
 

@@ -57,7 +57,7 @@ def test_five_steps(name, routing):
             np.testing.assert_allclose(values[k][settled], v[settled], rtol=0, atol=2e-5, err_msg=f"{label}/{k}")
 
 
-@pytest.mark.parametrize("routing", ["split", "masked"])
+@pytest.mark.parametrize("routing", ["split", pytest.param("masked", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STAGES)
 def test_five_clipped_steps(name, routing):
     meta = ref.read_json("G_meta")[name]

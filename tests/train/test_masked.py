@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.data.rows.pipeline import StageData, open_stage_data
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.model.loss import samples_with_targets
@@ -24,14 +23,14 @@ from eve_jax.train.report import write_report
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "data", "tiny")
+    demo_data(tmp_path / "data")
     return tmp_path
 
 
@@ -106,7 +105,7 @@ def test_some_steps_without_a_target(work, capsys, broken):
     assert said.count(summary) == (not failed), "once, in the error where there is one"
 
 
-@pytest.mark.parametrize("log_every", [3, 100])
+@pytest.mark.parametrize("log_every", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_line_for_each_logged_block(work, capsys, log_every):
     c = config(work, steps=5, log_every=log_every)
     counts = break_steps(work, c, {2})

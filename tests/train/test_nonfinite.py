@@ -14,7 +14,6 @@ from configs import demo
 from eve_jax import sharding
 from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.data.rows.pipeline import open_stage_data
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
@@ -23,7 +22,7 @@ from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.step import StepFunctions, Sums, TrainState
 from eve_jax.train.trainer import train
 from tests import reference as ref
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 
 def test_the_step_leaves_weights_and_optimizer_alone():
@@ -60,7 +59,7 @@ def config(work: Path, nan: str) -> ConfigDict:
 
 @pytest.fixture
 def work(tmp_path):
-    write_dataset(tmp_path / "data", "tiny")
+    demo_data(tmp_path / "data")
     return tmp_path
 
 

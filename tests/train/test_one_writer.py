@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from eve_jax.checkpoint.stage_folder import steps_in
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import InUse
 from eve_jax.process import lock
 from eve_jax.process.lock import LOCK, locked
@@ -19,13 +18,13 @@ from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import reported
 from eve_jax.train.trainer import train
 from eve_jax.weights.import_export import make_whole
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one_writer")
-    write_dataset(folder / "data", "tiny")
+    demo_data(folder / "data")
     return folder
 
 

@@ -133,7 +133,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["tiny", pytest.param("100 M", marks=pytest.mark.slow)])
 def test_size_on_disk(tmp_path, name):
     """Parameters and both moments of what trains, a few kB next to them, whatever the size of the rest."""
     cfg = SIZES[name]

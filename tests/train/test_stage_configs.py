@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from launch._configs import load_config
 from tests.launcher import launch
+from tests.train.placing import demo_data
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("configs") / "data", "tiny")
+    return demo_data(tmp_path_factory.mktemp("configs") / "data")
 
 
 @pytest.mark.parametrize(
     "config",
-    ["stage2_1:hd", "stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage1", "stage2_1", "stage2_2"))],
+    ["stage3", *(pytest.param(c, marks=pytest.mark.slow) for c in ("stage1", "stage2_1", "stage2_1:hd", "stage2_2"))],
 )
 def test_every_stage_config_trains_on_the_demos_records(data, tmp_path, config):
     records = "captions" if config.startswith(("stage1", "stage2_1")) else "sft"

@@ -12,7 +12,6 @@ from configs import demo
 from eve_jax import EVE
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.data.text.load import load_tokenizer
-from eve_jax.demo.dataset import write_dataset
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
 from eve_jax.train.metrics import read_metrics
@@ -21,14 +20,14 @@ from eve_jax.train.trainer import train
 from eve_jax.version import __version__
 from eve_jax.weights.import_export import export_checkpoint
 from tests.data.synthetic import byte_tokenizer
-from tests.train.placing import placed
+from tests.train.placing import demo_data, placed
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A data set, and in stage1/ what two steps of training on it left, saved after each."""
     folder = tmp_path_factory.mktemp("finished")
-    write_dataset(folder / "data", "tiny")
+    demo_data(folder / "data")
     (folder / "stage1").mkdir()
     for name in TOKENIZER_FILES:  # what a run with another tokenizer left, which saved nothing
         (folder / "stage1" / name).write_text("{}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +19,24 @@ names = st.sampled_from([*sorted(KNOWN), "video", "picture", "a[].b", "conversat
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dot."}]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.dictionaries(names, values, max_size=4), st.booleans())
+ANY = (st.dictionaries(names, values, max_size=4), st.booleans())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(*ANY)
 def test_any_fields(fields: dict[str, Any], with_talk: bool) -> None:
+    read_or_refused(fields, with_talk)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(*ANY)
+def test_many_more_fields(fields: dict[str, Any], with_talk: bool) -> None:
+    read_or_refused(fields, with_talk)
+
+
+def read_or_refused(fields: dict[str, Any], with_talk: bool) -> None:
+    """Read the record; what is refused is refused in one line that says where."""
     place = Place("r.jsonl:1", "r.jsonl:1", "images", "beside")
     try:
         record, found = read_record({**fields, "conversations": TALK} if with_talk else fields, place)
@@ -34,7 +50,7 @@ def test_any_fields(fields: dict[str, Any], with_talk: bool) -> None:
         assert not set(found.used) & set(found.unused)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(["width", "source", "score", "meta"]), st.integers() | st.booleans()))
 def test_harmless_fields_change_nothing(fields: dict[str, Any]) -> None:
     place = Place("r.jsonl:1", "1", "images")
