@@ -154,8 +154,8 @@ def appended(cache: Cache, recent: Cache, length: Array) -> Cache:
     def behind(axis: int) -> Callable[[Array, Array, Array], Array]:
         return lambda old, new, start: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis)
 
-    keys, values = (
-        jax.vmap(behind(axis), (1, 1, 0), 1)(old, new, length)
-        for old, new, axis in zip(cache, recent, (3, 2), strict=True)
+    keys, values = (  # a layer's rows by themselves: those of all layers, XLA would copy in another order
+        jax.vmap(jax.vmap(behind(axis)), (0, 0, None))(old, new, length)
+        for old, new, axis in zip(cache, recent, (2, 1), strict=True)
     )
     return keys, values

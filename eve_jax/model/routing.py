@@ -11,6 +11,7 @@ weights is a strategy with two forms that agree to rounding:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -182,13 +183,15 @@ class LayerCache(NamedTuple):
         """With new entries of the layer from `start` on, which is one for all rows or each row's own."""
 
         def put(old: Array, new: Array, axis: int) -> Array:
-            def at(old: Array, new: Array, start: Array) -> Array:
+            new = new.astype(old.dtype)
+            if not start.ndim:
                 place = [self.layer, *[0] * (old.ndim - 1)]
                 place[axis] = start
                 return jax.lax.dynamic_update_slice(old, new[None], place)
-
-            new = new.astype(old.dtype)
-            return at(old, new, start) if not start.ndim else jax.vmap(at, (1, 0, 0), 1)(old, new, start)
+            # In the layer's own slice: with the rows of all layers, XLA would copy them in another order.
+            at = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis)
+            own = jax.lax.dynamic_index_in_dim(old, self.layer, keepdims=False)
+            return jax.lax.dynamic_update_index_in_dim(old, jax.vmap(at)(own, new, start), self.layer, 0)
 
         return LayerCache(
             put(self.keys, k.transpose(0, 2, 3, 1), -1), put(self.values, v.swapaxes(1, 2), -2), self.layer

@@ -101,7 +101,7 @@ def test_a_rerun_asks_nothing_and_goes_on_after_a_kill(work: Path) -> None:
 
 
 def test_a_setting_that_is_refused_ends_the_run_with_our_line(work: Path) -> None:
-    """Among lmms-eval's own lines; the setting and the question are named, and the status says so."""
+    """Among lmms-eval's own lines; the setting and the question are named, and the status is 1."""
     done = run(work, "refused", "--gen_kwargs=num_beams=3")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
