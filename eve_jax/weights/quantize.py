@@ -67,9 +67,13 @@ def quantized_pieces(source: ParamSource, name: str, weights: str) -> Iterator[t
     if getattr(source, "weights", ""):
         yield from source.quantized_pieces(name)  # type: ignore[attr-defined]
         return
-    for piece in source.pieces(name):
-        found = _quantize(piece, weights)
-        yield np.asarray(found.qvalue), np.asarray(found.scale)
+    yield from (quantized_piece(piece, weights) for piece in source.pieces(name))
+
+
+def quantized_piece(piece: np.ndarray, weights: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of the matrix of one layer, quantized on the first device of this process."""
+    found = _quantize(piece, weights)
+    return np.asarray(found.qvalue), np.asarray(found.scale)
 
 
 def _place(mesh: Mesh | None, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> jax.sharding.Sharding:
