@@ -76,7 +76,7 @@ class HfSource:
         for theirs in entry.names(self.cfg):
             tensor = self.tensors[theirs]
             if not isinstance(tensor, Packed):
-                raise UserError(f"{tensor.file}: tensor {theirs} is not {self.weights}, though {CONFIG} says so")
+                raise UserError(f"{tensor.file}: tensor {theirs} is not {self.weights}, as {CONFIG} has it")
             values, scales = tensor.parts()
             yield entry.to_ours(values), entry.to_ours(scales)
 

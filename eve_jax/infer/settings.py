@@ -15,6 +15,13 @@ class AnswerSettings(TypedDict, total=False):
     seed: int
 
 
+class Stored(TypedDict, total=False):
+    """How a model is computed with: `dtype` of the computation, and what the layers' `weights` are quantized to."""
+
+    dtype: str
+    weights: str
+
+
 class CheckedSettings(NamedTuple):
     """Checked settings."""
 
