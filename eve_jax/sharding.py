@@ -155,10 +155,9 @@ def parameter_sharding(
     return _divided(mesh, wanted, shape)
 
 
-def rows_of_a_shard(mesh: Mesh, axis: str | None, rows: int) -> int:
-    """Rows of a matrix that a device has of `rows` along the logical `axis` while the matrix is used."""
-    shards = math.prod(mesh.shape[n] for n in _names(GATHERED_RULES[axis])) if axis else 1
-    return rows // shards if rows % shards == 0 else rows
+def shards(mesh: Mesh | None, axis: str, rules: dict[str, Placement] = ACTIVATION_RULES) -> int:
+    """In how many parts `mesh` divides the logical `axis` by `rules`, where the size allows it; 1 without one."""
+    return 1 if mesh is None else math.prod(mesh.shape[n] for n in _names(rules[axis]))
 
 
 def _divided(mesh: Mesh | AbstractMesh, wanted: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> NamedSharding:
@@ -225,21 +224,6 @@ def activation_sharding(mesh: Mesh, axes: Sequence[str | None], shape: tuple[int
     return _divided(mesh, [_names(ACTIVATION_RULES[a]) if a else () for a in axes], shape)
 
 
-def divides_heads(heads: int) -> bool:
-    """Whether `heads` can be sharded over the mesh in use."""
-    mesh = current()
-    return mesh is None or heads % math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"])) == 0
-
-
-def head_copies(kv_heads: int, mesh: Mesh | None) -> int:
-    """How many copies of each key/value head inference has, so that `mesh` divides them and each device holds those of
-    its own query heads alone; 1 where it divides the heads as they are. Training has no copies."""
-    if mesh is None:
-        return 1
-    shards = math.prod(mesh.shape[n] for n in _names(ACTIVATION_RULES["heads"]))
-    return shards // math.gcd(shards, kv_heads)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _moved(x: Array, there: NamedSharding, back: NamedSharding) -> Array:
     return jax.lax.with_sharding_constraint(x, there)
@@ -254,10 +238,8 @@ _moved.defvjp(
 
 
 def gather(weight: Array, axes: tuple[str | None, ...], dtype: np.dtype) -> Array:
-    """A parameter of logical `axes` in `dtype`, whole but for tensor parallelism, for use in a matrix product.
-
-    It is cast while still sharded, so that the gather moves the narrower type.
-    """
+    """A parameter of logical `axes` in `dtype`, whole but for tensor parallelism, for use in a matrix product; cast
+    while still sharded, so that the gather moves the narrower type."""
     weight = weight.astype(dtype)
     mesh = current()
     if mesh is None:
@@ -273,7 +255,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def batch_parts(mesh: Mesh | None) -> int:
     """In how many parts the mesh divides the rows of a batch; 1 without one."""
-    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return shards(mesh, "batch")
 
 
 def local_rows(mesh: Mesh, rows: int) -> list[int]:

@@ -2,6 +2,7 @@
 
     python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
+    python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --weights=int4
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
 
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
@@ -21,6 +22,7 @@ VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text wei
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
 DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")
 SHARD = flags.DEFINE_float("max_shard_gb", 5.0, "export: largest file in 1e9 bytes", lower_bound=0.0)
+WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "export: quantize the layers' matrices")
 TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the text weights")
 flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
@@ -29,6 +31,7 @@ ACTIONS = ("import", "export", "whole")
 
 
 def main(action: str) -> None:
+    from eve_jax.errors import UserError
     from eve_jax.process.setup import setup
     from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
 
@@ -39,8 +42,10 @@ def main(action: str) -> None:
     elif action == "whole":
         folder = make_whole(origin, target)
     else:
+        if DTYPE.value and WEIGHTS.value:
+            raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
         options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
-        folder = export_checkpoint(origin, target, DTYPE.value or "", SHARD.value or 5.0, **options)
+        folder = export_checkpoint(origin, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
     print(f"done: {folder}")
 
 

@@ -121,6 +121,15 @@ class Completed:
     def _origin(self, name: str) -> str | None:
         return next((n for n in (name, copied_from(self.cfg, name)) if n in self.source.shapes), None)
 
+    @property
+    def weights(self) -> str:
+        """What the matrices of the layers are quantized to in a Hugging Face folder, "" for whole weights."""
+        return getattr(self.source, "weights", "")
+
+    def quantized_pieces(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values and scales of each layer of the quantized matrix `name`."""
+        return self.source.quantized_pieces(self._origin(name))  # type: ignore[attr-defined]
+
     @cached_property
     def _fresh(self) -> Params:
         return init_params(self.cfg, self.seed, "patch_embed")

@@ -93,10 +93,8 @@ def abstract_model(config: Config, weights: str, mesh: Mesh) -> Model:
             continue
         types, scales = quantized.dtypes(weights), quantized.scale_shape(v.shape, weights)
         value = quantized.joined(at(v.shape, types[0]), at(scales, types[1]))
-        group = np.gcd(v.shape[-2] // scales[-2], sharding.rows_of_a_shard(mesh, axes[name][-2], v.shape[-2]))
-        if weights == "int4":
-            scales = (*scales[:-2], v.shape[-2] // int(group), scales[-1])
-        params[name] = value.replace(scale=at(scales, types[1]))
+        fine = jax.eval_shape(partial(quantized.placed, mesh=mesh, axes=axes[name]), value)
+        params[name] = value.replace(scale=at(fine.scale.shape, types[1]))
     return Model(cfg, mesh, params)
 
 
@@ -110,13 +108,13 @@ def prompt_shape(config: Config, text: int) -> RowShape:
     return bucket((side * side, side + 1, text))
 
 
-def prefill(model: Model, shape: RowShape, rows: int, beside: float, rule: ImageRule) -> Program:
-    """The program that takes `rows` prompts of `shape` into an empty cache, next to `beside` bytes on a chip."""
+def prefill(model: Model, shape: RowShape, rows: int, rule: ImageRule) -> Program:
+    """The program that takes `rows` prompts of `shape` into an empty cache."""
     batch = abstract_batch(shape, rows, model.mesh, rule)
     one = model.value((rows,), jnp.int32)
     bound = Bound(programs.prefill, (model.cfg, model.mesh, True))
     arguments = (model.params, batch, model.cache(rows, round_up(shape.length, 128)), one, one)
-    return Program("prefill", bound, arguments, 1, beside)
+    return Program("prefill", bound, arguments, 1, 0)
 
 
 def decode(model: Model, rows: int, context: int) -> Program:
@@ -135,7 +133,7 @@ def compile_serving(config: Config, serve: ServeSection, topology: Topology, mes
     model = abstract_model(config, serve.weights, mesh)
     parts, shape = sharding.batch_parts(mesh), prompt_shape(config, serve.text)
     label, limit = topology.name, _limit(topology)
-    first = build(prefill(model, shape, parts, 0, ImageRule.of(config.data)), f"{label}: prefill")
+    first = build(prefill(model, shape, parts, ImageRule.of(config.data)), f"{label}: prefill")
     row = nbytes(model.cache(parts, serve.context))
     fixed = nbytes([model.params]) + max(_more(first), 0)
     rows = serve.rows or _rows(limit, fixed, row, parts)
@@ -164,7 +162,7 @@ def _rows(limit: float | None, fixed: float, row: float, parts: int) -> int:
 
 
 def _more(built: Built) -> float:
-    """Bytes that a program needs beside its parameters."""
+    """Bytes that a program needs next to its parameters."""
     return _total(built) - nbytes([built.program.arguments[0]])
 
 
@@ -184,8 +182,8 @@ def _summary(
 ) -> dict[str, Any]:
     parts, limit, chip = sharding.batch_parts(model.mesh), _limit(topology), topology.chip
     params = nbytes([model.params])
-    beside = max(_more(first), 0)
-    spare = {c: _rows(limit, params + beside, nbytes(model.cache(parts, c)), parts) for c in CONTEXTS}
+    more = max(_more(first), 0)
+    spare = {c: _rows(limit, params + more, nbytes(model.cache(parts, c)), parts) for c in CONTEXTS}
     summary: dict[str, Any] = {
         "topology": topology.name,
         "chips": model.mesh.size,

@@ -28,7 +28,8 @@ BUFFERS = re.compile(
     r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
 )
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
-DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
+FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
+DTYPES = FLOATS | {"I8": np.dtype(np.int8), "U8": np.dtype(np.uint8)}  # the latter of quantized weights
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 

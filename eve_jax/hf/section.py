@@ -11,8 +11,10 @@ from eve_jax.data.text.templates import get_template
 from eve_jax.errors import Field, FieldError, UserError, name_fields, shorten
 from eve_jax.hf.config import CONFIG, DATA_FIELDS, INFERENCE_FIT, OURS, TEACHER_SIZES
 from eve_jax.model.config import ClipConfig
+from eve_jax.model.quantized import QUANTIZED
 from eve_jax.process.checks import known_names, whole
 
+WEIGHTS = "weights"  # in the section: what the matrices of the layers are quantized to
 REQUIRED = {"image_mode", "max_size", "max_aspect", "template"}  # in the section of any export of ours
 KINDS: dict[str, type | tuple[type, ...]] = {
     "image_mode": str,
@@ -34,9 +36,10 @@ def read_section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """
     section = _section(hf, where)
     try:
-        known_names(section, (*DATA_FIELDS, INFERENCE_FIT, TEACHER_SIZES), "setting")
+        known_names(section, (*DATA_FIELDS, INFERENCE_FIT, TEACHER_SIZES, WEIGHTS), "setting")
     except UserError as error:
         raise UserError(f"{where / CONFIG}: {OURS} has an {error}") from error
+    stored_weights(hf, where)
     ours = {name: section[name] for name in DATA_FIELDS if name in section}
     check_kinds(ours, f"{where / CONFIG}: {OURS}")
     if (fit := section.get(INFERENCE_FIT, "fill")) not in FITS:
@@ -60,6 +63,15 @@ def stored_teacher(hf: Mapping[str, Any], where: Path) -> ClipConfig | None:
         raise UserError(f"{about} is {shorten(repr(sizes))}: expected the sizes of the teacher")
     with name_fields(lambda field: field.removeprefix(ClipConfig.PATH), f"{about}: "):
         return ClipConfig.from_values({f.name: f.default for f in fields(ClipConfig)} | sizes)
+
+
+def stored_weights(hf: Mapping[str, Any], where: Path) -> str:
+    """Return what the matrices of the layers are quantized to, "" for whole weights; raise UserError for others."""
+    weights = _section(hf, where).get(WEIGHTS, "")
+    if weights not in ("", *QUANTIZED):
+        known = ", ".join(QUANTIZED)
+        raise UserError(f"{where / CONFIG}: {OURS}.{WEIGHTS} is {shorten(repr(weights))}: expected one of {known}")
+    return weights
 
 
 @contextmanager

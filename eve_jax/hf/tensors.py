@@ -15,9 +15,10 @@ from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
 from eve_jax.hf.names import Entry, eve_names, plain_llm
+from eve_jax.hf.packed import Packed, open_packed
 from eve_jax.hf.prefixes import without_prefix
 from eve_jax.hf.safetensors_io import check_names, open_tensors
-from eve_jax.hf.section import stored_teacher
+from eve_jax.hf.section import stored_teacher, stored_weights
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.process.files import read_json
@@ -36,7 +37,9 @@ class HfSource:
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
         warn_unknown(self.config, folder / CONFIG)
-        self.tensors = without_prefix(open_tensors(folder), folder, is_plain(self.config))
+        self.weights = stored_weights(self.config, folder)
+        stored = open_packed(open_tensors(folder), self.weights, folder)
+        self.tensors: dict[str, Any] = without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
@@ -66,6 +69,16 @@ class HfSource:
                 f"false, or remove {HEAD}, whichever the model was trained with"
             )
         return True
+
+    def quantized_pieces(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values [D, F] and scales of each layer of our quantized matrix `name`. Raises UserError when it is none."""
+        entry = self.entries[name]
+        for theirs in entry.names(self.cfg):
+            tensor = self.tensors[theirs]
+            if not isinstance(tensor, Packed):
+                raise UserError(f"{tensor.file}: tensor {theirs} is not {self.weights}, as {CONFIG} has it")
+            values, scales = tensor.parts()
+            yield entry.to_ours(values), entry.to_ours(scales)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Our parameter `name`: its layers in order when it is stacked, else the one array.

@@ -26,9 +26,9 @@ from eve_jax.infer.engine import Engine, Prompt
 from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.messages import Answer, Images, Messages, match_images, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
-from eve_jax.infer.settings import AnswerSettings, CheckedSettings, check_settings
+from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
-from eve_jax.process.checks import of_type, whole
+from eve_jax.process.checks import known_names, of_type, whole
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
@@ -70,8 +70,7 @@ class EVE:
         image_first: bool | None = None,
         template: str = "",
         mesh: str = "",
-        dtype: str = "",
-        weights: str = "",
+        **how: Unpack[Stored],
     ) -> "EVE":
         """From a stage's folder, an imported or a Hugging Face folder.
 
@@ -84,6 +83,8 @@ class EVE:
         (docs/infer.md#quantized-weights), "" leaves them as the folder has them. Raises UserError when the folder holds
         no model, and for other settings.
         """
+        known_names(how, Stored.__annotations__, "argument")
+        dtype, weights = how.get("dtype", ""), how.get("weights", "")
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
         if dtype not in ("", *DTYPES):

@@ -1,11 +1,12 @@
 """Attention heads for a mesh with more tensor shards than a model has key/value heads.
 
-Each key/value head is copied as often as `sharding.head_copies` says, and its query heads are divided among the copies,
+Each key/value head is copied until the mesh divides their number, and its query heads are divided among the copies,
 filled up with heads whose weights are zero, so that every shard holds the key/value heads of its query heads and no
 others. The sizes and weights are then those of another model with the same outputs; nothing else knows of it.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -17,7 +18,7 @@ from jaxtyping import Array
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, logical_axes
 from eve_jax.model.quantized import is_quantized, refined
-from eve_jax.sharding import head_copies, parameter_sharding
+from eve_jax.sharding import parameter_sharding, shards
 
 OF_HEADS = ("heads", "head_rows")  # logical axes that heads lie along
 # Heads [..., groups, heads of each, H, ...] to others; `axis` is that of a group's heads, `of_kv` true for k and v.
@@ -26,7 +27,8 @@ Change = Callable[..., Array]
 
 def regrouped_sizes(cfg: ModelConfig, mesh: Mesh | None) -> ModelConfig:
     """Sizes of the model whose heads `mesh` divides; `cfg` itself where it divides them as they are."""
-    copies = head_copies(cfg.num_kv_heads, mesh)
+    parts = shards(mesh, "heads")
+    copies = parts // math.gcd(parts, cfg.num_kv_heads)
     if copies == 1:
         return cfg
     kv_heads = cfg.num_kv_heads * copies

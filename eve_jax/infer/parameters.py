@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.checkpoint.vision_copies import fold
 from eve_jax.hf.clip_teacher import without_aligning
+from eve_jax.model import quantized
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, logical_axes, parameter_shardings
-from eve_jax.model.quantized import is_quantized, refined
 from eve_jax.weights.open import Checkpoint
 from eve_jax.weights.quantize import for_inference, kept_weights
 
@@ -57,7 +57,7 @@ def _cast(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     Quantized ones keep their types.
     """
     for name in list(params):  # one at a time, so that both copies exist of one weight only
-        if not is_quantized(params[name]):
+        if not quantized.is_quantized(params[name]):
             params[name] = jnp.asarray(params[name], cfg.dtype)
     return replace(cfg, remat="none"), params
 
@@ -68,9 +68,8 @@ def shard_params(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:
     axes = logical_axes(cfg)
     out = {}
     for name, value in params.items():
-        if is_quantized(value):
-            value = refined(value, sharding.rows_of_a_shard(mesh, axes[name][-2], value.shape[-2]))
-            out[name] = jax.tree.map(partial(_part, mesh, axes[name]), value)
+        if quantized.is_quantized(value):
+            out[name] = jax.tree.map(partial(_part, mesh, axes[name]), quantized.placed(value, mesh, axes[name]))
         else:
             out[name] = sharding.place(value, places[name])
     return out

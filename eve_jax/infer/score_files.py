@@ -46,19 +46,18 @@ def score_files(
     out: str | Path,
     dtype: str = "float32",
     quiet: bool = False,
-    mesh: str = "",
-    weights: str = "",
     **changes: Any,
 ) -> Scores:
     """Scores `records` (named as `open_records` takes them) by the model in `checkpoint` and writes the lines to `out`.
 
     A line is {"id", "loss", "nll_sum", "n_target", "n_tokens", "n_vision"}; lines of `bad_file(out)`, which is there
     only when it is needed, are {"where", "id", "image", "reason"}. Both files appear at the end or not at all.
-    `dtype` is the computation's, whatever the weights are stored in; `mesh` and `weights` are as in
-    `EVE.from_pretrained`, `changes` those of `ScoreSettings.of`. Raises UserError, before any work, when a file cannot
+    `dtype` is the computation's, whatever the weights are stored in; `changes` are `mesh` and `weights` as in
+    `EVE.from_pretrained`, and those of `ScoreSettings.of`. Raises UserError, before any work, when a file cannot
     be read or written; and when no record could be scored, which are then listed.
     """
     out = Path(out)
+    mesh, weights = (changes.pop(name, "") for name in ("mesh", "weights"))
     if any(Path(name).resolve() == out.resolve() for name in split_names(records)):
         raise UserError(f"--out={out} is the file of records itself; name another")
     opened = open_records(records, images)

@@ -22,6 +22,13 @@ class AnswerSettings(TypedDict, total=False):
     logit_bias: Mapping[int, float] | Sequence[tuple[int, float]]
 
 
+class Stored(TypedDict, total=False):
+    """How a model is computed with: `dtype` of the computation, and what the layers' `weights` are quantized to."""
+
+    dtype: str
+    weights: str
+
+
 class CheckedSettings(NamedTuple):
     """Checked settings."""
 

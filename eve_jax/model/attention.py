@@ -72,9 +72,9 @@ def packed_attention(
         local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
     mesh = sharding.current()
     if mesh is not None:
-        if not sharding.divides_heads(k.shape[2]):  # a query head then lies next to a copy of its key/value head
+        if k.shape[2] % sharding.shards(mesh, "heads"):  # a query head then lies next to a copy of its key/value head
             k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-        over = "heads" if sharding.divides_heads(k.shape[2]) else None
+        over = None if k.shape[2] % sharding.shards(mesh, "heads") else "heads"
         rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, over, None)))
         local = jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
     return checkpoint_name(local(q, k, v, segment), ATTENTION)

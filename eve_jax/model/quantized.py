@@ -6,13 +6,15 @@ embedding, LM head) and the patch embedding stay as they are.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
-from eve_jax.sharding import platform
+from eve_jax.sharding import GATHERED_RULES, platform, shards
 
 if TYPE_CHECKING:
     from qwix import QArray
@@ -102,6 +104,13 @@ def refined(weight: "QArray", rows: int) -> "QArray":
     if weight.scale.shape[-2] == 1:
         return weight
     return joined(weight.qvalue, jnp.repeat(weight.scale, group // math.gcd(group, rows), axis=-2))
+
+
+def placed(weight: "QArray", mesh: Mesh | None, axes: Sequence[str | None]) -> "QArray":
+    """`weight` of logical `axes` with scales for whole groups of the rows that a device of `mesh` works on."""
+    rows, axis = weight.qvalue.shape[-2], axes[-2]
+    parts = shards(mesh, axis, GATHERED_RULES) if axis else 1
+    return refined(weight, rows // parts) if rows % parts == 0 else weight
 
 
 def plain(params: dict[str, Any]) -> dict[str, Array]:

@@ -21,8 +21,13 @@ from eve_jax.hf import config as hf_config
 from eve_jax.hf.chat_template import CHAT_TEMPLATE
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.names import Entry, eve_names, plain_llm
+from eve_jax.hf.packed import SCALE, pack
+from eve_jax.hf.packed import specs as packed_specs
 from eve_jax.hf.safetensors_io import TensorWriter
+from eve_jax.hf.section import WEIGHTS
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
+from eve_jax.model.eve import quantizable
+from eve_jax.model.quantized import QUANTIZED, check_weights
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.lock import locked
 from eve_jax.process.paths import HUB_ID, no_folder
@@ -31,6 +36,7 @@ from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
+from eve_jax.weights.quantize import quantized_piece
 
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, CHAT_TEMPLATE, GENERATION)
 
@@ -92,7 +98,8 @@ def export_checkpoint(
 ) -> Path:
     """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
 
-    `dtype` float32, float16 or bfloat16 casts every weight, "" keeps them bit for bit. `text_only` writes the plain
+    `dtype` float32, float16 or bfloat16 casts every weight, int8 or int4 quantizes the matrices of the layers and keeps
+    the others, "" keeps them all bit for bit. `text_only` writes the plain
     LLM of the text weights, without patch embedding and vision copies; else the folder carries modeling files for
     `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
     for which the original has names for them. Without `aligning`, EVEv1's aligning layer and teacher, which only
@@ -100,11 +107,16 @@ def export_checkpoint(
     left behind.
     """
     folder, target = Path(folder), Path(target)
-    if dtype not in ("", *DTYPES):
+    if dtype not in ("", *DTYPES, *QUANTIZED):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
+    weights, dtype = (check_weights(dtype, "--weights"), "") if dtype in QUANTIZED else ("", dtype)
+    if weights and text_only:
+        raise UserError(f"--weights={weights} goes with --notext_only: no other program reads such an LLM")
     checkpoint = open_checkpoint(folder)
+    if kept := getattr(checkpoint.source, "weights", ""):
+        raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
     source = checkpoint.source or stored_source(folder)
-    if DELTA in source.cfg.parts and (folded or text_only or source.cfg.qkv_bias):
+    if DELTA in source.cfg.parts and (folded or text_only or weights or source.cfg.qkv_bias):
         source = Folded(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
     if not aligning:
@@ -122,13 +134,21 @@ def export_checkpoint(
     if cfg.patch_embed == "v2" and not text_only:
         data = data | {hf_config.INFERENCE_FIT: inference_fit(folder, carried)}
     config = hf_config.hf_config(cfg, data, carried, widest, text_only)
+    matrices = quantizable(cfg) if weights else set()
+    if weights:
+        config[hf_config.OURS][WEIGHTS] = weights
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
-        specs = _specs(source, table, dtypes)
+        specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
                 for name, piece in zip(entry.names(cfg), source.pieces(entry.ours), strict=True):
-                    writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
+                    if entry.ours in matrices:
+                        values, scales = quantized_piece(piece, weights)
+                        writer.write(name, pack(entry.to_theirs(values)))
+                        writer.write(name + SCALE, entry.to_theirs(scales))
+                    else:
+                        writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
         write_tokens(temporary, config, data, text_only)
@@ -161,16 +181,21 @@ def _check_variant(variant: str) -> None:
 
 
 def _specs(
-    source: ParamSource, table: list[Entry], dtypes: dict[str, np.dtype]
+    source: ParamSource, table: list[Entry], dtypes: dict[str, np.dtype], matrices: dict[str, str]
 ) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
-    """Every tensor of the export in the order of the model: embeddings, layer by layer, the rest."""
+    """Every tensor of the export in the order of the model: embeddings, layer by layer, the rest.
+
+    `matrices`: those that are quantized, and to what.
+    """
     cfg = source.cfg
     rows: list[tuple[int, str, np.dtype, tuple[int, ...]]] = []
     for entry in table:
         shape = entry.their_shape(source.shapes[entry.ours].shape)
         before = -1 if entry.ours == "embed" else cfg.num_layers
         for i, name in enumerate(entry.names(cfg)):
-            rows.append((i if entry.stacked else before, name, dtypes[entry.ours], shape))
+            kind = matrices.get(entry.ours)
+            stored = packed_specs(name, shape, kind) if kind else [(name, dtypes[entry.ours], shape)]
+            rows += [(i if entry.stacked else before, *spec) for spec in stored]
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
 
 

@@ -14,7 +14,7 @@ from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.model import quantized
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.eve import Params, logical_axes, quantizable
-from eve_jax.sharding import parameter_sharding, rows_of_a_shard
+from eve_jax.sharding import parameter_sharding
 from eve_jax.weights.open import Checkpoint, stored_source
 from eve_jax.weights.shards import Shards, filled, read
 
@@ -47,12 +47,9 @@ def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None
     for name in axes:
         place = partial(_place, mesh, axes[name])
         if name in matrices:
-            params[name] = _read_quantized(source, name, weights, place)
+            params[name] = quantized.placed(_read_quantized(source, name, weights, place), mesh, axes[name])
         else:
             params[name] = read(source, name, place(source.shapes[name].shape))
-        if mesh is not None and name in matrices:
-            rows = source.shapes[name].shape[-2]
-            params[name] = quantized.refined(params[name], rows_of_a_shard(mesh, axes[name][-2], rows))
     return cfg, params
 
 
@@ -67,9 +64,13 @@ def quantized_pieces(source: ParamSource, name: str, weights: str) -> Iterator[t
     if getattr(source, "weights", ""):
         yield from source.quantized_pieces(name)  # type: ignore[attr-defined]
         return
-    for piece in source.pieces(name):
-        found = _quantize(piece, weights)
-        yield np.asarray(found.qvalue), np.asarray(found.scale)
+    yield from (quantized_piece(piece, weights) for piece in source.pieces(name))
+
+
+def quantized_piece(piece: np.ndarray, weights: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of the matrix of one layer, quantized on the first device of this process."""
+    found = _quantize(piece, weights)
+    return np.asarray(found.qvalue), np.asarray(found.scale)
 
 
 def _place(mesh: Mesh | None, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> jax.sharding.Sharding:

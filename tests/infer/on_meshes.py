@@ -34,7 +34,7 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden A as EVE's moe, also quantized; random weights, of one key/value head, or three of two query heads."""
+    """Golden model A as EVE's moe, also quantized; or random weights with one or three key/value heads."""
     if name.startswith("moe"):
         cfg = ref.config(parts=VARIANTS["moe"])
         names = quantizable(cfg) if name == "moe int4" else ()

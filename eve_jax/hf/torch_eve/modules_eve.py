@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .configuration_eve import EveConfig
+
+GROUP = 128  # columns of an int4 weight that share a scale, as far as they divide it
 
 
 def routed(text: nn.Module, vision: nn.Module | None, x: Tensor, is_vision: Tensor | None) -> Tensor:
@@ -58,15 +61,43 @@ class EveRMSNorm(nn.Module):
         return (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
 
+class EveQuantizedLinear(nn.Module):
+    """x @ weight.T + bias for answers alone; the weight is int8 with a scale a row, or int4 with one for a group of
+    columns: two numbers in a byte, the earlier one in its lower half."""
+
+    def __init__(self, d: int, f: int, bias: bool, weights: str):
+        super().__init__()
+        group = d if weights == "int8" else math.gcd(d, GROUP)
+        kind, width = (torch.int8, d) if weights == "int8" else (torch.uint8, d // 2)
+        self.register_buffer("weight", torch.zeros(f, width, dtype=kind))
+        self.register_buffer("weight_scale", torch.ones(f, d // group))
+        self.bias = nn.Parameter(torch.zeros(f)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dtype == torch.int8:
+            out = F.linear(x, self.weight.to(x.dtype)) * self.weight_scale[:, 0].to(x.dtype)
+        else:
+            halves = torch.stack([self.weight & 15, self.weight >> 4], dim=-1).to(torch.int8)
+            groups = ((halves ^ 8) - 8).view(*self.weight_scale.shape, -1).to(x.dtype)
+            out = F.linear(x, (groups * self.weight_scale[..., None].to(x.dtype)).flatten(1))
+        return out if self.bias is None else out + self.bias
+
+
+def linear(config: EveConfig, d: int, f: int, bias: bool) -> nn.Module:
+    """A projection of a layer, of weights as the folder has them."""
+    weights = (getattr(config, "eve_jax", None) or {}).get("weights", "")
+    return EveQuantizedLinear(d, f, bias, weights) if weights else nn.Linear(d, f, bias=bias)
+
+
 class EveMLP(nn.Module):
     """SwiGLU; up and down may have gated additions, x @ moe_proj * tanh(10 gate), for all tokens (EVEv1.2)."""
 
     def __init__(self, config: EveConfig):
         super().__init__()
         d, f = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(d, f, bias=False)
-        self.up_proj = nn.Linear(d, f, bias=False)
-        self.down_proj = nn.Linear(f, d, bias=False)
+        self.gate_proj = linear(config, d, f, bias=False)
+        self.up_proj = linear(config, d, f, bias=False)
+        self.down_proj = linear(config, f, d, bias=False)
         self.gated_deltas = config.gated_deltas
         if self.gated_deltas:
             self.moe_up_proj = nn.Parameter(torch.zeros(d, f))
@@ -95,8 +126,8 @@ class EveAttention(nn.Module):
         widths = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
         for moe in ("", "moe_") if self.twice else ("",):
             for name, heads in widths.items():
-                setattr(self, f"{moe}{name}_proj", nn.Linear(d, heads * size, bias=bias))
-            setattr(self, f"{moe}o_proj", nn.Linear(widths["q"] * size, d, bias=False))
+                setattr(self, f"{moe}{name}_proj", linear(config, d, heads * size, bias=bias))
+            setattr(self, f"{moe}o_proj", linear(config, widths["q"] * size, d, bias=False))
 
     def _project(self, name: str, x: Tensor, is_vision: Tensor | None) -> Tensor:
         vision = getattr(self, f"moe_{name}_proj") if self.twice else None
