@@ -1,6 +1,7 @@
 """Other projects' clients work: LiteLLM, LangChain, and lmms-eval's `openai` model, each where it is installed."""
 
 import base64
+import io
 import os
 import subprocess
 import sys
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.serve.bodies import image, png, text, user
 from tests.serve.scripted import SAID, Address, Scripted
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 MESSAGES: list[Any] = [user([text("What?"), image()])]
 
@@ -64,10 +65,6 @@ def test_lmms_eval(shared: Address, told: Scripted, tmp_path: Path) -> None:
 
 
 def _opened() -> Any:
-    import io
-
-    from PIL import Image
-
     return Image.open(io.BytesIO(png()))
 
 
