@@ -109,8 +109,9 @@ class EVE:
         or PIL image, or a list of those in the order of the `<image>` markers in the user's texts; without markers they
         go before the first of these. `<image_1>` and the like are markers, too, in texts without `<image>`; there must
         be one for each image. None is no image, also in a list. Without images, and in other texts, markers are text;
-        next to images a backslash before one makes it text. settings: max_new_tokens=256, temperature=0.0 (greedy),
-        top_p=1.0, seed=0.
+        next to images a backslash before one makes it text. settings: max_new_tokens=256, and how tokens are chosen
+        (`eve_jax.infer.sampling.Sampling`): temperature=0.0 (greedy), top_p=1.0, seed=0, top_k, min_p, penalties,
+        logit_bias.
         Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
         model, and when weights or activations that are not finite leave no answer.
         """

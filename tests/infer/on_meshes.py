@@ -1,8 +1,9 @@
 """Run by test_mesh.py on virtual devices, as one process or as each of several: what an engine answers on each mesh.
 
-python -m tests.infer.on_meshes MODEL SPEC ... [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
+python -m tests.infer.on_meshes MODEL SPEC ... [--scheduler] [--of=HOST:PORT,PROCESSES,PROCESS,FOLDER]
 
 Prints {spec: {key: ids}} as JSON; a spec takes the first devices that there are, "" is one device without a mesh.
+--scheduler: the answers of a warm scheduler, and "compiled": the programs that it compiled for them.
 """
 
 import json
@@ -11,11 +12,13 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from eve_jax.infer.batches import answer_all
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, init_params
 from eve_jax.process.cluster import Cluster
@@ -23,6 +26,7 @@ from eve_jax.process.connect import distributed_run
 from eve_jax.sharding import make_mesh, parse_mesh
 from tests import reference as ref
 from tests.infer.asked import asks
+from tests.infer.mixed import mix
 from tests.infer.test_generate import prompts
 
 KEYS = ("text", "a1", "a3", "b1")
@@ -37,11 +41,24 @@ def model(name: str) -> tuple[ModelConfig, Params]:
     return cfg, init_params(cfg, 0)
 
 
-def answers(name: str, spec: str) -> dict[str, list[int]]:
-    """Of asks in batches of 3, and of a session of one row that is continued."""
+def made(name: str, spec: str) -> Engine:
+    """An engine of model `name` on the mesh `spec`."""
     devices = jax.devices()[: math.prod(parse_mesh(spec).values())]
     cfg, params = model(name)
-    engine = Engine(cfg, params, make_mesh(spec, devices) if spec else None)
+    return Engine(cfg, params, make_mesh(spec, devices) if spec else None)
+
+
+def scheduled(engine: Engine) -> dict[str, Any]:
+    """Of a mix of requests through the scheduler."""
+    scheduler = Scheduler(engine, SchedulerSettings(slots=2, context=160, chunk=32, block=4, prefix_bytes=2**20))
+    scheduler.warm_up()
+    before = scheduler.stats().compiled
+    found: dict[str, Any] = {str(n): ids for n, ids, _ in run_all(scheduler, mix(10, 4))}
+    return found | {"compiled": scheduler.stats().compiled - before, "hits": scheduler.stats().prefix_hits}
+
+
+def answers(engine: Engine) -> dict[str, Any]:
+    """Of asks in batches of 3, and of a session of one row that is continued."""
     every = asks()
     found = {r.key: r.ids for r in answer_all(engine, [every[key] for key in KEYS], [], 3)}
     session = engine.session()
@@ -53,12 +70,13 @@ def answers(name: str, spec: str) -> dict[str, list[int]]:
 
 def main(name: str, *specs: str) -> None:
     of = [spec.removeprefix("--of=") for spec in specs if spec.startswith("--of=")]
+    of_engine = scheduled if "--scheduler" in specs else answers
     specs = tuple(spec for spec in specs if not spec.startswith("--"))
     if of:
         where, count, number, folder = of[0].split(",")
         run = distributed_run(Cluster(where, int(count), int(number)), Path(folder))
     with run if of else nullcontext():
-        print(json.dumps({spec: answers(name, spec) for spec in specs}), flush=True)
+        print(json.dumps({spec: of_engine(made(name, spec)) for spec in specs}), flush=True)
 
 
 if __name__ == "__main__":

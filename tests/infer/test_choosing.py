@@ -60,7 +60,7 @@ def test_what_is_drawn_from(sampling, kept):
         (Sampling(presence_penalty=0.6), 3),  # 0.5 e^-0.6 = 0.27 < 0.3
         (Sampling(presence_penalty=0.5), 1),
         (Sampling(frequency_penalty=0.2), 3),  # twice in the answer: 0.5 e^-0.4 = 0.34, three times: 0.27
-        (Sampling(repetition_penalty=2.0), 4),  # 0.5^2 and, in the prompt, 0.3^2
+        (Sampling(repetition_penalty=4.0), 4),  # 0.5^4 and, in the prompt, 0.3^4
     ],
 )
 def test_what_is_greedy(sampling, token):

@@ -48,6 +48,16 @@ def test_every_mesh_answers_as_one_device(model):
 
 
 @pytest.mark.slow
+def test_the_scheduler_answers_on_every_mesh_as_on_one_device():
+    """And compiles nothing once it is warm."""
+    specs = ("tensor:2", "tensor:4", "data:2,tensor:2")
+    found = printed(start(4, "tests.infer.on_meshes", "moe", "", *specs, "--scheduler"))
+    assert found[""]["compiled"] == 0 and found[""]["hits"] > 0
+    for spec in specs:
+        assert found[spec] == found[""], spec
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["data:2", "data:2,tensor:2"])
 def test_two_processes_answer_as_one(tmp_path, spec):
     """Each of them has every answer."""
