@@ -165,6 +165,7 @@ class Api:
         conversation = read_messages(body.messages, body.continue_final_message)
         prompt = await self._prompt(conversation, self.served.rule(body))
         prompts, strips = [prompt] * body.n, not conversation.begun
+        body.messages = None  # images in base64, of no use while the answer is made
         ids = [prompt.ids.tolist()] * body.n if body.return_token_ids else []
         form = Form(self.served.name, self.served.eve.tokenizer, body.alternatives, ids)
         return await self._answer(body, request, form, prompts, strips)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,9 @@ class Served:
     def __init__(self, eve: EVE, settings: ServeSettings, context: int):
         self.eve, self.settings = eve, settings
         self.context = min(context, eve.positions or context)
-        self.created = int(time.time())
+        self.created, tokenizer = int(time.time()), eve.tokenizer
+        texts = (tokenizer.decode([token], skip_special=False) for token in range(tokenizer.vocab_size))
+        self.longest_token = max(1, *map(len, texts))  # in characters
 
     @property
     def name(self) -> str:
@@ -107,12 +108,6 @@ class Served:
     def temperature(self, body: Answering) -> float:
         """The temperature of a request."""
         return self.settings.temperature if body.temperature is None else body.temperature
-
-    @cached_property
-    def longest_token(self) -> int:
-        """Characters of the token that has the most."""
-        tokenizer = self.eve.tokenizer
-        return max(1, *(len(tokenizer.decode([token], skip_special=False)) for token in range(tokenizer.vocab_size)))
 
     def facts(self, name: str) -> dict[str, Any]:
         """What GET /v1/models says."""
