@@ -51,6 +51,7 @@ def test_the_command_shows_itself_and_its_version() -> None:
         "score": "checkpoint records images out",
         "eval": "checkpoint tasks data out answers images metric",
         "convert": "from to variant",
+        "serve": "checkpoint host port api_key media_domains slots context max_tokens",
     }.items(),
 )
 def test_help_shows_every_flag_of_a_command(command: str, names: str) -> None:

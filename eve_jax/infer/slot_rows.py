@@ -36,7 +36,11 @@ class SlotRows:
         self.state = self._empty()
 
     def _empty(self) -> programs.State:
-        return programs.empty(self.engine.cfg, self.engine.mesh, len(self.slots.all), self.capacities[-1])
+        state = programs.empty(self.engine.cfg, self.engine.mesh, len(self.slots.all), self.capacities[-1])
+        if self.engine.mesh is not None:
+            return state
+        # Bound to its device as what programs return is, else the first one to take it is compiled twice.
+        return jax.device_put(state, next(iter(self.engine.params.values())).sharding)
 
     def spelled(self, prompt: Prompt) -> Spelled:
         """`prompt` as it is cut into pieces; safe for threads."""

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -16,6 +15,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Prompt
+from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.requests import Request
 from eve_jax.infer.sampling import Sampling
 from eve_jax.serve import fields
@@ -146,10 +146,10 @@ class Api:
             raise Problem(f"{len(refs)} images: at most {most} image(s) may be given in a request", "image")
         if refs:
             self._check_sees()
-        arrays = await asyncio.gather(*[self._image(ref, rule) for ref in refs])
-        return await self._threaded(self.served.chat, conversation, arrays)
+        images = await asyncio.gather(*[self._image(ref, rule) for ref in refs])
+        return await self._threaded(self.served.chat, conversation, images)
 
-    async def _image(self, ref: ImageRef, rule: ImageRule) -> np.ndarray:
+    async def _image(self, ref: ImageRef, rule: ImageRule) -> Patches:
         if ref.url[:5].lower() == "data:":
             return await self._threaded(self.reader.read, ref, rule)
         content = asyncio.get_running_loop().run_in_executor(self.fetchers, self.reader.content, ref)
@@ -165,6 +165,7 @@ class Api:
         conversation = read_messages(body.messages, body.continue_final_message)
         prompt = await self._prompt(conversation, self.served.rule(body))
         prompts, strips = [prompt] * body.n, not conversation.begun
+        body.messages = None  # images in base64, of no use while the answer is made
         ids = [prompt.ids.tolist()] * body.n if body.return_token_ids else []
         form = Form(self.served.name, self.served.eve.tokenizer, body.alternatives, ids)
         return await self._answer(body, request, form, prompts, strips)

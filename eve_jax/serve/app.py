@@ -40,8 +40,9 @@ class Application(NamedTuple):
 def build(served: Served, scheduler: Scheduling, reader: ImageReader | None = None) -> Application:
     """Return the application, which takes questions once `scheduler` has warmed up."""
     settings, state = served.settings, State()
-    metrics = Metrics(served.name, scheduler)
-    api = Api(served, scheduler, metrics, reader or ImageReader(settings), state)
+    reader = reader or ImageReader(settings)
+    metrics = Metrics(served.name, scheduler, reader.cache)
+    api = Api(served, scheduler, metrics, reader, state)
     page, described = Page(), description()
 
     async def openapi(request: Request) -> Response:

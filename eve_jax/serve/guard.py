@@ -103,9 +103,7 @@ class _Guarded:
             problem = Problem(f"internal error; the server's log has more under request id {self.id}", status=500)
         if self.status:  # an answer has begun: it ends here
             return
-        if not self.complete and problem.status != 400:
-            if problem.status != 408:  # else it sends nothing
-                await self._drain()
+        if not self.complete and (problem.status == 408 or not await self._drained()):
             problem.headers |= CLOSING
         await problem.response()(self.scope, self.receive, self.send)
 
@@ -147,18 +145,19 @@ class _Guarded:
         self.guard.held, self.size = self.guard.held - self.size, 0
         self.guard.metrics.held.set(self.guard.held)
 
-    async def _drain(self) -> None:
-        """Read the rest of the body: a client that still sends would not see the answer."""
+    async def _drained(self) -> bool:
+        """Read the rest of the body, since a client that still sends would not see the answer; whether it ended."""
         left = DRAINED * self.guard.settings.max_body
         try:
             async with asyncio.timeout(DRAINED):
                 while left > 0:
                     message = await self._receive()
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        break
+                        return True
                     left -= len(message.get("body", b""))
         except TimeoutError:
             pass
+        return False
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer to a client that reads it."""

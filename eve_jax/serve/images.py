@@ -6,12 +6,12 @@ import io
 import re
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from PIL import Image
 
-from eve_jax.data.image.patches import resize, shown
+from eve_jax.data.image.patches import shown
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage
+from eve_jax.infer.image_cache import ImageCache, Patches
 from eve_jax.serve.fetch import Fetcher
 from eve_jax.serve.messages import ImageRef
 from eve_jax.serve.problem import Problem
@@ -26,14 +26,15 @@ class ImageReader:
 
     def __init__(self, settings: ServeSettings, fetcher: Fetcher | None = None):
         self.settings, self.fetcher = settings, fetcher or Fetcher(settings)
+        self.cache = ImageCache(settings.image_cache)
 
-    def read(self, ref: ImageRef, rule: ImageRule) -> np.ndarray:
-        """The image at `ref`, upright RGB at the size of `rule`: uint8 [H, W, 3]. Raises Problem."""
+    def read(self, ref: ImageRef, rule: ImageRule) -> Patches:
+        """The image at `ref` at the size of `rule`, in patches. Raises Problem."""
         return self.sized(self.content(ref), ref, rule)
 
-    def sized(self, data: bytes, ref: ImageRef, rule: ImageRule) -> np.ndarray:
+    def sized(self, data: bytes, ref: ImageRef, rule: ImageRule) -> Patches:
         """`read` of an image whose file is there."""
-        return resize(self.decoded(data, ref.param), rule)
+        return self.cache.get(data, rule, lambda raw: self.decoded(raw, ref.param))
 
     def content(self, ref: ImageRef) -> bytes:
         """The bytes of an image file: of a data URI, or fetched from a host that is allowed. Raises Problem."""

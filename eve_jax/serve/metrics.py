@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from eve_jax.infer.image_cache import ImageCache
 from eve_jax.infer.requests import Ticket
 from eve_jax.serve.runner import Scheduling
 
@@ -34,10 +35,10 @@ COUNTS = {
 class Metrics:
     """The figures of one server; `model` is the label of the model."""
 
-    def __init__(self, model: str, scheduler: Scheduling):
+    def __init__(self, model: str, scheduler: Scheduling, images: ImageCache):
         self.registry = CollectorRegistry()
         self.labels = (model, "0")
-        self.registry.register(_Load(scheduler, self.labels))
+        self.registry.register(_Load(scheduler, images, self.labels))
 
         def counter(name: str, text: str) -> Counter:
             return Counter(f"vllm:{name}", text, LABELS, registry=self.registry).labels(*self.labels)
@@ -104,10 +105,10 @@ def _times(ticket: Ticket, tokens: int) -> dict[str, float]:
 
 
 class _Load(Collector):
-    """What the scheduler has under way, asked when the figures are."""
+    """What the scheduler and the cache of images have, asked when the figures are."""
 
-    def __init__(self, scheduler: Scheduling, labels: Iterable[str]):
-        self.scheduler, self.labels = scheduler, list(labels)
+    def __init__(self, scheduler: Scheduling, images: ImageCache, labels: Iterable[str]):
+        self.scheduler, self.images, self.labels = scheduler, images, list(labels)
 
     def collect(self) -> Iterator[Metric]:
         """The figures of now."""
@@ -121,6 +122,8 @@ class _Load(Collector):
         counters = {
             "vllm:prefix_cache_queries": (stats.prefix_queries, "tokens of prompts looked up in the prefix cache"),
             "vllm:prefix_cache_hits": (stats.prefix_hits, "tokens of prompts found in the prefix cache"),
+            "vllm:mm_cache_queries": (self.images.queries, "images looked up in the cache of images"),
+            "vllm:mm_cache_hits": (self.images.hits, "images found in the cache of images"),
         }
         kinds = ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters))
         for family, figures in kinds:

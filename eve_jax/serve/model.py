@@ -3,18 +3,17 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from eve_jax.data.image.patches import patchify
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
 from eve_jax.infer.engine import Prompt
+from eve_jax.infer.image_cache import Patches
 from eve_jax.serve.fields import Answering, ImageSizes
 from eve_jax.serve.images import FORMATS
 from eve_jax.serve.messages import Conversation
@@ -30,7 +29,9 @@ class Served:
     def __init__(self, eve: EVE, settings: ServeSettings, context: int):
         self.eve, self.settings = eve, settings
         self.context = min(context, eve.positions or context)
-        self.created = int(time.time())
+        self.created, tokenizer = int(time.time()), eve.tokenizer
+        texts = (tokenizer.decode([token], skip_special=False) for token in range(tokenizer.vocab_size))
+        self.longest_token = max(1, *map(len, texts))  # in characters
 
     @property
     def name(self) -> str:
@@ -50,9 +51,9 @@ class Served:
         except UserError as error:
             raise Problem(str(error).removeprefix("data."), "max_size") from None
 
-    def chat(self, conversation: Conversation, arrays: Sequence[np.ndarray]) -> Prompt:
-        """The prompt of a conversation with its images, uint8 [H, W, 3] each of its final size. Raises UserError."""
-        eve, turns, count = self.eve, conversation.turns, len(arrays)
+    def chat(self, conversation: Conversation, images: Sequence[Patches]) -> Prompt:
+        """The prompt of a conversation with its images. Raises UserError."""
+        eve, turns, count = self.eve, conversation.turns, len(images)
         self.check_length(sum(len(turn.text) for turn in turns))
         if conversation.begun:
             rule = eve.rule
@@ -60,9 +61,7 @@ class Served:
             ids = whole.ids[:-1] if whole.ids[-1] == end_id(rule.tokenizer, rule.template) else whole.ids
         else:
             ids = eve.rule.prompt_ids(turns, count)
-        side = eve.rule.images.patch
-        grids = [(array.shape[0] // side, array.shape[1] // side) for array in arrays]
-        return Prompt(ids, [patchify(array, side) for array in arrays], grids)
+        return Prompt(ids, [image.pixels for image in images], [image.grid for image in images])
 
     def text(self, prompt: str | Sequence[int], special: bool = True) -> Prompt:
         """A text, or token ids, as they are; `special`: after the tokenizer's bos token. Raises Problem."""
@@ -109,12 +108,6 @@ class Served:
     def temperature(self, body: Answering) -> float:
         """The temperature of a request."""
         return self.settings.temperature if body.temperature is None else body.temperature
-
-    @cached_property
-    def longest_token(self) -> int:
-        """Characters of the token that has the most."""
-        tokenizer = self.eve.tokenizer
-        return max(1, *(len(tokenizer.decode([token], skip_special=False)) for token in range(tokenizer.vocab_size)))
 
     def facts(self, name: str) -> dict[str, Any]:
         """What GET /v1/models says."""

@@ -51,7 +51,7 @@ def serve(app: Application, listener: socket.socket, header_time: float, drain_t
     server = Server(config(app, header_time, drain_time))
     app.state.failed = lambda: setattr(server, "should_exit", True)
     host, port = listener.getsockname()[:2]
-    app.state.say(f"listening at http://{host}:{port}")
+    app.state.say(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}")
     with contextlib.closing(listener):
         server.run(sockets=[listener])
     if app.state.failure is not None:

@@ -14,7 +14,8 @@ class ServeSettings:
     names: of the model; the first one is in answers. api_keys: () = anybody may ask. media_domains: hosts whose images
     are fetched, () = none. origins: sites whose pages may read answers (CORS), () = none. max_tokens, temperature: of a
     request that gives none. max_images, max_pixels: of a request, of one image file. max_body, max_held, max_fetched:
-    bytes of one request's body, of all bodies that are held at a time, of one fetched image. decoders: threads that
+    bytes of one request's body, of all bodies that are held at a time, of one fetched image. image_cache: bytes of
+    images that are kept as patches. decoders: threads that
     decode images and write prompts. Times are in seconds: until a request's headers are there, until its body is,
     until a client has taken a part of an answer, of a fetch.
     """
@@ -30,6 +31,7 @@ class ServeSettings:
     max_body: int = 64 * MIB
     max_held: int = 512 * MIB
     max_fetched: int = 32 * MIB
+    image_cache: int = 256 * MIB
     decoders: int = 4
     header_time: float = 10.0
     body_time: float = 60.0

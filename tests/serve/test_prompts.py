@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.data.image.patches import resize, shown
+from eve_jax.data.image.patches import shown
 from eve_jax.data.record import Turn
 from eve_jax.data.text.encode import encode_chat
+from eve_jax.infer.image_cache import Patches
 from eve_jax.serve.images import ImageReader
 from eve_jax.serve.messages import ImageRef, read_messages
 from eve_jax.serve.problem import Problem
@@ -90,8 +91,9 @@ READER = ImageReader(ServeSettings(max_pixels=1_000_000))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_formats(eve: EVE, kind: str) -> None:
     found = READER.read(ImageRef(uri(png(100, 50, kind)), "image"), eve.rule.images)
-    assert found.shape == (64, 96, 3)
-    assert np.abs(found.astype(int) - [200, 10, 30]).max() < 8
+    assert found.grid == (2, 3) and found.pixels.shape == (6, 3072)
+    colors = found.pixels.reshape(-1, 3)
+    assert np.abs(colors.astype(int) - [200, 10, 30]).max() < 8
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1", "I;16", "CMYK"])
@@ -99,12 +101,9 @@ def test_pixels_are_those_of_the_training(eve: EVE, mode: str) -> None:
     made = A.convert("I").convert("I;16") if mode == "I;16" else A.convert(mode)
     file = io.BytesIO()
     made.save(file, "TIFF")
-    expected = resize(_opened(file.getvalue()), eve.rule.images)
-    assert np.array_equal(READER.read(ImageRef(uri(file.getvalue()), "image"), eve.rule.images), expected)
-
-
-def _opened(data: bytes) -> Image.Image:
-    return shown(Image.open(io.BytesIO(data)), "a")
+    expected = Patches.of(shown(Image.open(file), "a"), eve.rule.images)
+    found = READER.read(ImageRef(uri(file.getvalue()), "image"), eve.rule.images)
+    assert found.grid == expected.grid and np.array_equal(found.pixels, expected.pixels)
 
 
 def test_other_formats_are_refused() -> None:

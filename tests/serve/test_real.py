@@ -79,12 +79,26 @@ def start(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
     raise AssertionError(lines)
 
 
+def compiled(url: str) -> float:
+    lines = HTTP.get(f"{url}/metrics").text.splitlines()
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith("eve:compiled_programs{")))
+
+
 @pytest.mark.slow
 def test_the_command_compiles_first_and_ends_its_answers_at_sigterm(tmp_path: Path) -> None:
     folder = folders.write_hf(tmp_path / "eve-a", *folders.golden())
     process, url = start(folder, "--slots=2", "--context=512", "--served_model_name=a,b")
     try:
         assert [one["id"] for one in HTTP.get(f"{url}/v1/models").json()["data"]] == ["a", "b"]
+        before = compiled(url)
+        for content in ("a", [image(uri(file_of(A))), text()], [text("b " * 90), image(), image()]):
+            for more in (
+                {"temperature": 0},
+                {"top_p": 0.5, "logprobs": True, "top_logprobs": 20},
+                {"n": 3, "min_p": 0.1},
+            ):
+                assert HTTP.post(url + CHAT, json=chat(content, max_tokens=20, **more)).status_code == 200
+        assert compiled(url) == before > 0, "nothing is compiled after the start"
         with httpx.Client(verify=False, timeout=60) as client:
             body = chat(stream=True, max_tokens=300, ignore_eos=True, temperature=0)
             with client.stream("POST", url + CHAT, json=body) as stream:
