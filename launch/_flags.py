@@ -74,6 +74,12 @@ def define_paths(name: str, text: str) -> Any:
     return _shown(flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text))
 
 
+def define_weights() -> Any:
+    """Define the flag of what matrices are quantized to when a checkpoint is read; returns the flag holder."""
+    text = "quantize the layers' matrices; default: as stored"
+    return _shown(flags.DEFINE_enum("weights", "", ["", "int8", "int4"], text))
+
+
 def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:
     """Return the folder that a flag names. Raise UserError when it is empty."""
     if not (flag.value or "").strip():

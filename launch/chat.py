@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, define_paths, run
+from launch._flags import as_flag, define_path, define_paths, define_weights, run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ MAX_ASPECT = flags.DEFINE_float(
 FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
 TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
 MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
-WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
+WEIGHTS = define_weights()
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
 

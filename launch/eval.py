@@ -29,7 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_cluster, define_path, define_paths, fail, is_given, run, take_action
+from launch._flags import (
+    as_flag,
+    define_cluster,
+    define_path,
+    define_paths,
+    define_weights,
+    fail,
+    is_given,
+    run,
+    take_action,
+)
 
 if TYPE_CHECKING:
     from eve_jax.eval.chosen import Choice, Chosen
@@ -63,7 +73,7 @@ DTYPE = flags.DEFINE_string(
     "dtype", "", "of the computation: float32 (no score depends on the batch) | bfloat16 ...; default: the checkpoint's"
 )
 MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
-WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
+WEIGHTS = define_weights()
 CLUSTER = define_cluster()
 ANSWERS = define_paths("answers", "score: files or folders of answers; may be given several times, or comma separated")
 JSON = flags.DEFINE_bool("json", False, "replay: print one line of JSON: prompts, images, per_row, aggregate")

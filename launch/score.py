@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, run
+from launch._flags import as_flag, define_path, define_weights, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
 RECORDS = define_path(
@@ -44,7 +44,7 @@ DTYPE = flags.DEFINE_enum(
     "of the computation; in bfloat16 a loss moves a little with the packing",
 )
 MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
-WEIGHTS = flags.DEFINE_enum("weights", "", ["", "int8", "int4"], "quantize the layers' matrices; default: as stored")
+WEIGHTS = define_weights()
 THREADS = flags.DEFINE_integer("threads", 2, "that build batches", lower_bound=0)
 flags.mark_flags_as_required(["checkpoint", "records", "out"])
 

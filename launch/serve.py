@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, run
+from launch._flags import as_flag, define_path, define_weights, run
 
 if TYPE_CHECKING:
     from eve_jax.infer.scheduler import SchedulerSettings
@@ -55,6 +55,7 @@ FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; d
 TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
 MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
 DTYPE = flags.DEFINE_string("dtype", "", "float32 | bfloat16 of the computation; default: the checkpoint's own")
+WEIGHTS = define_weights()
 QUIET = flags.DEFINE_bool("quiet", False, "print no line for each request")
 flags.mark_flag_as_required("checkpoint")
 
@@ -85,7 +86,8 @@ def main() -> None:
             FIRST.value,
             TEMPLATE.value or "",
             MESH.value or "",
-            DTYPE.value or "",
+            dtype=DTYPE.value or "",
+            weights=WEIGHTS.value or "",
         )
     served = Served(eve, settings, slots.context)
     scheduler = Scheduler(eve.engine, replace(slots, context=served.context))

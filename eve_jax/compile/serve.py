@@ -120,7 +120,7 @@ def prefill(model: Model, shape: RowShape, rows: int, rule: ImageRule) -> Progra
 def decode(model: Model, rows: int, context: int) -> Program:
     """The program that decodes BLOCK tokens of each of `rows` rows on a cache of `context` tokens."""
     one = model.value((rows,), jnp.int32)
-    choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)  # type: ignore[arg-type]
+    choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)
     bound = Bound(programs.decode, (model.cfg, model.mesh, BLOCK))
     return Program("decode", bound, (model.params, model.cache(rows, context), one, one, choice), 1, 0)
 
