@@ -118,8 +118,9 @@ def _tensor(
 def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]:
     """Every tensor of a Hugging Face folder: model.safetensors, or the shards of model.safetensors.index.json.
 
-    Types are DTYPES, of `quantized` weights also INTEGERS. Reads headers alone, and leaves out BUFFERS; other files are not looked at. Raises UserError naming what is missing,
-    truncated, or in two shards, and when the folder holds a PEFT adapter or two sets of weights.
+    Types are DTYPES, of `quantized` weights also INTEGERS. Reads headers alone, and leaves out BUFFERS; other files are
+    not looked at. Raises UserError naming what is missing, truncated, or in two shards, and when the folder holds a
+    PEFT adapter or two sets of weights.
     """
     refuse_adapter(folder)
     known = DTYPES | INTEGERS if quantized else DTYPES
