@@ -213,7 +213,7 @@ def _summary(
 def _times(model: Model, chip: Any, built: Built, rows: int, context: int) -> Mapping[str, Any]:
     """The least seconds of a token for all rows: bytes of weights and cache that are read, FLOPs, links.
 
-    The loop over tokens ends when all rows do, so the compiler's counts have one turn of it, and what a block costs once.
+    The loop over tokens ends when all rows do, so the compiler's counts have one turn of it and a block's other work.
     """
     read = {n: v for n, v in model.params.items() if declared(model.cfg)[n].works_on in ("text", "all", "targets")}
     parts = sharding.batch_parts(model.mesh)
