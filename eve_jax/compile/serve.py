@@ -120,7 +120,7 @@ def prefill(model: Model, shape: RowShape, rows: int, rule: ImageRule) -> Progra
 def decode(model: Model, rows: int, context: int) -> Program:
     """The program that decodes BLOCK tokens of each of `rows` rows on a cache of `context` tokens."""
     one = model.value((rows,), jnp.int32)
-    choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)  # type: ignore[arg-type]
+    choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)
     bound = Bound(programs.decode, (model.cfg, model.mesh, BLOCK))
     return Program("decode", bound, (model.params, model.cache(rows, context), one, one, choice), 1, 0)
 
@@ -182,8 +182,8 @@ def _summary(
 ) -> dict[str, Any]:
     parts, limit, chip = sharding.batch_parts(model.mesh), _limit(topology), topology.chip
     params = nbytes([model.params])
-    more = max(_more(first), 0)
-    spare = {c: _rows(limit, params + more, nbytes(model.cache(parts, c)), parts) for c in CONTEXTS}
+    each = _more(built) / (rows // parts) if built else nbytes(model.cache(parts, serve.context))
+    spare = {c: _rows(limit, params, each * c / serve.context, parts) for c in CONTEXTS}
     summary: dict[str, Any] = {
         "topology": topology.name,
         "chips": model.mesh.size,

@@ -32,7 +32,7 @@ def dequantized(value):
 def test_values_and_scales(weights, rows, groups, most):
     """By the largest magnitude of a column, or of a group of 128 rows of it as far as they divide the rows."""
     matrix = np.random.default_rng(0).normal(size=(rows, 48)).astype(np.float32)
-    found = quantized.quantize(matrix, weights)
+    found = quantized.quantize(jnp.asarray(matrix), weights)
     assert found.qvalue.dtype == weights and found.scale.shape == (groups, 48)
     assert found.scale.shape == quantized.scale_shape(matrix.shape, weights)
     assert (found.qvalue.dtype, found.scale.dtype) == quantized.dtypes(weights)
@@ -48,7 +48,7 @@ def test_products(weights, tokens):
     matrix, x = (
         np.random.default_rng(n).normal(size=s).astype(np.float32) for n, s in ((0, (256, 48)), (1, (tokens, 256)))
     )
-    weight = quantized.quantize(matrix, weights)
+    weight = quantized.quantize(jnp.asarray(matrix), weights)
     known = x @ dequantized(weight)
     np.testing.assert_allclose(quantized.multiply(jnp.asarray(x), weight), known, rtol=0, atol=2e-4)
     fine = quantized.refined(weight, 96)
@@ -82,7 +82,8 @@ def test_a_checkpoint_quantized_while_it_is_read(hf, weights):
         session = engine.session()
         first = engine.prefill(session, [prompt])
         logits.append([first, engine.prefill(session, [prompts()["text"]])])
-    np.testing.assert_allclose(*logits, rtol=0, atol=1e-4)
+    for found, known in zip(*logits, strict=True):
+        np.testing.assert_allclose(found, known, rtol=0, atol=1e-4)
     assert engine.generate([prompt], 6, []) == Engine(cfg, params).generate([prompt], 6, [])
 
 
