@@ -182,8 +182,8 @@ def _summary(
 ) -> dict[str, Any]:
     parts, limit, chip = sharding.batch_parts(model.mesh), _limit(topology), topology.chip
     params = nbytes([model.params])
-    more = max(_more(first), 0)
-    spare = {c: _rows(limit, params + more, nbytes(model.cache(parts, c)), parts) for c in CONTEXTS}
+    each = _more(built) / (rows // parts) if built else nbytes(model.cache(parts, serve.context))
+    spare = {c: _rows(limit, params, each * c / serve.context, parts) for c in CONTEXTS}
     summary: dict[str, Any] = {
         "topology": topology.name,
         "chips": model.mesh.size,
@@ -211,21 +211,24 @@ def _summary(
 
 
 def _times(model: Model, chip: Any, built: Built, rows: int, context: int) -> Mapping[str, Any]:
-    """The least seconds of a token for all rows: bytes of weights and cache that are read, FLOPs, links."""
+    """The least seconds of a token for all rows: bytes of weights and cache that are read, FLOPs, links.
+
+    The loop over tokens ends when all rows do, so the compiler's counts have one turn of it and a block's other work.
+    """
     read = {n: v for n, v in model.params.items() if declared(model.cfg)[n].works_on in ("text", "all", "targets")}
     parts = sharding.batch_parts(model.mesh)
     cache = nbytes(model.cache(rows, context))
     seconds = {
         "hbm": (nbytes([read]) + cache) / chip.bandwidth,
         "compute": 2 * rows / parts * _elements(read) * parts / model.mesh.size / chip.flops,
-        "ici": built.counts.wire / BLOCK / chip.ici,
+        "ici": built.counts.wire / chip.ici,
     }
     least = max(seconds.values())
     return {
         "step_seconds": seconds,
         "step_seconds_at_least": least,
         "tokens_per_second_at_most": rows / least,
-        "step_compiler_estimate": built.counts.cycles / BLOCK / chip.clock,
+        "step_compiler_estimate": built.counts.cycles / chip.clock,
     }
 
 

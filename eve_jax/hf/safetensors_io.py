@@ -28,9 +28,9 @@ BUFFERS = re.compile(
     r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
 )
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
-FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
-DTYPES = FLOATS | {"I8": np.dtype(np.int8), "U8": np.dtype(np.uint8)}  # the latter of quantized weights
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
+INTEGERS = {"I8": np.dtype(np.int8), "U8": np.dtype(np.uint8)}  # of quantized weights
+CODES = {dtype: code for code, dtype in (DTYPES | INTEGERS).items()}
 
 
 class TensorInfo(NamedTuple):
@@ -56,7 +56,7 @@ class TensorInfo(NamedTuple):
         return flat.view(self.dtype).reshape(self.shape)
 
 
-def _read_header(path: Path) -> dict[str, TensorInfo]:
+def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorInfo]:
     size = path.stat().st_size
     with path.open("rb") as f:
         head = f.read(8)
@@ -82,7 +82,11 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
     if size < promised:
         raise UserError(f"{path} is truncated: {size} bytes of {promised}; fetch it again")
     _check_layout(path, spans, size - 8 - length)
-    return {name: _tensor(path, name, span, 8 + length) for name, span in spans.items() if not BUFFERS.fullmatch(name)}
+    return {
+        name: _tensor(path, name, span, 8 + length, known)
+        for name, span in spans.items()
+        if not BUFFERS.fullmatch(name)
+    }
 
 
 def _check_layout(path: Path, spans: Mapping[str, tuple[str, tuple[int, ...], int, int]], size: int) -> None:
@@ -99,29 +103,33 @@ def _check_layout(path: Path, spans: Mapping[str, tuple[str, tuple[int, ...], in
         raise UserError(f"{path} is damaged: {size - at} bytes after its last tensor; fetch it again")
 
 
-def _tensor(path: Path, name: str, span: tuple[str, tuple[int, ...], int, int], data: int) -> TensorInfo:
+def _tensor(
+    path: Path, name: str, span: tuple[str, tuple[int, ...], int, int], data: int, known: Mapping[str, np.dtype]
+) -> TensorInfo:
     code, shape, start, end = span
-    if code not in DTYPES:
-        raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(DTYPES)}")
-    info = TensorInfo(path, DTYPES[code], shape, data + start)
+    if code not in known:
+        raise UserError(f"{path}: tensor {name} is of type {code}; known: {', '.join(known)}")
+    info = TensorInfo(path, known[code], shape, data + start)
     if info.nbytes != end - start:
         raise UserError(f"{path}: tensor {name} of shape {shape} cannot be {end - start} bytes long")
     return info
 
 
-def open_tensors(folder: Path) -> dict[str, TensorInfo]:
+def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]:
     """Every tensor of a Hugging Face folder: model.safetensors, or the shards of model.safetensors.index.json.
 
-    Reads headers alone, and leaves out BUFFERS; other files are not looked at. Raises UserError naming what is missing,
-    truncated, or in two shards, and when the folder holds a PEFT adapter or two sets of weights.
+    Types are DTYPES, of `quantized` weights also INTEGERS. Reads headers alone, and leaves out BUFFERS; other files are
+    not looked at. Raises UserError naming what is missing, truncated, or in two shards, and when the folder holds a
+    PEFT adapter or two sets of weights.
     """
     refuse_adapter(folder)
+    known = DTYPES | INTEGERS if quantized else DTYPES
     index, single = folder / INDEX, folder / SINGLE
     if not index.is_file():
         if not single.is_file():
             hint = "; save it again as safetensors" if any(folder.glob("*.bin")) else ""
             raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}")
-        return _read_header(single)
+        return _read_header(single, known)
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise UserError(f"{index} is no index of safetensors files")
@@ -138,7 +146,7 @@ def open_tensors(folder: Path) -> dict[str, TensorInfo]:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{folder}: shard {name} is missing, which {INDEX} names")
-        for tensor, info in _read_header(path).items():
+        for tensor, info in _read_header(path, known).items():
             if tensor in found:
                 raise UserError(f"{folder}: tensor {tensor} is in two shards, {found[tensor].file.name} and {name}")
             if where.get(tensor) != name:

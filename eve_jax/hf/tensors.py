@@ -38,7 +38,7 @@ class HfSource:
         self.cfg = model_config(self.config, folder, **patch)
         warn_unknown(self.config, folder / CONFIG)
         self.weights = stored_weights(self.config, folder)
-        stored = open_packed(open_tensors(folder), self.weights, folder)
+        stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
         self.tensors: dict[str, Any] = without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)

@@ -44,22 +44,11 @@ def test_a_mesh_answers_as_one_device():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["moe", "moe int4", "one head", "three heads"])
 def test_every_mesh_answers_as_one_device(model):
-    specs: tuple[str, ...] = ("data:2", "tensor:2", "tensor:4", "data:2,tensor:2", "fsdp:2,tensor:4")
-    specs += ("data:2,fsdp:2,tensor:2",)
-    specs += ("data:8", "tensor:8", "data:4,tensor:2", "data:2,tensor:4")
+    specs = ["data:2", "tensor:2", "tensor:4", "data:2,tensor:2", "fsdp:2,tensor:4", "data:2,fsdp:2,tensor:2"]
+    specs += ["data:8", "tensor:8", "data:4,tensor:2", "data:2,tensor:4"]
     found = printed(start(8, "tests.infer.on_meshes", model, "", *specs))
     for spec in specs:
         check(found[spec], found[""], spec)
-
-
-@pytest.mark.slow
-def test_the_scheduler_answers_on_every_mesh_as_on_one_device():
-    """And compiles nothing once it is warm."""
-    specs = ("tensor:2", "tensor:4", "data:2,tensor:2")
-    found = printed(start(4, "tests.infer.on_meshes", "moe", "", *specs, "--scheduler"))
-    assert found[""]["compiled"] == 0 and found[""]["hits"] > 0
-    for spec in specs:
-        assert found[spec] == found[""], spec
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Quantized weights: what is quantized and how, answers and losses of them, one tensor in memory at a time."""
 
+import tracemalloc
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import loaded
 from eve_jax.model import quantized
 from eve_jax.model.eve import quantizable
-from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.open import Checkpoint, open_checkpoint
+from tests.infer.host_share import Counting
 from tests.infer.test_generate import prompts
 
 pytest.importorskip("qwix")
@@ -79,8 +82,25 @@ def test_a_checkpoint_quantized_while_it_is_read(hf, weights):
         session = engine.session()
         first = engine.prefill(session, [prompt])
         logits.append([first, engine.prefill(session, [prompts()["text"]])])
-    np.testing.assert_allclose(np.asarray(logits[0]), np.asarray(logits[1]), rtol=0, atol=1e-4)
+    for found, known in zip(*logits, strict=True):
+        np.testing.assert_allclose(found, known, rtol=0, atol=1e-4)
     assert engine.generate([prompt], 6, []) == Engine(cfg, params).generate([prompt], 6, [])
+
+
+def test_the_whole_weights_are_never_in_memory(tmp_path):
+    """NumPy's arrays at a time: layers as int8 or int4 (a byte here), tables in float32, a layer of one matrix."""
+    source = Counting()
+    whole = sum(v.size * 4 for v in source.shapes.values())
+    for weights in WEIGHTS:
+        tracemalloc.start()
+        _, params = loaded(Checkpoint(tmp_path, source.cfg, {}, source), weights=weights)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert whole > 50e6 and held < 0.4 * whole
+        name = "layers.mlp.vision.down"
+        for layer, matrix in enumerate(source.pieces(name)):
+            known = quantized.quantize(jnp.asarray(matrix), weights)
+            np.testing.assert_array_equal(params[name].qvalue[layer], known.qvalue)
 
 
 def test_eve_with_quantized_weights(hf, eve, tmp_path):
