@@ -30,6 +30,7 @@ MOST_CHOICES = 8
 MOST_STOPS = 4
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
+MOST_ANSWERS = 32
 STOP = {"type": "string", "minLength": 1, "maxLength": 1024}
 
 Model = TypeVar("Model", bound="Body")
@@ -219,6 +220,8 @@ class CompletionBody(Answering):
         found = given if isinstance(given, list) and given and not is_number(given[0]) else [given]
         if len(found) > MOST_PROMPTS:
             raise Problem(f"{len(found)} prompts: at most {MOST_PROMPTS} in a request", "prompt")
+        if len(found) * self.n > MOST_ANSWERS:
+            raise Problem(f"{len(found)} prompts of n={self.n}: at most {MOST_ANSWERS} answers in a request", "n")
         for prompt in found:
             if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(map(_is_token, prompt))):
                 raise Problem("prompt: expected a text, a list of token ids, or a list of either", "prompt")

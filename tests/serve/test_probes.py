@@ -213,6 +213,7 @@ def test_models_and_paths_that_are_not_there(client: httpx.Client) -> None:
         ({"prompt": [-200]}, "prompt"),
         ({"prompt": [10**6]}, "prompt"),
         ({"prompt": ["a"] * 17}, "prompt"),
+        ({"prompt": ["a"] * 16, "n": 3}, "n"),
         ({"prompt": LONG}, "input_tokens"),
         ({"prompt": [1] * 600}, "input_tokens"),
         ({"prompt": "a", "echo": True}, "echo"),

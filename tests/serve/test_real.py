@@ -116,11 +116,17 @@ def test_the_command_compiles_first_and_ends_its_answers_at_sigterm(tmp_path: Pa
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     folder = folders.write_hf(tmp_path / "eve-a", *folders.golden())
-    process, url = start(folder, "--slots=2", "--context=512")
+    process, url = start(folder, "--slots=2", "--context=512", "--api_key=k1")
     try:
+        assert HTTP.get(f"{url}/v1/models").status_code == 401
         with (
             httpx.Client(verify=False, timeout=60) as client,
-            client.stream("POST", url + CHAT, json=chat(stream=True, max_tokens=300, ignore_eos=True)) as stream,
+            client.stream(
+                "POST",
+                url + CHAT,
+                json=chat(stream=True, max_tokens=300, ignore_eos=True),
+                headers={"Authorization": "Bearer k1"},
+            ) as stream,
         ):
             next(stream.iter_lines())
             for _ in range(2):
