@@ -75,7 +75,7 @@ class Answering(Body):
     max_tokens: int | None = Field(None, ge=1, description="longest answer in tokens; absent: the server's default")
     temperature: float | None = Field(None, ge=0, le=2, description="0: greedy; absent: the server's default")
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1, description="0 or -1: all tokens")
+    top_k: int = Field(0, ge=-1, le=2**31 - 1, description="0 or -1: all tokens")
     min_p: float = Field(0.0, ge=0, le=1)
     seed: int | None = Field(None, ge=-MOST_SEED - 1, le=MOST_SEED, description="taken modulo 2^32")
     presence_penalty: float = Field(0.0, ge=-2, le=2)

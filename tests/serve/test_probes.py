@@ -116,6 +116,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a logit_bias of no token": (ask(logit_bias={"99999": 1}), "logit_bias", "not one of the model's"),
     "a stop token of no token": (ask(stop_token_ids=[99999]), "stop_token_ids", "0 to"),
     "min_tokens over max_tokens": (ask(min_tokens=5, max_tokens=4), "min_tokens", "more than"),
+    "min_tokens over the room": (ask(min_tokens=500), "min_tokens", "0 to max_new_tokens|more than"),
     "bad base64": (chat([image("data:image/png;base64,%%%")]), URL, "not valid base64"),
     "no base64 at all": (chat([image("data:image/png")]), URL, "data:image/png;base64"),
     "bytes that are no image": (chat([image(uri(b"hello"))]), URL, "no image that can be read"),
