@@ -80,7 +80,7 @@ def logprobs(logits: Float[Array, "R Q"], token: Int[Array, "R"], count: int) ->
 
 def _biased(logits: Array, how: Rules, banned: Array | None) -> Array:
     """Logits with `logit_bias` added, -inf for `banned` ones."""
-    ids, bias = how.bias_ids, how.bias
+    ids, bias = jnp.asarray(how.bias_ids), jnp.asarray(how.bias)
     if banned is not None:
         ids = jnp.concatenate([ids, banned], axis=1)
         bias = jnp.concatenate([bias, jnp.full(banned.shape, -jnp.inf)], axis=1)
@@ -112,7 +112,7 @@ def _draw(logits: Array, position: Array, how: Rules) -> Int[Array, "R"]:
     def one(seed: Array, place: Array, row: Array) -> Array:
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), place), row)
 
-    return jax.vmap(one)(how.seed, position, scaled).astype(jnp.int32)
+    return jax.vmap(one)(jnp.asarray(how.seed), position, scaled).astype(jnp.int32)
 
 
 def _kept(logits: Float[Array, "R Q"], how: Rules) -> Float[Array, "R Q"]:

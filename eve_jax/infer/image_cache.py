@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,8 @@ from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
 
 
-class Patches(NamedTuple):
+@dataclass(frozen=True)
+class Patches:
     """A resized image cut into patches: uint8 [h w, B], and its grid (h, w)."""
 
     pixels: np.ndarray

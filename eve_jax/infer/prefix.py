@@ -32,7 +32,7 @@ class Items:
         values[0], widths[0] = _number(salt.encode()), 0
         places = np.flatnonzero(prompt.ids == IMAGE_ID) + 1
         for place, patches, (h, w) in zip(places, prompt.patches, prompt.grids, strict=True):
-            values[place] = _number(f"{h},{w};".encode(), memoryview(np.ascontiguousarray(patches)).cast("B"))
+            values[place] = _number(f"{h},{w};".encode(), np.ascontiguousarray(patches).data)
             widths[place] = 1 + h * (w + 1)
         return cls(values, np.cumsum(widths))
 

@@ -5,7 +5,7 @@ over its data and fsdp axes, heads over tensor; what the host reads is whole on 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
     sampling: Rules | None
     stops: np.ndarray
     steps: np.ndarray
-    seen: Array | np.ndarray | None = None
+    seen: Any = None
 
 
 @partial(jax.jit, static_argnums=0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from eve_jax.errors import UserError
@@ -13,22 +14,23 @@ from eve_jax.process.checks import number, unexpected, whole
 SINGLE = np.finfo(np.float32)
 TINY, HUGE = float(SINGLE.tiny), float(SINGLE.max)  # processors take anything below TINY as 0
 MOST_BIASES = 300  # entries of logit_bias
+Values = np.ndarray | jax.Array
 NO_TOKEN = -1  # fills up lists of token ids
 
 
 class Rules(NamedTuple):
     """Sampling settings of R rows as arrays; every field [R], biases [R, N] of which `NO_TOKEN` is no token."""
 
-    temperature: np.ndarray  # float32, 0: greedy
-    top_p: np.ndarray  # float32, 1: all
-    top_k: np.ndarray  # int32, 0: all
-    min_p: np.ndarray  # float32
-    seed: np.ndarray  # uint32
-    presence: np.ndarray  # float32
-    frequency: np.ndarray  # float32
-    repetition: np.ndarray  # float32, 1: none
-    bias_ids: np.ndarray  # int32
-    bias: np.ndarray  # float32
+    temperature: Values  # float32, 0: greedy
+    top_p: Values  # float32, 1: all
+    top_k: Values  # int32, 0: all
+    min_p: Values  # float32
+    seed: Values  # uint32
+    presence: Values  # float32
+    frequency: Values  # float32
+    repetition: Values  # float32, 1: none
+    bias_ids: Values  # int32
+    bias: Values  # float32
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def decode(
         body = partial(_step, (model, weights, held), (jnp.minimum(length, sizes.capacity), steps), choosing_)
         end = jax.lax.while_loop(lambda at: ~jnp.all(at.done), body, start)
         keys, values = (jnp.concatenate(parts) for parts in zip(*end.recent, strict=True))
-        real = (jnp.arange(sizes.block) < end.count[:, None])[None, :, None, None]
+        real = (jnp.arange(sizes.block) < end.read[:, None])[None, :, None, None]
         entries = jnp.where(real, keys, 0), jnp.where(real.swapaxes(3, 4), values, 0)
         cache = placed(_behind(state.cache, entries, length))
         return State(cache, sharding.constrain(end.seen, None, None)), _whole(Chosen(end.out, end.logprobs))
@@ -137,7 +137,7 @@ class _At(NamedTuple):
     recent: list[Cache]
     token: Array
     done: Array
-    count: Array  # tokens of each row that were read
+    read: Array  # tokens of each row that were read
     seen: Array
     out: Array
     logprobs: Logprobs | None
@@ -167,7 +167,7 @@ def _step(model: tuple[Eve, list[Any], list[Cache]], rows: tuple[Array, Array], 
         new = choosing.logprobs(logits, token, found.top.shape[2])
         found = Logprobs(*(old.at[:, at.step].set(x) for old, x in zip(found, new, strict=True)))
     ends = (token < 0) | jnp.any(token[:, None] == choosing_.stops, axis=1) | (at.step + 1 >= steps)
-    return _At(at.step + 1, recent, token, at.done | ends, at.count + ~at.done, seen, out, found)
+    return _At(at.step + 1, recent, token, at.done | ends, at.read + ~at.done, seen, out, found)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)

@@ -25,6 +25,7 @@ class Slot:
         self.length = 0
         self.job: Job | None = None
         self.token: int | None = None
+        self.began = 0  # how many requests had a slot before
         self.freed = 0  # when, counted in turns
 
     @property
@@ -51,6 +52,7 @@ class Slots:
 
     def __init__(self, count: int):
         self.all = [Slot(number) for number in range(count)]
+        self._begun = 0
         self._rules = rules([GREEDY] * count)
         self._stops = np.full((count, MOST_STOPS), NO_TOKEN, np.int32)
 
@@ -68,11 +70,12 @@ class Slots:
     def reading(self) -> list[Slot]:
         """Slots whose prompts are read, in the order in which they were begun."""
         found = [slot for slot in self.all if slot.job is not None and slot.token is None]
-        return sorted(found, key=lambda slot: slot.job.ticket.started if slot.job else 0)
+        return sorted(found, key=lambda slot: slot.began)
 
     def give(self, slot: Slot, job: Job, tokens: int) -> None:
         """Give `slot`, whose row has the first `tokens` tokens of the prompt, to `job`."""
-        slot.job, slot.token = job, None
+        slot.job, slot.token, slot.began = job, None, self._begun
+        self._begun += 1
         slot.items, slot.length = job.items.upto(tokens), tokens
         self._set(slot, job.request)
 

@@ -1,6 +1,7 @@
 """Every program of a scheduler run once on empty slots, so that no request waits for a compilation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,10 +63,10 @@ def warm(
     for capacity in menu.capacities:
         for shape in menu.shapes:
             if shape.length <= capacity:
-                steps.append((1, lambda state, s=shape, c=capacity: prefill(state, s, c)))
+                steps.append((1, partial(prefill, shape=shape, capacity=capacity)))
         for wants in (False, True):
-            steps.append((1, lambda state, c=capacity, w=wants: decode(state, Sizes(c, menu.block, w))))
-        steps.append((3, lambda state, c=capacity: rows(state, c)))
+            steps.append((1, partial(decode, sizes=Sizes(capacity, menu.block, wants))))
+        steps.append((3, partial(rows, capacity=capacity)))
     steps.append((2, rest))
     done, total = 0, sum(number for number, _ in steps)
     for number, step in steps:

@@ -55,8 +55,8 @@ def test_what_is_drawn_from(sampling, kept):
     ("sampling", "token"),
     [
         (GREEDY, 1),
-        (Sampling(logit_bias={1: -100, 4: 1.2}), 4),  # 0.1 e^1.2 = 0.33
-        (Sampling(logit_bias=[(0, 100)]), 0),
+        (Sampling(logit_bias=((1, -100.0), (4, 1.2))), 4),  # 0.1 e^1.2 = 0.33
+        (Sampling(logit_bias=((0, 100.0),)), 0),
         (Sampling(presence_penalty=0.6), 3),  # 0.5 e^-0.6 = 0.27 < 0.3
         (Sampling(presence_penalty=0.5), 1),
         (Sampling(frequency_penalty=0.2), 3),  # twice in the answer: 0.5 e^-0.4 = 0.34, three times: 0.27
@@ -66,7 +66,7 @@ def test_what_is_drawn_from(sampling, kept):
 def test_what_is_greedy(sampling, token):
     seen = np.zeros((1, 5), np.int32)
     seen[0, 1], seen[0, 3] = 3, IN_PROMPT
-    found = choose(LOGITS[None], jnp.zeros(1, jnp.int32), rules([sampling]), jnp.asarray(seen))
+    found = choose(jnp.asarray(LOGITS[None]), jnp.zeros(1, jnp.int32), rules([sampling]), jnp.asarray(seen))
     assert found.tolist() == [token]
 
 
@@ -77,7 +77,7 @@ def test_rows_choose_by_their_own_settings():
         Sampling(1.0, seed=5),
         Sampling(1.0, 0.9, 5),
         Sampling(3.0, seed=6, top_k=3),
-        Sampling(logit_bias={2: 9}),
+        Sampling(logit_bias=((2, 9.0),)),
     ]
     logits = jax.random.normal(jax.random.key(0), (len(how), 50)) * 3
     places = jnp.arange(len(how)) + 7
@@ -88,7 +88,7 @@ def test_rows_choose_by_their_own_settings():
 
 
 def test_positive_logits_are_divided_and_negative_ones_multiplied():
-    logits = np.array([[1.0, 0.9, -1.0]], np.float32)
+    logits = jnp.array([[1.0, 0.9, -1.0]])
     how = rules([Sampling(repetition_penalty=2.0)])
     seen = jnp.array([[1, 0, 1]]) * IN_PROMPT
     assert choose(logits, jnp.zeros(1, jnp.int32), how, seen).tolist() == [1]
@@ -137,14 +137,17 @@ def test_settings_that_make_no_sense(settings, says):
 def test_settings_of_an_answer():
     run = check_settings(temperature=1, top_k=3, min_p=0.1, logit_bias={9: 1, 4: -2})
     assert run.sampling == Sampling(1.0, top_k=3, min_p=0.1, logit_bias=((4, -2.0), (9, 1.0)))
-    assert hash(run.sampling) == hash(Sampling(1.0, top_k=3, min_p=0.1, logit_bias={4: -2, 9: 1}))
+    assert hash(run.sampling) == hash(
+        check_settings(temperature=1, top_k=3, min_p=0.1, logit_bias=[(9, 1), (4, -2)]).sampling
+    )
 
 
 def test_the_engine_penalizes_what_rows_said(engine):
     """Alone, in a batch, as a stream and in a second turn: a reference without a cache, by hand."""
     how = Sampling(presence_penalty=0.7, frequency_penalty=0.3, repetition_penalty=1.3)
     asked = prompts()["text"]
-    ids, answer = asked.ids.tolist(), []
+    ids = asked.ids.tolist()
+    answer: list[int] = []
     for _ in range(6):
         logits = np.array(engine.prefill(engine.session(), [prompt([*ids, *answer])])[0])
         for token in {*ids, *answer}:
@@ -160,7 +163,7 @@ def test_the_engine_penalizes_what_rows_said(engine):
     whole = prompt([*ids, *first, 30, 31])
     assert engine.reply(session, [more], 5, [], how) == engine.generate([whole], 5, [], how)
     with pytest.raises(UserError, match="logit_bias: token 320 is not one of the model's 320"):
-        engine.generate([asked], 2, [], Sampling(logit_bias={320: 1}))
+        engine.generate([asked], 2, [], Sampling(logit_bias=((320, 1.0),)))
 
 
 def test_requests_for_a_least_length_and_log_probabilities(engine):
@@ -169,7 +172,7 @@ def test_requests_for_a_least_length_and_log_probabilities(engine):
     heard, asked = Heard(), prompt([5, 6, 7])
     free = alone(engine, Request(asked, 12))
     stops = free[0], free[2]
-    banned = alone(engine, Request(asked, 5, Sampling(logit_bias=dict.fromkeys(stops, -100.0))))
+    banned = alone(engine, Request(asked, 5, Sampling(logit_bias=tuple((stop, -100.0) for stop in stops))))
     scheduler.submit(Request(asked, 12, GREEDY, stops, min_tokens=5, logprobs=2), heard.listener(0))
     scheduler.submit(Request(asked, 12), heard.listener(1))
     while scheduler.busy:
@@ -181,5 +184,5 @@ def test_requests_for_a_least_length_and_log_probabilities(engine):
     for n, token in enumerate(heard.tokens[0]):
         logits = engine.prefill(engine.session(), [prompt([*asked.ids, *heard.ids(0)[:n]])])[0]
         expected = jax.nn.log_softmax(logits)
-        assert abs(token.logprob - expected[token.id]) < 1e-5
+        assert token.logprob is not None and abs(token.logprob - expected[token.id]) < 1e-5
         assert [id for id, _ in token.top] == np.argsort(-np.asarray(logits), kind="stable")[:2].tolist()

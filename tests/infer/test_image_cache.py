@@ -25,7 +25,8 @@ def decode(raw: bytes) -> Image.Image:
 
 
 def test_an_image_is_decoded_once_for_a_rule():
-    cache, made = ImageCache(2 * SIZE), []
+    cache = ImageCache(2 * SIZE)
+    made: list[bytes] = []
 
     def counting(raw: bytes) -> Image.Image:
         made.append(raw)
@@ -54,7 +55,7 @@ def test_what_cannot_be_decoded_or_kept():
     assert (cache.queries, cache.hits, cache.bytes) == (2, 0, 0)
 
 
-def test_eve_takes_patches_as_they_are(eve: EVE):
+def test_eve_takes_patches_as_they_are(eve: EVE) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 40, 3), np.uint8))
     cut = Patches.of(image, eve.rule.images)
     for given in (cut, [cut]):

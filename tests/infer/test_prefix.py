@@ -1,6 +1,7 @@
 """What is kept of earlier prompts: hits are counted, and answers are those without them."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from eve_jax.infer.prefix import Items, Kept, PrefixStore
 from eve_jax.infer.requests import Request
 from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
 from tests import reference as ref
-from tests.infer.mixed import Heard, alone, picture, prompt, words
+from tests.infer.mixed import Heard, Picture, alone, picture, prompt, words
 
 SETTINGS = SchedulerSettings(slots=2, context=160, chunk=16, block=4, prefix_bytes=2**20)
 RNG = np.random.default_rng(5)
@@ -25,7 +26,7 @@ def engine() -> Engine:
     return Engine(cfg, ref.params(cfg))
 
 
-def about(image, *text: int, **settings) -> Request:
+def about(image: Picture, *text: int, **settings: Any) -> Request:
     return Request(prompt([*SYSTEM, ref.IMAGE_ID, *text], image), 5, **settings)
 
 
