@@ -133,9 +133,18 @@ function takeBack(conversation, error, instead) {
   const message = sentence(error.message);
   const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   const title = error.status === 503 ? "The server is busy" : "The question was not answered";
-  view.showFailure(title, `${message}${wait} ${back}`);
-  alarm(`${title}. ${message}${wait} ${back}`);
+  fail(title, `${message}${wait} ${back}`, instead && !instead.edited ? retry : send);
   focusQuestion();
+}
+
+// Shows and says what failed; `again` is what its button does.
+function fail(title, text, again) {
+  view.showFailure(title, text);
+  alarm(`${title}. ${text}`);
+  $("failure-retry").onclick = () => {
+    view.showFailure("", "");
+    again();
+  };
 }
 
 async function stop() {
@@ -197,8 +206,7 @@ async function compare(answer) {
   save(conversation);
   if (state.conversation === conversation) redraw();
   if (error) {
-    view.showFailure("The comparison failed", sentence(error.message));
-    alarm(`The comparison failed. ${sentence(error.message)}`);
+    fail("The comparison failed", sentence(error.message), () => run(compare(answer)));
   } else if (answer.blank) {
     announce(`With blank images: ${answer.blank.text}`);
   }
@@ -257,7 +265,6 @@ function start() {
   watchConnection(() => { showSize(); enable(); measure(); });
   $("stop").onclick = () => { stop(); focusQuestion(); };
   $("edit-cancel").onclick = cancelEdit;
-  $("failure-retry").onclick = () => { view.showFailure("", ""); send(); };
   $("failure-close").onclick = () => { view.showFailure("", ""); focusQuestion(); };
   for (const starter of document.querySelectorAll(".starters button")) {
     starter.onclick = () => {

@@ -75,11 +75,16 @@ def test_an_edit_or_a_retry_that_fails_loses_no_answer(page: Any, script: Script
     page.set_input_files("#files", file())
     ask(page, "What is it?")
     page.fill("#question", "a draft")
-    script.refuse = [(500, "internal error"), (500, "internal error")]
+    script.refuse = [(500, "internal error")]
     page.get_by_label("Ask again").click()
     expect(page.locator("#failure-text")).to_have_text("Internal error. The answer of before is back.")
     expect(page.locator(".answer .text")).to_have_text("A red boat on the water.")
     expect(page.locator("#question")).to_have_value("a draft")
+    page.click("#failure-retry")
+    expect(page.locator("#failure")).to_be_hidden()
+    expect(page.locator(".answer .stats")).to_contain_text("token")
+    assert [question_of(one) for one in script.asked] == ["What is it?"] * 3
+    script.refuse = [(500, "internal error")]
     page.get_by_label("Edit the question").click()
     page.fill("#question", "What is bold?")
     page.click("#send")

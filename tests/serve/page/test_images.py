@@ -110,11 +110,11 @@ def test_what_is_no_image_is_refused_by_name(page: Any) -> None:
 
 def test_an_image_that_is_too_large_is_reduced_and_that_is_said(page: Any, script: Script) -> None:
     page.set_input_files("#files", file(width=6000, height=4500))
-    expect(page.locator("#tray-note")).to_contain_text("reduced to 3266×2449 before sending".replace(" ", "\u00a0"))
+    expect(page.locator("#tray-note")).to_contain_text("reduced to 3265×2449 before sending".replace(" ", "\u00a0"))
     page.fill("#question", "Large?")
     page.click("#send")
     expect(page.locator(".answer .stats")).to_contain_text("token")
-    assert images_of(script.asked[0])[0].size == (3266, 2449)
+    assert images_of(script.asked[0])[0].size == (3265, 2449)
 
 
 def test_a_small_image_is_sent_byte_by_byte(page: Any, script: Script) -> None:
@@ -180,6 +180,9 @@ def test_a_comparison_that_fails_leaves_the_answer(page: Any, script: Script) ->
     page.locator(".answer").get_by_label("Compare with blank images").click()
     expect(page.locator("#failure")).to_contain_text("The comparison failed")
     expect(page.locator(".answer .text")).to_have_text("A red boat on the water.")
+    page.click("#failure-retry")
+    expect(page.locator(".two .text")).to_have_text(["A red boat on the water.", "I see gray."])
+    expect(page.locator("#failure")).to_be_hidden()
 
 
 def test_the_large_view_and_the_switch_of_the_grid(page: Any) -> None:
