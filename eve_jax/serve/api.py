@@ -1,6 +1,7 @@
 """The endpoints: each reads its body, makes prompts and requests of it, and answers in the form that OpenAI's has."""
 
 import asyncio
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,7 @@ from eve_jax.serve.streams import Answers, Choice, EventStream, unless_gone
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=fields.Body)
 LARGE = 65_536  # bytes of a body from which on it is parsed in a thread
+FIELD = re.compile(r"\w+(?=[:=])")  # at the begin of a message: what it is about
 BEFORE = 16  # tokens before an answer that its text may depend on
 
 
@@ -218,10 +220,11 @@ class Api:
         try:
             sampling = self._sampling(body, number)
             sampling.check_vocabulary(size)
-            least = min(body.min_tokens, most)
-            return Request(prompt, most, sampling, tuple(dict.fromkeys(stops)), least, body.alternatives, salt)
+            chosen = tuple(dict.fromkeys(stops))
+            return Request(prompt, most, sampling, chosen, body.min_tokens, body.alternatives, salt)
         except UserError as error:
-            raise Problem(str(error), str(error).partition(":")[0].partition("=")[0]) from None
+            field = FIELD.match(str(error))
+            raise Problem(str(error), field and field[0]) from None
 
     def _sampling(self, body: Answering, number: int) -> Sampling:
         """How the answer with this number is drawn; each has its own seed."""
@@ -233,7 +236,7 @@ class Api:
         if temperature:  # greedy answers have no use for the others
             seed = secrets.randbits(32) if body.seed is None else body.seed
             rest |= {"seed": (seed + number) % 2**32, "top_p": body.top_p, "min_p": body.min_p}
-            rest |= {"top_k": min(max(body.top_k, 0), 2**31 - 1), "temperature": temperature}
+            rest |= {"top_k": max(body.top_k, 0), "temperature": temperature}
         return Sampling(**rest, logit_bias=tuple(bias.items()))
 
     async def _events(

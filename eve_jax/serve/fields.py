@@ -30,6 +30,7 @@ MOST_CHOICES = 8
 MOST_STOPS = 4
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
+MOST_ANSWERS = 32
 STOP = {"type": "string", "minLength": 1, "maxLength": 1024}
 
 Model = TypeVar("Model", bound="Body")
@@ -74,7 +75,7 @@ class Answering(Body):
     max_tokens: int | None = Field(None, ge=1, description="longest answer in tokens; absent: the server's default")
     temperature: float | None = Field(None, ge=0, le=2, description="0: greedy; absent: the server's default")
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1, description="0 or -1: all tokens")
+    top_k: int = Field(0, ge=-1, le=2**31 - 1, description="0 or -1: all tokens")
     min_p: float = Field(0.0, ge=0, le=1)
     seed: int | None = Field(None, ge=-MOST_SEED - 1, le=MOST_SEED, description="taken modulo 2^32")
     presence_penalty: float = Field(0.0, ge=-2, le=2)
@@ -219,6 +220,8 @@ class CompletionBody(Answering):
         found = given if isinstance(given, list) and given and not is_number(given[0]) else [given]
         if len(found) > MOST_PROMPTS:
             raise Problem(f"{len(found)} prompts: at most {MOST_PROMPTS} in a request", "prompt")
+        if len(found) * self.n > MOST_ANSWERS:
+            raise Problem(f"{len(found)} prompts of n={self.n}: at most {MOST_ANSWERS} answers in a request", "n")
         for prompt in found:
             if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(map(_is_token, prompt))):
                 raise Problem("prompt: expected a text, a list of token ids, or a list of either", "prompt")

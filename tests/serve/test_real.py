@@ -1,5 +1,6 @@
 """A model behind the server gives the answers that it gives alone; the command starts, answers and stops."""
 
+import itertools
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,25 @@ def test_answers_are_those_of_the_model_alone(real: Address, eve: EVE) -> None:
         assert "".join(one["choices"][0]["delta"]["content"] for one in streamed) == alone.text
     again = HTTP.post(real.url + CHAT, json=body).json()["usage"]
     assert again["prompt_tokens_details"]["cached_tokens"] > again["prompt_tokens"] - 3, "the prompt was read before"
+
+
+def test_requests_at_a_time_are_answered_as_alone(real: Address) -> None:
+    """Greedy and drawn ones, with and without images, whole and as streams, more than there are slots."""
+    contents = ["Why?", "And now?", [image(uri(file_of(A))), text("What is it?")], [text("Is it?"), image()]]
+    bodies = [
+        chat(content, temperature=heat, seed=n, max_tokens=5, return_token_ids=True, stream=bool(n % 2))
+        for n, (content, heat) in enumerate(itertools.product(contents, (0, 0.7, 1.5)))
+    ]
+
+    def ids(body: dict[str, Any]) -> list[int]:
+        given = HTTP.post(real.url + CHAT, json=body)
+        choices = [one["choices"][0] for one in (events(given.text) if body["stream"] else [given.json()])]
+        return [*itertools.chain.from_iterable(choice.get("token_ids", []) for choice in choices)]
+
+    alone = [ids(body) for body in bodies]
+    assert all(len(one) == 5 for one in alone) and len(set(map(tuple, alone))) > 8
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        assert list(pool.map(ids, bodies)) == alone
 
 
 def start(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
@@ -116,11 +137,17 @@ def test_the_command_compiles_first_and_ends_its_answers_at_sigterm(tmp_path: Pa
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     folder = folders.write_hf(tmp_path / "eve-a", *folders.golden())
-    process, url = start(folder, "--slots=2", "--context=512")
+    process, url = start(folder, "--slots=2", "--context=512", "--api_key=k1")
     try:
+        assert HTTP.get(f"{url}/v1/models").status_code == 401
         with (
             httpx.Client(verify=False, timeout=60) as client,
-            client.stream("POST", url + CHAT, json=chat(stream=True, max_tokens=300, ignore_eos=True)) as stream,
+            client.stream(
+                "POST",
+                url + CHAT,
+                json=chat(stream=True, max_tokens=300, ignore_eos=True),
+                headers={"Authorization": "Bearer k1"},
+            ) as stream,
         ):
             next(stream.iter_lines())
             for _ in range(2):
