@@ -30,7 +30,8 @@ from benchmarks import workload
 from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.infer.engine import Engine, Prompt, Reply
+from eve_jax.infer.engine import Engine, Reply
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
 from launch._flags import run
 

@@ -30,7 +30,8 @@ from benchmarks.timing import Times, begin, interleaved, ratios, spread
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.batches import Ask, answer_all
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.weights.import_export import export_checkpoint

@@ -64,7 +64,8 @@ def prepare(work: Path) -> tuple[Path, Path]:
 def continuation(ours: Path) -> str:
     """What the imported LLM says after PROMPT, 8 tokens, greedily."""
     from eve_jax.data.text.load import load_tokenizer
-    from eve_jax.infer.engine import Engine, Prompt
+    from eve_jax.infer.engine import Engine
+    from eve_jax.infer.prompt import Prompt
     from eve_jax.weights.open import open_checkpoint
 
     checkpoint, tokenizer = open_checkpoint(ours), load_tokenizer(ours)
@@ -120,7 +121,8 @@ def text_logits(folder: Path) -> np.ndarray:
     import jax
 
     from eve_jax.data.text.load import load_tokenizer
-    from eve_jax.infer.engine import Prompt, bucket, pack_prompts
+    from eve_jax.infer.engine import bucket
+    from eve_jax.infer.prompt import Prompt, pack_prompts
     from eve_jax.model.eve import bind
     from eve_jax.weights.open import open_checkpoint
 

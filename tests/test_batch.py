@@ -15,7 +15,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import place_images, teacher_shape
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.text.encode import IGNORE
-from eve_jax.infer.engine import Prompt, pack_prompts
+from eve_jax.infer.prompt import Prompt, pack_prompts
 from eve_jax.sharding import make_mesh
 
 DESIGN = Path(__file__).parents[1] / "docs" / "design.md"

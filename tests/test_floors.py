@@ -75,14 +75,3 @@ def test_a_new_room_needs_a_floor(copy: Path, room: str) -> None:
         path.unlink()
     assert process.returncode == 1
     assert "attic" in process.stdout
-
-
-def test_a_server_may_use_evaluation_and_inference(copy: Path) -> None:
-    room = copy / "eve_jax" / "serve"
-    room.mkdir()
-    (room / "__init__.py").touch()
-    (room / "server.py").write_text("from eve_jax.eval import task\nfrom eve_jax.infer import engine\n")
-    try:
-        assert broken(copy) == []
-    finally:
-        shutil.rmtree(room)

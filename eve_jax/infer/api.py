@@ -22,10 +22,11 @@ from eve_jax.errors import Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
 from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.messages import Answer, Images, Messages, match_images, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, whole

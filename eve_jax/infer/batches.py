@@ -20,7 +20,8 @@ import numpy as np
 
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.cache import Session, filled
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import GREEDY, Sampling
 
 NOTHING = Prompt(np.zeros(0, np.int32))

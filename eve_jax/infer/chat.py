@@ -8,9 +8,10 @@ import numpy as np
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.templates import end_id
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.messages import Answer, Images, Messages, text_pieces
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings
 from eve_jax.process.checks import encodable, of_type
 

@@ -13,7 +13,7 @@ import numpy as np
 from eve_jax.batch import CLASS, RowShape, batch_arrays, zeros
 from eve_jax.data.rows.build import PATCH, SPECIAL, TEXT, Tokens, lay_out_tokens, spell_out
 from eve_jax.errors import UserError
-from eve_jax.infer.engine import Prompt
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import Batch
 
 OVERHEAD = 48  # slots whose time a piece costs next to its own

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.infer.engine import Prompt
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import Cache
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from eve_jax.errors import UserError
-from eve_jax.infer.engine import Prompt
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.process.checks import whole
 

@@ -9,11 +9,12 @@ import numpy as np
 from eve_jax.infer import slot_choice, warming
 from eve_jax.infer import slot_programs as programs
 from eve_jax.infer.cache import round_up
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import BROKEN
 from eve_jax.infer.pieces import Spelled, shapes
 from eve_jax.infer.prefix import NOTHING, Kept, PrefixStore
 from eve_jax.infer.programs import NONE
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Finish, Token
 from eve_jax.infer.slot_programs import Chosen, Sizes
 from eve_jax.infer.slots import Slot, Slots

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
-from eve_jax.infer.engine import Prompt
 from eve_jax.infer.image_cache import Patches
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Request
 from eve_jax.infer.sampling import Sampling
 from eve_jax.serve import fields

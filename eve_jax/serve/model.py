@@ -12,8 +12,8 @@ from eve_jax.data.text.encode import IMAGE_ID, encode_chat
 from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
-from eve_jax.infer.engine import Prompt
 from eve_jax.infer.image_cache import Patches
+from eve_jax.infer.prompt import Prompt
 from eve_jax.serve.fields import Answering, ImageSizes
 from eve_jax.serve.images import FORMATS
 from eve_jax.serve.messages import Conversation

@@ -3,7 +3,7 @@
 import numpy as np
 
 from eve_jax.infer.batches import Ask
-from eve_jax.infer.engine import Prompt
+from eve_jax.infer.prompt import Prompt
 from tests import reference as ref
 from tests.infer.test_generate import prompts
 

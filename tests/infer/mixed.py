@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eve_jax.data.image.patches import patchify
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Finish, Listener, Request, Ticket, Token
 from eve_jax.infer.sampling import GREEDY, Sampling
 from tests import reference as ref

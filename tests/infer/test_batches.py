@@ -11,8 +11,9 @@ import pytest
 from eve_jax.infer import engine as engine_module
 from eve_jax.infer.batches import Ask, Reply, answer_all
 from eve_jax.infer.cache import bucket
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
 from eve_jax.infer.programs import NONE
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import Sampling
 from tests import reference as ref
 from tests.compiles import watched

@@ -18,7 +18,8 @@ from eve_jax.data.text.encode import IMAGE_ID, continuation_ids, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.score_files import score_files
 from eve_jax.weights.import_export import import_checkpoint
 from eve_jax.weights.open import open_checkpoint

@@ -11,8 +11,9 @@ from PIL import Image
 from eve_jax import EVE
 from eve_jax.errors import UserError
 from eve_jax.infer.choosing import choose
-from eve_jax.infer.engine import Engine, bucket, pack_prompts
+from eve_jax.infer.engine import Engine, bucket
 from eve_jax.infer.finite import NotFinite
+from eve_jax.infer.prompt import pack_prompts
 from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.model.eve import Params, bind
 from eve_jax.model.loss import loss_sums

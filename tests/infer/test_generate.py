@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from eve_jax.data.image.patches import patchify
-from eve_jax.infer.engine import Engine, Prompt, Reply, bucket, pack_prompts
+from eve_jax.infer.engine import Engine, Reply, bucket
+from eve_jax.infer.prompt import Prompt, pack_prompts
 from eve_jax.model.eve import bind
 from tests import reference as ref
 from tests.compiles import watched

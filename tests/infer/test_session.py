@@ -8,7 +8,8 @@ import pytest
 
 from eve_jax.data.image.patches import patchify
 from eve_jax.infer.cache import Session
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from tests import reference as ref
 
 END = 318

@@ -16,7 +16,7 @@ import pytest
 
 from eve_jax import EVE
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.infer.engine import Prompt
+from eve_jax.infer.prompt import Prompt
 from tests.vllm import exports
 
 ROOT = Path(__file__).parents[2]

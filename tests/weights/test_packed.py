@@ -10,8 +10,9 @@ from eve_jax import EVE
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.errors import UserError
 from eve_jax.hf import packed
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import loaded
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.quantized import plain
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint

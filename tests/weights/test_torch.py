@@ -9,7 +9,8 @@ from eve_jax.data.image.patches import patchify
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Turn
 from eve_jax.data.text.encode import prompt_ids
-from eve_jax.infer.engine import Engine, Prompt, bucket, pack_prompts
+from eve_jax.infer.engine import Engine, bucket
+from eve_jax.infer.prompt import Prompt, pack_prompts
 from eve_jax.model.eve import bind
 from eve_jax.model.loss import loss_sums
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint

@@ -8,7 +8,8 @@ import pytest
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import TWIN, with_aligning
-from eve_jax.infer.engine import Engine, Prompt
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import init_params
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import load_params, open_checkpoint
