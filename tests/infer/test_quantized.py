@@ -9,9 +9,11 @@ import pytest
 from eve_jax import EVE
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import loaded
+from eve_jax.infer.score_files import score_files
 from eve_jax.model import quantized
 from eve_jax.model.eve import quantizable
 from eve_jax.weights.open import Checkpoint, open_checkpoint
+from tests.data.synthetic import write_records
 from tests.infer.host_share import Counting
 from tests.infer.test_generate import prompts
 
@@ -104,10 +106,12 @@ def test_the_whole_weights_are_never_in_memory(tmp_path):
 
 
 def test_eve_with_quantized_weights(hf, eve, tmp_path):
-    from tests.data.synthetic import write_records
-
     records = write_records(tmp_path, 5)
     small = EVE.from_pretrained(hf, fit="shrink", weights="int8")
     assert small.generate("Why?", max_new_tokens=4)
     found, known = (e.score(records, tmp_path / "images").loss for e in (small, eve))
     assert found != known and abs(found - known) < 0.05
+    where = str(records), tmp_path / "images", tmp_path / "out"
+    assert score_files(hf, *where, weights="int8", quiet=True).loss == pytest.approx(found, abs=1e-5)
+    with pytest.raises(UserError, match="weights='int2': expected one of int8, int4"):
+        EVE.from_pretrained(hf, weights="int2")
