@@ -26,7 +26,7 @@ NONE = -1  # in place of a token after the end of an answer
 
 class Choice(NamedTuple):
     """How tokens are chosen (what `Sampling.arrays` gives), and what ends a row: a token of `stops`, int32 [N], or as
-    many tokens as its own of `steps`, int32 [R]. seen: `choosing.choose`'s, without the token to go on from."""
+    many tokens as its own of `steps`, int32 [R]. seen: `choosing.choose`'s, without the token to continue from."""
 
     sampling: Rules | None
     stops: np.ndarray
