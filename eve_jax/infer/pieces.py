@@ -16,7 +16,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import Batch
 
-OVERHEAD = 48  # slots whose time a piece costs next to its own
+OVERHEAD = 48  # slots whose time a piece costs in addition to its own
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class Scheduler:
         self.compiles.close()
 
     def stats(self) -> Stats:
-        """What is under way; safe for threads."""
+        """Return how busy it is; safe for threads."""
         slots = [slot for slot in self.rows.slots.all if not slot.free]
         used = sum(slot.length for slot in slots)
         total = self.settings.slots * self.settings.context

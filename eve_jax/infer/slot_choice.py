@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 def choose(slots: Sequence[Slot], store: PrefixStore, items: Items) -> Choice:
     """Choose one of the free `slots` for a prompt of `items`, of which at least one token is left to be read.
 
-    The prompt continues in a free row that holds most of what it begins with, unless that loses more than half of the
+    The prompt continues a free row that holds most of what it begins with, unless that loses more than half of the
     row; otherwise the row that was free for longest is taken, and the entries are copied there.
     """
     most = items.tokens - 1

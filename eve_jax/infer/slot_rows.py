@@ -1,6 +1,6 @@
 """The slots at work: rows of the cache are given, read into, decoded from, and kept for prompts that begin alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import jax
@@ -31,6 +31,7 @@ class SlotRows:
         self.whole_images = engine.cfg.patch_embed == "v1"
         self.menu = shapes(min(chunk, context), self.whole_images, context)
         self.capacities = capacities(context, max(block, *(shape.length for shape in self.menu)))
+        self.decoded = capacities(context, 0)  # decoding has its new entries elsewhere
         self.slots = Slots(count)
         self.store = store
         self.turns = 0
@@ -49,13 +50,13 @@ class SlotRows:
 
     def warm_up(self, progress: Callable[[int, int], None]) -> int:
         """Compile every program by running it on empty slots; returns how many there are."""
-        sizes = warming.Menu(self.menu, self.capacities, self.block, self.context)
+        sizes = warming.Menu(self.menu, self.capacities, self.decoded, self.block, self.context)
         self.state, count = warming.warm(self.engine, self.state, sizes, progress)
         return count
 
     def capacity(self, entries: int) -> int:
         """The smallest capacity that has room for so many entries."""
-        return next(size for size in self.capacities if size >= entries)
+        return _least(self.capacities, entries)
 
     def begin(self, job: Job) -> Slot:
         """Give a free slot to `job`; its row begins with what is there of the prompt already."""
@@ -108,7 +109,7 @@ class SlotRows:
         if not active:
             return
         wants = any(slot.job.request.logprobs >= 0 for slot in active if slot.job)
-        sizes = Sizes(self.capacity(max(slot.length for slot in active)), self.block, wants)
+        sizes = Sizes(_least(self.decoded, max(slot.length for slot in active)), self.block, wants)
         args = self.engine.params, self.state, tuple(self.slots.rows(self.block)), self.slots.choosing(self.slots.all)
         self.state, chosen = programs.decode(self.engine.cfg, self.engine.mesh, sizes, *args)
         chosen = jax.device_get(chosen)
@@ -162,10 +163,20 @@ class SlotRows:
 
 
 def capacities(context: int, room: int) -> tuple[int, ...]:
-    """Sizes of rows that programs read: a quarter, half and all of `context`, each with `room` behind."""
-    sizes = {round_up(-(-context // part) + room, UNIT) for part in (4, 2, 1)}
-    most = max(sizes)
-    return tuple(sorted(size for size in sizes if size == most or 4 * size <= 3 * most))
+    """Sizes of rows that programs read: a quarter, half and all of `context`, each with `room` behind.
+
+    Without those that are more than three quarters of the next one.
+    """
+    found: list[int] = []
+    for part in (1, 2, 4):
+        size = round_up(-(-context // part) + room, UNIT)
+        if not found or 4 * size <= 3 * found[0]:
+            found.insert(0, size)
+    return tuple(found)
+
+
+def _least(sizes: Sequence[int], entries: int) -> int:
+    return next(size for size in sizes if size >= entries)
 
 
 def _tokens(chosen: Chosen, ids: np.ndarray, row: int, alternatives: int) -> list[Token]:

@@ -20,10 +20,11 @@ ZERO = np.int32(0)
 
 
 class Menu(NamedTuple):
-    """Shapes of pieces, capacities of rows, tokens of a block and of a request."""
+    """Shapes of pieces, capacities of rows in general and in decoding, tokens of a block and of a request."""
 
     shapes: Sequence[RowShape]
     capacities: Sequence[int]
+    decoded: Sequence[int]
     block: int
     context: int
 
@@ -64,9 +65,10 @@ def warm(
         for shape in menu.shapes:
             if shape.length <= capacity:
                 steps.append((1, partial(prefill, shape=shape, capacity=capacity)))
+        steps.append((3, partial(rows, capacity=capacity)))
+    for capacity in menu.decoded:
         for wants in (False, True):
             steps.append((1, partial(decode, sizes=Sizes(capacity, menu.block, wants))))
-        steps.append((3, partial(rows, capacity=capacity)))
     steps.append((2, rest))
     done, total = 0, sum(number for number, _ in steps)
     for number, step in steps:

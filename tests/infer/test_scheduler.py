@@ -16,8 +16,9 @@ from eve_jax.infer.requests import Finish, QueueFull, Request, Ticket, Token
 from eve_jax.infer.sampling import Sampling
 from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
 from tests import reference as ref
+from tests import reference_v1
 from tests.compiles import watched
-from tests.infer.mixed import Heard, alone, mix, picture, prompt, words
+from tests.infer.mixed import Heard, Picture, alone, mix, picture, prompt, words
 
 SETTINGS = SchedulerSettings(slots=4, context=160, chunk=16, queue=8, block=4, prefix_bytes=2**20)
 VISION = "layers.attn.v.vision.kernel"
@@ -116,6 +117,23 @@ def test_memory_is_flat(fresh):
     after = answer(1500)
     assert after[:2] == (arrays, size)
     assert after[2] < objects + 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", reference_v1.NAMES)
+def test_requests_to_evev1(name):
+    """Its images stay whole, also those of more tokens than a chunk."""
+    cfg = reference_v1.config(name)
+    v1, rng = Engine(cfg, reference_v1.params(cfg, name)), np.random.default_rng(0)
+
+    def image(h: int, w: int) -> Picture:
+        return rng.integers(0, 256, (h * w, cfg.patch_bytes), np.uint8), (h, w)
+
+    large, small = image(6, 6), image(2, 3)
+    asked = [prompt([*range(5, 30), ref.IMAGE_ID, 7], large), prompt([5, ref.IMAGE_ID, ref.IMAGE_ID], small, large)]
+    requests = [Request(one, 6) for one in (*asked, prompt([5, 6]), asked[0])]
+    found = {number: ids for number, ids, _ in run_all(Scheduler(v1, SETTINGS), requests)}
+    assert found == {number: alone(v1, request) for number, request in enumerate(requests)}
 
 
 def test_a_full_queue_refuses(fresh):
