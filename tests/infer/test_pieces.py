@@ -40,8 +40,8 @@ def test_sizes_of_rows():
     """None that is much like the next one; decoding needs no room behind."""
     assert capacities(4096, 304) == (1344, 2368, 4416)
     assert capacities(4096, 0) == (1024, 2048, 4096)
-    assert capacities(384, 304) == (448, 704)
-    assert capacities(20, 48) == (128,)
+    assert capacities(384, 304) == (512, 704)
+    assert capacities(20, 48) == (64, 128)
 
 
 @pytest.mark.parametrize("chunk", [16, 32, 256])
