@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eve_jax import EVE
+from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import loaded
 from eve_jax.infer.score_files import score_files
