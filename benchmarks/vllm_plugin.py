@@ -120,6 +120,20 @@ def write_export(folder: Path) -> Path:
     return export_checkpoint(source, folder / "out", quiet=True)
 
 
+def install(python: str, folder: Path) -> Path:
+    """Install the plugin for `python` into a folder of its own, which is returned."""
+    site = folder / "site"
+    shutil.copytree(Path(__file__).parents[1] / "eve_vllm", folder / "eve_vllm")
+    pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", f"--target={site}"]
+    subprocess.run([python, *pip, str(folder / "eve_vllm")], check=True)
+    return site
+
+
+def environment(site: Path) -> dict[str, str]:
+    """Variables of a process that finds the plugin in `site`."""
+    return os.environ | SETTINGS | {"PYTHONPATH": str(site)}
+
+
 def main() -> None:
     from absl import app, flags
 
@@ -130,16 +144,13 @@ def main() -> None:
 
     def run(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory() as name:
-            folder, site = Path(name), Path(name) / "site"
+            folder = Path(name)
             out = write_export(folder)
-            shutil.copytree(Path(__file__).parents[1] / "eve_vllm", folder / "eve_vllm")
-            pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", f"--target={site}"]
-            subprocess.run([python.value, *pip, str(folder / "eve_vllm")], check=True)
+            env = environment(install(python.value, folder))
             task = {"folder": str(out), "count": count.value, "new": new.value, "rounds": rounds.value}
             found = {}
             for where in (False, True):
                 command = [python.value, str(Path(__file__).resolve()), json.dumps(task | {"where": where})]
-                env = os.environ | SETTINGS | {"PYTHONPATH": str(site)}
                 done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
                 found["vllm_where" if where else "vllm"] = json.loads(done.stdout.splitlines()[-1])
             found["engine"] = engine_side(out, count.value, new.value, rounds.value)
