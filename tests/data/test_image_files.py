@@ -209,3 +209,12 @@ def test_fits_is_read_with_its_sign(bits: int, kind: str, tmp_path: Path) -> Non
     (path := tmp_path / "a.fits").write_bytes(header + values.astype(kind).tobytes().ljust(2880, b"\0"))
     ramp = np.arange(16).reshape(4, 4)[::-1] * (16 if bits == 8 else 17)
     assert np.asarray(open_image(path))[..., 0].tolist() == ramp.tolist()
+
+
+def test_a_gif_without_a_color_table_is_gray(tmp_path: Path) -> None:
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))  # Pillow drops colors that have no pixel
+    gray.save(path := tmp_path / "a.gif")
+    data = path.read_bytes()
+    packed, colors = data[10], 3 * 2 ** ((data[10] & 7) + 1)
+    path.write_bytes(data[:10] + bytes([packed & 0x7F]) + data[11:13] + data[13 + colors :])
+    assert mean_error(path, gray.convert("RGB")) == 0
