@@ -148,7 +148,7 @@ def export_checkpoint(
             for entry in table:
                 for name, piece in zip(entry.names(cfg), watched.pieces(entry.ours), strict=True):
                     if entry.ours in matrices:
-                        values, scales = quantized_piece(piece, weights)
+                        values, scales = quantized_piece(piece, weights, entry.ours)
                         writer.write(name, pack(entry.to_theirs(values)))
                         writer.write(name + SCALE, entry.to_theirs(scales))
                     else:

@@ -21,12 +21,12 @@ class Watched:
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
         for piece in self._source.pieces(name):
-            self._counts[name] = self._counts.get(name, 0) + _not_finite(piece)
+            self._counts[name] = self._counts.get(name, 0) + count(piece)
             yield piece
 
     def tell(self, folder: Path) -> None:
         """Warn of what was counted; `folder` is where the parameters are from."""
-        bad = {name: count for name, count in self._counts.items() if count}
+        bad = {name: number for name, number in self._counts.items() if number}
         if not bad:
             return
         first = next(iter(bad))
@@ -43,7 +43,7 @@ def cast(piece: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         return piece
     with np.errstate(over="ignore"):
         other = piece.astype(dtype)
-    if _not_finite(other) > _not_finite(piece):
+    if count(other) > count(piece):
         largest = np.abs(piece, where=np.isfinite(piece), out=np.zeros_like(piece)).max()
         most = float(jnp.finfo(dtype).max)
         raise UserError(
@@ -53,5 +53,6 @@ def cast(piece: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     return other
 
 
-def _not_finite(piece: np.ndarray) -> int:
+def count(piece: np.ndarray) -> int:
+    """Return how many values of `piece` are NaN or infinite."""
     return piece.size - int(np.count_nonzero(np.isfinite(piece)))

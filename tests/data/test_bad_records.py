@@ -116,7 +116,13 @@ def test_a_record_that_moved_is_listed_once(there: bool, tmp_path: Path) -> None
 
 def test_entries_that_are_none(tmp_path: Path) -> None:
     good = {"where": "a:1", "id": "x", "image": "", "reason": "r", "found": "training"}
-    lines = [good, good | {"where": ["a"]}, good | {"id": 3}, {"where": "a:2", "found": "training"}, good | {"more": "x"}]
+    lines = [
+        good,
+        good | {"where": ["a"]},
+        good | {"id": 3},
+        {"where": "a:2", "found": "training"},
+        good | {"more": "x"},
+    ]
     (tmp_path / "bad_records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     bad = BadRecords(tmp_path, max_bad=5)
     bad.begin([], resumed=True)

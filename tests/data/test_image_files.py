@@ -187,7 +187,9 @@ def test_a_stored_image_prints_its_name_not_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("value", [b"\x02\x00\x02\x00\x00\x006\x00\x00\x00", b"\x03\x00\x01\x00\x00\x00\x63\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "value", [b"\x02\x00\x02\x00\x00\x006\x00\x00\x00", b"\x03\x00\x01\x00\x00\x00\x63\x00\x00\x00"]
+)
 def test_an_exif_orientation_that_is_none(value: bytes, suffix: str, tmp_path: Path) -> None:
     """The text "6" (type 2, ASCII), and a number that is no orientation (99)."""
     block = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01" + value + bytes(4)

@@ -151,7 +151,11 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    wrong = {"gone": ": no such file$", "folder": " cannot be read: Is a directory$", "latin": ": cannot be read as UTF-8"}
+    wrong = {
+        "gone": ": no such file$",
+        "folder": " cannot be read: Is a directory$",
+        "latin": ": cannot be read as UTF-8",
+    }
     for name, about in wrong.items():
         with pytest.raises(UserError, match=rf"{name}\.txt{about}"):
             list(TextLoss(tmp_path / f"{name}.txt").passages())

@@ -192,7 +192,9 @@ def test_two_values_of_one_name(client: httpx.Client, told: Scripted) -> None:
     whole = json.dumps(chat(max_tokens=2))
     body = whole[:-1] + ', "max_tokens": 3}'
     given = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
-    check(given, 400, "BadRequestError", None, r"JSON in UTF-8 \('max_tokens' stands there twice, with different values\)")
+    check(
+        given, 400, "BadRequestError", None, r"JSON in UTF-8 \('max_tokens' stands there twice, with different values\)"
+    )
     assert not told.requests
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from eve_jax.errors import UserError, warn
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
+from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.quantize import for_inference
 from tests.weights import folders
 
 NORM, HEAD = "model.norm.weight", "lm_head.weight"
@@ -32,6 +34,23 @@ def test_they_are_kept_with_a_line(
         str(tmp_path / name) for name in ("hf", "ours", "whole")
     ]
     folders.same(folders.read_hf(tmp_path / "back"), tensors)
+
+
+@pytest.mark.parametrize(("value", "weights"), [(np.nan, "int8"), (np.nan, "int4"), (np.inf, "int8")])
+@pytest.mark.parametrize("name", ["self_attn.q_proj", "moe_mlp.up_proj"])
+def test_they_cannot_be_quantized(value: float, weights: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("qwix")
+    tensors, config = folders.golden()
+    name = f"model.layers.1.{name}.weight"
+    tensors |= {name: np.array(tensors[name])}
+    tensors[name][2, 3] = value
+    folder = folders.write_hf(tmp_path / "hf", tensors, config)
+    about = rf"^layers\.\S+ is NaN or infinite in 1 weights of a layer, which cannot be quantized to {weights}"
+    with pytest.raises(UserError, match=about):
+        for_inference(open_checkpoint(folder), weights)
+    with pytest.raises(UserError, match=about):
+        export_checkpoint(folder, tmp_path / "small", weights, quiet=True)
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_cast_makes_no_infinite_weight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,9 @@ def _entry(line: str) -> dict[str, str]:
         entry = json.loads(line)
     except ValueError:
         return {}
-    known = isinstance(entry, dict) and entry.keys() == FIELDS and all(isinstance(value, str) for value in entry.values())
+    known = (
+        isinstance(entry, dict) and entry.keys() == FIELDS and all(isinstance(value, str) for value in entry.values())
+    )
     return entry if known else {}
 
 
