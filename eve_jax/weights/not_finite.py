@@ -1,4 +1,4 @@
-"""Weights that are not finite, told when a folder is made of them; casts that would make finite ones infinite, refused."""
+"""Weights that are not finite, told when a folder is made of them; casts that make finite ones infinite, refused."""
 
 from collections.abc import Iterator
 from pathlib import Path

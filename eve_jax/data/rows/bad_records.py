@@ -19,9 +19,9 @@ class BadRecords:
     """Keeps {"where", "id", "image", "reason", "found"} lines in `folder`/bad_records.jsonl; safe for threads.
 
     An entry is listed once, also when a run is resumed. `found` is "preparing" or "planning" (the record was left out)
-    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run. Where the
-    file of a record's `where` is gone, since the data was moved, the record found again takes the entry's place. Raises
-    `UserError` when the file cannot be read or written.
+    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run.
+    Where the file of `where` is gone, since the data was moved, a record that breaks again takes the entry's place.
+    Raises `UserError` when the file cannot be read or written.
     """
 
     def __init__(self, folder: str | Path, max_bad: int) -> None:
