@@ -194,7 +194,8 @@ def test_an_exif_orientation_that_is_none(value: bytes, suffix: str, tmp_path: P
     """The text "6" (type 2, ASCII), and a number that is no orientation (99)."""
     block = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01" + value + bytes(4)
     path, image = tmp_path / f"a.{suffix}", rgb_image(96, 64)
-    image.save(path, exif=block, **({"quality": 95} if suffix != "png" else {}))
+    options: dict[str, Any] = {"quality": 95} if suffix != "png" else {}
+    image.save(path, exif=block, **options)
     assert block[6:] in path.read_bytes()
     assert image_size(path) == (96, 64)
     assert mean_error(path, image) < 4
