@@ -95,7 +95,7 @@ def is_given(name: str) -> bool:
 def as_flag(field: str) -> str:
     """Return what errors call a field of a config here: the flag of that name where the command has one."""
     section, _, name = field.rpartition(".")
-    return f"--{name}" if section == "data" and name in flags.FLAGS else f"config.{field}"
+    return f"--{name}" if section in ("", "data") and name in flags.FLAGS else f"config.{field}"
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict
+from eve_jax.process.files import read_text
 
 BENCHMARK = "text_loss"
 
@@ -41,10 +42,7 @@ class TextLoss:
 
     def passages(self) -> Iterator[tuple[str, str]]:
         """Return an id, from 0, and the text of each passage. Raises UserError for a file without text."""
-        try:
-            text = self.path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.path}: cannot be read as UTF-8 text ({error})") from None
+        text = read_text(self.path)
         blocks = "\n".join("" if line.isspace() else line for line in text.splitlines()).split("\n\n")
         found = [block.strip("\n") for block in blocks if block.strip()]
         if not found:

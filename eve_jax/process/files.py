@@ -15,6 +15,18 @@ from eve_jax.process.strict_json import without_repeats
 PART = ".part"  # ending of the name of a file or folder that is being written
 
 
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of the file `path`, without a byte order mark. Raises UserError that names the file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file `path`, with or without a byte order mark; raise UserError without one."""
     if not path.is_file():

@@ -19,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 from eve_jax.infer.sampling import MOST_BIASES
 from eve_jax.process.checks import encodable
+from eve_jax.process.strict_json import without_repeats
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.refused import check_refused, is_number
 
@@ -252,15 +253,18 @@ class GridBody(ImageSizes):
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the JSON value of a body. Raises Problem where it is none, also for NaN, half characters, deep nesting."""
+    """Return the JSON value of a body.
+
+    Raises Problem where it is none, also for NaN, half characters, deep nesting, and two values of one name.
+    """
     try:
         text = data.decode()
-        found = json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=without_repeats)
         if "\\u" in text:  # may be half of a surrogate pair
             encodable("body", json.dumps(found, ensure_ascii=False))
         return found
-    except (UserError, RecursionError, ValueError):
-        raise Problem("the body is not valid JSON in UTF-8") from None
+    except (UserError, RecursionError, ValueError) as error:
+        raise Problem(f"the body is not valid JSON in UTF-8 ({shorten(str(error), 200)})") from None
 
 
 def _no_constant(name: str) -> None:

@@ -35,6 +35,7 @@ from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
+from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 
@@ -54,13 +55,14 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     if is_ours(folder):
         raise UserError(f"{folder} is a checkpoint of eve_jax already")
     checkpoint = open_checkpoint(folder, variant, seed)
-    source = checkpoint.source
-    assert source is not None
+    assert checkpoint.source is not None
+    source = Watched(checkpoint.source)
     with _new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
         write_json(temporary / CONFIG, versioned(hf_config.our_config(checkpoint.cfg, checkpoint.data)))
+    source.tell(folder)
     return target
 
 
@@ -74,7 +76,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
     base = carried_config(folder)
     step = newest_step(folder)
-    source = stored_source(folder, step)
+    source = Watched(stored_source(folder, step))
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
     with _new_folder(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance, meta)
@@ -83,6 +85,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
         write_json(temporary / HF_CONFIG, base)
         if paths := moved_paths(folder, temporary):
             write_json(temporary / PATHS, paths)
+    source.tell(folder)
     return target
 
 
@@ -118,6 +121,7 @@ def export_checkpoint(
     source = checkpoint.source or stored_source(folder)
     if DELTA in source.cfg.parts and (folded or text_only or weights or source.cfg.qkv_bias):
         source = Folded(source)
+    watched = Watched(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
     if not aligning:
         cfg, _ = without_aligning(cfg, {})
@@ -142,19 +146,20 @@ def export_checkpoint(
         specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
-                for name, piece in zip(entry.names(cfg), source.pieces(entry.ours), strict=True):
+                for name, piece in zip(entry.names(cfg), watched.pieces(entry.ours), strict=True):
                     if entry.ours in matrices:
-                        values, scales = quantized_piece(piece, weights)
+                        values, scales = quantized_piece(piece, weights, entry.ours)
                         writer.write(name, pack(entry.to_theirs(values)))
                         writer.write(name + SCALE, entry.to_theirs(scales))
                     else:
-                        writer.write(name, entry.to_theirs(piece.astype(dtypes[entry.ours], copy=False)))
+                        writer.write(name, entry.to_theirs(cast(piece, dtypes[entry.ours], name)))
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
         write_tokens(temporary, config, data, text_only)
         write_json(temporary / CONFIG, versioned(config))
         if not text_only:
             write_modeling(temporary)
+    watched.tell(folder)
     return target
 
 

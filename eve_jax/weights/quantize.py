@@ -15,6 +15,7 @@ from eve_jax.model import quantized
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.eve import Params, logical_axes, quantizable
 from eve_jax.sharding import parameter_sharding
+from eve_jax.weights.not_finite import count
 from eve_jax.weights.open import Checkpoint, stored_source
 from eve_jax.weights.shards import Shards, filled, read
 
@@ -64,11 +65,19 @@ def quantized_pieces(source: ParamSource, name: str, weights: str) -> Iterator[t
     if getattr(source, "weights", ""):
         yield from source.quantized_pieces(name)  # type: ignore[attr-defined]
         return
-    yield from (quantized_piece(piece, weights) for piece in source.pieces(name))
+    yield from (quantized_piece(piece, weights, name) for piece in source.pieces(name))
 
 
-def quantized_piece(piece: np.ndarray, weights: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values and scales of the matrix of one layer, quantized on the first device of this process."""
+def quantized_piece(piece: np.ndarray, weights: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of the matrix of one layer of parameter `name`, quantized on the first device of this process.
+
+    Raises UserError for values that are not finite: int8 and int4 have none, so they would become others.
+    """
+    if bad := count(piece):
+        raise UserError(
+            f"{name} is NaN or infinite in {bad:,} weights of a layer, which cannot be quantized to {weights}: use "
+            "another checkpoint"
+        )
     found = _quantize(piece, weights)
     return np.asarray(found.qvalue), np.asarray(found.scale)
 

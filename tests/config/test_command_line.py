@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from absl import flags
 
+from launch._flags import as_flag
 from tests.launcher import launch
 
 MINE = """from configs import stage3
@@ -65,3 +67,13 @@ def test_the_line_of_a_config_file_that_fails(tmp_path: Path, text: str, says: s
     done = launch("launch.train", f"--config={file}:two", "--workdir=runs", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert says.format(file=file) in done.stderr
+
+
+def test_errors_call_a_field_by_the_flag_that_a_command_has_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = flags.FlagValues()
+    for name in ("mesh", "max_size"):
+        flags.DEFINE_string(name, "", "", flag_values=own)
+    own.mark_as_parsed()
+    monkeypatch.setattr(flags, "FLAGS", own)
+    named = {"mesh": "--mesh", "data.max_size": "--max_size", "data.rows": "config.data.rows", "init": "config.init"}
+    assert {field: as_flag(field) for field in named} == named

@@ -97,6 +97,38 @@ def test_a_new_plan_replaces_the_entries_of_the_last(tmp_path: Path) -> None:
     assert entries(BadRecords(tmp_path, max_bad=5)) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_record_that_moved_is_listed_once(there: bool, tmp_path: Path) -> None:
+    """Unless its old file is still there: then it may be another record."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new) if there else (new,):
+        folder.mkdir()
+        (folder / "r.jsonl").write_text("")
+    bad = BadRecords(tmp_path / "work", max_bad=5)
+    for folder in (old, new):
+        bad.begin([], resumed=True)
+        bad.report(f"{folder}/r.jsonl:1", "x", f"{folder}/a.png", "empty file")
+        bad.report(f"{folder}/r.jsonl:2", "y", f"{folder}/a.png", "empty file")
+    expected = [f"{folder}/r.jsonl:{n}" for folder in ((old, new) if there else (new,)) for n in (1, 2)]
+    assert [entry["where"] for entry in entries(bad)] == expected
+    assert bad.count == len(expected)
+
+
+def test_entries_that_are_none(tmp_path: Path) -> None:
+    good = {"where": "a:1", "id": "x", "image": "", "reason": "r", "found": "training"}
+    lines = [
+        good,
+        good | {"where": ["a"]},
+        good | {"id": 3},
+        {"where": "a:2", "found": "training"},
+        good | {"more": "x"},
+    ]
+    (tmp_path / "bad_records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bad = BadRecords(tmp_path, max_bad=5)
+    bad.begin([], resumed=True)
+    assert (entries(bad), bad.count) == ([good], 1)
+
+
 def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad_records.jsonl").mkdir()
     about = r"bad_records\.jsonl: cannot be read or written \(Is a directory\); .* remove it"

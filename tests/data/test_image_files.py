@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.image.patches import image_size, load_patches, open_image, patchify
+from eve_jax.data.image.patches import image_size, load_patches, open_image, patchify, shown
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, image_bytes
 
@@ -184,3 +184,40 @@ def test_a_stored_image_prints_its_name_not_its_bytes() -> None:
     image = StoredImage("a.tar#x[1]", lambda: io.BytesIO(b"secret"))
     assert str(image) == "a.tar#x[1]"
     assert "secret" not in repr(image)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize(
+    "value", [b"\x02\x00\x02\x00\x00\x006\x00\x00\x00", b"\x03\x00\x01\x00\x00\x00\x63\x00\x00\x00"]
+)
+def test_an_exif_orientation_that_is_none(value: bytes, suffix: str, tmp_path: Path) -> None:
+    """The text "6" (type 2, ASCII), and a number that is no orientation (99)."""
+    block = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01" + value + bytes(4)
+    path, image = tmp_path / f"a.{suffix}", rgb_image(96, 64)
+    options: dict[str, Any] = {"quality": 95} if suffix != "png" else {}
+    image.save(path, exif=block, **options)
+    assert block[6:] in path.read_bytes()
+    assert image_size(path) == (96, 64)
+    assert mean_error(path, image) < 4
+    with Image.open(path) as opened:
+        assert shown(opened, "images").size == (96, 64)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "u1"), (16, ">i2"), (32, ">i4"), (-32, ">f4"), (-64, ">f8")])
+def test_fits_is_read_with_its_sign(bits: int, kind: str, tmp_path: Path) -> None:
+    """FITS has rows from the bottom up, big-endian, and of its integers only those of 8 bits are unsigned."""
+    values = np.arange(16).reshape(4, 4) * 16 - (0 if bits == 8 else 100)
+    cards = ["SIMPLE  = T", f"BITPIX  = {bits}", "NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4", "END"]
+    header = b"".join(card.encode().ljust(80) for card in cards).ljust(2880)
+    (path := tmp_path / "a.fits").write_bytes(header + values.astype(kind).tobytes().ljust(2880, b"\0"))
+    ramp = np.arange(16).reshape(4, 4)[::-1] * (16 if bits == 8 else 17)
+    assert np.asarray(open_image(path))[..., 0].tolist() == ramp.tolist()
+
+
+def test_a_gif_without_a_color_table_is_gray(tmp_path: Path) -> None:
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))  # Pillow drops colors that have no pixel
+    gray.save(path := tmp_path / "a.gif")
+    data = path.read_bytes()
+    packed, colors = data[10], 3 * 2 ** ((data[10] & 7) + 1)
+    path.write_bytes(data[:10] + bytes([packed & 0x7F]) + data[11:13] + data[13 + colors :])
+    assert mean_error(path, gray.convert("RGB")) == 0

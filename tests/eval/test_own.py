@@ -148,6 +148,21 @@ def test_texts_for_forgetting(tmp_path: Path) -> None:
         list(task.passages())
 
 
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    wrong = {
+        "gone": ": no such file$",
+        "folder": " cannot be read: Is a directory$",
+        "latin": ": cannot be read as UTF-8",
+    }
+    for name, about in wrong.items():
+        with pytest.raises(UserError, match=rf"{name}\.txt{about}"):
+            list(TextLoss(tmp_path / f"{name}.txt").passages())
+    with pytest.raises(UserError, match=r"gone\.jsonl: no such file$"):
+        OwnRows(tmp_path / "gone.jsonl")
+
+
 def test_what_a_text_was_measured_on_is_said() -> None:
     """Tokens and passages in place of questions, on the terminal and in reports."""
     text = TextLoss(Path("news.txt"))

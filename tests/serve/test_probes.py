@@ -188,6 +188,16 @@ def test_bodies_that_are_no_object(client: httpx.Client, body: bytes) -> None:
     check(given, 400, "BadRequestError", None, "JSON")
 
 
+def test_two_values_of_one_name(client: httpx.Client, told: Scripted) -> None:
+    whole = json.dumps(chat(max_tokens=2))
+    body = whole[:-1] + ', "max_tokens": 3}'
+    given = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    check(
+        given, 400, "BadRequestError", None, r"JSON in UTF-8 \('max_tokens' stands there twice, with different values\)"
+    )
+    assert not told.requests
+
+
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_bodies_that_are_not_called_json(client: httpx.Client, kind: str | None) -> None:
     given = client.post(CHAT, content=json.dumps(chat()), headers={"Content-Type": kind} if kind else {})

@@ -120,6 +120,8 @@ def _values(image: Image.Image, tags: Any) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == "L":
         return values.view(np.int8)
+    if image.format == "FITS" and image.mode == "I;16":  # its integers of 16 bits are signed, Pillow's are not
+        return values.view(np.int16)
     unsigned = tags.get(ExifTags.Base.BitsPerSample) == (32,) and tags.get(SAMPLE_FORMAT, (1,)) == (1,)
     return values.view(np.uint32) if image.mode == "I" and unsigned else values  # Pillow has no unsigned mode
 

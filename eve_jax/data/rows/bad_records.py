@@ -12,14 +12,16 @@ from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
+FIELDS = {"where", "id", "image", "reason", "found"}
 
 
 class BadRecords:
     """Keeps {"where", "id", "image", "reason", "found"} lines in `folder`/bad_records.jsonl; safe for threads.
 
     An entry is listed once, also when a run is resumed. `found` is "preparing" or "planning" (the record was left out)
-    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run. Raises
-    `UserError` when the file cannot be read or written.
+    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run.
+    Where the file of `where` is gone, since the data was moved, a record that breaks again takes the entry's place.
+    Raises `UserError` when the file cannot be read or written.
     """
 
     def __init__(self, folder: str | Path, max_bad: int) -> None:
@@ -63,8 +65,9 @@ class BadRecords:
     def _set(self, lines: list[str]) -> None:
         self._listed = set(lines)
         self._reported: set[tuple[str, ...]] = set()
-        entries = [_entry(line) for line in lines]
-        self._broken = {entry["where"] for entry in entries if entry["found"] == "training"}
+        broken = [(line, entry) for line in lines if (entry := _entry(line))["found"] == "training"]
+        self._broken = {entry["where"] for _, entry in broken}
+        self._gone = {_moving(**entry): line for line, entry in broken if not _origin(entry["where"]).exists()}
 
     def begin(self, dropped: Iterable[Dropped], resumed: bool = False, found: str = "planning") -> None:
         """List what a plan leaves out in place of what an earlier one did; the file is replaced atomically.
@@ -89,8 +92,8 @@ class BadRecords:
             line = _line(where, id, image, reason, found)
             key = (where, image, reason, found)
             if key not in self._reported and line not in self._listed:
-                with self._named(), self.path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                with self._named():
+                    self._add(line)
             self._reported.add(key)
             if found != "training":
                 return
@@ -102,6 +105,15 @@ class BadRecords:
                     Field("data.max_bad"),
                     f"={self.max_bad}; the last: {last.described}; all are listed in {self.path}",
                 )
+
+    def _add(self, line: str) -> None:
+        old = self._gone.pop(_moving(**_entry(line)), None)
+        if old is None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
+        self._write([line if one == old else one for one in self._read()[0]])
+        self._broken.discard(_entry(old)["where"])
 
 
 def _text(lines: list[str]) -> str:
@@ -118,7 +130,20 @@ def _entry(line: str) -> dict[str, str]:
         entry = json.loads(line)
     except ValueError:
         return {}
-    return entry if isinstance(entry, dict) and {"where", "found"} <= entry.keys() else {}
+    known = (
+        isinstance(entry, dict) and entry.keys() == FIELDS and all(isinstance(value, str) for value in entry.values())
+    )
+    return entry if known else {}
+
+
+def _origin(where: str) -> Path:
+    """The file of a record that stands at FILE:LINE, FILE#NUMBER or the like."""
+    return Path(re.sub(r"[:#][^/]*$", "", where))
+
+
+def _moving(where: str, id: str, image: str, reason: str, found: str) -> tuple[str, ...]:
+    """What an entry has in common with that of the same record in a folder that was moved."""
+    return where.rpartition("/")[2], id, image.rpartition("/")[2], reason, found
 
 
 def kind_of(reason: str) -> str:

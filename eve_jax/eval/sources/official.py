@@ -22,6 +22,7 @@ from eve_jax.data.sources.image_refs import find_file
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.base import WRONG, Ids, Item, adapted, fields_of, reason_of
 from eve_jax.eval.task import Row, Task
+from eve_jax.process.files import read_text
 from eve_jax.process.strict_json import without_repeats
 
 Found = dict[str, list[Path]]
@@ -60,7 +61,7 @@ def _first(folder: Path, patterns: Sequence[str]) -> list[Path]:
 def read_lines(path: Path) -> list[Row]:
     """Return the objects of a JSONL file. Raises UserError that names file and line."""
     rows = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             rows.append(_object(_parsed(line, f"{path}#{number}"), f"{path}#{number}"))
     return rows
@@ -68,7 +69,7 @@ def read_lines(path: Path) -> list[Row]:
 
 def read_whole(path: Path) -> Any:
     """Return the value of a JSON file. Raises UserError that names the file."""
-    return _parsed(_text(path), str(path))
+    return _parsed(read_text(path), str(path))
 
 
 def read_table(path: Path) -> Iterator[Row]:
@@ -81,13 +82,6 @@ def read_table(path: Path) -> Iterator[Row]:
                     raise UserError(f"{path}#{number}: not as many cells as columns; download the file again")
                 yield {key: value or None for key, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({shorten(str(error), 200)})") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({shorten(str(error), 200)})") from None
 
 
