@@ -48,8 +48,9 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     from eve_jax.eval.training import check_tasks
 
     config = RecipeConfig.of(config)
-    for name in config.order:
+    for number, name in enumerate(config.order):
         with name_fields(f"config.stages.{name}.{{}}".format):
+            config.stages[name].check_data(starts=number == 0)
             check_tasks(config.stages[name].eval)
     workdir = Path(expand(workdir, "workdir"))
     with written_by_one_run(workdir, "the recipe"):
@@ -66,7 +67,8 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     init = ""
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")
-        with reported(workdir / config.stages[name].name):
+        fields = name_fields(f"config.stages.{name}.{{}}".format)
+        with fields, reported(workdir / config.stages[name].name):
             init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
     with by_process_0("report") as mine:
         if mine and config.compare is not None:

@@ -8,6 +8,7 @@ CHECKPOINT is the folder of a trained stage (runs/demo/stage3), of an import, or
 import sys
 
 from eve_jax import EVE
+from eve_jax.errors import UserError
 
 
 def main(checkpoint: str, question: str, *images: str) -> None:
@@ -23,4 +24,7 @@ def main(checkpoint: str, question: str, *images: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:  # bad input; the message says what to do
+        sys.exit(f"error: {error}")

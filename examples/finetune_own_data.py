@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import stage3
 from eve_jax import EVE
+from eve_jax.errors import UserError
 from eve_jax.train.trainer import train
 
 
@@ -41,4 +42,7 @@ def main(model: str, records: str, images: str, workdir: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:  # bad input; the message says what to do
+        sys.exit(f"error: {error}")

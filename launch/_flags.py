@@ -14,6 +14,7 @@ from absl import app, flags, logging
 from eve_jax import __version__
 from eve_jax.errors import Hanging, UserError
 from eve_jax.process import interrupt, paths
+from eve_jax.process.checks import hint, near_name
 from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
@@ -28,7 +29,7 @@ def define_cluster() -> Callable[[], Cluster]:
         "HOST:PORT at which process 0 is reached, when the processes are started by hand; TPU pods, SLURM, Open MPI "
         "and indexed Kubernetes jobs are recognized without",
     )
-    count = flags.DEFINE_integer("num_processes", None, "how many processes train together", lower_bound=1)
+    count = flags.DEFINE_integer("num_processes", None, "how many processes work together", lower_bound=1)
     number = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
     dead = flags.DEFINE_integer("peer_timeout", 40, "seconds of silence until a process counts as dead", lower_bound=5)
     wait = flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes at the start", lower_bound=5)
@@ -151,7 +152,8 @@ def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
     if not words and any(a.startswith("--help") or a == "--version" for a in argv):
         return "help"
     if len(argv) < 2 or argv[1] not in actions:
-        fail(ValueError(f"say what to do first: python -m {program} {'|'.join(actions)} --... (see --help)"))
+        meant = f"; {words[0]!r} is none of these{hint(near_name(words[0], actions))}" if words else ""
+        fail(ValueError(f"say what to do first: python -m {program} {'|'.join(actions)} --... (see --help){meant}"))
     return argv.pop(1)
 
 

@@ -18,7 +18,7 @@ from launch._flags import as_flag, define_path, define_weights, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
 RECORDS = define_path(
-    "records", None, "LLaVA JSON or JSONL file(s), comma separated; \\, is a comma in a path", several=True
+    "records", None, "as config.data.records takes them, comma separated; \\, is a comma in a path", several=True
 )
 IMAGES = define_path("images", "", "folder that image paths of the records are relative to")
 OUT = define_path("out", None, "file to write (JSONL)")

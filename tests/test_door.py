@@ -108,6 +108,13 @@ def test_metadata() -> None:
     assert (ROOT / "eve_jax" / "py.typed").is_file()
 
 
+def test_the_examples_end_in_a_line(tmp_path: Path) -> None:
+    for given in (("ask", "nowhere", "What?", "a.png"), ("finetune_own_data", "nowhere", "a.json", "i", str(tmp_path))):
+        done = launch(f"examples.{given[0]}", *given[1:])
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert "nowhere" in done.stderr
+
+
 def test_the_examples_run(tmp_path: Path) -> None:
     """Fine-tune a plain LLM's folder on own records, then ask what came of it."""
     tensors, config = folders.plain("qwen2")

@@ -157,6 +157,7 @@ def test_readme_names_both_commands():
     text = readme.read_text()
     assert "make demo" in text
     assert "make test" in text
+    assert len(text.splitlines()) <= 160
 
 
 def test_pictures_of_the_readme_exist():

@@ -220,7 +220,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration that a stage folder was made with; UserError when it is not an eve_jax folder."""
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder} is no checkpoint of eve_jax: it has no {CONFIG}")
+        stages = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}"))
+        inside = shorten(f"; name one of the folders in it: {', '.join(stages)}") if stages else ""
+        raise UserError(f"{folder} is no checkpoint of eve_jax: it has no {CONFIG}{inside}")
     return read_json(path)
 
 

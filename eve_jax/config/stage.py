@@ -125,6 +125,7 @@ class Config(Section):
             return config
         if "order" in config:
             raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
+        refuse_inference(config)
         return cls.from_values(plain_values(config), REMEDY)
 
     def check(self) -> None:
@@ -164,11 +165,14 @@ class Config(Section):
                 Field("data.teacher"), f"={self.data.teacher}, but ", Field("model.teacher"), f" sees {sees}"
             )
 
-    def check_data(self) -> None:
-        """Raise FieldError where no records or no tokenizer are named, which only training needs."""
+    def check_data(self, starts: bool = True) -> None:
+        """Raise FieldError where no records or no tokenizer are named, which only training needs.
+
+        starts: False for a later stage of a recipe, which has the tokenizer of the one before.
+        """
         if not self.data.records.strip(", "):
             raise FieldError(Field("data.records"), " is empty: name one or more files of records")
-        if not (self.data.tokenizer or self.init):
+        if starts and not (self.data.tokenizer or self.init):
             tokenizer = Field("data.tokenizer")
             raise FieldError(tokenizer, " is empty: name a folder with a tokenizer.json or tokenizer.model")
 
@@ -185,6 +189,12 @@ class Config(Section):
     def to_json(self) -> str:
         """Return the text of a stage folder's config.json."""
         return json.dumps(self.to_dict(), indent=1, sort_keys=True)
+
+
+def refuse_inference(config: ConfigDict) -> None:
+    """Raise UserError for `configs/serve.py`, which only `launch.compile` takes."""
+    if "serve" in config:
+        raise UserError(f"--config={config.name} is of inference, for launch.compile alone; nothing trains with it")
 
 
 def plain_values(config: ConfigDict) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from eve_jax.config.stage import REMEDY, Config, check_name, plain_values
+from eve_jax.config.stage import REMEDY, Config, check_name, plain_values, refuse_inference
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.model.config import VARIANTS
@@ -66,6 +66,7 @@ class RecipeConfig(Section):
         """Return the config that a file of configs/ and overrides make, its paths expanded. Raise UserError."""
         if isinstance(config, RecipeConfig):
             return config
+        refuse_inference(config)
         if "order" not in config:
             raise UserError(
                 f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"

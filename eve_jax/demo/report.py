@@ -173,6 +173,7 @@ def scores_in(line: Mapping[str, Any]) -> list[float]:
 def _label(panel: Any, title: str) -> None:
     panel.set_title(title, fontsize=10)
     panel.set_xlabel("step", fontsize=9)
+    panel.locator_params(axis="x", integer=True)
     panel.set_ylim(bottom=0)
     panel.grid(color="#ececf0")
     panel.spines[["top", "right"]].set_visible(False)

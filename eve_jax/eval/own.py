@@ -224,7 +224,8 @@ class OwnRows:
             try:
                 own.check(row)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+                missing = isinstance(error, KeyError)
+                reason = f"no field {error}; docs/eval.md says what a question is" if missing else str(error)
                 raise UserError(f"{path}#{number}: {shorten(reason, 200)}") from None
 
     def __len__(self) -> int:

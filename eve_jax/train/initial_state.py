@@ -139,7 +139,8 @@ def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
         if getattr(checkpoint.cfg, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
-                f"config.model.{field} is {getattr(cfg, field)}"
+                f"config.model.{field} is {getattr(cfg, field)}; of a Hugging Face folder, llm=FOLDER takes the sizes: "
+                f"--config=NAME:llm={config.init}"
             )
     refuse_loss(checkpoint.cfg, cfg)
     return checkpoint

@@ -101,6 +101,7 @@ def _plain(panel: Any, title: str) -> None:
     panel.grid(color=_GRID)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)
+    panel.locator_params(axis="x", integer=True)  # steps
 
 
 def _evaluated_groups(names: Sequence[str]) -> dict[str, list[str]]:

@@ -52,6 +52,7 @@ def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
     out = f"--out={folder}/x.html"
     for arguments, message in (
         ((), "say what to do first: python -m launch.prepare_data convert|show"),
+        (("conver", "--to=x"), "'conver' is none of these; did you mean convert?"),
         (("convert", "--to=x"), "--from must be given"),
         (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "no such records file; set --from to files"),
         (("show", out), "--config must be given"),

@@ -114,7 +114,7 @@ def test_which_answers_are_expected(fields: dict[str, Any], golds: list[str]) ->
         (_record(conversations=[{"from": "human", "value": "?"}]), "has no answer"),
         (_record(conversations=[{"from": "gpt", "value": "3"}]), "has 0 questions"),
         (_record(image=["a.png", "a.png"]), "has 1 <image> for 2 images"),
-        ({"id": "1", "answer": "2"}, "no field 'conversations'"),
+        ({"id": "1", "answer": "2"}, "no field 'conversations'; docs/eval.md says"),
         ([], "not a JSON object"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import demo
+from configs import demo, evev2, serve
 from eve_jax.errors import UserError
 from eve_jax.recipe import run_recipe
 from eve_jax.train.metrics import read_metrics
@@ -124,6 +124,39 @@ def test_ctrl_c_changes_nothing(undisturbed, tmp_path):
 def test_ctrl_c_in_every_phase(undisturbed, tmp_path, phase):
     interrupted(undisturbed[0], tmp_path / "work", phase)
     assert losses(tmp_path / "work") == losses(undisturbed[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "config.stages.stage1.data.records is empty"),
+        ({"stage1": "a.jsonl"}, "config.stages.stage1.data.tokenizer is empty"),
+        ({"stage1": "a.jsonl", "stage2_1": "a.jsonl"}, "config.stages.stage2_1_hd.data.records is empty"),
+    ],
+)
+def test_every_stage_must_name_its_records_before_anything_is_written(tmp_path, given, says):
+    config = evev2.get_config("llm=tiny")
+    if len(given) > 1:
+        config.stages.stage1.data.tokenizer = "tokenizer"
+    for name, records in given.items():
+        config.stages[name].data.records = records
+    with pytest.raises(UserError) as error:
+        run_recipe(config, tmp_path / "runs")
+    assert str(error.value).startswith(says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_of_inference_is_no_recipe(tmp_path):
+    with pytest.raises(UserError, match="--config=serve is of inference"):
+        run_recipe(serve.get_config("llm=tiny"), tmp_path / "runs")
+
+
+def test_a_stage_of_a_recipe_names_its_fields(tmp_path):
+    config = demo.get_config("tiny")
+    config.order, config.demo = ("stage1",), None
+    config.stages.stage1.data.update(records="none.jsonl", images="", tokenizer=str(ROOT))
+    with pytest.raises(UserError, match=r"set config\.stages\.stage1\.data\.tokenizer to a folder"):
+        run_recipe(config, tmp_path)
 
 
 def test_order_of_unknown_stages():

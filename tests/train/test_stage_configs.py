@@ -44,6 +44,7 @@ def test_every_stage_config_trains_on_the_demos_records(data, tmp_path, config):
         (["--config=stage3:llm=nope"], "unknown LLM 'nope'"),
         (["--config=stage3", "--config.data.records=/nope.jsonl"], "/nope.jsonl"),
         (["--config=stage3:llm=tiny", "--config.mesh=fsdp:3"], "config.mesh"),
+        (["--config=serve:llm=tiny"], "--config=serve is of inference, for launch.compile alone"),
     ],
 )
 def test_errors_are_one_line(data, tmp_path, args, says):

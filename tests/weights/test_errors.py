@@ -107,6 +107,14 @@ def test_broken_folder(tmp_path, name):
         assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
+def test_a_work_folder_names_its_stages(tmp_path):
+    for stage in ("stage3", "stage1"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"it has no config.json; name one of the folders in it: stage1, stage3$"):
+        export_checkpoint(str(tmp_path), tmp_path / "out", quiet=True)
+
+
 def test_names_and_shapes(tmp_path):
     tensors, config = folders.golden()
     changes: dict[str, dict[str, np.ndarray | None]] = {
