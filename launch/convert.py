@@ -32,6 +32,7 @@ ACTIONS = ("import", "export", "whole")
 
 def main(action: str) -> None:
     from eve_jax.errors import UserError
+    from eve_jax.model.quantized import QUANTIZED
     from eve_jax.process.setup import setup
     from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
 
@@ -42,6 +43,8 @@ def main(action: str) -> None:
     elif action == "whole":
         folder = make_whole(origin, target)
     else:
+        if DTYPE.value in QUANTIZED:
+            raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
         if DTYPE.value and WEIGHTS.value:
             raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
         options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}

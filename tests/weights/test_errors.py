@@ -162,8 +162,10 @@ def test_targets_and_origins(tmp_path):
         import_checkpoint(str(hf), tmp_path / "out", "moe", quiet=True)
     with pytest.raises(UserError, match="--variant=rap"):
         import_checkpoint(str(hf), tmp_path / "out", "rap", quiet=True)
-    with pytest.raises(UserError, match="--dtype=int8"):
-        export_checkpoint(ours, tmp_path / "out", "int8", quiet=True)
+    with pytest.raises(UserError, match="--dtype=int2"):
+        export_checkpoint(ours, tmp_path / "out", "int2", quiet=True)
+    with pytest.raises(UserError, match="--weights=int8 goes with --notext_only"):
+        export_checkpoint(ours, tmp_path / "out", "int8", text_only=True, quiet=True)
     with pytest.raises(UserError, match="no such folder"):
         find_folder(str(tmp_path / "none"))
     with pytest.raises(UserError, match="nobody/nothing is no folder here, and the hub did not give it"):
