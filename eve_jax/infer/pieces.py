@@ -33,7 +33,7 @@ def shapes(chunk: int, whole_images: bool = False, most: int = 0) -> tuple[RowSh
 
     whole_images: with shapes for images of up to `most` tokens, which are not cut.
     """
-    texts = sorted({max(16, chunk // part) for part in (8, 2, 1)})
+    texts = sorted({max(16, chunk // part) for part in (8, 4, 2, 1)})
     patches = {max(16, chunk // part) for part in (4, 2, 1)}
     while whole_images and max(patches) < most:
         patches.add(2 * max(patches))
@@ -65,10 +65,15 @@ class Spelled:
         given = self.prompt.patches
         return np.asarray(given[0]) if len(given) == 1 else np.concatenate([np.asarray(p) for p in given])
 
-    def piece(self, start: int) -> Piece:
-        """The piece from token `start` on: of the shape that takes most tokens for its time."""
-        found = [Piece(start, self._reach(start, shape), shape) for shape in self.menu]
-        return max(found, key=lambda piece: (piece.stop - start) / (piece.shape.length + OVERHEAD))
+    def piece(self, start: int, among: Sequence[RowShape] | None = None) -> Piece:
+        """The piece from token `start` on, of the shape of the menu that takes most tokens for its time.
+
+        among: these shapes of the menu alone; then the piece is empty when none of them takes a token.
+        """
+        shapes = self.menu if among is None else among
+        found = [Piece(start, self._reach(start, shape), shape) for shape in shapes]
+        none = Piece(start, start, RowShape(0, 0, 0))
+        return max(found, key=lambda piece: (piece.stop - start) / (piece.shape.length + OVERHEAD), default=none)
 
     def batch(self, piece: Piece, patch_bytes: int) -> Batch:
         """The arrays of a row with the piece's tokens (docs/design.md#row-contract)."""

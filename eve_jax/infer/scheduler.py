@@ -6,6 +6,7 @@ a block of tokens for every slot that answers. So a long prompt holds others up 
 Every program has a fixed shape and is compiled by `warm_up`; what a request asks for is a number in an array.
 """
 
+import math
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from eve_jax.errors import UserError
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pieces import OVERHEAD
 from eve_jax.infer.prefix import Items, PrefixStore
 from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
 from eve_jax.infer.slot_rows import SlotRows
@@ -25,6 +27,9 @@ from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
 from eve_jax.process.checks import whole
 
+CHUNK_WORK = (
+    1.5  # work (`SlotRows.work`) of a turn's pieces for a token of a chunk: one of a whole chunk in a short row
+)
 IDLE = 1.0  # seconds after which a thread without work looks around
 
 
@@ -139,14 +144,18 @@ class Scheduler:
             job.give([], Finish("cancelled"))
 
     def _read(self) -> None:
-        """Pieces of prompts until a chunk is read."""
-        budget = self.settings.chunk
-        while budget > 0:
+        """Pieces of prompts until a chunk is read; where answers wait for it, it is no more work than a chunk's."""
+        left = budget = CHUNK_WORK * self.settings.chunk + OVERHEAD
+        while left > 0:
             reading = self.rows.slots.reading
             slot = reading[0] if reading else self._admit()
             if slot is None:
                 return
-            budget -= self.rows.read(slot)
+            most = left if self.rows.slots.decoding else math.inf
+            piece = self.rows.piece(slot, most, must=left == budget)
+            if piece.stop == piece.start:
+                return
+            left -= self.rows.read(slot, piece)
 
     def _admit(self) -> Slot | None:
         """Give a free slot to the request that has waited for longest."""

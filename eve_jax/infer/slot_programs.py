@@ -85,7 +85,7 @@ def prefill(
         seen = jax.lax.dynamic_slice_in_dim(state.seen, slot, 1)
         token = choosing.choose(logits, (start + length)[None], choosing_.rules, seen, choosing_.banned(0))
         found = choosing.logprobs(logits, token, min(MOST_LOGPROBS, cfg.vocab_size))
-        cache = placed(_put(state.cache, row, slot))
+        cache = placed(_put_from(state.cache, row, slot, start, hidden.shape[1]))
         return State(cache, state.seen), _whole(Chosen(token[:, None], Logprobs(*(x[:, None] for x in found))))
 
 
@@ -221,6 +221,16 @@ def _row(cache: Cache, slot: Any, capacity: int) -> Cache:
 def _put(cache: Cache, row: Cache, slot: Any) -> Cache:
     at = (0, slot, 0, 0, 0)
     return jax.lax.dynamic_update_slice(cache[0], row[0], at), jax.lax.dynamic_update_slice(cache[1], row[1], at)
+
+
+def _put_from(cache: Cache, row: Cache, slot: Any, start: Any, count: int) -> Cache:
+    """`cache` with `count` entries of `row`, from `start` on, in the slot: what a piece has added to it."""
+    keys = jax.lax.dynamic_slice_in_dim(row[0], start, count, 4)
+    values = jax.lax.dynamic_slice_in_dim(row[1], start, count, 3)
+    return (
+        jax.lax.dynamic_update_slice(cache[0], keys, (0, slot, 0, 0, start)),
+        jax.lax.dynamic_update_slice(cache[1], values, (0, slot, 0, start, 0)),
+    )
 
 
 def _behind(cache: Cache, entries: Cache, length: Array) -> Cache:

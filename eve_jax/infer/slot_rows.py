@@ -1,17 +1,19 @@
 """The slots at work: rows of the cache are given, read into, decoded from, and kept for prompts that begin alike."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import jax
 import numpy as np
 
+from eve_jax.batch import RowShape
 from eve_jax.infer import slot_choice, warming
 from eve_jax.infer import slot_programs as programs
 from eve_jax.infer.cache import round_up
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import BROKEN
-from eve_jax.infer.pieces import Spelled, shapes
+from eve_jax.infer.pieces import OVERHEAD, Piece, Spelled, shapes
 from eve_jax.infer.prefix import NOTHING, Kept, PrefixStore
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.prompt import Prompt
@@ -19,6 +21,7 @@ from eve_jax.infer.requests import Finish, Token
 from eve_jax.infer.slot_programs import Chosen, Sizes
 from eve_jax.infer.slots import Slot, Slots
 from eve_jax.infer.tickets import Job
+from eve_jax.model.config import ModelConfig
 
 UNIT = 64  # capacities are multiples of it
 
@@ -87,21 +90,39 @@ class SlotRows:
             row = programs.take(self.engine.mesh, capacity, self.state, np.int32(slot.number))
             self.store.add(Kept(slot.items, row, capacity, size))
 
-    def read(self, slot: Slot) -> int:
-        """Read the next piece of the prompt of `slot`; returns the slots of the row that it took."""
+    def work(self, start: int, shape: RowShape) -> float:
+        """What a piece of `shape` behind `start` tokens costs, in tokens at the beginning of a prompt."""
+        entries = self.capacity(start + shape.length)
+        return shape.length * (1 + entries / attended_for_a_token(self.engine.cfg)) + OVERHEAD
+
+    def piece(self, slot: Slot, most: float = math.inf, must: bool = True) -> Piece:
+        """The next piece of the prompt of `slot`, of at most so much `work`.
+
+        Where each is more, the one of least work, or, unless one `must` be, an empty one.
+        """
+        assert slot.job is not None
+        spelled, start = slot.job.spelled, slot.length
+        work = {shape: self.work(start, shape) for shape in self.menu}
+        piece = spelled.piece(start, [shape for shape in self.menu if work[shape] <= most])
+        if piece.stop > start or not must:
+            return piece
+        each = (spelled.piece(start, [shape]) for shape in sorted(self.menu, key=lambda shape: work[shape]))
+        return next(piece for piece in each if piece.stop > start)
+
+    def read(self, slot: Slot, piece: Piece) -> float:
+        """Read `piece`, the next one of the prompt of `slot`; returns its `work`."""
         job = slot.job
         assert job is not None
-        piece = job.spelled.piece(slot.length)
         batch = job.spelled.batch(piece, self.engine.cfg.patch_bytes)
         where = tuple(np.array([slot.number, piece.start, piece.stop - piece.start], np.int32))
-        capacity = self.capacity(piece.start + piece.shape.length)
+        work, capacity = self.work(piece.start, piece.shape), self.capacity(piece.start + piece.shape.length)
         args = self.engine.params, self.state, batch, where, self.slots.choosing([slot])
         self.state, chosen = programs.prefill(self.engine.cfg, self.engine.mesh, capacity, *args)
         slot.length, slot.items = piece.stop, job.items.upto(piece.stop)
         ids = np.asarray(chosen.tokens)
         if piece.stop == len(job.spelled) or ids[0, 0] == BROKEN:
             self._take(slot, _tokens(chosen, ids, 0, job.request.logprobs))
-        return piece.shape.length
+        return work
 
     def decode(self) -> None:
         """Decode a block for all slots that answer."""
@@ -162,13 +183,20 @@ class SlotRows:
                 job.give([], Finish("error", error))
 
 
+def attended_for_a_token(cfg: ModelConfig) -> float:
+    """Entries of a row whose attention is as many multiplications as all matrices of a layer for a token."""
+    heads = cfg.num_heads * cfg.head_dim
+    projections = 2 * cfg.hidden_size * (heads + cfg.num_kv_heads * cfg.head_dim)
+    return (projections + 3 * cfg.hidden_size * cfg.intermediate_size) / (2 * heads)
+
+
 def capacities(context: int, room: int) -> tuple[int, ...]:
-    """Sizes of rows that programs read: a quarter, half and all of `context`, each with `room` behind.
+    """Sizes of rows that programs read: a 16th, a quarter, half and all of `context`, each with `room` behind.
 
     Without those that are more than three quarters of the next one.
     """
     found: list[int] = []
-    for part in (1, 2, 4):
+    for part in (1, 2, 4, 16):
         size = round_up(-(-context // part) + room, UNIT)
         if not found or 4 * size <= 3 * found[0]:
             found.insert(0, size)

@@ -29,7 +29,7 @@ def pieces(spelled: Spelled) -> list[Piece]:
 
 def test_shapes_of_pieces():
     assert shapes(256) == (
-        *(RowShape(0, 0, text) for text in (32, 128, 256)),
+        *(RowShape(0, 0, text) for text in (32, 64, 128, 256)),
         *(RowShape(patches, 16, 32) for patches in (64, 128, 256)),
     )
     assert [shape.patches for shape in shapes(64, True, 300)] == [0, 0, 0, 16, 32, 64, 128, 256, 512]
@@ -38,9 +38,9 @@ def test_shapes_of_pieces():
 
 def test_sizes_of_rows():
     """None that is much like the next one; decoding needs no room behind."""
-    assert capacities(4096, 304) == (1344, 2368, 4416)
-    assert capacities(4096, 0) == (1024, 2048, 4096)
-    assert capacities(384, 304) == (512, 704)
+    assert capacities(4096, 304) == (576, 1344, 2368, 4416)
+    assert capacities(4096, 0) == (256, 1024, 2048, 4096)
+    assert capacities(384, 304) == (384, 512, 704)
     assert capacities(20, 48) == (64, 128)
 
 
@@ -72,6 +72,13 @@ def test_chunks_give_the_logits_of_a_whole_prefill(chunk):
     assert token.logprob == token.top[0][1]
     ids, found = zip(*token.top, strict=True)
     np.testing.assert_allclose(found, expected[np.array(ids)], atol=1e-5)
+
+
+def test_a_piece_of_few_shapes():
+    """An empty one where none of them takes the next token."""
+    spelled = Spelled(ASKED, shapes(256))
+    assert spelled.piece(0, [RowShape(0, 0, 32)]) == Piece(0, 20, RowShape(0, 0, 32))
+    assert spelled.piece(20, [RowShape(0, 0, 32)]).stop == spelled.piece(20, []).stop == 20
 
 
 def test_an_image_that_stays_whole():

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.batch import RowShape
 from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pieces import OVERHEAD, Piece
 from eve_jax.infer.requests import Finish, QueueFull, Request, Ticket, Token
 from eve_jax.infer.sampling import Sampling
-from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.scheduler import CHUNK_WORK, Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.slots import Slot
 from tests import reference as ref
 from tests import reference_v1
 from tests.compiles import watched
@@ -134,6 +137,33 @@ def test_requests_to_evev1(name):
     requests = [Request(one, 6) for one in (*asked, prompt([5, 6]), asked[0])]
     found = {number: ids for number, ids, _ in run_all(Scheduler(v1, SETTINGS), requests)}
     assert found == {number: alone(v1, request) for number, request in enumerate(requests)}
+
+
+def test_prompts_are_read_in_chunks_while_others_decode(engine, monkeypatch):
+    """Where none waits for it, in the pieces that take least time."""
+    scheduler = Scheduler(engine, SchedulerSettings(slots=4, context=1024, chunk=64))
+    rows = scheduler.rows
+    turns: list[list[tuple[RowShape, float, bool]]] = []
+
+    def read(slot: Slot, piece: Piece) -> float:
+        work = rows.work(piece.start, piece.shape)
+        turns[-1].append((piece.shape, work, bool(rows.slots.decoding)))
+        slot.length = piece.stop
+        slot.token = 5 if slot.length == len(slot.job.spelled) else None
+        return work
+
+    monkeypatch.setattr(rows, "read", read)
+    monkeypatch.setattr(rows, "decode", lambda: None)
+    for length in (300, 500, 20, 20):
+        scheduler.submit(Request(prompt([5] * length), 4), Heard().listener(0))
+    while len(rows.slots.decoding) < 4:
+        turns.append([])
+        scheduler.turn()
+    most, whole = CHUNK_WORK * 64 + OVERHEAD, RowShape(0, 0, 64)
+    alone, waiting = ([turn for turn in turns if turn[0][2] == waits] for waits in (False, True))
+    assert [shape for turn in alone for shape, _, waits in turn if not waits][:4] == [whole] * 4
+    assert all(sum(work for _, work, _ in turn) <= most or len(turn) == 1 for turn in waiting)
+    assert len(waiting) > 4 and max(work for turn in waiting for _, work, _ in turn) <= most
 
 
 def test_a_full_queue_refuses(fresh):
