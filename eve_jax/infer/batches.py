@@ -1,7 +1,7 @@
 """Many questions answered in batches of like length; a prompt's text and images up to its last image are read once.
 
 asks -> shared parts (up to the last image) and rests -> a prefill of up to `rows` shared parts -> batches of up to
-`rows` asks about them, whose cache rows begin as copies -> replies
+twice `rows` asks about them, whose cache rows begin as copies -> replies
 
 Every prompt with an image is cut there, also where nothing shares its first part, and text shares no batch with images.
 So what is computed for a prompt, and its answer, is the same whatever else is asked, up to rounding.
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.infer.cache import Session, filled
+from eve_jax.infer.cache import Session, filled, round_up
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import GREEDY, Sampling
@@ -127,15 +127,15 @@ class _Run:
         """Why logits are not finite; it reads every weight, which is done once."""
         return str(self.engine.not_finite([]))
 
-    def batches(self, cuts: Sequence[_Cut]) -> list[list[_Cut]]:
+    def batches(self, cuts: Sequence[_Cut], rows: int) -> list[list[_Cut]]:
         """`cuts` in batches of at most `rows`; those of a batch choose their tokens alike."""
         ordered = sorted(cuts, key=lambda cut: cut.order)
         alike = [list(same) for _, same in groupby(ordered, key=lambda cut: cut.ask.sampling)]
-        return [same[start : start + self.rows] for same in alike for start in range(0, len(same), self.rows)]
+        return [same[start : start + rows] for same in alike for start in range(0, len(same), rows)]
 
     def answer(self, cuts: Sequence[_Cut], least: int) -> Iterator[Reply]:
         """Replies to asks without a shared part; batches are filled up to `least` rows, so that they share programs."""
-        for batch in self.batches(cuts):
+        for batch in self.batches(cuts, self.rows):
             began = time.perf_counter()
             session = self.engine.session(max(least, len(batch)))
             yield from self.replies(session, batch, began)
@@ -151,10 +151,11 @@ class _Run:
         places = {part[0].digest: number for number, part in enumerate(parts)}
         cuts = [cut for part in parts for cut in part]
         each = (time.perf_counter() - began) / len(cuts)
-        left = self.batches(cuts)
+        # A step of decoding reads every weight, and the rests of asks are short, unless they have images.
+        left = self.batches(cuts, self.rows if cuts[0].kind.sees else 2 * self.rows)
         while left:
             batch, began = left.pop(0), time.perf_counter()
-            chosen = filled(batch, max(least, len(batch)))
+            chosen = filled(batch, round_up(len(batch), max(least, 1)))
             longest = max(cut.ask.max_new_tokens for cut in batch)
             rows, rests = [places[cut.digest] for cut in chosen], [cut.rest for cut in chosen]
             whole = held[0] if left else held.pop()  # whose memory is free while the last batch is answered
