@@ -11,7 +11,7 @@ long    a prompt of --long tokens, asked while seven others decode: how long the
 
 Reported: seconds to the first token (TTFT), of a further token (TPOT), between two events of an answer (the others of
 `long` wait so long), tokens and requests a second, programs compiled after the start, memory, errors. Every request is
-one that no server has seen before. Takes about ten minutes on two free cores. With --json the last line is JSON.
+one that no server has seen before. Takes about twenty minutes on two free cores. With --json the last line is JSON.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import servers, vllm_plugin
+from benchmarks import servers, vllm_plugin, workload
 from benchmarks.load import CHAT, COMPLETIONS, Ask, Figures, HeldUp, closed, figures, held_up, opened
 from benchmarks.servers import Server
 from benchmarks.timing import machine
@@ -40,6 +40,7 @@ from launch._flags import run
 
 SLOTS = flags.DEFINE_integer("slots", 8, "of the server that is compared", lower_bound=1)
 CLIENTS = flags.DEFINE_list("clients", ["1", "2", "4", "8", "16"], "requests at a time")
+LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
 NEW = flags.DEFINE_integer("new", 64, "tokens of an answer", lower_bound=9)
 PER = flags.DEFINE_integer("per_client", 3, "requests of each client", lower_bound=1)
 RATE = flags.DEFINE_float("rate", 1.0, "requests a second at random times", lower_bound=0.01)
@@ -149,7 +150,7 @@ def measure(started: dict[str, Server]) -> dict[str, list[Row]]:
 
 def start(stack: ExitStack, folder: Path) -> dict[str, Server]:
     """Export the model and start the servers."""
-    export = vllm_plugin.write_export(folder)
+    export = vllm_plugin.write_export(folder, LAYERS.value)
     env = os.environ | {"PYTHONPATH": str(servers.ROOT)}
     commands = {}
     for slots in dict.fromkeys((SLOTS.value, 1)):

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,14 @@ def engine_side(folder: Path, count: int, new: int, rounds: int) -> dict[str, fl
     return timed(answer, new, rounds)
 
 
-def write_export(folder: Path) -> Path:
-    """The model of the speed benchmarks, exported."""
+def write_export(folder: Path, layers: int = 0) -> Path:
+    """The model of the speed benchmarks, exported; `layers`: with fewer of them."""
     from benchmarks import workload
     from eve_jax.weights.import_export import export_checkpoint
     from tests.data.synthetic import byte_tokenizer
 
     cfg = workload.config("dac")
+    cfg = replace(cfg, num_layers=layers or cfg.num_layers)
     source = workload.write_folder(folder / "hf", cfg, workload.params(cfg))
     byte_tokenizer().save(source)
     config = json.loads((source / "config.json").read_text())

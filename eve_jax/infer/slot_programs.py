@@ -1,7 +1,7 @@
 """The scheduler's compiled programs: a piece of a prefill, a block of decoded tokens, and copies of cache rows.
 
 The cache has a row for each of S slots and is made once. Every program takes it and gives it back in place; which slot
-is meant is a number, not a shape. `capacity` is how many entries of a row a program reads: one of two or three.
+is meant is a number, not a shape. `capacity` is how many entries of a row a program reads: one of up to four.
 """
 
 from functools import partial
