@@ -149,6 +149,7 @@ def test_prompts_are_read_in_chunks_while_others_decode(engine, monkeypatch):
         work = rows.work(piece.start, piece.shape)
         turns[-1].append((piece.shape, work, bool(rows.slots.decoding)))
         slot.length = piece.stop
+        assert slot.job
         slot.token = 5 if slot.length == len(slot.job.spelled) else None
         return work
 
