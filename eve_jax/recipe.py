@@ -12,10 +12,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from eve_jax.config.stage import Config
+from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import name_fields
 from eve_jax.process.connect import by_process_0, print_once
-from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, expand
+from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.section import Section
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
@@ -27,9 +28,9 @@ def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Co
     config = Config.of(config)
 
     def placed(section: Section, names: Iterable[str]) -> Any:
-        return replace(section, **{name: getattr(section, name).replace("WORKDIR", str(workdir)) for name in names})
+        return replace(section, **{name: getattr(section, name).replace(WORKDIR, str(workdir)) for name in names})
 
-    start = config.init.replace("WORKDIR", str(workdir)) or init
+    start = config.init.replace(WORKDIR, str(workdir)) or init
     data, held_out = placed(config.data, DATA_FIELDS), placed(config.eval, EVAL_FIELDS)
     return replace(config, init=start, data=data, eval=held_out)
 
@@ -52,6 +53,9 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
         with name_fields(f"config.stages.{name}.{{}}".format):
             config.stages[name].check_data(starts=number == 0)
             check_tasks(config.stages[name].eval)
+    for name in config.order:  # now, not after the stages before it
+        with name_fields(f"config.stages.{name}.{{}}".format):
+            check_present(config.stages[name].data.records, config.stages[name].data.images)
     workdir = Path(expand(workdir, "workdir"))
     with written_by_one_run(workdir, "the recipe"):
         _run_stages(config, workdir)

@@ -152,7 +152,7 @@ class _Run:
         cuts = [cut for part in parts for cut in part]
         each = (time.perf_counter() - began) / len(cuts)
         # A step of decoding reads every weight, and the rests of asks are short, unless they have images.
-        left = self.batches(cuts, self.rows if cuts[0].kind.sees else 2 * self.rows)
+        left = self.batches(cuts, self.rows if cuts[0].kind.sees or self.rows == 1 else 2 * self.rows)
         while left:
             batch, began = left.pop(0), time.perf_counter()
             chosen = filled(batch, round_up(len(batch), max(least, 1)))

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from eve_jax.errors import UserError
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+WORKDIR = "WORKDIR"  # in paths of a recipe: its work folder
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
 FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data` and `eval`:
 DATA_FIELDS = ("records", "images", "tokenizer")

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 # Two stages with one row shape each, for fewer compilations; the later ones have two.
 ONE_SHAPE = ("stage1", "stage2_1")
 RECIPE = ("launch.recipe", "--config=demo:tiny", *(f"--config.stages.{s}.data.max_shapes=1" for s in ONE_SHAPE))
+HERE = str(Path(__file__))
+REST = tuple(evev2.get_config("llm=tiny").order)
 pytestmark = pytest.mark.long
 
 
@@ -132,6 +134,8 @@ def test_ctrl_c_in_every_phase(undisturbed, tmp_path, phase):
         ({}, "config.stages.stage1.data.records is empty"),
         ({"stage1": "a.jsonl"}, "config.stages.stage1.data.tokenizer is empty"),
         ({"stage1": "a.jsonl", "stage2_1": "a.jsonl"}, "config.stages.stage2_1_hd.data.records is empty"),
+        (dict.fromkeys(REST, HERE) | {"stage3": "gone.jsonl"}, "gone.jsonl: "),
+        (dict.fromkeys(REST, HERE) | {"stage3": "gone*.jsonl"}, "gone*.jsonl: no file matches; config.stages.stage3"),
     ],
 )
 def test_every_stage_must_name_its_records_before_anything_is_written(tmp_path, given, says):
@@ -154,7 +158,7 @@ def test_a_config_of_inference_is_no_recipe(tmp_path):
 def test_a_stage_of_a_recipe_names_its_fields(tmp_path):
     config = demo.get_config("tiny")
     config.order, config.demo = ("stage1",), None
-    config.stages.stage1.data.update(records="none.jsonl", images="", tokenizer=str(ROOT))
+    config.stages.stage1.data.update(records=HERE, images="", tokenizer=str(ROOT))
     with pytest.raises(UserError, match=r"set config\.stages\.stage1\.data\.tokenizer to a folder"):
         run_recipe(config, tmp_path)
 

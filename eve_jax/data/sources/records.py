@@ -1,5 +1,6 @@
 """Records of a data set, whatever files hold them: a sequence of conversations with their images."""
 
+import glob
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, 
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.named import is_named
-from eve_jax.process.paths import split_names
+from eve_jax.process.paths import TFDS, WORKDIR, split_names
 
 __all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
 
@@ -106,9 +107,7 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
     names = split_names(records)
     if not names:
         raise FieldError(RECORDS, " is empty: name one or more files of records")
-    if images_dir and not Path(images_dir).is_dir():
-        images = Field("data.images")
-        raise FieldError(f"{images_dir}: no such folder; set ", images, " to the one that image paths start from")
+    _check_images(images_dir)
     if len(set(names)) < len(names):
         raise FieldError(RECORDS, f"={records!r} names a source twice; set ", Field("data.repeats"), " instead")
     sources = {name: _opened(name, images_dir, len(names) > 1) for name in names}
@@ -117,6 +116,26 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
     return opened
+
+
+def check_present(records: str, images_dir: str) -> None:
+    """Raise `UserError` as `open_records` does where a file or folder of `records` or `images_dir` is missing.
+
+    Names that begin with WORKDIR are of what a recipe writes before it reads them.
+    """
+    if not images_dir.startswith(WORKDIR):
+        _check_images(images_dir)
+    names = split_names(records)
+    for name in names:
+        own = name.startswith((WORKDIR, TFDS)) or is_named(name)
+        if not (own or os.path.exists(name) or glob.glob(name)):
+            _opened(name, images_dir, len(names) > 1)
+
+
+def _check_images(images_dir: str | Path) -> None:
+    if images_dir and not Path(images_dir).is_dir():
+        images = Field("data.images")
+        raise FieldError(f"{images_dir}: no such folder; set ", images, " to the one that image paths start from")
 
 
 def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
