@@ -213,8 +213,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         "task mme has no protocol 'lmms_ocr'; it has eve, lmms",
         "no data of gqa",
         "no data of mmvet",
-        "no.jsonl: cannot be read",
-        "no.txt: cannot be read",
+        "no.jsonl: no such file",
+        "no.txt: no such file",
     ):
         assert part in message
     with pytest.raises(UserError, match="--data is empty: name the folder"):
