@@ -23,15 +23,16 @@ SPLIT = re.compile(rf"({PREFIXES})(.+)")
 # How the names of an LLM's own tensors continue; those of the head have no `model.` in front.
 DECODER, HEAD = re.compile(r"(embed_tokens|layers\.\d+|norm)\..+"), re.compile(r"lm_head\..+")
 BODY = "model."
+FOREIGN = re.compile(r"(.+?)\.(?:model\.)?(?:embed_tokens\.|layers\.\d+\.self_attn\.).+")
 ADAPTER = re.compile(r".*\.(lora_|base_layer\.|modules_to_save\.).*")
 
 
 def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[str, T]:
     """Return `tensors` under the names that a model without wrappers gives them.
 
-    Raise UserError when the tensors of the LLM have different prefixes, and when other tensors stand next to a wrapped
-    LLM: of a PEFT adapter that was not merged, or of another family's multimodal model (`plain`: the config is a plain
-    LLM's; EVE's own tensors have the LLM's prefix).
+    Raise UserError when the tensors of the LLM have different prefixes, or one that is not known, and when other
+    tensors stand next to a wrapped LLM: of a PEFT adapter that was not merged, or of another family's multimodal model
+    (`plain`: the config is a plain LLM's; EVE's own tensors have the LLM's prefix).
     """
     adapter = next(filter(ADAPTER.fullmatch, tensors), None)
     if adapter is not None:
@@ -41,6 +42,11 @@ def without_prefix(tensors: Mapping[str, T], folder: Path, plain: bool) -> dict[
     tensors = _unwrapped(tensors, folder)
     body = _only_prefix([name for name in tensors if DECODER.fullmatch(_split(name)[1])], folder)
     head = _only_prefix([name for name in tensors if HEAD.fullmatch(_split(name)[1])], folder)
+    if body is None and (foreign := next(filter(None, map(FOREIGN.fullmatch, tensors)), None)):
+        raise UserError(
+            f"{folder}: no tensor has the name of an LLM's, and {foreign[0]} has one behind {foreign[1]}.; save the "
+            "model without that prefix"
+        )
     if body in (None, BODY) and head in (None, ""):
         return dict(tensors)
     if body is not None and head is not None and not re.fullmatch(re.escape(head) + INNER, body):

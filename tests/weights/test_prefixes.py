@@ -126,6 +126,13 @@ def test_two_kinds_are_named(tmp_path, name, new):
     assert new in str(error.value)
 
 
+@pytest.mark.parametrize("prefix", ["ema", "net.ema_model", "0"])
+def test_a_prefix_that_is_not_known_is_named(tmp_path, prefix):
+    tensors, _ = folders.plain("qwen2")
+    with pytest.raises(UserError, match=rf"{prefix}\.model\..+ has one behind {prefix}\.; save the model without"):
+        without_prefix({f"{prefix}.{name}": value for name, value in tensors.items()}, tmp_path, plain=True)
+
+
 def test_wrapped_layers_with_a_bare_head(tmp_path):
     tensors, _ = folders.plain("qwen2")
     with pytest.raises(UserError, match=r"two kinds, as module\.model\..+ and lm_head\.weight"):
