@@ -16,7 +16,7 @@ SIZES = {"desktop": (1200, 800), "phone": (390, 844)}
 DEADLINE = 8_000  # ms that an expectation waits on a loaded machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, in which other tests cannot run theirs
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need the extra `page`")
     if not CHROMIUM.exists():
