@@ -81,6 +81,29 @@ def define_weights() -> Any:
     return _shown(flags.DEFINE_enum("weights", "", ["", "int8", "int4"], text))
 
 
+def define_model() -> Callable[[], dict[str, Any]]:
+    """Define the flags of how a checkpoint is opened; returns what gives the arguments of `EVE.from_pretrained`."""
+    aspect = "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
+    fits, fit = ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)"
+    side = "side of the largest image area (pixels); 0: the checkpoint's own"
+    dtype = "float32 | bfloat16 of the computation; default: the checkpoint's own"
+    defined = {
+        "fit": flags.DEFINE_enum("fit", "fill", fits, fit),
+        "max_size": flags.DEFINE_integer("max_size", 0, side),
+        "max_aspect": flags.DEFINE_float("max_aspect", None, aspect),
+        "image_first": flags.DEFINE_bool(
+            "image_first", None, "images of a turn to its front; default: as the checkpoint trained"
+        ),
+        "template": flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own"),
+        "mesh": flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device"),
+        "dtype": flags.DEFINE_string("dtype", "", dtype),
+    }
+    for holder in defined.values():
+        _shown(holder)
+    defined["weights"] = define_weights()
+    return lambda: {name: holder.value for name, holder in defined.items()}
+
+
 def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:
     """Return the folder that a flag names. Raise UserError when it is empty."""
     if not (flag.value or "").strip():

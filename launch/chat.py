@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, define_paths, define_weights, run
+from launch._flags import as_flag, define_model, define_path, define_paths, run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,15 +33,7 @@ MAX_NEW = flags.DEFINE_integer("max_new_tokens", 256, "longest answer in tokens"
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy; more: tokens are drawn", lower_bound=0.0)
 TOP_P = flags.DEFINE_float("top_p", 1.0, "draw from the most probable tokens that add up to this", upper_bound=1.0)
 SEED = flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
-FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
-MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
-MAX_ASPECT = flags.DEFINE_float(
-    "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
-)
-FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
-TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
-MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
-WEIGHTS = define_weights()
+MODEL = define_model()  # how the checkpoint is opened
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
 
@@ -75,16 +67,7 @@ def main() -> None:
     with name_fields(as_flag):
         Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
         with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
-            eve = EVE.from_pretrained(
-                CHECKPOINT.value or "",
-                FIT.value or "fill",
-                MAX_SIZE.value or 0,
-                MAX_ASPECT.value,
-                FIRST.value,
-                TEMPLATE.value or "",
-                MESH.value or "",
-                weights=WEIGHTS.value or "",
-            )
+            eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         if PROMPT.value is not None:
             answer(eve.chat(), PROMPT.value, images)
         else:

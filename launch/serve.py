@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, define_weights, run
+from launch._flags import as_flag, define_model, define_path, run
 
 if TYPE_CHECKING:
     from eve_jax.infer.scheduler import SchedulerSettings
@@ -46,16 +46,7 @@ MAX_BODY = flags.DEFINE_integer("max_body_mib", 64, "size of a request in MiB", 
 DRAIN = flags.DEFINE_integer(
     "drain_time", 0, "seconds for answers to end after SIGTERM; 0: all they need", lower_bound=0
 )
-FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
-MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
-MAX_ASPECT = flags.DEFINE_float(
-    "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
-)
-FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
-TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
-MESH = flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device")
-DTYPE = flags.DEFINE_string("dtype", "", "float32 | bfloat16 of the computation; default: the checkpoint's own")
-WEIGHTS = define_weights()
+MODEL = define_model()  # how the checkpoint is opened
 QUIET = flags.DEFINE_bool("quiet", False, "print no line for each request")
 flags.mark_flag_as_required("checkpoint")
 
@@ -78,17 +69,7 @@ def main() -> None:
     setup(computes=True)
     say(f"reading the checkpoint {CHECKPOINT.value} ...")
     with name_fields(as_flag):
-        eve = EVE.from_pretrained(
-            CHECKPOINT.value or "",
-            FIT.value or "fill",
-            MAX_SIZE.value or 0,
-            MAX_ASPECT.value,
-            FIRST.value,
-            TEMPLATE.value or "",
-            MESH.value or "",
-            dtype=DTYPE.value or "",
-            weights=WEIGHTS.value or "",
-        )
+        eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
     served = Served(eve, settings, slots.context)
     scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
     process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0)
