@@ -1,22 +1,19 @@
 """The demo's data, and a stage as a test changes it further; `eve_jax.recipe.stage_of_recipe` gives a frozen one."""
 
-import atexit
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from eve_jax.demo.dataset import write_dataset
+from tests.scratch import scratch
 
 
 @functools.cache
 def _once() -> Path:
     """The demo's data at test size, written once in a process."""
-    folder = Path(tempfile.mkdtemp(prefix="eve_jax_demo_"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_dataset(folder / "data", "tiny")
+    return write_dataset(scratch("eve_jax_demo_") / "data", "tiny")
 
 
 def demo_data(folder: Path) -> Path:
