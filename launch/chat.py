@@ -30,9 +30,23 @@ PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"
 )
 MAX_NEW = flags.DEFINE_integer("max_new_tokens", 256, "longest answer in tokens", lower_bound=1)
-TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy; more: tokens are drawn", lower_bound=0.0)
-TOP_P = flags.DEFINE_float("top_p", 1.0, "draw from the most probable tokens that add up to this", upper_bound=1.0)
-SEED = flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
+CHOOSING = {  # how tokens are chosen: fields of eve_jax.infer.sampling.Sampling, which has the ranges
+    "temperature": flags.DEFINE_float("temperature", 0.0, "0: greedy; more: tokens are drawn"),
+    "top_p": flags.DEFINE_float("top_p", 1.0, "draw from the most probable tokens that add up to this"),
+    "top_k": flags.DEFINE_integer("top_k", 0, "draw from so many of the most probable tokens; 0: all"),
+    "min_p": flags.DEFINE_float("min_p", 0.0, "draw from tokens of at least this times the largest probability"),
+    "seed": flags.DEFINE_integer("seed", 0, "of the draws"),
+    "presence_penalty": flags.DEFINE_float(
+        "presence_penalty", 0.0, "-2 to 2, taken from the logits of tokens that the answer has"
+    ),
+    "frequency_penalty": flags.DEFINE_float(
+        "frequency_penalty", 0.0, "-2 to 2, taken from them for each time that the answer has them"
+    ),
+    "repetition_penalty": flags.DEFINE_float(
+        "repetition_penalty", 1.0, "above 1: makes what prompt and answer have less probable"
+    ),
+}
+STOP = flags.DEFINE_multi_string("stop", [], "text before which the answer ends; may be given up to 4 times")
 MODEL = define_model()  # how the checkpoint is opened
 JSON = flags.DEFINE_bool("json", False, 'print {"prompt", "text", "new_ids"}, one line an answer')
 flags.mark_flag_as_required("checkpoint")
@@ -60,18 +74,24 @@ def main() -> None:
         )
 
     from eve_jax.infer.api import EVE
-    from eve_jax.infer.sampling import Sampling
+    from eve_jax.infer.settings import check_settings
     from eve_jax.process.setup import setup
 
     setup(computes=True)
     with name_fields(as_flag):
-        Sampling(TEMPERATURE.value or 0.0, TOP_P.value or 0.0, SEED.value or 0)
+        check_settings(**settings())
         with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
             eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         if PROMPT.value is not None:
             answer(eve.chat(), PROMPT.value, images)
         else:
             interactive(eve, images)
+
+
+def settings() -> Any:
+    """What the flags say about answers, as `Chat.ask` takes it."""
+    chosen = {name: holder.value for name, holder in CHOOSING.items()}
+    return {"max_new_tokens": MAX_NEW.value, "stop": STOP.value, **chosen}
 
 
 def answer(chat: "Chat", question: str, images: "list[Image.Image]") -> None:
@@ -84,18 +104,12 @@ def answer(chat: "Chat", question: str, images: "list[Image.Image]") -> None:
     if not images and (count_markers(question) or others):
         escaped = f" (\\{MARKER} is that without a note)" if count_markers(question) else ""
         print_once(f"note: the question has no image, so {others[0] if not escaped else MARKER} is text in it{escaped}")
-    settings: Any = {
-        "max_new_tokens": MAX_NEW.value,
-        "temperature": TEMPERATURE.value,
-        "top_p": TOP_P.value,
-        "seed": SEED.value,
-    }
     if JSON.value:
         with compiling(chat.eve):
-            given = chat.ask(question, images, **settings)
+            given = chat.ask(question, images, **settings())
         print(json.dumps({"prompt": question, "text": given.text, "new_ids": given.new_ids}), flush=True)
         return
-    pieces = chat.stream(question, images, **settings)
+    pieces = chat.stream(question, images, **settings())
     with compiling(chat.eve):
         first = next(pieces, "")
     try:

@@ -114,7 +114,20 @@ def test_every_dependency_is_constrained(project, constraints):
     extras = project["optional-dependencies"]
     required = [*project["dependencies"], *(r for extra in extras.values() for r in extra)]
     assert sorted({requirement_name(r) for r in required} - set(constraints)) == []
-    assert sorted(extras) == ["cuda", "demo", "lmms", "page", "quant", "serve", "test", "tfds", "torch", "tpu", "wandb"]
+    assert sorted(extras) == [
+        "clients",
+        "cuda",
+        "demo",
+        "lmms",
+        "page",
+        "quant",
+        "serve",
+        "test",
+        "tfds",
+        "torch",
+        "tpu",
+        "wandb",
+    ]
 
 
 def imported_modules(*folders: str) -> set[str]:

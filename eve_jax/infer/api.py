@@ -24,7 +24,7 @@ from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.image_cache import Patches
-from eve_jax.infer.messages import Answer, Images, Messages, match_images, text_pieces, to_turns
+from eve_jax.infer.messages import Answer, Images, Messages, answer_of, match_images, text_of, text_pieces, to_turns
 from eve_jax.infer.parameters import loaded
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
@@ -118,7 +118,7 @@ class EVE:
         be one for each image. None is no image, also in a list. Without images, and in other texts, markers are text;
         next to images a backslash before one makes it text. settings: max_new_tokens=256, and how tokens are chosen
         (`eve_jax.infer.sampling.Sampling`): temperature=0.0 (greedy), top_p=1.0, seed=0, top_k, min_p, penalties,
-        logit_bias.
+        logit_bias. `stop` is a text, or up to 4 of them, before the first of which the answer ends.
         Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
         model, and when weights or activations that are not finite leave no answer.
         """
@@ -145,8 +145,7 @@ class EVE:
         of_type("images", images, "a list with the images of each conversation", list, tuple)
         if len(images) != len(conversations):
             raise UserError(f"{len(images)} lists of images for {len(conversations)} conversations")
-        check_settings(**settings)
-        asks = []
+        asks, stop = [], check_settings(**settings).stop
         for number, (messages, shown) in enumerate(zip(conversations, images, strict=True)):
             with _naming(number):
                 prompt = self.prompt(messages, shown)
@@ -157,7 +156,7 @@ class EVE:
             for reply in answer_all(self.engine, asks, self.stop_ids, rows):
                 if reply.error:
                     raise UserError(f"conversations[{reply.key}]: {reply.error}")
-                answers[int(reply.key)] = self.decode(reply.ids)
+                answers[int(reply.key)] = self.decode(reply.ids, stop)
                 bar.advance()
         return answers
 
@@ -165,6 +164,9 @@ class EVE:
         """`generate` with the tokens of the answer."""
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
+        if run.stop:
+            tokens = self.engine.stream(prompt, run.max_new_tokens, self.stop_ids, run.sampling)
+            return answer_of(tokens, self.tokenizer.decode, run.stop)
         (ids,) = self.engine.generate([prompt], run.max_new_tokens, self.stop_ids, run.sampling)
         return Answer(self.decode(ids), ids)
 
@@ -173,7 +175,7 @@ class EVE:
         prompt = self.prompt(messages, images)
         run = self.settings(len(prompt), **settings)
         tokens = self.engine.stream(prompt, run.max_new_tokens, self.stop_ids, run.sampling)
-        return text_pieces(tokens, self.decode)
+        return text_pieces(tokens, self.tokenizer.decode, run.stop)
 
     def chat(self, system: str = "") -> Chat:
         """A conversation of several turns that keeps its cache; `system` replaces the template's system sentence."""
@@ -236,9 +238,9 @@ class EVE:
         room = self.positions - tokens if self.positions else run.max_new_tokens
         return run._replace(max_new_tokens=min(run.max_new_tokens, room))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self.tokenizer.decode(list(ids)).strip()
+    def decode(self, ids: Sequence[int], stops: Sequence[str] = ()) -> str:
+        """Text of token ids before the first of `stops`, special tokens left out."""
+        return text_of(list(ids), self.tokenizer.decode, stops)
 
 
 @contextmanager

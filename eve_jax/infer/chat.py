@@ -10,7 +10,7 @@ from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.templates import end_id
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import NotFinite
-from eve_jax.infer.messages import Answer, Images, Messages, text_pieces
+from eve_jax.infer.messages import Answer, Images, Messages, answer_of, text_pieces
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings
 from eve_jax.process.checks import encodable, of_type
@@ -31,7 +31,7 @@ class Answering(Protocol):
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings: ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int], stops: Sequence[str] = ()) -> str: ...
 
 
 class Chat:
@@ -60,11 +60,15 @@ class Chat:
         """The answer to a further question, to which `images` belong; `settings` are those of `EVE.generate`.
 
         `<image>` in the question says where an image goes, else they go before it; in a question without images it is
-        text, as `\\<image>` always is.
+        text, as `\\<image>` always is. An answer that a stop string ends stays in the conversation with it.
         """
         eve = self.eve
         prompt = self._prompt(question, images)
         run = eve.settings(self.tokens + len(prompt), **settings)
+        if run.stop:
+            tokens = eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, self.session)
+            self.answer = answer_of(tokens, eve.rule.tokenizer.decode, run.stop)
+            return self.answer
         (ids,) = eve.engine.reply(self.session, [prompt], run.max_new_tokens, eve.stop_ids, run.sampling)
         self.answer = Answer(eve.decode(ids), ids)
         return self.answer
@@ -83,13 +87,13 @@ class Chat:
                 yield token
 
         try:
-            yield from text_pieces(kept(), eve.decode)
+            yield from text_pieces(kept(), eve.rule.tokenizer.decode, run.stop)
         except NotFinite:  # the engine has taken the question back
             broken = True
             raise
         finally:
             if not broken:
-                self.answer = Answer(eve.decode(ids), ids)
+                self.answer = Answer(eve.decode(ids, run.stop), ids)
 
     def _prompt(self, question: str, images: Images) -> Prompt:
         of_type("question", question, "a text", str)

@@ -20,6 +20,7 @@ from eve_jax.data.sources.media import basename, is_image_name
 from eve_jax.data.sources.other_markers import unplaced, with_places
 from eve_jax.errors import UserError, warn
 from eve_jax.infer.image_cache import Patches
+from eve_jax.infer.stopping import before_stop
 from eve_jax.process.checks import encodable
 from eve_jax.process.paths import expand
 
@@ -152,18 +153,39 @@ def _not_an_image(image: Any, name: str, further: str = "") -> UserError:
     return UserError(f"{name}: expected a path or a PIL image{further}, not {type(image).__name__}")
 
 
-def text_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
-    """The text of `tokens` as they come, in pieces that add up to `decode` of all of them.
+def text_of(ids: list[int], decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> str:
+    """The text of an answer: `decode` of its tokens up to the first of `stops`, without white space at its ends."""
+    return before_stop(decode(ids), stops, last=True)[0].strip()
 
-    What may still change is held back: half of a character, and spaces, which the end of a text loses.
+
+def answer_of(tokens: Iterable[int], decode: Callable[[list[int]], str], stops: Sequence[str]) -> Answer:
+    """The answer of `tokens` up to the one that completes the first of `stops`; its text ends before that."""
+    ids: list[int] = []
+
+    def kept() -> Iterator[int]:
+        for token in tokens:
+            ids.append(token)
+            yield token
+
+    return Answer("".join(text_pieces(kept(), decode, stops)), ids)
+
+
+def text_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> Iterator[str]:
+    """The text of `tokens` as they come, in pieces that add up to `text_of` of all of them.
+
+    What may still change is held back: half of a character, spaces, which the end of a text loses, and the beginning of
+    a stop string. No more tokens are taken once there is one.
     """
     ids: list[int] = []
-    shown = 0
+    shown, found = 0, None
     for token in tokens:
         ids.append(token)
-        text = decode(ids).rstrip(HALF_CHARACTER).rstrip()
+        text, found = before_stop(decode(ids).rstrip(HALF_CHARACTER), stops)
+        text = text.strip()
         if len(text) > shown:
             yield text[shown:]
             shown = len(text)
-    if rest := decode(ids)[shown:]:
+        if found is not None:
+            return
+    if rest := text_of(ids, decode, stops)[shown:]:
         yield rest

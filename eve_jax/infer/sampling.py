@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Argument, FieldError, UserError
 from eve_jax.process.checks import number, unexpected, whole
 
 SINGLE = np.finfo(np.float32)
@@ -67,15 +67,15 @@ class Sampling:
     def __post_init__(self) -> None:
         penalty = "a number of -2 to 2"
         checked = {
-            "temperature": number("temperature", self.temperature, "0 (greedy) or a number above 0", 0),
-            "top_p": number("top_p", self.top_p, "more than 0 and at most 1", math.ulp(0.0), 1),
-            "seed": whole("seed", self.seed, f"a whole number of 0 to {2**32 - 1}", 0, 2**32 - 1),
-            "top_k": whole("top_k", self.top_k, "0 (all) or a number of tokens", 0, 2**31 - 1),
-            "min_p": number("min_p", self.min_p, "a number of 0 to 1", 0, 1),
-            "presence_penalty": number("presence_penalty", self.presence_penalty, penalty, -2, 2),
-            "frequency_penalty": number("frequency_penalty", self.frequency_penalty, penalty, -2, 2),
+            "temperature": number(Argument("temperature"), self.temperature, "0 (greedy) or a number above 0", 0),
+            "top_p": number(Argument("top_p"), self.top_p, "more than 0 and at most 1", math.ulp(0.0), 1),
+            "seed": whole(Argument("seed"), self.seed, f"a whole number of 0 to {2**32 - 1}", 0, 2**32 - 1),
+            "top_k": whole(Argument("top_k"), self.top_k, "0 (all) or a number of tokens", 0, 2**31 - 1),
+            "min_p": number(Argument("min_p"), self.min_p, "a number of 0 to 1", 0, 1),
+            "presence_penalty": number(Argument("presence_penalty"), self.presence_penalty, penalty, -2, 2),
+            "frequency_penalty": number(Argument("frequency_penalty"), self.frequency_penalty, penalty, -2, 2),
             "repetition_penalty": number(
-                "repetition_penalty", self.repetition_penalty, "a number of 0.01 to 100", 0.01, 100
+                Argument("repetition_penalty"), self.repetition_penalty, "a number of 0.01 to 100", 0.01, 100
             ),
             "logit_bias": _checked_bias(self.logit_bias),
         }
@@ -84,9 +84,8 @@ class Sampling:
         kept = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
         for name, used in kept.items():
             if used and self.temperature == 0:
-                raise UserError(
-                    f"{name}={getattr(self, name)} needs a temperature above 0; without one the answer is greedy"
-                )
+                needs = f"={getattr(self, name)} needs a temperature above 0; without one the answer is greedy"
+                raise FieldError(Argument(name), needs)
 
     @property
     def penalized(self) -> bool:

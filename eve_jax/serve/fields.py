@@ -21,6 +21,7 @@ from pydantic import (
 
 from eve_jax.errors import UserError, shorten
 from eve_jax.infer.sampling import MOST_BIASES
+from eve_jax.infer.stopping import LONGEST_STOP, MOST_STOPS
 from eve_jax.process.checks import encodable
 from eve_jax.process.strict_json import without_repeats
 from eve_jax.serve.problem import Problem
@@ -28,11 +29,10 @@ from eve_jax.serve.refused import check_refused, is_number
 
 MOST_SEED = 2**63 - 1
 MOST_CHOICES = 8
-MOST_STOPS = 4
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
 MOST_ANSWERS = 32
-STOP = {"type": "string", "minLength": 1, "maxLength": 1024}
+STOP = {"type": "string", "minLength": 1, "maxLength": LONGEST_STOP}
 
 Model = TypeVar("Model", bound="Body")
 
@@ -61,7 +61,7 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
-Stop = Annotated[str, Field(min_length=1, max_length=1024)]
+Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 Stops = Annotated[
     list[Stop],
     Field(max_length=MOST_STOPS),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from eve_jax.data.text.tokenizer import FastTokenizer, Tokenizer
 from eve_jax.infer.messages import HALF_CHARACTER
+from eve_jax.infer.stopping import before_stop
 
 WINDOW = 64  # tokens that are decoded anew with each further one
 CONTEXT = 8  # of them stay when the window moves: what a token's text is may depend on those before it
@@ -53,19 +54,9 @@ class StopStrings:
         if self.found is not None:
             return ""
         text = self._held + piece
-        places = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if places:
-            at, self.found = min(places, key=lambda place: (place[0], -len(place[1])))
-            return text[:at]
-        held = 0 if last else max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of `text` that `stop` begins with."""
-    most = min(len(text), len(stop) - 1)
-    return next((n for n in range(most, 0, -1) if text.endswith(stop[:n])), 0)
+        given, self.found = before_stop(text, self._stops, last)
+        self._held = text[len(given) :]
+        return given
 
 
 class Stripped:

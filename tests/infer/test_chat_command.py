@@ -42,8 +42,10 @@ def test_one_question(folder: Path, eve: EVE) -> None:
     encoded = base64.b64encode((folder / "1.png").read_bytes()).decode()
     flags += [f"--image={folder / '0.png'}", f"--image=data:image/png;base64,{encoded}"]
     answer = eve.answer("What is it?", [folder / "0.png", folder / "1.png"], max_new_tokens=NEW)
-    done = chat(*flags)
-    assert (done.returncode, done.stdout) == (0, answer.text + "\n"), done.stderr
+    at = len(answer.text) // 2
+    done = chat(*flags, f"--stop={answer.text[at : at + 1]}", "--stop=nowhere")
+    expected = answer.text.partition(answer.text[at : at + 1])[0].strip()
+    assert (done.returncode, done.stdout) == (0, expected + "\n"), done.stderr
 
 
 def test_several_turns(folder: Path, eve: EVE) -> None:
@@ -62,9 +64,12 @@ What is it?
 /quit
 never asked
 """
-    done = chat(*flags, f"--image={folder / '0.png'}", "--top_p=0.9", "--seed=3", typed=typed)
+    choosing: dict[str, float] = {"top_p": 0.9, "seed": 3, "top_k": 200, "min_p": 0.001, "presence_penalty": -0.5}
+    choosing |= {"frequency_penalty": 0.5, "repetition_penalty": 1.1}
+    flags += [f"--{name}={value}" for name, value in choosing.items()]
+    done = chat(*flags, f"--image={folder / '0.png'}", typed=typed)
     assert done.returncode == 1, "a line was wrong, and no person was there to see"
-    settings = {"max_new_tokens": NEW, "temperature": 0.7, "top_p": 0.9, "seed": 3}
+    settings = {"max_new_tokens": NEW, "temperature": 0.7, **choosing}
     talk, tag = eve.chat(), "Does <image> need \\<image>?"
     expected = [
         ("What is it?", talk.ask("What is it?", folder / "0.png", **settings)),  # type: ignore[arg-type]
@@ -90,7 +95,14 @@ never asked
             "--prompt has 2 of <image>, --image is given 1 times",
         ),
         (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
-        (["--prompt=x", "--temperature=-1"], "temperature"),
+        (["--prompt=x", "--temperature=-1"], "--temperature=-1.0: expected 0 (greedy) or a number above 0"),
+        (["--prompt=x", "--top_p=0"], "--top_p=0.0: expected more than 0 and at most 1"),
+        (["--prompt=x", "--top_k=5"], "--top_k=5 needs a temperature above 0"),
+        (["--prompt=x", "--min_p=2"], "--min_p=2.0: expected a number of 0 to 1"),
+        (["--prompt=x", "--presence_penalty=3"], "--presence_penalty=3.0: expected a number of -2 to 2"),
+        (["--prompt=x", "--repetition_penalty=0"], "--repetition_penalty=0.0: expected a number of 0.01 to 100"),
+        (["--prompt=x", "--seed=-1"], "--seed=-1: expected a whole number of 0 to 4294967295"),
+        (["--prompt=x", "--stop="], "--stop=['']: expected a text or a list of at most 4"),
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
         (["--prompt=x", "--max_size=5"], "--max_size=5: expected 0 or a number of pixels, at least 32"),
     ],

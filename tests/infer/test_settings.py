@@ -41,7 +41,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed=-1: expected"),
     ({"seed": 2**40}, "seed=1099511627776: expected"),
     ({"seed": 1.5}, "seed=1.5: expected"),
-    ({"max_tokens": 3}, "unknown setting 'max_tokens': expected one of max_new_tokens, temperature, top_p, seed"),
+    ({"stop": ""}, "stop='': expected a text or a list of at most 4, each of 1 to 1,024 characters"),
+    ({"stop": ["a", ""]}, r"stop=\['a', ''\]: expected"),
+    ({"stop": list("abcde")}, "stop=.*: expected a text or a list of at most 4"),
+    ({"stop": "a" * 1025}, r"stop='aaaa.*\.\.\.: expected"),
+    ({"stop": None}, "stop=None: expected"),
+    ({"stop": 5}, "stop=5: expected"),
+    ({"stop": "a\ud800"}, "stop: character 2 is"),
+    ({"max_tokens": 3}, "unknown setting 'max_tokens': expected one of max_new_tokens, stop, temperature, top_p, seed"),
     ({"temprature": 3}, "unknown setting 'temprature': .* did you mean temperature?"),
 ]
 
@@ -67,9 +74,10 @@ def test_wrong_settings(eve: EVE, settings: dict[str, Any], says: str) -> None:
 def test_numpys_numbers_are_numbers() -> None:
     settings: Any = {"max_new_tokens": np.int64(7), "temperature": np.float32(0.5), "seed": np.uint8(3)}
     run = check_settings(**settings, top_p=np.float64(0.9))
-    assert run == (7, Sampling(0.5, 0.9, 3))
+    assert run == (7, Sampling(0.5, 0.9, 3), ())
     assert [type(v) for v in (run.max_new_tokens, run.sampling.seed, run.sampling.temperature)] == [int, int, float]
-    assert check_settings() == (256, Sampling())
+    assert check_settings() == (256, Sampling(), ())
+    assert check_settings(stop="a").stop == check_settings(stop=["a"]).stop == ("a",)
     assert check_settings(temperature=1, seed=2**32 - 1).sampling == Sampling(1.0, 1.0, 4294967295)
 
 
