@@ -35,6 +35,7 @@ from eve_jax.train.metrics import drop_lines_after, load_metrics, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.positions import check_positions
 from eve_jax.train.profile import Profiler
 from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
@@ -178,6 +179,7 @@ def _open(
         before = None if latest is None else saved.get("data", {})
         data = open_data_together(config, folder, peers(), before, inputs)
         data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
+        check_positions(config, folder, data.lengths, resumes=latest is not None)
         meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
         if is_leader():

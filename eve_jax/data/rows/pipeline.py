@@ -53,7 +53,9 @@ class StageData:
 
     def batches(self, start_step: int = 0, rows: Sequence[int] | None = None) -> Iterator[tuple[int, list[Batch]]]:
         """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
-        return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
+        for step, batches in loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows):
+            self.bad.seen = min(self.plan.samples(step + 1), len(self.lengths))
+            yield step, batches
 
     def counts(self, step: int) -> dict[str, int]:
         """Samples, tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts.
