@@ -18,6 +18,7 @@ from eve_jax.config.stage import Config
 from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Hanging
 from eve_jax.model.attention import check_kernel
 from eve_jax.process.connect import is_leader, peers, print_once
@@ -161,10 +162,10 @@ def _open(
     check_kernel(cfg.attention, mesh.devices.flat[0].platform)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
-    inputs = _inputs(config, fresh=not (folder / PLAN_FOLDER).exists())
+    rule, inputs = _inputs(config, folder, fresh=not (folder / PLAN_FOLDER).exists())
     evaluations = Evaluations(config.eval)
-    if inputs and config.eval.is_set:
-        evaluations = Evaluations.open(Setting(config, inputs.rule, mesh, folder), open_tasks)
+    if rule and config.eval.is_set:
+        evaluations = Evaluations.open(Setting(config, rule, mesh, folder), open_tasks)
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:
@@ -177,7 +178,7 @@ def _open(
         saved = {} if latest is None else checkpoints.meta(latest)
         check_settings(folder, config)
         before = None if latest is None else saved.get("data", {})
-        data = open_data_together(config, folder, peers(), before, inputs)
+        data = open_data_together(config, folder, peers(), before, inputs, rule)
         data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
         check_positions(config, folder, data.lengths, resumes=latest is not None)
         meta = identity(config, data, saved)
@@ -212,15 +213,18 @@ def _open(
     return Run(config, data, meta, mesh, rows, functions, evaluations, *writes, begin, lock)
 
 
-def _inputs(config: Config, fresh: bool) -> Inputs | None:
-    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule."""
+def _inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | None, Inputs | None]:
+    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule.
+
+    The records are opened by the process that leads: the others read the indexes that it keeps.
+    """
     if fresh:
         check_origins(config, config.sizes)
     if not fresh and not config.eval.is_set:
-        return None
-    inputs = Inputs.of(config)
-    inputs.rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
-    return inputs
+        return None, None
+    rule = SampleRule.of(config)
+    rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
+    return rule, Inputs.of(config, folder, rule) if is_leader() else None
 
 
 def say_masked(folder: Path) -> None:

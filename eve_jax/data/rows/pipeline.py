@@ -111,12 +111,13 @@ class Inputs(NamedTuple):
     records: Records
 
     @classmethod
-    def of(cls, config: StageFields) -> Self:
-        """Open the tokenizer and the records of `config.data`.
+    def of(cls, config: StageFields, folder: str | Path, rule: SampleRule | None = None) -> Self:
+        """Open the tokenizer and the records of `config.data` for the stage in `folder`; `rule` has the former open.
 
         Raises `UserError` where one is missing, or where the tokenizer does not fit the template.
         """
-        return cls(SampleRule.of(config), open_records(config.data.records, config.data.images))
+        index = Path(folder) / PLAN_FOLDER
+        return cls(rule or SampleRule.of(config), open_records(config.data.records, config.data.images, index))
 
 
 def open_stage_data(
@@ -129,10 +130,10 @@ def open_stage_data(
 ) -> StageData:
     """Measure the records of `config.data`, plan the run and list in `folder` what had to be left out.
 
-    The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
-    there by memory mapping: its memory does not grow with the number of records. `bad` takes the records that cannot
-    be used; by default the list in `folder`. `ready` is called with the name of the lengths table before it is read or
-    made.
+    The indexes of large files, the lengths table and the plan are kept in `folder`/plan, the latter two under the hash
+    of all they follow from, and read from there by memory mapping: its memory does not grow with the number of records.
+    `bad` takes the records that cannot be used; by default the list in `folder`. `ready` is called with the name of the
+    lengths table before it is read or made.
 
     saved: the fingerprint of the data that went with the last checkpoint; {} when it has none. The run then keeps its
     plan, whatever broke since; without it (None), everything is measured again when image files changed. Raises
@@ -140,7 +141,7 @@ def open_stage_data(
     are open already.
     """
     d = config.data
-    rule, records = inputs or Inputs.of(config)
+    rule, records = inputs or Inputs.of(config, folder)
     folder = Path(folder)
     bad = bad or BadRecords(folder, d.max_bad)
     cache = folder / PLAN_FOLDER
@@ -148,6 +149,7 @@ def open_stage_data(
     if saved:  # before records are measured
         check_rule(folder, saved, fingerprint, rule)
         check_counts(folder, saved, records)
+    records.keep_index()
     lengths = measure(records, rule, cache, ready)
     if saved is None and (changed := _first_change(records, lengths)):
         print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
