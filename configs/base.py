@@ -131,7 +131,9 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     # Records that may break while training before the run stops: a share of those seen, and 1,000 in any case; a
     # whole number: as many, whatever was seen.
     d.max_bad = 0.01
-    d.threads = 2  # that build batches
+    d.workers = 0  # processes that build batches, on each host's process that trains; 0 = that one itself
+    # Threads that build batches in each of them: -1 = by the machine, its cores but at most 16; 0 = when asked for.
+    d.threads = -1
     d.prefetch = 4  # micro-batches built ahead
     d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
     return d

@@ -42,7 +42,8 @@ class DataConfig(Section, Mapping[str, Any]):
     micro_batches: int = setting(low=1)
     epochs: int = setting(low=1)
     max_bad: float = setting(low=0)
-    threads: int = setting(low=0)
+    workers: int = setting(low=0)
+    threads: int = setting(low=-1)
     prefetch: int = setting(low=0)
     timeout: float = setting(low=0)
 

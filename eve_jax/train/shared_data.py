@@ -1,6 +1,7 @@
 """What the processes of a run do together when a stage begins."""
 
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import SampleRule, hash_of
 from eve_jax.errors import UserError
+from eve_jax.process import cores
 from eve_jax.process.connect import is_leader
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
@@ -76,6 +78,7 @@ def open_data_together(
     bad = bad_records(folder, config.data.max_bad, peers)
     if peers is None:
         return open_stage_data(config, folder, bad, saved=saved, inputs=inputs)
+    cores.shared_by(peers.gather("machine", host := socket.gethostname()).count(host))
     if peers.index == 0:
         inputs = inputs or Inputs.of(config, folder)
         inputs.records.keep_index()

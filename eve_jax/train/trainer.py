@@ -26,6 +26,7 @@ from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
+from eve_jax.train.data_bound import DataBound
 from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
 from eve_jax.train.goodput import Goodput
@@ -112,6 +113,7 @@ class Run:
             self.profiler.close()
             self.log.close()
         finally:
+            self.data.close()
             with self.goodput.on("save"):
                 self.checkpoints.close()
             self.goodput.write(self.goodput.last_step)
@@ -246,6 +248,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
     alone = peers() is None  # several stop only where they agree to
     batches = data.batches(done, run.rows)
     feed = watched(batches, run.config.data.timeout, lambda: alone and stop.wanted, data.builder.reading)
+    bound = DataBound(run.config.name, run.config.data)
     stopped = stopping(peers(), lambda: stop.wanted)
     if not run.evaluate(done, state, stopped):
         raise Interrupted(f"{run.config.name} stopped while it was evaluated; rerun the command to resume")
@@ -257,6 +260,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
                 placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in step_batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))
+                bound.note(run.goodput.seconds["data"])
                 run.check(state)
                 evaluated = run.evaluate(done, state, stopped)
                 if done == steps or done % run.config.train.save_every == 0:
