@@ -121,15 +121,19 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
     d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
-    d.max_tokens = 5000  # longest sample, image tokens included
+    d.max_tokens = 5000  # longest sample, image tokens included; at most the positions of the LLM
     d.long = "drop"  # samples longer than that are left out (drop), or made to fit: truncate_text | shrink_image
     d.row_tokens = 8192  # slots of a row, a multiple of 128
     d.max_shapes = 6  # row shapes in the menu
     d.rows = 64  # rows of a micro-batch, all hosts together
     d.micro_batches = 2  # of a step
     d.epochs = 1
-    d.max_bad = 1000  # records found broken while training before the run stops
-    d.threads = 2  # that build batches
+    # Records that may break while training before the run stops: a share of those seen, and 1,000 in any case; a
+    # whole number: as many, whatever was seen.
+    d.max_bad = 0.01
+    d.workers = 0  # processes that build batches, on each host's process that trains; 0 = that one itself
+    # Threads that build batches in each of them: -1 = by the machine, its cores but at most 16; 0 = when asked for.
+    d.threads = -1
     d.prefetch = 4  # micro-batches built ahead
     d.timeout = 600.0  # seconds without a batch until the run stops with a message, 0 = waits for ever
     return d

@@ -11,6 +11,7 @@ from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
 from eve_jax.data.text.templates import TEMPLATES
+from eve_jax.errors import Field, FieldError
 from eve_jax.process.section import Section, setting
 
 
@@ -40,8 +41,9 @@ class DataConfig(Section, Mapping[str, Any]):
     rows: int = setting(low=1)
     micro_batches: int = setting(low=1)
     epochs: int = setting(low=1)
-    max_bad: int = setting(low=0)
-    threads: int = setting(low=0)
+    max_bad: float = setting(low=0)
+    workers: int = setting(low=0)
+    threads: int = setting(low=-1)
     prefetch: int = setting(low=0)
     timeout: float = setting(low=0)
 
@@ -60,6 +62,9 @@ class DataConfig(Section, Mapping[str, Any]):
         """Raise FieldError for fields that do not go together."""
         check_long(self.long, self.image_mode)
         check_mixture(self.repeats, self.weights)
+        if self.max_bad >= 1 and self.max_bad % 1:
+            what = "a share of the records (below 1) or a whole number of them"
+            raise FieldError(Field("data.max_bad"), f"={self.max_bad:g}: expected {what}")
 
 
 class StageFields(Protocol):

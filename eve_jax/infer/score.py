@@ -22,7 +22,7 @@ from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
 from eve_jax.data.record import BadRecord
 from eve_jax.data.rows.build import Batch, RowBuilder
-from eve_jax.data.rows.pipeline import loader
+from eve_jax.data.rows.loader import loader
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import NO_LIMIT, SampleRule
 from eve_jax.data.sources.records import Records

@@ -29,7 +29,7 @@ def watched(
     items: Iterator[T],
     timeout: float,
     stopped: Callable[[], bool] = lambda: False,
-    reading: Mapping[int, str] = MappingProxyType({}),
+    reading: Mapping[int, object] = MappingProxyType({}),
 ) -> Iterator[T]:
     """Yield the same items, the next one fetched while the last is worked on.
 
@@ -73,7 +73,7 @@ def _next(
     thread: threading.Thread,
     timeout: float,
     stopped: Callable[[], bool],
-    reading: Mapping[int, str],
+    reading: Mapping[int, object],
 ) -> T | _End:
     began = time.monotonic()
     while True:
@@ -93,7 +93,7 @@ def _next(
                 ) from None
 
 
-def where_data_threads_are(reading: Mapping[int, str]) -> str:
+def where_data_threads_are(reading: Mapping[int, object]) -> str:
     """Return what the threads that build batches are doing: file, line and the record each of them reads.
 
     reading: the records being read, by the identifiers of their threads (`RowBuilder.reading`).

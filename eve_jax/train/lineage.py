@@ -24,6 +24,7 @@ FREE_FIELDS = (
     "data.records",
     "data.images",
     "data.tokenizer",
+    "data.workers",
     "data.threads",
     "data.prefetch",
     "data.max_bad",

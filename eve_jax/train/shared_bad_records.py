@@ -42,7 +42,7 @@ class ForwardedBadRecords(BadRecords):
 class CollectedBadRecords(BadRecords):
     """The list of process 0, which also takes those of the others; too many of theirs end the run through `Peers`."""
 
-    def __init__(self, folder: str | Path, max_bad: int, peers: Peers):
+    def __init__(self, folder: str | Path, max_bad: float, peers: Peers):
         super().__init__(folder, max_bad)
         self._peers, self._name = peers, _name(folder)
         peers.watch(self._collect)
@@ -54,7 +54,7 @@ class CollectedBadRecords(BadRecords):
                 self.report(*json.loads(text))
 
 
-def bad_records(folder: str | Path, max_bad: int, peers: Peers | None) -> BadRecords:
+def bad_records(folder: str | Path, max_bad: float, peers: Peers | None) -> BadRecords:
     """The list of broken records of a run: the file itself, or on another process than 0 the way to it."""
     if peers is None:
         return BadRecords(folder, max_bad)

@@ -1,6 +1,7 @@
 """What the processes of a run do together when a stage begins."""
 
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
-from eve_jax.data.samples.sample_rule import hash_of
+from eve_jax.data.samples.sample_rule import SampleRule, hash_of
 from eve_jax.errors import UserError
+from eve_jax.process import cores
 from eve_jax.process.connect import is_leader
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
@@ -65,15 +67,23 @@ def open_data_together(
     peers: Peers | None,
     saved: Mapping[str, Any] | None = None,
     inputs: Inputs | None = None,
+    rule: SampleRule | None = None,
 ) -> StageData:
     """`open_stage_data`, where process 0 measures and plans while the others wait and then read what it left.
 
     saved: the fingerprint of the data that went with the last checkpoint, None without one. inputs: those of `config`
-    where they are open already. Raises UserError when the hosts' records, tokenizers or settings of the data differ.
+    where they are open already; of other processes than 0 their `rule` alone. Raises UserError when the hosts' records,
+    tokenizers or settings of the data differ.
     """
     bad = bad_records(folder, config.data.max_bad, peers)
     if peers is None:
         return open_stage_data(config, folder, bad, saved=saved, inputs=inputs)
+    cores.shared_by(peers.gather("machine", host := socket.gethostname()).count(host))
+    if peers.index == 0:
+        inputs = inputs or Inputs.of(config, folder)
+        inputs.records.keep_index()
+    peers.gather("indexed")
+    inputs = inputs or Inputs.of(config, folder, rule)
     what = "records, tokenizer or settings of the data"
 
     def turn(key: str) -> None:

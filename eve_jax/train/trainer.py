@@ -18,6 +18,7 @@ from eve_jax.config.stage import Config
 from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Hanging
 from eve_jax.model.attention import check_kernel
 from eve_jax.process.connect import is_leader, peers, print_once
@@ -25,6 +26,7 @@ from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
+from eve_jax.train.data_bound import DataBound
 from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
 from eve_jax.train.goodput import Goodput
@@ -35,6 +37,7 @@ from eve_jax.train.metrics import drop_lines_after, load_metrics, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.positions import check_positions
 from eve_jax.train.profile import Profiler
 from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
@@ -110,6 +113,7 @@ class Run:
             self.profiler.close()
             self.log.close()
         finally:
+            self.data.close()
             with self.goodput.on("save"):
                 self.checkpoints.close()
             self.goodput.write(self.goodput.last_step)
@@ -160,10 +164,10 @@ def _open(
     check_kernel(cfg.attention, mesh.devices.flat[0].platform)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
-    inputs = _inputs(config, fresh=not (folder / PLAN_FOLDER).exists())
+    rule, inputs = _inputs(config, folder, fresh=not (folder / PLAN_FOLDER).exists())
     evaluations = Evaluations(config.eval)
-    if inputs and config.eval.is_set:
-        evaluations = Evaluations.open(Setting(config, inputs.rule, mesh, folder), open_tasks)
+    if rule and config.eval.is_set:
+        evaluations = Evaluations.open(Setting(config, rule, mesh, folder), open_tasks)
     lock = held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:
@@ -176,8 +180,9 @@ def _open(
         saved = {} if latest is None else checkpoints.meta(latest)
         check_settings(folder, config)
         before = None if latest is None else saved.get("data", {})
-        data = open_data_together(config, folder, peers(), before, inputs)
+        data = open_data_together(config, folder, peers(), before, inputs, rule)
         data.tokenizer.check_vocabulary(cfg.vocab_size, "config.model.vocab_size")
+        check_positions(config, folder, data.lengths, resumes=latest is not None)
         meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
         if is_leader():
@@ -210,15 +215,18 @@ def _open(
     return Run(config, data, meta, mesh, rows, functions, evaluations, *writes, begin, lock)
 
 
-def _inputs(config: Config, fresh: bool) -> Inputs | None:
-    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule."""
+def _inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | None, Inputs | None]:
+    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule.
+
+    The records are opened by the process that leads: the others read the indexes that it keeps.
+    """
     if fresh:
         check_origins(config, config.sizes)
     if not fresh and not config.eval.is_set:
-        return None
-    inputs = Inputs.of(config)
-    inputs.rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
-    return inputs
+        return None, None
+    rule = SampleRule.of(config)
+    rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
+    return rule, Inputs.of(config, folder, rule) if is_leader() else None
 
 
 def say_masked(folder: Path) -> None:
@@ -240,6 +248,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
     alone = peers() is None  # several stop only where they agree to
     batches = data.batches(done, run.rows)
     feed = watched(batches, run.config.data.timeout, lambda: alone and stop.wanted, data.builder.reading)
+    bound = DataBound(run.config.name, run.config.data)
     stopped = stopping(peers(), lambda: stop.wanted)
     if not run.evaluate(done, state, stopped):
         raise Interrupted(f"{run.config.name} stopped while it was evaluated; rerun the command to resume")
@@ -251,6 +260,7 @@ def _loop(run: Run, stop: StopRequest) -> None:
                 placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in step_batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 run.log.add(done, metrics, data.counts(step))
+                bound.note(run.goodput.seconds["data"])
                 run.check(state)
                 evaluated = run.evaluate(done, state, stopped)
                 if done == steps or done % run.config.train.save_every == 0:

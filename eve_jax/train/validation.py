@@ -21,7 +21,8 @@ from eve_jax.config.stage import Config
 from eve_jax.data.plan.lengths import Dropped
 from eve_jax.data.plan.plan import PlanSettings, build_plan
 from eve_jax.data.rows.build import Batch, RowBuilder
-from eve_jax.data.rows.pipeline import StageData, loader
+from eve_jax.data.rows.loader import loader
+from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import sources_fingerprint
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.overlap import overlap

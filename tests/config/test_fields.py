@@ -55,6 +55,14 @@ def test_wrong_types_and_numbers_out_of_range(field: Any) -> None:
         assert repr(value) in line, line
 
 
+def test_max_bad_is_a_share_or_a_number_of_records() -> None:
+    assert refused("data.max_bad", 1.5) == (
+        "config.data.max_bad=1.5: expected a share of the records (below 1) or a whole number of them"
+    )
+    for value in (0, 0.01, 1, 1000, 1000.0):
+        assert Config.of(ConfigDict(changed("data.max_bad", value), type_safe=False)).data.max_bad == value
+
+
 def test_texts_that_cannot_be_read() -> None:
     read = [f.path for f in FIELDS if f.rule.reads is not None]
     assert {"name", "mesh", "data.repeats", "data.weights", "profile.steps"} <= set(read)

@@ -53,6 +53,29 @@ def test_limit(tmp_path: Path) -> None:
         BadRecords(tmp_path, max_bad=2).report("a:12", "last", "z.png", "empty file")
 
 
+def test_a_share_of_what_was_seen(tmp_path: Path) -> None:
+    bad = BadRecords(tmp_path, max_bad=0.01)
+    bad.report_dropped([Dropped(f"a:{n}", "x", "", "bad") for n in range(1000)], found="training")
+    again = BadRecords(tmp_path, max_bad=0.01)  # a resumed run
+    again.seen = 150_000
+    assert (again.count, again.most) == (1000, 1500)
+    again.report("a:1000", "x", "", "bad")
+    again.seen = 90_000
+    about = r"1,002 records broke while training, more than config\.data\.max_bad=0\.01 of the 90,000 records seen"
+    with pytest.raises(UserError, match=about + " so far, and than 1,000; the last: a:1001"):
+        again.report("a:1001", "x", "", "bad")
+
+
+def test_many_are_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = BadRecords(tmp_path, max_bad=5)
+    opened: list[Path] = []
+    plain = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **more: (opened.append(self), plain(self, *a, **more))[1])
+    bad.report_dropped([Dropped(f"a:{n % 500}", "x", "", "too long") for n in range(1000)])
+    assert opened == [bad.path]
+    assert [entry["where"] for entry in entries(bad)] == [f"a:{n}" for n in range(500)]
+
+
 def test_threads(tmp_path: Path) -> None:
     bad = BadRecords(tmp_path, max_bad=1000)
 

@@ -15,7 +15,8 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.data.rows.build import Batch, RowBuilder
-from eve_jax.data.rows.pipeline import loader, open_stage_data
+from eve_jax.data.rows.loader import loader
+from eve_jax.data.rows.pipeline import open_stage_data
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax.config.stage import Config
 from eve_jax.data.image.patches import open_image
-from eve_jax.data.rows.pipeline import Inputs
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import UserError
 from eve_jax.eval.live import blank, items_of, open_task, outcome_of, shortened
 from eve_jax.eval.training import LiveTasks
@@ -98,7 +98,7 @@ def measured(work: Path, trained: Path, init: Path, mesh: str = "") -> dict[str,
     c.init = str(init)
     given = Config.of(c)
     devices = make_mesh(mesh)
-    setting = Setting(given, Inputs.of(given).rule, devices, work / "measured")
+    setting = Setting(given, SampleRule.of(given), devices, work / "measured")
     cfg, params = load_params(trained)
     found = LiveTasks(setting).measure(shard_params(cfg, params, devices), lambda: False)
     assert found is not None

@@ -108,6 +108,10 @@ class Plan:
             found.append((int(lengths.record[entry]), reason))
         return found
 
+    def samples(self, steps: int) -> int:
+        """Return how many samples the first `steps` steps hold."""
+        return int(self.first[steps * self.micro_batches * self.rows])
+
     @cached_property
     def hash(self) -> str:
         """Fingerprint of everything that decides the batches."""

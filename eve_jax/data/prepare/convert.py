@@ -21,7 +21,6 @@ from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
 from eve_jax.data.prepare.noted_images import NotedImages
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
-from eve_jax.data.prepare.workers import Tick, run_processes
 from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_part, table_name
@@ -32,6 +31,7 @@ from eve_jax.data.text.encode import check_turns
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_atomically, write_json
 from eve_jax.process.lock import LOCK, locked
+from eve_jax.process.pieces import Tick, run_processes
 
 SUMMARY_FILE = "summary.json"
 SIDES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # histogram of the square root of an image's area

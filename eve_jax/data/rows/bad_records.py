@@ -13,18 +13,22 @@ from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
 FIELDS = {"where", "id", "image", "reason", "found"}
+FLOOR = 1000  # records that may break in any case where `max_bad` is a share
 
 
 class BadRecords:
     """Keeps {"where", "id", "image", "reason", "found"} lines in `folder`/bad_records.jsonl; safe for threads.
 
     An entry is listed once, also when a run is resumed. `found` is "preparing" or "planning" (the record was left out)
-    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run.
+    or "training" (its slots stay, its loss is masked); more than `max_bad` records of the latter stop the run. A
+    `max_bad` below 1 is a share of the records `seen`, which whoever trains on them counts, and of at least FLOOR.
     Where the file of `where` is gone, since the data was moved, a record that breaks again takes the entry's place.
     Raises `UserError` when the file cannot be read or written.
     """
 
-    def __init__(self, folder: str | Path, max_bad: int) -> None:
+    seen = 0  # records that the run has come to so far, on all hosts; a record that comes again counts once
+
+    def __init__(self, folder: str | Path, max_bad: float) -> None:
         self.path = Path(folder) / BAD_RECORDS_FILE
         self.max_bad = max_bad
         self._lock = threading.Lock()
@@ -82,38 +86,57 @@ class BadRecords:
             self._set(lines)
 
     def report_dropped(self, dropped: Iterable[Dropped], found: str = "planning") -> None:
-        """List more records that were left out while planning."""
-        for one in dropped:
-            self.report(*one, found=found)
+        """List more records that were left out while planning; the file is opened once."""
+        with self._lock:
+            self._list([(*one, found) for one in dropped])
 
     def report(self, where: str, id: str, image: str, reason: str, found: str = "training") -> None:
-        """List one record. Raises `UserError` when more than `max_bad` were found while training."""
+        """List one record. Raises `UserError` when too many were found while training, see `max_bad`."""
         with self._lock:
-            line = _line(where, id, image, reason, found)
-            key = (where, image, reason, found)
-            if key not in self._reported and line not in self._listed:
-                with self._named():
-                    self._add(line)
-            self._reported.add(key)
+            self._list([(where, id, image, reason, found)])
             if found != "training":
                 return
             self._broken.add(where)
-            if self.count > self.max_bad:
+            if self.count > self.most:
                 last = Dropped(f"{where} (record {id})", id, image, reason)
                 raise FieldError(
-                    f"{self.count} records broke while training, more than ",
+                    f"{self.count:,} records broke while training, more than ",
                     Field("data.max_bad"),
-                    f"={self.max_bad}; the last: {last.described}; all are listed in {self.path}",
+                    f"={self.max_bad:g}{self._share()}; the last: {last.described}; all are listed in {self.path}",
                 )
 
-    def _add(self, line: str) -> None:
-        old = self._gone.pop(_moving(**_entry(line)), None)
-        if old is None:
+    @property
+    def most(self) -> int:
+        """How many records may break while training, by what was `seen` so far."""
+        return int(self.max_bad) if not 0 < self.max_bad < 1 else max(FLOOR, int(self.max_bad * self.seen))
+
+    def _share(self) -> str:
+        if not 0 < self.max_bad < 1:
+            return ""
+        return f" of the {self.seen:,} records seen so far, and than {FLOOR:,}"
+
+    def _list(self, entries: Iterable[tuple[str, ...]]) -> None:
+        """Add those of the entries (where, id, image, reason, found) to the file that are not there."""
+        new = []
+        for where, id, image, reason, found in entries:
+            line, key = _line(where, id, image, reason, found), (where, image, reason, found)
+            if key not in self._reported and line not in self._listed:
+                new.append(line)
+            self._reported.add(key)
+        if new:
+            with self._named():
+                self._add(new)
+
+    def _add(self, lines: list[str]) -> None:
+        old = {line: self._gone.pop(_moving(**_entry(line)), None) for line in lines}
+        added = _text([line for line in lines if old[line] is None])
+        if added:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            return
-        self._write([line if one == old else one for one in self._read()[0]])
-        self._broken.discard(_entry(old)["where"])
+                file.write(added)
+        moved = {before: line for line, before in old.items() if before is not None}
+        if moved:
+            self._write([moved.get(one, one) for one in self._read()[0]])
+            self._broken -= {_entry(before)["where"] for before in moved}
 
 
 def _text(lines: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from eve_jax.batch import CLASS, SPLIT, RowShape, batch_arrays, token_arrays, zeros
+from eve_jax.batch import CLASS, SPLIT, ArraySpec, RowShape, TeacherShape, batch_arrays, token_arrays, zeros
 from eve_jax.data.image.patches import cut, open_image
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Entry, Lengths
@@ -150,7 +150,7 @@ class RowBuilder:
         """
         self.records, self.lengths = records, lengths
         self.rule, self.bad, self.most_images = rule, bad, most_images
-        self.reading: dict[int, str] = {}  # what each thread is at, by its identifier: for a message when one hangs
+        self.reading: dict[int, object] = {}  # what each thread is at, by its identifier: for a message when one hangs
 
     def build(self, micro_batch: MicroBatch) -> Batch:
         """The arrays of docs/design.md#row-contract with a leading axis of rows; patches uint8 [R, P, patch_bytes].
@@ -158,28 +158,43 @@ class RowBuilder:
         A record that broke since it was measured keeps its slots (patches 0), its loss weighs 0, and it is reported;
         raises what `bad` raises when there are too many of those.
         """
-        shape, n_rows = micro_batch.shape, len(micro_batch.rows)
-        teacher = teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
-        batch = zeros(batch_arrays(n_rows, shape, self.rule.images.patch_bytes, teacher))
-        patches, teacher_images = batch["patches"], batch.get("teacher_images", np.zeros((n_rows, 0)))
-        for number, entries in enumerate(micro_batch.rows):
-            samples: list[Sample] = []
-            used = n_images = 0
-            for entry in entries:
-                line = self.lengths.entry(entry)
-                end, last = used + line.patches, n_images + len(line.grids)
-                room = patches[number, used:end], teacher_images[number, n_images:last]
-                self.reading[threading.get_ident()] = self.records.where(line.record)
-                samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
-                del self.reading[threading.get_ident()]
-                used, n_images = end, last
-            row = lay_out(samples, shape)
-            if teacher:
-                images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
-                row |= place_images(images, shape, self.rule.images)
-            for name, values in row.items():
-                batch[name][number] = values
+        batch = self.empty(micro_batch.shape, len(micro_batch.rows))
+        for number in range(len(micro_batch.rows)):
+            self.build_row(batch, number, micro_batch)
         return batch
+
+    def empty(self, shape: RowShape, rows: int) -> Batch:
+        """Return the batch of `rows` rows that `build_row` is to fill."""
+        return zeros(self.arrays(shape, rows))
+
+    def arrays(self, shape: RowShape, rows: int) -> dict[str, ArraySpec]:
+        """Return shape and dtype of the arrays of a batch."""
+        return batch_arrays(rows, shape, self.rule.images.patch_bytes, self._teacher(shape))
+
+    def _teacher(self, shape: RowShape) -> TeacherShape | None:
+        return teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
+
+    def build_row(self, batch: Batch, number: int, micro_batch: MicroBatch) -> None:
+        """Write row `number` of a micro-batch into its place in `batch`, which `empty` gave."""
+        shape, entries = micro_batch.shape, micro_batch.rows[number]
+        patches = batch["patches"][number]
+        teacher_images = batch["teacher_images"][number] if "teacher_images" in batch else np.zeros(0)
+        samples: list[Sample] = []
+        used = n_images = 0
+        for entry in entries:
+            line = self.lengths.entry(entry)
+            end, last = used + line.patches, n_images + len(line.grids)
+            room = patches[used:end], teacher_images[n_images:last]
+            self.reading[threading.get_ident()] = self.records.where(line.record)
+            samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
+            del self.reading[threading.get_ident()]
+            used, n_images = end, last
+        row = lay_out(samples, shape)
+        if self._teacher(shape):
+            images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
+            row |= place_images(images, shape, self.rule.images)
+        for name, values in row.items():
+            batch[name][number] = values
 
     def _sample(self, entry: Entry, seen: Seen | None, patches: np.ndarray, teacher_images: np.ndarray) -> Sample:
         """The sample of an entry; its patches are written into `patches` [p, patch_bytes].

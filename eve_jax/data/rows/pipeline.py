@@ -1,12 +1,13 @@
 """The input pipeline: from a stage's config to the batches of its steps, built ahead by threads.
 
     config -> records, tokenizer, lengths table, plan -> `StageData`
-micro-batch m of the plan -> RowBuilder.build -> batch dict, in order -> the batches of one step
+rows of the plan -> `loader` -> batch dicts, in order -> the batches of one step
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,10 +16,12 @@ from eve_jax.data.config import StageFields
 from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.mixture import Mixture
-from eve_jax.data.plan.plan import MicroBatch, Plan, PlanSettings, build_plan, load_plan, plan_key
+from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan, load_plan, plan_key
 from eve_jax.data.rows.align_arrays import most_images
 from eve_jax.data.rows.bad_records import BadRecords
 from eve_jax.data.rows.build import Batch, RowBuilder
+from eve_jax.data.rows.loader import RowWriter, loader
+from eve_jax.data.rows.row_processes import BuilderFiles, RowProcesses
 from eve_jax.data.samples.data_fingerprint import (
     check_counts,
     check_rule,
@@ -31,6 +34,7 @@ from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
+from eve_jax.process.cores import default_threads
 from eve_jax.process.progress import spinner
 
 PLAN_FOLDER = "plan"
@@ -45,15 +49,37 @@ class StageData:
     plan: Plan
     builder: RowBuilder
     bad: BadRecords
+    files: BuilderFiles
+    workers: int
     threads: int
     prefetch: int
     fingerprint: Fingerprint
     sources: dict[str, FieldCounts]
     warning: str = ""
+    open: list[RowProcesses] = field(default_factory=list)
 
     def batches(self, start_step: int = 0, rows: Sequence[int] | None = None) -> Iterator[tuple[int, list[Batch]]]:
         """(step, its batches) from `start_step` to the end of the plan, of all rows or `rows`; see `loader`."""
-        return loader(self.plan, self.builder, start_step, self.threads, self.prefetch, rows)
+        with self._row_writer() as (writer, threads):
+            for step, batches in loader(self.plan, writer, start_step, threads, self.prefetch, rows):
+                self.bad.seen = min(self.plan.samples(step + 1), len(self.lengths))
+                yield step, batches
+
+    @contextmanager
+    def _row_writer(self) -> Iterator[tuple[RowWriter, int]]:
+        """What builds rows, and the threads that may ask it to."""
+        if not self.workers:
+            yield self.builder, self.threads
+            return
+        threads = self.threads if self.threads > 0 else default_threads(self.workers)
+        with closing(RowProcesses(self.builder, self.files, self.workers, threads)) as processes:
+            self.open.append(processes)
+            yield processes, self.workers * threads
+
+    def close(self) -> None:
+        """End the processes that build batches, also those that hang."""
+        for processes in self.open:
+            processes.close()
 
     def counts(self, step: int) -> dict[str, int]:
         """Samples, tokens, vision tokens, patches, pairs and rows that hold any, of step `step` (from 0), on all hosts.
@@ -109,12 +135,13 @@ class Inputs(NamedTuple):
     records: Records
 
     @classmethod
-    def of(cls, config: StageFields) -> Self:
-        """Open the tokenizer and the records of `config.data`.
+    def of(cls, config: StageFields, folder: str | Path, rule: SampleRule | None = None) -> Self:
+        """Open the tokenizer and the records of `config.data` for the stage in `folder`; `rule` has the former open.
 
         Raises `UserError` where one is missing, or where the tokenizer does not fit the template.
         """
-        return cls(SampleRule.of(config), open_records(config.data.records, config.data.images))
+        index = Path(folder) / PLAN_FOLDER
+        return cls(rule or SampleRule.of(config), open_records(config.data.records, config.data.images, index))
 
 
 def open_stage_data(
@@ -127,10 +154,10 @@ def open_stage_data(
 ) -> StageData:
     """Measure the records of `config.data`, plan the run and list in `folder` what had to be left out.
 
-    The lengths table and the plan are kept in `folder`/plan under the hash of all they follow from, and read from
-    there by memory mapping: its memory does not grow with the number of records. `bad` takes the records that cannot
-    be used; by default the list in `folder`. `ready` is called with the name of the lengths table before it is read or
-    made.
+    The indexes of large files, the lengths table and the plan are kept in `folder`/plan, the latter two under the hash
+    of all they follow from, and read from there by memory mapping: its memory does not grow with the number of records.
+    `bad` takes the records that cannot be used; by default the list in `folder`. `ready` is called with the name of the
+    lengths table before it is read or made.
 
     saved: the fingerprint of the data that went with the last checkpoint; {} when it has none. The run then keeps its
     plan, whatever broke since; without it (None), everything is measured again when image files changed. Raises
@@ -138,7 +165,7 @@ def open_stage_data(
     are open already.
     """
     d = config.data
-    rule, records = inputs or Inputs.of(config)
+    rule, records = inputs or Inputs.of(config, folder)
     folder = Path(folder)
     bad = bad or BadRecords(folder, d.max_bad)
     cache = folder / PLAN_FOLDER
@@ -146,6 +173,7 @@ def open_stage_data(
     if saved:  # before records are measured
         check_rule(folder, saved, fingerprint, rule)
         check_counts(folder, saved, records)
+    records.keep_index()
     lengths = measure(records, rule, cache, ready)
     if saved is None and (changed := _first_change(records, lengths)):
         print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
@@ -170,7 +198,10 @@ def open_stage_data(
         lengths = Lengths.load(lengths.file.path)  # gives back the pages that planning looked at
     images = most_images(plan, lengths) if config.model.align_weight > 0 else None
     builder = RowBuilder(records, lengths, rule, bad, images)
-    return StageData(rule.tokenizer, lengths, plan, builder, bad, d.threads, d.prefetch, fingerprint, sources, warning)
+    assert lengths.file is not None
+    files = BuilderFiles(d.records, d.images, cache, lengths.file.path, lengths.key, rule, images)
+    built_by = (d.workers, d.threads, d.prefetch)
+    return StageData(rule.tokenizer, lengths, plan, builder, bad, files, *built_by, fingerprint, sources, warning)
 
 
 def _first_change(records: Records, lengths: Lengths) -> str:
@@ -213,42 +244,3 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
         with spinner(f"planning rows of {len(lengths):,} records"):
             build_plan(lengths, settings, mixture).save(cache, key)
         return load_plan(cache, key)
-
-
-class _MicroBatches:
-    """The micro-batches of all steps from `start_step` on, all their rows or `rows`, as grain's random access."""
-
-    def __init__(self, plan: Plan, start_step: int, rows: Sequence[int] | None) -> None:
-        self.plan, self.first, self.rows = plan, start_step * plan.micro_batches, rows
-
-    def __len__(self) -> int:
-        return self.plan.steps * self.plan.micro_batches - self.first
-
-    def __getitem__(self, index: int) -> MicroBatch:
-        shape, rows = self.plan.micro_batch(self.first + int(index))
-        return MicroBatch(shape, rows if self.rows is None else [rows[r] for r in self.rows])
-
-
-def loader(
-    plan: Plan,
-    builder: RowBuilder,
-    start_step: int = 0,
-    threads: int = 2,
-    prefetch: int = 4,
-    rows: Sequence[int] | None = None,
-) -> Iterator[tuple[int, list[Batch]]]:
-    """Yields (step, its `plan.micro_batches` batches) from `start_step` to the end of the plan.
-
-    The batches are the same for any number of `threads` (0: built when asked for) and any `start_step`.
-    `prefetch` is the number of micro-batches built ahead. rows: the rows of each micro-batch that this host builds,
-    in that order (what the sharding of batches asks of it); only their records are read.
-    """
-    import grain  # here, because it loads JAX, which nothing else under eve_jax.data needs
-
-    if start_step >= plan.steps:
-        return
-    dataset = grain.MapDataset.source(_MicroBatches(plan, start_step, rows)).map(builder.build)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
-    batches = iter(dataset.to_iter_dataset(options))
-    for step in range(start_step, plan.steps):
-        yield step, [next(batches) for _ in range(plan.micro_batches)]

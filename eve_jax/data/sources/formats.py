@@ -35,7 +35,7 @@ def check_format(path: Path) -> None:
     if not path.is_file():
         return
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             head = file.read(HEAD)
         size = os.path.getsize(path)
     except OSError:

@@ -1,8 +1,8 @@
 """LLaVA's own files: one JSON array, or a record a line (JSONL); images lie in a folder next to them.
 
-A file is read once to note where every `EVERY`-th record begins, a byte a record; a record is then read and
-parsed when asked for, so that neither time nor memory depends on how many there are, and a broken one leaves the
-others alone.
+A file is read once to note where every `EVERY`-th record begins, half a byte a record, and to hash its content; a
+record is then read and parsed when asked for, so that neither time nor memory depends on how many there are, and a
+broken one leaves the others alone. Both are kept (`kept_index`): a large file is read once for all starts and hosts.
 """
 
 import json
@@ -17,11 +17,11 @@ import numpy as np
 
 from eve_jax.data.record import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
+from eve_jax.data.sources.kept_index import EVERY, LEAST, Index, State, load_index, save_index
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.compiled import njit
 from eve_jax.process.strict_json import without_repeats
 
-EVERY = 16  # records between two noted places
 SCAN_BYTES = 1 << 20
 _DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 
@@ -99,37 +99,57 @@ def _scan_items(block, base, state, starts, stops, numbers):
 
 
 class JsonFile:
-    """The records of a JSON or JSONL file, see `base.Source`; image paths are relative to `images_dir`."""
+    """The records of a JSON or JSONL file, see `base.Source`; image paths are relative to `images_dir`.
+
+    index: a folder where its index may be kept, see `keep_index`.
+    """
 
     tables: Path | None = None
 
-    def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
+    def __init__(self, path: str | Path, images_dir: str | Path = "", index: Path | None = None) -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
         self._beside = str(self.path.parent)
         if not self.path.is_file():
             raise FieldError(f"{path}: no such records file; set ", Field("data.records"), " to files that exist")
         try:
             self._file = os.open(path, os.O_RDONLY)  # never closed: shared by the threads through os.pread
-            self._size = os.fstat(self._file).st_size
+            self._known = State.of(self._file, str(self.path), self.images_dir)
             head = os.pread(self._file, 4096, 0)
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+        self._size = self._known.size
         text = head.removeprefix(BOM).lstrip()
         self._array = text.startswith(b"[")
         self._first = len(head) - len(text) + 1 if self._array else len(head) - len(head.removeprefix(BOM))
-        self._index()
+        kept = load_index(index, self._known, self._file) if index else None
+        self._keep_in = index if kept is None and self._size >= LEAST and index and self._known.settle() else None
+        self._index = kept or self._scanned()
 
-    def _index(self) -> None:
+    def keep_index(self) -> None:
+        """Keep the index in the folder that was given, unless the file is small, or was written since it was opened."""
+        if self._keep_in and State.of(self._file, str(self.path), self.images_dir) == self._known:
+            save_index(self._keep_in, self._known, self._file, self._index)
+        self._keep_in = None
+
+    def _scanned(self) -> Index:
+        """Return the index, for which the file is read once."""
         state = self._state(self._first, 1)
         places, lines = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        position = self._first
-        while block := os.pread(self._file, SCAN_BYTES, position):
-            skip = -int(state[_COUNT]) % EVERY
-            most = len(block) // 2 + 1  # a record has one byte at least, and one between it and the next
-            starts, _, numbers = self._scan(block, position, state, most)
-            places.append(starts[skip::EVERY].copy())
-            lines.append(numbers[skip::EVERY].copy())
-            position += len(block)
+
+        def blocks() -> Iterator[bytes]:
+            position = 0
+            while block := os.pread(self._file, SCAN_BYTES, position):
+                own = block[max(self._first - position, 0) :]
+                position += len(block)
+                if own:
+                    skip = -int(state[_COUNT]) % EVERY
+                    most = len(own) // 2 + 1  # a record has one byte at least, and one between it and the next
+                    starts, _, numbers = self._scan(own, position - len(own), state, most)
+                    places.append(starts[skip::EVERY].copy())
+                    lines.append(numbers[skip::EVERY].copy())
+                yield block
+
+        fingerprint = digest_of(chain([str(self.path), self.images_dir], blocks()))  # a block at a time
         if self._array and (state[_EXTRA] or state[_DEPTH]):
             last = f"it ends within item {state[_COUNT]}, which begins at byte {state[_START]}"
             extra = f"there is something after the array's end, at byte {state[_EXTRA] - 1}"
@@ -137,8 +157,9 @@ class JsonFile:
                 f"{self.path}: not valid JSON ({extra if state[_EXTRA] else last}); "
                 "fix the file, or write one record a line (JSONL)"
             )
-        self._count = int(state[_COUNT])
-        self._places, self._lines = np.concatenate(places), np.concatenate(lines)
+        numbers = np.concatenate(lines)
+        regular = np.array_equal(numbers, np.arange(1, 1 + EVERY * len(numbers), EVERY))
+        return Index(int(state[_COUNT]), np.concatenate(places), None if regular else numbers, fingerprint)
 
     def _state(self, start: int, line: int) -> np.ndarray:
         state = np.zeros(8, np.int64)
@@ -154,15 +175,16 @@ class JsonFile:
         return starts[:n], stops[:n], numbers[:n]
 
     def __len__(self) -> int:
-        return self._count
+        return self._index.count
 
     def _read(self, index: int) -> tuple[bytes, str]:
         """The bytes of a record and its place."""
         group, own = divmod(index, EVERY)
-        start = int(self._places[group])
-        stop = int(self._places[group + 1]) if group + 1 < len(self._places) else self._size
+        places = self._index.places
+        start = int(places[group])
+        stop = int(places[group + 1]) if group + 1 < len(places) else self._size
         block = os.pread(self._file, stop - start, start)
-        starts, stops, numbers = self._scan(block, 0, self._state(0, int(self._lines[group])), EVERY)
+        starts, stops, numbers = self._scan(block, 0, self._state(0, self._index.line(group)), EVERY)
         if own >= len(starts):
             raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
         where = f"{self.path}#{index + 1}" if self._array else f"{self.path}:{numbers[own]}"
@@ -179,14 +201,8 @@ class JsonFile:
         return read_record(parse_json(data, where), place)
 
     def fingerprint(self) -> str:
-        """Hash of the file's content, its path and that of the images."""
-        return digest_of(chain([str(self.path), self.images_dir], self._blocks()))  # a block at a time
-
-    def _blocks(self) -> Iterator[bytes]:
-        position = 0
-        while block := os.pread(self._file, SCAN_BYTES, position):
-            yield block
-            position += len(block)
+        """Hash of the file's content when it was opened, its path and that of the images."""
+        return self._index.fingerprint
 
 
 def parse_json(data: bytes, where: str) -> Any:

@@ -14,13 +14,13 @@ TFDS = "tfds:"
 KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, tfds:NAME or module:Class"
 
 
-def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
+def open_sources(name: str, images_dir: str | Path = "", index: Path | None = None) -> list[Source]:
     """The sources that one entry of `config.data.records` stands for.
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
     `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
     `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name.
-    Raises `UserError` when there is nothing of that name.
+    index: the folder where indexes are kept (`kept_index`). Raises `UserError` when there is nothing of that name.
     """
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
@@ -34,25 +34,25 @@ def open_sources(name: str, images_dir: str | Path = "") -> list[Source]:
         paths = sorted(glob.glob(name))
         if not paths:
             raise FieldError(f"{name}: no file matches; ", Field("data.records"), f" takes {KINDS}")
-        return [_open_file(Path(path), images_dir) for path in paths]
+        return [_open_file(Path(path), images_dir, index) for path in paths]
     if Path(name).is_dir():
-        return _open_folder(Path(name), images_dir)
-    return [_open_file(Path(name), images_dir)]
+        return _open_folder(Path(name), images_dir, index)
+    return [_open_file(Path(name), images_dir, index)]
 
 
-def _parquet(path: Path, images_dir: str | Path) -> Source:
+def _parquet(path: Path, images_dir: str | Path, _: Path | None) -> Source:
     from eve_jax.data.sources.parquet import ParquetRecords
 
     return ParquetRecords(path, images_dir)
 
 
-def _tar(path: Path, images_dir: str | Path) -> Source:
+def _tar(path: Path, images_dir: str | Path, _: Path | None) -> Source:
     from eve_jax.data.sources.tar import TarFile
 
     return TarFile(path)
 
 
-OPENERS: dict[str, Callable[[Path, str | Path], Source]] = {
+OPENERS: dict[str, Callable[[Path, str | Path, Path | None], Source]] = {
     ".parquet": _parquet,
     ".tar": _tar,
     ".jsonl": JsonFile,
@@ -60,12 +60,12 @@ OPENERS: dict[str, Callable[[Path, str | Path], Source]] = {
 }
 
 
-def _open_file(path: Path, images_dir: str | Path) -> Source:
+def _open_file(path: Path, images_dir: str | Path, index: Path | None) -> Source:
     check_format(path)
-    return OPENERS.get(path.suffix, JsonFile)(path, images_dir)
+    return OPENERS.get(path.suffix, JsonFile)(path, images_dir, index)
 
 
-def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
+def _open_folder(folder: Path, images_dir: str | Path, index: Path | None) -> list[Source]:
     from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shards
 
     if (folder / DATASET_FILE).is_file():
@@ -76,5 +76,5 @@ def _open_folder(folder: Path, images_dir: str | Path) -> list[Source]:
         raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
     for suffix in OPENERS:
         if paths := sorted(folder.glob(f"*{suffix}")):
-            return [_open_file(path, images_dir) for path in paths]
+            return [_open_file(path, images_dir, index) for path in paths]
     raise FieldError(f"{folder}: no records in this folder; ", Field("data.records"), f" takes {KINDS}")

@@ -10,6 +10,7 @@ from typing import overload
 import numpy as np
 
 from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
+from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.named import is_named
@@ -78,6 +79,12 @@ class Records(Sequence[Record]):
         """A text that differs whenever the records do, for keys of caches; image files next to them do not count."""
         return "\n".join(source.fingerprint() for source in self._sources)
 
+    def keep_index(self) -> None:
+        """Keep what large JSON and JSONL files were read for, in the folder that `open_records` was given."""
+        for source in self._sources:
+            if isinstance(source, JsonFile):
+                source.keep_index()
+
     def stored(self) -> str:
         """Return the hashes of prepared records, whose images are measured without being opened; "" for others."""
         return "\n".join(source.fingerprint() for source in self._sources if source.tables is not None)
@@ -99,10 +106,11 @@ class Records(Sequence[Record]):
 RECORDS = Field("data.records")
 
 
-def open_records(records: str, images_dir: str | Path = "") -> Records:
+def open_records(records: str, images_dir: str | Path = "", index: Path | None = None) -> Records:
     """Opens the sources `records`, see `split_names` and `open_sources`; image paths are relative to `images_dir`.
 
-    Raises `UserError` when there are none, or for one that cannot be opened.
+    index: the folder for the indexes of large files (`Records.keep_index`), which need not be there. Raises `UserError`
+    when there are none, or for one that cannot be opened.
     """
     names = split_names(records)
     if not names:
@@ -110,7 +118,7 @@ def open_records(records: str, images_dir: str | Path = "") -> Records:
     _check_images(images_dir)
     if len(set(names)) < len(names):
         raise FieldError(RECORDS, f"={records!r} names a source twice; set ", Field("data.repeats"), " instead")
-    sources = {name: _opened(name, images_dir, len(names) > 1) for name in names}
+    sources = {name: _opened(name, images_dir, len(names) > 1, index) for name in names}
     _check_once(sources)
     opened = Records(sources)
     if not len(opened):
@@ -154,9 +162,9 @@ def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
             found[real] = shown
 
 
-def _opened(name: str, images_dir: str | Path, of_several: bool) -> list[Source]:
+def _opened(name: str, images_dir: str | Path, of_several: bool, index: Path | None = None) -> list[Source]:
     try:
-        return open_sources(name, images_dir)
+        return open_sources(name, images_dir, index)
     except UserError as e:
         if of_several and not is_named(name) and not os.path.exists(name):
             raise UserError(f"{e}; commas separate sources: write \\, for one that is part of a path") from None

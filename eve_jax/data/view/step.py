@@ -49,8 +49,9 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary, PLAN_FOLDER)
         cache.mkdir()
-        for made in (folder / PLAN_FOLDER).glob("*.npz") if folder is not None else ():
-            (cache / made.name).symlink_to(made.resolve())
+        for pattern in ("*.npz", "*.index") if folder is not None else ():
+            for made in (folder / PLAN_FOLDER).glob(pattern):
+                (cache / made.name).symlink_to(made.resolve())
         data = open_stage_data(config, temporary, saved=None if folder is None else {})  # the training's own plan
         rows = rows_of_step(data, step, max_rows)
         total = sum(len(micro_batch.rows) for micro_batch in data.plan.step(step))

@@ -1,9 +1,6 @@
 """Pieces of work shared out among processes, with a bar that says how far they are."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +8,7 @@ from typing import Any, TypeVar
 
 from eve_jax.errors import UserError
 from eve_jax.process.progress import ProgressBar
+from eve_jax.process.spawned import live_with_parent, without_main
 
 T = TypeVar("T")
 Tick = Callable[[], None]  # called for every record; in a process that was told to stop it raises
@@ -85,7 +83,8 @@ def _results_in_order(
     while waiting or running:
         while waiting and len(running) < AHEAD * processes:
             number, piece = waiting.pop()
-            running[executor.submit(_do, work, piece)] = number
+            with without_main():  # the first ones start the processes
+                running[executor.submit(_do, work, piece)] = number
         finished, _ = wait(running, LOOK, FIRST_COMPLETED)
         for future in finished:
             results[running.pop(future)] = future.result()
@@ -94,17 +93,9 @@ def _results_in_order(
 
 
 def _enter(setup: Callable[[], Any], count: Any, stop: Any) -> None:
-    """The beginning of a process: Ctrl-C is its parent's business, and it ends with its parent however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """The beginning of a process."""
+    live_with_parent()
     _process.update(opened=setup(), count=count, stop=stop, ticks=0)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _tick() -> None:

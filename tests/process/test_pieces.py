@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from eve_jax.data.prepare.workers import Tick, run_processes
 from eve_jax.errors import UserError
+from eve_jax.process.pieces import Tick, run_processes
 
 
 def setup() -> int:
