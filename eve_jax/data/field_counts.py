@@ -45,8 +45,11 @@ class FieldCounts:
 
     @classmethod
     def of_plain(cls, plain: Sequence[Any]) -> Self:
-        """Return the counts that `plain` gave."""
+        """Return the counts that `plain` gave. Raises ValueError for anything else."""
         records, images, *counters = plain  # without doubts in what an earlier version wrote
+        numbers = [records, images, *(number for counter in counters for number in dict(counter).values())]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("counts of records that are no whole numbers from 0")
         return cls(records, images, *map(Counter, counters))
 
     def line(self, name: str) -> str:

@@ -1,6 +1,7 @@
 """An image as a record has it: a file by its path, or one that lies inside another file; and its bytes."""
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,10 @@ def open_binary(file: ImageFile) -> BinaryIO:
     try:
         if isinstance(file, StoredImage):
             return file.open()
-        if os.path.getsize(file) == 0:  # also of a pipe, which to open would wait for ever
+        status = os.stat(file)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # to open a pipe would wait for ever
+            raise BadImage("is no file but a pipe, a device or a socket", file)
+        if not status.st_size:
             raise BadImage("empty file", file)
         return open(file, "rb")
     except BadImage:

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.errors import UserError, warn
+from eve_jax.errors import UserError, shorten, warn
 from eve_jax.process.files import read_json
+from eve_jax.process.inside import is_plain_name
 from eve_jax.process.strict_json import without_repeats
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -133,6 +134,8 @@ def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise UserError(f"{index} is no index of safetensors files")
+    if other := next((name for name in where.values() if not is_plain_name(name)), None):
+        raise UserError(f"{index}: names the shard {shorten(repr(other), 100)}, which is no file of its folder")
     shards = sorted(set(where.values()))
     if single.is_file() and SINGLE not in shards:
         raise UserError(

@@ -19,7 +19,7 @@ def line(**changes: Any) -> bytes:
 
 
 def test_jsonl_and_array_alike(tmp_path: Path) -> None:
-    two = {**GOOD, "image": ["b.jpg", "/abs/c.jpg"]}
+    two = {**GOOD, "image": ["b.jpg", f"{tmp_path}/images/c.jpg"]}
     text = {"id": "t", "conversations": [{"from": "user", "value": "é 😀"}, {"from": "assistant", "value": "A"}]}
     (tmp_path / "a.jsonl").write_bytes(b"\n\n".join([json.dumps(GOOD).encode(), json.dumps(two).encode()]) + b"\n  \n")
     (tmp_path / "b.json").write_text(json.dumps([text, GOOD], ensure_ascii=False, indent=2), encoding="utf-8")
@@ -29,7 +29,7 @@ def test_jsonl_and_array_alike(tmp_path: Path) -> None:
     turns = (Turn("human", "Q"), Turn("gpt", "A"))
     assert list(records) == [
         Record("7", (f"{images}/a.jpg",), turns, f"{tmp_path}/a.jsonl:1"),
-        Record("7", (f"{images}/b.jpg", "/abs/c.jpg"), turns, f"{tmp_path}/a.jsonl:3"),
+        Record("7", (f"{images}/b.jpg", f"{images}/c.jpg"), turns, f"{tmp_path}/a.jsonl:3"),
         Record("t", (), (Turn("human", "é 😀"), Turn("gpt", "A")), f"{tmp_path}/b.json#1"),
         Record("7", (f"{images}/a.jpg",), turns, f"{tmp_path}/b.json#2"),
     ]

@@ -2,20 +2,18 @@
 
 import hashlib
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.plan.mapped_arrays import ArrayFile, save_arrays
 from eve_jax.data.plan.measured_on import SEEN, Seen, SeenTable, Stamp
-
-ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
+from eve_jax.data.plan.table_check import ARRAYS, BadTable, check_arrays, check_content, counts_digest
+from eve_jax.errors import shorten, warn
 
 
 class Dropped(NamedTuple):
@@ -122,28 +120,52 @@ class Lengths:
 
     @classmethod
     def load(cls, path: Path) -> "Lengths":
-        """The table that `save` wrote, memory-mapped."""
-        file = ArrayFile(path)
-        arrays = file.mapped()
-        dropped = [Dropped(*line) for line in json.loads(str(arrays["dropped"]))]
-        truncated, shrunk = arrays["changed"].tolist()
-        return cls(
-            **{name: arrays[name] for name in ARRAYS},
-            dropped=dropped,
-            truncated=truncated,
-            shrunk=shrunk,
-            fields=[FieldCounts.of_plain(counts) for counts in json.loads(str(arrays["fields"]))],
-            seen=SeenTable(**{name: arrays[name] for name in SEEN}) if SEEN[0] in arrays else None,
-            file=file,
-            digest=str(arrays["digest"]),
-        )
+        """The table that `save` wrote, memory-mapped. Raises `BadTable` for a file that is none; OSError.
+
+        What stands in its arrays is not looked at: `kept_table` does that, for a file that may be anybody's.
+        """
+        try:
+            file = ArrayFile(path)
+            arrays = file.mapped()
+            check_arrays(arrays)
+            dropped = [Dropped(*map(str, line)) for line in json.loads(str(arrays["dropped"]))]
+            fields = [FieldCounts.of_plain(counts) for counts in json.loads(str(arrays["fields"]))]
+            truncated, shrunk = arrays["changed"].tolist()
+            return cls(
+                **{name: arrays[name] for name in ARRAYS},
+                dropped=dropped,
+                truncated=truncated,
+                shrunk=shrunk,
+                fields=fields,
+                seen=SeenTable(**{name: arrays[name] for name in SEEN}) if SEEN[0] in arrays else None,
+                file=file,
+                digest=str(arrays["digest"]) if "digest" in arrays else counts_digest(file),
+            )
+        except (OSError, BadTable):
+            raise
+        except Exception as e:  # whatever a damaged file leads the readers of zip, NumPy and JSON to
+            raise BadTable(shorten(f"cannot be read ({type(e).__name__}: {e})")) from None
 
 
-def kept_table(path: Path) -> Lengths | None:
-    """The table in the file `path`; None when there is none, or when it is not whole."""
+def kept_table(path: Path, records: int, most: int, listed: str = "") -> Lengths | None:
+    """The table in the file `path` for `records` records in samples of at most `most` tokens; None without one.
+
+    None also, with a warning, for one that cannot be of them: numbers out of range, or a digest that is not that of its
+    arrays or, where the list of the records has one, not the one `listed`. Reads the whole file once, in pieces.
+    """
+    if not path.is_file():
+        return None
     try:
-        return Lengths.load(path) if path.is_file() else None
-    except (OSError, ValueError, KeyError, BadZipFile, struct.error):
+        found = Lengths.load(path)
+        assert found.file is not None
+        check_content(found.file, records, most)
+        if found.digest != counts_digest(found.file):
+            raise BadTable("its digest is not that of its arrays")
+        if listed and found.digest != listed:
+            raise BadTable("it is not the one that belongs to the records")
+        return found
+    except (OSError, BadTable) as e:
+        warn(f"{path} is not used, and the records are measured again: {e.strerror if isinstance(e, OSError) else e}")
         return None
 
 

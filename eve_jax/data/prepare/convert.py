@@ -26,7 +26,7 @@ from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_part, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
+from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard, read_dataset, table_digests
 from eve_jax.data.text.encode import check_turns
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_atomically, write_json
@@ -222,12 +222,15 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     """Makes the lengths table of prepared records, if it is not there, and says what it comes to."""
     records = open_records(str(folder))
     path = folder / table_name(records, rule)
-    if kept_table(path) is None:
+    known = table_digests(folder)
+    if kept_table(path, len(records), rule.max_tokens, known.get(path.name, "")) is None:
         pieces = list(range(0, len(records), MEASURED))
         setup = partial(_open_measuring, str(folder), rule)
         parts = run_processes(_measure_piece, pieces, setup, processes, "measuring records", len(records), 0)
         joined(parts).save(path)
     lengths = Lengths.load(path)
+    if known.get(path.name) != lengths.digest:
+        write_dataset(folder, read_dataset(folder), known | {path.name: lengths.digest})
     return {
         "file": path.name,
         "records": len(lengths),

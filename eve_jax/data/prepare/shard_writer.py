@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -9,13 +10,14 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from eve_jax.data.image.patches import image_size
 from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
 from eve_jax.data.record import Record
-from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, Shard, shard_paths
+from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, TABLES, Shard, shard_paths
 from eve_jax.process.files import PART, write_atomically
 
 
-def write_dataset(folder: Path, shards: list[Shard]) -> None:
-    """Writes the list that makes a folder of shards a data set."""
-    write_atomically(folder / DATASET_FILE, json.dumps({"format": FORMAT, "shards": shards}) + "\n")
+def write_dataset(folder: Path, shards: list[Shard], tables: Mapping[str, str] | None = None) -> None:
+    """Writes the list that makes a folder of shards a data set; `tables`: digests of the lengths tables in it."""
+    listed = {"format": FORMAT, "shards": shards} | ({TABLES: tables} if tables else {})
+    write_atomically(folder / DATASET_FILE, json.dumps(listed) + "\n")
 
 
 class ShardWriter:

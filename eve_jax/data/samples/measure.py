@@ -22,6 +22,7 @@ from eve_jax.data.samples.image_stamps import files_hash, stamp_of, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.samples.too_long import grid_tokens
 from eve_jax.data.sources.records import Records
+from eve_jax.data.sources.shards import DATASET_FILE, table_digests
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.process.progress import tracked
 
@@ -47,7 +48,7 @@ def measure(
     name = table_name(records, rule) if cache_dir or records.tables else ""
     ready(name)
     for folder in (cache_dir, records.tables):
-        if folder is not None and (found := kept_table(Path(folder) / name)) is not None:
+        if folder is not None and (found := _kept(Path(folder), name, len(records), rule)) is not None:
             return found
     lengths = joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     if cache_dir is None:
@@ -62,12 +63,18 @@ def table_name(records: Records, rule: SampleRule) -> str:
     return f"lengths-{digest.hexdigest()}.npz"
 
 
+def _kept(folder: Path, name: str, n_records: int, rule: SampleRule) -> Lengths | None:
+    """The table called `name` in a folder, which is checked to be of so many records and of samples by `rule`."""
+    listed = table_digests(folder).get(name, "") if (folder / DATASET_FILE).is_file() else ""
+    return kept_table(folder / name, n_records, rule.max_tokens, listed)
+
+
 def _measure_source(records: Records, number: int, rule: SampleRule) -> Lengths:
     """The table of the records of source `number`, the one that lies with them if there is one."""
     span = range(int(records.starts[number]), int(records.starts[number + 1]))
     alone = records.source(number)
     if alone.tables is not None:
-        found = kept_table(alone.tables / table_name(alone, rule))
+        found = _kept(alone.tables, table_name(alone, rule), len(alone), rule)
         if found is not None:
             fields = [FieldCounts() for _ in records.names]
             fields[number : number + 1] = found.fields

@@ -1,7 +1,8 @@
 """From what a record writes for an image to the image: a path, a `file:` or `data:` URI, bytes, or `{bytes, path}`.
 
 A path is tried as it is written first; only where that is no file, and only for texts that give a reason to, are the
-other spellings tried: percent-encoding decoded, `\\` as `/`, and both Unicode normal forms (NFC, NFD).
+other spellings tried: percent-encoding decoded, `\\` as `/`, and both Unicode normal forms (NFC, NFD). Where a folder
+of images is named, no path leads out of it, be it absolute, by `..` or through a link.
 """
 
 import base64
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from eve_jax.data.image_file import ImageFile, StoredImage
+from eve_jax.data.image_file import ImageFile, StoredImage, open_binary
 from eve_jax.data.record import BadRecord, is_empty, text_of
 from eve_jax.data.sources.image_objects import KEYS, check_object
 from eve_jax.data.sources.media import as_bytes, basename
 from eve_jax.errors import shorten
+from eve_jax.process.inside import is_inside
 
 URL = re.compile(r"(?!file:|data:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 ODD = re.compile(r"[%\\]|[^\x00-\x7f]|^file:", re.IGNORECASE)  # what gives a reason to try other spellings
@@ -116,7 +118,10 @@ def check_path(text: str) -> None:
 
 def check_file_of(data: bytes, path: Any, folders: Sequence[str] | None, field: str) -> None:
     """Raise `BadRecord` where the `path` that stands next to the bytes of an image is that of a file with others."""
-    file = find_file(path, folders) if folders and isinstance(path, str) and path and "\0" not in path else ""
+    try:
+        file = find_file(path, folders) if folders and isinstance(path, str) and path and "\0" not in path else ""
+    except BadRecord:  # a file that is none of these images is not looked at
+        return
     try:
         same = not os.path.isfile(file) or (os.path.getsize(file) == len(data) and Path(file).read_bytes() == data)
     except OSError:
@@ -127,25 +132,32 @@ def check_file_of(data: bytes, path: Any, folders: Sequence[str] | None, field: 
 
 
 def open_path(text: str, folder: str) -> BinaryIO:
-    """Open the image file at the path `text`, found as `to_image` finds it. Raises `BadRecord`, OSError."""
+    """Open the image file at the path `text`, found as `to_image` finds it. Raises `BadRecord`, `BadImage`."""
     check_path(text)
-    return open(find_file(text, [folder]), "rb")
+    return open_binary(find_file(text, [folder]))
 
 
 def find_file(text: str, folders: Sequence[str]) -> str:
     """Return the path of the image `text` below the first of `folders` that has it, in the first spelling that exists.
 
     Where there is no such file it is the path as written below the first folder. A path of plain ASCII below a single
-    folder is not looked up.
+    folder is not looked up. Raises `BadRecord` for one that leads out of the folder; a folder "" has everything below.
     """
     written = os.path.join(folders[0], text)
-    if len(folders) == 1 and not ODD.search(text):
-        return written
-    for spelling in _spellings(text):
-        for folder in folders:
-            path = os.path.join(folder, spelling)
-            if os.path.exists(path):
-                return path
+    outside = not is_inside(written, folders[0])
+    if len(folders) > 1 or ODD.search(text):
+        for spelling in _spellings(text):
+            for folder in folders:
+                path = os.path.join(folder, spelling)
+                if not os.path.exists(path):
+                    continue
+                if is_inside(path, folder):
+                    return path
+                outside = True
+    if outside:
+        reason = f"an image path leads out of the folder of images, {folders[0]} ({shorten(text, 100)})"
+        remedy = "name a folder that all images are in (config.data.images; empty: paths may lead anywhere)"
+        raise BadRecord(f"{reason}; {remedy}", image=text)
     return written
 
 

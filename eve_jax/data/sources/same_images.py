@@ -90,7 +90,10 @@ def _is_same(mine: Images, one: Any, other: Images, two: Any, names: bool = Fals
 def _is_there(field: Images, value: Any) -> bool:
     if is_stored(value):
         return True
-    return bool(field.folders) and os.path.isfile(find_file(str(reference(value)), field.folders or ()))
+    try:
+        return bool(field.folders) and os.path.isfile(find_file(str(reference(value)), field.folders or ()))
+    except BadRecord:  # a path of somewhere else
+        return False
 
 
 def _content(field: Images, value: Any) -> bytes:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from eve_jax.data.image_file import StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, Turn, digest_of
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 from eve_jax.process.files import read_json
 
 DATASET_FILE = "eve_records.json"
 CONVERSION_FILE = "conversion.json"  # what the folder is being made from; written first
+TABLES = "tables"  # in it: digests of the lengths tables next to it
 FORMAT = 1
 OPEN_FILES = 256  # at a time; an operating system grants about 1,000
 
@@ -83,8 +83,10 @@ class Shards:
         where = self.where(index)
         try:
             raw = json.loads(self._read(conversations, own))
+            if not all(type(n) is int and n >= 0 for entry in raw["images"] for n in entry):
+                raise ValueError("an image without a number and a size")
             images = tuple(self._image(image_file, *entry) for entry in raw["images"])
-            return Record(raw["id"], images, tuple(Turn(*turn) for turn in raw["turns"]), where), Fields()
+            return Record(str(raw["id"]), images, tuple(Turn(*turn) for turn in raw["turns"]), where), Fields()
         except Exception as e:  # array_record raises RuntimeError; damage that it overlooks may look like anything
             raise BadRecord(f"the shard is damaged ({' '.join(str(e).split())[:200]})", where) from None
 
@@ -108,18 +110,44 @@ class Shards:
 
 
 def _open_reader(path: Path) -> Any:
+    from array_record.python.array_record_module import ArrayRecordReader  # only where there are shards to read
+
     return ArrayRecordReader(str(path), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15)
 
 
 def read_dataset(folder: Path) -> list[Shard]:
     """The shards of a prepared folder. Raises `UserError` when its list is not readable."""
+    listed = _listed(folder)
+    shards = listed.get("shards")
+    if not isinstance(shards, list) or not all(map(_is_shard, shards)):
+        raise UserError(f"{folder / DATASET_FILE}: its list of shards cannot be read; rerun launch.prepare_data")
+    return [Shard(*shard) for shard in shards]
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """The lengths tables that `launch.prepare_data` made for a prepared folder: digest of each by its file's name.
+
+    Folders of earlier versions list none. Raises `UserError` as `read_dataset` does.
+    """
+    tables = _listed(folder).get(TABLES, {})
+    if not isinstance(tables, dict) or not all(isinstance(digest, str) for digest in tables.values()):
+        raise UserError(f"{folder / DATASET_FILE}: its list of tables cannot be read; rerun launch.prepare_data")
+    return tables
+
+
+def _listed(folder: Path) -> dict[str, Any]:
     path = folder / DATASET_FILE
     try:
         listed = read_json(path)
-        known = listed["format"] == FORMAT
-        shards = [Shard(*shard) for shard in listed["shards"]] if known else []
-    except (UserError, KeyError, TypeError) as e:
+    except UserError as e:
         raise UserError(f"{path}: cannot be read ({e}); rerun launch.prepare_data") from None
-    if not known:
-        raise UserError(f"{path}: format {listed['format']} is not {FORMAT}; rerun launch.prepare_data")
-    return shards
+    if listed.get("format") != FORMAT:
+        found = shorten(repr(listed.get("format")), 60)
+        raise UserError(f"{path}: format {found} is not {FORMAT}; rerun launch.prepare_data")
+    return listed
+
+
+def _is_shard(shard: Any) -> bool:
+    if not isinstance(shard, list) or len(shard) != len(Shard._fields):
+        return False
+    return isinstance(shard[-1], str) and all(type(n) is int and 0 <= n < 1 << 53 for n in shard[:-1])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage
-from eve_jax.data.record import digest_of
+from eve_jax.data.record import BadRecord, digest_of
 from eve_jax.data.sources.image_refs import find_file
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.base import WRONG, Ids, Item, adapted, fields_of, reason_of
@@ -141,7 +141,10 @@ class OfficialRows:
         name = raw.get("image", raw.get("img_path"))
         if not isinstance(name, str) or not name:
             raise UserError(f"{where}: names no image; {fields_of(raw)}")
-        return find_file(name, [str(self._folder / folder) for folder in self._layout.images])
+        try:
+            return find_file(name, [str(self._folder / folder) for folder in self._layout.images])
+        except BadRecord as error:
+            raise UserError(f"{where}: {error.reason}") from None
 
 
 def _decoded(text: str, where: str) -> BinaryIO:

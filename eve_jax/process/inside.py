@@ -1,0 +1,25 @@
+"""Paths that a file names, such as those of images in records, kept below the folder that they belong to."""
+
+import os
+from functools import lru_cache
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether `path`, with its `..` and links followed, is `folder` or lies below it; there need be no such file.
+
+    A folder "" has everything below it: it stands for paths that may lead anywhere.
+    """
+    if not folder:
+        return True
+    real, root = os.path.realpath(path), _real(os.path.abspath(folder))
+    return real == root or real.startswith(root if root.endswith(os.sep) else root + os.sep)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can only be that of a file in the very folder that it is looked for in."""
+    return name not in ("", ".", "..") and not set(name) & {"/", os.sep, "\\", "\0"}
+
+
+@lru_cache(64)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
