@@ -102,6 +102,7 @@ class JsonFile:
     """The records of a JSON or JSONL file, see `base.Source`; image paths are relative to `images_dir`."""
 
     tables: Path | None = None
+    form = ""  # of `eve_jax.data.sources.forms`, that alone is read
 
     def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
@@ -175,12 +176,13 @@ class JsonFile:
     def read(self, index: int) -> tuple[Record, Fields]:
         """Return the record, parsed, and its fields. Raises `BadRecord`."""
         data, where = self._read(index)
-        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside)
+        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside, form=self.form)
         return read_record(parse_json(data, where), place)
 
     def fingerprint(self) -> str:
         """Hash of the file's content, its path and that of the images."""
-        return digest_of(chain([str(self.path), self.images_dir], self._blocks()))  # a block at a time
+        parts = [str(self.path), self.images_dir, *filter(None, [self.form])]
+        return digest_of(chain(parts, self._blocks()))  # a block at a time
 
     def _blocks(self) -> Iterator[bytes]:
         position = 0
