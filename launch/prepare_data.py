@@ -1,11 +1,13 @@
 """Records made ready for training, and rows looked at.
 
     python -m launch.prepare_data convert --from=RECORDS [--images=DIR] --to=DIR [--config=stage3 --config.data...]
+    python -m launch.prepare_data inspect RECORDS [--images=DIR] [--config=stage3 --config.data...]
     python -m launch.prepare_data show --config=stage3 [--workdir=runs] --step=K --out=rows.html [--config.data...]
 
 `convert` writes any source (JSON, JSONL, Parquet, tar, TFDS; see docs) as ArrayRecord shards with the images inside,
 which `config.data.records=DIR` then names; with `--config`, the lengths table for that stage's tokenizer, template and
 image rule, too. Rerun the command to resume after an interruption.
+`inspect` prints what is understood of the records, and three of them as they would be trained.
 `show` writes an HTML page with the rows of a step as the model gets them. For a stage of a recipe: --config=demo
 --stage=stage3.
 """
@@ -23,8 +25,8 @@ from launch._flags import define_path, run, take_action
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-FROM = define_path("from", "", "convert: the records, as config.data.records takes them", several=True)
-IMAGES = define_path("images", "", "convert: folder that image paths of the records are relative to")
+FROM = define_path("from", "", "convert, inspect: the records, as config.data.records takes them", several=True)
+IMAGES = define_path("images", "", "convert, inspect: folder that image paths of the records start from")
 TO = define_path("to", "", "convert: folder to make")
 SHARD = flags.DEFINE_integer("records_per_shard", 10_000, "convert: records of the source in each shard")
 CHECK = flags.DEFINE_string("check", "headers", "convert: headers | decode (every image, to drop those that break)")
@@ -35,17 +37,14 @@ STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower
 ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows at most", lower_bound=1)
 OUT = define_path("out", "", "show: page to write (.html)")
 BAD_RECORDS = "bad_records.jsonl"
-ACTIONS = ("convert", "show")
+ACTIONS = ("convert", "inspect", "show")
 
 
 def main(action: str) -> None:
     from eve_jax.process import interrupt
 
     interrupt.ready()
-    if action == "convert":
-        _convert()
-    else:
-        _show()
+    {"convert": _convert, "inspect": _inspect, "show": _show}[action]()
 
 
 def _need(**values: Any) -> None:
@@ -63,12 +62,31 @@ def _convert() -> None:
     _need(**{"from": FROM.value, "to": TO.value})
     rule = SampleRule.of(Config.of(CONFIG.value)) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
-    with name_fields(lambda field: {"data.records": "--from", "data.images": "--images"}.get(field, f"config.{field}")):
+    with name_fields(_flag):
         summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     print_summary(summary)
     if not summary["kept"]:
         raise UserError(f"{TO.value}: none of the {summary['dropped']:,} records can be used; see its {BAD_RECORDS}")
     print(f"done: {TO.value}")
+
+
+def _flag(field: str) -> str:
+    return {"data.records": "--from", "data.images": "--images"}.get(field, f"config.{field}")
+
+
+def _inspect() -> None:
+    from eve_jax.config.stage import Config
+    from eve_jax.data.samples.sample_rule import SampleRule
+    from eve_jax.data.view.inspect import inspect
+
+    config = CONFIG.value if CONFIG.value is None else Config.of(CONFIG.value)
+    rule = None if config is None else SampleRule.of(config)
+    names = FROM.value or (config.data.records if config is not None else "")
+    _need(**{"from": names})
+    images = IMAGES.value or (config.data.images if config is not None else "")
+    with name_fields(_flag):
+        for line in inspect(names, images, rule):
+            print(line)
 
 
 def _show() -> None:
@@ -93,4 +111,6 @@ def _show() -> None:
 
 if __name__ == "__main__":
     chosen = take_action(sys.argv, "launch.prepare_data", ACTIONS)
+    if chosen == "inspect" and len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--from={sys.argv[1]}"
     run(lambda: main(chosen))

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from eve_jax.data.image_file import ImageFile
 from eve_jax.errors import UserError, shorten
@@ -39,6 +39,10 @@ class BadRecord(UserError):
         self.reason, self.where, self.id, self.image = shorten(reason), where, shorten(id), shorten(image)
         label = " ".join(part for part in (where, f"(record {self.id})" if id else "") if part)
         super().__init__(f"{label}: {self.reason}" if label else self.reason)
+
+
+class UnknownForm(BadRecord):
+    """A record without any of the fields that hold texts."""
 
 
 class UnreadMedia(BadRecord):
@@ -99,6 +103,13 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """A text that differs whenever the records (not image files next to them) do."""
+
+
+@runtime_checkable
+class ReadByFields(Source, Protocol):
+    """A source whose records are read by the names of their fields; `form` is the only form of texts, "" for any."""
+
+    form: str
 
 
 def text_of(value: object, what: str) -> str:

@@ -13,6 +13,7 @@ from eve_jax.errors import UserError
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 WORKDIR = "WORKDIR"  # in paths of a recipe: its work folder
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
+PREFIX = re.compile(r"tfds:|[a-z0-9]+:(?=[~$/])")  # before a path: what kind of data set, or which format, it has
 FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data` and `eval`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
@@ -48,11 +49,12 @@ def expand(path: str | Path, field: str = "") -> str:
 
 
 def expand_list(paths: str, field: str = "") -> str:
-    """Return the names in `paths` (`split_names`), each as `expand` has it; `tfds:` before one stays."""
+    """Return the names in `paths` (`split_names`), each as `expand` has it; `tfds:` or a format before one stays."""
     names = split_names(paths)
     expanded = []
     for name in names:
-        prefix = TFDS if name.startswith(TFDS) else ""
+        found = PREFIX.match(name)
+        prefix = found[0] if found else ""
         expanded.append(prefix + expand(name.removeprefix(prefix), field))
     return paths if expanded == names else ",".join(name.replace(",", "\\,") for name in expanded)
 

@@ -41,6 +41,15 @@ def test_convert_then_show(folder: Path) -> None:
     assert "<title>stage3: step 0 of " in out.read_text(encoding="utf-8")
 
 
+def test_inspect(folder: Path) -> None:
+    run = command("inspect", f"{folder}/records.jsonl", f"--images={folder}/images")
+    lines = run.stdout.splitlines()
+    assert (run.returncode, lines[0]) == (0, f"{folder}/records.jsonl: 12 records")
+    assert lines[1].startswith("format: conversations (a list of {from, value}; llava, sharegpt")
+    assert "cannot be used: 1 of 12" in lines
+    assert sum("(record r" in line and line.endswith("characters learned") for line in lines) == 3
+
+
 def test_nothing_but_bad_records(folder: Path) -> None:
     (folder / "bad.jsonl").write_text("{\n")
     run = command("convert", f"--from={folder}/bad.jsonl", f"--to={folder}/bad")
@@ -51,9 +60,11 @@ def test_nothing_but_bad_records(folder: Path) -> None:
 def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
     out = f"--out={folder}/x.html"
     for arguments, message in (
-        ((), "say what to do first: python -m launch.prepare_data convert|show"),
+        ((), "say what to do first: python -m launch.prepare_data convert|inspect|show"),
         (("conver", "--to=x"), "'conver' is none of these; did you mean convert?"),
         (("convert", "--to=x"), "--from must be given"),
+        (("inspect",), "--from must be given"),
+        (("inspect", f"{folder}/none.json"), "no such records file; set --from to files"),
         (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "no such records file; set --from to files"),
         (("show", out), "--config must be given"),
         (("show", "--config=demo:tiny", "--stage=stage9", out), "--stage=stage9 is not one of llm, llm_chat"),

@@ -2,7 +2,9 @@
 
     conversations: [{from, value} ...]                             LLaVA, ShareGPT
     messages: [{role, content} ...]                                OpenAI, transformers, ms-swift
+    texts: [{user, assistant} ...]                                 FineVision, The Cauldron (`pairs`)
     query, response, perhaps history: [[query, response] ...]      ms-swift
+    question, and answer or answers                                VQAv2 (`pairs`)
     caption, text or txt                                           a single answer
 
 `content` may be a list of parts, `{"type": "text", "text": ...}` and `{"type": "image", ...}`; an image part becomes
@@ -13,20 +15,23 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eve_jax.data.markers import MARKER, escape_markers, split_markers
-from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, is_empty, text_of
+from eve_jax.data.record import ROLES, BadRecord, Fields, Role, Turn, UnknownForm, is_empty, text_of
+from eve_jax.data.sources.forms import CAPTIONS, PAIRS, QUERY, TALKS, TEXT_FIELDS, nearest
 from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.learned import check_turn
+from eve_jax.data.sources.pairs import has_question, is_pairs, of_pairs, of_question
 from eve_jax.errors import shorten
 
-TALKS = ("conversations", "messages")
-QUERY = ("query", "response", "history")  # of a record; `system` goes with every form but captions
-CAPTIONS = ("caption", "text", "txt")  # fields that stand for a single answer
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes")  # of a part: where its image is
 TURN_KEYS = {"role", "from", "content", "value"}
 NUMBERS = ("index", "idx", "image_index", "image_idx")  # of an image part: which of the record's images it is
 PART_KEYS = {"type", "text", *IMAGE_KEYS}
+OBSERVATION = "observation"  # ShareGPT's role of what answers an answer, read as a question
+TOOLS = ("tool", "tools", "function", "function_call", "tool_call", "tool_response", "ipython")  # roles
+CALLS = ("tool_calls", "function_call", "tool_call")  # keys of a message
+ABOUT_TOOLS = "calls of tools and their results are not trained: remove such records, or write them as text"
 IMAGE_PART_KEYS = PART_KEYS | {*NUMBERS}
 
 
@@ -53,18 +58,25 @@ def dialogue_of(given: Mapping[str, Any]) -> Dialogue:
     if "system" in given:
         text_of(given["system"], "system")
     talks = [field for field in TALKS if field in given]
+    if is_pairs(given.get(PAIRS)):
+        talks.append(PAIRS)
     captions = [field for field in CAPTIONS if field in given]
     if not talks and "query" in given:
         return _with_system(given, _of_query(given), captions)
     if talks:
-        first, *others = (_of_messages(given[field], field) for field in talks)
+        first, *others = (_of_talk(given[field], field) for field in talks)
         _check_same(talks, [first.turns, *(other.turns for other in others)])
         _check_query(given, talks[0], first.turns)
-        return _with_system(given, first._replace(fields=Fields(tuple(talks), first.fields.unused)), captions)
+        return _with_system(given, first._replace(fields=first.fields._replace(used=tuple(talks))), captions)
+    if has_question(given):
+        turns, fields = of_question(given)
+        return _with_system(given, Dialogue(turns, (), fields), captions)
     if not captions:
         names = ", ".join(map(repr, given))
-        raise BadRecord(
-            "no conversations, messages or caption" + (f", but the fields {names}" if names else "") + _nested(given)
+        known = any(field in given for field in TEXT_FIELDS)
+        remedy = _nested(given) or ("" if known or not names else f"; {nearest(given)}")
+        raise UnknownForm(
+            "no conversations, messages or caption" + (f", but the fields {names}" if names else "") + remedy
         )
     texts = [text_of(given[field], field) for field in captions]
     _check_same(captions, [text.strip() for text in texts])
@@ -117,14 +129,28 @@ def _bare(text: str) -> str:
     return " ".join(text.replace(MARKER, " ").split())
 
 
+def _of_talk(talk: Any, field: str) -> Dialogue:
+    if field == PAIRS:
+        turns, fields = of_pairs(talk)
+        return Dialogue(turns, (), fields)
+    return _of_messages(talk, field)
+
+
 def _of_messages(messages: Any, field: str) -> Dialogue:
     if not isinstance(messages, list):
         raise BadRecord(f"{field} is not a list")
     turns, parts = [], []
     unused: dict[str, None] = {}
+    doubts: dict[str, None] = {}
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise BadRecord(f"turn {number} is not an object")
+        call = next((key for key in CALLS if not is_empty(message.get(key))), "")
+        if call:
+            raise BadRecord(f"turn {number} has {call}; {ABOUT_TOOLS}")
+        key = next((key for key in ("role", "from") if message.get(key) == OBSERVATION), "")
+        if key:
+            message, doubts[f"a turn from {OBSERVATION} is read as a question"] = {**message, key: "human"}, None
         turn, own = parse_message(message, f"turn {number}")
         turns.append(turn)
         parts += own
@@ -136,7 +162,7 @@ def _of_messages(messages: Any, field: str) -> Dialogue:
             check_turn(item, turn.role, f"a part of turn {number}")
             keys = [key for key in item if _is_more(item, key, PART_KEYS if item.get("text") else IMAGE_PART_KEYS)]
             unused.update((f"{field}[].{place}[].{key}", None) for key in [*keys, *_of_image(item)])
-    return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused)))
+    return Dialogue(tuple(turns), tuple(parts), Fields((field,), tuple(unused), tuple(doubts)))
 
 
 def _is_more(holder: Mapping[str, Any], key: str, known: Collection[str]) -> bool:
@@ -157,11 +183,11 @@ def _of_image(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _with_system(given: Mapping[str, Any], found: Dialogue, captions: list[str]) -> Dialogue:
-    used, unused, _ = found.fields
+    used, unused, doubts = found.fields
     turns = found.turns
     if "system" in given and not any(turn.role == "system" for turn in turns):
         turns, used = (Turn("system", given["system"]), *turns), (*used, "system")
-    return Dialogue(turns, found.parts, Fields(used, (*unused, *captions)))
+    return Dialogue(turns, found.parts, Fields(used, (*unused, *captions), doubts))
 
 
 def parse_message(message: Mapping[str, Any], name: str) -> tuple[Turn, list[Part]]:
@@ -172,7 +198,8 @@ def parse_message(message: Mapping[str, Any], name: str) -> tuple[Turn, list[Par
     said = _either(message, "role", "from", name)
     role = role_of(said)
     if role is None:
-        raise BadRecord(f"{name} is from {said!r}, not one of human, gpt, system")
+        why = ABOUT_TOOLS if str(said).lower() in TOOLS else "not one of human, gpt, system"
+        raise BadRecord(f"{name} is from {said!r}, {why}")
     content = _either(message, "content", "value", name)
     if not isinstance(content, list):
         return Turn(role, text_of(content, f"the value of {name}")), []

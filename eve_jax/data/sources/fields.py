@@ -13,29 +13,24 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from eve_jax.data.image_file import ImageFile, StoredImage
-from eve_jax.data.record import BadRecord, Fields, Record, Turn, UnreadMedia, is_empty, text_of
-from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS, Dialogue, Part, dialogue_of
+from eve_jax.data.record import BadRecord, Fields, Record, UnknownForm, UnreadMedia, is_empty, text_of
+from eve_jax.data.sources.dialogue import Dialogue, Part, dialogue_of
+from eve_jax.data.sources.doubts import doubts_of
+from eve_jax.data.sources.forms import CAPTIONS, FORMS, PAIRS, QUERY, QUESTION, TALKS, TEXT_FIELDS, described, of_form
 from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.learned import check_record
-from eve_jax.data.sources.media import DOUBTFUL, IMAGE_SUFFIXES, SCAN, basename, is_url, media_kind, suffix_of
+from eve_jax.data.sources.media import IMAGE_SUFFIXES, SCAN, media_kind, suffix_of
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
-from eve_jax.data.sources.other_markers import (
-    OTHER_MEDIA,
-    check_places,
-    found_markers,
-    likely_markers,
-    unplaced,
-    with_places,
-)
+from eve_jax.data.sources.other_markers import check_places, unplaced, with_places
 from eve_jax.data.sources.same_images import Images, all_same, are_names, is_name
 from eve_jax.errors import shorten
 
-IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path")
+IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path", "jpg", "jpeg", "png", "webp")
 NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
 URL_FIELDS = ("image_url", "url")
-TEXT_FIELDS = (*TALKS, "query", *CAPTIONS)  # a source has to have one of them
-KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *TALKS, *QUERY, *CAPTIONS, "system", "id"))
+_TEXTS = (*TALKS, PAIRS, *QUERY, *QUESTION, *CAPTIONS, "system")
+KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *_TEXTS, "id"))
 REMEDIES = {
     "image": "call it image or images, or remove it",
     SCAN: "convert it to an image that is read, call that image, or remove it",
@@ -48,6 +43,7 @@ class Place(NamedTuple):
     images_dir: the folder that image paths start from; None for a source whose images are stored in it.
     records_dir: the folder of the records file, in which the files of `file_name` and the like are looked for, too.
     owner: of a source whose images are stored under names, see `eve_jax.data.sources.member_names`.
+    form: of FORMS, that alone is read; "" for any.
     """
 
     where: str
@@ -55,6 +51,7 @@ class Place(NamedTuple):
     images_dir: str | None = None
     records_dir: str | None = None
     owner: Owner | None = None
+    form: str = ""
 
     def folders(self, field: str) -> list[str] | None:
         """The folders that image paths in `field` may start from."""
@@ -86,8 +83,9 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         if raw.get("id") is not None:
             id = text_of(str(raw["id"]), "id")
         given = {name: value for name, value in raw.items() if not is_empty(value)}
+        _check_downloaded(given)
         found = _find_images(given, stored, place)
-        dialogue = _dialogue(given, found)
+        dialogue = _dialogue(raw, given, found, place.form)
         values = _placed(found.images, dialogue.parts, place)
         check_record({name: value for name, value in raw.items() if name not in KNOWN}, dialogue.turns)
         if values:
@@ -98,20 +96,31 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         fields = _fields(given, found, dialogue)
         if fields.unused:
             _refuse_media(given, fields.unused, found.images._replace(values=values))
-        doubts = _doubts(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
-        return Record(id, images, turns, place.where), fields._replace(doubts=doubts)
+        doubts = doubts_of(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
+        return Record(id, images, turns, place.where), fields._replace(doubts=(*dialogue.fields.doubts, *doubts))
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
     except RecursionError:
         raise BadRecord("a field is nested too deeply", place.where, id) from None
 
 
-def _dialogue(given: dict[str, Any], found: _Found) -> Dialogue:
+def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, form: str) -> Dialogue:
     try:
-        return dialogue_of(given)
-    except BadRecord:
+        if form and given.keys().isdisjoint(FORMS[form]):
+            raise BadRecord(f"is not in the format {described(form)}, by which its source is named")
+        return dialogue_of(of_form(given, form))
+    except BadRecord as e:
         _refuse_media(given, [name for name in given if name not in KNOWN], found.images)
+        if isinstance(e, UnknownForm) and not raw.keys().isdisjoint(TEXT_FIELDS):
+            raise BadRecord(e.reason) from None  # of a known form, but empty
         raise
+
+
+def _check_downloaded(given: Mapping[str, Any]) -> None:
+    """Raise `BadRecord` for what img2dataset writes of an image that it did not get."""
+    status = given.get("status")
+    if isinstance(status, str) and status.startswith("failed_to_") and "url" in given:
+        raise BadRecord(f"img2dataset has no image of it ({status})")
 
 
 def _find_images(given: Mapping[str, Any], stored: Sequence[StoredImage], place: Place) -> _Found:
@@ -230,47 +239,6 @@ def _of_objects(value: Any, field: str) -> Iterator[str]:
     for one in image_values(value):
         check_object(one, field)
         yield from unread_keys(one)
-
-
-def _doubts(
-    given: Mapping[str, Any], unused: Iterable[str], turns: Sequence[Turn], left: Sequence[str] | None
-) -> tuple[str, ...]:
-    """Return what may stand for an image and does not.
-
-    left: markers that place none of the record's images, None for a record without images.
-    """
-    seen = left is not None
-    found = found_markers(turn for turn in turns if turn.role == "gpt" or (turn.role == "human" and not seen))
-    names = [shorten(one[0], 60) for one in found]
-    media = found_markers((turn for turn in turns if turn.role == "human"), OTHER_MEDIA)
-    heard = [f"{shorten(one[0], 60)} in a question is text" for one in media]
-    if not seen and not names:
-        names = [shorten(name, 60) for name in likely_markers(turns)]
-    if left is not None:
-        texts = [f"{name} in an answer is text" for name in names]
-        return tuple(dict.fromkeys([*heard, *texts, *(f"{shorten(one, 60)} in a question is text" for one in left)]))
-    values = [(name, given.get(name)) for name in unused]
-    urls = [f"a URL in {name}" for name, value in values if isinstance(value, str) and _may_be_image_url(value)]
-    files = [
-        f"a {suffix_of(value)} file in {name}"
-        for name, value in values
-        if isinstance(value, str) and _may_be_file(value)
-    ]
-    return tuple(dict.fromkeys([*heard, *(f"no image, but {what}" for what in (*names, *urls, *files))]))
-
-
-def _may_be_file(text: str) -> bool:
-    """Whether a text is the path of a file that an image may have been made from."""
-    return " " not in text.strip() and not is_url(text) and suffix_of(text) in DOUBTFUL
-
-
-def _may_be_image_url(text: str) -> bool:
-    """Whether a text is a URL of something below a host, which does not say by a suffix what it is."""
-    return (
-        is_url(text)
-        and basename(text.partition("://")[2]) not in ("", text.partition("://")[2])
-        and not suffix_of(text)
-    )
 
 
 def _refuse_media(given: Mapping[str, Any], unused: Iterable[str], images: Images) -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from eve_jax.data.record import BOM
-from eve_jax.data.sources.dialogue import CAPTIONS, QUERY, TALKS
+from eve_jax.data.sources.forms import CAPTIONS, PAIRS, QUERY, QUESTION, TALKS
 from eve_jax.data.sources.media import kind_of_bytes
 from eve_jax.errors import UserError, shorten
 
@@ -72,7 +72,7 @@ def _check_text(path: Path, head: bytes, whole: bool) -> None:
         others = any(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in text.split(b"\n")[1:])
         if len(lines) > 1 and _goes_on(lines[0], lines[1]) and not others:
             key = re.match(rb'\{\s*"([^"]{1,60})"\s*:\s*\[\s*\{', text)
-            wrapped = key is not None and key[1].decode("utf-8", "replace") not in (*TALKS, *QUERY)
+            wrapped = key is not None and key[1].decode("utf-8", "replace") not in (*TALKS, PAIRS, *QUERY)
             name = repr(key[1].decode("utf-8", "replace")) if key is not None and wrapped else ""
             inner = f"; {name} holds an array: write that array alone" if name else ""
             raise UserError(f"{path}: JSON objects over several lines; {ARRAY}{inner}")
@@ -97,7 +97,19 @@ def _described(path: Path, lines: list[bytes]) -> str:
         return f"holds URLs ({shorten(first, 80)}), not records; download what they name"
     for name, mark in (("TSV", "\t"), ("CSV", ","), ("CSV", ";")):
         columns = [column.strip(' "').lower() for column in first.split(mark)]
-        known = {*TALKS, *QUERY, *CAPTIONS, "image", "image_path", "file_name", "filename", "url", "id"}
+        known = {
+            *TALKS,
+            PAIRS,
+            *QUERY,
+            *QUESTION,
+            *CAPTIONS,
+            "image",
+            "image_path",
+            "file_name",
+            "filename",
+            "url",
+            "id",
+        }
         if len(columns) > 1 and (known & set(columns) or path.suffix.lower() == f".{name.lower()}"):
             return f"is {name} (its first line: {shorten(first, 80)!r})"
     return f"holds no JSON object (its first line: {shorten(first, 80)!r})"

@@ -105,6 +105,7 @@ class JsonFile:
     """
 
     tables: Path | None = None
+    form = ""  # of `eve_jax.data.sources.forms`, that alone is read
 
     def __init__(self, path: str | Path, images_dir: str | Path = "", index: Path | None = None) -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
@@ -197,12 +198,13 @@ class JsonFile:
     def read(self, index: int) -> tuple[Record, Fields]:
         """Return the record, parsed, and its fields. Raises `BadRecord`."""
         data, where = self._read(index)
-        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside)
+        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside, form=self.form)
         return read_record(parse_json(data, where), place)
 
     def fingerprint(self) -> str:
-        """Hash of the file's content when it was opened, its path and that of the images."""
-        return self._index.fingerprint
+        """Hash of the file's content when it was opened, its path, that of the images and the form chosen."""
+        kept = self._index.fingerprint
+        return digest_of([kept, self.form]) if self.form else kept
 
 
 def parse_json(data: bytes, where: str) -> Any:

@@ -4,10 +4,11 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-from eve_jax.data.record import Source
+from eve_jax.data.record import ReadByFields, Source
 from eve_jax.data.sources.formats import check_format
+from eve_jax.data.sources.forms import split_format
 from eve_jax.data.sources.json_files import JsonFile
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError, UserError, shorten, warn
 from eve_jax.process.named import is_named
 
 TFDS = "tfds:"
@@ -19,9 +20,13 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
     `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
-    `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name.
+    `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name. Before a file,
+    pattern or folder of files, `FORMAT:` says which form of texts alone is read (`eve_jax.data.sources.forms`).
     index: the folder where indexes are kept (`kept_index`). Raises `UserError` when there is nothing of that name.
     """
+    form, rest = split_format(name)
+    if form and not Path(name).exists() and (Path(rest).exists() or not is_named(name)):
+        return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index)]
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
 
@@ -38,6 +43,14 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     if Path(name).is_dir():
         return _open_folder(Path(name), images_dir, index)
     return [_open_file(Path(name), images_dir, index)]
+
+
+def _in_form(source: Source, form: str, name: str) -> Source:
+    if not isinstance(source, ReadByFields):
+        kinds = ".json, .jsonl, .parquet and .tar files"
+        raise FieldError(f"{name}: only {kinds} have a format to choose; set ", Field("data.records"), " without it")
+    source.form = form
+    return source
 
 
 def _parquet(path: Path, images_dir: str | Path, _: Path | None) -> Source:
@@ -74,7 +87,15 @@ def _open_folder(folder: Path, images_dir: str | Path, index: Path | None) -> li
         raise UserError(f"{folder}: is not converted to its end; rerun launch.prepare_data convert")
     if (folder / "features.json").is_file():
         raise UserError(f"{folder}: is a TensorFlow data set; write {TFDS}{folder}")
-    for suffix in OPENERS:
-        if paths := sorted(folder.glob(f"*{suffix}")):
-            return [_open_file(path, images_dir, index) for path in paths]
+    found = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in OPENERS}
+    tars = {path.stem for path in found[".tar"]}
+    if tars and all(path.stem in tars for path in found[".parquet"]):  # what img2dataset says of each tar file
+        found[".parquet"] = []
+        found[".json"] = [path for path in found[".json"] if path.stem.removesuffix("_stats") not in tars]
+    paths, *others = [paths for paths in found.values() if paths] or [[]]
+    if others:
+        names = ", ".join(path.name for several in others for path in several)
+        warn(f"{folder}: its {paths[0].suffix} files are read, not {shorten(names, 200)}; name files to read others")
+    if paths:
+        return [_open_file(path, images_dir, index) for path in paths]
     raise FieldError(f"{folder}: no records in this folder; ", Field("data.records"), f" takes {KINDS}")

@@ -21,19 +21,25 @@ import pyarrow.parquet as pq
 
 from eve_jax.data.image_file import BadImage, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Recent, Record, digest_of, is_empty
-from eve_jax.data.sources.fields import IMAGE_FIELDS, TEXT_FIELDS, Place, read_record
+from eve_jax.data.sources.fields import IMAGE_FIELDS, Place, read_record
+from eve_jax.data.sources.forms import TEXT_FIELDS, nearest
 from eve_jax.data.sources.image_objects import unread_keys
 from eve_jax.data.sources.image_refs import check_file_of, image_values, open_path
 from eve_jax.errors import Field, FieldError, UserError, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
+DOWNLOADED = (".jpg", ".png", ".webp")  # of files that img2dataset writes
 FOOTER_END = 8  # bytes after a file's footer: its size, and PAR1
 
 
 class ParquetRecords:
-    """The records of a Parquet file, see `base.Source`; images given by path alone are relative to `images_dir`."""
+    """The records of a Parquet file, see `base.Source`; images given by path alone are relative to `images_dir`.
+
+    Of a file that img2dataset writes next to a folder of images, they are those in the folder.
+    """
 
     tables: Path | None = None
+    form = ""  # of `eve_jax.data.sources.forms`, that alone is read
 
     def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
@@ -49,7 +55,8 @@ class ParquetRecords:
             raise UserError(f"{path}: has several columns called {shorten(repr(twice))}; give each a name of its own")
         if not set(names) & set(TEXT_FIELDS):
             raise UserError(
-                f"{path}: has neither conversations nor a caption, but the columns {shorten(', '.join(names))}"
+                f"{path}: has neither conversations nor a caption, but the columns {shorten(', '.join(names))}; "
+                f"{nearest(dict.fromkeys(names))}"
             )
         schema = self._file.schema
         leaves = [schema.column(n).path for n in range(len(schema))]
@@ -63,6 +70,7 @@ class ParquetRecords:
                 self._apart[name] = own
                 own = paths
             light += own
+        self._downloads = _downloads(self.path, names)
         self._texts = Recent(partial(self._group, light), KEPT_TEXTS)
         self._images_read = Recent(lambda name, group: self._group(self._apart[name], group), KEPT_IMAGES)
         meta = self._file.metadata
@@ -101,10 +109,18 @@ class ParquetRecords:
             raw = {name: _value(table.column(name)[own], name) for name in table.column_names}
             for name in self._apart:
                 raw[name] = self._images(name, group, own, where, raw[name])
+            if self._downloads is not None:
+                raw["image"] = self._downloaded(raw.get("key"))
         except Exception as e:  # whatever damaged pages, and values that no Python object can hold, lead the library to
             raise BadRecord(f"cannot be read ({shorten(str(e), 200)})", where) from None
-        place = Place(where, f"{self.path.name}#{index + 1}", self.images_dir, str(self.path.parent))
-        return read_record(raw, place)
+        name = f"{self.path.name}#{index + 1}"
+        return read_record(raw, Place(where, name, self.images_dir, str(self.path.parent), form=self.form))
+
+    def _downloaded(self, key: Any) -> str | None:
+        """Return the path of the image that img2dataset downloaded under that key, None for none."""
+        assert self._downloads is not None
+        paths = (self._downloads / f"{key}{suffix}" for suffix in DOWNLOADED)
+        return next((str(path) for path in paths if path.is_file()), None)
 
     def _images(self, name: str, group: int, own: int, where: str, light: Any) -> Any:
         """Return a cell whose bytes are read apart, with a `StoredImage` for each image; `light` is it without them."""
@@ -138,8 +154,8 @@ class ParquetRecords:
         """Return a hash of the file's footer (places, sizes and ranges of all columns), of its size, when it was
         changed, its path and that of the images."""
         status = self.path.stat()
-        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer())
-        return digest_of(parts)
+        parts = [str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer()]
+        return digest_of([*parts, *filter(None, [self.form])])
 
     def _footer(self) -> bytes:
         """Return the footer as it stands in the file: Python cannot hold all the values of its statistics."""
@@ -148,6 +164,19 @@ class ParquetRecords:
             size = int.from_bytes(file.read(4), "little")
             file.seek(-FOOTER_END - size, io.SEEK_END)
             return file.read(size)
+
+
+def _downloads(path: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder of images that a file of img2dataset with the columns `names` tells of, None for another file.
+
+    Raises `UserError` where they are in a tar file.
+    """
+    folder, tar = path.with_suffix(""), path.with_suffix(".tar")
+    if not {"key", "url", "status"} <= {*names} or {*names} & {*IMAGE_FIELDS}:
+        return None
+    if tar.is_file():
+        raise UserError(f"{path}: is what img2dataset tells of the images in {tar.name}; name that file, or its folder")
+    return folder.absolute() if folder.is_dir() else None
 
 
 def _path(item: Any) -> str:

@@ -9,7 +9,19 @@ from typing import overload
 
 import numpy as np
 
-from eve_jax.data.record import ROLES, BadRecord, Fields, Record, Role, Source, Turn, UnreadMedia
+from eve_jax.data.record import (
+    ROLES,
+    BadRecord,
+    Fields,
+    ReadByFields,
+    Record,
+    Role,
+    Source,
+    Turn,
+    UnknownForm,
+    UnreadMedia,
+)
+from eve_jax.data.sources.forms import split_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import Field, FieldError, UserError
@@ -104,6 +116,7 @@ class Records(Sequence[Record]):
 
 
 RECORDS = Field("data.records")
+FIRST = 16  # records of a source, by which its format is recognized
 
 
 def open_records(records: str, images_dir: str | Path = "", index: Path | None = None) -> Records:
@@ -123,7 +136,28 @@ def open_records(records: str, images_dir: str | Path = "", index: Path | None =
     opened = Records(sources)
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
+    for several in sources.values():
+        _check_form(next((source for source in several if len(source)), None))
     return opened
+
+
+def _check_form(source: Source | None) -> None:
+    """Raise `UserError` for a source whose first records have no field that holds texts."""
+    reasons = []
+    for index in range(min(len(source), FIRST) if isinstance(source, ReadByFields) else 0):
+        try:
+            source.read(index)
+        except UnknownForm as e:
+            reasons.append(str(e))
+            continue
+        except BadRecord:
+            return
+        return
+    if reasons:
+        raise UserError(
+            f"{reasons[0]}{f' (so are the first {len(reasons)} records)' if len(reasons) > 1 else ''}; formats are in "
+            "docs/data.md#formats"
+        )
 
 
 def check_present(records: str, images_dir: str) -> None:
@@ -135,8 +169,9 @@ def check_present(records: str, images_dir: str) -> None:
         _check_images(images_dir)
     names = split_names(records)
     for name in names:
-        own = name.startswith((WORKDIR, TFDS)) or is_named(name)
-        if not (own or os.path.exists(name) or glob.glob(name)):
+        place = split_format(name)[1]
+        own = place.startswith((WORKDIR, TFDS)) or is_named(name)
+        if not (own or any(os.path.exists(one) or glob.glob(one) for one in (name, place))):
             _opened(name, images_dir, len(names) > 1)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from eve_jax.data.image_file import StoredImage
 from eve_jax.data.record import BOM, BadRecord, Fields, Record, UnreadMedia, digest_of, is_empty
-from eve_jax.data.sources.dialogue import CAPTIONS
-from eve_jax.data.sources.fields import TEXT_FIELDS, Place, read_record
+from eve_jax.data.sources.fields import Place, read_record
+from eve_jax.data.sources.forms import CAPTIONS, TEXT_FIELDS
 from eve_jax.data.sources.json_files import parse_json
 from eve_jax.data.sources.media import HEAD, SCANS, kind_of_bytes, media_kind, suffix_of
 from eve_jax.data.sources.member_names import stems
@@ -44,6 +44,7 @@ class TarFile:
     """The records of a tar file that is not compressed, see `base.Source`; members are found by their offsets."""
 
     tables: Path | None = None
+    form = ""  # of `eve_jax.data.sources.forms`, that alone is read
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -110,7 +111,7 @@ class TarFile:
             StoredImage(f"{where}[{number}]", partial(self._stream, offset, size), file_name=key + self._rests[rest])
             for number, (_, rest, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
         ]
-        record, fields = read_record(raw, Place(where, key, owner=partial(self._owner, key)), images)
+        record, fields = read_record(raw, Place(where, key, owner=partial(self._owner, key), form=self.form), images)
         shown = [f".{ending}" if ending else "(no ending)" for ending in self._endings]
         names = {kind: [shown[m[1]] for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
         used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))
@@ -174,6 +175,7 @@ class TarFile:
             self._keys,
             self._members.tobytes(),
             *self._rests,
+            *filter(None, [self.form]),
         ]
         return digest_of(parts)
 
