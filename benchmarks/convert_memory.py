@@ -23,8 +23,9 @@ from rich.progress import track
 from eve_jax.hf.config import hf_config
 from eve_jax.hf.names import eve_v2
 from eve_jax.hf.safetensors_io import TensorWriter, open_tensors
-from eve_jax.model.config import ModelConfig, llm_sizes
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
+from eve_jax.model.llms import llm_sizes
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 
 GB = flags.DEFINE_float("gb", 3.0, "size of the synthetic checkpoint, 1e9 bytes", lower_bound=0.6)

@@ -13,7 +13,8 @@ from ml_collections.config_dict import placeholder
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe
-from eve_jax.model.config import ClipConfig, llm_sizes
+from eve_jax.model.config import ClipConfig
+from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.paths import expand, no_folder
 
@@ -21,7 +22,7 @@ from eve_jax.process.paths import expand, no_folder
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     """The defaults, with the sizes and the chat template of the base LLM `llm`.
 
-    `llm` is a key of `eve_jax.model.config.LLMS`, or a folder of Hugging Face's layout: then `init` and
+    `llm` is a key of `eve_jax.model.llms.LLMS`, or a folder of Hugging Face's layout: then `init` and
     `data.tokenizer` are that folder too.
     """
     llm = expand(llm, "llm")

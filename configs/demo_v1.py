@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import base, demo
 from configs.args import parse_args
-from eve_jax.model.config import ClipConfig, llm_sizes
+from eve_jax.model.config import ClipConfig
+from eve_jax.model.llms import llm_sizes
 
 TEACHER = ClipConfig(image_size=96, patch_size=16, hidden_size=64, intermediate_size=128, num_layers=3, num_heads=4)
 # name, stage of eve_jax/config/stages.py, template, records, steps, peak learning rate

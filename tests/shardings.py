@@ -7,8 +7,9 @@ import json
 
 from jax.sharding import AbstractMesh
 
-from eve_jax.model.config import ModelConfig, llm_sizes
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, logical_axes
+from eve_jax.model.llms import llm_sizes
 from eve_jax.sharding import AXES, parameter_sharding
 
 MODELS = (("qwen2.5-7b", "dac"), ("qwen2.5-7b", "rep"))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import LLMS, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, logical_axes
+from eve_jax.model.llms import LLMS
 from eve_jax.sharding import PARAMETER_RULES, local_rows, make_mesh, mesh_sizes, parameter_sharding, place_batch
 from tests.shardings import shardings
 

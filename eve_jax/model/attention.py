@@ -52,24 +52,29 @@ def packed_attention(
     segment: Int[Array, "B L"],
     kernel: str = "auto",
     interpret: bool = False,
+    window: int = 0,
 ) -> Float[Array, "B L N H"]:
     """Attention of whole rows in causal order; token i sees j <= i of its own segment (pads, segment 0, see pads).
+
+    With `window` > 0 it sees the last `window` of them, itself included.
 
     Memory is linear in L with every `kernel`; "auto" takes the one for the processor, where the row's length and the
     head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
     mesh in use.
     """
-    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3])
+    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], window)
     if kernel in ("chunked", "blocked") and q.shape[1] > QUERY_CHUNK:
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
     if kernel == "chunked":
-        return checkpoint_name(_chunked_attention(q, k, v, segment), ATTENTION)
+        return checkpoint_name(_chunked_attention(q, k, v, segment, window), ATTENTION)
     if kernel == "blocked":
-        local = blocked.blocked_attention
+        local = partial(blocked.blocked_attention, window=window)
+    elif kernel == "splash":
+        local = partial(_splash, interpret=interpret, window=window)
     else:
-        local = partial(_splash if kernel == "splash" else _flash, interpret=interpret)
+        local = partial(_flash, interpret=interpret)
     mesh = sharding.current()
     if mesh is not None:
         if k.shape[2] % sharding.shards(mesh, "heads"):  # a query head then lies next to a copy of its key/value head
@@ -88,17 +93,26 @@ def check_kernel(kernel: str, platform: str) -> None:
         raise FieldError(Field("model.attention"), text)
 
 
-def kernel_for(kernel: str, platform: str, length: int, head_size: int) -> str:
-    """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself."""
+def kernel_for(kernel: str, platform: str, length: int, head_size: int, window: int = 0) -> str:
+    """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself.
+
+    Raises FieldError for a kernel that has no local `window`.
+    """
+    if kernel == "flash" and window:
+        raise FieldError(
+            Field("model.attention"), "=flash has no local windows (", Field("model.window"), "): use auto"
+        )
     if kernel != "auto":
         return kernel
+    if platform == "gpu" and window:
+        return "chunked"
     if platform == "cpu" and length > QUERY_CHUNK and length % blocked.BLOCK == 0:
         return "blocked"
     suits = length % LANES == 0 and head_size % 64 == 0
     return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
 
 
-def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:
+def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool, window: int) -> Array:
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     length, heads, size = q.shape[1:]
@@ -113,7 +127,9 @@ def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Ar
         block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
         block_kv_dq=block,
     )
-    mask = splash.MultiHeadMask([splash.CausalMask((length, length))] * heads)
+    shape = (length, length)
+    seen = splash.LocalMask(shape, (window - 1, 0), 0) if window else splash.CausalMask(shape)
+    mask = splash.MultiHeadMask([seen] * heads)
     attend = splash.make_splash_mha_single_device(
         mask, block_sizes=sizes, residual_checkpoint_name=ATTENTION, interpret=interpret
     )
@@ -133,15 +149,18 @@ def _flash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Arr
     return attention.mha(q, k, v, segment, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
 
 
-def _chunked_attention(q: Array, k: Array, v: Array, segment: Array) -> Array:
+def _chunked_attention(q: Array, k: Array, v: Array, segment: Array, window: int) -> Array:
     """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass."""
     length = q.shape[1]
     order = jnp.arange(length)
 
     def chunk(q, k, v, start, end):
-        mask = segment[:, start:end, None] == segment[:, None, :end]
-        mask &= order[start:end, None] >= order[:end]
-        return plain_attention(q[:, start:end], k[:, :end], v[:, :end], mask)
+        first = max(start - window + 1, 0) if window else 0
+        mask = segment[:, start:end, None] == segment[:, None, first:end]
+        mask &= order[start:end, None] >= order[first:end]
+        if window:
+            mask &= order[start:end, None] - order[first:end] < window
+        return plain_attention(q[:, start:end], k[:, first:end], v[:, first:end], mask)
 
     if length <= QUERY_CHUNK:
         return chunk(q, k, v, 0, length)
@@ -150,8 +169,8 @@ def _chunked_attention(q: Array, k: Array, v: Array, segment: Array) -> Array:
     return jnp.concatenate([chunk(q, k, v, s, min(s + QUERY_CHUNK, length)) for s in starts], axis=1)
 
 
-# keys, values, and the last entry that each of T new tokens sees, -1 for none
-Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S H"], Int[Array, "B T"]]
+# keys, values, and the last entry that each of T new tokens sees, -1 for none; the first one, None for all
+Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S H"], Int[Array, "B T"], Int[Array, "B T"] | None]
 
 
 def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Array, "B T N H"]:
@@ -164,17 +183,19 @@ def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Arr
     kv_heads = parts[0][0].shape[1]
     groups = heads // kv_heads
     q = q.reshape(rows, queries, kv_heads, groups, size).transpose(0, 2, 1, 3, 4)
-    ends = np.cumsum([k.shape[3] for k, _, _ in parts])[:-1]
+    ends = np.cumsum([part[0].shape[3] for part in parts])[:-1]
 
     def chunk(at: slice) -> Array:
         mine = q[:, :, at].reshape(rows, kv_heads, -1, size)
         scores = []
-        for k, _, last in parts:
+        for k, _, last, first in parts:
             hidden = jnp.arange(k.shape[3]) > jnp.repeat(last[:, at], groups, axis=1)[..., None]
+            if first is not None:
+                hidden |= jnp.arange(k.shape[3]) < jnp.repeat(first[:, at], groups, axis=1)[..., None]
             products = jnp.einsum("BKMH,BKHS->BKMS", mine, k, preferred_element_type=jnp.float32) * size**-0.5
             scores.append(jnp.where(hidden[:, None], jnp.finfo(jnp.float32).min, products))
         weights = jnp.split(jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(q.dtype), ends, axis=-1)
-        outs = [jnp.einsum("BKMS,BKSH->BKMH", w, v) for w, (_, v, _) in zip(weights, parts, strict=True)]
+        outs = [jnp.einsum("BKMS,BKSH->BKMH", w, v) for w, (_, v, *_) in zip(weights, parts, strict=True)]
         return sum(outs[1:], outs[0]).reshape(q[:, :, at].shape)
 
     starts = range(0, queries, QUERY_CHUNK)

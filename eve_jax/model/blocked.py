@@ -8,7 +8,8 @@ Dimensions: B rows, L tokens, K key/value heads, G query heads for each, T queri
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,64 +28,86 @@ def blocked_attention(
     k: Float[Array, "B L K H"],
     v: Float[Array, "B L K H"],
     segment: Int[Array, "B L"],
+    window: int = 0,
 ) -> Float[Array, "B L N H"]:
     """softmax(q k^T / sqrt(H)) v where token i sees j <= i of its own segment; L is a multiple of BLOCK.
+
+    With `window` > 0 it sees the last `window` of them, itself included.
 
     Scores, softmax and the sums of gradients over blocks are float32.
     """
     rows, length, heads, size = q.shape
     q = q.reshape(rows, length, k.shape[2], heads // k.shape[2], size).transpose(0, 2, 3, 1, 4)
-    out = _attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), segment)
+    out = _attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), segment, window)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, size)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attend(
-    q: Float[Array, "B K G L H"], k: Float[Array, "B K L H"], v: Float[Array, "B K L H"], segment: Int[Array, "B L"]
+    q: Float[Array, "B K G L H"],
+    k: Float[Array, "B K L H"],
+    v: Float[Array, "B K L H"],
+    segment: Int[Array, "B L"],
+    window: int,
 ) -> Float[Array, "B K G L H"]:
-    return _forward(q, k, v, segment)[0]
+    return _forward(q, k, v, segment, window)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, segment: Array) -> tuple[Array, tuple[Array, ...]]:
-    out, log_total = jax.lax.map(lambda row: _row_forward(*row), (q, k, v, segment))
+def _forward(q: Array, k: Array, v: Array, segment: Array, window: int) -> tuple[Array, tuple[Array, ...]]:
+    out, log_total = jax.lax.map(lambda row: _row_forward(*row, window), (q, k, v, segment))
     out, log_total = checkpoint_name(out, ATTENTION), checkpoint_name(log_total, ATTENTION)
     return out, (q, k, v, segment, out, log_total)
 
 
-def _backward(saved: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
-    return *jax.lax.map(lambda row: _row_backward(*row), (*saved, d_out)), None
+def _backward(window: int, saved: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
+    return *jax.lax.map(lambda row: _row_backward(*row, window), (*saved, d_out)), None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def window_sizes(blocks: int) -> list[int]:
-    """Sizes of windows in blocks, each a block or a quarter larger than the one before, up to the whole row."""
+def window_sizes(blocks: int, window: int = 0) -> list[int]:
+    """Sizes of windows in blocks, each a block or a quarter larger than the one before, up to the whole row, or to what
+    the queries of a block see of the last `window` tokens."""
+    if window:
+        blocks = min(blocks, -(-(window - 1) // BLOCK) + 1)
     sizes = [1]
     while sizes[-1] < blocks:
         sizes.append(min(max(sizes[-1] + 1, sizes[-1] * 5 // 4), blocks))
     return sizes
 
 
-def _windows(segment: Int[Array, "L"]) -> tuple[Array, Array, Array]:
+def _windows(segment: Int[Array, "L"], window: int) -> tuple[Array, Array, Array]:
     """For each block of a row: its number, which of `window_sizes` it reads, and where that window begins."""
     blocks = len(segment) // BLOCK
     changed = jnp.concatenate([jnp.ones(1, bool), segment[1:] != segment[:-1]])
     first = jax.lax.cummax(jnp.where(changed, jnp.arange(len(segment)), 0))  # token of each token's sample
+    if window:
+        first = jnp.maximum(first, jnp.arange(len(segment)) - window + 1)
     number = jnp.arange(blocks)
-    sizes = jnp.array(window_sizes(blocks))
+    sizes = jnp.array(window_sizes(blocks, window))
     needed = number + 1 - first[::BLOCK] // BLOCK
     which = jnp.sum(sizes < needed[:, None], axis=1)
     return number, which, jnp.maximum(number + 1 - sizes[which], 0) * BLOCK
 
 
-def _seen(segment: Array, number: Array, start: Array, length: int, keys_first: bool) -> Bool[Array, "..."]:
-    """Which keys of the window of `length` from `start` on the queries of block `number` see: [T, S], or [S, T]."""
-    own = jax.lax.dynamic_slice_in_dim(segment, number * BLOCK, BLOCK), number * BLOCK + jnp.arange(BLOCK)
-    window = jax.lax.dynamic_slice_in_dim(segment, start, length), start + jnp.arange(length)
+class _Place(NamedTuple):
+    """A block of queries and its window of keys. window: how many tokens a query sees, 0 for all."""
+
+    number: Array
+    start: Array
+    window: int
+
+
+def _seen(segment: Array, at: _Place, length: int, keys_first: bool) -> Bool[Array, "..."]:
+    """Which keys of the window of `length` the queries of the block `at` see: [T, S], or [S, T]."""
+    own = jax.lax.dynamic_slice_in_dim(segment, at.number * BLOCK, BLOCK), at.number * BLOCK + jnp.arange(BLOCK)
+    keys = jax.lax.dynamic_slice_in_dim(segment, at.start, length), at.start + jnp.arange(length)
     if keys_first:
-        return (window[0][:, None] == own[0]) & (window[1][:, None] <= own[1])
-    return (own[0][:, None] == window[0]) & (own[1][:, None] >= window[1])
+        seen = (keys[0][:, None] == own[0]) & (keys[1][:, None] <= own[1])
+        return seen & (own[1] - keys[1][:, None] < at.window) if at.window else seen
+    seen = (own[0][:, None] == keys[0]) & (own[1][:, None] >= keys[1])
+    return seen & (own[1][:, None] - keys[1] < at.window) if at.window else seen
 
 
 def _block(x: Array, number: Array, axis: int) -> Array:
@@ -99,7 +122,11 @@ def _joined(blocks: Array) -> Array:
 
 @jax.named_scope(SCOPE)
 def _row_forward(
-    q: Float[Array, "K G L H"], k: Float[Array, "K L H"], v: Float[Array, "K L H"], segment: Int[Array, "L"]
+    q: Float[Array, "K G L H"],
+    k: Float[Array, "K L H"],
+    v: Float[Array, "K L H"],
+    segment: Int[Array, "L"],
+    window: int,
 ) -> tuple[Float[Array, "K G L H"], Float[Array, "K G L"]]:
     """A row's output, and the logarithm of each query's sum of exponentials."""
 
@@ -112,22 +139,22 @@ def _row_forward(
             scores = (
                 jnp.einsum("BKGTH,BKSH->BKGTS", mine, keys, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
             )
-            scores = jnp.where(_seen(segment, number, start, size, False), scores, MASKED)
+            scores = jnp.where(_seen(segment, _Place(number, start, window), size, False), scores, MASKED)
             peak = scores.max(axis=-1, keepdims=True)
             weights = jnp.exp(scores - peak)
             total = weights.sum(axis=-1, keepdims=True)
             out = jnp.einsum("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), values, preferred_element_type=jnp.float32)
             return (out / total)[0].astype(q.dtype), (peak + jnp.log(total))[0, ..., 0]
 
-        return None, _by_size(which, len(segment), attend)
+        return None, _by_size(which, window_sizes(len(segment) // BLOCK, window), attend)
 
-    _, (out, log_total) = jax.lax.scan(block, None, _windows(segment))
+    _, (out, log_total) = jax.lax.scan(block, None, _windows(segment, window))
     return _joined(out), _joined(log_total)
 
 
 @jax.named_scope(SCOPE)
 def _row_backward(
-    q: Array, k: Array, v: Array, segment: Array, out: Array, log_total: Array, d_out: Array
+    q: Array, k: Array, v: Array, segment: Array, out: Array, log_total: Array, d_out: Array, window: int
 ) -> tuple[Array, Array, Array]:
     """Gradients of a row's q, k and v.
 
@@ -144,7 +171,7 @@ def _row_backward(
 
         def attend(length: int) -> tuple[tuple[Array, Array], Array]:
             keys, values = (jax.lax.dynamic_slice_in_dim(x, start, length, 1) for x in (k, v))
-            seen = _seen(segment, number, start, length, True)[:, None]
+            seen = _seen(segment, _Place(number, start, window), length, True)[:, None]
             scores = jnp.einsum("KSH,KMH->KSM", keys, mine, preferred_element_type=jnp.float32) * size**-0.5
             scores = (scores - log_sum).reshape(kv_heads, length, groups, BLOCK)
             weights = jnp.exp(jnp.where(seen, scores, MASKED)).reshape(kv_heads, length, -1)
@@ -160,15 +187,15 @@ def _row_backward(
             ]
             return (added[0], added[1]), jnp.einsum("KSH,KSM->KHM", keys, d_scores)
 
-        sums, d_mine = _by_size(which, len(segment), attend)
+        sums, d_mine = _by_size(which, window_sizes(len(segment) // BLOCK, window), attend)
         return sums, d_mine.swapaxes(1, 2).reshape(kv_heads, groups, BLOCK, size)
 
     zero = jnp.zeros(k.shape, jnp.float32)
-    (d_k, d_v), d_q = jax.lax.scan(block, (zero, zero), _windows(segment))
+    (d_k, d_v), d_q = jax.lax.scan(block, (zero, zero), _windows(segment, window))
     return _joined(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype)
 
 
-def _by_size(which: Array, length: int, attend: Callable[[int], Any]) -> Any:
-    """attend(tokens) of size number `which` of `window_sizes`."""
-    branches = [lambda s=size: attend(s * BLOCK) for size in window_sizes(length // BLOCK)]
+def _by_size(which: Array, sizes: list[int], attend: Callable[[int], Any]) -> Any:
+    """attend(tokens) of size number `which` of `sizes` in blocks."""
+    branches = [lambda s=size: attend(s * BLOCK) for size in sizes]
     return jax.lax.switch(which, branches)

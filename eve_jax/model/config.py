@@ -1,11 +1,11 @@
-"""Sizes of a model and the table of base LLMs."""
+"""Sizes and switches of a model; `eve_jax.model.llms` is the table of base LLMs."""
 
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
@@ -14,6 +14,12 @@ PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
+# Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
+KINDS = ("full", "local", "nope")
+ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6}  # and how many numbers `rope_scaling` has then
+QK_NORMS = ("none", "head", "projection")
+NORMS = ("before", "after", "both")
+ACTIVATIONS = ("silu", "gelu_tanh")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
@@ -48,51 +54,6 @@ class Part:
 # What `model.parts` may list, next to DELTA. An entry is all that another division of a part's weights takes.
 PARTS: dict[str, Part] = {name: Part(name) for name in TWICE}
 VARIANTS: dict[str, tuple[str, ...]] = {"dense": (), "rep": (DELTA,), "moe": ("mlp",), "dac": TWICE}
-
-
-def _llm(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, vocab: int, **other: Any) -> dict[str, Any]:
-    """Sizes of an LLM; what `other` does not say is as in Qwen2.5."""
-    return {
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": ffn,
-        "num_layers": layers,
-        "num_heads": heads,
-        "num_kv_heads": kv_heads,
-        "head_dim": hidden // heads,
-        "rope_theta": 1e6,
-        "rope_scaling": (),
-        "rms_norm_eps": 1e-6,
-        "qkv_bias": True,
-        "tie_embeddings": False,
-        **other,
-    }
-
-
-_LLAMA = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
-_LLAMA3 = _LLAMA | {"rope_theta": 5e5}
-
-
-LLMS: dict[str, dict[str, Any]] = {
-    "qwen2.5-7b": _llm(3584, 18944, 28, 28, 4, 152064),
-    "qwen2.5-3b": _llm(2048, 11008, 36, 16, 2, 151936, tie_embeddings=True),
-    "qwen2.5-1.5b": _llm(1536, 8960, 28, 12, 2, 151936, tie_embeddings=True),
-    "qwen2.5-0.5b": _llm(896, 4864, 24, 14, 2, 151936, tie_embeddings=True),
-    "llama3-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3),
-    "llama3.1-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3, rope_scaling=(8.0, 1.0, 4.0, 8192)),
-    "demo": _llm(192, 512, 6, 6, 2, 1024, tie_embeddings=True, rope_theta=1e4),
-    "vicuna-7b": _llm(4096, 11008, 32, 32, 32, 32000, **_LLAMA),
-    "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),
-    "demo-llama": _llm(192, 512, 6, 6, 6, 1024, tie_embeddings=True, **_LLAMA),
-    "tiny-llama": _llm(64, 160, 4, 4, 4, 1024, tie_embeddings=True, **_LLAMA),
-}
-
-
-def llm_sizes(name: str) -> dict[str, Any]:
-    """Sizes of the base LLM `name`; UserError listing the known ones."""
-    if name not in LLMS:
-        raise UserError(f"unknown LLM {name!r}; known: {', '.join(LLMS)}, or the folder of a Hugging Face LLM")
-    return LLMS[name]
 
 
 def parts_of(variant: Any) -> tuple[str, ...]:
@@ -165,8 +126,8 @@ class ModelFields(Section):
     """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
     Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
-    H = head_dim, Q = vocab_size. `rope_scaling` is () or LLaMA-3.1's (factor, low_freq_factor, high_freq_factor,
-    original_max_position_embeddings). A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
+    H = head_dim, Q = vocab_size. docs/backbones.md#switches has what tells the base LLMs apart, from `rope_type` to
+    `qk_norm`. A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
     `align_width` > 0 is the width of the teacher that the patch aligning layer, which is then there, learns from;
     `teacher` the teacher itself, when the model carries it. Both matter in training alone, with `align_weight` > 0.
     """
@@ -182,7 +143,17 @@ class ModelFields(Section):
     head_dim: int = setting(low=1)
     rope_theta: float = setting(1e6, low=0)
     rope_scaling: tuple[float, ...] = setting((), low=0)
+    rope_type: str = setting("llama3", tuple(ROPE_TYPES))
+    local_rope_theta: float = setting(0.0, low=0)
+    layer_kinds: tuple[str, ...] = setting(("full",), KINDS)
+    window: int = setting(0, low=0)
     rms_norm_eps: float = setting(1e-6, low=0)
+    norms: str = setting("before", NORMS)
+    norm_plus_one: bool = False
+    qk_norm: str = setting("none", QK_NORMS)
+    attention_size: float = setting(0.0, low=0)
+    activation: str = setting("silu", ACTIVATIONS)
+    scale_embeddings: bool = False
     qkv_bias: bool = True
     tie_embeddings: bool = False
     parts: Any = None  # of a type that the subclass states
@@ -213,8 +184,19 @@ class ModelFields(Section):
             raise FieldError(
                 Field("model.align_weight"), " is above 0, but the model has no teacher, or another's aligning layer"
             )
-        if self.rope_scaling and len(self.rope_scaling) != 4:
-            raise unexpected(Field("model.rope_scaling"), self.rope_scaling, "() or four numbers")
+        if self.rope_scaling and len(self.rope_scaling) != ROPE_TYPES[self.rope_type]:
+            count = f"() or {ROPE_TYPES[self.rope_type]} numbers for rope_type={self.rope_type}"
+            raise unexpected(Field("model.rope_scaling"), self.rope_scaling, count)
+        if not self.layer_kinds:
+            raise unexpected(Field("model.layer_kinds"), self.layer_kinds, f"some of {', '.join(KINDS)}")
+        local = "local" in self.layer_kinds
+        for field, value in (("window", self.window), ("local_rope_theta", self.local_rope_theta)):
+            if value and not local:
+                raise FieldError(
+                    Field(f"model.{field}"), f"={value:g} needs local layers in ", Field("model.layer_kinds")
+                )
+        if local and not self.window:
+            raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
             _refuse_ratio(self, "num_heads", "num_kv_heads")
 
@@ -246,6 +228,17 @@ class ModelConfig(ModelFields):
         """Raise FieldError for fields that do not go together, and for parts that no layer has."""
         super().check()
         check_parts(self.parts)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of layers that there are, each once."""
+        return tuple(dict.fromkeys(self.layer_kinds[: self.num_layers]))
+
+    @property
+    def kind_numbers(self) -> tuple[int, ...]:
+        """Of each layer the place of its kind in `kinds`: those of `layer_kinds` take turns."""
+        repeated = self.layer_kinds
+        return tuple(self.kinds.index(repeated[i % len(repeated)]) for i in range(self.num_layers))
 
     @property
     def align_levels(self) -> int:

@@ -10,8 +10,9 @@ from jaxtyping import Array
 
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import MLP, HeadProjection, OutProjection, RMSNorm, gathered, stacked
+from eve_jax.model.layers import MLP, HeadNorm, HeadProjection, OutProjection, RMSNorm, gathered, stacked
 from eve_jax.model.routing import Hidden, LayerCache, Routed, Rows
+from eve_jax.model.sight import Kind
 from eve_jax.sharding import constrain, one_cpu
 
 
@@ -24,24 +25,49 @@ class SelfAttention(nnx.Module):
         self.k = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
         self.v = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
         self.o = Routed(lambda: OutProjection(cfg, rngs), part)
+        if cfg.qk_norm != "none":
+            self.q_norm = Routed(lambda: HeadNorm(cfg, cfg.num_heads, rngs), part)
+            self.k_norm = Routed(lambda: HeadNorm(cfg, cfg.num_kv_heads, rngs), part)
+        # Kernels divide scores by sqrt(head_dim).
+        self.q_factor = (cfg.head_dim / cfg.attention_size) ** 0.5 if cfg.attention_size else 1.0
+
+    def project(self, x: Hidden, rows: Rows) -> list[Hidden]:
+        """Queries, keys and values of normed hidden states."""
+        q, k, v = (rows.route(part, x) for part in (self.q, self.k, self.v))
+        if hasattr(self, "q_norm"):
+            q, k = rows.route(self.q_norm, q), rows.route(self.k_norm, k)
+        if self.q_factor != 1.0:
+            q = jax.tree.map(lambda a: a * self.q_factor, q)
+        return [q, k, v]
 
 
 class DecoderLayer(nnx.Module):
-    """x + o(attention(q, k, v)) and x + mlp, each on the normed stream; each part by the token's modality."""
+    """x + o(attention(q, k, v)) and x + mlp, each part by the token's modality.
+
+    `cfg.norms`: whether what attention and mlp read is normed (before), or what they give (after), or both.
+    """
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
-        self.input_norm = Routed(lambda: RMSNorm(cfg, rngs), cfg.divided("layernorm"))
-        self.attn = SelfAttention(cfg, rngs)
-        self.post_norm = Routed(lambda: RMSNorm(cfg, rngs), cfg.divided("layernorm"))
-        self.mlp = Routed(lambda: MLP(cfg, rngs), cfg.divided("mlp"))
+        def norm() -> Routed:
+            return Routed(lambda: RMSNorm(cfg, rngs), cfg.divided("layernorm"))
 
-    def __call__(self, x: Hidden, rows: Rows, cache: Any = None) -> tuple[Hidden, Any]:
-        """One layer on hidden states `x` as `rows` keeps them; returns them with the layer's cache as updated."""
-        h = rows.route(self.input_norm, x)
-        q, k, v = (rows.route(part, h) for part in (self.attn.q, self.attn.k, self.attn.v))
-        out, cache = rows.attend(q, k, v, cache)
-        x = _add(x, rows.route(self.attn.o, out))
-        x = _add(x, rows.route(self.mlp, rows.route(self.post_norm, x)))
+        before, after = cfg.norms != "after", cfg.norms != "before"
+        self.input_norm = norm() if before else None
+        self.attn = SelfAttention(cfg, rngs)
+        self.attn_norm = norm() if after else None
+        self.post_norm = norm() if before else None
+        self.mlp = Routed(lambda: MLP(cfg, rngs), cfg.divided("mlp"))
+        self.mlp_norm = norm() if after else None
+
+    def __call__(self, x: Hidden, rows: Rows, kind: Kind, cache: Any = None) -> tuple[Hidden, Any]:
+        """One layer of a `kind` on hidden states `x` as `rows` keeps them; returns them with its cache as updated."""
+
+        def normed(norm: Routed | None, y: Hidden) -> Hidden:
+            return y if norm is None else rows.route(norm, y)
+
+        out, cache = rows.attend(*self.attn.project(normed(self.input_norm, x), rows), cache, kind)
+        x = _add(x, normed(self.attn_norm, rows.route(self.attn.o, out)))
+        x = _add(x, normed(self.mlp_norm, rows.route(self.mlp, normed(self.post_norm, x))))
         return x, cache
 
 
@@ -67,7 +93,8 @@ def run_layers(
     Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
-    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, weights, unroll=_at_once(weights))
+    own = (weights, rows.sight.layers())
+    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, own, unroll=_at_once(weights))
 
 
 def _at_once(weights: nnx.State) -> int:
@@ -77,12 +104,12 @@ def _at_once(weights: nnx.State) -> int:
 
 
 def _body(graph: Any, x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
-    """What a scan over layers does with each, on hidden states like `x`."""
+    """What a scan over layers does with each, its weights and its kind, on hidden states like `x`."""
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, weights: nnx.State) -> tuple[Hidden, Any]:
+    def body(x: Hidden, own: tuple[nnx.State, Kind]) -> tuple[Hidden, Any]:
         x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
-        x, _ = nnx.merge(graph, gathered(weights, dtype))(x, rows)
+        x, _ = nnx.merge(graph, gathered(own[0], dtype))(x, rows, own[1])
         return x, rows.leave(x) if keep else None
 
     return body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
@@ -98,10 +125,11 @@ def run_tapped(
     """
     graph, weights = nnx.split(layers)
     body = _body(graph, x, rows, remat)
+    each = (weights, rows.sight.layers())
     below = jax.tree.leaves(weights)[0].shape[0] % every
     if below:
-        x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], weights))
-    segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), weights)
+        x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], each))
+    segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), each)
     tap = jax.checkpoint(tap)
 
     def segment(x: Hidden, own: tuple[Any, Any]) -> tuple[Hidden, Array]:
@@ -113,7 +141,7 @@ def run_tapped(
 
 def in_groups(stacked: Any, groups: int) -> list[Any]:
     """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
-    size = jax.tree.leaves(stacked)[0].shape[0] // groups
+    size = jax.tree.leaves(stacked)[0].shape[0] // groups if jax.tree.leaves(stacked) else 0
     return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
 
 
@@ -132,18 +160,19 @@ def extend_layers(
     """
     dtype = jax.tree.leaves(x)[0].dtype
     updated = []
+    kinds = in_groups(rows.sight.layers(), len(weights))
     for number, (group, cache) in enumerate(zip(weights, caches, strict=True)):
 
         def body(
-            carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array], number: int = number
+            carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array, Kind], number: int = number
         ) -> tuple[Any, None]:
             own: Any = LayerCache(*carry[1], layer[1])
             pair = own if held is None else (LayerCache(*held[number], layer[1]), own)
-            x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, pair)
+            x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
             own = pair if held is None else pair[1]
             return (x, (own.keys, own.values)), None
 
         count = cache[0].shape[0]
-        (x, cache), _ = jax.lax.scan(body, (x, cache), (group, jnp.arange(count)), unroll=count == 1)
+        (x, cache), _ = jax.lax.scan(body, (x, cache), (group, jnp.arange(count), kinds[number]), unroll=count == 1)
         updated.append(cache)
     return x, updated

@@ -65,9 +65,14 @@ class Eve(nnx.Module):
         vision = self.patch_embed(batch)
         # Looked up while the table is sharded over its columns: otherwise the backward pass gathers the whole table.
         ids = constrain(batch["text_ids"], "id_batch", None)
-        text = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
+        text = self._words(ids)
         text = constrain(constrain(text, "id_batch", None, "table"), "batch", None, None)
         return vision, jnp.where(batch["segment"][:, vision.shape[1] :, None] > 0, text, 0)
+
+    def _words(self, ids: Array) -> Array:
+        """The word embeddings of `ids`, times sqrt(D) where the backbone has them so (Gemma)."""
+        words = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
+        return words * jnp.asarray(self.cfg.hidden_size**0.5, words.dtype) if self.cfg.scale_embeddings else words
 
     def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
         """Residual stream after the last layer, [R, L, D] in slot order, before the final norm.
@@ -141,7 +146,7 @@ class Eve(nnx.Module):
 
         Returns the residual stream [R, D] and `recent` with the token; caches, weights are those of groups of layers.
         """
-        x = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[token[:, None]]
+        x = self._words(token[:, None])
         rows = DecodingRows.of(self.cfg, length, step)
         x, recent = extend_layers(nnx.graphdef(self.layers), weights, recent, x, rows, held)
         return x[:, 0], recent

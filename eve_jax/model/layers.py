@@ -1,16 +1,17 @@
-"""The equations of a decoder layer's parts: RMSNorm, projections, rotary positions, SwiGLU.
+"""The equations of a decoder layer's parts: RMSNorm, projections, gated feed-forward.
 
 Dimensions: B rows, T tokens, D hidden size, N query heads, K key/value heads, H head size, F feed-forward size.
 Every weight declares what it is in one place (`eve_jax.model.weight.param`); shardings derive from its axes.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.quantized import is_quantized, multiply
@@ -19,6 +20,10 @@ from eve_jax.sharding import constrain, gather, one_cpu
 
 GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
 M = TypeVar("M", bound=nnx.Module)
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
 
 
 def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
@@ -62,16 +67,41 @@ def stacked(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale over the last axis; the mean square is taken in float32."""
+    """x / rms(x) * scale over the last axis; the mean square is taken in float32.
 
-    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+    With `norm_plus_one` (Gemma) the weight is `offset`, the scale less one, which is added in float32. `width` and
+    `axis`: of the last axis, by default that of hidden states.
+    """
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, width: int = 0, axis: str | None = None):
         self.eps = cfg.rms_norm_eps
-        self.scale = param(cfg, rngs, (cfg.hidden_size,), (None,), ones, "norm")
+        shape, axes = (width or cfg.hidden_size,), (axis,)
+        if cfg.norm_plus_one:
+            self.offset = param(cfg, rngs, shape, axes, zeros, "bias")
+        else:
+            self.scale = param(cfg, rngs, shape, axes, ones, "norm")
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        if hasattr(self, "offset"):
+            return (normed * (1 + self.offset[...].astype(jnp.float32))).astype(x.dtype)
         return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class HeadNorm(RMSNorm):
+    """RMSNorm of queries or keys: of each head for itself, or with `qk_norm` projection of all heads together."""
+
+    def __init__(self, cfg: ModelConfig, heads: int, rngs: nnx.Rngs):
+        self.together = cfg.qk_norm == "projection"
+        width, axis = (heads * cfg.head_dim, "heads") if self.together else (cfg.head_dim, None)
+        super().__init__(cfg, rngs, width, axis)
+
+    def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
+        if not self.together:
+            return super().__call__(x)
+        normed = super().__call__(x.reshape(*x.shape[:-2], -1)).reshape(x.shape)
+        return constrain(normed, "batch", None, "heads", None)
 
 
 class LayerNorm(nnx.Module):
@@ -157,14 +187,15 @@ def folded(weight: Array, delta: Array, gate: Float[Array, "*L 1"]) -> Array:
 
 
 class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)), no biases; up and down may carry gated deltas."""
+    """SwiGLU or GeGLU: down(act(gate(x)) * up(x)), no biases; up and down may carry gated deltas."""
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         d, f = cfg.hidden_size, cfg.intermediate_size
         self.gate = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5), "matrix")
         self.up = param(cfg, rngs, (d, f), ("embed", "mlp"), normal(d**-0.5), "matrix")
         init = normal((2 * cfg.num_layers * f) ** -0.5)
-        self.down = param(cfg, rngs, (f, d), ("mlp_rows", None), init, "matrix", ends_layer=True)
+        self.down = param(cfg, rngs, (f, d), ("mlp_rows", None), init, "matrix", ends_layer=cfg.norms == "before")
+        self.activation = ACTIVATIONS[cfg.activation]
         if DELTA in cfg.parts:
             self.delta_up = GatedDelta(cfg, rngs, (d, f), ("embed", "mlp"), "up")
             self.delta_down = GatedDelta(cfg, rngs, (f, d), ("mlp_rows", None), "down")
@@ -173,33 +204,5 @@ class MLP(nnx.Module):
         up_weight, down_weight = self.up[...], self.down[...]
         if hasattr(self, "delta_up"):
             up_weight, down_weight = self.delta_up(up_weight), self.delta_down(down_weight)
-        hidden = jax.nn.silu(product(x, self.gate[...])) * product(x, up_weight)
+        hidden = self.activation(product(x, self.gate[...])) * product(x, up_weight)
         return product(constrain(hidden, "batch", None, "mlp"), down_weight)
-
-
-def rotary_frequencies(cfg: ModelConfig) -> Float[Array, "F"]:
-    """Angle per position of each pair, theta^(-2i/H), float32 [H/2].
-
-    With `cfg.rope_scaling` (LLaMA-3.1), wavelengths beyond original/low are stretched by `factor`, those below
-    original/high stay, and between the two the frequency is interpolated.
-    """
-    inv_freq = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
-    if not cfg.rope_scaling:
-        return inv_freq
-    factor, low, high, original = cfg.rope_scaling
-    turns = original * inv_freq / (2 * jnp.pi)  # within the original context
-    kept = jnp.clip((turns - low) / (high - low), 0, 1)
-    return inv_freq * (kept + (1 - kept) / factor)
-
-
-def rotary_angles(cfg: ModelConfig, position: Int[Array, "B T"]) -> tuple[Array, Array]:
-    """Cosines and sines, float32 [B, T, 1, H/2], of position * frequency."""
-    angles = position[..., None, None].astype(jnp.float32) * rotary_frequencies(cfg)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: Float[Array, "B T N H"], angles: tuple[Array, Array]) -> Float[Array, "B T N H"]:
-    """Rotary positions in the rotate-half convention (first and second half of a head form the pairs)."""
-    cos, sin = angles
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

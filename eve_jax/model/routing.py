@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.attention import cached_attention, packed_attention
+from eve_jax.model.attention import cached_attention
 from eve_jax.model.config import ModelConfig, Part
-from eve_jax.model.layers import rotary_angles, rotate
+from eve_jax.model.sight import Kind, Sight
 from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
@@ -51,14 +51,16 @@ class Routed(nnx.Module):
 class Rows(Protocol):
     """What a decoder layer needs to know about the rows it works on."""
 
+    sight: Sight
+
     def leave(self, x: Hidden) -> Array:
         """Hidden states in slot order, [R, L, D]."""
 
     def route(self, part: Routed, x: Hidden) -> Hidden:
         """Apply `part` to every token, each with the weights of its modality."""
 
-    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any) -> tuple[Hidden, Any]:
-        """Rotary positions and joint attention; returns the output and the cache as updated."""
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
+        """Rotary positions and joint attention in a layer of `kind`; the output and the cache as updated."""
 
 
 @jax.custom_vjp
@@ -93,16 +95,16 @@ class SplitRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    angles: tuple[Array, Array]
+    sight: Sight
     vision_slots: int
     patches: int  # slots; those of special tokens follow
     kernel: str  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        angles = rotary_angles(cfg, batch["position"])
+        sight = Sight.of(cfg, batch["position"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, angles, vision_slots, _patches(batch), cfg.attention)
+        return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -113,11 +115,11 @@ class SplitRows(NamedTuple):
     def route(self, part: Routed, x: Hidden) -> Hidden:
         return _route_split(part, x, self.patches)
 
-    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None) -> tuple[Hidden, None]:
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None, kind: Kind) -> tuple[Hidden, None]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
-        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        q, k = self.sight.turned(kind, q, k)
         q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
-        out = permute(packed_attention(q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+        out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
 
 
@@ -127,7 +129,7 @@ class MaskedRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    angles: tuple[Array, Array]
+    sight: Sight
     is_vision: Array
     is_patch: Array
     kernel: str
@@ -135,9 +137,9 @@ class MaskedRows(NamedTuple):
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        angles = rotary_angles(cfg, permute(batch["position"], perm, inv))
+        sight = Sight.of(cfg, permute(batch["position"], perm, inv))
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, angles, perm < vision_slots, perm < _patches(batch), cfg.attention)
+        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -160,9 +162,9 @@ class MaskedRows(NamedTuple):
             out = jnp.where(like(mask, out), module(jnp.where(like(mask, x), x, 0)), out)
         return out
 
-    def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple[Array, None]:
-        q, k = rotate(q, self.angles), rotate(k, self.angles)
-        return packed_attention(q, k, v, self.causal_segment, self.kernel), None
+    def attend(self, q: Array, k: Array, v: Array, cache: None, kind: Kind) -> tuple[Array, None]:
+        q, k = self.sight.turned(kind, q, k)
+        return self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), None
 
 
 class LayerCache(NamedTuple):
@@ -209,7 +211,7 @@ class CachedRows(NamedTuple):
     inv: Int[Array, "R L"]
     position: Int[Array, "R L"]
     start: Int[Array, "R"]
-    angles: tuple[Array, Array]
+    sight: Sight
     vision_slots: int
     patches: int
     causal_segment: Int[Array, "R L"] | None
@@ -220,10 +222,10 @@ class CachedRows(NamedTuple):
         cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"], first: bool
     ) -> "CachedRows":
         position = batch["position"] + start[:, None]
-        angles = rotary_angles(cfg, position)
+        sight = Sight.of(cfg, position)
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], position, start, angles, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], position, start, sight, *slots, segment, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -234,18 +236,18 @@ class CachedRows(NamedTuple):
     def route(self, part: Routed, x: Hidden) -> Hidden:
         return _route_split(part, x, self.patches)
 
-    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache) -> tuple[Hidden, LayerCache]:
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache, kind: Kind) -> tuple[Hidden, LayerCache]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
-        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        q, k = self.sight.turned(kind, q, k)
         k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
 
         # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
         cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
         if self.causal_segment is None:
-            out = cached_attention(q, [(*cache.read(q.dtype), self.position)])
+            out = cached_attention(q, [(*cache.read(q.dtype), self.position, self.sight.first(kind, self.position))])
         else:
             q = permute(q, self.perm, self.inv)
-            out = permute(packed_attention(q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+            out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), cache
 
 
@@ -258,11 +260,11 @@ class DecodingRows(NamedTuple):
 
     length: Int[Array, "R"]
     step: Int[Array, ""]
-    angles: tuple[Array, Array]
+    sight: Sight
 
     @classmethod
     def of(cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""]) -> "DecodingRows":
-        return cls(length, step, rotary_angles(cfg, (length + step)[:, None]))
+        return cls(length, step, Sight.of(cfg, (length + step)[:, None]))
 
     def leave(self, x: Hidden) -> Float[Array, "R 1 D"]:
         return x
@@ -271,13 +273,17 @@ class DecodingRows(NamedTuple):
         return part.text(x)
 
     def attend(
-        self, q: Array, k: Array, v: Array, cache: tuple[LayerCache, LayerCache]
+        self, q: Array, k: Array, v: Array, cache: tuple[LayerCache, LayerCache], kind: Kind
     ) -> tuple[Array, tuple[LayerCache, LayerCache]]:
-        q, k = rotate(q, self.angles), rotate(k, self.angles)
+        q, k = self.sight.turned(kind, q, k)
         held, recent = cache
         recent = recent.append(k, v, self.step)
-        last = jnp.broadcast_to(self.step, self.length.shape)
-        parts = [(*held.read(q.dtype), self.length[:, None] - 1), (*recent.read(q.dtype), last[:, None])]
+        last = jnp.broadcast_to(self.step, self.length.shape)[:, None]
+        first, first_recent = (self.sight.first(kind, at) for at in ((self.length + self.step)[:, None], last))
+        parts = [
+            (*held.read(q.dtype), self.length[:, None] - 1, first),
+            (*recent.read(q.dtype), last, first_recent),
+        ]
         return cached_attention(q, parts), (held, recent)
 
 

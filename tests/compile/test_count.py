@@ -12,8 +12,9 @@ from eve_jax.compile.count import count
 from eve_jax.compile.report import attention_flops
 from eve_jax.config.stages import partition, stage_factors, trained_groups
 from eve_jax.model import decoder, loss
-from eve_jax.model.config import VARIANTS, ModelConfig, llm_sizes
+from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params
+from eve_jax.model.llms import llm_sizes
 from eve_jax.sharding import make_mesh
 from eve_jax.train.flops import slots, step_flops
 from eve_jax.train.step import gradient_sums

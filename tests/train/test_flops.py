@@ -7,7 +7,8 @@ import pytest
 
 from eve_jax.batch import RowShape
 from eve_jax.config.stages import stage_factors, trained_groups
-from eve_jax.model.config import ModelConfig, llm_sizes
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.llms import llm_sizes
 from eve_jax.train.flops import Tokens, add, batch_tokens, peak_flops, slots, step_flops
 
 SHAPE = RowShape(60, 12, 56)

@@ -13,8 +13,9 @@ from eve_jax.checkpoint.frozen_weights import frozen_origins, origins
 from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta, stored_shapes
 from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
-from eve_jax.model.config import LLMS, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
+from eve_jax.model.llms import LLMS
 from eve_jax.train.initial_state import Start
 from eve_jax.train.step import TrainState
 from eve_jax.weights.import_export import export_checkpoint, make_whole

@@ -1,0 +1,140 @@
+"""What a token sees of those before it, by the kind of layer (`ModelConfig.layer_kinds`): rotary positions and windows.
+
+Dimensions: B rows, T tokens, N heads, H head size, C kinds of layers.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from eve_jax.model.attention import packed_attention
+from eve_jax.model.config import ModelConfig
+
+
+def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"]:
+    """Angle per position of each pair in layers of a `kind`, theta^(-2i/H) or as scaled, float32 [H/2]; zeros for nope.
+
+    `cfg.rope_scaling`: linear divides all by its factor. llama3 (LLaMA-3.1): wavelengths beyond original/low are
+    stretched by the factor, those below original/high stay, and between the two the frequency is interpolated. yarn
+    (arXiv 2309.00071): the same with a ramp over the number of the pair. Local layers with a theta of their own have
+    no scaling.
+    """
+    if kind == "nope":
+        return jnp.zeros(cfg.head_dim // 2, jnp.float32)
+    theta = cfg.local_rope_theta if _has_own_theta(cfg, kind) else cfg.rope_theta
+    inv_freq = theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    if not _is_scaled(cfg, kind):
+        return inv_freq
+    if cfg.rope_type == "linear":
+        return inv_freq / cfg.rope_scaling[0]
+    if cfg.rope_type == "yarn":
+        factor, kept = cfg.rope_scaling[0], _yarn_kept(cfg)
+    else:
+        factor, low, high, original = cfg.rope_scaling
+        turns = original * inv_freq / (2 * jnp.pi)  # within the original context
+        kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return inv_freq * (kept + (1 - kept) / factor)
+
+
+def _has_own_theta(cfg: ModelConfig, kind: str) -> bool:
+    return kind == "local" and cfg.local_rope_theta > 0
+
+
+def _is_scaled(cfg: ModelConfig, kind: str) -> bool:
+    return bool(cfg.rope_scaling) and kind != "nope" and not _has_own_theta(cfg, kind)
+
+
+def _yarn_kept(cfg: ModelConfig) -> Float[np.ndarray, "F"]:
+    """The share of each pair's frequency that yarn leaves as it is."""
+    _, original, fast, slow, _, whole = cfg.rope_scaling
+
+    def pair(turns: float) -> float:
+        """The pair that turns so often within the original context."""
+        return cfg.head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(cfg.rope_theta))
+
+    first, last = pair(fast), pair(slow)
+    if whole:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, cfg.head_dim - 1)
+    ramp = (np.arange(cfg.head_dim // 2, dtype=np.float32) - first) / max(last - first, 0.001)
+    return 1 - np.clip(ramp, 0, 1)
+
+
+def rotate(x: Float[Array, "B T N H"], angles: tuple[Array, Array]) -> Float[Array, "B T N H"]:
+    """Rotary positions in the rotate-half convention (first and second half of a head form the pairs)."""
+    cos, sin = angles
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+Kind = Int[Array, ""] | None  # number of a layer's kind; None where all layers are of one
+
+
+class Sight(NamedTuple):
+    """What the layers of each kind see of some rows.
+
+    angles: cosines and sines, float32 [B, T, 1, H/2], of several kinds with a leading axis C. windows: how many tokens
+    a token sees in layers of each kind, 0 for all. of_layers: the kind of each layer.
+    """
+
+    angles: tuple[Array, Array]
+    windows: tuple[int, ...]
+    of_layers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, position: Int[Array, "B T"]) -> "Sight":
+        each = [_angles(cfg, position, kind) for kind in cfg.kinds]
+        angles = each[0] if len(each) == 1 else (jnp.stack([a[0] for a in each]), jnp.stack([a[1] for a in each]))
+        return cls(angles, tuple(cfg.window if kind == "local" else 0 for kind in cfg.kinds), cfg.kind_numbers)
+
+    def layers(self) -> Int[Array, "layers"] | None:
+        """The kind of each layer, for a scan over them; None where all are of one."""
+        return None if len(self.windows) == 1 else jnp.array(self.of_layers)
+
+    def turned(self, kind: Kind, *heads: Float[Array, "B T N H"]) -> list[Array]:
+        """Queries and keys with the rotary positions of a layer of `kind`."""
+        cos, sin = self.angles
+        if kind is not None:
+            cos, sin = (jax.lax.dynamic_index_in_dim(x, kind, keepdims=False) for x in self.angles)
+        return [rotate(x, (cos, sin)) for x in heads]
+
+    def attend(
+        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: str
+    ) -> Float[Array, "B T N H"]:
+        """`packed_attention` as in a layer of `kind`: kinds of one window share a kernel."""
+        windows = [w if w < q.shape[1] else 0 for w in self.windows]  # of a row that it holds whole, none
+        different = list(dict.fromkeys(windows))
+        by_window: list[Callable] = [partial(packed_attention, kernel=kernel, window=w) for w in different]
+        if len(different) == 1:
+            return by_window[0](q, k, v, segment)
+        which = jnp.array([different.index(w) for w in windows])[kind]
+        return jax.lax.switch(which, by_window, q, k, v, segment)
+
+    def first(self, kind: Kind, last: Int[Array, "B T"]) -> Int[Array, "B T"] | None:
+        """The first entry that tokens see whose last one is `last`; None where they see all."""
+        if not any(self.windows):
+            return None
+        if kind is None:
+            return last - self.windows[0] + 1
+        far = np.iinfo(np.int32).max // 2
+        return last + 1 - jnp.array([w or far for w in self.windows], jnp.int32)[kind]
+
+
+def _angles(cfg: ModelConfig, position: Int[Array, "B T"], kind: str) -> tuple[Array, Array]:
+    """Cosines and sines of position * frequency; yarn's factor of attention is in both."""
+    angles = position[..., None, None].astype(jnp.float32) * rotary_frequencies(cfg, kind)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if (
+        cfg.rope_scaling
+        and cfg.rope_type == "yarn"
+        and kind != "nope"
+        and not (kind == "local" and cfg.local_rope_theta)
+    ):
+        return cos * cfg.rope_scaling[4], sin * cfg.rope_scaling[4]
+    return cos, sin
