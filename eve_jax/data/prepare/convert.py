@@ -9,7 +9,6 @@ A run that was killed resumes with the shards that are not whole; the shards are
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.image_file import BadImage, ImageFile
-from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
+from eve_jax.data.plan.lengths import Dropped, Lengths, kept_table
 from eve_jax.data.prepare.noted_images import NotedImages
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
-from eve_jax.data.samples.measure import measure_part, table_name
+from eve_jax.data.samples.measure import measure_into, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
@@ -35,7 +34,6 @@ from eve_jax.process.pieces import Tick, run_processes
 
 SUMMARY_FILE = "summary.json"
 SIDES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # histogram of the square root of an image's area
-MEASURED = 2_000  # records measured in one piece
 CHECKS = ("headers", "decode")
 
 
@@ -223,10 +221,7 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     records = open_records(str(folder))
     path = folder / table_name(records, rule)
     if kept_table(path) is None:
-        pieces = list(range(0, len(records), MEASURED))
-        setup = partial(_open_measuring, str(folder), rule)
-        parts = run_processes(_measure_piece, pieces, setup, processes, "measuring records", len(records), 0)
-        joined(parts).save(path)
+        measure_into(path, records, rule, processes)
     lengths = Lengths.load(path)
     return {
         "file": path.name,
@@ -239,18 +234,3 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
         "vision_tokens": int(lengths.patches.sum() + lengths.specials.sum()),
         "longest": int((lengths.text + lengths.patches + lengths.specials).max(initial=0)),
     }
-
-
-def _open_measuring(folder: str, rule: SampleRule) -> tuple[Records, SampleRule]:
-    return open_records(folder), rule
-
-
-def _measure_piece(start: int, opened: tuple[Records, SampleRule], tick: Tick) -> Lengths:
-    records, rule = opened
-
-    def indices() -> Iterator[int]:
-        for index in range(start, min(start + MEASURED, len(records))):
-            tick()
-            yield index
-
-    return measure_part(records, indices(), rule)

@@ -23,8 +23,10 @@ class Records(Sequence[Record]):
     """The records of one or more sources, in order. Access is thread-safe and raises `BadRecord` for a broken one.
 
     names: what the sources are called in the config; a name may stand for many files. Those of name k are the records
-    starts[k] to starts[k + 1] (int64 [names + 1]).
+    starts[k] to starts[k + 1] (int64 [names + 1]). opened: the arguments of `open_records` that gave them.
     """
+
+    opened: tuple[str, str, Path | None] | None = None
 
     def __init__(self, sources: Mapping[str, Sequence[Source]]) -> None:
         self.names = list(sources)
@@ -123,6 +125,7 @@ def open_records(records: str, images_dir: str | Path = "", index: Path | None =
     opened = Records(sources)
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
+    opened.opened = (records, str(images_dir), index)
     return opened
 
 
