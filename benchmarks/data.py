@@ -1,10 +1,11 @@
 """Figures of the data pipeline: python -m benchmarks.data [--quick] [--json]
 
 How full planned rows are next to padded batches, how fast plans are made and how large they are, how many images a
-core turns into rows next to the usual PyTorch way, how many one process can turn into rows at most, and several
-(`--ceiling`: that alone), and how the memory of a training process depends on the number of records. Times are of the processor, one thread, without numba's compilation (which is kept between runs). Prints
-tables and, with --json, a line of JSON last. --quick leaves out more than 1 M records and takes a minute; all of it
-takes about five, 4 GB of memory and 2 GB in --folder. Needs the extra `torch`.
+core turns into rows next to the usual PyTorch way, how many one process and several turn into rows at most (alone by
+--ceiling), and how the memory of a training process depends on the number of records. Times are of the processor, one
+thread, without numba's compilation (which is kept between runs). Prints tables and, with --json, a line of JSON last.
+--quick leaves out more than 1 M records and the ceiling, and takes a minute; all of it takes about seven, 4 GB of
+memory and 2 GB in --folder. Needs the extra `torch`.
 """
 
 import json
@@ -125,13 +126,13 @@ def ceiling(folder: Path) -> dict[str, Any]:
     """Images a second by threads of one process, and by worker processes, where decoding is a sleep."""
     threads, workers = ceilings(folder)
     for what, found in (("threads of one process", threads), (f"worker processes of {FEW} threads", workers)):
-        table = Table(what, "images a second", "ms of the training process's cores an image")
+        table = Table(what, "images a second", "ms of a core an image: training process", "workers")
         for n, rate in found.items():
-            table.add_row(str(n), f"{rate.images:.0f}", f"{rate.own_ms:.2f}")
+            table.add_row(str(n), f"{rate.images:.0f}", f"{rate.own_ms:.2f}", f"{rate.worker_ms:.2f}")
         Console(width=112).print(table)
     return {
-        "images_per_s_by_threads": {n: rate.images for n, rate in threads.items()},
-        "images_per_s_by_workers": {n: rate.images for n, rate in workers.items()},
+        "images_by_threads": {n: rate._asdict() for n, rate in threads.items()},
+        "images_by_workers": {n: rate._asdict() for n, rate in workers.items()},
     }
 
 
@@ -158,10 +159,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))
     try:
-        if CEILING.value:
-            figures = ceiling(folder)
-        else:
-            figures = {**planning(console), **images(folder)}
+        figures = ceiling(folder) if CEILING.value else {**planning(console), **images(folder)}
         if not QUICK.value and not CEILING.value:
             figures |= {**linearity(console), **memory(folder, console), **ceiling(folder)}
     finally:

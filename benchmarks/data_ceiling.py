@@ -1,5 +1,7 @@
-"""How many images a second one process turns into rows, by its threads, and several processes: by simulated decoding."""
+"""How many images a second one process turns into rows, by its threads, and several processes; decoding is a sleep."""
 
+import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +17,23 @@ SECONDS = 8.0
 
 
 class Rate(NamedTuple):
-    """Images a second, and milliseconds of the training process's cores that one takes."""
+    """Images a second, and milliseconds of a core that one takes in the training process and in its workers.
+
+    The latter two do not depend on what else runs on the machine.
+    """
 
     images: float
     own_ms: float
+    worker_ms: float
+
+
+def workers_seconds() -> float:
+    """Seconds of cores that this process's children have used so far."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        user, system = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def rate(folder: Path, workers: int, threads: int) -> Rate:
@@ -33,13 +48,14 @@ def rate(folder: Path, workers: int, threads: int) -> Rate:
     step, _ = next(batches)
     for _ in range(2 + workers * threads // 2):  # those that were built while processes began
         step, _ = next(batches)
-    first, began, cores = step, time.perf_counter(), time.process_time()
+    first, began, cores, workers_began = step, time.perf_counter(), time.process_time(), workers_seconds()
     while time.perf_counter() - began < SECONDS:
         step, _ = next(batches)
     seconds, own = time.perf_counter() - began, time.process_time() - cores
-    batches.close()  # type: ignore[attr-defined]
+    others = workers_seconds() - workers_began
+    data.close()
     images = data.plan.samples(step + 1) - data.plan.samples(first + 1)
-    return Rate(images / seconds, 1000 * own / images)
+    return Rate(images / seconds, 1000 * own / images, 1000 * others / images)
 
 
 def ceilings(folder: Path) -> tuple[dict[int, Rate], dict[int, Rate]]:

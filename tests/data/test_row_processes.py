@@ -104,6 +104,7 @@ def test_threads_by_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     quota.write_text("400000 100000\n")
     assert cores.cores(quota) == 4
     monkeypatch.setattr(cores, "cores", lambda: 48)
+    monkeypatch.setattr(cores, "_sharing", 1)
     assert [cores.default_threads(n) for n in (1, 2, 4, 100)] == [16, 16, 12, 1]
     monkeypatch.setattr(cores, "_sharing", 4)
     assert [cores.default_threads(n) for n in (1, 2)] == [12, 6]
