@@ -2,8 +2,8 @@
 
 Text records in a JSONL file are indexed, measured by all cores, planned for one epoch, and opened by a second process.
 Each step is timed, with the peak of the process's memory, that of a measuring process, and the bytes that the second
-one reads. A straight line through the sizes gives seconds and memory of 100 million. The measuring of the smallest size is
-also killed (SIGKILL) in its midst and resumed. 3 M records take 350 MB in --folder and ten minutes on two cores.
+one reads. A straight line through the sizes gives seconds and memory of 100 million. The measuring of the smallest size
+is also killed (SIGKILL) in its midst and resumed. 3 M records take 350 MB in --folder and ten minutes on two cores.
 """
 
 import json

@@ -66,6 +66,9 @@ def test_the_same_batches_by_any_number_of_processes(tmp_path: Path) -> None:
     part = [(step, [{n: a[1:] for n, a in batch.items()} for batch in batches]) for step, batches in whole[1:]]
     assert equal(list(one.batches(1, rows=[1])), part)
     assert one.builder.reading == {}
+    at = [str(row_processes._OneOf(one.builder, entries)) for entries in ((3,), (0, 2, 5))]  # said when one hangs
+    path = config.data.records
+    assert at == [f"{path}:4", f"one of those from {path}:1 to {path}:6"]
 
 
 def test_errors_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

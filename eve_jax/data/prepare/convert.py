@@ -24,6 +24,7 @@ from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_into, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard
 from eve_jax.data.text.encode import check_turns
@@ -58,11 +59,12 @@ def convert(conversion: Conversion, rule: SampleRule | None = None, processes: i
         raise UserError(f"--check={conversion.check} is not one of {', '.join(CHECKS)}")
     if conversion.shard_records < 1 or processes < 1:
         raise UserError("--records_per_shard and --processes are at least 1")
-    records = open_records(conversion.records, conversion.images)
     folder = Path(conversion.folder)
+    records = open_records(conversion.records, conversion.images, folder)
     _refuse_other(folder, conversion, records)
     with locked(folder, "the conversion"):
         _claim(folder, conversion, records)
+        records.keep_index()  # for the other processes, and for a run that resumes
         return _convert(conversion, folder, records, rule, processes)
 
 
@@ -81,7 +83,7 @@ def _convert(
         run_processes(
             work,
             todo,
-            partial(open_records, conversion.records, conversion.images),
+            partial(open_records, conversion.records, conversion.images, folder),
             processes,
             "converting records",
             len(records),
@@ -209,8 +211,8 @@ def _finish(folder: Path, n_shards: int, names: list[str], described: dict[str, 
         "sources": {name: counts.plain() for name, counts in zip(names, fields, strict=True)},
     }
     write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
-    for part in folder.glob(f"*{PART}"):  # of processes that were killed
-        part.unlink()
+    for left in (*folder.glob(f"*{PART}"), *folder.glob(f"*{INDEX}")):  # of processes that were killed; of the source
+        left.unlink()
     described |= NotedImages.of_plain(lines).plain()
     write_atomically(folder / CONVERSION_FILE, json.dumps(described) + "\n")
     write_dataset(folder, shards)

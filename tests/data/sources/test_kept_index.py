@@ -10,6 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
+from eve_jax.data.prepare import convert as convert_module
+from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.rows.pipeline import open_stage_data
 from eve_jax.data.sources import json_files, kept_index
 from eve_jax.data.sources.records import Records, open_records
@@ -91,6 +93,23 @@ def test_a_file_is_read_once_for_all_starts_and_processes(tmp_path: Path) -> Non
     peers: Any = Second()
     assert bytes_read(lambda: open_data_together(config, tmp_path / "stage", peers)) < size / 100
     assert peers.gathered[:2] == ["machine", "indexed"]  # the latter waits until process 0 has made it
+
+
+def test_a_conversion_reads_its_source_once(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(items(200)))
+    conversion = Conversion(str(path), "", str(tmp_path / "made"), 50, "headers")
+    scans: list[int] = []
+    scanned = json_files.JsonFile._scanned
+    monkeypatch.setattr(json_files.JsonFile, "_scanned", lambda self: (scans.append(1), scanned(self))[1])
+    write = convert_module._write_shard
+    monkeypatch.setattr(convert_module, "_write_shard", lambda *_, **__: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        convert(conversion)
+    monkeypatch.setattr(convert_module, "_write_shard", write)
+    assert convert(conversion)["kept"] == 200
+    assert scans == [1]
+    assert not list((tmp_path / "made").glob("*.index"))
 
 
 KINDS = {
