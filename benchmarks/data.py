@@ -1,10 +1,11 @@
 """Figures of the data pipeline: python -m benchmarks.data [--quick] [--json]
 
 How full planned rows are next to padded batches, how fast plans are made and how large they are, how many images a
-core turns into rows next to the usual PyTorch way, and how the memory of a training process depends on the number of
-records. Times are of the processor, one thread, without numba's compilation (which is kept between runs). Prints
-tables and, with --json, a line of JSON last. --quick leaves out more than 1 M records and takes a minute; all of it
-takes about five, 4 GB of memory and 2 GB in --folder. Needs the extra `torch`.
+core turns into rows next to the usual PyTorch way, how many one process and several turn into rows at most (alone by
+--ceiling), and how the memory of a training process depends on the number of records. Times are of the processor, one
+thread, without numba's compilation (which is kept between runs). Prints tables and, with --json, a line of JSON last.
+--quick leaves out more than 1 M records and the ceiling, and takes a minute; all of it takes about seven, 4 GB of
+memory and 2 GB in --folder. Needs the extra `torch`.
 """
 
 import json
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.data_ceiling import FEW, ceilings
 from benchmarks.data_images import measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
 from eve_jax.data.plan.lengths import Lengths
@@ -31,6 +33,7 @@ from eve_jax.process import interrupt
 from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
+CEILING = flags.DEFINE_bool("ceiling", False, "only images a second by threads and by worker processes")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 FOLDER = flags.DEFINE_string("folder", "", 'where temporary files go; "" = the system\'s folder for them')
 ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES = 8192, 8, 64, 2
@@ -119,6 +122,20 @@ def images(folder: Path) -> dict[str, Any]:
     return {"images_per_core_s": rates["ours"], "images_speedup_over_torch": rates["ours"] / rates["torch"]}
 
 
+def ceiling(folder: Path) -> dict[str, Any]:
+    """Images a second by threads of one process, and by worker processes, where decoding is a sleep."""
+    threads, workers = ceilings(folder)
+    for what, found in (("threads of one process", threads), (f"worker processes of {FEW} threads", workers)):
+        table = Table(what, "images a second", "ms of a core an image: training process", "workers")
+        for n, rate in found.items():
+            table.add_row(str(n), f"{rate.images:.0f}", f"{rate.own_ms:.2f}", f"{rate.worker_ms:.2f}")
+        Console(width=112).print(table)
+    return {
+        "images_by_threads": {n: rate._asdict() for n, rate in threads.items()},
+        "images_by_workers": {n: rate._asdict() for n, rate in workers.items()},
+    }
+
+
 def memory(folder: Path, console: Console) -> dict[str, Any]:
     """Memory of a process that opens a planned stage and builds rows, by the number of records."""
     table = Table("records", "own memory", "pages of mapped files", "peak", "plan")
@@ -142,9 +159,9 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))
     try:
-        figures = {**planning(console), **images(folder)}
-        if not QUICK.value:
-            figures |= {**linearity(console), **memory(folder, console)}
+        figures = ceiling(folder) if CEILING.value else {**planning(console), **images(folder)}
+        if not QUICK.value and not CEILING.value:
+            figures |= {**linearity(console), **memory(folder, console), **ceiling(folder)}
     finally:
         shutil.rmtree(folder)
     figures["load"] = os.getloadavg()[0]

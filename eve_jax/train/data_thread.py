@@ -15,6 +15,7 @@ from eve_jax.errors import Hanging, UserError
 
 T = TypeVar("T")
 _TICK = 0.2  # seconds between looks at the thread while waiting for it
+_LOOK = 5.0  # seconds to look up the place of a record that a thread reads
 _DATA = f"{Path(__file__).parents[1] / 'data'}{os.sep}"  # the files of the code that builds batches
 
 
@@ -102,6 +103,15 @@ def where_data_threads_are(reading: Mapping[int, object]) -> str:
     for thread, frame in sys._current_frames().items():
         inside = [call for call in traceback.extract_stack(frame) if call.filename.startswith(_DATA)]
         if inside and thread != threading.get_ident():
-            record = f" (record {reading[thread]})" if thread in reading else ""
+            record = f" (record {_text(reading[thread])})" if thread in reading else ""
             found.add(f"{inside[-1].filename.removeprefix(_DATA)}:{inside[-1].lineno}{record}")
     return f"its threads are at {', '.join(sorted(found))}" if found else "no thread is building any"
+
+
+def _text(record: object) -> str:
+    """Return `record` as a text: looking it up may read the very storage that hangs, so not for long."""
+    found: list[str] = []
+    look = threading.Thread(target=lambda: found.append(str(record)), daemon=True)
+    look.start()
+    look.join(_LOOK)
+    return found[0] if found else "unknown: its file cannot be read"

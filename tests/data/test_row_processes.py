@@ -66,6 +66,9 @@ def test_the_same_batches_by_any_number_of_processes(tmp_path: Path) -> None:
     part = [(step, [{n: a[1:] for n, a in batch.items()} for batch in batches]) for step, batches in whole[1:]]
     assert equal(list(one.batches(1, rows=[1])), part)
     assert one.builder.reading == {}
+    at = [str(row_processes._OneOf(one.builder, entries)) for entries in ((3,), (0, 2, 5))]  # said when one hangs
+    path = config.data.records
+    assert at == [f"{path}:4", f"one of those from {path}:1 to {path}:6"]
 
 
 def test_errors_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +107,7 @@ def test_threads_by_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     quota.write_text("400000 100000\n")
     assert cores.cores(quota) == 4
     monkeypatch.setattr(cores, "cores", lambda: 48)
+    monkeypatch.setattr(cores, "_sharing", 1)
     assert [cores.default_threads(n) for n in (1, 2, 4, 100)] == [16, 16, 12, 1]
     monkeypatch.setattr(cores, "_sharing", 4)
     assert [cores.default_threads(n) for n in (1, 2)] == [12, 6]

@@ -100,3 +100,27 @@ def test_it_says_where_the_threads_are_and_what_they_read():
     records.go.set()
     assert len(list(watched(map(builder.build, micro_batches), 10))) == 2
     assert builder.reading == {}
+
+
+def test_a_place_that_cannot_be_looked_up_holds_nothing_up(monkeypatch):
+    monkeypatch.setattr(feed, "_LOOK", 0.05)
+    stuck = threading.Event()
+
+    class Place:
+        def __str__(self):
+            stuck.wait()
+            return "captions.jsonl:7"
+
+    records = StuckRecords()
+    lengths = lengths_of([[0, 0, 5]] * 8)
+    reporter: Any = []
+    builder = RowBuilder(cast(Records, records), lengths, SampleRule(byte_tokenizer(), ImageRule(), "plain"), reporter)
+    thread = threading.Thread(target=builder.build, args=(MicroBatch(RowShape(0, 0, 128), [(1,)]),), daemon=True)
+    thread.start()
+    while thread.ident not in builder.reading:
+        pass
+    found = feed.where_data_threads_are({thread.ident: Place()})
+    assert "(record unknown: its file cannot be read)" in found
+    stuck.set()
+    records.go.set()
+    thread.join()

@@ -9,7 +9,6 @@ A run that was killed resumes with the shards that are not whole; the shards are
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,14 @@ from typing import Any
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.image_file import BadImage, ImageFile
-from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
+from eve_jax.data.plan.lengths import Dropped, Lengths, kept_table
 from eve_jax.data.prepare.noted_images import NotedImages
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
-from eve_jax.data.samples.measure import measure_part, table_name
+from eve_jax.data.samples.measure import measure_into, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard, read_dataset, table_digests
 from eve_jax.data.text.encode import check_turns
@@ -35,7 +35,6 @@ from eve_jax.process.pieces import Tick, run_processes
 
 SUMMARY_FILE = "summary.json"
 SIDES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # histogram of the square root of an image's area
-MEASURED = 2_000  # records measured in one piece
 CHECKS = ("headers", "decode")
 
 
@@ -60,11 +59,12 @@ def convert(conversion: Conversion, rule: SampleRule | None = None, processes: i
         raise UserError(f"--check={conversion.check} is not one of {', '.join(CHECKS)}")
     if conversion.shard_records < 1 or processes < 1:
         raise UserError("--records_per_shard and --processes are at least 1")
-    records = open_records(conversion.records, conversion.images)
     folder = Path(conversion.folder)
+    records = open_records(conversion.records, conversion.images, folder)
     _refuse_other(folder, conversion, records)
     with locked(folder, "the conversion"):
         _claim(folder, conversion, records)
+        records.keep_index()  # for the other processes, and for a run that resumes
         return _convert(conversion, folder, records, rule, processes)
 
 
@@ -83,7 +83,7 @@ def _convert(
         run_processes(
             work,
             todo,
-            partial(open_records, conversion.records, conversion.images),
+            partial(open_records, conversion.records, conversion.images, folder),
             processes,
             "converting records",
             len(records),
@@ -211,8 +211,8 @@ def _finish(folder: Path, n_shards: int, names: list[str], described: dict[str, 
         "sources": {name: counts.plain() for name, counts in zip(names, fields, strict=True)},
     }
     write_json(folder / SUMMARY_FILE, summary, indent=1, sort_keys=False)
-    for part in folder.glob(f"*{PART}"):  # of processes that were killed
-        part.unlink()
+    for left in (*folder.glob(f"*{PART}"), *folder.glob(f"*{INDEX}")):  # of processes that were killed; of the source
+        left.unlink()
     described |= NotedImages.of_plain(lines).plain()
     write_atomically(folder / CONVERSION_FILE, json.dumps(described) + "\n")
     write_dataset(folder, shards)
@@ -224,10 +224,7 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     path = folder / table_name(records, rule)
     known = table_digests(folder)
     if kept_table(path, len(records), rule.max_tokens, known.get(path.name, "")) is None:
-        pieces = list(range(0, len(records), MEASURED))
-        setup = partial(_open_measuring, str(folder), rule)
-        parts = run_processes(_measure_piece, pieces, setup, processes, "measuring records", len(records), 0)
-        joined(parts).save(path)
+        measure_into(path, records, rule, processes)
     lengths = Lengths.load(path)
     if known.get(path.name) != lengths.digest:
         write_dataset(folder, read_dataset(folder), known | {path.name: lengths.digest})
@@ -242,18 +239,3 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
         "vision_tokens": int(lengths.patches.sum() + lengths.specials.sum()),
         "longest": int((lengths.text + lengths.patches + lengths.specials).max(initial=0)),
     }
-
-
-def _open_measuring(folder: str, rule: SampleRule) -> tuple[Records, SampleRule]:
-    return open_records(folder), rule
-
-
-def _measure_piece(start: int, opened: tuple[Records, SampleRule], tick: Tick) -> Lengths:
-    records, rule = opened
-
-    def indices() -> Iterator[int]:
-        for index in range(start, min(start + MEASURED, len(records))):
-            tick()
-            yield index
-
-    return measure_part(records, indices(), rule)

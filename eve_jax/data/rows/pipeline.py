@@ -34,7 +34,7 @@ from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
-from eve_jax.process.cores import default_threads
+from eve_jax.process.cores import cores, default_threads
 from eve_jax.process.progress import spinner
 
 PLAN_FOLDER = "plan"
@@ -174,11 +174,11 @@ def open_stage_data(
         check_rule(folder, saved, fingerprint, rule)
         check_counts(folder, saved, records)
     records.keep_index()
-    lengths = measure(records, rule, cache, ready)
+    lengths = measure(records, rule, cache, ready, cores())
     if saved is None and (changed := _first_change(records, lengths)):
         print(f"{changed} changed since it was measured: measuring the records again", file=sys.stderr, flush=True)
         cache.joinpath(f"{lengths.key.split()[0]}.npz").unlink(missing_ok=True)
-        lengths = measure(records, rule, cache)
+        lengths = measure(records, rule, cache, processes=cores())
     fingerprint["sources"] = sources_fingerprint(records, lengths)
     if saved:
         check_sources(folder, saved, fingerprint["sources"], records, lengths)

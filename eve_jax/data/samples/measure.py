@@ -5,9 +5,10 @@ record -> text tokens (tokenized), image grids (from file headers; nothing is de
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,17 @@ from eve_jax.data.plan.measured_on import SeenTable, Stamp
 from eve_jax.data.record import BadRecord, Record, UnreadMedia
 from eve_jax.data.samples.image_stamps import files_hash, stamp_of, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.samples.table_in_pieces import MOST, table_in_pieces
 from eve_jax.data.samples.too_long import grid_tokens
-from eve_jax.data.sources.records import Records
+from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import DATASET_FILE, table_digests
 from eve_jax.data.text.encode import IMAGE_ID
+from eve_jax.process.pieces import Tick
 from eve_jax.process.progress import tracked
 
 VERSION = 6  # of the table; part of its key
 QUICK = 2000  # records measured without a progress bar
+FEW = 20_000  # records measured before other processes would have begun
 
 
 def measure(
@@ -35,6 +39,7 @@ def measure(
     rule: SampleRule,
     cache_dir: str | Path | None = None,
     ready: Callable[[str], None] = lambda name: None,
+    processes: int = 1,
 ) -> Lengths:
     """Measure the sample that `rule` makes of every record; those that it makes none of are in `dropped`.
 
@@ -43,18 +48,43 @@ def measure(
     With `cache_dir` the table is kept there under the hash of all it depends on: the records' content and the rule,
     but not the image files next to them (`eve_jax.data.samples.image_changes` compares those). The
     table that `launch.prepare_data` left with prepared records is used where there is one. `ready` is called with the
-    name of the table ("" when none is kept) before it is looked for.
+    name of the table ("" when none is kept) before it is looked for. processes: that measure for `cache_dir` what
+    is more than FEW records; a run that is killed then resumes where it was.
     """
     name = table_name(records, rule) if cache_dir or records.tables else ""
     ready(name)
     for folder in (cache_dir, records.tables):
         if folder is not None and (found := _kept(Path(folder), name, len(records), rule)) is not None:
             return found
-    lengths = joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     if cache_dir is None:
-        return lengths
-    lengths.save(Path(cache_dir) / name)
+        return joined([_measure_source(records, number, rule) for number in range(len(records.names))])
+    measure_into(Path(cache_dir) / name, records, rule, processes)
     return Lengths.load(Path(cache_dir) / name)
+
+
+def measure_into(path: Path, records: Records, rule: SampleRule, processes: int = 1) -> None:
+    """Measure all records into the table `path`, in pieces that are kept until it is whole (`table_in_pieces`)."""
+    beside = [_table_beside(records, number, rule) for number in range(len(records.names))]
+    sources = [_span(records, number) if table is None else table for number, table in enumerate(beside)]
+    if records.opened is None or len(records) <= FEW:
+        table_in_pieces(path, sources, _measure_piece, lambda: (records, rule), 1)
+    else:
+        table_in_pieces(path, sources, _measure_piece, partial(_open, records.opened, rule), processes)
+
+
+def _open(opened: tuple[str, str, Path | None], rule: SampleRule) -> tuple[Records, SampleRule]:
+    return open_records(*opened), rule
+
+
+def _measure_piece(indices: range, opened: tuple[Records, SampleRule], tick: Tick) -> Lengths:
+    records, rule = opened
+
+    def ticked() -> Iterator[int]:
+        for index in indices:
+            tick()
+            yield index
+
+    return measure_part(records, ticked(), rule)
 
 
 def table_name(records: Records, rule: SampleRule) -> str:
@@ -69,19 +99,31 @@ def _kept(folder: Path, name: str, n_records: int, rule: SampleRule) -> Lengths 
     return kept_table(folder / name, n_records, rule.max_tokens, listed)
 
 
+def _span(records: Records, number: int) -> range:
+    """The records of source `number`."""
+    return range(int(records.starts[number]), int(records.starts[number + 1]))
+
+
+def _table_beside(records: Records, number: int, rule: SampleRule) -> Lengths | None:
+    """The table that lies with the records of source `number`, None when there is none."""
+    alone, start = records.source(number), int(records.starts[number])
+    found = _kept(alone.tables, table_name(alone, rule), len(alone), rule) if alone.tables is not None else None
+    if found is None:
+        return None
+    fields = [FieldCounts() for _ in records.names]
+    fields[number : number + 1] = found.fields
+    seen = found.seen and found.seen.moved(start)
+    return replace(found, record=found.record + np.int32(start), fields=fields, seen=seen)
+
+
 def _measure_source(records: Records, number: int, rule: SampleRule) -> Lengths:
     """The table of the records of source `number`, the one that lies with them if there is one."""
-    span = range(int(records.starts[number]), int(records.starts[number + 1]))
-    alone = records.source(number)
-    if alone.tables is not None:
-        found = _kept(alone.tables, table_name(alone, rule), len(alone), rule)
-        if found is not None:
-            fields = [FieldCounts() for _ in records.names]
-            fields[number : number + 1] = found.fields
-            seen = found.seen and found.seen.moved(span.start)
-            return replace(found, record=found.record + np.int32(span.start), fields=fields, seen=seen)
-    indices = tracked(span, f"measuring {records.names[number]}", "records", least=QUICK)
-    return measure_part(records, indices, rule)
+    found = _table_beside(records, number, rule)
+    if found is not None:
+        return found
+    span = _span(records, number)
+    indices = iter(tracked(span, f"measuring {records.names[number]}", "records", least=QUICK))
+    return joined([measure_part(records, islice(indices, MOST), rule) for _ in range(-(-len(span) // MOST) or 1)])
 
 
 def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> Lengths:

@@ -24,6 +24,7 @@ from eve_jax.data.record import digest_of
 from eve_jax.process.files import write_atomically
 
 VERSION = 1
+INDEX = ".index"  # ending of the files
 LEAST = 8 << 20  # bytes of a file whose index is kept: a smaller one is read faster than it is compared
 EVERY = 16  # records between two noted places
 SETTLED = 2.0  # seconds without a write after which the next one has another change time
@@ -65,7 +66,7 @@ class State(NamedTuple):
     @property
     def name(self) -> str:
         """What the file of the index is called."""
-        return f"{digest_of(self.given)[:16]}.index"
+        return digest_of(self.given)[:16] + INDEX
 
     def settle(self) -> bool:
         """Wait until a write would change it; return False where the clocks are so far apart that none helps."""

@@ -35,8 +35,10 @@ class Records(Sequence[Record]):
     """The records of one or more sources, in order. Access is thread-safe and raises `BadRecord` for a broken one.
 
     names: what the sources are called in the config; a name may stand for many files. Those of name k are the records
-    starts[k] to starts[k + 1] (int64 [names + 1]).
+    starts[k] to starts[k + 1] (int64 [names + 1]). opened: the arguments of `open_records` that gave them.
     """
+
+    opened: tuple[str, str, Path | None] | None = None
 
     def __init__(self, sources: Mapping[str, Sequence[Source]]) -> None:
         self.names = list(sources)
@@ -138,6 +140,7 @@ def open_records(records: str, images_dir: str | Path = "", index: Path | None =
         raise UserError(f"{', '.join(names)}: no records")
     for several in sources.values():
         _check_form(next((source for source in several if len(source)), None))
+    opened.opened = (records, str(images_dir), index)
     return opened
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from eve_jax.data.config import StageFields
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
+from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.view.document import write_text
 from eve_jax.data.view.page import page_of
 from eve_jax.data.view.take_apart import ShownRow, take_apart
@@ -49,7 +50,7 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary, PLAN_FOLDER)
         cache.mkdir()
-        for pattern in ("*.npz", "*.index") if folder is not None else ():
+        for pattern in ("*.npz", f"*{INDEX}") if folder is not None else ():
             for made in (folder / PLAN_FOLDER).glob(pattern):
                 (cache / made.name).symlink_to(made.resolve())
         data = open_stage_data(config, temporary, saved=None if folder is None else {})  # the training's own plan

@@ -10,9 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
+from eve_jax.data.prepare import convert as convert_module
+from eve_jax.data.prepare.convert import Conversion, convert
 from eve_jax.data.rows.pipeline import open_stage_data
 from eve_jax.data.sources import json_files, kept_index
 from eve_jax.data.sources.records import Records, open_records
+from eve_jax.process import cores
 from eve_jax.train.shared_data import open_data_together
 from tests.data.synthetic import byte_tokenizer
 
@@ -27,6 +30,7 @@ def items(n: int = N) -> list[str]:
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that were written just now are taken as if they had been written a while ago."""
     monkeypatch.setattr(kept_index, "SETTLED", 0.0)
+    monkeypatch.setattr(cores, "_sharing", 1)
 
 
 @pytest.fixture
@@ -88,7 +92,24 @@ def test_a_file_is_read_once_for_all_starts_and_processes(tmp_path: Path) -> Non
         assert bytes_read(lambda saved=saved: open_stage_data(config, tmp_path / "stage", saved=saved)) < size / 100
     peers: Any = Second()
     assert bytes_read(lambda: open_data_together(config, tmp_path / "stage", peers)) < size / 100
-    assert peers.gathered[0] == "indexed"  # until process 0 has made it
+    assert peers.gathered[:2] == ["machine", "indexed"]  # the latter waits until process 0 has made it
+
+
+def test_a_conversion_reads_its_source_once(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(items(200)))
+    conversion = Conversion(str(path), "", str(tmp_path / "made"), 50, "headers")
+    scans: list[int] = []
+    scanned = json_files.JsonFile._scanned
+    monkeypatch.setattr(json_files.JsonFile, "_scanned", lambda self: (scans.append(1), scanned(self))[1])
+    write = convert_module._write_shard
+    monkeypatch.setattr(convert_module, "_write_shard", lambda *_, **__: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        convert(conversion)
+    monkeypatch.setattr(convert_module, "_write_shard", write)
+    assert convert(conversion)["kept"] == 200
+    assert scans == [1]
+    assert not list((tmp_path / "made").glob("*.index"))
 
 
 KINDS = {
