@@ -112,7 +112,8 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
     d.images = ""  # folder that image paths of the records are relative to
     d.tokenizer = tokenizer  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
-    d.template = template  # plain | qwen2 | llama3 | v1 | plain_v1
+    # plain | qwen2 | llama3 | v1 | plain_v1 | chatml ... (docs/data.md#templates), own: that of the tokenizer's folder
+    d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own

@@ -32,7 +32,7 @@ def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Co
 
     start = config.init.replace(WORKDIR, str(workdir)) or init
     data, held_out = placed(config.data, DATA_FIELDS), placed(config.eval, EVAL_FIELDS)
-    return replace(config, init=start, data=data, eval=held_out)
+    return replace(config, init=start, data=data, eval=held_out).with_own_template()
 
 
 def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False) -> Path:

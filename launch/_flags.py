@@ -94,7 +94,9 @@ def define_model() -> Callable[[], dict[str, Any]]:
         "image_first": flags.DEFINE_bool(
             "image_first", None, "images of a turn to its front; default: as the checkpoint trained"
         ),
-        "template": flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own"),
+        "template": flags.DEFINE_string(
+            "template", "", "qwen2 | chatml ... | own (the folder's); default: of training"
+        ),
         "mesh": flags.DEFINE_string("mesh", "", "use all devices, such as data:1,tensor:-1; default: one device"),
         "dtype": flags.DEFINE_string("dtype", "", dtype),
     }

@@ -6,8 +6,9 @@ Each section states the values of its fields; `Config.check` what must go togeth
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +18,8 @@ from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import SQUARE, ImageRule
+from eve_jax.data.text.own_template import own_template
+from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.weight import trainable_groups
@@ -126,7 +129,17 @@ class Config(Section):
         if "order" in config:
             raise UserError(f"{config.name} is a recipe of several stages: run it with launch.recipe")
         refuse_inference(config)
-        return cls.from_values(plain_values(config), REMEDY)
+        return cls.from_values(plain_values(config), REMEDY).with_own_template()
+
+    def with_own_template(self) -> "Config":
+        """Return the config with the name of the template that `data.template=own` stands for.
+
+        It stays for a later stage of a recipe, whose folders are not there yet. Raise UserError as `own_template`.
+        """
+        folder = self.data.tokenizer or self.init
+        if self.data.template != OWN or not Path(folder).is_dir() or not folder:
+            return self
+        return replace(self, data=replace(self.data, template=own_template(folder)))
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""

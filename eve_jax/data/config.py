@@ -1,5 +1,6 @@
 """The section `data` of a stage's config, checked; what its fields mean is said in configs/base.py."""
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from eve_jax.data.image.rule import FITS, MODES
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
-from eve_jax.data.text.templates import TEMPLATES
+from eve_jax.data.text.templates import OWN, TEMPLATES
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.section import Section, setting
 
@@ -24,7 +25,7 @@ class DataConfig(Section, Mapping[str, Any]):
     records: str
     images: str
     tokenizer: str
-    template: str = setting(choices=TEMPLATES)
+    template: str = setting(choices=ChainMap({OWN: None}, TEMPLATES))
     image_first: bool
     image_mode: str = setting(choices=MODES)
     max_size: int = setting(low=0)

@@ -7,10 +7,11 @@ by markers in texts may do so.
 """
 
 import json
+from dataclasses import fields
 
 from eve_jax.data.text.templates import Template
 
-CHAT_TEMPLATE = "chat_template.jinja"
+NOT_WRITTEN = ("caption", "strip", "tokens", "day")  # fields of a `Template` that say nothing of dialogues' texts
 
 _PARTS = """\
 {%- set images = namespace(count=0) -%}
@@ -67,25 +68,36 @@ _PARTS = """\
 
 _CONVERSATION = """\
 {%- set turns = messages -%}
-{{- bos -}}
+{%- set given = namespace(system=system) -%}
 {%- if messages and messages[0].role in ["system", "developer"] -%}
-  {{- written(messages[0].content, false) ~ system_end -}}
+  {%- set given.system = written(messages[0].content, false) -%}
   {%- set turns = messages[1:] -%}
-{%- else -%}
-  {{- system ~ system_end -}}
+{%- endif -%}
+{{- bos -}}
+{%- if not inside and (given.system or header_alone or not system_begin) -%}
+  {{- system_begin ~ (given.system|trim if trim == "all" else given.system) ~ system_end -}}
 {%- endif -%}
 {%- for message in turns -%}
   {%- if message.role != ["user", "assistant"][loop.index0 % 2] -%}
     {{- raise_exception("after at most one system message, turns of user and assistant alternate, the user's first") -}}
   {%- endif -%}
   {%- if message.role == "user" -%}
-    {{- human ~ written(message.content, true) ~ human_end -}}
+    {%- set question = written(message.content, true) -%}
+    {{- ("" if loop.first else answer_end) ~ human -}}
+    {{- given.system ~ system_end if inside and loop.first and given.system else "" -}}
+    {{- (question|trim if trim == "all" else question) ~ human_end -}}
   {%- else -%}
     {%- set answer = written(message.content, false) -%}
-    {{- gpt ~ (answer_begin ~ answer if answer else "") ~ end -}}
+    {%- set block = thought if each_thought or loop.last else "" -%}
+    {%- if thought and not each_thought -%}
+      {%- set answer = answer.split("</think>")[-1].lstrip("\\n") if "</think>" in answer else answer -%}
+    {%- endif -%}
+    {%- set answer = answer|trim if trim else answer -%}
+    {%- set answer = answer.lstrip("\\n") if block else answer -%}
+    {{- gpt ~ block ~ (answer_begin ~ answer if answer else "") ~ end -}}
   {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- gpt -}}{%- endif -%}
+{%- if add_generation_prompt -%}{{- gpt ~ thought -}}{%- endif -%}
 """
 
 
@@ -94,7 +106,7 @@ def chat_template(template: Template, bos: str = "", image_first: bool = False) 
 
     With `image_first` the images of a turn go to its front, as in training.
     """
-    names = ("system", "system_end", "human", "human_end", "gpt", "answer_begin", "end")
+    names = [field.name for field in fields(template) if field.name not in NOT_WRITTEN]
     values: dict[str, str | bool] = {"bos": bos, "image_first": image_first}
     values |= {name: getattr(template, name) for name in names}
     # A JSON string is a Jinja string: both escape quotes, backslashes and what is not ASCII in the same way.

@@ -16,6 +16,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import open_records
+from eve_jax.data.text.own_template import named_template
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Field, FieldError, UserError, name_arguments
@@ -77,7 +78,8 @@ class EVE:
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
-        `image_first` and `template` are as in `config.data`, None or "" = the checkpoint's own. `mesh` places it on all
+        `image_first` and `template` are as in `config.data` ("own": of the folder's chat template), None or "" = those
+        that the checkpoint was trained with. `mesh` places it on all
         devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation,
         "" = the checkpoint's own; with float32 no answer depends on what else is in its batch, while bfloat16 may
         decide a near tie otherwise. `weights` int8 or int4 quantizes the matrices of the layers while they are read
@@ -96,6 +98,7 @@ class EVE:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
+        template = named_template(template, folder)
         kept_weights(checkpoint, weights)
         changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}

@@ -1,4 +1,7 @@
-"""A conversation of several turns whose key/value cache is kept: a turn prefills its own tokens only."""
+"""A conversation of several turns whose key/value cache is kept: a turn prefills its own tokens only.
+
+With a template that writes an answer otherwise once another turn follows (`Template.rewrites`), every turn reads all.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, Unpack
@@ -7,7 +10,9 @@ import numpy as np
 
 from eve_jax.data.record import Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.text.templates import end_id
+from eve_jax.data.text.encode import as_turn
+from eve_jax.data.text.templates import end_id, get_template
+from eve_jax.infer.cache import Session
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import NotFinite
 from eve_jax.infer.messages import Answer, Images, Messages, answer_of, text_pieces
@@ -50,6 +55,9 @@ class Chat:
         """Start over."""
         self.session = self.eve.engine.session()
         self.answer: Answer | None = None
+        self._said: list[Turn] = []
+        self._asked = Turn("human", "")
+        self._seen = Prompt(np.zeros(0, np.int32))  # the images so far, for templates that read all again
 
     @property
     def tokens(self) -> int:
@@ -64,25 +72,25 @@ class Chat:
         """
         eve = self.eve
         prompt = self._prompt(question, images)
-        run = eve.settings(self.tokens + len(prompt), **settings)
+        session, before = self._session()
+        run = eve.settings(before + len(prompt), **settings)
         if run.stop:
-            tokens = eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, self.session)
-            self.answer = answer_of(tokens, eve.rule.tokenizer.decode, run.stop)
-            return self.answer
-        (ids,) = eve.engine.reply(self.session, [prompt], run.max_new_tokens, eve.stop_ids, run.sampling)
-        self.answer = Answer(eve.decode(ids), ids)
-        return self.answer
+            tokens = eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, session)
+            return self._keep(session, prompt, answer_of(tokens, eve.rule.tokenizer.decode, run.stop))
+        (ids,) = eve.engine.reply(session, [prompt], run.max_new_tokens, eve.stop_ids, run.sampling)
+        return self._keep(session, prompt, Answer(eve.decode(ids), ids))
 
     def stream(self, question: str, images: Images = (), **settings: Unpack[AnswerSettings]) -> Iterator[str]:
         """The text of `ask` in pieces as they are made; what was not asked for is not in the conversation either."""
         eve = self.eve
         prompt = self._prompt(question, images)
-        run = eve.settings(self.tokens + len(prompt), **settings)
+        session, before = self._session()
+        run = eve.settings(before + len(prompt), **settings)
         ids: list[int] = []
         broken = False
 
         def kept() -> Iterator[int]:
-            for token in eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, self.session):
+            for token in eve.engine.stream(prompt, run.max_new_tokens, eve.stop_ids, run.sampling, session):
                 ids.append(token)
                 yield token
 
@@ -93,11 +101,28 @@ class Chat:
             raise
         finally:
             if not broken:
-                self.answer = Answer(eve.decode(ids, run.stop), ids)
+                self._keep(session, prompt, Answer(eve.decode(ids, run.stop), ids))
+
+    @property
+    def _rewrites(self) -> bool:
+        return get_template(self.eve.rule.template).rewrites
+
+    def _session(self) -> tuple[Session, int]:
+        """Return the session that a question is put to, and the tokens that it holds."""
+        return (self.eve.engine.session(), 0) if self._rewrites else (self.session, self.tokens)
+
+    def _keep(self, session: Session, prompt: Prompt, answer: Answer) -> Answer:
+        self.session, self.answer = session, answer
+        if self._rewrites:
+            self._said += [self._asked, Turn("gpt", answer.text)]
+            self._seen = prompt
+        return answer
 
     def _prompt(self, question: str, images: Images) -> Prompt:
         of_type("question", question, "a text", str)
         encodable("question", question)
+        if self._rewrites:
+            return self._whole(question, images)
         if not self.tokens:
             messages = [{"role": "system", "content": self.system}] if self.system else []
             return self.eve.prompt([*messages, {"role": "user", "content": question}], images)
@@ -108,3 +133,15 @@ class Chat:
             images,
             lambda turns, n: np.append(np.int32(end), rule.continuation_ids(turns[0].text, n)),
         )
+
+    def _whole(self, question: str, images: Images) -> Prompt:
+        """Return the tokens of the conversation with a further question, and all its images."""
+        system = [Turn("system", self.system)] if self.system else []
+
+        def ids_for(turns: Sequence[Turn], n: int) -> np.ndarray:
+            self._asked = as_turn(turns[0].text, n)
+            return self.eve.rule.prompt_ids([*system, *self._said, self._asked], len(self._seen.grids) + n)
+
+        prompt = self.eve.with_images([Turn("human", question)], images, ids_for)
+        patches, grids = [*self._seen.patches, *prompt.patches], [*self._seen.grids, *prompt.grids]
+        return Prompt(prompt.ids, patches, grids)

@@ -26,6 +26,7 @@ from eve_jax.data.rows.loader import loader
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import NO_LIMIT, SampleRule
 from eve_jax.data.sources.records import Records
+from eve_jax.data.text.own_template import named_template
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import name_arguments
@@ -115,7 +116,8 @@ class ScoreSettings:
         of_type("image_first", image_first, "True or False", bool)
         most = given.pop("max_tokens", data.get("token_limit", 0))
         most = whole("max_tokens", most, "a whole number of at least 0", 0) or NO_LIMIT
-        rule = SampleRule(tokenizer, images, given.pop("template", data["template"]), image_first, most)
+        template = named_template(given.pop("template", data["template"]), tokenizer.folder or "")
+        rule = SampleRule(tokenizer, images, template, image_first, most)
         check_template(tokenizer, rule.template)
         return cls(rule, **given)
 

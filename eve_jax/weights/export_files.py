@@ -8,8 +8,8 @@ from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.text.added_tokens import CONFIG_FILE
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import fitting_templates, get_template, special_ends, stop_ids
-from eve_jax.data.text.tokenizer import MODEL_FILE, TOKENIZER_FILE, Tokenizer
-from eve_jax.hf.chat_template import CHAT_TEMPLATE, chat_template
+from eve_jax.data.text.tokenizer import CHAT_FILE, MODEL_FILE, TOKENIZER_FILE, Tokenizer
+from eve_jax.hf.chat_template import chat_template
 from eve_jax.hf.config import INFERENCE_FIT, OURS
 from eve_jax.process.files import read_json, write_json
 
@@ -81,7 +81,7 @@ def _special_tokens(target: Path, config: dict[str, Any], tokenizer: Tokenizer, 
 
 def _chat(target: Path, tokenizer: Tokenizer, template: str, image_first: bool) -> None:
     """Write the chat template in place of the base LLM's, and the tokens that end an answer."""
-    (target / CHAT_TEMPLATE).unlink(missing_ok=True)
+    (target / CHAT_FILE).unlink(missing_ok=True)
     settings = read_json(target / CONFIG_FILE)
     settings.pop("chat_template", None)
     write_json(target / CONFIG_FILE, settings)
@@ -89,6 +89,6 @@ def _chat(target: Path, tokenizer: Tokenizer, template: str, image_first: bool) 
         return
     bos = "" if tokenizer.bos is None else tokenizer.decode([tokenizer.bos], skip_special=False)
     text = chat_template(get_template(template), bos, image_first)
-    (target / CHAT_TEMPLATE).write_text(text, encoding="utf-8")
+    (target / CHAT_FILE).write_text(text, encoding="utf-8")
     generation = read_json(target / GENERATION) if (target / GENERATION).is_file() else {}
     write_json(target / GENERATION, generation | {"eos_token_id": stop_ids(tokenizer, template)})

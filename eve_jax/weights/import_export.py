@@ -18,7 +18,6 @@ from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
 from eve_jax.hf import config as hf_config
-from eve_jax.hf.chat_template import CHAT_TEMPLATE
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import SCALE, pack
@@ -39,7 +38,7 @@ from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 
-CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, CHAT_TEMPLATE, GENERATION)
+CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
 
 def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: int = 0, quiet: bool = False) -> Path:

@@ -180,5 +180,5 @@ def test_prompt_of_a_caption_is_its_images(tokenizer: Tokenizer) -> None:
 
 
 def test_unknown_template_names_the_known_ones(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match=r"'qwen3' is not one of plain, plain_v1, qwen2, llama3, v1"):
-        encode_chat([human("a"), gpt("b")], tokenizer, "qwen3", 0)
+    with pytest.raises(UserError, match=r"'qwen4' is not one of plain, plain_v1, qwen2, llama3, v1"):
+        encode_chat([human("a"), gpt("b")], tokenizer, "qwen4", 0)

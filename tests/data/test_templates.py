@@ -39,9 +39,11 @@ def byte_inner(special: Sequence[str] = (END,)) -> InnerTokenizer:
 
 
 def test_each_kind_of_tokenizer_has_its_templates() -> None:
-    assert fitting_templates(qwen2_tokenizer()) == ["qwen2"]
-    assert fitting_templates(llama3_tokenizer()) == ["llama3"]
-    assert fitting_templates(spm_tokenizer(legacy=True)) == fitting_templates(spm_tokenizer(legacy=False)) == ["v1"]
+    chatml = ["chatml", "qwen2_instruct", "qwen2.5", "qwen3", "smollm2", "smollm3"]
+    assert fitting_templates(qwen2_tokenizer()) == ["qwen2", *chatml]
+    assert fitting_templates(llama3_tokenizer()) == ["llama3", "llama3_instruct", "llama3.2_instruct"]
+    both = [fitting_templates(spm_tokenizer(legacy)) for legacy in (True, False)]
+    assert both[0] == both[1] == ["v1", "mistral"]
     assert fitting_templates(byte_tokenizer()) == ["qwen2"]
     assert special_ends(llama3_tokenizer()) == {"<|end_of_text|>": 128001, "<|eot_id|>": 128009}
     assert "</s>" not in special_ends(qwen2_tokenizer())
@@ -50,14 +52,18 @@ def test_each_kind_of_tokenizer_has_its_templates() -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "template", "fits"),
     [
-        (qwen2_tokenizer, "llama3", "set config.data.template=qwen2, which fits this tokenizer, or use"),
-        (llama3_tokenizer, "qwen2", "set config.data.template=llama3, which fits this tokenizer, or use"),
-        (llama3_tokenizer, "v1", "set config.data.template=llama3, which fits this tokenizer, or use"),
-        (lambda: spm_tokenizer(legacy=True), "qwen2", "set config.data.template=v1, which fits this tokenizer, or use"),
+        (qwen2_tokenizer, "llama3", "set config.data.template=qwen2 or chatml or "),
+        (llama3_tokenizer, "qwen2", "set config.data.template=llama3 or llama3_instruct or "),
+        (llama3_tokenizer, "v1", "set config.data.template=llama3 or llama3_instruct or "),
+        (
+            lambda: spm_tokenizer(legacy=True),
+            "qwen2",
+            "set config.data.template=v1 or mistral, which fits this tokenizer, or use",
+        ),
         (
             lambda: spm_tokenizer(legacy=False),
             "llama3",
-            "set config.data.template=v1, which fits this tokenizer, or use",
+            "set config.data.template=v1 or mistral, which fits this tokenizer, or use",
         ),
         (lambda: bytes_and(), "qwen2", "use a tokenizer that has"),
     ],

@@ -39,9 +39,9 @@ SYSTEM = "<|im_start|>system\n{}<|im_end|>\n"
 
 @pytest.fixture
 def tokenizer(monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
-    monkeypatch.setitem(TEMPLATES, "chatml", CHATML)
+    monkeypatch.setitem(TEMPLATES, "mine", CHATML)
     found = qwen2_tokenizer()
-    check_template(found, "chatml")
+    check_template(found, "mine")
     return found
 
 
@@ -61,18 +61,18 @@ def text_of(ids: np.ndarray, tokenizer: Tokenizer) -> str:
     ],
 )
 def test_every_turn_has_its_header(tokenizer: Tokenizer, system: Sequence[Turn], header: str) -> None:
-    ids, labels = encode_chat([*system, *DIALOGUE], tokenizer, "chatml", 1)
+    ids, labels = encode_chat([*system, *DIALOGUE], tokenizer, "mine", 1)
     assert text_of(ids, tokenizer) == header + WRITTEN
     assert tokenizer.decode(labels[labels != IGNORE], skip_special=False) == "A bus.<|im_end|>Yes.<|im_end|>"
-    first = prompt_ids([*system, *DIALOGUE[:1]], tokenizer, "chatml", 1)
+    first = prompt_ids([*system, *DIALOGUE[:1]], tokenizer, "mine", 1)
     assert text_of(first, tokenizer) == header + WRITTEN.partition("A bus.")[0]
-    answered = encode_chat([*system, *DIALOGUE[:2]], tokenizer, "chatml", 1).ids
-    second = np.concatenate([answered, continuation_ids("Sure?", tokenizer, "chatml", 0)])
-    assert second.tolist() == prompt_ids([*system, *DIALOGUE[:3]], tokenizer, "chatml", 1).tolist()
+    answered = encode_chat([*system, *DIALOGUE[:2]], tokenizer, "mine", 1).ids
+    second = np.concatenate([answered, continuation_ids("Sure?", tokenizer, "mine", 0)])
+    assert second.tolist() == prompt_ids([*system, *DIALOGUE[:3]], tokenizer, "mine", 1).tolist()
     assert text_of(second, tokenizer) == header + WRITTEN.partition("Yes.")[0]
 
 
 def test_a_config_takes_it(tokenizer: Tokenizer) -> None:
     c = stage3.get_config("llm=tiny")
-    c.data.template = "chatml"
-    assert Config.of(c).data.template == "chatml"
+    c.data.template = "mine"
+    assert Config.of(c).data.template == "mine"

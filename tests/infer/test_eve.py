@@ -140,10 +140,12 @@ class Said(Engine):
     def __init__(self, eve: EVE):
         super().__init__(eve.engine.cfg, eve.engine.params)
         self.ids: list[int] = []
+        self.prompts: list[Prompt] = []
         self.yes = eve.tokenizer.encode(" Yes.")
 
     def reply(self, session, prompts, max_new_tokens, stop_ids, sampling):  # type: ignore[override]
         self.ids += prompts[0].ids.tolist() + self.yes
+        self.prompts += prompts
         session.length = session.length + len(self.ids)
         return [self.yes]
 
@@ -189,6 +191,29 @@ def test_chat_writes_what_the_template_writes(eve: EVE) -> None:
     turns = [Turn("system", "Be brief."), Turn("human", "Is it a <image>?"), yes, Turn("human", "<image>\nAnd this?")]
     turns += [yes, Turn("human", "Both?")]
     assert engine.ids == [*prompt_ids(turns, eve.tokenizer, "qwen2", 2).tolist(), *engine.yes]
+
+
+def test_chat_reads_all_again_where_the_template_writes_answers_otherwise(eve: EVE) -> None:
+    """With Qwen3's, an answer has a block of thoughts before it until another turn follows."""
+    rule = SampleRule(byte_tokenizer(("<|im_end|>", "<|im_start|>")), eve.rule.images, "qwen3")
+    engine = Said(EVE(eve.engine, rule))
+    chat = EVE(engine, rule).chat(system="Be brief.")
+    turns = [Turn("system", "Be brief.")]
+    for question, images, placed in (
+        ("No <image>?", [], "No \\<image>?"),
+        ("Is it a <image>?", [A], "Is it a <image>?"),
+        ("And these?", [B, A], "<image>\n<image>\nAnd these?"),
+        ("Both?", [], "Both?"),
+    ):
+        engine.ids.clear()
+        with pytest.raises(UserError, match="missing file"):
+            chat.ask(question, ["nowhere.png"])
+        assert chat.ask(question, images).text == "Yes."
+        turns.append(Turn("human", placed))
+        count = len(engine.prompts[-1].grids)
+        assert engine.ids == [*prompt_ids(turns, rule.tokenizer, "qwen3", count).tolist(), *engine.yes]
+        turns.append(Turn("gpt", "Yes."))
+    assert [len(prompt.grids) for prompt in engine.prompts] == [0, 1, 3, 3]
 
 
 def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE) -> None:

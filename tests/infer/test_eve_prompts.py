@@ -44,7 +44,7 @@ def test_template_follows_the_model(
 
 def test_a_given_caption_template_is_refused() -> None:
     tokenizer = byte_tokenizer(["<|im_end|>", "</s>"])
-    with pytest.raises(UserError, match="=plain is for captions, not for asking: use qwen2 or v1, which fits"):
+    with pytest.raises(UserError, match="=plain is for captions, not for asking: use qwen2 or v1 or mistral"):
         dialogue_template("qwen2", tokenizer, "plain")
     assert dialogue_template("plain", tokenizer, "v1") == "v1"
 

@@ -12,6 +12,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.markers import escape_markers, split_markers
 from eve_jax.data.record import Role, Turn
 from eve_jax.data.text.encode import IMAGE_ID, prompt_ids
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
@@ -22,6 +23,7 @@ from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref
 from tests import vocab
+from tests.data.chat_templates import CHAT_TEMPLATES, write_folder
 from tests.data.synthetic import byte_tokenizer
 from tests.weights import folders
 
@@ -95,6 +97,17 @@ def test_chat_template_gives_the_ids_of_training(image_first):
     text = chat_template(get_template("qwen2"), "", image_first)
     for _ in range(300):
         check(text, random_messages(rng), tokenizer, "qwen2", image_first)
+
+
+@pytest.mark.parametrize("name", CHAT_TEMPLATES)
+def test_templates_of_todays_models_give_the_ids_of_training(name, tmp_path):
+    """Also with images, and with outer white space of texts that some leave out."""
+    tokenizer, rng = load_tokenizer(write_folder(tmp_path, name, "")), random.Random(0)
+    bos = "" if tokenizer.bos is None else tokenizer.decode([tokenizer.bos], skip_special=False)
+    for image_first in (False, True):
+        text = chat_template(get_template(name), bos, image_first)
+        for _ in range(60):
+            check(text, random_messages(rng), tokenizer, name, image_first)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama3"])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.data.markers import MARKER, count_markers, split_markers
+from eve_jax.data.markers import MARKER, count_markers, escape_markers, split_markers
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -108,7 +108,8 @@ def continuation_ids(
 
     The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it; `<image>`
     in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives
-    the `prompt_ids` of the longer one. Raises `BadRecord` when markers and images differ in number, `UserError` for a
+    the `prompt_ids` of the longer one, but for a template that writes its last answer otherwise (`Template.thought`).
+    Raises `BadRecord` when markers and images differ in number, `UserError` for a
     template without dialogue.
     """
     style = get_template(template)
@@ -119,8 +120,8 @@ def continuation_ids(
     written = _Text()
     # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
     written.add(style.end + style.answer_end + style.human)
-    written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
-    written.add(style.human_end + style.gpt)
+    _add_question(written, turn, style, image_first)
+    written.add(style.gpt + style.thought)
     ids, _ = _tokenise(written, tokenizer, bos=None)
     if ids[0] != end:
         raise UserError(f"{tokenizer.folder or 'the tokenizer'}: merges {style.end!r} with what follows")
@@ -144,18 +145,46 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first
     for number, turn in enumerate(placed):
         if turn.role == "human":
             text.add((template.answer_end if number else "") + template.human)
-            text.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
-            text.add(template.human_end)
+            text.add("" if number else template.first(system))
+            _add_question(text, turn, template, image_first)
             continue
-        text.add(template.gpt)
-        (answer,) = turn.pieces
+        last = number == len(placed) - 1
+        text.add(template.gpt + template.block(last))
+        answer = template.bare(_without_thoughts(turn.pieces[0], template, ask), last)
         if answer:
             text.learn(template.answer_begin + answer + template.end)
         else:
             text.add(template.end)
     if ask:
-        text.add(template.gpt)
+        text.add(template.gpt + template.thought)
     return text
+
+
+def _add_question(text: _Text, turn: _Placed, template: Template, image_first: bool) -> None:
+    pieces = _images_to_front(turn.pieces) if image_first else list(turn.pieces)
+    if template.trim == "all":
+        pieces[0] = pieces[0].lstrip()
+        pieces[-1] = pieces[-1].rstrip()
+    text.add(*pieces)
+    text.add(template.human_end)
+
+
+def _without_thoughts(answer: str, template: Template, ask: bool) -> str:
+    """An answer for a template that has empty thoughts before it: a record's must have none, those given may."""
+    thought = template.thought.split()[-1] if template.thought else ""
+    if not thought or thought not in answer:
+        return answer
+    if not ask:
+        raise BadRecord(f"an answer has thoughts ({thought}), for which the template has an empty block; use chatml")
+    return answer if template.each_thought else answer.rpartition(thought)[2].lstrip("\n")
+
+
+def render(turns: Sequence[Turn], template: str, ask: bool = False) -> str:
+    """Return the text of a conversation without images, which begins after the bos token.
+
+    With `ask` it ends where an answer would begin. Raises `BadRecord` as `encode_chat` does.
+    """
+    return _write(turns, get_template(template), 0, False, ask).pieces[0]
 
 
 def _write_caption(text: _Text, turns: Sequence[_Placed], template: Template, ask: bool) -> None:
@@ -201,6 +230,14 @@ def _other_number(markers: int, n_images: int) -> BadRecord:
     return BadRecord(
         f"{markers} {MARKER} markers for {n_images} images (a tag that is text and no image is written \\{MARKER})"
     )
+
+
+def as_turn(text: str, n_images: int) -> Turn:
+    """Return a human turn for any conversation, with its `n_images` images where `continuation_ids` has them."""
+    pieces = split_markers(text)
+    if not n_images:
+        return Turn("human", escape_markers(MARKER.join(pieces)))
+    return Turn("human", text if len(pieces) > 1 else f"{MARKER}\n" * n_images + text)
 
 
 def _images_to_front(pieces: Sequence[str]) -> list[str]:

@@ -14,6 +14,13 @@ class Template:
     before everything. The targets are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the
     images, then the text of the single gpt turn, with `strip` without outer white space; `end` is then text like any
     other, since nothing is generated with such a template.
+
+    header_alone: `system_begin` and `system_end` stand also without a sentence. inside: the sentence and `system_end`
+    stand in the first human turn. trim: of whose outer white space is left out, "answers" or "all" turns (the
+    sentence's, too, but of `inside`). thought: an empty block of thoughts before the last answer, or with
+    `each_thought` before every one, which is read and not learned; line ends at the start of such an answer are left
+    out. tokens: those of the tokenizer that are written next to `end`. day: the date that the sentence's header tells,
+    where the original tells that of the day.
     """
 
     system_begin: str = ""
@@ -27,10 +34,36 @@ class Template:
     answer_end: str = ""
     caption: bool = False
     strip: bool = True
+    header_alone: bool = False
+    inside: bool = False
+    trim: str = ""
+    thought: str = ""
+    each_thought: bool = False
+    tokens: tuple[str, ...] = ()
+    day: str = ""
 
     def opening(self, system: str) -> str:
         """Return what stands before the first human turn. A header (`system_begin`) without a sentence is left out."""
-        return "" if self.system_begin and not system else self.system_begin + system + self.system_end
+        if self.inside or (self.system_begin and not system and not self.header_alone):
+            return ""
+        return self.system_begin + (system.strip() if self.trim == "all" else system) + self.system_end
+
+    def first(self, system: str) -> str:
+        """Return what stands at the start of the first human turn."""
+        return system + self.system_end if self.inside and system else ""
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether an answer is written otherwise once another turn follows, so that no cache of it can be continued."""
+        return bool(self.thought) and not self.each_thought
+
+    def block(self, last: bool) -> str:
+        """Return the empty thoughts before an answer, the last turn of a conversation or not."""
+        return self.thought if last or self.each_thought else ""
+
+    def bare(self, answer: str, last: bool) -> str:
+        """Return an answer without the white space that is left out."""
+        return (answer.strip() if self.trim else answer).lstrip("\n" if self.block(last) else "")
 
 
 _DIALOGUE = Template(
@@ -43,15 +76,85 @@ _DIALOGUE = Template(
     answer_begin=" ",
 )
 
+_CHATML = Template(
+    system_begin="<|im_start|>system\n",
+    system_end="<|im_end|>\n",
+    human="<|im_start|>user\n",
+    human_end="<|im_end|>\n",
+    gpt="<|im_start|>assistant\n",
+    end="<|im_end|>",
+    answer_end="\n",
+    tokens=("<|im_start|>",),
+)
+_SMOLLM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+_LLAMA3 = Template(
+    system_begin="<|start_header_id|>system<|end_header_id|>\n\n",
+    system_end="<|eot_id|>",
+    human="<|start_header_id|>user<|end_header_id|>\n\n",
+    human_end="<|eot_id|>",
+    gpt="<|start_header_id|>assistant<|end_header_id|>\n\n",
+    end="<|eot_id|>",
+    trim="all",
+    tokens=("<|start_header_id|>", "<|end_header_id|>"),
+)
+_DATED = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+_MISTRAL = Template(
+    system_end="\n\n",
+    human=" [INST] ",
+    human_end=" [/INST]",
+    answer_begin=" ",
+    end="</s>",
+    inside=True,
+)
+# Those of models that answer: of each the name that its makers give it, as transformers renders it (docs/data.md).
+_INSTRUCT = {
+    "chatml": _CHATML,
+    "qwen2_instruct": replace(_CHATML, system="You are a helpful assistant."),  # also Qwen2.5's base models
+    "qwen2.5": replace(_CHATML, system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    "qwen3": replace(_CHATML, thought="<think>\n\n</think>\n\n"),
+    "smollm2": replace(_CHATML, system=_SMOLLM),
+    "smollm3": replace(
+        _CHATML,
+        system_begin="<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
+        "Reasoning Mode: /no_think\n\n## Custom Instructions\n\n",
+        system=f"{_SMOLLM}.",
+        system_end="\n\n<|im_end|>\n",
+        thought="<think>\n\n</think>\n",
+        each_thought=True,
+        day="2025-07-08",
+    ),
+    "llama3_instruct": _LLAMA3,
+    "llama3.2_instruct": replace(
+        _LLAMA3, system_begin=_LLAMA3.system_begin + _DATED, header_alone=True, day="2024-07-26"
+    ),
+    "gemma": Template(
+        system_end="\n\n",
+        human="<start_of_turn>user\n",
+        human_end="<end_of_turn>\n",
+        gpt="<start_of_turn>model\n",
+        end="<end_of_turn>",
+        answer_end="\n",
+        inside=True,
+        trim="all",
+        tokens=("<start_of_turn>",),
+    ),
+    "mistral": _MISTRAL,
+    "mistral_v0.3": replace(
+        _MISTRAL, human="[INST] ", human_end="[/INST]", trim="answers", tokens=("[INST]", "[/INST]")
+    ),
+}
+
 TEMPLATES = {
     "plain": Template(end="\n", caption=True),
     "plain_v1": Template(end="\n", caption=True, strip=False),  # as EVEv1 has it
     "qwen2": replace(_DIALOGUE, end="<|im_end|>"),
     "llama3": replace(_DIALOGUE, end="<|end_of_text|>"),
     "v1": replace(_DIALOGUE, end="</s>"),
+    **_INSTRUCT,
 }
+OWN = "own"  # in a config: the template of the folder of the base LLM, see `eve_jax.data.text.own_template`
 # Tokens that end a text in one model or another; an answer stops at them whatever its template.
-_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "</s>")
+_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
 # Answers as different tokenizers cut them: before each of them and after it, the end must be the same single token.
 _LAST_WORDS = ("hello", "", "a ", "a\n", "a\t ", "7", "<", "|", ">", "a</", "<|", "_", ".", "'", "é", "图", "😀")
 
@@ -69,21 +172,22 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
     That must hold whatever an answer's last characters are. Captions need no such token. The message names the
     templates that fit the tokenizer.
     """
-    problem = _end_problem(tokenizer, name)
+    problem = _problem(tokenizer, name)
     if problem:
         fitting = " or ".join(fitting_templates(tokenizer))
         remedy = ("set ", Field("data.template"), f"={fitting}, which fits this tokenizer, or ") if fitting else ()
+        needed = " and ".join(map(repr, (get_template(name).end, *get_template(name).tokens)))
         raise FieldError(
             f"{tokenizer.folder or 'the tokenizer'}: {problem}: ",
             *remedy,
-            f"use a tokenizer that has {get_template(name).end!r} as a special token, with a number that the model was "
+            f"use a tokenizer that has {needed} as a special token, with a number that the model was "
             "trained with (docs/data.md#ends-of-answers)",
         )
 
 
 def fitting_templates(tokenizer: Tokenizer) -> list[str]:
-    """Return the names of the dialogue templates whose end `tokenizer` has as a single token."""
-    return [name for name, t in TEMPLATES.items() if not t.caption and not _end_problem(tokenizer, name)]
+    """Return the names of the dialogue templates whose end and other tokens `tokenizer` has as single ones."""
+    return [name for name, t in TEMPLATES.items() if not t.caption and not _problem(tokenizer, name)]
 
 
 def end_id(tokenizer: Tokenizer, name: str) -> int:
@@ -113,6 +217,14 @@ def special_ends(tokenizer: Tokenizer) -> dict[str, int]:
     """
     found = {token: tokenizer.find(token) for token in _END_OF_TEXT}
     return {token: id for token, id in found.items() if id is not None and not tokenizer.decode([id])}
+
+
+def _problem(tokenizer: Tokenizer, name: str) -> str:
+    """What keeps the tokenizer from writing the template `name`, "" when nothing does."""
+    for token in get_template(name).tokens:
+        if tokenizer.find(token) is None or len(tokenizer.encode(token)) != 1:
+            return f"has no token {token!r}, which the template {name} begins turns with"
+    return _end_problem(tokenizer, name)
 
 
 def _end_problem(tokenizer: Tokenizer, name: str) -> str:

@@ -16,7 +16,8 @@ from eve_jax.errors import UserError
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
 # What Hugging Face folders keep next to it; travels along, so that an export is complete.
-COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, "vocab.json", "merges.txt")
+CHAT_FILE = "chat_template.jinja"
+COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, CHAT_FILE, "vocab.json", "merges.txt")
 
 
 class Tokenizer(ABC):
