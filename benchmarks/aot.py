@@ -11,8 +11,6 @@ slice by LLM and stage, --quick a small model's figures in a few minutes. About 
 
 import json
 import os
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -20,6 +18,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.child import child
 from eve_jax.compile.report import WITHIN
 from eve_jax.process import interrupt
 from launch._flags import run
@@ -51,16 +50,6 @@ SIZE_CASES = {
     for llm in ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b")
     for stage in ("stage1", "stage2_1", "stage3")
 }
-
-
-def child(module: str, *arguments: str) -> dict[str, Any]:
-    """The JSON line that a process ends with; its progress is shown. {"error": ...} when it has none."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    try:
-        return json.loads(lines[-1])
-    except (IndexError, json.JSONDecodeError):
-        return {"error": f"{module} {' '.join(arguments)} ended with status {done.returncode}"}
 
 
 def broken(s: dict[str, Any]) -> list[str]:

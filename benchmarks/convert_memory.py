@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 from rich.progress import track
 
-from eve_jax.hf.config import hf_config
+from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.names import eve_v2
 from eve_jax.hf.safetensors_io import TensorWriter, open_tensors
 from eve_jax.model.config import ModelConfig

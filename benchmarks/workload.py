@@ -13,7 +13,7 @@ from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
-from eve_jax.hf.config import hf_config
+from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.names import eve_v2
 from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.model.config import VARIANTS, ModelConfig

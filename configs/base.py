@@ -40,7 +40,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.model = m = ConfigDict()
     m.llm = llm
-    m.update(sizes)
+    m.update(sizes)  # and what else the LLM decides (docs/backbones.md#switches)
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
@@ -143,7 +143,9 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
 
 def _template(llm: str) -> str:
     """The chat template that goes with a base LLM known by name."""
-    return "v1" if llm.startswith("vicuna") else "llama3" if llm.startswith("llama3") else "qwen2"
+    if llm.startswith("gemma"):
+        return "plain"  # no dialogue of ours ends as Gemma's do
+    return "v1" if llm.startswith(("vicuna", "mistral")) else "llama3" if llm.startswith("llama3") else "qwen2"
 
 
 def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:

@@ -1,6 +1,6 @@
 """The vLLM plugin for EVEv2: models exported by `launch.convert export`, with images (docs/vllm.md).
 
-configuration_eve.py, inputs_eve.py and modules_eve.py are links to the files that every export carries.
+configuration_eve.py, inputs_eve.py, modules_eve.py and rotary_eve.py are links to the files that every export carries.
 """
 
 ARCHITECTURES = ("EveForCausalLM", "EveLlamaForCausalLM")

@@ -1,14 +1,17 @@
-"""Hugging Face's config.json to our sizes and settings, and back."""
+"""Hugging Face's config.json to our sizes and settings; `eve_jax.hf.export_config` is the way back."""
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
-from eve_jax.hf.rope import LLAMA3, read_rope
+from eve_jax.hf.families import FAMILIES, read_layers
+from eve_jax.hf.rope import read_rope
 from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
+from eve_jax.model.llms import SWITCHES
+from eve_jax.process.checks import known_names
 
 CONFIG = "config.json"
 # Fields of `ModelConfig` that an LLM decides.
@@ -21,17 +24,19 @@ SIZES = (
     "num_kv_heads",
     "head_dim",
     "rope_theta",
-    "rope_scaling",
     "rms_norm_eps",
-    "qkv_bias",
     "tie_embeddings",
+    *SWITCHES,
 )
 # Fields of `ModelConfig` that a patch embedding decides; a plain LLM has none.
 PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch")
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
-PLAIN = {"qwen2": True, "llama": False}  # model_type of plain LLMs: whether q, k and v have biases
 V1 = "eve"  # model_type of EVEv1
-EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False}
+SWITCHED = "eve-switched"  # model_type of EVEv2 on another base than the original's: ours, with its switches in OURS
+EVE = {"eve-qwen2": True, "eve-llama3": False, V1: False, SWITCHED: False}  # and whether q, k and v have biases
+LLM = "llm"  # in the section OURS: the switches of SWITCHED
+# Those of the switches that other fields of config.json state.
+STATED = ("rope_scaling", "rope_type", "qkv_bias")
 INFERENCE_FIT = "inference_fit"  # in the section OURS: the fit of images in questions; `fit` there is of training
 TEACHER_SIZES = "teacher_sizes"  # in the section OURS: of the teacher, whose config EVEv1's does not hold
 CONFIGURATION, MODELLING = "configuration_eve", "modeling_eve"
@@ -64,15 +69,6 @@ TOWERS = {
     False: re.compile(r"eve-anyratio-res(?P<size>\d{1,9})-patch(?P<patch>\d{1,9})"),
     True: re.compile(r"eve-patch(?P<patch>\d{1,9})-anypixel-(?P<size>\d{1,9})"),
 }
-# What is written for a model that began with random weights; others have the fields of the config they came from.
-DEFAULTS = {
-    "hidden_act": "silu",
-    "initializer_range": 0.02,
-    "attention_dropout": 0.0,
-    "max_position_embeddings": 32768,
-    "use_cache": True,
-}
-
 CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
     "image_size": 224,
     "patch_size": 32,
@@ -87,7 +83,7 @@ CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
 
 def is_plain(hf: dict[str, Any]) -> bool:
     """True for an LLM without patch embedding."""
-    return hf.get("model_type") in PLAIN
+    return hf.get("model_type") in FAMILIES
 
 
 def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
@@ -112,18 +108,23 @@ def _their_name(field: str) -> str:
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
     refuse_wrapper(hf)
     kind = hf.get("model_type")
-    known = PLAIN | EVE
+    known = (*FAMILIES, *EVE)
     if not isinstance(kind, str) or kind not in known:
         raise UserError(f"model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
-    check_fields(hf, is_plain(hf), kind == V1)
-    theta, scaling = read_rope(hf)
+    family = FAMILIES.get(kind)
+    check_fields(hf, family, kind == V1)
     _check_numbers(hf)
+    hf = (family.defaults if family else {}) | hf
+    positions = read_rope(hf, family)
     heads, hidden = hf["num_attention_heads"], hf["hidden_size"]
     if hf.get("head_dim") is None and hidden % heads:
         raise UserError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}, and there is no head_dim")
     head = hf.get("head_dim") or hidden // heads
     if head % 2:
         raise UserError(f"heads of size {head} cannot have rotary positions, which take pairs")
+    own = _switches(hf) if family is None else family.fixed | read_layers(hf, kind)
+    if "local" not in own.get("layer_kinds", ()):
+        positions.pop("local_rope_theta", None)
     return ModelConfig(
         vocab_size=hf["vocab_size"],
         hidden_size=hidden,
@@ -132,14 +133,26 @@ def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
         num_heads=heads,
         num_kv_heads=hf.get("num_key_value_heads") or heads,
         head_dim=head,
-        rope_theta=theta,
-        rope_scaling=scaling,
         rms_norm_eps=float(_or(hf.get("rms_norm_eps"), 1e-6)),
-        qkv_bias=_or(hf.get("attention_bias"), known[kind]) if kind in EVE else known[kind],
         tie_embeddings=bool(hf.get("tie_word_embeddings")),
         parts=_parts(hf),
-        **(patch if kind in PLAIN else _patch(hf)),
+        **positions,
+        **own,
+        **(patch if family else _patch(hf)),
     )
+
+
+def _switches(hf: dict[str, Any]) -> dict[str, Any]:
+    """The switches of the base of an EVE model, which an export of ours has in its own section."""
+    kind, ours = hf["model_type"], hf.get(OURS) or {}
+    given = ours.get(LLM) or {}
+    if kind != SWITCHED and given:
+        raise UserError(f"{OURS}.{LLM} is not of {kind}: model_type has to be {SWITCHED}")
+    if not isinstance(given, dict):
+        raise UserError(f"{OURS}.{LLM} is {given!r}: expected a section")
+    known_names(given, [name for name in SWITCHES if name not in STATED], f"switch in {OURS}.{LLM}")
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return {"qkv_bias": _or(hf.get("attention_bias"), EVE[kind])} | lists
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -197,104 +210,3 @@ def tower_size(tower: object, v1: bool) -> tuple[int, int] | None:
     """
     found = TOWERS[v1].fullmatch(str(tower or "").rstrip("/").rpartition("/")[2])
     return (int(found["size"]), int(found["patch"])) if found else None
-
-
-def our_config(cfg: ModelConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """config.json of a checkpoint folder of ours."""
-    variant = next((v for v, parts in VARIANTS.items() if parts == cfg.parts), "")
-    return {"name": "imported", "model": {**asdict(cfg), "variant": variant}, "data": data}
-
-
-def hf_config(
-    cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str, text_only: bool = False
-) -> dict[str, Any]:
-    """config.json of an export: EVE's with the modeling file, or with `text_only` that of the plain LLM.
-
-    `carried` is the config.json that the model was imported with, or {}; fields that eve_jax does not have stay.
-    """
-    dropped = {
-        "rope_parameters",
-        "rope_scaling",
-        "dtype",
-        "head_dim",
-        "transformers_version",
-        "quantization_config",
-        OURS,
-    }
-    out: dict[str, Any] = {} if carried else dict(DEFAULTS)
-    out |= {k: v for k, v in carried.items() if k not in dropped and not k.startswith("_")}
-    out |= {
-        "vocab_size": cfg.vocab_size,
-        "hidden_size": cfg.hidden_size,
-        "intermediate_size": cfg.intermediate_size,
-        "num_hidden_layers": cfg.num_layers,
-        "num_attention_heads": cfg.num_heads,
-        "num_key_value_heads": cfg.num_kv_heads,
-        "rope_theta": cfg.rope_theta,
-        "rms_norm_eps": cfg.rms_norm_eps,
-        "tie_word_embeddings": cfg.tie_embeddings,
-        "torch_dtype": dtype,
-    }
-    if cfg.head_dim * cfg.num_heads != cfg.hidden_size:
-        out["head_dim"] = cfg.head_dim
-    if cfg.rope_scaling:
-        out["rope_scaling"] = {"rope_type": "llama3", **dict(zip(LLAMA3, cfg.rope_scaling, strict=True))}
-    if text_only:
-        for name in [n for n in out if n.startswith("mm_") or n in ("add_moe", "moe_part", "init_moe", "auto_map")]:
-            del out[name]
-        kind, architecture = ("qwen2", "Qwen2ForCausalLM") if cfg.qkv_bias else ("llama", "LlamaForCausalLM")
-        return out | {"model_type": kind, "architectures": [architecture]}
-    out[OURS] = {k: data[k] for k in (*DATA_FIELDS, INFERENCE_FIT) if k in data}
-    if not cfg.qkv_bias:
-        out["attention_bias"] = False
-    return out | (_v1_fields if cfg.patch_embed == "v1" else _v2_fields)(cfg, data, carried)
-
-
-def _auto(kind: str, stem: str) -> dict[str, Any]:
-    """How `transformers` finds the modeling file."""
-    return {
-        "model_type": kind,
-        "architectures": [f"{stem}ForCausalLM"],
-        "auto_map": {
-            "AutoConfig": f"{CONFIGURATION}.{stem}Config",
-            "AutoModelForCausalLM": f"{MODELLING}.{stem}ForCausalLM",
-        },
-    }
-
-
-def _tower(carried: dict[str, Any], made: str, size: int, v1: bool) -> str:
-    """The name `mm_vision_tower` that the model came with, or `made` where that states another size than `size`."""
-    name = carried.get("mm_vision_tower")
-    stated = tower_size(name, v1)
-    return name if name and (stated is None or stated[0] == size) else made
-
-
-def _v2_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
-    size = data.get("max_size") or (1600 if data.get("image_mode") == "anyratio_hd" else 800)
-    qwen2 = cfg.qkv_bias or bool(set(cfg.parts) & set(TWICE))
-    kind, stem = ("eve-qwen2", "Eve") if qwen2 else ("eve-llama3", "EveLlama")
-    return _auto(kind, stem) | {
-        "add_moe": bool(cfg.parts),
-        "moe_part": "-".join(p for p in TWICE if p in cfg.parts) or None,
-        "mm_hidden_size": cfg.patch_hidden,
-        "mm_vision_tower": _tower(carried, f"openai/eve-anyratio-res{size}-patch16", size, v1=False),
-    }
-
-
-def _v1_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
-    size = data.get("max_size") or 672
-    named = {
-        "mm_vision_tower_clip": "openai/clip-vit-large-patch14-336",
-        "mm_projector_type": "mlp2x_gelu",
-    }
-    ours = {k: data[k] for k in DATA_FIELDS if k in data}
-    if cfg.teacher:
-        ours[TEACHER_SIZES] = asdict(cfg.teacher)
-    return _auto(V1, "EveV1") | {
-        **{name: carried.get(name) or value for name, value in named.items()},
-        "mm_vision_tower": _tower(carried, f"openai/eve-patch{cfg.sub_patch}-anypixel-{size}", size, v1=True),
-        "mm_hidden_size": cfg.patch_hidden,
-        "mm_patch_size": cfg.sub_patch,
-        "requires_cliploss": bool(cfg.align_width and cfg.teacher),
-        OURS: ours,
-    }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, warn
+from eve_jax.hf.families import GELU, Family
 from eve_jax.hf.rope import ROPE_NAMES, SECTIONS, SINGLE, about_positions
 
 # field -> (the values that it may have next to null, what another one asks for)
@@ -48,6 +49,7 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "parallel_attn": ((False,), "attention next to the feed-forward"),
     "use_parallel_residual": ((False,), "attention next to the feed-forward"),
     "attention_sinks": ((False,), "attention sinks"),
+    "use_bidirectional_attention": ((False,), "attention to later tokens"),
     "is_encoder_decoder": ((False,), "an encoder"),
     "add_cross_attention": ((False,), "cross attention"),
     "num_experts": ((0, 1), "experts"),
@@ -73,6 +75,11 @@ REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
 REQUIRED_V1: dict[str, tuple[tuple[Any, ...], str]] = {
     "mm_projector_type": (("mlp2x_gelu",), "another projector"),
     "mm_vision_select_layer": ((-2,), "features of another layer of the teacher"),
+}
+# The same, for an LLM whose feed-forward has a GELU (Gemma), which reads `hidden_activation` alone.
+REQUIRED_GELU: dict[str, tuple[tuple[Any, ...], str]] = {
+    "hidden_activation": ((GELU,), "another activation"),
+    "hidden_act": ((GELU, "silu", "gelu"), "another activation"),
 }
 # Names that other libraries have for the same, each with what it may be next to null, false and nothing.
 PATTERNS: tuple[tuple[re.Pattern[str], tuple[str, ...], str], ...] = (
@@ -100,6 +107,7 @@ HARMLESS = {*SECTIONS, *SINGLE} | set(
         """
     model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim rms_norm_eps tie_word_embeddings attention_bias layer_types sliding_window
+    sliding_window_pattern cache_implementation no_rope_layers no_rope_layer_interval
     max_window_layers max_position_embeddings original_max_position_embeddings max_sequence_length
     model_max_length seq_length tokenizer_model_max_length tokenizer_padding_side architectures auto_map dtype
     torch_dtype transformers_version attn_implementation initializer_range attention_dropout hidden_dropout
@@ -131,23 +139,28 @@ def refuse_wrapper(hf: dict[str, Any]) -> None:
             )
 
 
-def check_fields(hf: dict[str, Any], plain: bool, v1: bool = False) -> None:
+def check_fields(hf: dict[str, Any], family: Family | None, v1: bool = False) -> None:
     """Raise UserError, without the file's name, when config.json `hf` asks for what the model does not do.
 
-    `plain` is True for a Qwen2 or LLaMA model without patch embedding, `v1` for EVEv1.
+    `family` is that of a plain LLM without patch embedding, `v1` is True for EVEv1.
     """
+    required = REQUIRED | (REQUIRED_V1 if v1 else {})
+    if family and family.fixed["activation"] != "silu":
+        required |= REQUIRED_GELU
+    read = family.defaults if family else {}
     for name in FLAGS:
         if hf.get(name) is not None and not isinstance(hf[name], bool):
             raise UserError(f"{name} is {hf[name]!r}: expected true or false")
-    for name, (accepted, what) in (REQUIRED | (REQUIRED_V1 if v1 else {})).items():
-        if hf.get(name) is not None and not any(_is_same(hf[name], ok) for ok in accepted):
+    for name, (accepted, what) in required.items():
+        if hf.get(name) is not None and name not in read and not any(_is_same(hf[name], ok) for ok in accepted):
             raise UserError(f"asks for {what} ({name} is {hf[name]!r}), which eve_jax does not have")
-    if plain and hf.get("attention_bias"):
+    if family and hf.get("attention_bias"):
         raise UserError("asks for attention_bias, which eve_jax does not have: Qwen2 has q, k and v biases, LLaMA none")
     for name, value in hf.items():
         if not _is_known(name) and not about_positions(name):
             _check_other_name(hf, name, value)
-    _check_attention(hf)
+    if family is None or "local" not in family.kinds:
+        _check_attention(hf)
 
 
 def _is_same(value: Any, other: Any) -> bool:
@@ -184,8 +197,8 @@ def _check_attention(hf: dict[str, Any]) -> None:
         if other is not None:
             raise UserError(f"asks for {other!r} in layer_types, which eve_jax does not have")
     window, longest = hf.get("sliding_window"), hf.get("max_position_embeddings")
-    if window is None or "use_sliding_window" in hf or "qwen2" in str(hf.get("model_type")):
-        return  # Qwen2 has a window only where use_sliding_window is true
+    if window is None or "use_sliding_window" in hf or "qwen" in str(hf.get("model_type")):
+        return  # Qwen2 and Qwen3 have a window only where use_sliding_window is true
     if not (isinstance(window, int) and isinstance(longest, int) and window >= longest):
         raise UserError(
             f"asks for sliding-window attention (sliding_window is {window!r}), which eve_jax does not have"

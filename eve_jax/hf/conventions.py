@@ -13,6 +13,7 @@ from typing import Any
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.config import CONFIG, SIZES, V1, is_plain, model_config
+from eve_jax.hf.families import FAMILIES
 from eve_jax.hf.image_sizes import image_settings
 from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
 from eve_jax.hf.section import REQUIRED, located, read_section
@@ -46,6 +47,9 @@ def chat_template(hf: dict[str, Any]) -> str:
     """The chat template that goes with the LLM: of LLaMA's models the size of the vocabulary tells the generation."""
     if hf.get("model_type") == V1:
         return "v1"
+    family = FAMILIES.get(str(hf.get("model_type")))
+    if family and family.template:
+        return family.template
     if hf.get("model_type") not in ("llama", "eve-llama3"):
         return "qwen2"
     vocab = hf.get("vocab_size", 0)

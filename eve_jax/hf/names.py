@@ -18,6 +18,24 @@ COMPRESSOR = "model.vision_tower_compressor."
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
+# The norms of a layer here and there, by `ModelConfig.norms`.
+LAYER_NORMS = {
+    "before": {"input_norm": "input_layernorm", "post_norm": "post_attention_layernorm"},
+    "after": {"attn_norm": "post_attention_layernorm", "mlp_norm": "post_feedforward_layernorm"},
+    "both": {
+        "input_norm": "input_layernorm",
+        "attn_norm": "post_attention_layernorm",
+        "post_norm": "pre_feedforward_layernorm",
+        "mlp_norm": "post_feedforward_layernorm",
+    },
+}
+
+
+def norm_weight(cfg: ModelConfig) -> str:
+    """What a norm's weight is called here."""
+    return "offset" if cfg.norm_plus_one else "scale"
+
+
 class Entry(NamedTuple):
     """One parameter of ours and the tensor(s) of theirs it is; `{layer}` in `theirs` marks a stack over layers."""
 
@@ -74,9 +92,12 @@ def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
         return [("text", ""), ("vision", "moe_")] if part in cfg.parts else [("text", "")]
 
     for branch, moe in branches("layernorm"):
-        for ours, theirs in (("input_norm", "input_layernorm"), ("post_norm", "post_attention_layernorm")):
-            yield Entry(f"layers.{ours}.{branch}.scale", f"{at}{moe}{theirs}.weight", _same, _same)
+        for ours, theirs in LAYER_NORMS[cfg.norms].items():
+            yield Entry(f"layers.{ours}.{branch}.{norm_weight(cfg)}", f"{at}{moe}{theirs}.weight", _same, _same)
     for branch, moe in branches("self_attn"):
+        for name in ("q_norm", "k_norm") if cfg.qk_norm != "none" else ():
+            ours = f"layers.attn.{name}.{branch}.{norm_weight(cfg)}"
+            yield Entry(ours, f"{at}self_attn.{moe}{name}.weight", _same, _same)
         for name in "qkvo":
             ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
             yield Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
@@ -186,7 +207,7 @@ def decoder(cfg: ModelConfig) -> list[Entry]:
     """The table of all but the patch embedding: embeddings, layers with the vision copies of `cfg`, norm, head."""
     entries = [
         Entry("embed", "model.embed_tokens.weight", _same, _same),
-        Entry("norm.scale", "model.norm.weight", _same, _same),
+        Entry(f"norm.{norm_weight(cfg)}", "model.norm.weight", _same, _same),
         *_layer_entries(cfg),
     ]
     if not cfg.tie_embeddings:
@@ -195,5 +216,5 @@ def decoder(cfg: ModelConfig) -> list[Entry]:
 
 
 def plain_llm(cfg: ModelConfig) -> list[Entry]:
-    """The table of a Qwen2 or LLaMA LLM: no patch embedding, no vision copies."""
+    """The table of a plain LLM: no patch embedding, no vision copies."""
     return decoder(replace(cfg, parts=()))

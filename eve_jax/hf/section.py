@@ -9,7 +9,7 @@ from typing import Any
 from eve_jax.data.image.rule import FITS
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import Field, FieldError, UserError, name_fields, shorten
-from eve_jax.hf.config import CONFIG, DATA_FIELDS, INFERENCE_FIT, OURS, TEACHER_SIZES
+from eve_jax.hf.config import CONFIG, DATA_FIELDS, INFERENCE_FIT, LLM, OURS, TEACHER_SIZES
 from eve_jax.model.config import ClipConfig
 from eve_jax.model.quantized import QUANTIZED
 from eve_jax.process.checks import known_names, whole
@@ -36,7 +36,7 @@ def read_section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """
     section = _section(hf, where)
     try:
-        known_names(section, (*DATA_FIELDS, INFERENCE_FIT, TEACHER_SIZES, WEIGHTS), "setting")
+        known_names(section, (*DATA_FIELDS, INFERENCE_FIT, LLM, TEACHER_SIZES, WEIGHTS), "setting")
     except UserError as error:
         raise UserError(f"{where / CONFIG}: {OURS} has an {error}") from error
     stored_weights(hf, where)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, logical_axes
 from eve_jax.model.quantized import is_quantized, refined
@@ -26,13 +27,22 @@ Change = Callable[..., Array]
 
 
 def regrouped_sizes(cfg: ModelConfig, mesh: Mesh | None) -> ModelConfig:
-    """Sizes of the model whose heads `mesh` divides; `cfg` itself where it divides them as they are."""
+    """Sizes of the model whose heads `mesh` divides; `cfg` itself where it divides them as they are.
+
+    Raises UserError for heads that cannot be filled up.
+    """
     parts = shards(mesh, "heads")
     copies = parts // math.gcd(parts, cfg.num_kv_heads)
     if copies == 1:
         return cfg
     kv_heads = cfg.num_kv_heads * copies
-    return dataclasses.replace(cfg, num_kv_heads=kv_heads, num_heads=kv_heads * -(-cfg.num_heads // kv_heads))
+    heads = kv_heads * -(-cfg.num_heads // kv_heads)
+    if cfg.qk_norm == "projection" and heads != cfg.num_heads:  # heads of zeros would count in their mean
+        raise UserError(
+            f"tensor:{parts} does not divide {cfg.num_heads} query heads, which this model norms together: use fewer "
+            "tensor shards"
+        )
+    return dataclasses.replace(cfg, num_kv_heads=kv_heads, num_heads=heads)
 
 
 def regrouped(cfg: ModelConfig, params: Params, mesh: Mesh | None) -> tuple[ModelConfig, Params]:
@@ -73,11 +83,11 @@ def _changed(
     out = dict(params)
     for name, axes in logical_axes(cfg).items():
         part = name.split(".")
-        if part[:2] == ["layers", "attn"]:
+        if part[:2] == ["layers", "attn"] and set(axes) & set(OF_HEADS):
             axis = next(number for number, logical in enumerate(axes) if logical in OF_HEADS)
-            heads = cfg.num_kv_heads if part[2] in "kv" else cfg.num_heads
-            sizes = (groups or cfg.num_kv_heads, heads, axis)
-            move = partial(_by_group, sizes=sizes, change=partial(change, axis=axis + 1, of_kv=part[2] in "kv"))
+            of_kv = part[2] in ("k", "v", "k_norm")
+            sizes = (groups or cfg.num_kv_heads, cfg.num_kv_heads if of_kv else cfg.num_heads, axis)
+            move = partial(_by_group, sizes=sizes, change=partial(change, axis=axis + 1, of_kv=of_kv))
             value = refined(params[name], cfg.head_dim) if is_quantized(params[name]) else params[name]
             out[name] = jax.tree.map(partial(_placed, move, axes, mesh), value)
     return out

@@ -100,7 +100,7 @@ class HeadNorm(RMSNorm):
     def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
         if not self.together:
             return super().__call__(x)
-        normed = super().__call__(x.reshape(*x.shape[:-2], -1)).reshape(x.shape)
+        normed = super().__call__(x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])).reshape(x.shape)
         return constrain(normed, "batch", None, "heads", None)
 
 

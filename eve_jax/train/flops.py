@@ -6,7 +6,8 @@ forward pass in stages that train it and 2 times where it is frozen, since gradi
 embedding. The first convolution needs no gradient of its input, the pixels. The head sees target positions alone.
 
 Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values) and
-twice that backward; a sample of n tokens has n (n + 1) / 2 pairs. Norms, rotary angles and the like are left out, as is
+twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, of which a local layer sees no more than its window
+for each token. Norms, rotary angles and the like are left out, as is
 usual, and so is EVEv1's aligning loss (2% of a step, benchmarks/aligning.py). Model FLOPs are those; what the machine
 does on top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a
 kernel computes and masks, both branches when `model.routing` is "masked".
@@ -127,7 +128,9 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
     if cfg.routing == "masked":
         routed = [w for w in products(cfg, trains) if w.routed]
         again += sum((tokens.total - counts[w.kind]) * w.flops * (1 + w.backward + w.again) for w in routed)
-    forward = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * tokens.pairs
+    near = min(tokens.pairs, tokens.total * cfg.window)
+    pairs = sum(near if cfg.kinds[number] == "local" else tokens.pairs for number in cfg.kind_numbers)
+    forward = 4.0 * cfg.num_heads * cfg.head_dim * pairs
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward, kernel)
 

@@ -17,8 +17,9 @@ from eve_jax.checkpoint.vision_copies import Folded, ParamSource
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
-from eve_jax.hf import config as hf_config
+from eve_jax.hf import export_config
 from eve_jax.hf.clip_teacher import without_aligning
+from eve_jax.hf.config import INFERENCE_FIT, OURS
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import SCALE, pack
 from eve_jax.hf.packed import specs as packed_specs
@@ -60,7 +61,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
-        write_json(temporary / CONFIG, versioned(hf_config.our_config(checkpoint.cfg, checkpoint.data)))
+        write_json(temporary / CONFIG, versioned(export_config.our_config(checkpoint.cfg, checkpoint.data)))
     source.tell(folder)
     return target
 
@@ -118,12 +119,14 @@ def export_checkpoint(
     if kept := getattr(checkpoint.source, "weights", ""):
         raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
     source = checkpoint.source or stored_source(folder)
-    if DELTA in source.cfg.parts and (folded or text_only or weights or source.cfg.qkv_bias):
+    if DELTA in source.cfg.parts and (folded or text_only or weights or not export_config.has_deltas(source.cfg)):
         source = Folded(source)
     watched = Watched(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
     if not aligning:
         cfg, _ = without_aligning(cfg, {})
+    if not text_only:
+        export_config.check_exported(cfg)
     table = plain_llm(cfg) if text_only else eve_names(cfg)
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
@@ -135,11 +138,11 @@ def export_checkpoint(
             check_template(tokenizer, data["template"])
     carried = carried_config(folder)
     if cfg.patch_embed == "v2" and not text_only:
-        data = data | {hf_config.INFERENCE_FIT: inference_fit(folder, carried)}
-    config = hf_config.hf_config(cfg, data, carried, widest, text_only)
+        data = data | {INFERENCE_FIT: inference_fit(folder, carried)}
+    config = export_config.hf_config(cfg, data, carried, widest, text_only)
     matrices = quantizable(cfg) if weights else set()
     if weights:
-        config[hf_config.OURS][WEIGHTS] = weights
+        config[OURS][WEIGHTS] = weights
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with _new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))

@@ -25,9 +25,9 @@ def inputs(length: int = LENGTH) -> tuple[Array, Array, Array]:
     return q, k, v
 
 
-def plain(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+def plain(q: Array, k: Array, v: Array, segment: np.ndarray, window: int = LENGTH) -> Array:
     order = np.arange(segment.shape[1])
-    mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order)
+    mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order) & (order[:, None] - order < window)
     return attention.plain_attention(q, k, v, jnp.asarray(mask))
 
 
@@ -36,20 +36,27 @@ def gradients(attend: Callable[..., Array], q: Array, k: Array, v: Array, segmen
     return jax.grad(lambda *x: jnp.sum(attend(*x, segment) * weight), (0, 1, 2))(q, k, v)
 
 
-@pytest.mark.parametrize("kernel", ["chunked", "blocked", "splash", "flash"])
-def test_kernels_agree_with_the_formula(kernel, monkeypatch):
+CASES = [*((kernel, 0) for kernel in ("chunked", "blocked", "splash", "flash"))]
+CASES += [("chunked", 40), ("blocked", 40), ("blocked", 1), ("splash", 130)]
+
+
+@pytest.mark.parametrize(("kernel", "window"), CASES)
+def test_kernels_agree_with_the_formula(kernel, window, monkeypatch):
     monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
     monkeypatch.setattr(blocked, "BLOCK", 32)
 
     def attend(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
-        return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, interpret=True)
+        return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, True, window)
+
+    def formula(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+        return plain(q, k, v, segment, window or LENGTH)
 
     q, k, v = inputs()
     real = SEGMENT > 0
-    got, wanted = attend(q, k, v, SEGMENT), plain(q, k, v, SEGMENT)
+    got, wanted = attend(q, k, v, SEGMENT), formula(q, k, v, SEGMENT)
     np.testing.assert_allclose(np.asarray(got)[real], np.asarray(wanted)[real], rtol=0, atol=2e-5)
     assert np.isfinite(np.asarray(got)).all(), "pads, too"
-    ours, golden = (gradients(f, q, k, v, SEGMENT) for f in (attend, plain))
+    ours, golden = (gradients(f, q, k, v, SEGMENT) for f in (attend, formula))
     for mine, theirs in zip(ours, golden, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
@@ -62,6 +69,10 @@ def test_auto_takes_what_suits_the_processor():
         assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=SIZE) == kernel
         assert attention.kernel_for(kernel="auto", platform=platform, length=96, head_size=SIZE) == "chunked"
         assert attention.kernel_for(kernel="auto", platform=platform, length=LENGTH, head_size=80) == "chunked"
+    assert attention.kernel_for("auto", "gpu", LENGTH, SIZE, window=16) == "chunked"
+    with pytest.raises(UserError, match=r"=flash has no local windows .*window=16"):
+        attention.kernel_for("flash", "gpu", LENGTH, SIZE, window=16)
+    assert blocked.window_sizes(64, window=128) == [1, 2] and blocked.window_sizes(64, window=130) == [1, 2, 3]
     for length, kernel in ((640, "blocked"), (256, "chunked"), (650, "chunked")):
         assert attention.kernel_for(kernel="auto", platform="cpu", length=length, head_size=SIZE) == kernel
     got = attention.packed_attention(q, k, v, jnp.asarray(segment))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from eve_jax import sharding
 from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.config.stages import stage_factors
-from eve_jax.hf.config import our_config
+from eve_jax.hf.export_config import our_config
 from eve_jax.model.config import TWICE, ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.train.initial_state import Start, start

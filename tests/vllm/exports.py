@@ -13,7 +13,7 @@ from tokenizers import processors
 
 from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import FastTokenizer
-from eve_jax.hf.config import hf_config
+from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.names import eve_names
 from eve_jax.model.config import DELTA, TWICE, ModelConfig
 from eve_jax.model.eve import abstract_params

@@ -31,7 +31,7 @@ def test_plugin_imports_neither_jax_nor_the_project():
 
 def test_plugin_shares_the_files_of_an_export():
     shared = sorted(file.name for file in PLUGIN.iterdir() if file.is_symlink())
-    assert shared == ["configuration_eve.py", "inputs_eve.py", "modules_eve.py"]
+    assert shared == ["configuration_eve.py", "inputs_eve.py", "modules_eve.py", "rotary_eve.py"]
     for name in shared:
         assert (PLUGIN / name).resolve() == ROOT / "eve_jax" / "hf" / "torch_eve" / name
 

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
-from eve_jax.hf.config import DEFAULTS
+from eve_jax.hf.export_config import DEFAULTS
 from eve_jax.infer.api import takes_images
 from eve_jax.process.files import StoredPath
 from eve_jax.train.lineage import check_settings

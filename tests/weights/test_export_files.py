@@ -17,7 +17,7 @@ from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.chat_template import chat_template
-from eve_jax.hf.config import hf_config
+from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.torch_eve import inputs_eve
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint

@@ -6,6 +6,19 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+# How the base LLM differs from Qwen2 and LLaMA: what `eve_jax.llm` in config.json leaves out.
+SWITCHES: dict[str, Any] = {
+    "layer_kinds": ["full"],  # full | local | nope, which take turns
+    "window": 0,  # tokens that a token sees in local layers
+    "local_rope_theta": 0.0,  # of rotary positions in local layers, 0 = as in the others
+    "norms": "before",  # attention and feed-forward are normed before | after | both
+    "norm_plus_one": False,  # a norm's weight is its scale less one
+    "qk_norm": "none",  # of queries and keys: none | head (each) | projection (all heads together)
+    "attention_size": 0.0,  # scores are divided by its square root, 0 = the size of a head
+    "activation": "silu",  # silu | gelu_tanh
+    "scale_embeddings": False,  # word embeddings times sqrt(hidden_size)
+}
+
 
 class EveConfig(PretrainedConfig):
     """Sizes of the LLM (names of Qwen2's config) and what EVE adds: `mm_hidden_size`, `add_moe`, `moe_part`."""
@@ -67,6 +80,15 @@ class EveConfig(PretrainedConfig):
         """True when the feed-forward's up and down weights carry trained gated additions (the LLaMA-3 model's "moe")"""
         return bool(self.add_moe) and not self.moe_part
 
+    def switch(self, name: str) -> Any:
+        """One of SWITCHES."""
+        return ((getattr(self, "eve_jax", None) or {}).get("llm") or {}).get(name, SWITCHES[name])
+
+    def kind(self, layer: int) -> str:
+        """The kind of a layer."""
+        kinds = self.switch("layer_kinds")
+        return kinds[layer % len(kinds)]
+
     def twice(self, part: str) -> bool:
         """True when `part` of a layer has weights of its own for vision tokens."""
         return bool(self.add_moe) and part in (self.moe_part or "").split("-")
@@ -76,6 +98,15 @@ class EveLlamaConfig(EveConfig):
     """The same on a LLaMA-3 backbone, whose projections have no biases; its `add_moe` means gated deltas."""
 
     model_type = "eve-llama3"
+
+    def __init__(self, attention_bias: bool = False, moe_part: str | None = None, **kwargs: Any):
+        super().__init__(attention_bias=attention_bias, moe_part=moe_part, **kwargs)
+
+
+class EveSwitchedConfig(EveConfig):
+    """EVEv2 on another base, which the switches describe."""
+
+    model_type = "eve-switched"
 
     def __init__(self, attention_bias: bool = False, moe_part: str | None = None, **kwargs: Any):
         super().__init__(attention_bias=attention_bias, moe_part=moe_part, **kwargs)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .configuration_eve import EveConfig, EveLlamaConfig, EveV1Config
+from .configuration_eve import EveConfig, EveLlamaConfig, EveSwitchedConfig, EveV1Config
 from .inputs_eve import IMAGE_ID, resized, text_ids
 from .modules_eve import EveModel, EveRMSNorm
 from .vision_v1_eve import EveV1Model
@@ -59,7 +59,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
             if getattr(module, "bias", None) is not None:
                 module.bias.data.zero_()
         elif isinstance(module, EveRMSNorm):
-            module.weight.data.fill_(1.0)
+            module.weight.data.fill_(1.0 - module.plus_one)
         elif hasattr(module, "class_embedding"):
             module.class_embedding.data.normal_(0.0, std)
             module.split_embedding.data.normal_(0.0, std)
@@ -244,6 +244,12 @@ class EveLlamaForCausalLM(EveForCausalLM):
     """EVEv2 on a LLaMA-3 backbone."""
 
     config_class = EveLlamaConfig
+
+
+class EveSwitchedForCausalLM(EveForCausalLM):
+    """EVEv2 on another base."""
+
+    config_class = EveSwitchedConfig
 
 
 class EveV1ForCausalLM(EveForCausalLM):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .configuration_eve import EveConfig
+from .rotary_eve import rotary, rotate
 
 GROUP = 128  # columns of an int4 weight that share a scale, as far as they divide it
 
@@ -26,39 +27,27 @@ def routed(text: nn.Module, vision: nn.Module | None, x: Tensor, is_vision: Tens
     return out
 
 
-def rotary(position: Tensor, config: EveConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float32 [B, 1, T, H / 2]."""
-    size = config.head_dim
-    exponent = torch.arange(0, size, 2, dtype=torch.float32, device=position.device) / size
-    frequency = config.rope_theta**-exponent
-    scaling = config.rope_parameters or {}
-    if scaling.get("rope_type") == "llama3":
-        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        turns = scaling["original_max_position_embeddings"] * frequency / (2 * torch.pi)
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
-        frequency = frequency * (kept + (1 - kept) / scaling["factor"])
-    angles = position[:, None, :, None].float() * frequency
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions of heads [B, N, T, H]; the first and second half of a head form the pairs."""
-    cos, sin = angles
-    a, b = x.float().chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
-
-
 class EveRMSNorm(nn.Module):
-    """x / rms(x) * weight, in float32."""
+    """x / rms(x) * weight, in float32; with `norm_plus_one` the scale is 1 + weight."""
 
-    def __init__(self, config: EveConfig):
+    def __init__(self, config: EveConfig, width: int = 0):
         super().__init__()
-        self.eps = config.rms_norm_eps
-        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.eps, self.plus_one = config.rms_norm_eps, config.switch("norm_plus_one")
+        self.weight = nn.Parameter(torch.ones(width or config.hidden_size) - self.plus_one)
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
-        return (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
+        if self.plus_one:
+            return (normed * (1 + self.weight.float())).to(x.dtype)
+        return normed.to(x.dtype) * self.weight
+
+
+class EveScaledEmbedding(nn.Embedding):
+    """Word embeddings times sqrt(D)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) * torch.tensor(self.embedding_dim**0.5).to(self.weight.dtype)
 
 
 class EveQuantizedLinear(nn.Module):
@@ -90,7 +79,7 @@ def linear(config: EveConfig, d: int, f: int, bias: bool) -> nn.Module:
 
 
 class EveMLP(nn.Module):
-    """SwiGLU; up and down may have gated additions, x @ moe_proj * tanh(10 gate), for all tokens (EVEv1.2)."""
+    """SwiGLU or GeGLU; up and down may have gated additions, x @ moe_proj * tanh(10 gate), for all tokens (EVEv1.2)."""
 
     def __init__(self, config: EveConfig):
         super().__init__()
@@ -98,6 +87,7 @@ class EveMLP(nn.Module):
         self.gate_proj = linear(config, d, f, bias=False)
         self.up_proj = linear(config, d, f, bias=False)
         self.down_proj = linear(config, f, d, bias=False)
+        self.gelu = config.switch("activation") == "gelu_tanh"
         self.gated_deltas = config.gated_deltas
         if self.gated_deltas:
             self.moe_up_proj = nn.Parameter(torch.zeros(d, f))
@@ -109,7 +99,8 @@ class EveMLP(nn.Module):
         up = self.up_proj(x)
         if self.gated_deltas:
             up = up + x @ self.moe_up_proj * torch.tanh(10 * self.moe_up_gate)
-        hidden = F.silu(self.gate_proj(x)) * up
+        gate = self.gate_proj(x)
+        hidden = (F.gelu(gate, approximate="tanh") if self.gelu else F.silu(gate)) * up
         out = self.down_proj(hidden)
         if self.gated_deltas:
             out = out + hidden @ self.moe_down_proj * torch.tanh(10 * self.moe_down_gate)
@@ -128,26 +119,49 @@ class EveAttention(nn.Module):
             for name, heads in widths.items():
                 setattr(self, f"{moe}{name}_proj", linear(config, d, heads * size, bias=bias))
             setattr(self, f"{moe}o_proj", linear(config, widths["q"] * size, d, bias=False))
+            for name in "qk" if config.switch("qk_norm") != "none" else "":
+                together = config.switch("qk_norm") == "projection"
+                setattr(self, f"{moe}{name}_norm", EveRMSNorm(config, widths[name] * size if together else size))
+        self.scale = (config.switch("attention_size") or size) ** -0.5
 
-    def _project(self, name: str, x: Tensor, is_vision: Tensor | None) -> Tensor:
-        vision = getattr(self, f"moe_{name}_proj") if self.twice else None
-        return routed(getattr(self, f"{name}_proj"), vision, x, is_vision)
+    def _part(self, name: str, x: Tensor, is_vision: Tensor | None) -> Tensor:
+        vision = getattr(self, f"moe_{name}") if self.twice else None
+        return routed(getattr(self, name), vision, x, is_vision)
+
+    def _heads(self, name: str, x: Tensor, is_vision: Tensor | None) -> Tensor:
+        """Queries, keys or values [B, T, N, H], normed as the base has it."""
+        y = self._part(f"{name}_proj", x, is_vision)
+        heads, norm = (*y.shape[:2], -1, self.config.head_dim), self.config.switch("qk_norm")
+        if norm == "none" or name == "v":
+            return y.view(heads)
+        y = self._part(f"{name}_norm", y if norm == "projection" else y.view(heads), is_vision)
+        return y.view(heads)
 
     def forward(
         self, x: Tensor, is_vision: Tensor | None, mask: Tensor, angles: tuple[Tensor, Tensor], cache: Any
     ) -> Tensor:
         rows, length = x.shape[:2]
-        q, k, v = (
-            self._project(name, x, is_vision).view(rows, length, -1, self.config.head_dim).transpose(1, 2)
-            for name in "qkv"
-        )
+        q, k, v = (self._heads(name, x, is_vision).transpose(1, 2) for name in "qkv")
         q, k = rotate(q, angles), rotate(k, angles)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self._project("o", out.transpose(1, 2).reshape(rows, length, -1), is_vision)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        return self._part("o_proj", out.transpose(1, 2).reshape(rows, length, -1), is_vision)
+
+
+# The norms of a layer before and after attention, before and after the feed-forward.
+NORMS: dict[str, tuple[str | None, ...]] = {
+    "before": ("input_layernorm", None, "post_attention_layernorm", None),
+    "after": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "both": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+}
 
 
 class EveLayer(nn.Module):
@@ -157,22 +171,25 @@ class EveLayer(nn.Module):
         super().__init__()
         self.self_attn = EveAttention(config, layer)
         self.mlp = EveMLP(config)
-        self.input_layernorm = EveRMSNorm(config)
-        self.post_attention_layernorm = EveRMSNorm(config)
+        self.norms = NORMS[config.switch("norms")]
+        for name in filter(None, self.norms):
+            setattr(self, name, EveRMSNorm(config))
         if config.twice("mlp"):
             self.moe_mlp = EveMLP(config)
-        if config.twice("layernorm"):
-            self.moe_input_layernorm = EveRMSNorm(config)
-            self.moe_post_attention_layernorm = EveRMSNorm(config)
+        for name in filter(None, self.norms if config.twice("layernorm") else ()):
+            setattr(self, f"moe_{name}", EveRMSNorm(config))
 
-    def _part(self, name: str, x: Tensor, is_vision: Tensor | None) -> Tensor:
-        return routed(getattr(self, name), getattr(self, f"moe_{name}", None), x, is_vision)
+    def _part(self, name: str | None, x: Tensor, is_vision: Tensor | None) -> Tensor:
+        return x if name is None else routed(getattr(self, name), getattr(self, f"moe_{name}", None), x, is_vision)
 
     def forward(
         self, x: Tensor, is_vision: Tensor | None, mask: Tensor, angles: tuple[Tensor, Tensor], cache: Any
     ) -> Tensor:
-        x = x + self.self_attn(self._part("input_layernorm", x, is_vision), is_vision, mask, angles, cache)
-        return x + self._part("mlp", self._part("post_attention_layernorm", x, is_vision), is_vision)
+        before_attn, after_attn, before_mlp, after_mlp = self.norms
+        y = self.self_attn(self._part(before_attn, x, is_vision), is_vision, mask, angles, cache)
+        x = x + self._part(after_attn, y, is_vision)
+        y = self._part("mlp", self._part(before_mlp, x, is_vision), is_vision)
+        return x + self._part(after_mlp, y, is_vision)
 
 
 class EveVisionTower(nn.Module):
@@ -199,7 +216,8 @@ class EveModel(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        embedding = EveScaledEmbedding if config.switch("scale_embeddings") else nn.Embedding
+        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(EveLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = EveRMSNorm(config)
         self.vision_tower = EveVisionTower(config)
@@ -227,12 +245,15 @@ class EveModel(nn.Module):
         queries = keys[past:, None]
         # A pad attends to itself, so that no softmax is over nothing.
         mask = (keys <= queries) & attention_mask.bool()[:, None, None, :] | (keys == queries)
-        angles = rotary(position_ids, self.config)
+        near = queries - keys < (self.config.switch("window") or past + length)
+        seen = {"full": mask, "nope": mask, "local": mask & near}
+        angles = {kind: rotary(position_ids, self.config, kind) for kind in self.config.switch("layer_kinds")}
         states = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             states.append(x)
+            kind = self.config.kind(number)
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, is_vision, mask, angles, None, use_reentrant=False)
+                x = checkpoint(layer, x, is_vision, seen[kind], angles[kind], None, use_reentrant=False)
             else:
-                x = layer(x, is_vision, mask, angles, cache)
+                x = layer(x, is_vision, seen[kind], angles[kind], cache)
         return self.norm(x), tuple(states)

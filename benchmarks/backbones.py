@@ -1,0 +1,96 @@
+"""The table of docs/backbones.md: python -m benchmarks.backbones [--only=qwen3] [--noslices] [--rows=table.md]
+
+Every base LLM by name with its parameters in each stage (EVEv2's vision weights from stage 2.1 on) and the smallest v5e
+slice that holds the step, as `launch.compile --topologies=v5e --search` finds it; the first table takes a second, a
+slice one to five minutes of the processor. Finished rows are kept in the file --rows, and are not made again. Needs
+the extra `tpu` for the slices, and no TPU.
+"""
+
+import math
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks.child import child
+from eve_jax.config.stages import stage_factors, trained_groups
+from eve_jax.model.config import VARIANTS, ModelConfig
+from eve_jax.model.eve import abstract_params, declared
+from eve_jax.model.llms import LLMS
+from launch._flags import run
+
+ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
+SLICES = flags.DEFINE_bool("slices", True, "find the smallest slices, which compiles")
+ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
+STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
+OWN = ("demo", "tiny")  # sizes of no public LLM
+HEAD = "| base | `llm=` | LLM | stage 1 | stage 2.1 | stage 3 | smallest v5e slice: stage 1 | stage 2.1 | stage 3 |"
+FAMILIES = {
+    "qwen2.5": "Qwen2.5",
+    "qwen3": "Qwen3",
+    "llama": "LLaMA-3",
+    "mistral": "Mistral v0.3",
+    "smollm2": "SmolLM2",
+    "smollm3": "SmolLM3",
+    "olmo2": "OLMo 2",
+    "gemma3": "Gemma 3",
+    "vicuna": "Vicuna",
+}
+
+
+def parameters(llm: str, stage: str, variant: str) -> tuple[int, int]:
+    """Parameters of the model in a stage: all of them, and those that train."""
+    cfg = ModelConfig.from_dict({**LLMS[llm], "variant": variant})
+    groups, sizes = (
+        trained_groups(stage_factors(stage)),
+        {n: math.prod(s.shape) for n, s in abstract_params(cfg).items()},
+    )
+    trains = sum(size for name, size in sizes.items() if declared(cfg)[name].group in groups)
+    return sum(sizes.values()), trains
+
+
+def llm_alone(llm: str) -> int:
+    """Parameters of the LLM itself."""
+    cfg = ModelConfig.from_dict({**LLMS[llm], "parts": VARIANTS["dense"]})
+    return sum(math.prod(s.shape) for n, s in abstract_params(cfg).items() if declared(cfg)[n].group == "text")
+
+
+def slice_of(llm: str, stage: str) -> str:
+    """The smallest slice, and the share of its memory that the step takes; why there is none where there is none."""
+    found = child("launch.compile", f"--config={stage}:llm={llm}", "--topologies=v5e", "--search", "--json")
+    if "error" in found:
+        return "not found"
+    return f"{found['topology']} ({found['hbm_peak_bytes'] / found['hbm_bytes']:.0%})"
+
+
+def billions(count: int) -> str:
+    """A number of parameters."""
+    return f"{count / 1e9:.3g} G"
+
+
+def row(llm: str) -> str:
+    """A line of the table."""
+    family = next(title for start, title in FAMILIES.items() if llm.startswith(start))
+    cells = [family, f"`{llm}`", billions(llm_alone(llm))]
+    for number, variant in STAGES.values():
+        whole, trains = parameters(llm, number, variant)
+        cells.append(billions(whole) if trains == whole else f"{billions(whole)}, {billions(trains)} train")
+    cells += [slice_of(llm, stage) if SLICES.value else "" for stage in STAGES]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    file = Path(ROWS.value) if ROWS.value else None
+    kept = file.read_text().splitlines() if file and file.is_file() else []
+    print(HEAD, "|---" * HEAD.count(" |") + "|", sep="\n", flush=True)
+    for llm in (name for name in LLMS if not name.startswith(OWN) and ONLY.value in name):
+        line = next((line for line in kept if f"`{llm}`" in line), "")
+        if not line:
+            line = row(llm)
+            if file:
+                kept.append(line)
+                file.write_text("\n".join(kept) + "\n")
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

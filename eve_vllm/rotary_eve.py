@@ -1,0 +1,1 @@
+../eve_jax/hf/torch_eve/rotary_eve.py
