@@ -73,11 +73,14 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, wandb, module:Class, or "none"
     t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
     t.save_every = 500
+    t.local_dir = ""  # folder on each host's own disk for copies of its shards between checkpoints; "" = none
+    t.local_every = 50  # steps between these copies (docs/faults.md#local-copies)
     t.keep = 2  # newest checkpoints kept
     t.keep_every = 0  # of steps that this divides, checkpoints are kept for good; 0 = none
     t.keep_best = 0  # checkpoints kept for the best `best_by`
     t.best_by = "loss"  # loss (mean since the checkpoint before, lowest) | eval/loss | eval/loss/SOURCE | eval/TASK
     t.whole = False  # True: stages 1 and 2.1 store also what does not train, instead of where it is (docs/faults.md)
+    t.timeout = 1800.0  # seconds without a finished step or other progress until a run ends, 0 = never (docs/faults.md)
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
     c.eval = _eval_fields()

@@ -5,7 +5,8 @@
 #   launch/tpu.sh run launch.train --config=... --workdir=/shared/runs ...       in the background
 #   launch/tpu.sh log | stop | delete            output of process 0 | save and stop | give the slice back
 # Environment: NAME, ZONE, TYPE (v5litepod-64), VERSION (v2-alpha-tpuv5-lite), SLICES (1), SPOT=1, SHARE (an NFS export
-# HOST:/DIR, mounted at /shared). DRY_RUN=1 prints the commands.
+# HOST:/DIR, mounted at /shared), EVE_CACHE (folder of compiled programs on the hosts; default: WORKDIR/cache, which all
+# share). DRY_RUN=1 prints the commands.
 set -euo pipefail
 NAME=${NAME:-eve} ZONE=${ZONE:-us-west4-a} TYPE=${TYPE:-v5litepod-64} VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SLICES=${SLICES:-1}
@@ -51,7 +52,7 @@ setup)
     ;;
 run)
     [ $# -gt 0 ] || { echo "say what to run: launch/tpu.sh run launch.train --config=..." >&2; exit 2; }
-    everywhere "cd eve_jax && nohup .venv/bin/python -m $(printf '%q ' "$@") > run.log 2>&1 < /dev/null &"
+    everywhere "cd eve_jax && ${EVE_CACHE:+EVE_CACHE=$(printf %q "$EVE_CACHE") }nohup .venv/bin/python -m $(printf '%q ' "$@") > run.log 2>&1 < /dev/null &"
     ;;
 log)
     first=$(names | head -1)
@@ -66,7 +67,7 @@ delete)
     say gcloud compute tpus queued-resources delete "$NAME" --zone="$ZONE" --force
     ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -6,11 +6,13 @@ STEP/manifest.json is {"files": {path below STEP: [bytes, BLAKE2b of 16 bytes as
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process.beats import beat
 from eve_jax.process.files import read_json, write_atomically
 from eve_jax.process.progress import spinner
 
@@ -19,13 +21,28 @@ _BLOCK = 1 << 22
 _SHOWN = 2 << 30  # bytes whose checking is announced
 
 
-def write_manifest(step: Path) -> None:
-    """Write `step`/manifest.json over the files in the folders of `step`; whole or not at all. Raises OSError."""
-    paths = sorted(p for item in step.iterdir() if item.is_dir() for p in item.rglob("*") if p.is_file())
+Sum = tuple[int, str]  # bytes and BLAKE2b of a file
+
+
+def written_by(path: PurePosixPath) -> int:
+    """Return the number of the process that wrote the file `path` of a checkpoint: Orbax's folders are named by it."""
+    names = (re.fullmatch(r"(?:ocdbt\.)?process_(\d+)", part) for part in path.parts)
+    return next((int(name[1]) for name in names if name), 0)
+
+
+def sums(step: Path, mine: Callable[[PurePosixPath], bool] = lambda path: True) -> dict[str, Sum]:
+    """Return the sums of the files, or those that are `mine`, in the folders of `step`, by path. Raises OSError."""
+    found = (p for item in step.iterdir() if item.is_dir() for p in item.rglob("*") if p.is_file())
+    paths = sorted(p for p in found if mine(PurePosixPath(p.relative_to(step))))
     with ThreadPoolExecutor(_workers()) as pool:
-        sums = pool.map(_checksum, paths)
-        files = {str(p.relative_to(step)): [p.stat().st_size, s] for p, s in zip(paths, sums, strict=True)}
-    write_atomically(step / MANIFEST, json.dumps({"files": files}, indent=0))
+        digests = list(pool.map(_checksum, paths))
+    return {str(p.relative_to(step)): (p.stat().st_size, d) for p, d in zip(paths, digests, strict=True)}
+
+
+def write_manifest(step: Path, files: Mapping[str, Sum] | None = None) -> None:
+    """Write `step`/manifest.json of `files`, or of all in its folders; whole or not at all. Raises OSError."""
+    files = sums(step) if files is None else files
+    write_atomically(step / MANIFEST, json.dumps({"files": dict(sorted(files.items()))}, indent=0))
 
 
 def has_manifest(step: Path) -> bool:
@@ -33,14 +50,21 @@ def has_manifest(step: Path) -> bool:
     return (step / MANIFEST).is_file()
 
 
-def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
+def damage(
+    step: Path,
+    items: Sequence[str] = (),
+    contents: bool = True,
+    share: tuple[int, int] = (0, 1),
+    needed: str = "params",
+) -> str:
     """What is wrong with the checkpoint folder `step`, naming a file; "" when nothing is.
 
-    Only of `items` if given; without `contents`, checksums are left out. A checkpoint without a manifest is only
-    looked at: its parameters must be there.
+    Only of `items` if given; without `contents`, checksums are left out. share: (number, count) of the process that
+    looks at what it wrote, and every `count`-th process's after it. A checkpoint without a manifest is only looked at:
+    its item `needed` must be there.
     """
-    if not (step / "params").is_dir():
-        return f"{step} has no folder params"
+    if not (step / needed).is_dir():
+        return f"{step} has no folder {needed}"
     if not has_manifest(step):
         return ""
     try:
@@ -51,9 +75,11 @@ def damage(step: Path, items: Sequence[str] = (), contents: bool = True) -> str:
     outside = next((path for path in known if not path.parts or path.is_absolute() or ".." in path.parts), None)
     if outside is not None:
         return f"{step / MANIFEST} names {shorten(repr(str(outside)))}, which is no file of a checkpoint"
-    if not any(path.parts[0] == "params" for path in known):
-        return f"{step / MANIFEST} names no file of params"
-    mine = [(step / path, *known[path]) for path in known if not items or path.parts[0] in items]
+    if not any(path.parts[0] == needed for path in known):
+        return f"{step / MANIFEST} names no file of {needed}"
+    number, count = share
+    wanted = [p for p in known if (not items or p.parts[0] in items) and written_by(p) % count == number]
+    mine = [(step / path, *known[path]) for path in wanted]
     for path, size, _ in mine:
         if not path.is_file():
             return f"{path} is missing"
@@ -79,6 +105,7 @@ def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+    beat()
     return digest.hexdigest()
 
 

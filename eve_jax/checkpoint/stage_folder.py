@@ -5,13 +5,9 @@ have the flat names of `eve_jax.model.eve.Params`; of a partial checkpoint, only
 where the rest is (`eve_jax.checkpoint.frozen_weights`).
 """
 
-import errno
-import logging
-import os
+import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +17,15 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from eve_jax.checkpoint.best import Best
-from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
+from eve_jax.checkpoint.checksums import has_manifest
+from eve_jax.checkpoint.local_copies import LocalCopies
+from eve_jax.checkpoint.orbax_errors import disk_reason, hush_orbax
+from eve_jax.checkpoint.shared_sums import Sums, damage_seen_by_all
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
+from eve_jax.process.connect import peers
 from eve_jax.process.files import read_json
+from eve_jax.process.peers import Peers
 from eve_jax.version import versioned
 
 CONFIG = "config.json"
@@ -42,7 +43,14 @@ class Checkpoints:
     `best` by a metric.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, best: Best | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 2,
+        keep_every: int = 0,
+        best: Best | None = None,
+        local: LocalCopies | None = None,
+    ):
         self.folder = (folder / CHECKPOINTS).resolve()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
@@ -55,6 +63,8 @@ class Checkpoints:
         self.found_damage = False  # True once a checkpoint was set aside
         self._saving = 0
         self._failed = False
+        self._sums = Sums(peers())
+        self.local = local
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             best_fn=None if best is None else best.value,  # without one, Orbax stores no metrics
@@ -64,26 +74,35 @@ class Checkpoints:
                 create_directories_asynchronously=False,  # a folder that cannot be written is found at once
             ),
         )
-        _hush_orbax()
+        hush_orbax()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     @property
     def latest(self) -> int | None:
-        """Newest finished step, None when there is none."""
+        """Newest finished step, that of the local copies if these are newer; None when there is none."""
+        if self.local is not None and self.local.step is not None:
+            return self.local.step
         return self.manager.latest_step()
 
     def set_damaged_aside(self, final: int | None) -> None:
         """Rename damaged checkpoints that are newer than the newest sound one, saying so: `latest` is sound after it.
 
+        Of several processes, which all call this, each reads its share of the files.
         Of a checkpoint at step `final`, from which no training resumes, only the files' sizes are looked at.
         """
-        if jax.process_index() == 0:
-            for step in reversed(steps_in(self.folder.parent)):
-                wrong = damage(self.folder / str(step), contents=step != final)
-                if not wrong:
-                    break
+        others = peers()
+        steps = steps_in(self.folder.parent)
+        if others is not None:
+            steps = json.loads(others.gather("steps", json.dumps(steps))[0])
+        for step in reversed(steps):
+            wrong = damage_seen_by_all(self.folder / str(step), others, contents=step != final)
+            if not wrong:
+                break
+            if jax.process_index() == 0:
                 self._rename(step, wrong)
         self._reload()
+        if self.local is not None:
+            self.local.choose(self.manager.latest_step())
 
     def set_aside(self, step: int, reason: str) -> None:
         """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and warn."""
@@ -107,7 +126,11 @@ class Checkpoints:
 
     def is_verified(self, step: int) -> bool:
         """True when the checkpoint has a manifest, which `set_damaged_aside` has compared it with."""
-        return has_manifest(self.folder / str(step))
+        return self._copied(step) is not None or has_manifest(self.folder / str(step))
+
+    def _copied(self, step: int) -> LocalCopies | None:
+        """The local copies, if `step` is theirs."""
+        return self.local if self.local is not None and self.local.step == step else None
 
     def save(
         self, step: int, params: Params, optimizer: Any, meta: dict[str, Any], metrics: dict[str, float] | None = None
@@ -126,23 +149,32 @@ class Checkpoints:
             "meta": ocp.args.JsonSave(versioned(meta)),
         }
         self._finish()
+        if self.local is not None:
+            self.local.finish()
         self._saving = step
         try:
             self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics or None)
         except (OSError, ValueError) as error:
             self._fail(error)
+        self._sums.follow(self.folder / f"{step}{UNFINISHED}")
 
     def check(self) -> None:
         """UserError when the save in the background has failed; does not wait."""
+        if self.local is not None:
+            self.local.check()
         if self._saving and not self.manager.is_saving_in_progress():
             self._finish()
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON saved with `step`; empty for a checkpoint that no training saved."""
+        if local := self._copied(step):
+            return local.meta
         return read_meta(self.folder.parent, step)
 
     def restore(self, step: int, params: Params, optimizer: Any) -> tuple[Params, Any]:
         """Parameters and optimizer of `step` with the shapes, dtypes and shardings of the abstract trees given."""
+        if local := self._copied(step):
+            return local.restore(params, optimizer)
         items = {
             "params": ocp.args.StandardRestore(params),
             "optimizer": ocp.args.StandardRestore(optimizer),
@@ -153,6 +185,8 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for what is being written; UserError when that fails and has not been said yet."""
         if not self._failed:
+            if self.local is not None:
+                self.local.close()
             self._finish()
             self.manager.close()
 
@@ -172,7 +206,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for path in self.folder.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
-        reason = _disk_reason(error)
+        reason = disk_reason(error)
         if not reason:
             raise error
         steps = [s for s in steps_in(self.folder.parent) if s != self._saving]
@@ -183,37 +217,8 @@ class Checkpoints:
         ) from error
 
     def _seal(self) -> None:
-        """Called by Orbax when all files of a checkpoint are written and its folder has not got its name yet."""
-        if jax.process_index() == 0:
-            write_manifest(self.folder / f"{self._saving}{UNFINISHED}")
-
-
-def _disk_reason(error: Exception) -> str:
-    """The system's own words in an error of Orbax or TensorStore; "" when it comes from something else."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    known = (os.strerror(n) for n in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO))
-    return next((words for words in known if words in str(error)), "")
-
-
-def _hush_orbax() -> None:
-    """Keep Orbax and its event loops from a traceback for each array of a failed save: the error is raised, too."""
-    for name in ("absl", "asyncio"):
-        log = logging.getLogger(name)
-        if not any(isinstance(f, _NotOrbax) for f in log.filters):
-            log.addFilter(_NotOrbax())
-    sys.unraisablehook = _report_unraisable
-
-
-class _NotOrbax(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
-
-
-def _report_unraisable(what: "sys.UnraisableHookArgs", /) -> None:
-    """As Python does, but for what TensorStore still tells the event loop of a save that has failed."""
-    if str(what.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(what)
+        """Called by Orbax, in process 0, when all have written their files and the folder has not got its name yet."""
+        self._sums.seal(self.folder / f"{self._saving}{UNFINISHED}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -231,16 +236,17 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in (folder / CHECKPOINTS).glob("*") if p.name.isdecimal() and p.is_dir())
 
 
-def newest_step(folder: Path, fall_back: bool = True) -> int:
+def newest_step(folder: Path, fall_back: bool = True, together: Peers | None = None) -> int:
     """The newest step of a stage folder whose parameters are sound; says on stderr when that is not the newest of all.
 
-    Raises UserError when there is none; without `fall_back`, also when the newest is damaged.
+    together: the processes of a run, which all call this; each reads its share of the files. Raises UserError when
+    there is none; without `fall_back`, also when the newest is damaged.
     """
     if not (folder / CHECKPOINTS).is_dir():
         raise UserError(f"{folder} has no {CHECKPOINTS} folder: its training has not saved anything yet")
     wrong = ""
     for step in reversed(steps_in(folder)):
-        found = damage(folder / CHECKPOINTS / str(step), ("params", "meta"))
+        found = damage_seen_by_all(folder / CHECKPOINTS / str(step), together, ("params", "meta"))
         if found and not fall_back and step != steps_in(folder)[0]:
             raise UserError(
                 f"{folder}: its newest checkpoint is damaged: {found}; remove {folder / CHECKPOINTS / str(step)} and "
@@ -262,38 +268,3 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return read_json(path)
-
-
-def stored_shapes(folder: Path, step: int) -> Params:
-    """Return shape and dtype of every parameter that checkpoint `step` of a stage folder holds. Raise UserError."""
-    with _reader(folder / CHECKPOINTS / str(step)) as reader:
-        tree = reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / "params").item_metadata.tree
-        return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
-
-
-def load_stored(folder: Path, step: int, wanted: Params) -> Params:
-    """Some of the parameters of checkpoint `step`: `wanted` are shapes with shardings, by name."""
-    places = {name: ocp.ArrayRestoreArgs(sharding=w.sharding, dtype=w.dtype) for name, w in wanted.items()}
-    args = ocp.args.PyTreeRestore(wanted, restore_args=places, partial_restore=True)
-    with _reader(folder / CHECKPOINTS / str(step)) as reader:
-        return reader.restore(folder.resolve() / CHECKPOINTS / str(step) / "params", args=args)
-
-
-@contextmanager
-def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
-    """Read trees of arrays of the checkpoint `step`, for one process on its own: others may not read at all.
-
-    Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
-    """
-    _hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-        try:
-            yield reader
-        except (jax.errors.JaxRuntimeError, MemoryError):  # of the device's memory, not of the file
-            raise
-        except Exception as error:  # Orbax and TensorStore raise errors of all kinds
-            why = shorten(str(error) or type(error).__name__)
-            raise UserError(f"{step} cannot be read ({why}); {AGAIN}") from error

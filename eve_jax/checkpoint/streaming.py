@@ -18,7 +18,8 @@ import tensorstore as ts
 
 from eve_jax.checkpoint.checksums import write_manifest
 from eve_jax.checkpoint.frozen_weights import Origin
-from eve_jax.checkpoint.stage_folder import CHECKPOINTS, stored_shapes
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS
+from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.checkpoint.vision_copies import ParamSource
 from eve_jax.checkpoint.weight_fingerprint import Fingerprint
 from eve_jax.checkpoint.zero_weights import check_needed
@@ -27,7 +28,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.version import versioned
 
-CHUNK_BYTES = 1 << 26  # of the stored chunks of a parameter without layers
+CHUNK_BYTES = 1 << 20  # of a stored chunk, which a host reads whole of whose rows it needs any
 Done = Callable[[int], None]  # is told the bytes that were converted
 
 
@@ -38,6 +39,16 @@ class Lazy:
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         self.stacked, self.pieces = stacked, pieces
         self.size = math.prod(self.shape)
+
+    @property
+    def chunk(self) -> list[int]:
+        """Shape of a stored chunk: as many rows of one layer as fit, since `fsdp` divides rows."""
+        layer = self.shape[self.stacked :]
+        if not layer:
+            return [1] * len(self.shape)
+        room = max(1, CHUNK_BYTES // (math.prod(layer[1:]) * self.dtype.itemsize))
+        rows = max(n for n in range(1, min(room, layer[0]) + 1) if layer[0] % n == 0)
+        return [1] * self.stacked + [rows, *layer[1:]]
 
 
 class _LazyHandler(ocp.type_handlers.NumpyHandler):
@@ -52,6 +63,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
             await super()._background_serialize([value], [info], [arg])
 
     async def _open_and_write(self, value, tspec, ts_context):
+        tspec["metadata"]["chunks"] = value.chunk
         store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
         for i, piece in enumerate(value.pieces()):
             target = store[i] if value.stacked else store
@@ -69,8 +81,6 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[s
         name: Lazy(s.shape, s.dtype, weights[name].stacked, partial(source.pieces, name))
         for name, s in source.shapes.items()
     }
-    by_layer, by_size = ocp.SaveArgs(shard_axes=(0,)), ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
-    save_args = {name: by_layer if lazy.stacked else by_size for name, lazy in tree.items()}
     arrays = (jax.Array, ocp.type_handlers.ArrayHandler())  # unused, but Orbax warns when it is not there
     registry = ocp.type_handlers.create_type_handler_registry((Lazy, _LazyHandler(done)), arrays)
     handlers = {
@@ -81,7 +91,7 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[s
     target = (folder / CHECKPOINTS).resolve()
     with ocp.CheckpointManager(target, options=options, item_handlers=handlers) as manager:
         items = {
-            "params": ocp.args.PyTreeSave(tree, save_args=save_args),
+            "params": ocp.args.PyTreeSave(tree),
             "meta": ocp.args.JsonSave(versioned(meta or {"plan": "", "steps": 0})),
         }
         manager.save(0, args=ocp.args.Composite(**items))

@@ -1,6 +1,6 @@
 """Weights made from weights: vision copies of text weights, gated deltas and the fold that ends them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
@@ -129,6 +129,19 @@ class Completed:
     def quantized_pieces(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values and scales of each layer of the quantized matrix `name`."""
         return self.source.quantized_pieces(self._origin(name))  # type: ignore[attr-defined]
+
+    def row_axis(self, name: str) -> int | None:
+        """The axis of a piece of parameter `name` that is the stored rows; None when it is only read whole."""
+        origin = self._origin(name)
+        return self.source.row_axis(origin) if origin and hasattr(self.source, "row_axis") else None
+
+    def rows(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
+        """The pieces of parameter `name`, which has a `row_axis`, with the rows from `start` to before `stop` alone."""
+        return self.source.rows(self._origin(name), start, stop)  # type: ignore[attr-defined]
+
+    def check_zero(self, name: str, pieces: Sequence[int]) -> None:
+        """Raise UserError, or warn, about parameter `name`, of which `pieces` (their numbers) are zero everywhere."""
+        self.source.check_zero(self._origin(name), pieces)  # type: ignore[attr-defined]
 
     @cached_property
     def _fresh(self) -> Params:

@@ -68,11 +68,14 @@ class TrainConfig(Section):
     steps: int = setting(low=0)
     log_every: int = setting(low=1)
     save_every: int = setting(low=1)
+    local_dir: str
+    local_every: int = setting(low=1)
     keep: int = setting(low=1)
     keep_every: int = setting(low=0)
     keep_best: int = setting(low=0)
     best_by: str = setting(reads=check_best_by)
     whole: bool
+    timeout: float = setting(low=0)
     nan: str = setting(choices=NOT_FINITE)
     writers: str
     metrics: str

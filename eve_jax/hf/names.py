@@ -50,6 +50,11 @@ class Entry(NamedTuple):
         """True when `ours` stacks one tensor of theirs a layer."""
         return "{layer}" in self.theirs
 
+    @property
+    def row_axis(self) -> int | None:
+        """Axis of one of our pieces that is the first of their tensor's; None where no axis is."""
+        return 0 if self.to_ours is _same else 1 if self.to_ours is _transpose else None
+
     def names(self, cfg: ModelConfig) -> list[str]:
         """Their tensor's name, or one a layer."""
         if not self.stacked:

@@ -47,14 +47,17 @@ class TensorInfo(NamedTuple):
         """Bytes of data."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> np.ndarray:
-        """The tensor, in memory of its own."""
+    def read(self, first: int = 0, stop: int | None = None) -> np.ndarray:
+        """The tensor, or its rows from `first` to before `stop`, in memory of its own."""
+        shape = self.shape if stop is None else (stop - first, *self.shape[1:])
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        size = math.prod(shape) * self.dtype.itemsize
         with self.file.open("rb") as f:
-            f.seek(self.start)
-            flat = np.fromfile(f, np.uint8, self.nbytes)
-        if flat.size != self.nbytes:
+            f.seek(self.start + first * row)
+            flat = np.fromfile(f, np.uint8, size)
+        if flat.size != size:
             raise UserError(f"{self.file} has become shorter while it was read")
-        return flat.view(self.dtype).reshape(self.shape)
+        return flat.view(self.dtype).reshape(shape)
 
 
 def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorInfo]:

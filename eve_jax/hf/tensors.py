@@ -1,6 +1,6 @@
 """Hugging Face tensors to our parameters, strictly: every name is accounted for or the conversion stops."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,27 @@ class HfSource:
         Raises UserError for one without which there is no answer, and warns of any other that is zero everywhere.
         """
         entry, zero = self.entries[name], []
-        names = entry.names(self.cfg)
-        for theirs in names:
+        for number, theirs in enumerate(entry.names(self.cfg)):
             value = self.tensors[theirs].read()
-            zero += [theirs] if is_zero(value) else []
+            zero += [number] if is_zero(value) else []
             yield entry.to_ours(value)
-        check_zero(name, declared(self.cfg)[name].role, {n: self.tensors[n].file for n in zero}, len(names))
+        self.check_zero(name, zero)
+
+    def row_axis(self, name: str) -> int | None:
+        """The axis of a piece of parameter `name` that is the rows of their tensor; None when it is only read whole."""
+        return self.entries[name].row_axis
+
+    def rows(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
+        """The pieces of parameter `name`, each with the rows from `start` to before `stop` of their tensor alone."""
+        entry = self.entries[name]
+        for theirs in entry.names(self.cfg):
+            yield entry.to_ours(self.tensors[theirs].read(start, stop))
+
+    def check_zero(self, name: str, pieces: Sequence[int]) -> None:
+        """Raise UserError, or warn, about parameter `name`, of which `pieces` (their numbers) are zero everywhere."""
+        names = self.entries[name].names(self.cfg)
+        zero = {names[number]: self.tensors[names[number]].file for number in pieces}
+        check_zero(name, declared(self.cfg)[name].role, zero, len(names))
 
 
 def _expected(cfg: ModelConfig, table: list[Entry], shapes: Params) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,6 +1,7 @@
 """Where what can be made anew is kept between runs: programs of XLA and numba, matplotlib's list of fonts.
 
 $EVE_CACHE, else eve_jax in $XDG_CACHE_HOME or ~/.cache; when that cannot be written, a temporary folder, which is said.
+A run of several processes keeps programs of XLA in its work folder unless one is named (`kept_programs`).
 Variables of the libraries themselves (JAX_COMPILATION_CACHE_DIR, NUMBA_CACHE_DIR, MPLCONFIGDIR) come first.
 """
 
@@ -13,11 +14,17 @@ from pathlib import Path
 
 EVE_CACHE, MPL = "EVE_CACHE", "MPLCONFIGDIR"
 _DETERMINES = (EVE_CACHE, "XDG_CACHE_HOME", "HOME")
+_replaced: set[str] = set()  # folders that were put into EVE_CACHE here
 
 
 def cache_folder() -> Path | None:
     """Return the folder for caches, which can be written; None on a machine where nothing can be written."""
     return _found(*(os.environ.get(name, "") for name in _DETERMINES))
+
+
+def is_given() -> bool:
+    """Return whether the user has named a folder for caches by EVE_CACHE."""
+    return os.environ.get(EVE_CACHE, "") not in ("", *_replaced)
 
 
 def numba_folder() -> Path | None:
@@ -65,6 +72,7 @@ def _found(eve_cache: str, xdg_cache_home: str, home: str) -> Path | None:
     print(f"{why}: {kept}; EVE_CACHE=FOLDER names another place", file=sys.stderr, flush=True)
     if folder:  # for processes started from here, and for matplotlib
         os.environ[EVE_CACHE] = str(folder)
+        _replaced.add(str(folder))
         if os.environ.get(MPL, "") in ("", str(wanted / "matplotlib")):
             os.environ[MPL] = str(folder / "matplotlib")
     return folder

@@ -18,6 +18,7 @@ import jax
 from eve_jax.errors import UserError
 from eve_jax.process.cluster import Cluster, environment, resolve
 from eve_jax.process.interrupt import Interrupted
+from eve_jax.process.kept_programs import keep_everywhere
 from eve_jax.process.native_log import NativeOutput, lost_peer
 from eve_jax.process.peers import FAILED, STOPPED, Peers
 
@@ -116,6 +117,7 @@ def _connect(cluster: Cluster, workdir: Path) -> None:
 
         output.on_abort(lambda tail: lost_peer(tail, count, cluster.start_timeout))
         _peers = Peers(global_state.client, index, count)
+        keep_everywhere(workdir, _peers)
 
 
 def _part() -> None:

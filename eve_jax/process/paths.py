@@ -14,9 +14,10 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 WORKDIR = "WORKDIR"  # in paths of a recipe: its work folder
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
 PREFIX = re.compile(r"tfds:|[a-z0-9]+:(?=[~$/])")  # before a path: what kind of data set, or which format, it has
-FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data` and `eval`:
+FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data`, `eval` and `train`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
+TRAIN_FIELDS = ("local_dir",)
 LISTS = ("records", "tasks")  # several paths, comma separated
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
 # The same with what pages and other tools write around it; paths have lost a slash of `https://`.
@@ -89,7 +90,7 @@ def _exists(name: str) -> bool:
 def expand_config(config: ConfigDict, name: str = "config") -> None:
     """Expand the paths that `config`, of a stage or a recipe, holds, in place. Raises UserError naming the field."""
     _expand_fields(config, FIELDS, name)
-    for section, fields in (("data", DATA_FIELDS), ("eval", EVAL_FIELDS)):
+    for section, fields in (("data", DATA_FIELDS), ("eval", EVAL_FIELDS), ("train", TRAIN_FIELDS)):
         if isinstance(config.get(section), ConfigDict):
             _expand_fields(config[section], fields, f"{name}.{section}")
     if isinstance(stages := config.get("stages"), ConfigDict):

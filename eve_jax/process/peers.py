@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from eve_jax.process.beats import beat
+
 POLL = 0.5  # seconds between looks at the notices
-PREFIX, NOTICES, LEAVING = "eve_jax/", "eve_jax/notices/", "eve_jax/leaving/"
+PREFIX, NOTICES, LEAVING, VALUES = "eve_jax/", "eve_jax/notices/", "eve_jax/leaving/", "eve_jax/values/"
 PATIENCE = 10.0  # seconds that process 0, with which all notices end, waits for the others to read its last one
 FAILED, STOPPED = "failed", "interrupted"
 Notices = dict[str, str]  # name without NOTICES -> text
@@ -45,7 +47,17 @@ class Peers:
         while len(found := self.client.key_value_dir_get(where)) < self.count:
             time.sleep(wait)
             wait = min(2 * wait, POLL)
+        beat()
         return [text for _, text in sorted(found, key=lambda item: int(item[0].rpartition("/")[2]))]
+
+    def put(self, name: str, value: str) -> None:
+        """Keep a value that any process may look up; nobody is told."""
+        self.client.key_value_set(VALUES + name, value, allow_overwrite=True)
+
+    def found(self, name: str) -> dict[str, str]:
+        """Return the values whose names begin with the folder `name` (which ends with /), by what follows it."""
+        where = VALUES + name
+        return {key.removeprefix(where): text for key, text in self.client.key_value_dir_get(where)}
 
     def post(self, name: str, text: str) -> None:
         """Leave a notice for every process; the last of a name counts."""

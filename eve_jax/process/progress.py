@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from eve_jax.process.beats import beat
+
 T = TypeVar("T")
 BYTES = "bytes"  # a unit that is shown as kB, MB, GB
 
@@ -68,10 +70,12 @@ class ProgressBar:
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more."""
+        beat()
         self._progress.advance(self._task, count)
 
     def set(self, done: int, status: str = "") -> None:
         """Set what is counted to `done`, and the status text."""
+        beat()
         self._progress.update(self._task, completed=done, status=status)
 
     def close(self) -> None:

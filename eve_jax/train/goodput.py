@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import jax
 
-from eve_jax.process.connect import is_leader
+from eve_jax.process.beats import beat
+from eve_jax.process.connect import is_leader, peers
 from eve_jax.process.files import write_json
 
 GOODPUT = "goodput.json"
@@ -22,7 +23,8 @@ _COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/comp
 class Goodput:
     """Seconds of one session of a stage by kind; what no other kind claims is `step`.
 
-    start: until the first batch is asked for. compile: lowering and compiling, wherever it happens, in the main thread.
+    start: until the first batch is asked for. compile: lowering and compiling, wherever it happens, in the main thread;
+    of several processes also what steps wait for the one that compiles longest (each tells the others its seconds).
     data: waiting for a batch. save: while a save holds up training, at the end until it is written. eval: while the
     model is evaluated (`config.eval`).
     """
@@ -34,6 +36,8 @@ class Goodput:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self.first_step = self.last_step = 0
         self._now = "step"
+        self._compiled = self._told = 0.0  # seconds that steps of this process compiled, and what the others know of it
+        self._behind = 0.0  # seconds more that those of another process did
         self._earlier: list[dict[str, Any]] | None = None  # read late: another run may still write it
 
     def __enter__(self) -> "Goodput":
@@ -46,32 +50,51 @@ class Goodput:
     def _heard(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event in _COMPILING:
             self.seconds["compile"] += duration_secs
-            if self._now != "step":
+            if self._now == "step":
+                self._compiled += duration_secs
+            else:
                 self.seconds[self._now] -= duration_secs
 
     @contextmanager
     def on(self, kind: str) -> Iterator[None]:
         """Time in here is of `kind`."""
+        beat()
         began, self._now = time.perf_counter(), kind
         try:
             yield
         finally:
             self.seconds[kind] += time.perf_counter() - began
             self._now = "step"
+            beat()
 
     def waiting(self, items: Iterator[T]) -> Iterator[T]:
         """The same items; the time until each comes is of kind data."""
         while True:
+            self._exchange()
             with self.on("data"):
                 item = next(items, None)
             if item is None:
                 return
             yield item
 
+    def _exchange(self) -> None:
+        """Tell the other processes how long steps compiled here, and learn it of them; nobody waits."""
+        others = peers()
+        if others is None:
+            return
+        where = f"compiled/{self.path.parent.name}/"
+        if self._compiled != self._told:
+            self._told = self._compiled
+            others.put(f"{where}{others.index}", str(self._told))
+        if is_leader():
+            self._behind = max(0.0, *map(float, others.found(where).values()), self._compiled) - self._compiled
+
     def totals(self) -> dict[str, float]:
         """Seconds by kind until now; they add up to the time since the session began."""
         others = {kind: max(0.0, self.seconds[kind]) for kind in KINDS if kind != "step"}
-        return others | {"step": max(0.0, time.perf_counter() - self.clock - sum(others.values()))}
+        steps = max(0.0, time.perf_counter() - self.clock - sum(others.values()))
+        waited = min(self._behind, steps)
+        return others | {"compile": others["compile"] + waited, "step": steps - waited}
 
     def write(self, step: int) -> None:
         """Put this session, which has come to `step`, at the end of the folder's list of sessions; atomic.
@@ -79,6 +102,7 @@ class Goodput:
         A disk that is full is for those to report who write what matters.
         """
         self.last_step = step
+        self._exchange()
         if not is_leader():
             return
         if self._earlier is None:

@@ -20,7 +20,7 @@ from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, of_groups, parameter_shardings
-from eve_jax.process.connect import print_once
+from eve_jax.process.connect import peers, print_once
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
@@ -52,6 +52,8 @@ def start(
     """What to resume from; a checkpoint without checksums that cannot be read is set aside for the one before."""
     abstract = _abstract(config, cfg, mesh)
     while (step := checkpoints.latest) is not None:
+        if (local := checkpoints.local) is not None and local.step == step:
+            print_once(f"{config.name}: resuming from the hosts' own copies of step {step}, {config.train.local_dir}")
         if not checkpoints.is_verified(step):
             print_once(
                 f"checkpoint {step} has no checksums (manifest.json): it is taken as it is, unless it cannot be read"
@@ -157,7 +159,7 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
         return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
     checkpoint = open_init(config, cfg)
     if checkpoint.source is None:
-        checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, fall_back=False))
+        checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
     return add_vision_copies(cfg, params), checkpoint

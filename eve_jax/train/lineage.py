@@ -37,6 +37,9 @@ FREE_FIELDS = (
     "train.best_by",
     "train.whole",
     "train.nan",
+    "train.timeout",
+    "train.local_dir",
+    "train.local_every",
     "train.metrics",
     "train.writers",
 )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from eve_jax import sharding
 from eve_jax.checkpoint.best import Best
+from eve_jax.checkpoint.local_copies import LocalCopies, LocalSettings
 from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.config.evaluation import smaller_is_better
 from eve_jax.config.stage import Config
@@ -21,11 +22,13 @@ from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Hanging
 from eve_jax.model.attention import check_kernel
+from eve_jax.model.eve import Params
 from eve_jax.process.connect import is_leader, peers, print_once
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
+from eve_jax.process.watchdog import Watchdog
 from eve_jax.train.data_bound import DataBound
 from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
@@ -79,17 +82,31 @@ class Run:
         """Save the state after `step` steps; frozen weights that are found elsewhere are left out."""
         if step == self.begin.step:
             return
+        params, meta, evaluated = self._stored(step, state)
+        loss = self.log.mean_loss()
+        metrics = evaluated | ({} if loss is None else {"loss": loss})
+        with self.goodput.on("save"):
+            self.checkpoints.save(step, params, state.optimizer, meta, metrics)
+        self.goodput.write(step)
+
+    def copy(self, step: int, state: TrainState) -> None:
+        """Save the state after `step` steps on the hosts' own disks, where and when that is wanted."""
+        local = self.checkpoints.local
+        if local is None or not local.due(step):
+            return
+        params, meta, _ = self._stored(step, state)
+        with self.goodput.on("save"):
+            local.save(step, params, state.optimizer, meta)
+
+    def _stored(self, step: int, state: TrainState) -> tuple[Params, dict[str, Any], dict[str, float]]:
+        """What a checkpoint holds of a state that is sound: parameters, `meta`, and what was evaluated."""
         self.log.flush()
         self.check(state)
         params, more = self.begin.stored(state)
         evaluated = {k: v for k, v in self.evaluations.done.get(step, {}).items() if v is not None}
         if self.evaluations.names:
             more |= {EVALUATION: {"fingerprints": self.evaluations.fingerprints, "values": evaluated}}
-        loss = self.log.mean_loss()
-        metrics = evaluated | ({} if loss is None else {"loss": loss})
-        with self.goodput.on("save"):
-            self.checkpoints.save(step, params, state.optimizer, self.meta | more, metrics)
-        self.goodput.write(step)
+        return params, self.meta | more, evaluated
 
     def evaluate(self, step: int, state: TrainState, stopped: Callable[[], bool]) -> bool:
         """Evaluate the model after `step` steps where that is due; False when `stopped()` in the midst of it."""
@@ -131,14 +148,15 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False, open_
     config = Config.of(config)
     config.check_data()
     folder = Path(expand(workdir, "workdir")) / config.name
-    with Goodput(folder) as goodput, ExitStack() as held:
+    watchdog = Watchdog(config.train.timeout, folder.parent, config.name, peers())
+    with Goodput(folder) as goodput, watchdog, ExitStack() as held:
         with goodput.on("start"):
             run = _open(config, folder, goodput, held, quiet, open_tasks)
         if run is not None:
             finished = False
             try:
                 with StopRequest() as stop, closing(run):
-                    _loop(run, stop)
+                    _loop(run, stop, watchdog)
                 finished = True
             finally:
                 print_once(f"{config.name}: {goodput.summary()}")
@@ -173,7 +191,8 @@ def _open(
     with ExitStack() as failed:
         t = config.train
         best = Best(t.keep_best, t.best_by, not smaller_is_better(t.best_by)) if t.keep_best else None
-        checkpoints = Checkpoints(folder, t.keep, t.keep_every, best)
+        local = LocalCopies(LocalSettings(t.local_dir, t.local_every, mesh), folder, peers()) if t.local_dir else None
+        checkpoints = Checkpoints(folder, t.keep, t.keep_every, best, local)
         failed.callback(checkpoints.close)
         checkpoints.set_damaged_aside(final=planned_steps(folder / PLAN_FOLDER))
         latest = checkpoints.latest
@@ -241,7 +260,7 @@ def check_masked(folder: Path) -> None:
         Masked.of(read_metrics(folder)).check(folder)
 
 
-def _loop(run: Run, stop: StopRequest) -> None:
+def _loop(run: Run, stop: StopRequest, watchdog: Watchdog) -> None:
     """The steps that are left; saves when due, at the end, and before stopping on request."""
     state, frozen, done = run.begin.state, run.begin.frozen, run.begin.step
     data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
@@ -259,12 +278,15 @@ def _loop(run: Run, stop: StopRequest) -> None:
                 done = run.goodput.last_step = step + 1
                 placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in step_batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
+                watchdog.dispatched(done, metrics["loss"])
                 run.log.add(done, metrics, data.counts(step))
                 bound.note(run.goodput.seconds["data"])
                 run.check(state)
                 evaluated = run.evaluate(done, state, stopped)
                 if done == steps or done % run.config.train.save_every == 0:
                     run.save(done, state)
+                else:
+                    run.copy(done, state)
                 if not evaluated or agreement.after(done, stop.wanted):
                     break
             if done < steps:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from eve_jax.checkpoint.frozen_weights import Origin, origins
-from eve_jax.checkpoint.stage_folder import CONFIG, load_stored, newest_step, read_config, steps_in, stored_shapes
+from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, steps_in
+from eve_jax.checkpoint.stored import load_stored, stored_shapes
 from eve_jax.checkpoint.streaming import OrbaxSource, Referring, check_shapes
 from eve_jax.checkpoint.vision_copies import Completed, ParamSource, add_vision_copies, copied_from, fold
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
@@ -22,7 +23,7 @@ from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
 from eve_jax.process.paths import no_folder
 from eve_jax.sharding import place
-from eve_jax.weights.shards import read
+from eve_jax.weights.divided import read_params
 from eve_jax.weights.stage_config import stage_config
 
 
@@ -50,7 +51,7 @@ class Checkpoint:
                     "they were made of"
                 )
             here = [n for n in self.source.shapes if names is None or n in names]
-            return {n: read(self.source, n, places[n]) for n in here}
+            return read_params(self.source, here, places)
         step = newest_step(self.folder) if self.step is None else self.step
         stored, elsewhere = stored_shapes(self.folder, step), origins(self.folder, step)
         model = abstract_params(self.cfg)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from eve_jax.checkpoint.stage_folder import load_stored, steps_in, stored_shapes
+from eve_jax.checkpoint.stage_folder import steps_in
+from eve_jax.checkpoint.stored import load_stored, stored_shapes
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stages import group_factors, partition
 from eve_jax.errors import UserError

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eve_jax.train.metrics import TIMED, read_metrics
@@ -43,20 +44,32 @@ def small_stage(folder: Path, steps: int) -> list[str]:
 
 
 class Processes:
-    """`count` processes of one virtual device each that run `arguments` in `workdir`."""
+    """`count` processes of one virtual device each that run `arguments` in `workdir`.
 
-    def __init__(self, count: int, workdir: Path, arguments: list[str]):
+    own: variables of the environment that each of them has alone; None removes one. outputs: added to the names of the
+    files that take what they print.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        workdir: Path,
+        arguments: list[str],
+        own: Sequence[Mapping[str, str | None]] = (),
+        outputs: str = "",
+    ):
         port = free_port()
         env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
         self.workdir = workdir
-        self.files = [workdir.parent / f"{workdir.name}.{i}.txt" for i in range(count)]
+        self.files = [workdir.parent / f"{workdir.name}{outputs}.{i}.txt" for i in range(count)]
         self.running = []
         for i, file in enumerate(self.files):
             command = [sys.executable, "-m", *arguments, f"--workdir={workdir}"]
             if count > 1:
                 command += [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={i}"]
+            mine = {k: v for k, v in (env | dict(own[i] if own else {})).items() if v is not None}
             with file.open("w") as out:
-                self.running.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT))
+                self.running.append(subprocess.Popen(command, cwd=ROOT, env=mine, stdout=out, stderr=subprocess.STDOUT))
 
     def reach(self, stage: str, steps: int) -> None:
         """Wait until the stage has logged `steps` steps."""

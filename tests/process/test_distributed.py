@@ -113,3 +113,16 @@ def test_the_tiny_recipe(count, tmp_path):
     for name in ("llm", "llm_chat", "stage1", "stage2_1", "stage2_2", "stage3"):
         same_losses(lines(tmp_path / "several", name), lines(tmp_path / "one", name))
     assert (tmp_path / "several" / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_overlaps_another_is_refused_and_changes_nothing(stage, two_alone, tmp_path):
+    """As a job that is queued again while the one before still runs."""
+    workdir = tmp_path / "work"
+    first = Processes(2, workdir, stage)
+    first.reach("stage1", 2)
+    second = Processes(2, workdir, stage, outputs="second")
+    assert second.wait() == [1, 1], second.outputs()
+    assert all("run.lock: in use by process" in out for out in second.outputs()), second.outputs()
+    first.finish()
+    assert lines(workdir) == two_alone

@@ -15,7 +15,8 @@ import pytest
 from eve_jax import __version__
 from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.checksums import MANIFEST, damage
-from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, load_stored, newest_step, steps_in, stored_shapes
+from eve_jax.checkpoint.stage_folder import AGAIN, Checkpoints, newest_step, steps_in
+from eve_jax.checkpoint.stored import load_stored, stored_shapes
 from eve_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from eve_jax.checkpoint.frozen_weights import frozen_origins, origins
-from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta, stored_shapes
+from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta
+from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
