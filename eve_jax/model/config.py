@@ -72,7 +72,6 @@ def _llm(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, vocab: i
 _LLAMA = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
 _LLAMA3 = _LLAMA | {"rope_theta": 5e5}
 
-
 LLMS: dict[str, dict[str, Any]] = {
     "qwen2.5-7b": _llm(3584, 18944, 28, 28, 4, 152064),
     "qwen2.5-3b": _llm(2048, 11008, 36, 16, 2, 151936, tie_embeddings=True),
@@ -130,6 +129,7 @@ def parse_parts(text: str) -> tuple[str, ...]:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+TRAINED = ("float32", "bfloat16")  # of what trains: gradients in float16 would have to be scaled
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
@@ -202,13 +202,11 @@ class ModelFields(Section):
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
         if self.patch_embed == "v1" and self.patch_hidden % V1_HEADS:
-            raise unexpected(
-                Field("model.patch_hidden"), self.patch_hidden, f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
-            )
+            wanted = f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
+            raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
         if self.align_width and self.num_layers < ALIGN_EVERY:
-            raise unexpected(
-                Field("model.num_layers"), self.num_layers, f"at least {ALIGN_EVERY} for an aligning layer"
-            )
+            wanted = f"at least {ALIGN_EVERY} for an aligning layer"
+            raise unexpected(Field("model.num_layers"), self.num_layers, wanted)
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
             raise FieldError(
                 Field("model.align_weight"), " is above 0, but the model has no teacher, or another's aligning layer"
@@ -282,6 +280,8 @@ class ModelSection(ModelFields):
     llm: str = ""
     variant: str = setting("dac", VARIANTS)
     parts: str | None = None
+    dtype: str = setting("bfloat16", TRAINED)
+    param_dtype: str = setting("float32", TRAINED)
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
