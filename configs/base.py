@@ -50,8 +50,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
-    m.dtype = "bfloat16"  # of the computation
-    m.param_dtype = "float32"  # of the master weights of what trains
+    m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
+    m.param_dtype = "float32"  # of the master weights of what trains: float32 | bfloat16 (rounded stochastically)
     m.frozen_dtype = "bfloat16"  # of weights that do not train
     m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash (GPU)

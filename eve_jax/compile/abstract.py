@@ -159,7 +159,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
     else:
         total: Any = ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
-        sums = Sums(trainable, *[total] * (len(Sums._fields) - 1))
+        sums = Sums(_sums_of(trainable), *[total] * (len(Sums._fields) - 1))
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
         accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))
@@ -168,6 +168,11 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
         ]
     return Step(cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs)
+
+
+def _sums_of(trainable: Params) -> Params:
+    """The abstract sums of the gradients of `trainable`."""
+    return {n: ShapeDtypeStruct(v.shape, jnp.float32, sharding=v.sharding) for n, v in trainable.items()}
 
 
 def abstract_batch(

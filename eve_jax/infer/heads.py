@@ -1,12 +1,9 @@
-"""Attention heads for a mesh with more tensor shards than a model has key/value heads.
+"""Weights whose attention heads a mesh with more tensor shards than key/value heads divides (`head_groups`).
 
-Each key/value head is copied until the mesh divides their number, and its query heads are divided among the copies,
-filled up with heads whose weights are zero, so that every shard holds the key/value heads of its query heads and no
-others. The sizes and weights are then those of another model with the same outputs; nothing else knows of it.
+They are those of another model with the same outputs; nothing else knows of it.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +15,7 @@ from jaxtyping import Array
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, logical_axes
+from eve_jax.model.head_groups import grouped_heads
 from eve_jax.model.quantized import is_quantized, refined
 from eve_jax.sharding import parameter_sharding, shards
 
@@ -32,17 +30,15 @@ def regrouped_sizes(cfg: ModelConfig, mesh: Mesh | None) -> ModelConfig:
     Raises UserError for heads that cannot be filled up.
     """
     parts = shards(mesh, "heads")
-    copies = parts // math.gcd(parts, cfg.num_kv_heads)
-    if copies == 1:
+    heads, kv_heads = grouped_heads(cfg.num_heads, cfg.num_kv_heads, parts)
+    if kv_heads == cfg.num_kv_heads:
         return cfg
-    kv_heads = cfg.num_kv_heads * copies
-    heads = kv_heads * -(-cfg.num_heads // kv_heads)
     if cfg.qk_norm == "projection" and heads != cfg.num_heads:  # heads of zeros would count in their mean
         raise UserError(
             f"tensor:{parts} does not divide {cfg.num_heads} query heads, which this model norms together: use fewer "
             "tensor shards"
         )
-    return dataclasses.replace(cfg, num_kv_heads=kv_heads, num_heads=heads)
+    return dataclasses.replace(cfg, num_heads=heads, num_kv_heads=kv_heads)
 
 
 def regrouped(cfg: ModelConfig, params: Params, mesh: Mesh | None) -> tuple[ModelConfig, Params]:

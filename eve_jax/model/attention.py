@@ -18,6 +18,7 @@ from eve_jax import sharding
 from eve_jax.errors import Field, FieldError
 from eve_jax.model import blocked
 from eve_jax.model.blocked import ATTENTION, SCOPE
+from eve_jax.model.head_groups import gathered_heads, spread
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
 SPLASH_BLOCK = 512  # queries and keys of a tile, at most
@@ -67,22 +68,22 @@ def packed_attention(
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
-    if kernel == "chunked":
-        return checkpoint_name(_chunked_attention(q, k, v, segment, window), ATTENTION)
-    if kernel == "blocked":
-        local = partial(blocked.blocked_attention, window=window)
-    elif kernel == "splash":
-        local = partial(_splash, interpret=interpret, window=window)
-    else:
-        local = partial(_flash, interpret=interpret)
-    mesh = sharding.current()
+    attend = {
+        "chunked": partial(_chunked_attention, window=window),
+        "blocked": partial(blocked.blocked_attention, window=window),
+        "splash": partial(_splash, interpret=interpret, window=window),
+        "flash": partial(_flash, interpret=interpret),
+    }[kernel]
+    mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
-        if k.shape[2] % sharding.shards(mesh, "heads"):  # a query head then lies next to a copy of its key/value head
-            k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-        over = None if k.shape[2] % sharding.shards(mesh, "heads") else "heads"
-        rows, heads = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, over, None)))
-        local = jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
-    return checkpoint_name(local(q, k, v, segment), ATTENTION)
+        q, k, v = spread(q, k, v, sharding.shards(mesh, "heads"))
+        if kernel == "chunked":  # of any number of rows
+            q, k, v = (sharding.constrain(x, "batch", None, "heads", None) for x in (q, k, v))
+        else:
+            rows, by_head = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
+            places = (by_head, by_head, by_head, rows)
+            attend = jax.shard_map(attend, mesh=mesh, in_specs=places, out_specs=by_head, check_vma=False)
+    return checkpoint_name(gathered_heads(attend(q, k, v, segment), heads, kv_heads), ATTENTION)
 
 
 def check_kernel(kernel: str, platform: str) -> None:

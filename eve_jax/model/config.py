@@ -91,6 +91,7 @@ def parse_parts(text: str) -> tuple[str, ...]:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+TRAINED = ("float32", "bfloat16")  # of what trains: gradients in float16 would have to be scaled
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
@@ -173,13 +174,11 @@ class ModelFields(Section):
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
         if self.patch_embed == "v1" and self.patch_hidden % V1_HEADS:
-            raise unexpected(
-                Field("model.patch_hidden"), self.patch_hidden, f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
-            )
+            wanted = f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
+            raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
         if self.align_width and self.num_layers < ALIGN_EVERY:
-            raise unexpected(
-                Field("model.num_layers"), self.num_layers, f"at least {ALIGN_EVERY} for an aligning layer"
-            )
+            wanted = f"at least {ALIGN_EVERY} for an aligning layer"
+            raise unexpected(Field("model.num_layers"), self.num_layers, wanted)
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
             raise FieldError(
                 Field("model.align_weight"), " is above 0, but the model has no teacher, or another's aligning layer"
@@ -275,6 +274,8 @@ class ModelSection(ModelFields):
     llm: str = ""
     variant: str = setting("dac", VARIANTS)
     parts: str | None = None
+    dtype: str = setting("bfloat16", TRAINED)
+    param_dtype: str = setting("float32", TRAINED)
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, declared
 from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import replicated
+from eve_jax.train.rounding import in_float32
 
 
 def schedule(optim: OptimConfig, steps: int) -> optax.Schedule:
@@ -28,6 +30,7 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """Return clipping by global norm (`clip` > 0), then AdamW at `lr` times the factor of each weight's group.
 
+    It takes gradients and parameters in float32, and has its moments in float32, whatever the parameters are stored in.
     Weight decay applies to the roles in `eve_jax.model.weight.DECAYED`. factors: by group (`group_factors`).
     """
     weights = declared(cfg)
@@ -57,7 +60,8 @@ def _bias_correction(decay: float, count: Array) -> Array:
 
 
 def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
-    """Shapes, dtypes and shardings of the state of `tx`: moments lie where their parameters do, the rest everywhere.
+    """Shapes, dtypes and shardings of the state of `tx`: moments in float32, where their parameters lie, the rest
+    everywhere.
 
     `trainable`: parameters, or their abstract values with shardings.
     """
@@ -68,7 +72,7 @@ def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh
     return optax.tree_utils.tree_map_params(
         tx,
         lambda value, parameter: leaf(value, parameter.sharding),
-        jax.eval_shape(tx.init, trainable),
+        jax.eval_shape(partial(_begin, tx), trainable),
         trainable,
         transform_non_params=lambda value: leaf(value, replicated(mesh)),
     )
@@ -77,4 +81,8 @@ def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh
 def optimizer_state(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
     """The state that `tx` begins with, made where it lies."""
     places = jax.tree.map(lambda value: value.sharding, abstract_optimizer(tx, trainable, mesh))
-    return jax.jit(tx.init, out_shardings=places)(trainable)
+    return jax.jit(partial(_begin, tx), out_shardings=places)(trainable)
+
+
+def _begin(tx: optax.GradientTransformation, trainable: Params) -> Any:
+    return tx.init(in_float32(trainable))

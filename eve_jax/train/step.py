@@ -13,6 +13,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.model.loss import LossSums, training_sums
 from eve_jax.train.metrics import Metric, StepView, measure
+from eve_jax.train.rounding import in_float32, updated
 
 Metrics = dict[str, jax.Array]
 
@@ -26,7 +27,7 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Running sums over a step's micro-batches; `align`, `images` and `samples` are those of `LossSums`."""
+    """Running sums over a step's micro-batches, in float32; `align`, `images` and `samples` are those of `LossSums`."""
 
     grads: Params
     loss: jax.Array
@@ -79,7 +80,7 @@ def _zero_sums(state: TrainState) -> Sums:
     where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[everywhere] * scalars)
 
     def zeros() -> Sums:
-        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.trainable)
+        grads = jax.tree.map(lambda p: jnp.zeros(p.shape), state.trainable)
         return Sums(grads, *[jnp.zeros(())] * scalars)
 
     return jax.jit(zeros, out_shardings=where)()
@@ -130,8 +131,8 @@ def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainSt
     without a target, align_loss of one without an image.
     """
     targets = jnp.maximum(sums.targets, 1)
-    grads = jax.tree.map(lambda g: g / targets.astype(g.dtype), sums.grads)
-    updates, opt = rule.tx.update(grads, state.optimizer, state.trainable)
+    grads = jax.tree.map(lambda g: g / targets, in_float32(sums.grads))
+    updates, opt = rule.tx.update(grads, state.optimizer, in_float32(state.trainable))
     metrics = {
         "loss": _mean(sums.loss, sums.targets),
         "lr": rule.schedule(_taken(state)),
@@ -143,7 +144,7 @@ def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainSt
         metrics["align_loss"] = _mean(sums.align, sums.images)
     metrics |= measure(rule.metrics, StepView(state.trainable, grads, updates, dict(metrics)))
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    new = optax.apply_updates(state.trainable, updates), opt
+    new = updated(state.trainable, updates, state.step), opt
     kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
     return TrainState(state.step + 1, rule.place(kept[0]), rule.place_moments(kept[1])), metrics
 
