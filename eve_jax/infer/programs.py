@@ -18,7 +18,7 @@ from eve_jax.infer import choosing
 from eve_jax.infer.cache import appended, placed
 from eve_jax.infer.sampling import Rules
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.decoder import in_groups
+from eve_jax.model.decoder import HeldGroup, in_groups
 from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
 from eve_jax.model.layer_cache import LayerCache
 
@@ -90,7 +90,7 @@ def decode(
         model = bind(cfg, params)
         groups = decoding_groups(cfg)
         weights = model.layer_groups(groups)
-        held = [partial(LayerCache, *part) for part in in_groups(cache, groups)]
+        held: list[HeldGroup] = [partial(LayerCache, *part) for part in in_groups(cache, groups)]
         recent = in_groups(placed(empty_cache(cfg, token.shape[0], size)), groups)
         out = jnp.full((token.shape[0], size), NONE, jnp.int32)
 

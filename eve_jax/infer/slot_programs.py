@@ -220,8 +220,8 @@ def put(mesh: Mesh | None, state: State, block: Cache, slot: Any, number: Any) -
 def clear(mesh: Mesh | None, state: State, slot: Any) -> State:
     """Zeros in a slot, which had entries that are not finite."""
     with sharding.use(mesh):
-        cache = tuple(x.at[:, slot].set(0) for x in state.cache)
-        return state._replace(cache=placed(cache))
+        keys, values = (x.at[:, slot].set(0) for x in state.cache)
+        return state._replace(cache=placed((keys, values)))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -66,6 +66,8 @@ def warm(
         state = programs.note_prompt(engine.mesh, state, ZERO, np.full(menu.context, NO_TOKEN, np.int32))
         return programs.clear(engine.mesh, state, ZERO)
 
+    done, total = 0, len(menu.works) + len(menu.widths) + COPIES
+
     def run(step: Callable[[State], State], number: int, measured: AbstractContextManager | None = None) -> None:
         nonlocal state, done
         state = jax.block_until_ready(step(state))
@@ -75,7 +77,6 @@ def warm(
         done += number
         progress(done, total)
 
-    done, total = 0, len(menu.works) + len(menu.widths) + COPIES
     for shape, work in menu.works.items():
         run(partial(prefill, shape=shape), 1, pace.piece(shape, work))
     for width in menu.widths:

@@ -118,7 +118,12 @@ def test_blocks_of_a_cache_are_attended_to_as_one(slots):
     q = rng.normal(size=(rows, new, heads, size)).astype(np.float32)
     own_keys = rng.normal(size=(rows, kv_heads, size, new)).astype(np.float32)
     own = own_keys, own_keys.swapaxes(2, 3), np.tile(np.arange(new), (rows, 1))
-    layer = HeldLayer(keys, values, 1, np.array(slots) if slots else None)
-    found = jax.jit(lambda: layer.attend(q, length, own))()
-    expected = cached_attention(q, [(keys[1][taken], values[1][taken], np.repeat(length[:, None] - 1, new, 1)), own])
+    held = keys[1][taken], values[1][taken], np.repeat(length[:, None] - 1, new, 1)
+    expected = cached_attention(*jax.tree.map(jnp.asarray, (q, [held, own])))
+
+    @jax.jit
+    def attended(keys, values, q, length, own):
+        return HeldLayer(keys, values, 1, jnp.array(slots) if slots else None).attend(q, length, own)
+
+    found = attended(keys, values, q, length, own)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
