@@ -80,11 +80,10 @@ def _number(*parts: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Kept:
-    """A row of the cache that was copied out, with room for its `capacity` of tokens, and what it holds."""
+    """The blocks of a row of the cache that were copied out, and what they hold."""
 
     items: Items
-    row: Cache
-    capacity: int
+    blocks: Sequence[Cache]
     bytes: int
 
 

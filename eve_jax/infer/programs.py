@@ -18,8 +18,9 @@ from eve_jax.infer import choosing
 from eve_jax.infer.cache import appended, placed
 from eve_jax.infer.sampling import Rules
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.decoder import in_groups
+from eve_jax.model.decoder import HeldGroup, in_groups
 from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
+from eve_jax.model.layer_cache import LayerCache
 
 NONE = -1  # in place of a token after the end of an answer
 
@@ -88,7 +89,8 @@ def decode(
     with sharding.use(mesh):
         model = bind(cfg, params)
         groups = decoding_groups(cfg)
-        weights, held = model.layer_groups(groups), in_groups(cache, groups)
+        weights = model.layer_groups(groups)
+        held: list[HeldGroup] = [partial(LayerCache, *part) for part in in_groups(cache, groups)]
         recent = in_groups(placed(empty_cache(cfg, token.shape[0], size)), groups)
         out = jnp.full((token.shape[0], size), NONE, jnp.int32)
 

@@ -22,7 +22,7 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD
 from eve_jax.infer.prefix import Items, PrefixStore
 from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
-from eve_jax.infer.slot_rows import SlotRows
+from eve_jax.infer.slot_rows import UNBOUNDED, Cost, SlotRows
 from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
 from eve_jax.process.checks import whole
@@ -30,6 +30,7 @@ from eve_jax.process.checks import whole
 CHUNK_WORK = (
     1.5  # work (`SlotRows.work`) of a turn's pieces for a token of a chunk: one of a whole chunk in a short row
 )
+STALL = 1.5  # blocks that pieces between two of them take by the `Pace`, so that two are not exceeded
 IDLE = 1.0  # seconds after which a thread without work looks around
 
 
@@ -144,18 +145,24 @@ class Scheduler:
             job.give([], Finish("cancelled"))
 
     def _read(self) -> None:
-        """Pieces of prompts until a chunk is read; where answers wait for it, it is no more work than a chunk's."""
-        left = budget = CHUNK_WORK * self.settings.chunk + OVERHEAD
-        while left > 0:
+        """Pieces of prompts until a chunk is read.
+
+        From when on answers wait for them, they take `STALL` blocks at most, but for a first piece as small as any.
+        """
+        left, first = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True
+        while left.work > 0:
             reading = self.rows.slots.reading
             slot = reading[0] if reading else self._admit()
             if slot is None:
                 return
-            most = left if self.rows.slots.decoding else math.inf
-            piece = self.rows.piece(slot, most, must=left == budget)
+            waits = bool(self.rows.slots.decoding)
+            if waits and math.isinf(left.seconds):
+                left = left._replace(seconds=STALL * self.rows.block_seconds)
+            piece = self.rows.piece(slot, left if waits else UNBOUNDED, must=first)
             if piece.stop == piece.start:
                 return
-            left -= self.rows.read(slot, piece)
+            left, first = left.less(self.rows.cost(piece.start, piece.shape)), False
+            self.rows.read(slot, piece)
 
     def _admit(self) -> Slot | None:
         """Give a free slot to the request that has waited for longest."""

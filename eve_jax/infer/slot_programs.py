@@ -1,7 +1,7 @@
 """The scheduler's compiled programs: a piece of a prefill, a block of decoded tokens, and copies of cache rows.
 
 The cache has a row for each of S slots and is made once. Every program takes it and gives it back in place; which slot
-is meant is a number, not a shape. `capacity` is how many entries of a row a program reads: one of up to four.
+is meant is a number, not a shape, and of a row's entries only those that there are get read, block by block.
 """
 
 from functools import partial
@@ -21,16 +21,19 @@ from eve_jax.infer.programs import NONE, decoding_groups
 from eve_jax.infer.requests import MOST_LOGPROBS
 from eve_jax.infer.sampling import NO_TOKEN, Rules
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.decoder import in_groups
+from eve_jax.model.decoder import HeldGroup, in_groups
 from eve_jax.model.eve import Batch, Cache, Eve, Params, bind, empty_cache
+from eve_jax.model.layer_cache import BLOCK, HeldLayer
 
 
 class Choosing(NamedTuple):
-    """How rows choose: their rules, stop ids int32 [R, N], and how many tokens still come before a stop, int32 [R]."""
+    """How rows choose: their rules, stop ids int32 [R, N], how many tokens still come before a stop, int32 [R], and
+    whether log-probabilities are asked for (bool), which are zeros otherwise."""
 
     rules: Rules
     stops: np.ndarray
     floor: np.ndarray
+    logprobs: np.bool_
 
     def banned(self, step: Array | int) -> Array:
         """Stops that cannot be chosen at `step`."""
@@ -45,10 +48,10 @@ class State(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Tokens [R, steps], NONE after an end, and their log-probabilities, if asked, with a leading [R, steps]."""
+    """Tokens [R, steps], NONE after an end, and their log-probabilities with a leading [R, steps]."""
 
     tokens: Int[Array, "R T"]
-    logprobs: Logprobs | None
+    logprobs: Logprobs
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -59,75 +62,87 @@ def empty(cfg: ModelConfig, mesh: Mesh | None, slots: int, capacity: int) -> Sta
         return State(placed(empty_cache(cfg, slots, capacity)), seen)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def prefill(
     cfg: ModelConfig,
     mesh: Mesh | None,
-    capacity: int,
     params: Params,
     state: State,
     batch: Batch,
     where: tuple[Any, Any, Any],
+    ends: Any,
     choosing_: Choosing,
 ) -> tuple[State, Chosen]:
-    """Append one row's piece to a slot; the token after it, as [1, 1], with its log-probabilities.
+    """Append a piece to each of R slots, all of them different; the token after each, as [R, 1].
 
-    where: the slot, the tokens that it holds, and those of the piece, int32. The slot's row must have room for
-    `capacity` entries, those of the pads included.
+    where: the slots, the tokens that each holds, and those of its piece, int32 [R]. The slots must have room for all
+    of a piece's row, pads included. ends: whether a prompt ends with its piece (bool); else no token is worked out.
     """
-    slot, start, length = where
+    slots, start, length = where
     with sharding.use(mesh):
         model = bind(cfg, params)
-        row = _row(state.cache, slot, capacity)
-        hidden, (row,) = model.extend(batch, [row], start[None], model.layer_groups(1))
-        last = batch["perm"][0, length - 1]
-        logits = sharding.constrain(model.logits(jax.lax.dynamic_index_in_dim(hidden, last, 1, False)), None, None)
-        seen = jax.lax.dynamic_slice_in_dim(state.seen, slot, 1)
-        token = choosing.choose(logits, (start + length)[None], choosing_.rules, seen, choosing_.banned(0))
-        found = choosing.logprobs(logits, token, min(MOST_LOGPROBS, cfg.vocab_size))
-        cache = placed(_put_from(state.cache, row, slot, start, hidden.shape[1]))
+        new = placed(empty_cache(cfg, *batch["perm"].shape))
+        weights = model.layer_groups(1)
+        hidden, (new,) = model.extend(batch, [new], start, weights, held=_held(state.cache, slots, 1, mesh))
+        last = jnp.take_along_axis(batch["perm"], length[:, None] - 1, axis=1)
+        hidden = jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0]
+        none = jnp.zeros((hidden.shape[0], cfg.vocab_size), jnp.float32)
+        logits = jax.lax.cond(ends, lambda: model.logits(hidden), lambda: none)  # the head is much to read
+        logits = sharding.constrain(logits, None, None)
+        token = choosing.choose(logits, start + length, choosing_.rules, state.seen[slots], choosing_.banned(0))
+        found = _logprobs(logits, token, choosing_.logprobs)
+        cache = placed(_behind(state.cache, new, slots, start))
         return State(cache, state.seen), _whole(Chosen(token[:, None], Logprobs(*(x[:, None] for x in found))))
-
-
-class Sizes(NamedTuple):
-    """Sizes of a block: entries of a row that it reads, tokens that it decodes, whether with log-probabilities."""
-
-    capacity: int
-    block: int
-    logprobs: bool
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def decode(
     cfg: ModelConfig,
     mesh: Mesh | None,
-    sizes: Sizes,
+    block: int,
     params: Params,
     state: State,
-    rows: tuple[Any, Any, Any],
+    rows: tuple[Any, Any, Any, Any],
     choosing_: Choosing,
 ) -> tuple[State, Chosen]:
-    """Up to `sizes.block` tokens of every slot, [S, block]; ends when every row has.
+    """Up to `block` tokens of each of R slots, [R, block]; ends when every row has.
 
-    rows: the tokens that each slot holds, its last token, which is not among them, and how many are wanted (0: the slot
-    rests), int32 [S] each. A row ends with a stop or a token of logits that are not finite. Entries of a row that has
-    ended are zeros: a masked NaN would still spread.
+    rows: the slots, all different, and in order where they are all there are; the tokens that each holds, its last
+    token, which is not among them, and how many are wanted (0: the slot rests), int32 [R] each. A row ends with a stop
+    or a token of logits that are not finite; its other entries are zeros: a masked NaN would still spread.
     """
-    length, token, steps = rows
+    slots, length, token, steps = rows
     with sharding.use(mesh):
         model = bind(cfg, params)
         groups = decoding_groups(cfg)
-        weights = model.layer_groups(groups)
-        held = in_groups((state.cache[0][..., : sizes.capacity], state.cache[1][..., : sizes.capacity, :]), groups)
-        recent = in_groups(placed(empty_cache(cfg, token.shape[0], sizes.block)), groups)
-        start = _start(cfg, sizes, recent, token, steps <= 0, state.seen)
-        body = partial(_step, (model, weights, held), (jnp.minimum(length, sizes.capacity), steps), choosing_)
+        weights, held = model.layer_groups(groups), _held(state.cache, slots, groups, mesh)
+        recent = in_groups(placed(empty_cache(cfg, token.shape[0], block)), groups)
+        every = token.shape[0] == state.seen.shape[0]
+        start = _start(cfg, block, recent, token, steps <= 0, state.seen if every else state.seen[slots])
+        read = jnp.where(steps > 0, length, 0)  # what slots that rest have is not read
+        body = partial(_step, (model, weights, held), (read, steps), choosing_)
         end = jax.lax.while_loop(lambda at: ~jnp.all(at.done), body, start)
         keys, values = (jnp.concatenate(parts) for parts in zip(*end.recent, strict=True))
-        real = (jnp.arange(sizes.block) < end.read[:, None])[None, :, None, None]
+        real = (jnp.arange(block) < end.read[:, None])[None, :, None, None]
         entries = jnp.where(real, keys, 0), jnp.where(real.swapaxes(3, 4), values, 0)
-        cache = placed(_behind(state.cache, entries, length))
-        return State(cache, sharding.constrain(end.seen, None, None)), _whole(Chosen(end.out, end.logprobs))
+        cache = placed(_behind(state.cache, entries, slots, length))
+        seen = sharding.constrain(end.seen if every else state.seen.at[slots].set(end.seen), None, None)
+        return State(cache, seen), _whole(Chosen(end.out, end.logprobs))
+
+
+def _held(cache: Cache, slots: Int[Array, "R"], groups: int, mesh: Mesh | None) -> list[HeldGroup]:
+    """What the layers read of `slots`, as `Eve.extend` takes it."""
+    layers, count = cache[0].shape[:2]
+    own: Array | None = None if slots.shape[0] == count else slots
+    if own is not None and sharding.batch_parts(mesh) > 1:  # brought together once, not for every block of every layer
+        keys, values = (jnp.take(x, slots, axis=1) for x in cache)
+        cache, own = (keys, values), None
+    size = layers // groups
+
+    def group(first: int) -> HeldGroup:
+        return lambda number: HeldLayer(*cache, first + number, own)
+
+    return [group(number * size) for number in range(groups)]
 
 
 class _At(NamedTuple):
@@ -140,20 +155,18 @@ class _At(NamedTuple):
     read: Array  # tokens of each row that were read
     seen: Array
     out: Array
-    logprobs: Logprobs | None
+    logprobs: Logprobs
 
 
-def _start(cfg: ModelConfig, sizes: Sizes, recent: list[Cache], token: Array, done: Array, seen: Array) -> _At:
-    shape = token.shape[0], sizes.block
-    top = min(MOST_LOGPROBS, cfg.vocab_size)
-    found = None
-    if sizes.logprobs:
-        found = Logprobs(jnp.zeros(shape), jnp.zeros((*shape, top)), jnp.zeros((*shape, top), jnp.int32))
-    zero = jnp.zeros_like(token)
+def _start(cfg: ModelConfig, block: int, recent: list[Cache], token: Array, done: Array, seen: Array) -> _At:
+    shape = token.shape[0], block
+    found, zero = _no_logprobs(shape, cfg.vocab_size), jnp.zeros_like(token)
     return _At(jnp.int32(0), recent, token, done, zero, seen, jnp.full(shape, NONE, jnp.int32), found)
 
 
-def _step(model: tuple[Eve, list[Any], list[Cache]], rows: tuple[Array, Array], choosing_: Choosing, at: _At) -> _At:
+def _step(
+    model: tuple[Eve, list[Any], list[HeldGroup]], rows: tuple[Array, Array], choosing_: Choosing, at: _At
+) -> _At:
     """One token of every row."""
     (eve, weights, held), (length, steps) = model, rows
     seen = choosing.counted(at.seen, at.token, ~at.done)
@@ -162,41 +175,53 @@ def _step(model: tuple[Eve, list[Any], list[Cache]], rows: tuple[Array, Array], 
     chosen = choosing.choose(logits, length + at.step + 1, choosing_.rules, seen, choosing_.banned(at.step))
     token = sharding.constrain(jnp.where(at.done, at.token, chosen), None)
     out = at.out.at[:, at.step].set(jnp.where(at.done, NONE, token))
-    found = at.logprobs
-    if found is not None:
-        new = choosing.logprobs(logits, token, found.top.shape[2])
-        found = Logprobs(*(old.at[:, at.step].set(x) for old, x in zip(found, new, strict=True)))
+    new = _logprobs(logits, token, choosing_.logprobs)
+    found = Logprobs(*(old.at[:, at.step].set(x) for old, x in zip(at.logprobs, new, strict=True)))
     ends = (token < 0) | jnp.any(token[:, None] == choosing_.stops, axis=1) | (at.step + 1 >= steps)
     return _At(at.step + 1, recent, token, at.done | ends, at.read + ~at.done, seen, out, found)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def copy(mesh: Mesh | None, capacity: int, state: State, source: Any, target: Any) -> State:
-    """The first `capacity` entries of slot `source` in slot `target`, too."""
-    with sharding.use(mesh):
-        return state._replace(cache=placed(_put(state.cache, _row(state.cache, source, capacity), target)))
+def _no_logprobs(shape: tuple[int, ...], vocabulary: int) -> Logprobs:
+    top = *shape, min(MOST_LOGPROBS, vocabulary)
+    return Logprobs(jnp.zeros(shape), jnp.zeros(top), jnp.zeros(top, jnp.int32))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def take(mesh: Mesh | None, capacity: int, state: State, slot: Any) -> Cache:
-    """A copy of the first `capacity` entries of a slot."""
-    with sharding.use(mesh):
-        return placed(_row(state.cache, slot, capacity))
+def _logprobs(logits: Array, token: Array, asked: Any) -> Logprobs:
+    none = _no_logprobs(token.shape, logits.shape[1])
+    return jax.lax.cond(asked, lambda: choosing.logprobs(logits, token, none.top.shape[1]), lambda: none)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def put(mesh: Mesh | None, state: State, row: Cache, slot: Any) -> State:
-    """A row of `take` as the first entries of a slot."""
+def copy(mesh: Mesh | None, state: State, source: Any, target: Any, blocks: Any) -> State:
+    """The first `blocks` blocks of entries of slot `source` in slot `target`, too."""
+
+    def one(number: Array, cache: Cache) -> Cache:
+        return _put(cache, _block(cache, source, number), target, number)
+
     with sharding.use(mesh):
-        return state._replace(cache=placed(_put(state.cache, row, slot)))
+        return state._replace(cache=placed(jax.lax.fori_loop(0, blocks, one, state.cache)))
+
+
+@partial(jax.jit, static_argnums=0)
+def take(mesh: Mesh | None, state: State, slot: Any, number: Any) -> Cache:
+    """A copy of a slot's block of entries by its number."""
+    with sharding.use(mesh):
+        return placed(_block(state.cache, slot, number))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def put(mesh: Mesh | None, state: State, block: Cache, slot: Any, number: Any) -> State:
+    """A block of `take` as that of a slot."""
+    with sharding.use(mesh):
+        return state._replace(cache=placed(_put(state.cache, block, slot, number)))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def clear(mesh: Mesh | None, state: State, slot: Any) -> State:
     """Zeros in a slot, which had entries that are not finite."""
     with sharding.use(mesh):
-        row = _row(state.cache, slot, state.cache[1].shape[3])
-        return state._replace(cache=placed(_put(state.cache, jax.tree.map(jnp.zeros_like, row), slot)))
+        keys, values = (x.at[:, slot].set(0) for x in state.cache)
+        return state._replace(cache=placed((keys, values)))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -208,37 +233,31 @@ def note_prompt(mesh: Mesh | None, state: State, slot: Any, ids: Int[Array, "N"]
         return state._replace(seen=sharding.constrain(state.seen.at[slot].set(row), None, None))
 
 
-def _row(cache: Cache, slot: Any, capacity: int) -> Cache:
+def _block(cache: Cache, slot: Any, number: Any) -> Cache:
     keys, values = cache
     layers, _, heads, size, _ = keys.shape
-    at = (0, slot, 0, 0, 0)
+    first = number * BLOCK
     return (
-        jax.lax.dynamic_slice(keys, at, (layers, 1, heads, size, capacity)),
-        jax.lax.dynamic_slice(values, at, (layers, 1, heads, capacity, size)),
+        jax.lax.dynamic_slice(keys, (0, slot, 0, 0, first), (layers, 1, heads, size, BLOCK)),
+        jax.lax.dynamic_slice(values, (0, slot, 0, first, 0), (layers, 1, heads, BLOCK, size)),
     )
 
 
-def _put(cache: Cache, row: Cache, slot: Any) -> Cache:
-    at = (0, slot, 0, 0, 0)
-    return jax.lax.dynamic_update_slice(cache[0], row[0], at), jax.lax.dynamic_update_slice(cache[1], row[1], at)
-
-
-def _put_from(cache: Cache, row: Cache, slot: Any, start: Any, count: int) -> Cache:
-    """`cache` with `count` entries of `row`, from `start` on, in the slot: what a piece has added to it."""
-    keys = jax.lax.dynamic_slice_in_dim(row[0], start, count, 4)
-    values = jax.lax.dynamic_slice_in_dim(row[1], start, count, 3)
+def _put(cache: Cache, block: Cache, slot: Any, number: Any) -> Cache:
+    first = number * BLOCK
     return (
-        jax.lax.dynamic_update_slice(cache[0], keys, (0, slot, 0, 0, start)),
-        jax.lax.dynamic_update_slice(cache[1], values, (0, slot, 0, start, 0)),
+        jax.lax.dynamic_update_slice(cache[0], block[0], (0, slot, 0, 0, first)),
+        jax.lax.dynamic_update_slice(cache[1], block[1], (0, slot, 0, first, 0)),
     )
 
 
-def _behind(cache: Cache, entries: Cache, length: Array) -> Cache:
-    """`cache` with a row's `entries` behind its `length` entries: row by row, since XLA would scatter one by one."""
+def _behind(cache: Cache, entries: Cache, slots: Int[Array, "R"], length: Array) -> Cache:
+    """`cache` with a row's `entries` behind the `length` entries of its slot: row by row, since XLA would scatter one
+    by one."""
 
-    def one(slot: Array, cache: Cache) -> Cache:
-        keys, values = (jax.lax.dynamic_slice_in_dim(x, slot, 1, 1) for x in entries)
-        end = length[slot]
+    def one(row: Array, cache: Cache) -> Cache:
+        keys, values = (jax.lax.dynamic_slice_in_dim(x, row, 1, 1) for x in entries)
+        slot, end = slots[row], length[row]
         return (
             jax.lax.dynamic_update_slice(cache[0], keys, (0, slot, 0, 0, end)),
             jax.lax.dynamic_update_slice(cache[1], values, (0, slot, 0, end, 0)),

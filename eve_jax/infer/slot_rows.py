@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from eve_jax.batch import RowShape
 from eve_jax.infer import slot_choice, warming
@@ -13,17 +15,36 @@ from eve_jax.infer import slot_programs as programs
 from eve_jax.infer.cache import round_up
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import BROKEN
+from eve_jax.infer.pace import Pace
 from eve_jax.infer.pieces import OVERHEAD, Piece, Spelled, shapes
 from eve_jax.infer.prefix import NOTHING, Kept, PrefixStore
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Finish, Token
-from eve_jax.infer.slot_programs import Chosen, Sizes
+from eve_jax.infer.slot_programs import Chosen
 from eve_jax.infer.slots import Slot, Slots
 from eve_jax.infer.tickets import Job
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.layer_cache import BLOCK
+from eve_jax.sharding import batch_parts
 
-UNIT = 64  # capacities are multiples of it
+
+class Cost(NamedTuple):
+    """What pieces of prompts cost: work in tokens at the beginning of a prompt, and seconds on this machine."""
+
+    work: float
+    seconds: float
+
+    def within(self, most: "Cost") -> bool:
+        """Whether it is no more than `most` in either."""
+        return self.work <= most.work and self.seconds <= most.seconds
+
+    def less(self, other: "Cost") -> "Cost":
+        """What is left of it without `other`."""
+        return Cost(self.work - other.work, self.seconds - other.seconds)
+
+
+UNBOUNDED = Cost(math.inf, math.inf)
 
 
 class SlotRows:
@@ -33,15 +54,16 @@ class SlotRows:
         self.engine, self.context, self.block = engine, context, block
         self.whole_images = engine.cfg.patch_embed == "v1"
         self.menu = shapes(min(chunk, context), self.whole_images, context)
-        self.capacities = capacities(context, max(block, *(shape.length for shape in self.menu)))
-        self.decoded = capacities(context, 0)  # decoding has its new entries elsewhere
+        self.widths = widths(count, engine.mesh)
+        self.capacity = round_up(context + max(block, *(shape.length for shape in self.menu)), BLOCK)
         self.slots = Slots(count)
         self.store = store
         self.turns = 0
+        self.pace = Pace()
         self.state = self._empty()
 
     def _empty(self) -> programs.State:
-        state = programs.empty(self.engine.cfg, self.engine.mesh, len(self.slots.all), self.capacities[-1])
+        state = programs.empty(self.engine.cfg, self.engine.mesh, len(self.slots.all), self.capacity)
         if self.engine.mesh is not None:
             return state
         # Bound to its device as what programs return is, else the first one to take it is compiled twice.
@@ -52,14 +74,13 @@ class SlotRows:
         return Spelled(prompt, self.menu, self.whole_images)
 
     def warm_up(self, progress: Callable[[int, int], None]) -> int:
-        """Compile every program by running it on empty slots; returns how many there are."""
-        sizes = warming.Menu(self.menu, self.capacities, self.decoded, self.block, self.context)
-        self.state, count = warming.warm(self.engine, self.state, sizes, progress)
+        """Compile every program by running it on empty slots, and measure it; returns how many there are."""
+        works = {shape: self.work(0, shape) for shape in self.menu}
+        sizes = warming.Menu(works, self.widths, self.block, self.context)
+        self.state, state = programs.State((0, 0), 0), self.state  # type: ignore[arg-type]
+        count = warming.warm(self.engine, state, sizes, self.pace, progress)
+        self.state = self._empty()
         return count
-
-    def capacity(self, entries: int) -> int:
-        """The smallest capacity that has room for so many entries."""
-        return _least(self.capacities, entries)
 
     def begin(self, job: Job) -> Slot:
         """Give a free slot to `job`; its row begins with what is there of the prompt already."""
@@ -69,11 +90,12 @@ class SlotRows:
             self._save(slot)
         number = np.int32(slot.number)
         if isinstance(choice.source, Kept):
-            self.state = programs.put(mesh, self.state, choice.source.row, number)
+            for place, block in enumerate(choice.source.blocks[: _blocks(choice.tokens)]):
+                self.state = programs.put(mesh, self.state, block, number, np.int32(place))
             self.store.used(choice.source)
         elif choice.source is not None:
-            source = np.int32(choice.source.number)
-            self.state = programs.copy(mesh, self.capacity(choice.tokens), self.state, source, number)
+            source, blocks = np.int32(choice.source.number), np.int32(_blocks(choice.tokens))
+            self.state = programs.copy(mesh, self.state, source, number, blocks)
         self.slots.give(slot, job, choice.tokens)
         if job.request.sampling.penalized:
             ids = np.full(self.context, -1, np.int32)
@@ -83,60 +105,75 @@ class SlotRows:
         return slot
 
     def _save(self, slot: Slot) -> None:
-        capacity = self.capacity(slot.length)
-        keys, values = self.state.cache
-        size = (keys.nbytes + values.nbytes) // len(self.slots.all) * capacity // self.capacities[-1]
-        if self.store.takes(size):
-            row = programs.take(self.engine.mesh, capacity, self.state, np.int32(slot.number))
-            self.store.add(Kept(slot.items, row, capacity, size))
+        count, number = _blocks(slot.length), np.int32(slot.number)
+        each = sum(x.nbytes for x in self.state.cache) // len(self.slots.all) * BLOCK // self.capacity
+        if self.store.takes(count * each):
+            blocks = [programs.take(self.engine.mesh, self.state, number, np.int32(n)) for n in range(count)]
+            self.store.add(Kept(slot.items, blocks, count * each))
 
     def work(self, start: int, shape: RowShape) -> float:
         """What a piece of `shape` behind `start` tokens costs, in tokens at the beginning of a prompt."""
-        entries = self.capacity(start + shape.length)
-        return shape.length * (1 + entries / attended_for_a_token(self.engine.cfg)) + OVERHEAD
+        return shape.length * (1 + (start + shape.length) / attended_for_a_token(self.engine.cfg)) + OVERHEAD
 
-    def piece(self, slot: Slot, most: float = math.inf, must: bool = True) -> Piece:
-        """The next piece of the prompt of `slot`, of at most so much `work`.
+    @property
+    def block_seconds(self) -> float:
+        """What a block for the slots that answer takes here, probably; infinity where that is not known.
 
-        Where each is more, the one of least work, or, unless one `must` be, an empty one.
+        Processes that work together have no clock in common by which all of them would do the same.
+        """
+        if jax.process_count() > 1:
+            return math.inf
+        return self.pace.block_seconds(_least(self.widths, len(self.slots.decoding)))
+
+    def cost(self, start: int, shape: RowShape) -> Cost:
+        """What a piece of `shape` behind `start` tokens costs."""
+        work = self.work(start, shape)
+        return Cost(work, self.pace.seconds(shape, work))
+
+    def piece(self, slot: Slot, most: Cost = UNBOUNDED, must: bool = True) -> Piece:
+        """The next piece of the prompt of `slot`, of a cost of at most `most`.
+
+        Where each costs more, the one of least work, or, unless one `must` be, an empty one.
         """
         assert slot.job is not None
         spelled, start = slot.job.spelled, slot.length
-        work = {shape: self.work(start, shape) for shape in self.menu}
-        piece = spelled.piece(start, [shape for shape in self.menu if work[shape] <= most])
+        costs = {shape: self.cost(start, shape) for shape in self.menu}
+        piece = spelled.piece(start, [shape for shape in self.menu if costs[shape].within(most)])
         if piece.stop > start or not must:
             return piece
-        each = (spelled.piece(start, [shape]) for shape in sorted(self.menu, key=lambda shape: work[shape]))
+        each = (spelled.piece(start, [shape]) for shape in sorted(self.menu, key=lambda shape: costs[shape].work))
         return next(piece for piece in each if piece.stop > start)
 
-    def read(self, slot: Slot, piece: Piece) -> float:
-        """Read `piece`, the next one of the prompt of `slot`; returns its `work`."""
+    def read(self, slot: Slot, piece: Piece) -> None:
+        """Read `piece`, the next one of the prompt of `slot`."""
         job = slot.job
         assert job is not None
         batch = job.spelled.batch(piece, self.engine.cfg.patch_bytes)
-        where = tuple(np.array([slot.number, piece.start, piece.stop - piece.start], np.int32))
-        work, capacity = self.work(piece.start, piece.shape), self.capacity(piece.start + piece.shape.length)
-        args = self.engine.params, self.state, batch, where, self.slots.choosing([slot])
-        self.state, chosen = programs.prefill(self.engine.cfg, self.engine.mesh, capacity, *args)
+        where = tuple(np.array([number], np.int32) for number in (slot.number, piece.start, piece.stop - piece.start))
+        ends = piece.stop == len(job.spelled)
+        args = self.engine.params, self.state, batch, where, np.bool_(ends), self.slots.choosing([slot])
+        with self.pace.piece(piece.shape, self.work(piece.start, piece.shape)):
+            self.state, chosen = programs.prefill(self.engine.cfg, self.engine.mesh, *args)
+            ids = np.asarray(chosen.tokens)
         slot.length, slot.items = piece.stop, job.items.upto(piece.stop)
-        ids = np.asarray(chosen.tokens)
-        if piece.stop == len(job.spelled) or ids[0, 0] == BROKEN:
+        if ends:
             self._take(slot, _tokens(chosen, ids, 0, job.request.logprobs))
-        return work
 
     def decode(self) -> None:
         """Decode a block for all slots that answer."""
         active = self.slots.decoding
         if not active:
             return
-        wants = any(slot.job.request.logprobs >= 0 for slot in active if slot.job)
-        sizes = Sizes(_least(self.decoded, max(slot.length for slot in active)), self.block, wants)
-        args = self.engine.params, self.state, tuple(self.slots.rows(self.block)), self.slots.choosing(self.slots.all)
-        self.state, chosen = programs.decode(self.engine.cfg, self.engine.mesh, sizes, *args)
-        chosen = jax.device_get(chosen)
-        for slot in active:
+        rows = self.slots.filled(active, _least(self.widths, len(active)))
+        args = self.engine.params, self.state, tuple(self.slots.rows(rows, self.block)), self.slots.choosing(rows)
+        with self.pace.block(len(rows)):
+            self.state, chosen = programs.decode(self.engine.cfg, self.engine.mesh, self.block, *args)
+            ids = np.asarray(chosen.tokens)
+        for row, slot in enumerate(rows):
+            if slot not in active:
+                continue
             assert slot.job is not None and slot.token is not None
-            tokens = _tokens(chosen, chosen.tokens, slot.number, slot.job.request.logprobs)
+            tokens = _tokens(chosen, ids, row, slot.job.request.logprobs)
             read = [slot.token, *(token.id for token in tokens)][: len(tokens)]
             slot.items, slot.length = slot.items.followed_by(read), slot.length + len(tokens)
             self._take(slot, tokens)
@@ -190,17 +227,18 @@ def attended_for_a_token(cfg: ModelConfig) -> float:
     return (projections + 3 * cfg.hidden_size * cfg.intermediate_size) / (2 * heads)
 
 
-def capacities(context: int, room: int) -> tuple[int, ...]:
-    """Sizes of rows that programs read: a 16th, a quarter, half and all of `context`, each with `room` behind.
+def widths(count: int, mesh: Mesh | None) -> tuple[int, ...]:
+    """How many of `count` slots are decoded at a time: 1, 2, 4 and so on, and all, a program for each.
 
-    Without those that are more than three quarters of the next one.
+    All alone where a mesh divides them, since there every row has its place.
     """
-    found: list[int] = []
-    for part in (1, 2, 4, 16):
-        size = round_up(-(-context // part) + room, UNIT)
-        if not found or 4 * size <= 3 * found[0]:
-            found.insert(0, size)
-    return tuple(found)
+    fewer = [] if batch_parts(mesh) > 1 else [2**n for n in range(count.bit_length()) if 2**n < count]
+    return (*fewer, count)
+
+
+def _blocks(tokens: int) -> int:
+    """Blocks of a row that hold its first `tokens` entries."""
+    return -(-tokens // BLOCK)
 
 
 def _least(sizes: Sequence[int], entries: int) -> int:
@@ -210,7 +248,7 @@ def _least(sizes: Sequence[int], entries: int) -> int:
 def _tokens(chosen: Chosen, ids: np.ndarray, row: int, alternatives: int) -> list[Token]:
     """The tokens of `row`, with log-probabilities if they are wanted."""
     plain = [int(token) for token in ids[row] if token != NONE]
-    if alternatives < 0 or chosen.logprobs is None:
+    if alternatives < 0:
         return [Token(token) for token in plain]
     one, top, top_ids = (np.asarray(part)[row] for part in chosen.logprobs)
     pairs = (

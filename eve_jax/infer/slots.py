@@ -40,8 +40,9 @@ class Slot:
 
 
 class Rows(NamedTuple):
-    """Arrays of a block: lengths, last tokens and steps int32 [S]."""
+    """Arrays of a block: slots, their lengths, last tokens and steps, int32 [R]."""
 
+    slots: np.ndarray
     length: np.ndarray
     token: np.ndarray
     steps: np.ndarray
@@ -93,18 +94,22 @@ class Slots:
         self._stops[slot.number] = NO_TOKEN
         self._stops[slot.number, : len(stops)] = stops
 
-    def rows(self, block: int) -> Rows:
-        """Arrays of a block of `block` tokens for the slots that decode."""
-        active = {slot.number: slot for slot in self.decoding}
-        length = np.array([slot.length for slot in self.all], np.int32)
-        token = np.array([active[n].token if n in active else 0 for n in range(len(self.all))], np.int32)
-        left = [active[n].job.left if n in active else 0 for n in range(len(self.all))]  # type: ignore[union-attr]
-        return Rows(length, token, np.minimum(left, block).astype(np.int32))
+    def filled(self, of: Sequence[Slot], count: int) -> list[Slot]:
+        """The slots `of` and others, as many as make them `count`, in order."""
+        others = [slot for slot in self.all if slot not in of]
+        return sorted([*of, *others[: count - len(of)]], key=lambda slot: slot.number)
+
+    def rows(self, of: Sequence[Slot], block: int) -> Rows:
+        """Arrays of a block of `block` tokens for the slots `of`; those that do not decode rest."""
+        numbers, length = ([getattr(slot, name) for slot in of] for name in ("number", "length"))
+        token = [slot.token if slot.decoding else 0 for slot in of]
+        steps = [min(slot.job.left, block) if slot.job is not None and slot.decoding else 0 for slot in of]
+        return Rows(*(np.array(values, np.int32) for values in (numbers, length, token, steps)))
 
     def choosing(self, of: Sequence[Slot]) -> Choosing:
         """How the slots `of` choose, in their order."""
-        numbers = [slot.number for slot in of]
-        floor = [max(0, slot.job.request.min_tokens - slot.job.produced) if slot.job else 0 for slot in of]
-        return Choosing(
-            Rules(*(every[numbers] for every in self._rules)), self._stops[numbers], np.array(floor, np.int32)
-        )
+        numbers, jobs = [slot.number for slot in of], [slot.job for slot in of]
+        floor = [max(0, job.request.min_tokens - job.produced) if job else 0 for job in jobs]
+        logprobs = any(job.request.logprobs >= 0 for job in jobs if job)
+        own = Rules(*(every[numbers] for every in self._rules))
+        return Choosing(own, self._stops[numbers], np.array(floor, np.int32), np.bool_(logprobs))

@@ -1,6 +1,7 @@
 """Every program of a scheduler run once on empty slots, so that no request waits for a compilation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
@@ -11,20 +12,21 @@ from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.rows.build import lay_out_tokens
 from eve_jax.infer import slot_programs as programs
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pace import Pace
 from eve_jax.infer.requests import MOST_STOPS
 from eve_jax.infer.sampling import GREEDY, NO_TOKEN, rules
-from eve_jax.infer.slot_programs import Choosing, Sizes, State
+from eve_jax.infer.slot_programs import Choosing, State
 from eve_jax.model.eve import Batch
 
 ZERO = np.int32(0)
+COPIES = 5  # programs that copy blocks, clear slots and note prompts
 
 
 class Menu(NamedTuple):
-    """Shapes of pieces, capacities of rows in general and in decoding, tokens of a block and of a request."""
+    """Shapes of pieces with their work, numbers of slots decoded at a time, tokens of a block and of a request."""
 
-    shapes: Sequence[RowShape]
-    capacities: Sequence[int]
-    decoded: Sequence[int]
+    works: Mapping[RowShape, float]
+    widths: Sequence[int]
     block: int
     context: int
 
@@ -33,49 +35,54 @@ def warm(
     engine: Engine,
     state: State,
     menu: Menu,
+    pace: Pace,
     progress: Callable[[int, int], None],
-) -> tuple[State, int]:
-    """Run every program on `state`, whose slots are empty; returns it, empty again, and how many programs there are."""
-    count = len(state.seen)
+) -> int:
+    """Run every program on `state`, which is used up; pieces and blocks a second time, which `pace` measures.
+
+    Returns how many programs there are.
+    """
 
     def neutral(rows: int) -> Choosing:
         stops = np.full((rows, MOST_STOPS), NO_TOKEN, np.int32)
-        return Choosing(rules([GREEDY] * rows), stops, np.zeros(rows, np.int32))
+        return Choosing(rules([GREEDY] * rows), stops, np.zeros(rows, np.int32), np.bool_(False))
 
-    def prefill(state: State, shape: RowShape, capacity: int) -> State:
-        args = engine.params, state, _blank(shape, engine.cfg.patch_bytes), (ZERO, ZERO, np.int32(1)), neutral(1)
-        return programs.prefill(engine.cfg, engine.mesh, capacity, *args)[0]
+    def prefill(state: State, shape: RowShape) -> State:
+        nothing = np.zeros(1, np.int32)
+        where = nothing, nothing, np.ones(1, np.int32)
+        args = engine.params, state, _blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
+        return programs.prefill(engine.cfg, engine.mesh, *args)[0]
 
-    def decode(state: State, sizes: Sizes) -> State:
-        nothing = np.zeros(count, np.int32)
-        args = engine.params, state, (nothing, nothing, nothing), neutral(count)
-        return programs.decode(engine.cfg, engine.mesh, sizes, *args)[0]
+    def decode(state: State, width: int) -> State:
+        slots, nothing = np.arange(width, dtype=np.int32), np.zeros(width, np.int32)
+        steps = np.full(width, menu.block, np.int32)
+        args = engine.params, state, (slots, nothing, nothing, steps), neutral(width)
+        return programs.decode(engine.cfg, engine.mesh, menu.block, *args)[0]
 
-    def rows(state: State, capacity: int) -> State:
-        state = programs.copy(engine.mesh, capacity, state, ZERO, ZERO)
-        row = programs.take(engine.mesh, capacity, state, ZERO)
-        return programs.put(engine.mesh, state, row, ZERO)
-
-    def rest(state: State) -> State:
+    def rows(state: State) -> State:
+        state = programs.copy(engine.mesh, state, ZERO, ZERO, ZERO)
+        block = programs.take(engine.mesh, state, ZERO, ZERO)
+        state = programs.put(engine.mesh, state, block, ZERO, ZERO)
         state = programs.note_prompt(engine.mesh, state, ZERO, np.full(menu.context, NO_TOKEN, np.int32))
         return programs.clear(engine.mesh, state, ZERO)
 
-    steps: list[tuple[int, Callable[[State], State]]] = []
-    for capacity in menu.capacities:
-        for shape in menu.shapes:
-            if shape.length <= capacity:
-                steps.append((1, partial(prefill, shape=shape, capacity=capacity)))
-        steps.append((3, partial(rows, capacity=capacity)))
-    for capacity in menu.decoded:
-        for wants in (False, True):
-            steps.append((1, partial(decode, sizes=Sizes(capacity, menu.block, wants))))
-    steps.append((2, rest))
-    done, total = 0, sum(number for number, _ in steps)
-    for number, step in steps:
+    done, total = 0, len(menu.works) + len(menu.widths) + COPIES
+
+    def run(step: Callable[[State], State], number: int, measured: AbstractContextManager | None = None) -> None:
+        nonlocal state, done
         state = jax.block_until_ready(step(state))
+        if measured is not None:
+            with measured:
+                state = jax.block_until_ready(step(state))
         done += number
         progress(done, total)
-    return state, total
+
+    for shape, work in menu.works.items():
+        run(partial(prefill, shape=shape), 1, pace.piece(shape, work))
+    for width in menu.widths:
+        run(partial(decode, width=width), 1, pace.block(width))
+    run(rows, COPIES)
+    return total
 
 
 def _blank(shape: RowShape, patch_bytes: int) -> Batch:

@@ -6,6 +6,7 @@ splash    Pallas, TPU
 flash     Pallas on Triton, GPU
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -202,3 +203,64 @@ def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Arr
     starts = range(0, queries, QUERY_CHUNK)
     outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
     return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4).reshape(rows, queries, heads, size)
+
+
+def blocks_attention(
+    q: Float[Array, "B T N H"],
+    new: Part,
+    block: Callable[[Array], tuple[Float[Array, "B K H S"], Float[Array, "B K S H"]]],
+    size: int,
+    held: tuple[Int[Array, "B"], Int[Array, "B T"] | None],
+) -> Float[Array, "B T N H"]:
+    """`cached_attention` over `new` entries and those of a cache that is read block by block.
+
+    held: how many entries a row of the cache has, and the first that each query sees, None where they see all. block:
+    keys and values of a block of `size` entries by its number; those that no row has entries in are not read. Every
+    query must see an entry of `new`.
+    """
+    rows, queries, heads, width = q.shape
+    (keys, values, last, first_new), (length, first) = new, held
+    kv_heads = keys.shape[1]
+    groups = heads // kv_heads
+    q = q.reshape(rows, queries, kv_heads, groups, width).transpose(0, 2, 1, 3, 4)
+    scale, least = width**-0.5, jnp.finfo(jnp.float32).min
+    count = (jnp.max(length) + size - 1) // size
+
+    def products(mine: Array, k: Array, hidden: Array) -> Array:
+        scores = jnp.einsum("BKMH,BKHS->BKMS", mine, k, preferred_element_type=jnp.float32) * scale
+        return jnp.where(hidden[:, None], least, scores)
+
+    def weighed(scores: Array, top: Array, v: Array) -> tuple[Array, Array]:
+        weights = jnp.exp(scores - top)
+        out = jnp.einsum("BKMS,BKSH->BKMH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return jnp.sum(weights, axis=-1, keepdims=True), out
+
+    def chunk(at: slice) -> Array:
+        mine = q[:, :, at].reshape(rows, kv_heads, -1, width)
+        by_head = partial(jnp.repeat, repeats=groups, axis=1)
+        order = jnp.arange(keys.shape[3])
+        hidden = order > by_head(last[:, at])[..., None]
+        if first_new is not None:
+            hidden |= order < by_head(first_new[:, at])[..., None]
+        scores = products(mine, keys, hidden)
+        top = jnp.max(scores, axis=-1, keepdims=True)
+
+        def body(number: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            top, total, out = so_far
+            k, v = block(number)
+            order = number * size + jnp.arange(size)
+            hidden = (order >= length[:, None])[:, None]
+            if first is not None:
+                hidden |= order < by_head(first[:, at])[..., None]
+            scores = products(mine, k, hidden)
+            now = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
+            more, added = weighed(scores, now, v)
+            shrunk = jnp.exp(top - now)
+            return now, total * shrunk + more, out * shrunk + added
+
+        _, total, out = jax.lax.fori_loop(0, count, body, (top, *weighed(scores, top, values)))
+        return (out / total).astype(q.dtype).reshape(q[:, :, at].shape)
+
+    starts = range(0, queries, QUERY_CHUNK)
+    outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
+    return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4).reshape(rows, queries, heads, width)

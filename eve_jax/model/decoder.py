@@ -10,8 +10,9 @@ from jaxtyping import Array
 
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.layer_cache import HeldLayer, LayerCache
 from eve_jax.model.layers import MLP, HeadNorm, HeadProjection, OutProjection, RMSNorm, gathered, stacked
-from eve_jax.model.routing import Hidden, LayerCache, Routed, Rows
+from eve_jax.model.routing import Hidden, Routed, Rows
 from eve_jax.model.sight import Kind
 from eve_jax.sharding import constrain, one_cpu
 
@@ -80,6 +81,7 @@ def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
     return stacked(lambda rngs: DecoderLayer(cfg, rngs), cfg.num_layers, rngs)
 
 
+HeldGroup = Callable[[Array], LayerCache | HeldLayer]  # what is held for a layer of a group, by its number there
 UNROLLED = 12  # most layers of which a program holds each for itself: compiling takes longer with each
 # What the backward pass finds stored, next to each layer's input.
 REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
@@ -151,12 +153,12 @@ def extend_layers(
     caches: list[tuple[Array, Array]],
     x: Hidden,
     rows: Rows,
-    held: list[tuple[Array, Array]] | None = None,
+    held: list[HeldGroup] | None = None,
 ) -> tuple[Hidden, list[tuple[Array, Array]]]:
     """The layers on top of a cache of keys and values, group by group (`in_groups`); a scan in each.
 
-    A layer gets its `LayerCache`, or, with `held`, a pair: that of `held`, which is only read, and its own. Returns the
-    last hidden states and the caches as updated.
+    A layer gets its `LayerCache`, or, with `held`, a pair: what that has for it, which is only read, and its own.
+    Returns the last hidden states and the caches as updated.
     """
     dtype = jax.tree.leaves(x)[0].dtype
     updated = []
@@ -167,7 +169,7 @@ def extend_layers(
             carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array, Kind], number: int = number
         ) -> tuple[Any, None]:
             own: Any = LayerCache(*carry[1], layer[1])
-            pair = own if held is None else (LayerCache(*held[number], layer[1]), own)
+            pair = own if held is None else (held[number](layer[1]), own)
             x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
             own = pair if held is None else pair[1]
             return (x, (own.keys, own.values)), None

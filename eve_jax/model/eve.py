@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
-from eve_jax.model.decoder import extend_layers, in_groups, run_layers, run_tapped, stack_layers
+from eve_jax.model.decoder import HeldGroup, extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.layers import RMSNorm
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
@@ -126,25 +126,38 @@ class Eve(nnx.Module):
         return in_groups(nnx.state(self.layers), groups)
 
     def extend(
-        self, batch: Batch, caches: list[Cache], start: Array, weights: list[nnx.State], first: bool = False
+        self,
+        batch: Batch,
+        caches: list[Cache],
+        start: Array,
+        weights: list[nnx.State],
+        first: bool = False,
+        held: list[HeldGroup] | None = None,
     ) -> tuple[Array, list[Cache]]:
         """Append one sample's new tokens a row (slot order) to the caches, whose rows hold `start` [R] tokens.
 
         `caches` and `weights` are those of groups of layers. `first`: no row holds any, and `batch` has segments.
         Returns the residual stream of the new slots [R, L, D] and the caches, which must have room for `start` + L
-        entries; entries that pads write are overwritten by the next call.
+        entries; entries that pads write are overwritten by the next call. With `held`, that has the `start` tokens, and
+        the caches get the new ones alone.
         """
         vision, text = self.embed_slots(batch)
         rows = CachedRows.of(self.cfg, batch, vision.shape[1], start, first)
-        x, caches = extend_layers(nnx.graphdef(self.layers), weights, caches, rows.enter(vision, text), rows)
+        x, caches = extend_layers(nnx.graphdef(self.layers), weights, caches, rows.enter(vision, text), rows, held)
         return rows.leave(x), caches
 
     def decode(
-        self, token: Array, held: list[Cache], recent: list[Cache], length: Array, step: Array, weights: list[nnx.State]
+        self,
+        token: Array,
+        held: list[HeldGroup],
+        recent: list[Cache],
+        length: Array,
+        step: Array,
+        weights: list[nnx.State],
     ) -> tuple[Array, list[Cache]]:
         """One text token a row, int32 [R], after `length` [R] tokens in the caches `held` and `step` in `recent`.
 
-        Returns the residual stream [R, D] and `recent` with the token; caches, weights are those of groups of layers.
+        Returns the residual stream [R, D] and `recent` with the token; all are those of groups of layers.
         """
         x = self._words(token[:, None])
         rows = DecodingRows.of(self.cfg, length, step)

@@ -11,7 +11,6 @@ weights is a strategy with two forms that agree to rounding:
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import cached_attention
 from eve_jax.model.config import ModelConfig, Part
+from eve_jax.model.layer_cache import HeldLayer, LayerCache
 from eve_jax.model.sight import Kind, Sight
 from eve_jax.model.weight import declare
 
@@ -167,44 +167,12 @@ class MaskedRows(NamedTuple):
         return self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), None
 
 
-class LayerCache(NamedTuple):
-    """A layer's place in the keys [layers, R, K, H, C] and values [layers, R, K, C, H] of several: updated there."""
-
-    keys: Array
-    values: Array
-    layer: Array | int
-
-    def read(self, dtype: jnp.dtype) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
-        """The layer's own keys and values."""
-        keys, values = (jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False) for x in self[:2])
-        return keys.astype(dtype), values.astype(dtype)
-
-    def append(
-        self, k: Float[Array, "R T K H"], v: Float[Array, "R T K H"], start: Int[Array, "R"] | Int[Array, ""]
-    ) -> "LayerCache":
-        """With new entries of the layer from `start` on, which is one for all rows or each row's own."""
-
-        def put(old: Array, new: Array, axis: int) -> Array:
-            new = new.astype(old.dtype)
-            if not start.ndim:
-                place = [self.layer, *[0] * (old.ndim - 1)]
-                place[axis] = start
-                return jax.lax.dynamic_update_slice(old, new[None], place)
-            # In the layer's own slice: with the rows of all layers, XLA would copy them in another order.
-            at = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis)
-            own = jax.lax.dynamic_index_in_dim(old, self.layer, keepdims=False)
-            return jax.lax.dynamic_update_index_in_dim(old, jax.vmap(at)(own, new, start), self.layer, 0)
-
-        return LayerCache(
-            put(self.keys, k.transpose(0, 2, 3, 1), -1), put(self.values, v.swapaxes(1, 2), -2), self.layer
-        )
-
-
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
     `start` is the number of tokens that a row's cache already holds; `position` counts from the sample's beginning.
     With `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training.
+    Where a layer has a pair of caches, the first one is only read, and the second one gets the new tokens alone.
     """
 
     perm: Int[Array, "R L"]
@@ -236,10 +204,16 @@ class CachedRows(NamedTuple):
     def route(self, part: Routed, x: Hidden) -> Hidden:
         return _route_split(part, x, self.patches)
 
-    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: LayerCache, kind: Kind) -> tuple[Hidden, LayerCache]:
+    def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = self.sight.turned(kind, q, k)
         k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
+        if not isinstance(cache, LayerCache):
+            held, new = cache
+            new = new.append(k, v, jnp.int32(0))
+            first, own = self.sight.first(kind, self.position), self.position - self.start[:, None]
+            out = held.attend(q, self.start, first, (*new.read(q.dtype), own, self.sight.first(kind, own)))
+            return self._parted(out), (held, new)
 
         # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
         cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
@@ -248,7 +222,10 @@ class CachedRows(NamedTuple):
         else:
             q = permute(q, self.perm, self.inv)
             out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
-        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), cache
+        return self._parted(out), cache
+
+    def _parted(self, out: Array) -> Hidden:
+        return out[:, : self.vision_slots], out[:, self.vision_slots :]
 
 
 class DecodingRows(NamedTuple):
@@ -273,18 +250,15 @@ class DecodingRows(NamedTuple):
         return part.text(x)
 
     def attend(
-        self, q: Array, k: Array, v: Array, cache: tuple[LayerCache, LayerCache], kind: Kind
-    ) -> tuple[Array, tuple[LayerCache, LayerCache]]:
+        self, q: Array, k: Array, v: Array, cache: tuple[LayerCache | HeldLayer, LayerCache], kind: Kind
+    ) -> tuple[Array, tuple[LayerCache | HeldLayer, LayerCache]]:
         q, k = self.sight.turned(kind, q, k)
         held, recent = cache
         recent = recent.append(k, v, self.step)
         last = jnp.broadcast_to(self.step, self.length.shape)[:, None]
         first, first_recent = (self.sight.first(kind, at) for at in ((self.length + self.step)[:, None], last))
-        parts = [
-            (*held.read(q.dtype), self.length[:, None] - 1, first),
-            (*recent.read(q.dtype), last, first_recent),
-        ]
-        return cached_attention(q, parts), (held, recent)
+        out = held.attend(q, self.length, first, (*recent.read(q.dtype), last, first_recent))
+        return out, (held, recent)
 
 
 TRAINING_ROWS: dict[str, type[SplitRows] | type[MaskedRows]] = {"split": SplitRows, "masked": MaskedRows}

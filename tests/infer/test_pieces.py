@@ -12,7 +12,6 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import Piece, Spelled, shapes
 from eve_jax.infer.requests import Request
 from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
-from eve_jax.infer.slot_rows import capacities
 from tests import reference as ref
 from tests.infer.mixed import Heard, picture, prompt, words
 
@@ -34,14 +33,6 @@ def test_shapes_of_pieces():
     )
     assert [shape.patches for shape in shapes(64, True, 300)] == [0, 0, 0, 16, 32, 64, 128, 256, 512]
     assert shapes(16) == (RowShape(0, 0, 16), RowShape(16, 16, 16))
-
-
-def test_sizes_of_rows():
-    """None that is much like the next one; decoding needs no room behind."""
-    assert capacities(4096, 304) == (576, 1344, 2368, 4416)
-    assert capacities(4096, 0) == (256, 1024, 2048, 4096)
-    assert capacities(384, 304) == (384, 512, 704)
-    assert capacities(20, 48) == (64, 128)
 
 
 @pytest.mark.parametrize("chunk", [16, 32, 256])

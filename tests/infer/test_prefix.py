@@ -88,7 +88,7 @@ def test_rows_that_are_overwritten_are_kept(engine):
 
 def kept(*ids: int, size: int = 10) -> Kept:
     row = jax.numpy.zeros(1)
-    return Kept(Items.of(prompt(ids)), (row, row), 1, size)
+    return Kept(Items.of(prompt(ids)), [(row, row)], size)
 
 
 def test_the_store_keeps_what_was_used_last():

@@ -10,7 +10,8 @@ from jax import Array
 
 from eve_jax.errors import UserError
 from eve_jax.model import attention, blocked
-from eve_jax.model.attention import check_kernel
+from eve_jax.model.attention import cached_attention, check_kernel
+from eve_jax.model.layer_cache import BLOCK, HeldLayer
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
 SEGMENT = np.zeros((ROWS, LENGTH), np.int32)
@@ -112,3 +113,31 @@ def test_a_kernel_of_another_platform_is_refused(kernel: str, platform: str) -> 
 )
 def test_kernels_that_a_platform_has(kernel: str, platform: str) -> None:
     check_kernel(kernel, platform)
+
+
+@pytest.mark.parametrize("window", [0, 3, 150])
+@pytest.mark.parametrize("slots", [None, (2, 0)])
+def test_blocks_of_a_cache_are_attended_to_as_one(slots, window):
+    """Rows of several lengths, none and beyond a block included; what lies behind them has no part, were it huge."""
+    rng = np.random.default_rng(0)
+    rows, heads, kv_heads, size, new, room = (2 if slots else 3), 4, 2, 8, 5, 3 * BLOCK
+    length = np.array([2 * BLOCK + 7, 0, BLOCK], np.int32)[:rows]
+    keys = rng.normal(size=(2, 3, kv_heads, size, room)).astype(np.float32)
+    values = rng.normal(size=(2, 3, kv_heads, room, size)).astype(np.float32)
+    taken = np.array(slots if slots else range(3))
+    for slot, held in zip(taken, length, strict=True):
+        keys[:, slot, :, :, held:], values[:, slot, :, held:] = 1e30, 1e30
+    q = rng.normal(size=(rows, new, heads, size)).astype(np.float32)
+    own_keys = rng.normal(size=(rows, kv_heads, size, new)).astype(np.float32)
+    last = np.tile(np.arange(new), (rows, 1))
+    first = length[:, None] + last - window + 1 if window else None
+    own = own_keys, own_keys.swapaxes(2, 3), last, last - window + 1 if window else None
+    held = keys[1][taken], values[1][taken], np.repeat(length[:, None] - 1, new, 1), first
+    expected = cached_attention(*jax.tree.map(jnp.asarray, (q, [held, own])))
+
+    @jax.jit
+    def attended(keys, values, q, length, first, own):
+        return HeldLayer(keys, values, 1, jnp.array(slots) if slots else None).attend(q, length, first, own)
+
+    found = attended(keys, values, q, length, first, own)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,81 @@
+"""Keys and values of a layer: of rows that grow, and of rows that are only read, as far as they have entries."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from eve_jax.model.attention import Part, blocks_attention, cached_attention
+
+BLOCK = 128  # entries of a cache that are read at a time
+
+
+class LayerCache(NamedTuple):
+    """A layer's place in the keys [layers, R, K, H, C] and values [layers, R, K, C, H] of several: updated there."""
+
+    keys: Array
+    values: Array
+    layer: Array | int
+
+    def read(self, dtype: jnp.dtype) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
+        """The layer's own keys and values."""
+        keys, values = (jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False) for x in self[:2])
+        return keys.astype(dtype), values.astype(dtype)
+
+    def append(
+        self, k: Float[Array, "R T K H"], v: Float[Array, "R T K H"], start: Int[Array, "R"] | Int[Array, ""]
+    ) -> "LayerCache":
+        """With new entries of the layer from `start` on, which is one for all rows or each row's own."""
+
+        def put(old: Array, new: Array, axis: int) -> Array:
+            new = new.astype(old.dtype)
+            if not start.ndim:
+                place = [self.layer, *[0] * (old.ndim - 1)]
+                place[axis] = start
+                return jax.lax.dynamic_update_slice(old, new[None], place)
+            # In the layer's own slice: with the rows of all layers, XLA would copy them in another order.
+            at = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis)
+            own = jax.lax.dynamic_index_in_dim(old, self.layer, keepdims=False)
+            return jax.lax.dynamic_update_index_in_dim(old, jax.vmap(at)(own, new, start), self.layer, 0)
+
+        return LayerCache(
+            put(self.keys, k.transpose(0, 2, 3, 1), -1), put(self.values, v.swapaxes(1, 2), -2), self.layer
+        )
+
+    def attend(
+        self, q: Float[Array, "R T N H"], length: Int[Array, "R"], first: Int[Array, "R T"] | None, new: Part
+    ) -> Float[Array, "R T N H"]:
+        """Attention of new tokens over the `length` entries of their rows, from `first` on, and over `new` ones."""
+        return cached_attention(q, [(*self.read(q.dtype), length[:, None] - 1, first), new])
+
+
+class HeldLayer(NamedTuple):
+    """A layer of a cache that is only read: the rows `slots` int32 [R] of it, all of them where that is None."""
+
+    keys: Array
+    values: Array
+    layer: Array | int
+    slots: Array | None
+
+    def attend(
+        self, q: Float[Array, "R T N H"], length: Int[Array, "R"], first: Int[Array, "R T"] | None, new: Part
+    ) -> Float[Array, "R T N H"]:
+        """As `LayerCache.attend`; only as many blocks of the cache are read as the longest row has entries in."""
+
+        def block(number: Array) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
+            return self._block(self.keys, 4, number, q.dtype), self._block(self.values, 3, number, q.dtype)
+
+        return blocks_attention(q, new, block, BLOCK, (length, first))
+
+    def _block(self, x: Array, axis: int, number: Array, dtype: jnp.dtype) -> Array:
+        sizes = [1, *x.shape[1:]]
+        sizes[axis] = BLOCK
+        at: list[Any] = [self.layer, 0, 0, 0, 0]
+        at[axis] = number * BLOCK
+        if self.slots is None:
+            return jax.lax.dynamic_slice(x, at, sizes)[0].astype(dtype)
+        sizes[1] = 1
+        rows = [jax.lax.dynamic_slice(x, [at[0], slot, *at[2:]], sizes)[0] for slot in self.slots]
+        return jnp.concatenate(rows).astype(dtype)

@@ -1,0 +1,102 @@
+"""How many slots a block is for: no more than answers need. How long pieces are: no longer than two blocks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eve_jax.infer import pace, slot_programs, slot_rows
+from eve_jax.infer.choosing import Logprobs
+from eve_jax.infer.engine import Engine
+from eve_jax.infer.programs import NONE
+from eve_jax.infer.requests import Request
+from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
+from eve_jax.infer.slot_programs import Chosen
+from eve_jax.infer.slot_rows import widths
+from tests import reference as ref
+from tests.infer.mixed import Heard, alone, prompt, words
+
+
+def test_numbers_of_slots_that_are_decoded_together():
+    assert [widths(count, None) for count in (1, 2, 3, 8, 12)] == [
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 4, 8),
+        (1, 2, 4, 8, 12),
+    ]
+
+
+def test_rows_that_a_mesh_divides_are_decoded_all_at_once(monkeypatch):
+    monkeypatch.setattr(slot_rows, "batch_parts", lambda mesh: 2)
+    assert widths(8, None) == (8,)
+
+
+def test_few_answers_are_decoded_by_themselves(monkeypatch):
+    """One, two and three of four slots, whichever they are, next to others that keep what they had."""
+    cfg = ref.config()
+    engine, seen = Engine(cfg, ref.params(cfg)), list[int]()
+    scheduler = Scheduler(engine, SchedulerSettings(slots=4, context=160, chunk=16, block=4))
+    decode = slot_programs.decode
+
+    def watched(*args):
+        seen.append(len(args[5][0]))
+        return decode(*args)
+
+    monkeypatch.setattr(slot_programs, "decode", watched)
+    heard, asked = Heard(), [Request(prompt([5, 6, n]), 4 * n) for n in (1, 3, 2)]
+    for number, request in enumerate([*asked, asked[1]]):
+        scheduler.submit(request, heard.listener(number))
+        if number < 2:
+            scheduler.turn()
+    while scheduler.busy:
+        scheduler.turn()
+    assert seen[0] == 1 and set(seen) == {1, 2, 4}
+    assert [heard.ids(n) for n in range(4)] == [alone(engine, request) for request in (*asked, asked[1])]
+
+
+NOTHING = Logprobs(jnp.zeros(0), jnp.zeros(0), jnp.zeros(0))  # no request asks for them
+
+
+class Machine:
+    """Programs that take time of a clock and compute nothing: a piece by its length and place, a block by its rows."""
+
+    def __init__(self, token: float, entry: float, block: float, row: float):
+        self.token, self.entry, self.block, self.row = token, entry, block, row
+        self.now, self.waits, self.read = 0.0, 0.0, list[float]()
+
+    def prefill(self, cfg, mesh, params, state, batch, where, ends, how):
+        length, start = batch["perm"].shape[1], int(where[1][0])
+        spent = self.token * (length + 32) + self.entry * length * start
+        self.now, self.waits = self.now + spent, self.waits + spent
+        return state, Chosen(jnp.array([[5]]), NOTHING)
+
+    def decode(self, cfg, mesh, block, params, state, rows, how):
+        spent = self.block + self.row * len(rows[0])
+        self.read.append(self.waits / spent)
+        self.now, self.waits = self.now + spent, 0.0
+        return state, Chosen(jnp.where(np.arange(block) < rows[3][:, None], 5, NONE), NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("token", "block", "row"), [(1e-4, 0.5, 0.1), (1e-3, 0.1, 0.03), (2e-3, 0.1, 0.03), (2e-3, 0.3, 0.0)]
+)
+def test_reading_a_long_prompt_holds_answers_up_by_two_blocks_at_most(monkeypatch, token, block, row):
+    """On machines of several speeds, few or many answers; a piece costs more the further behind it is."""
+    machine, cfg = Machine(token, token / 2000, block, row), ref.config()
+    for name in ("prefill", "decode"):
+        monkeypatch.setattr(slot_programs, name, getattr(machine, name))
+    monkeypatch.setattr(pace, "clock", lambda: machine.now)
+    scheduler = Scheduler(Engine(cfg, ref.params(cfg)), SchedulerSettings(slots=8, context=4096))
+    scheduler.rows.warm_up(lambda done, total: None)
+    for others in (1, 3, 7):
+        machine.read.clear()
+        for _ in range(others):
+            scheduler.submit(Request(prompt(words(np.random.default_rng(others), 20)), 2000), Heard().listener(0))
+        while len(scheduler.rows.slots.decoding) < others:
+            scheduler.turn()
+        machine.read.clear()
+        ticket = scheduler.submit(Request(prompt([*range(1, 301)] * 10), 1), Heard().listener(1))
+        while ticket.finished is None:
+            scheduler.turn()
+        assert len(machine.read) > 5 and max(machine.read) <= 2
+        scheduler.rows.start_over("next")
