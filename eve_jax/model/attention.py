@@ -102,7 +102,7 @@ def kernel_for(kernel: str, platform: str, length: int, head_size: int, window: 
     """
     if kernel == "flash" and window:
         raise FieldError(
-            Field("model.attention"), "=flash has no local windows (", Field("model.window"), "): use auto"
+            Field("model.attention"), "=flash has no local windows (", Field("model.window"), f"={window}): use auto"
         )
     if kernel != "auto":
         return kernel

@@ -211,7 +211,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"max_aspect": "8"}, "^max_aspect='8': expected"),
     ({"max_size": 5}, "^max_size=5: expected 0 or a number of pixels, at least 32"),
     ({"max_size": 10**6}, "^max_size=1000000: expected"),
-    ({"template": "chatml"}, "^template: 'chatml' is not one of"),
+    ({"template": "markdown"}, "^template: 'markdown' is not one of"),
     ({"template": "plain"}, "^template=plain is for captions"),
     ({"image_first": "yes"}, "^image_first='yes': expected True"),
 ]
