@@ -1,8 +1,8 @@
 """What quantized weights cost: python -m benchmarks.quantized --checkpoint=DIR --text=README.md,docs/model.md
 
 Bytes of the parameters and the mean loss over the paragraphs of the text files, with whole weights, int8 and int4; of a
-model of language alone (`--template=plain`), or of one that answers: a paragraph is then an answer to nothing. Prints
-rows of a table and, last, a line of JSON.
+model of language alone (`--template=plain`), or of one that answers: a paragraph is then an answer to nothing. With
+`--records=FILE --images=DIR`, the loss over the answers of records. Prints rows of a table and, last, a line of JSON.
 """
 
 import json
@@ -14,17 +14,20 @@ from typing import Any
 
 from absl import flags
 
+from eve_jax.errors import UserError
 from launch._flags import define_path, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a stage, of an import, or a Hugging Face folder")
-TEXT = flags.DEFINE_list("text", None, "text files, whose paragraphs are scored")
-TEMPLATE = flags.DEFINE_string("template", "plain", "as for launch.score")
-flags.mark_flags_as_required(["checkpoint", "text"])
+TEXT = flags.DEFINE_list("text", [], "text files, whose paragraphs are scored")
+RECORDS = define_path("records", "", "records to score instead of texts, as for launch.score")
+IMAGES = define_path("images", "", "folder that their image paths are relative to")
+TEMPLATE = flags.DEFINE_string("template", None, "as for launch.score; default: plain for texts, else the checkpoint's")
+flags.mark_flag_as_required("checkpoint")
 LEAST = 200  # characters of a paragraph
 
 
-def write_records(target: Path) -> int:
-    """Write the paragraphs as records; returns their number."""
+def write_records(target: Path) -> str:
+    """Write the paragraphs as records and return the file's name."""
     texts = "\n\n".join(Path(name).read_text(encoding="utf-8") for name in TEXT.value or []).split("\n\n")
     chosen = [text.strip() for text in texts if len(text.strip()) >= LEAST]
     lines = (
@@ -32,7 +35,7 @@ def write_records(target: Path) -> int:
         for n, text in enumerate(chosen)
     )
     target.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return len(chosen)
+    return str(target)
 
 
 def size(params: dict[str, Any]) -> float:
@@ -43,7 +46,7 @@ def size(params: dict[str, Any]) -> float:
     return sum(bits) / 8
 
 
-def measure(weights: str, records: Path) -> dict[str, Any]:
+def measure(weights: str, records: str, out: Path) -> dict[str, Any]:
     """Bytes in the types that are stored, and the loss in float32."""
     from eve_jax.infer.parameters import stored
     from eve_jax.infer.score_files import score_files
@@ -54,25 +57,27 @@ def measure(weights: str, records: Path) -> dict[str, Any]:
     matrices = {name: value for name, value in params.items() if hasattr(value, "qvalue")}
     found = {"weights": weights or "whole", "bytes": size(params), "quantized_bytes": size(matrices)}
     del params, matrices
-    out = records.with_suffix(".scores")
-    scores = score_files(folder, str(records), "", out, weights=weights, template=TEMPLATE.value or None, quiet=True)
-    return found | {"loss": scores.loss, "targets": sum(line.n_target for line in scores.lines)}
+    template = TEMPLATE.value or ("plain" if TEXT.value else None)
+    scores = score_files(folder, records, IMAGES.value or "", out, weights=weights, template=template, quiet=True)
+    targets = sum(line.n_target for line in scores.lines)
+    return found | {"loss": scores.loss, "targets": targets, "records": len(scores.lines)}
 
 
 def main() -> None:
     from eve_jax.process.setup import setup
 
+    if bool(TEXT.value) == bool(RECORDS.value):
+        raise UserError("give either --text=FILES or --records=FILE")
     setup(computes=True)
     with tempfile.TemporaryDirectory() as folder:
-        records = Path(folder) / "text.jsonl"
-        count = write_records(records)
-        found = [measure(weights, records) for weights in ("", "int8", "int4")]
-    print(f"{count} paragraphs, {found[0]['targets']:,} targets", file=sys.stderr)
+        records = RECORDS.value or write_records(Path(folder) / "text.jsonl")
+        found = [measure(weights, records, Path(folder) / "scores") for weights in ("", "int8", "int4")]
+    print(f"{found[0]['records']:,} records, {found[0]['targets']:,} targets", file=sys.stderr)
     print("| weights | parameters, MB | loss | change |\n|---|---|---|---|")
     for line in found:
         change = line["loss"] - found[0]["loss"]
         print(f"| {line['weights']} | {line['bytes'] / 1e6:.1f} | {line['loss']:.4f} | {change:+.4f} |")
-    print(json.dumps({"paragraphs": count, "found": found}), flush=True)
+    print(json.dumps({"found": found}), flush=True)
 
 
 if __name__ == "__main__":

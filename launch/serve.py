@@ -29,6 +29,9 @@ KEYS = flags.DEFINE_multi_string(
 )
 DOMAINS = flags.DEFINE_list("media_domains", [], "hosts whose images are fetched by URL; default: data URIs only")
 ORIGINS = flags.DEFINE_list("cors_origins", [], "sites whose pages may use this server, such as https://a.org")
+ROOT = flags.DEFINE_string("root_path", "", "what a proxy has before the server's paths, such as /eve")
+CERTIFICATE = define_path("ssl_certfile", "", "PEM file of a certificate with its chain: https in place of http")
+KEY = define_path("ssl_keyfile", "", "PEM file of its key, without a password; default: in --ssl_certfile")
 SLOTS = flags.DEFINE_integer("slots", 8, "requests that are answered at a time", lower_bound=1)
 CONTEXT = flags.DEFINE_integer(
     "context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2
@@ -65,6 +68,11 @@ def main() -> None:
 
     with name_fields(as_flag):
         settings, slots = serve_settings(), scheduler_settings()
+    tls = process.Tls(CERTIFICATE.value, KEY.value or "") if CERTIFICATE.value else None
+    if tls:
+        tls.check()
+    elif KEY.value:
+        raise UserError("--ssl_keyfile is the key of a certificate: give --ssl_certfile as well")
     listener = process.listening(HOST.value or "", PORT.value or 0)  # before the checkpoint is read, which takes long
     setup(computes=True)
     say(f"reading the checkpoint {CHECKPOINT.value} ...")
@@ -72,7 +80,7 @@ def main() -> None:
         eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
     served = Served(eve, settings, slots.context)
     scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
-    process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0)
+    process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
 
 
 def serve_settings() -> "ServeSettings":
@@ -85,6 +93,7 @@ def serve_settings() -> "ServeSettings":
         api_keys=(*KEYS.value, *filter(None, os.environ.get("EVE_API_KEYS", "").split(","))),
         media_domains=tuple(name.lower() for name in DOMAINS.value or ()),
         origins=tuple(ORIGINS.value or ()),
+        root_path=ROOT.value or "",
         max_tokens=MAX_TOKENS.value or 0,
         temperature=TEMPERATURE.value or 0.0,
         max_images=MAX_IMAGES.value or 0,

@@ -34,11 +34,11 @@ def stored(
     checkpoint: Checkpoint, mesh: Mesh | None = None, dtype: str = "", weights: str = ""
 ) -> tuple[ModelConfig, Params]:
     """`loaded` with the parameters in the types that they are stored in."""
-    if weights := kept_weights(checkpoint, weights):
+    weights = kept_weights(checkpoint, weights)
+    if weights or mesh is not None:
         cfg, params = for_inference(checkpoint, weights, mesh)
     else:
-        shardings = None if mesh is None else parameter_shardings(checkpoint.cfg, mesh)
-        cfg, params = checkpoint.for_inference(shardings)
+        cfg, params = checkpoint.for_inference()
     return replace(cfg, dtype=dtype or cfg.dtype), params
 
 

@@ -17,7 +17,7 @@ from eve_jax.errors import UserError
 from eve_jax.infer.heads import regrouped
 from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, parameter_shardings
+from eve_jax.model.eve import Params
 from eve_jax.process.files import in_place_of
 from eve_jax.process.paths import split_names
 from eve_jax.sharding import make_mesh
@@ -78,9 +78,10 @@ def score_files(
 
 
 def _read(source: Checkpoint, mesh: Mesh | None, weights: str) -> tuple[ModelConfig, Params]:
-    if weights := kept_weights(source, weights):
+    weights = kept_weights(source, weights)
+    if weights or mesh is not None:
         return for_inference(source, weights, mesh)
-    return source.here, source.params(None if mesh is None else parameter_shardings(source.cfg, mesh))
+    return source.here, source.params()
 
 
 def _write(path: Path, lines: Iterable[Score | Dropped]) -> None:

@@ -43,7 +43,7 @@ def build(served: Served, scheduler: Scheduling, reader: ImageReader | None = No
     reader = reader or ImageReader(settings)
     metrics = Metrics(served.name, scheduler, reader.cache)
     api = Api(served, scheduler, metrics, reader, state)
-    page, described = Page(), description()
+    page, described = Page(), description(settings.root_path)
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(described)

@@ -47,7 +47,10 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["path"] = scope["path"].rstrip("/") or "/"
+        path, root = scope["path"], self.settings.root_path
+        if root and path.startswith(f"{root}/"):  # the proxy has left it there
+            path = path[len(root) :]
+        scope["path"] = path.rstrip("/") or "/"
         await _Guarded(self, scope, receive, send).run()
 
     def check_key(self, scope: Scope) -> None:

@@ -50,8 +50,8 @@ ERROR = {
 }
 
 
-def description() -> dict[str, Any]:
-    """Return the OpenAPI document."""
+def description(root_path: str = "") -> dict[str, Any]:
+    """Return the OpenAPI document of a server whose paths are below `root_path` for its clients."""
     reference = "#/components/schemas/{model}"
     models = [(kind, "validation") for kind, _ in BODIES.values()]
     names, schemas = models_json_schema(models, ref_template=reference)  # type: ignore[arg-type]
@@ -67,7 +67,8 @@ def description() -> dict[str, Any]:
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
     }
     info = {"title": "eve_jax", "version": __version__}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components, "security": [{"key": []}, {}]}
+    found = {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
+    return found | {"servers": [{"url": root_path or "/"}], "security": [{"key": []}, {}]}
 
 
 def _operation(path: str, text: str, responses: dict[str, Any]) -> dict[str, Any]:

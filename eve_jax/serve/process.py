@@ -6,11 +6,12 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -41,17 +42,36 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(app: Application, listener: socket.socket, header_time: float, drain_time: float) -> None:
+class Tls(NamedTuple):
+    """Files, PEM, of a certificate with its chain and of its key; "" for a key that is in the certificate's file."""
+
+    certificate: str
+    key: str = ""
+
+    def check(self) -> None:
+        """Raise UserError unless the files hold a certificate and its key, which no password protects."""
+        names = f"--ssl_certfile={self.certificate}" + (f" --ssl_keyfile={self.key}" if self.key else "")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key or None, password=lambda: "")
+        except OSError as error:  # that of ssl included
+            why = getattr(error, "reason", None) or error.strerror or str(error)
+            raise UserError(f"{names}: {why}; name a certificate and its key without a password, in PEM") from error
+
+
+def serve(
+    app: Application, listener: socket.socket, header_time: float, drain_time: float, tls: Tls | None = None
+) -> None:
     """Serve `app` at a bound socket until SIGTERM or Ctrl-C, then let running answers end; a second one ends at once.
 
     header_time: seconds for a request's headers; drain_time: seconds for answers to end, 0 = as long as they take.
-    Raises what kept the model from being served.
+    tls: https in place of http. Raises what kept the model from being served.
     """
     more_connections()
-    server = Server(config(app, header_time, drain_time))
+    server = Server(config(app, header_time, drain_time, tls))
     app.state.failed = lambda: setattr(server, "should_exit", True)
     host, port = listener.getsockname()[:2]
-    app.state.say(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}")
+    app.state.say(f"listening at http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}")
     with contextlib.closing(listener):
         server.run(sockets=[listener])
     if app.state.failure is not None:
@@ -61,7 +81,7 @@ def serve(app: Application, listener: socket.socket, header_time: float, drain_t
         os._exit(0)
 
 
-def config(app: Application, header_time: float, drain_time: float) -> uvicorn.Config:
+def config(app: Application, header_time: float, drain_time: float, tls: Tls | None = None) -> uvicorn.Config:
     """Return uvicorn's settings for `serve`."""
     application: Any = app
     return uvicorn.Config(
@@ -76,6 +96,8 @@ def config(app: Application, header_time: float, drain_time: float) -> uvicorn.C
         timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=int(drain_time) or None,
         h11_max_incomplete_event_size=HEADERS,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=(tls.key or None) if tls else None,
     )
 
 

@@ -1,10 +1,13 @@
 """Settings of the server: who may ask, what a request may hold, how long things may take."""
 
+import re
 from dataclasses import dataclass, fields
 
-from eve_jax.process.checks import number, whole
+from eve_jax.errors import Argument
+from eve_jax.process.checks import number, unexpected, whole
 
 MIB = 2**20
+ROOT = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,8 @@ class ServeSettings:
     """What the server allows.
 
     names: of the model; the first one is in answers. api_keys: () = anybody may ask. media_domains: hosts whose images
-    are fetched, () = none. origins: sites whose pages may read answers (CORS), () = none. max_tokens, temperature: of a
+    are fetched, () = none. origins: sites whose pages may read answers (CORS), () = none. root_path: what a proxy has
+    before the paths of this server, such as /eve, whether it takes that away or not. max_tokens, temperature: of a
     request that gives none. max_images, max_pixels: of a request, of one image file. max_body, max_held, max_fetched:
     bytes of one request's body, of all bodies that are held at a time, of one fetched image. image_cache: bytes of
     images that are kept as patches. decoders: threads that
@@ -24,6 +28,7 @@ class ServeSettings:
     api_keys: tuple[str, ...] = ()
     media_domains: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    root_path: str = ""
     max_tokens: int = 1024
     temperature: float = 1.0
     max_images: int = 32
@@ -40,6 +45,8 @@ class ServeSettings:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if not ROOT.fullmatch(self.root_path):
+            raise unexpected(Argument("root_path"), self.root_path, "a path such as /eve, without a slash at its end")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int:

@@ -99,10 +99,7 @@ def load_frozen(
     whole = add_vision_copies(cfg, given)
     params = {n: place(whole[n].astype(origin.weights[n][0]), shardings[n]) for n in wanted if n in whole}
     if len(params) < len(wanted):
-        missing = next(n for n in wanted if n not in params)
-        raise UserError(
-            f"{folder} has {missing} from {found.folder}, which does not hold it now; put back what was there"
-        )
+        raise _gone(folder, next(n for n in wanted if n not in params), found)
     origin.check(folder, fingerprints(params))
     return params
 
@@ -116,6 +113,8 @@ def stored_source(folder: Path, step: int | None = None) -> ParamSource:
         found = _opened(origin, folder)
         inner = stored_source(found.folder, found.step) if found.source is None else found.source
         others.append((origin, Completed(inner, cfg.parts, origin.seed)))
+        if missing := [name for name in origin.weights if name not in others[-1][1].shapes]:
+            raise _gone(folder, missing[0], found)
     return Referring(folder, OrbaxSource(folder, step, cfg), others)
 
 
@@ -125,6 +124,10 @@ def _opened(origin: Origin, folder: Path) -> Checkpoint:
     found = open_checkpoint(place, seed=origin.seed, patch_hidden=origin.patch_hidden)
     there = found.source is None and origin.step in steps_in(place)
     return replace(found, step=origin.step) if there else found
+
+
+def _gone(folder: Path, name: str, origin: Checkpoint) -> UserError:
+    return UserError(f"{folder} has {name} from {origin.folder}, which does not hold it now; put back what was there")
 
 
 def load_params(folder: Path, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:

@@ -38,12 +38,14 @@ def kept_weights(checkpoint: Checkpoint, weights: str) -> str:
 def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
     """Sizes and parameters as `Checkpoint.for_inference` has them, the layers' matrices as `weights`, int8 or int4.
 
+    "" leaves them as they are stored.
+
     On a mesh each parameter lies where the rules of training put it. The host holds a layer of one parameter, and the
-    quantized ones that its own devices get. Raises UserError.
+    ones that its own devices get. Raises UserError.
     """
     source = inner(checkpoint)
     cfg, _ = without_aligning(replace(checkpoint.here, parts=source.cfg.parts), {})
-    axes, matrices = logical_axes(cfg), quantizable(cfg)
+    axes, matrices = logical_axes(cfg), quantizable(cfg) if weights else ()
     params: Params = {}
     for name in axes:
         place = partial(_place, mesh, axes[name])

@@ -126,18 +126,23 @@ class Address(NamedTuple):
 
 @contextlib.contextmanager
 def serving(
-    eve: EVE, scheduler: Any, settings: ServeSettings, reader: ImageReader | None = None, context: int = 512
+    eve: EVE,
+    scheduler: Any,
+    settings: ServeSettings,
+    reader: ImageReader | None = None,
+    context: int = 512,
+    tls: process.Tls | None = None,
 ) -> Iterator[Address]:
     """A server in a thread of this process."""
     listener = process.listening("127.0.0.1", 0)
     made = app.build(Served(eve, settings, context), scheduler, reader)
     made.state.say = lambda text: None
-    server = process.Server(process.config(made, settings.header_time, 5))
+    server = process.Server(process.config(made, settings.header_time, 5, tls))
     thread = threading.Thread(target=uvicorn.Server.run, args=[server, [listener]], daemon=True)
     thread.start()
     wait_for(lambda: server.started, 30)
     try:
-        yield Address(f"http://127.0.0.1:{listener.getsockname()[1]}", scheduler, made, server)
+        yield Address(f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}", scheduler, made, server)
     finally:
         server.should_exit = True
         thread.join(30)

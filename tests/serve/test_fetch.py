@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,7 +100,14 @@ def test_an_image_is_fetched_from_the_address_that_was_checked() -> None:
         ("//images.example/a.png", "http or https URL"),
         ("http://[::1]/", "not fetched from this host"),
         ("http://[images.example]/", "http or https URL"),
+        ("http://[::ffff:127.0.0.1]/", "not fetched from this host"),
         ("http://0x7f.1/", "not fetched from this host"),
+        ("http://2130706433/", "not fetched from this host"),
+        ("http://0177.0.0.1/", "not fetched from this host"),
+        ("http://127.1/", "not fetched from this host"),
+        ("http://images.example./", "not fetched from this host"),
+        ("http://images%2eexample/", "not fetched from this host"),
+        ("gopher://images.example/", "http or https URL"),
         ("http://images.example/" + "a" * 9000, "http or https URL"),
     ],
 )
@@ -149,10 +157,31 @@ def drip(link: socket.socket) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("name", ["2130706433", "0177.0.0.1", "0x7f000001", "127.1"])
+def test_numbers_that_are_hosts(name: str) -> None:
+    """What is allowed by name is resolved as the system does it, and its address must be public."""
+    fetcher = Fetcher(replace(SETTINGS, media_domains=(name,)))
+    with pytest.raises(Problem, match=r"not fetched from this host|no address"):
+        fetcher.fetch(ImageRef(f"http://{name}/a.png", "image"))
+
+
+def test_a_name_is_resolved_once() -> None:
+    """Whoever answers otherwise the second time (DNS rebinding) is not asked."""
+    answers = [resolving(PUBLIC), resolving("127.0.0.1")]
+
+    def rebinding(*args: Any, **more: Any) -> list[Any]:
+        return answers.pop(0)(*args, **more)
+
+    with host(says(OK % (1, b"a"))) as connect:
+        assert Fetcher(SETTINGS, rebinding, connect).fetch(ImageRef("http://IMAGES.example/", "image")) == b"a"
+        assert connect.asked == [(PUBLIC, 80)] and len(answers) == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (says(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n"), "redirects, which is not followed"),
+        (says(b"HTTP/1.1 308 Moved\r\nLocation: http://images.example/\r\n\r\n"), "redirects, which is not followed"),
         (says(b"HTTP/1.1 404 Not Found\r\n\r\n"), "status 404"),
         (says(OK % (5, b"a" * 200_000)), "no image"),
         (says(OK % (200_000, b"a" * 200_000)), "more than 100,000 bytes"),

@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import httpx
 import pytest
@@ -48,6 +49,10 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "a seed of 64 bits": (CHAT, chat(seed=-(2**63))),
     "JPEG that is called PNG": (CHAT, chat([image(uri(png(kind="JPEG"))), text()])),
     "PNG that is called text": (CHAT, chat([image(uri(png(), "text/plain")), text()])),
+    "a data URI in capitals": (CHAT, chat([image(uri(png()).replace("data:image/png", "DATA:IMAGE/PNG")), text()])),
+    "base64 in lines": (CHAT, chat([image(re.sub("(.{60})", "\\1\n", uri(png()))), text()])),
+    "a data URI in percents": (CHAT, chat([image("data:image/png," + quote_from_bytes(png())), text()])),
+    "a data URI with a parameter": (CHAT, chat([image(uri(png(), "image/png;name=a.png")), text()])),
     "an assistant's turn": (CHAT, {"messages": [user("a"), {"role": "assistant", "content": "b"}, user("c")]}),
     "a continued answer": (
         CHAT,
@@ -105,6 +110,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "n of a greedy answer": (ask(n=2, temperature=0), "n", "all the same"),
     "n 9": (ask(n=9), "n", "less"),
     "response_format json": (ask(response_format={"type": "json_object"}), "response_format", "constrained"),
+    "response_format schema": (
+        ask(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}),
+        "response_format",
+        "constrained",
+    ),
     "response_format unknown": (ask(response_format={"type": "x"}), "response_format", "constrained"),
     "tools": (ask(tools=[TOOL]), "tools", "not supported"),
     "tool_choice": (ask(tool_choice="auto"), "tool_choice", "not supported"),
@@ -119,6 +129,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "min_tokens over the room": (ask(min_tokens=500), "min_tokens", "0 to max_new_tokens|more than"),
     "bad base64": (chat([image("data:image/png;base64,%%%")]), URL, "not valid base64"),
     "no base64 at all": (chat([image("data:image/png")]), URL, "data:image/png;base64"),
+    "base64 of URLs": (chat([image("data:image/png;base64,_-_-")]), URL, "not valid base64"),
+    "base64 without its end": (chat([image(uri(png())[:-5])]), URL, "not valid base64|no image|cannot be decoded"),
+    "base64 after its end": (chat([image(uri(b"hello") + "aGVsbG8=")]), URL, "not valid base64"),
+    "base64 that is not called so": (chat([image(uri(png()).replace(";base64", ""))]), URL, "no image"),
+    "an image that is a page": (chat([image(uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"))]), URL, "no image"),
+    "a data URI in a data URI": (chat([image("data:data:image/png;base64,aGVsbG8=")]), URL, "no image"),
+    "a scheme of scripts": (chat([image("javascript:alert(1)")]), URL, "send a data URI"),
     "bytes that are no image": (chat([image(uri(b"hello"))]), URL, "no image that can be read"),
     "half an image": (chat([image(uri(png(kind="PNG", width=300)[:-30]))]), URL, "cannot be decoded$"),
     "an image that is a program": (chat([image(uri(b"%!PS-Adobe-3.0 EPSF-3.0\n" * 9))]), URL, "no image"),
@@ -129,6 +146,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a wrong detail": (chat([image(detail="best")]), "messages", "auto, low, high or original"),
     "four images": (chat([image()] * 4), "image", "at most 3"),
     "audio": (chat([{"type": "input_audio", "input_audio": {}}]), "messages", r"at most 0 audio"),
+    "a video": (chat([{"type": "video_url", "video_url": {"url": "data:,"}}]), "messages", "at most 0 video"),
     "a file part": (chat([{"type": "file", "file": {}}]), "messages", "at most 0 files"),
     "an unknown part": (chat([{"type": "x"}]), "messages", "text or image_url"),
     "an image of the system": (
@@ -142,6 +160,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "not supported",
     ),
     "a prompt that is too long": (chat(LONG), "input_tokens", "4,0"),
+    "a prompt that is far too long": (chat(LONG * 5000), "input_tokens", "tokens"),
     "images that are too long": (chat([image(uri(png(800, 800)))] * 2), "input_tokens", "image tokens included"),
     "a wrong fit": (chat([image()], fit="x"), "fit", "pattern"),
     "a wrong size": (chat([image()], max_size=7), "max_size", "at least 32"),

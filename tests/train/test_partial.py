@@ -14,9 +14,11 @@ from eve_jax.checkpoint.stage_folder import Checkpoints, read_meta
 from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
+from eve_jax.infer.parameters import stored
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.model.llms import LLMS
+from eve_jax.sharding import make_mesh
 from eve_jax.train.initial_state import Start
 from eve_jax.train.step import TrainState
 from eve_jax.weights.import_export import export_checkpoint, make_whole
@@ -27,6 +29,11 @@ from tests.weights import folders
 
 def same(a, b):
     folders.same({k: np.asarray(v) for k, v in a.items()}, {k: np.asarray(v) for k, v in b.items()})
+
+
+def on_a_mesh(folder):
+    """All parameters as inference on a mesh reads them: layer by layer."""
+    return stored(open_checkpoint(folder), make_mesh("tensor:-1"))[1]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +69,7 @@ def test_every_reader_follows(made, work):
     wanted = made[1]
     shutil.rmtree(work / "stage1")  # nothing refers to it
     same(open_checkpoint(work / "stage2_1").params(), wanted)
+    same(on_a_mesh(work / "stage2_1"), wanted)
     source = stored_source(work / "stage2_1")
     for name, value in wanted.items():
         pieces = list(source.pieces(name))
@@ -102,7 +110,7 @@ def test_the_rest_is_gone_or_another(tmp_path):
         ):
             read(tmp_path / "stage1")
     write_llm(tmp_path / "llm", change=0.5)
-    for read in (lambda f: open_checkpoint(f).params(), lambda f: started(f, DENSE, "1", f)):
+    for read in (lambda f: open_checkpoint(f).params(), on_a_mesh, lambda f: started(f, DENSE, "1", f)):
         with pytest.raises(UserError, match=r"stage1 was trained on other weights than .*llm now holds"):
             read(tmp_path / "stage1")
     with pytest.raises(UserError, match="was trained on other weights"):
