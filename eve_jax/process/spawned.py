@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+_one_at_a_time = threading.RLock()
+
 
 @contextmanager
 def without_main() -> Iterator[None]:
@@ -16,12 +18,13 @@ def without_main() -> Iterator[None]:
 
     It may be a script without `if __name__ == "__main__"`, and a command loads JAX, which no worker needs.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _one_at_a_time:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def live_with_parent() -> None:

@@ -65,7 +65,9 @@ def measure(
 def measure_into(path: Path, records: Records, rule: SampleRule, processes: int = 1) -> None:
     """Measure all records into the table `path`, in pieces that are kept until it is whole (`table_in_pieces`)."""
     beside = [_table_beside(records, number, rule) for number in range(len(records.names))]
-    sources = [_span(records, number) if table is None else table for number, table in enumerate(beside)]
+    sources: list[range | Lengths] = [
+        _span(records, number) if table is None else table for number, table in enumerate(beside)
+    ]
     if records.opened is None or len(records) <= FEW:
         table_in_pieces(path, sources, _measure_piece, lambda: (records, rule), 1)
     else:
