@@ -55,6 +55,7 @@ DATA_FIELDS = (
     "fit",
     "template",
     "image_first",
+    "special_text",
     "patch",
     "teacher",
     "token_limit",
@@ -72,7 +73,6 @@ DEFAULTS = {
     "max_position_embeddings": 32768,
     "use_cache": True,
 }
-
 CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
     "image_size": 224,
     "patch_size": 32,

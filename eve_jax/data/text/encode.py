@@ -15,6 +15,7 @@ import numpy as np
 
 from eve_jax.data.markers import MARKER, count_markers, split_markers
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
+from eve_jax.data.text.literal import Span
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
@@ -39,11 +40,16 @@ class _Placed(NamedTuple):
 
 
 class _Text:
-    """A text with images, and the spans of it to learn, in characters; an image counts as one."""
+    """A text with images: the spans of it to learn, and those in which special tokens are text, `quoted`.
 
-    def __init__(self) -> None:
+    Spans are in characters, of which an image counts as one. special_text: nothing is quoted.
+    """
+
+    def __init__(self, special_text: bool) -> None:
         self.pieces = [""]
-        self.spans: list[tuple[int, int]] = []
+        self.spans: list[Span] = []
+        self.quoted: list[Span] = []
+        self._special_text = special_text
         self._length = 0
 
     def add(self, *pieces: str) -> int:
@@ -53,22 +59,37 @@ class _Text:
         self._length += sum(map(len, pieces)) + len(pieces) - 1
         return self._length
 
-    def learn(self, text: str) -> None:
-        """Append a target."""
-        self.spans.append((self._length, self.add(text)))
+    def quote(self, *pieces: str) -> int:
+        """`add` of what somebody has written, not the template."""
+        start, end = self._length, self.add(*pieces)
+        if start < end and not self._special_text:
+            self.quoted.append((start, end))
+        return end
+
+    def learn(self, begin: str, words: str, end: str) -> None:
+        """Append a target: `words` that somebody has written, between the template's `begin` and `end`."""
+        start = self._length
+        self.add(begin)
+        self.quote(words)
+        self.spans.append((start, self.add(end)))
 
 
 def encode_chat(
-    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    turns: Sequence[Turn],
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> Encoded:
     """Return tokens and labels of a conversation with `n_images` images.
 
     An image stands where its `<image>` marker does in a human turn; without any marker the images go before the first
-    human turn's text; `image_first` moves those of a turn to its front. An empty answer and a last human turn are
-    read, not learned. Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing
-    is left to learn.
+    human turn's text; `image_first` moves those of a turn to its front. What turns say is text, also where it reads
+    like a special token, but with `special_text`. An empty answer and a last human turn are read, not learned. Raises
+    `BadRecord` when markers and images differ in number, roles do not alternate, or nothing is left to learn.
     """
-    text = _write(turns, get_template(template), n_images, image_first)
+    text = _write(turns, get_template(template), n_images, _Style(image_first, special_text))
     ids, labels = _tokenise(text, tokenizer, tokenizer.bos)
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
         raise BadRecord(NOTHING)
@@ -85,7 +106,12 @@ def check_turns(turns: Sequence[Turn], n_images: int) -> None:
 
 
 def prompt_ids(
-    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    turns: Sequence[Turn],
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> np.ndarray:
     """Return int32 [n], the tokens of `encode_chat` up to where the next answer begins, without a last gpt turn.
 
@@ -94,7 +120,7 @@ def prompt_ids(
     """
     if turns and turns[-1].role == "gpt":
         turns = turns[:-1]
-    text = _write(turns, get_template(template), n_images, image_first, ask=True)
+    text = _write(turns, get_template(template), n_images, _Style(image_first, special_text, ask=True))
     ids, _ = _tokenise(text, tokenizer, tokenizer.bos)
     if not len(ids):
         raise UserError(f"the template {template} makes an empty prompt of this: add an image")
@@ -102,7 +128,12 @@ def prompt_ids(
 
 
 def continuation_ids(
-    text: str, tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    text: str,
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> np.ndarray:
     """Return int32 [n], the tokens that a further human turn `text` adds after the last answer's end token.
 
@@ -116,10 +147,10 @@ def continuation_ids(
         raise UserError(f"the template {template} has no dialogue that could be continued")
     (turn,) = _place_images([Turn("human", text_of(text, "the text of a human turn"))], n_images, ask=True)
     end = end_id(tokenizer, template)
-    written = _Text()
+    written = _Text(special_text)
     # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
     written.add(style.end + style.answer_end + style.human)
-    written.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
+    written.quote(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
     written.add(style.human_end + style.gpt)
     ids, _ = _tokenise(written, tokenizer, bos=None)
     if ids[0] != end:
@@ -127,33 +158,43 @@ def continuation_ids(
     return ids[1:]
 
 
-def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
-    """The conversation; with `ask` it ends where an answer would begin."""
+class _Style(NamedTuple):
+    """How a conversation is written next to its template; with `ask` it ends where an answer would begin."""
+
+    image_first: bool
+    special_text: bool
+    ask: bool = False
+
+
+def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Style) -> _Text:
     for role, words in turns:
         text_of(words, f"the text of a {role} turn")
     said = len(turns)
     system, turns = _split_system(turns, template)
     if not template.caption:
         _check_roles(turns, said)
-    placed = _place_images(turns, n_images, ask)
-    text = _Text()
+    placed = _place_images(turns, n_images, style.ask)
+    text = _Text(style.special_text)
     if template.caption:
-        _write_caption(text, placed, template, ask)
+        _write_caption(text, placed, template, style.ask)
         return text
-    text.add(template.opening(system))
+    before, after = template.around(system)
+    text.add(before)
+    (text.add if system == template.system else text.quote)(system)
+    text.add(after)
     for number, turn in enumerate(placed):
         if turn.role == "human":
             text.add((template.answer_end if number else "") + template.human)
-            text.add(*(_images_to_front(turn.pieces) if image_first else turn.pieces))
+            text.quote(*(_images_to_front(turn.pieces) if style.image_first else turn.pieces))
             text.add(template.human_end)
             continue
         text.add(template.gpt)
         (answer,) = turn.pieces
         if answer:
-            text.learn(template.answer_begin + answer + template.end)
+            text.learn(template.answer_begin, answer, template.end)
         else:
             text.add(template.end)
-    if ask:
+    if style.ask:
         text.add(template.gpt)
     return text
 
@@ -166,7 +207,7 @@ def _write_caption(text: _Text, turns: Sequence[_Placed], template: Template, as
     if template.strip:
         caption = caption.strip()
     if caption.strip():
-        text.learn(caption + template.end)
+        text.learn("", caption, template.end)
 
 
 def _split_system(turns: Sequence[Turn], template: Template) -> tuple[str, list[Turn]]:
@@ -231,7 +272,8 @@ def _tokenise(text: _Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.nd
         if number:
             ids.append(IMAGE_ID)
             starts.append(position - 1)
-        piece_ids, offsets = tokenizer.encode_with_offsets(piece)
+        own = [(start - position, end - position) for start, end in text.quoted]
+        piece_ids, offsets = tokenizer.encode_with_offsets(piece, own)
         ids += piece_ids
         starts += [position + start for start, _ in offsets]
         position += len(piece) + 1

@@ -28,9 +28,9 @@ class Template:
     caption: bool = False
     strip: bool = True
 
-    def opening(self, system: str) -> str:
-        """Return what stands before the first human turn. A header (`system_begin`) without a sentence is left out."""
-        return "" if self.system_begin and not system else self.system_begin + system + self.system_end
+    def around(self, system: str) -> tuple[str, str]:
+        """Return what stands around the system sentence; a header (`system_begin`) without a sentence is left out."""
+        return ("", "") if self.system_begin and not system else (self.system_begin, self.system_end)
 
 
 _DIALOGUE = Template(
