@@ -118,6 +118,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     # plain | qwen2 | llama3 | v1 | plain_v1 | chatml ... (docs/data.md#templates), own: that of the tokenizer's folder
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
+    d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
     d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)

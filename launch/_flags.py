@@ -18,6 +18,7 @@ from eve_jax.process.checks import hint, near_name
 from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
+SPECIAL_TEXT = "what reads like a special token (<|im_end|>) in a text is one; default: the checkpoint's own, no"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -94,6 +95,7 @@ def define_model() -> Callable[[], dict[str, Any]]:
         "image_first": flags.DEFINE_bool(
             "image_first", None, "images of a turn to its front; default: as the checkpoint trained"
         ),
+        "special_text": flags.DEFINE_bool("special_text", None, SPECIAL_TEXT),
         "template": flags.DEFINE_string(
             "template", "", "qwen2 | chatml ... | own (the folder's); default: of training"
         ),

@@ -92,6 +92,7 @@ def _inspect() -> None:
 def _show() -> None:
     from eve_jax.config.stage import Config
     from eve_jax.data.view.step import show_step
+    from eve_jax.train.lineage import as_begun
 
     _need(config=CONFIG.value, out=OUT.value)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "")
@@ -105,7 +106,9 @@ def _show() -> None:
         _need(workdir=WORKDIR.value)
         config = stage_of_recipe(config.stages[STAGE.value], workdir, "")
     config = Config.of(config)
-    show_step(config, workdir / config.name if WORKDIR.value else None, STEP.value or 0, OUT.value, ROWS.value or 1)
+    folder = workdir / config.name if WORKDIR.value else None
+    config = config if folder is None else as_begun(folder, config)
+    show_step(config, folder, STEP.value or 0, OUT.value, ROWS.value or 1)
     print(f"done: {OUT.value}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from launch._flags import as_flag, define_path, define_weights, run
+from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
 RECORDS = define_path(
@@ -29,6 +29,7 @@ MAX_ASPECT = flags.DEFINE_float(
     "max_aspect", None, "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
 )
 FIRST = flags.DEFINE_bool("image_first", None, "images of a turn to its front; default: as the checkpoint trained")
+SPECIAL = flags.DEFINE_bool("special_text", None, SPECIAL_TEXT)
 MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens",
     None,
@@ -61,6 +62,7 @@ def main() -> None:
         "max_size": MAX_SIZE.value,
         "max_aspect": MAX_ASPECT.value,
         "image_first": FIRST.value,
+        "special_text": SPECIAL.value,
         "max_tokens": MAX_TOKENS.value,
         "row_tokens": ROW_TOKENS.value,
         "rows": ROWS.value,

@@ -53,9 +53,10 @@ def test_scores_are_those_of_the_old_version(old: Path, stage: str) -> None:
 
 
 def test_a_partial_stage_resumes_with_the_steps_of_the_old_version(old: Path) -> None:
-    launched(
+    said = launched(
         old, "launch.train", "--config=stage2_1:llm=tiny", "--workdir=runs", "--config.init=runs/stage3", *SETTINGS
     )
+    assert "it stays so (config.data.special_text=True)" in said
     now, then = lines(old / "runs" / "stage2_1" / "metrics.jsonl"), lines(old / "stage2_1.metrics.jsonl")
     assert [line["step"] for line in now] == [1, 2, 3, 4]
     for mine, theirs in zip(now[2:], then[2:], strict=True):

@@ -27,6 +27,7 @@ class DataConfig(Section, Mapping[str, Any]):
     tokenizer: str
     template: str = setting(choices=ChainMap({OWN: None}, TEMPLATES))
     image_first: bool
+    special_text: bool
     image_mode: str = setting(choices=MODES)
     max_size: int = setting(low=0)
     fit: str = setting(choices=FITS)

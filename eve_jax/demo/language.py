@@ -29,7 +29,7 @@ def chat_text(dialogue: Dialogue) -> str:
     """The dialogue as the qwen2 chat template writes it, in plain text."""
     t = TEMPLATES["qwen2"]
     turns = (f"{t.human}{user}{t.human_end}{t.gpt}{t.answer_begin}{answer}{t.end}" for user, answer in dialogue)
-    return t.opening(t.system) + "".join(turns)
+    return "".join(t.around(t.system, False)) + "".join(turns)
 
 
 def document(composer: TrainingComposer) -> str:

@@ -36,6 +36,7 @@ def model_facts(eve: EVE) -> Facts:
         "tokenizer": tokenizer_hash(rule.tokenizer),
         "template": rule.template,
         "image_first": rule.image_first,
+        **({"special_text": True} if rule.special_text else {}),
         "positions": eve.positions,
         **{f"image {name}": _plain(value) for name, value in asdict(rule.images).items()},
     }

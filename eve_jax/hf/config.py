@@ -60,6 +60,7 @@ DATA_FIELDS = (
     "fit",
     "template",
     "image_first",
+    "special_text",
     "patch",
     "teacher",
     "token_limit",

@@ -23,6 +23,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "fit": str,
     "template": str,
     "image_first": bool,
+    "special_text": bool,
     "patch": int,
     "teacher": list,
     "token_limit": int,

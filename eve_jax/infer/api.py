@@ -83,7 +83,8 @@ class EVE:
         devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation,
         "" = the checkpoint's own; with float32 no answer depends on what else is in its batch, while bfloat16 may
         decide a near tie otherwise. `weights` int8 or int4 quantizes the matrices of the layers while they are read
-        (docs/infer.md#quantized-weights), "" leaves them as the folder has them. Raises UserError when the folder holds
+        (docs/infer.md#quantized-weights), "" leaves them as the folder has them. With `special_text` what reads like a
+        special token in a question is one (`config.data.special_text`). Raises UserError when the folder holds
         no model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")
@@ -93,7 +94,9 @@ class EVE:
         if dtype not in ("", *DTYPES):
             raise UserError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
-        of_type("image_first", image_first, "True, False, or None (the checkpoint's own)", bool, NoneType)
+        special_text = how.get("special_text")
+        for name, value in (("image_first", image_first), ("special_text", special_text)):
+            of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
         folder = Path(expand(folder, "folder"))
@@ -101,13 +104,15 @@ class EVE:
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
         changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
+        changes |= {"special_text": special_text}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(checkpoint.data["template"], tokenizer, template)
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
-        rule = SampleRule(tokenizer, sizes, template, bool(data.get("image_first", False)))
+        first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
+        rule = SampleRule(tokenizer, sizes, template, first, special_text=special)
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
         return cls(engine, rule, takes_images(folder), _positions(folder), data)

@@ -42,7 +42,7 @@ from eve_jax.process.progress import ProgressBar
 MAX_SHAPES = 4  # row shapes, each compiled once
 PREFETCH = 4  # batches built ahead
 OF_IMAGES = ("fit", "max_size", "max_aspect")  # settings of the image rule
-CHANGES = ("template", "image_first", "max_tokens", "row_tokens", "rows", "threads", *OF_IMAGES)
+CHANGES = ("template", "image_first", "special_text", "max_tokens", "row_tokens", "rows", "threads", *OF_IMAGES)
 
 
 class Score(NamedTuple):
@@ -112,12 +112,13 @@ class ScoreSettings:
         known_names(changes, CHANGES, "setting")
         given = {name: value for name, value in changes.items() if value is not None}
         images = ImageRule.of(data, **{name: given.pop(name) for name in OF_IMAGES if name in given})
-        image_first = given.pop("image_first", data.get("image_first", False))
-        of_type("image_first", image_first, "True or False", bool)
+        flags = {name: given.pop(name, data.get(name, False)) for name in ("image_first", "special_text")}
+        for name, value in flags.items():
+            of_type(name, value, "True or False", bool)
         most = given.pop("max_tokens", data.get("token_limit", 0))
         most = whole("max_tokens", most, "a whole number of at least 0", 0) or NO_LIMIT
         template = named_template(given.pop("template", data["template"]), tokenizer.folder or "")
-        rule = SampleRule(tokenizer, images, template, image_first, most)
+        rule = SampleRule(tokenizer, images, template, max_tokens=most, **flags)
         check_template(tokenizer, rule.template)
         return cls(rule, **given)
 

@@ -26,10 +26,12 @@ class AnswerSettings(TypedDict, total=False):
 
 
 class Stored(TypedDict, total=False):
-    """How a model is computed with: `dtype` of the computation, and what the layers' `weights` are quantized to."""
+    """How a model is computed with and asked: `dtype` of the computation, what the layers' `weights` are quantized to,
+    and `special_text` as in `config.data` (None = the checkpoint's own)."""
 
     dtype: str
     weights: str
+    special_text: bool | None
 
 
 class CheckedSettings(NamedTuple):

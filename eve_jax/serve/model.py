@@ -57,7 +57,7 @@ class Served:
         self.check_length(sum(len(turn.text) for turn in turns))
         if conversation.begun:
             rule = eve.rule
-            whole = encode_chat(turns, rule.tokenizer, rule.template, count, rule.image_first)
+            whole = encode_chat(turns, rule.tokenizer, rule.template, count, rule.image_first, rule.special_text)
             ids = whole.ids[:-1] if whole.ids[-1] == end_id(rule.tokenizer, rule.template) else whole.ids
         else:
             ids = eve.rule.prompt_ids(turns, count)
@@ -68,7 +68,7 @@ class Served:
         if isinstance(prompt, str):
             self.check_length(len(prompt))
             bos = self.eve.tokenizer.bos if special else None
-            ids = [*([] if bos is None else [bos]), *self.eve.tokenizer.encode(prompt)]
+            ids = [*([] if bos is None else [bos]), *self.eve.rule.text_ids(prompt)]
         else:
             ids, size = list(prompt), self.eve.engine.cfg.vocab_size
             if len(ids) > self.context:

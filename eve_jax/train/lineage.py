@@ -1,6 +1,7 @@
 """What a stage's weights follow from: its settings, its data plan and the checkpoint it started from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
+from eve_jax.process.connect import print_once
 from eve_jax.version import VERSION_FIELD
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
@@ -44,6 +46,8 @@ FREE_FIELDS = (
     "train.writers",
 )
 
+BEFORE = {"data.special_text": True}  # what was done before it was a field
+
 
 def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
     """Return what goes with every checkpoint: fingerprint of the data, hash of the plan, the origin's lineage, its own.
@@ -73,11 +77,26 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
         raise UserError(f"{folder} was trained from another checkpoint than config.init now holds; {OTHER_FOLDER}")
 
 
+def as_begun(folder: Path, config: Config) -> Config:
+    """Return `config` with the settings that the checkpoints of the folder followed before they were settings."""
+    if not steps_in(folder) or not (folder / CONFIG).exists():
+        return config
+    data = read_config(folder).get("data")
+    if config.data.special_text or not isinstance(data, dict) or "special_text" in data:
+        return config
+    print_once(
+        f"{folder}: was begun when special tokens in texts of records were always read as such; it stays so "
+        "(config.data.special_text=True)"
+    )
+    return replace(config, data=replace(config.data, special_text=True))
+
+
 def check_settings(folder: Path, config: Config) -> None:
     """UserError, which names the field, when the checkpoints of the folder were trained with other settings."""
     if not steps_in(folder) or not (folder / CONFIG).exists():
         return
     old, new = _flat(read_config(folder)), _flat(json.loads(config.to_json()))
+    old = BEFORE | old
     for key in sorted(old.keys() | new.keys()):
         if not _is_free(key) and old.get(key) != new.get(key):
             raise UserError(

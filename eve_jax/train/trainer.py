@@ -34,7 +34,7 @@ from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.initial_state import Start, check_origins, start
-from eve_jax.train.lineage import check_identity, check_settings, identity
+from eve_jax.train.lineage import as_begun, check_identity, check_settings, identity
 from eve_jax.train.masked import Masked
 from eve_jax.train.metrics import drop_lines_after, load_metrics, read_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
@@ -148,6 +148,7 @@ def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False, open_
     config = Config.of(config)
     config.check_data()
     folder = Path(expand(workdir, "workdir")) / config.name
+    config = as_begun(folder, config)
     watchdog = Watchdog(config.train.timeout, folder.parent, config.name, peers())
     with Goodput(folder) as goodput, watchdog, ExitStack() as held:
         with goodput.on("start"):

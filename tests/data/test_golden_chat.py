@@ -106,7 +106,8 @@ def encode(version: str, name: str, n_images: int | None = None) -> Encoded:
     golden, template, tokenizer = VERSIONS[version]
     turns, own = conversation(golden, name)
     image_first = "__without_preprocess_multimodal" not in name
-    return encode_chat(turns, tokenizer(), template, own if n_images is None else n_images, image_first)
+    count = own if n_images is None else n_images
+    return encode_chat(turns, tokenizer(), template, count, image_first, special_text=True)
 
 
 def written(ids: np.ndarray, tokenizer: Tokenizer) -> str:
@@ -180,6 +181,6 @@ def test_another_vocabulary_of_the_format(name: str) -> None:
     if tokenizer is None:
         pytest.skip("needs pip install --no-deps mistral-common")
     turns, own = conversation(V1, name)
-    encoded = encode_chat(turns, tokenizer, "v1", own, "__without_preprocess_multimodal" not in name)
+    encoded = encode_chat(turns, tokenizer, "v1", own, "__without_preprocess_multimodal" not in name, special_text=True)
     assert written(encoded.ids, tokenizer) == V1["results"]["v1_legacy_True"][name]["prompt"]
     assert learnt(encoded, "v1_legacy_True", tokenizer) == learnt(encode("v1_legacy_True", name), "v1_legacy_True")

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -47,9 +48,10 @@ class Named(Tokenizer):
         raise NotImplementedError
 
 
-# Tables that are kept stay in use (their name has the version of the table); runs of version 0.1 can be resumed.
+# Tables that are kept stay in use (their name has the version of the table); runs of version 0.1 can be resumed, in
+# which special tokens in texts were such.
 KEPT = {
-    SampleRule(Named(), IMAGES, "qwen2", False, 1000, "drop"): (
+    SampleRule(Named(), IMAGES, "qwen2", False, 1000, "drop", special_text=True): (
         "lengths-e48b50fabcb7fed70717c09598f12807.npz",
         {
             "tokenizer": "5b3bead41775742c73cd1b423240cd24",
@@ -58,7 +60,7 @@ KEPT = {
             "settings": "cb91e982ef8ff9c95a6aa4bd504029d6",
         },
     ),
-    SampleRule(Named(), ImageRule(), "v1", True, 5000, "truncate_text"): (
+    SampleRule(Named(), ImageRule(), "v1", True, 5000, "truncate_text", special_text=True): (
         "lengths-0fd55c38418780773114e59138beb915.npz",
         {
             "tokenizer": "5b3bead41775742c73cd1b423240cd24",
@@ -74,6 +76,15 @@ KEPT = {
 def test_names_of_tables_and_fingerprints_of_runs_stay(rule: SampleRule) -> None:
     records = cast(Records, SimpleNamespace(fingerprint=lambda: "some records"))
     assert (table_name(records, rule), rule.fingerprint()) == KEPT[rule]
+
+
+def test_text_that_is_only_text_is_another_rule() -> None:
+    records = cast(Records, SimpleNamespace(fingerprint=lambda: "some records"))
+    before = SampleRule(Named(), IMAGES, "qwen2", False, 1000, special_text=True)
+    now = replace(before, special_text=False)
+    assert table_name(records, before) != table_name(records, now)
+    changed = {name for name, value in now.fingerprint().items() if value != before.fingerprint()[name]}
+    assert changed == {"settings"}
 
 
 @pytest.mark.parametrize("image_first", [False, True])

@@ -40,7 +40,8 @@ _RESTORE = {
     ),
     "template": "the text of the template {template} is not what its checkpoints were trained with; restore it",
     "image_rule": "the image rule is not what its checkpoints were trained with; restore the settings of config.data",
-    "settings": "config.data.image_first, max_tokens or long is not what its checkpoints were trained with; restore it",
+    "settings": "config.data.image_first, special_text, max_tokens or long is not what its checkpoints were trained "
+    "with; restore it",
 }
 
 

@@ -41,6 +41,7 @@ class SampleRule:
 
     template: a name of `eve_jax.data.text.templates`. image_first: the images of a turn go to its front. max_tokens: of
     a sample, image tokens included. too_long: what happens to longer ones, see `eve_jax.data.samples.too_long.fitted`.
+    special_text: whether special tokens that stand in the texts of turns are such, or text like any other.
     Raises `UserError` for another `too_long`, and where it does not go with the image rule.
     """
 
@@ -50,6 +51,7 @@ class SampleRule:
     image_first: bool = False
     max_tokens: int = NO_LIMIT
     too_long: str = "drop"
+    special_text: bool = False
 
     @classmethod
     def of(cls, config: StageSettings) -> Self:
@@ -66,14 +68,15 @@ class SampleRule:
             raise FieldError(name, " is empty: name a folder with a tokenizer.json or tokenizer.model")
         tokenizer = load_tokenizer(folder)
         check_template(tokenizer, d.template)
-        return cls(tokenizer, images, d.template, d.image_first, min(d.max_tokens, d.row_tokens), d.long)
+        most = min(d.max_tokens, d.row_tokens)
+        return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text)
 
     def __post_init__(self) -> None:
         check_long(self.too_long, self.images.mode)
 
     def encode(self, record: Record) -> Encoded:
         """Return tokens and targets of a record, however many. Raises `BadRecord` as `encode_chat` does."""
-        return encode_chat(record.turns, self.tokenizer, self.template, len(record.images), self.image_first)
+        return encode_chat(record.turns, *self._written(len(record.images)))
 
     def fit(self, encoded: Encoded, grids: Grids) -> tuple[Encoded, Grids]:
         """Return a sample with images of `grids` (h, w), with its text cut or its images smaller if it is too long.
@@ -94,16 +97,28 @@ class SampleRule:
 
     def prompt_ids(self, turns: Sequence[Turn], n_images: int) -> np.ndarray:
         """Return the tokens that ask for the next answer, int32 [n]; see `eve_jax.data.text.encode.prompt_ids`."""
-        return prompt_ids(turns, self.tokenizer, self.template, n_images, self.image_first)
+        return prompt_ids(turns, *self._written(n_images))
 
     def continuation_ids(self, text: str, n_images: int) -> np.ndarray:
         """Return the tokens of a further human turn, int32 [n]; see `eve_jax.data.text.encode.continuation_ids`."""
-        return continuation_ids(text, self.tokenizer, self.template, n_images, self.image_first)
+        return continuation_ids(text, *self._written(n_images))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text alone, without a template."""
+        return self.tokenizer.encode(text, self.special_text)
+
+    def _written(self, n_images: int) -> tuple[Tokenizer, str, int, bool, bool]:
+        return self.tokenizer, self.template, n_images, self.image_first, self.special_text
+
+    @property
+    def _later(self) -> list[str]:
+        """What runs lack of before `special_text` was a setting: special tokens in texts were such."""
+        return [] if self.special_text else ["text"]
 
     def table_key(self, version: int) -> str:
         """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""
         parts = (self.images, self.template, self.image_first, self.max_tokens, self.too_long)
-        return repr((version, *parts, self.tokenizer.fingerprint()))
+        return repr((version, *parts, self.tokenizer.fingerprint(), *self._later))
 
     def fingerprint(self) -> Fingerprint:
         """Return what is known of a run's data before any record is read: hashes by name, kept with its checkpoints."""
@@ -111,7 +126,7 @@ class SampleRule:
             "tokenizer": tokenizer_hash(self.tokenizer),
             "template": hash_of(_changed_fields(get_template(self.template))),
             "image_rule": hash_of(_changed_fields(self.images)),
-            "settings": hash_of([self.image_first, self.max_tokens, self.too_long]),
+            "settings": hash_of([self.image_first, self.max_tokens, self.too_long, *self._later]),
         }
 
 

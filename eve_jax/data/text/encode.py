@@ -17,6 +17,7 @@ from eve_jax.data.markers import MARKER, count_markers, escape_markers, split_ma
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.data.text.written import Text
 from eve_jax.errors import UserError
 
 IMAGE_ID = -200  # stands for one image in ids
@@ -38,37 +39,22 @@ class _Placed(NamedTuple):
     pieces: list[str]
 
 
-class _Text:
-    """A text with images, and the spans of it to learn, in characters; an image counts as one."""
-
-    def __init__(self) -> None:
-        self.pieces = [""]
-        self.spans: list[tuple[int, int]] = []
-        self._length = 0
-
-    def add(self, *pieces: str) -> int:
-        """Append `pieces` with an image between each two; returns the length of all."""
-        self.pieces[-1] += pieces[0]
-        self.pieces += pieces[1:]
-        self._length += sum(map(len, pieces)) + len(pieces) - 1
-        return self._length
-
-    def learn(self, text: str) -> None:
-        """Append a target."""
-        self.spans.append((self._length, self.add(text)))
-
-
 def encode_chat(
-    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    turns: Sequence[Turn],
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> Encoded:
     """Return tokens and labels of a conversation with `n_images` images.
 
     An image stands where its `<image>` marker does in a human turn; without any marker the images go before the first
-    human turn's text; `image_first` moves those of a turn to its front. An empty answer and a last human turn are
-    read, not learned. Raises `BadRecord` when markers and images differ in number, roles do not alternate, or nothing
-    is left to learn.
+    human turn's text; `image_first` moves those of a turn to its front. What turns say is text, also where it reads
+    like a special token, but with `special_text`. An empty answer and a last human turn are read, not learned. Raises
+    `BadRecord` when markers and images differ in number, roles do not alternate, or nothing is left to learn.
     """
-    text = _write(turns, get_template(template), n_images, image_first)
+    text = _write(turns, get_template(template), n_images, _Style(image_first, special_text))
     ids, labels = _tokenise(text, tokenizer, tokenizer.bos)
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
         raise BadRecord(NOTHING)
@@ -85,7 +71,12 @@ def check_turns(turns: Sequence[Turn], n_images: int) -> None:
 
 
 def prompt_ids(
-    turns: Sequence[Turn], tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    turns: Sequence[Turn],
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> np.ndarray:
     """Return int32 [n], the tokens of `encode_chat` up to where the next answer begins, without a last gpt turn.
 
@@ -94,7 +85,7 @@ def prompt_ids(
     """
     if turns and turns[-1].role == "gpt":
         turns = turns[:-1]
-    text = _write(turns, get_template(template), n_images, image_first, ask=True)
+    text = _write(turns, get_template(template), n_images, _Style(image_first, special_text, ask=True))
     ids, _ = _tokenise(text, tokenizer, tokenizer.bos)
     if not len(ids):
         raise UserError(f"the template {template} makes an empty prompt of this: add an image")
@@ -102,22 +93,26 @@ def prompt_ids(
 
 
 def continuation_ids(
-    text: str, tokenizer: Tokenizer, template: str, n_images: int, image_first: bool = False
+    text: str,
+    tokenizer: Tokenizer,
+    template: str,
+    n_images: int,
+    image_first: bool = False,
+    special_text: bool = False,
 ) -> np.ndarray:
     """Return int32 [n], the tokens that a further human turn `text` adds after the last answer's end token.
 
     The turn's `n_images` images stand where its markers do, without markers or with `image_first` before it; `<image>`
     in a turn without images is text. For a conversation so far `prompt + answer + [end_id]`, adding these tokens gives
     the `prompt_ids` of the longer one, but for a template that writes its last answer otherwise (`Template.thought`).
-    Raises `BadRecord` when markers and images differ in number, `UserError` for a
-    template without dialogue.
+    Raises `BadRecord` when markers and images differ in number, `UserError` for a template without dialogue.
     """
     style = get_template(template)
     if style.caption:
         raise UserError(f"the template {template} has no dialogue that could be continued")
     (turn,) = _place_images([Turn("human", text_of(text, "the text of a human turn"))], n_images, ask=True)
     end = end_id(tokenizer, template)
-    written = _Text()
+    written = Text(special_text)
     # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
     written.add(style.end + style.answer_end + style.human)
     _add_question(written, turn, style, image_first)
@@ -128,44 +123,59 @@ def continuation_ids(
     return ids[1:]
 
 
-def _write(turns: Sequence[Turn], template: Template, n_images: int, image_first: bool, ask: bool = False) -> _Text:
-    """The conversation; with `ask` it ends where an answer would begin."""
+class _Style(NamedTuple):
+    """How a conversation is written next to its template; with `ask` it ends where an answer would begin."""
+
+    image_first: bool
+    special_text: bool
+    ask: bool = False
+
+
+def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Style) -> Text:
     for role, words in turns:
         text_of(words, f"the text of a {role} turn")
     said = len(turns)
     system, turns = _split_system(turns, template)
     if not template.caption:
         _check_roles(turns, said)
-    placed = _place_images(turns, n_images, ask)
-    text = _Text()
+    placed = _place_images(turns, n_images, style.ask)
+    text = Text(style.special_text)
     if template.caption:
-        _write_caption(text, placed, template, ask)
+        _write_caption(text, placed, template, style.ask)
         return text
-    text.add(template.opening(system))
+    _add_system(text, system, template, inside=False)
     for number, turn in enumerate(placed):
         if turn.role == "human":
             text.add((template.answer_end if number else "") + template.human)
-            text.add("" if number else template.first(system))
-            _add_question(text, turn, template, image_first)
+            if not number:
+                _add_system(text, system, template, inside=True)
+            _add_question(text, turn, template, style.image_first)
             continue
         last = number == len(placed) - 1
         text.add(template.gpt + template.block(last))
-        answer = template.bare(_without_thoughts(turn.pieces[0], template, ask), last)
+        answer = template.bare(_without_thoughts(turn.pieces[0], template, style.ask), last)
         if answer:
-            text.learn(template.answer_begin + answer + template.end)
+            text.learn(template.answer_begin, answer, template.end)
         else:
             text.add(template.end)
-    if ask:
+    if style.ask:
         text.add(template.gpt + template.thought)
     return text
 
 
-def _add_question(text: _Text, turn: _Placed, template: Template, image_first: bool) -> None:
+def _add_system(text: Text, system: str, template: Template, inside: bool) -> None:
+    before, sentence, after = template.around(system, inside)
+    text.add(before)
+    (text.add if system == template.system else text.quote)(sentence)
+    text.add(after)
+
+
+def _add_question(text: Text, turn: _Placed, template: Template, image_first: bool) -> None:
     pieces = _images_to_front(turn.pieces) if image_first else list(turn.pieces)
     if template.trim == "all":
         pieces[0] = pieces[0].lstrip()
         pieces[-1] = pieces[-1].rstrip()
-    text.add(*pieces)
+    text.quote(*pieces)
     text.add(template.human_end)
 
 
@@ -184,10 +194,10 @@ def render(turns: Sequence[Turn], template: str, ask: bool = False) -> str:
 
     With `ask` it ends where an answer would begin. Raises `BadRecord` as `encode_chat` does.
     """
-    return _write(turns, get_template(template), 0, False, ask).pieces[0]
+    return _write(turns, get_template(template), 0, _Style(False, False, ask)).pieces[0]
 
 
-def _write_caption(text: _Text, turns: Sequence[_Placed], template: Template, ask: bool) -> None:
+def _write_caption(text: Text, turns: Sequence[_Placed], template: Template, ask: bool) -> None:
     if [turn.role for turn in turns] != ["human", "gpt"][: 1 if ask else 2]:
         raise BadRecord("a caption is one gpt turn, after one human turn at most; this is a longer conversation")
     text.add(*[""] * len(turns[0].pieces))
@@ -195,7 +205,7 @@ def _write_caption(text: _Text, turns: Sequence[_Placed], template: Template, as
     if template.strip:
         caption = caption.strip()
     if caption.strip():
-        text.learn(caption + template.end)
+        text.learn("", caption, template.end)
 
 
 def _split_system(turns: Sequence[Turn], template: Template) -> tuple[str, list[Turn]]:
@@ -260,7 +270,7 @@ def _check_roles(turns: Sequence[Turn], said: int) -> None:
             raise BadRecord(f"turns do not alternate between human and gpt: turn {place} is from {turn.role}, too")
 
 
-def _tokenise(text: _Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _tokenise(text: Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
     ids: list[int] = [] if bos is None else [bos]
     starts: list[int] = [0] * len(ids)  # first character of each token in `text`
     position = 0
@@ -268,7 +278,8 @@ def _tokenise(text: _Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.nd
         if number:
             ids.append(IMAGE_ID)
             starts.append(position - 1)
-        piece_ids, offsets = tokenizer.encode_with_offsets(piece)
+        own = [(start - position, end - position) for start, end in text.quoted]
+        piece_ids, offsets = tokenizer.encode_with_offsets(piece, own)
         ids += piece_ids
         starts += [position + start for start, _ in offsets]
         position += len(piece) + 1

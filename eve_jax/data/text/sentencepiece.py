@@ -6,7 +6,7 @@ them goes through SentencePiece, which puts a space before it (`legacy`) or befo
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken
 
 from eve_jax.data.text.added_tokens import CONFIG_FILE, number_added, read_added, read_settings
-from eve_jax.data.text.tokenizer import MODEL_FILE, Tokenizer
+from eve_jax.data.text.literal import Span
+from eve_jax.data.text.tokenizer import MODEL_FILE, Tokenizer, is_quoted
 from eve_jax.errors import UserError, shorten
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how pieces write a space
@@ -70,19 +71,30 @@ class SentencePieceTokenizer(Tokenizer):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._model, self.folder)
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, quoted: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
         ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
+        offsets: list[Span] = []
         position = 0
-        for found in self._cut.finditer(text):
-            self._encode_part(text, position, found.start(), ids, offsets)
-            ids.append(self._cut_ids[(found.lastindex or 0) - 1])
-            offsets.append(found.span())
-            position = found.end()
+        for id, (start, end) in self._cuts(text, quoted):
+            self._encode_part(text, position, start, ids, offsets)
+            ids.append(id)
+            offsets.append((start, end))
+            position = end
         self._encode_part(text, position, len(text), ids, offsets)
         return ids, offsets
 
-    def _encode_part(self, text: str, begin: int, end: int, ids: list[int], offsets: list[tuple[int, int]]) -> None:
+    def _cuts(self, text: str, quoted: Sequence[Span]) -> Iterator[tuple[int, Span]]:
+        """Yield the tokens that cut `text` and their places, without special ones that are `quoted`."""
+        position = 0
+        while found := self._cut.search(text, position):
+            id = self._cut_ids[(found.lastindex or 0) - 1]
+            if quoted and id not in self._kept and is_quoted(found.span(), quoted):
+                position = found.start() + 1
+                continue
+            yield id, found.span()
+            position = found.end()
+
+    def _encode_part(self, text: str, begin: int, end: int, ids: list[int], offsets: list[Span]) -> None:
         """Append the tokens of `text` from `begin` to `end`, which holds no special token, and their offsets."""
         if begin == end:
             return

@@ -42,15 +42,17 @@ class Template:
     tokens: tuple[str, ...] = ()
     day: str = ""
 
-    def opening(self, system: str) -> str:
-        """Return what stands before the first human turn. A header (`system_begin`) without a sentence is left out."""
-        if self.inside or (self.system_begin and not system and not self.header_alone):
-            return ""
-        return self.system_begin + (system.strip() if self.trim == "all" else system) + self.system_end
+    def around(self, system: str, inside: bool) -> tuple[str, str, str]:
+        """Return what stands before the system sentence, the sentence, and what stands after it.
 
-    def first(self, system: str) -> str:
-        """Return what stands at the start of the first human turn."""
-        return system + self.system_end if self.inside and system else ""
+        Before the first human turn, or with `inside` at its start, as templates have it. A header (`system_begin`)
+        without a sentence is left out.
+        """
+        if inside:
+            return ("", system, self.system_end) if self.inside and system else ("", "", "")
+        if self.inside or (self.system_begin and not system and not self.header_alone):
+            return "", "", ""
+        return self.system_begin, system.strip() if self.trim == "all" else system, self.system_end
 
     @property
     def rewrites(self) -> bool:

@@ -3,14 +3,17 @@
 import itertools
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
+from eve_jax.data.record import BadRecord
 from eve_jax.data.text.added_tokens import ADDED_FILE, CONFIG_FILE, MAP_FILE, number_added, read_added
+from eve_jax.data.text.literal import LiteralTokenizer, Span
 from eve_jax.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -18,6 +21,9 @@ MODEL_FILE = "tokenizer.model"
 # What Hugging Face folders keep next to it; travels along, so that an export is complete.
 CHAT_FILE = "chat_template.jinja"
 COMPANIONS = (CONFIG_FILE, MAP_FILE, ADDED_FILE, CHAT_FILE, "vocab.json", "merges.txt")
+SPECIAL_AS_TEXT = (
+    "the text {0!r} is a special token to this tokenizer even as text; remove it, or set config.data.special_text=true"
+)
 
 
 class Tokenizer(ABC):
@@ -30,13 +36,17 @@ class Tokenizer(ABC):
     bos: int | None = None
     folder: Path | None = None
 
-    def encode(self, text: str) -> list[int]:
-        """Token numbers of `text`; special tokens written in it are recognized."""
-        return self.encode_with_offsets(text)[0]
+    def encode(self, text: str, special_text: bool = True) -> list[int]:
+        """Token numbers of `text`, in which special tokens are recognized, or with False are text like any other."""
+        return self.encode_with_offsets(text, () if special_text else [(0, len(text))])[0]
 
     @abstractmethod
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token numbers of `text` and the characters [start, end) of it that each one stands for."""
+    def encode_with_offsets(self, text: str, quoted: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
+        """Token numbers of `text` and the characters [start, end) of it that each one stands for.
+
+        Special tokens written in it are recognized, but for those that have a character in one of the spans `quoted`:
+        there they are text like any other. Raises `BadRecord` where the tokenizer cannot write one as text.
+        """
 
     @abstractmethod
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
@@ -91,6 +101,11 @@ class Tokenizer(ABC):
         self._write(target)
 
 
+def is_quoted(span: Span, quoted: Sequence[Span]) -> bool:
+    """Whether one of the characters of `span` is in one of the spans `quoted`."""
+    return any(start < span[1] and span[0] < end for start, end in quoted)
+
+
 class FastTokenizer(Tokenizer):
     """A tokenizer of the library `tokenizers`, kept as tokenizer.json.
 
@@ -133,9 +148,31 @@ class FastTokenizer(Tokenizer):
                     f"are not numbered from 0 to {size - 1}"
                 )
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, quoted: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
         encoding = self.inner.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+        ids, offsets = encoding.ids, encoding.offsets
+        if not quoted or self._special.isdisjoint(ids):
+            return ids, offsets
+        special = [(id, span) for id, span in zip(ids, offsets, strict=True) if id in self._special]
+        kept = [one for one in special if not is_quoted(one[1], quoted)]
+        if len(kept) == len(special):
+            return ids, offsets
+        ids, offsets = self._literal.encode(text, kept)
+        for id, span in zip(ids, offsets, strict=True):
+            if id in self._special and is_quoted(span, quoted):
+                raise BadRecord(SPECIAL_AS_TEXT.format(text[slice(*span)]))
+        return ids, offsets
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(id for id, token in self.inner.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
+    def _literal(self) -> "LiteralTokenizer":
+        return LiteralTokenizer(self.inner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_literal"}
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
         return self.inner.decode([int(id) for id in ids], skip_special_tokens=skip_special)
