@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tokenizers import AddedToken, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as InnerTokenizer
 
 from eve_jax.data.image.rule import ImageRule
@@ -48,6 +48,7 @@ def word_tokenizer(folder: Path) -> Tokenizer:
     vocab = {token: n for n, token in enumerate([*letters, *("".join(pair) for pair in merges)])}
     inner = InnerTokenizer(models.BPE(vocab=vocab, merges=merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken("<|im_end|>", special=True)])
     folder.mkdir(parents=True, exist_ok=True)
     inner.save(str(folder / "tokenizer.json"))
