@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -26,17 +26,37 @@ Sum = tuple[int, str]  # bytes and BLAKE2b of a file
 
 def written_by(path: PurePosixPath) -> int:
     """Return the number of the process that wrote the file `path` of a checkpoint: Orbax's folders are named by it."""
+    return _process(path) or 0
+
+
+def _process(path: PurePosixPath) -> int | None:
     names = (re.fullmatch(r"(?:ocdbt\.)?process_(\d+)", part) for part in path.parts)
-    return next((int(name[1]) for name in names if name), 0)
+    return next((int(name[1]) for name in names if name), None)
 
 
-def sums(step: Path, mine: Callable[[PurePosixPath], bool] = lambda path: True) -> dict[str, Sum]:
-    """Return the sums of the files, or those that are `mine`, in the folders of `step`, by path. Raises OSError."""
-    found = (p for item in step.iterdir() if item.is_dir() for p in item.rglob("*") if p.is_file())
-    paths = sorted(p for p in found if mine(PurePosixPath(p.relative_to(step))))
+def sums(step: Path, share: tuple[int, int] = (0, 1)) -> dict[str, Sum]:
+    """Return the sums of the files in the folders of `step`, by path. Raises OSError.
+
+    share: (number, count) of the process whose files they are to be; it looks into no folder of another.
+    """
+    paths = sorted(_files(step, step, share))
     with ThreadPoolExecutor(_workers()) as pool:
         digests = list(pool.map(_checksum, paths))
     return {str(p.relative_to(step)): (p.stat().st_size, d) for p, d in zip(paths, digests, strict=True)}
+
+
+def _files(step: Path, folder: Path, share: tuple[int, int]) -> Iterator[Path]:
+    """The files in `folder` (but not those next to the items of `step`) and below that a process of `share` wrote."""
+    number, count = share
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            process = _process(PurePosixPath(path.relative_to(step)))
+            if entry.is_dir():
+                if process is None or process % count == number:
+                    yield from _files(step, path, share)
+            elif folder != step and (process or 0) % count == number:
+                yield path
 
 
 def write_manifest(step: Path, files: Mapping[str, Sum] | None = None) -> None:

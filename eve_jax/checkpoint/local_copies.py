@@ -11,14 +11,12 @@ import secrets
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.experimental.emergency.p2p.args import Composite
-from orbax.checkpoint.experimental.emergency.p2p.local import LocalCheckpointManager
-from orbax.checkpoint.experimental.emergency.p2p.options import CheckpointManagerOptions, LocalCheckpointOptions
 
 from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
 from eve_jax.errors import UserError
@@ -52,8 +50,9 @@ class LocalCopies:
         self.folder = Path(settings.folder).absolute() / name / f"process-{peers.index if peers else 0}"
         self.step: int | None = None
         self.meta: dict[str, Any] = {}
+        _p2p("local")
         self._run = self._identity(stage)
-        self._manager: LocalCheckpointManager | None = None
+        self._manager: Any = None
         self._saving: tuple[int, dict[str, Any]] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ class LocalCopies:
         state = {"params": params, "optimizer": optimizer}
         about = {"run": self._run, "mesh": _places(self.settings.mesh), "shards": shards_of(state), "meta": meta}
         try:
-            self._managed.save(step, Composite(state=ocp.args.PyTreeSave(state)), force=True)
+            self._managed.save(step, _p2p("args").Composite(state=ocp.args.PyTreeSave(state)), force=True)
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
         self._saving = step, about
@@ -124,7 +123,7 @@ class LocalCopies:
                 "resume with the settings that it was made with, or without config.train.local_dir from the last "
                 "checkpoint"
             )
-        found = self._managed.restore(self.step, Composite(state=ocp.args.PyTreeRestore(item)))[ITEM]
+        found = self._managed.restore(self.step, _p2p("args").Composite(state=ocp.args.PyTreeRestore(item)))[ITEM]
         return found["params"], found["optimizer"]
 
     def close(self) -> None:
@@ -134,12 +133,12 @@ class LocalCopies:
             self._manager.close()
 
     @property
-    def _managed(self) -> LocalCheckpointManager:
+    def _managed(self) -> Any:
         if self._manager is None:
             # Two: a process that is quicker than another removes no copy that the other still lacks the next of.
-            local = LocalCheckpointOptions(save_interval_steps=1, max_to_keep=2)
-            options = CheckpointManagerOptions(local=local)
-            self._manager = LocalCheckpointManager(self.folder, self.settings.mesh, options=options)
+            local = _p2p("options").LocalCheckpointOptions(save_interval_steps=1, max_to_keep=2)
+            options = _p2p("options").CheckpointManagerOptions(local=local)
+            self._manager = _p2p("local").LocalCheckpointManager(self.folder, self.settings.mesh, options=options)
         return self._manager
 
     def _identity(self, stage: Path) -> str:
@@ -171,6 +170,17 @@ class LocalCopies:
             f"{self.folder}: a local copy could not be written ({why}); make room there, or train without "
             "config.train.local_dir"
         )
+
+
+def _p2p(module: str) -> Any:
+    """A module of Orbax's experimental manager, whose place later versions may change. Raises UserError."""
+    try:
+        return import_module(f"orbax.checkpoint.experimental.emergency.p2p.{module}")
+    except ImportError as error:
+        raise UserError(
+            f"config.train.local_dir: this version of orbax-checkpoint has no manager for local copies ({error}); "
+            "install the one of constraints.txt, or leave local_dir empty"
+        ) from error
 
 
 def _places(mesh: jax.sharding.Mesh) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eve_jax.checkpoint.checksums import Sum, damage, sums, write_manifest, written_by
+from eve_jax.checkpoint.checksums import Sum, damage, sums, write_manifest
 from eve_jax.process.files import read_json, write_atomically
 from eve_jax.process.peers import POLL, Peers
 
@@ -40,7 +40,7 @@ class Sums:
             return
         name = _values(step)
         peers.put(f"{name}0", "written")
-        files = sums(step, lambda path: written_by(path) == 0 or written_by(path) >= peers.count)
+        files = sums(step, (0, peers.count))
         while len(told := peers.found(name)) < peers.count:
             time.sleep(POLL / 5)
         if failed := next((text for number, text in told.items() if number != "0" and text), ""):
@@ -64,7 +64,7 @@ def _sum_own(peers: Peers, step: Path, over: threading.Event) -> None:
             return
     failed = ""
     try:
-        files: dict[str, Sum] = sums(step, lambda path: written_by(path) == peers.index)
+        files: dict[str, Sum] = sums(step, (peers.index, peers.count))
         write_atomically(step / PART.format(peers.index), json.dumps(files))
     except OSError as error:
         failed = error.strerror or str(error)

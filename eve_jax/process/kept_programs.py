@@ -8,7 +8,9 @@ see, a program that all compile under one key (its name on disk; on CPUs they di
 import contextlib
 import os
 import secrets
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from eve_jax.process.peers import Peers
 FOLDER = "cache"  # of a run of several processes, below its work folder
 PROGRAMS = "programs/"  # keys of what process 0 compiles and writes, as values of the peers
 DIRECTORY = "jax_compilation_cache_dir"
-_compile = compiler._compile_and_write_cache
+# Other versions of JAX may do it otherwise, and then as they like.
+_Folder: Any = getattr(compilation_cache, "LRUCache", object)
+_compile = getattr(compiler, "_compile_and_write_cache", None)
 
 
-class _WholeFiles(compilation_cache.LRUCache):
+class _WholeFiles(_Folder):
     """JAX's folder of programs, whose files are complete; one that could not be read is replaced."""
 
     def put(self, key: str, value: bytes) -> None:
@@ -38,7 +42,8 @@ class _WholeFiles(compilation_cache.LRUCache):
 
 def write_whole_files() -> None:
     """Let JAX write programs under another name first; before anything is compiled."""
-    compilation_cache.LRUCache = _WholeFiles  # type: ignore[misc]
+    if _Folder is not object:
+        compilation_cache.LRUCache = _WholeFiles  # type: ignore[misc]
 
 
 def keep_everywhere(workdir: Path, peers: Peers) -> None:
@@ -52,8 +57,10 @@ def keep_everywhere(workdir: Path, peers: Peers) -> None:
             jax.config.update(DIRECTORY, str(folder.absolute()))
     kept = jax.config.values[DIRECTORY]
     shared = _seen_by_all(Path(kept) if kept else None, peers)
-    if kept:
-        compiler._compile_and_write_cache = _Writer(peers, shared)  # type: ignore[assignment]
+    if kept and _compile is None and peers.index == 0:
+        print("this JAX keeps programs on process 0 alone: the other hosts compile at every start", file=sys.stderr)
+    elif kept and _compile is not None:
+        compiler._compile_and_write_cache = _Writer(_compile, peers, shared)  # type: ignore[assignment]
 
 
 def _seen_by_all(folder: Path | None, peers: Peers) -> bool:
@@ -71,8 +78,8 @@ def _seen_by_all(folder: Path | None, peers: Peers) -> bool:
 class _Writer:
     """Compiles as JAX does, and keeps programs also in processes that JAX itself keeps none in."""
 
-    def __init__(self, peers: Peers, shared: bool):
-        self.peers, self.shared = peers, shared
+    def __init__(self, compile: Callable[..., Any], peers: Peers, shared: bool):
+        self.compile, self.peers, self.shared = compile, peers, shared
 
     def __call__(
         self,
@@ -88,9 +95,9 @@ class _Writer:
         if not self.peers.index:
             if self.shared:
                 self.peers.put(f"{PROGRAMS}{key}", "")
-            return _compile(backend, computation, devices, options, callbacks, name, key)
+            return self.compile(backend, computation, devices, options, callbacks, name, key)
         began = time.monotonic()
-        executable = _compile(backend, computation, devices, options, callbacks, name, key)
+        executable = self.compile(backend, computation, devices, options, callbacks, name, key)
         if not callbacks and not (self.shared and key in self.peers.found(PROGRAMS)):
             with contextlib.suppress(OSError):  # what cannot be kept is compiled again
                 seconds = int(time.monotonic() - began)

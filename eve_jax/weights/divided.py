@@ -62,13 +62,21 @@ def _reading(source: Any, name: str, where: Any) -> tuple[int, NamedSharding] | 
     if where.is_fully_addressable or not isinstance(where, NamedSharding):
         return None
     row_axis = source.row_axis(name)
-    if row_axis is None or math.prod(shape.shape) * shape.dtype.itemsize < LEAST:
+    if row_axis is None:
         return None
     axis = row_axis + declared(source.cfg)[name].stacked
     devices = where.mesh.devices.reshape(-1)
-    parts = math.gcd(shape.shape[axis], devices.size)
+    parts = parts_of(shape, axis, devices.size)
+    if parts == 1:
+        return None
     mesh = Mesh(devices.reshape(parts, -1), ("rows", "copies"))
     return axis, NamedSharding(mesh, PartitionSpec(*(None,) * axis, "rows"))
+
+
+def parts_of(shape: Any, axis: int, devices: int) -> int:
+    """In how many equal ranges along `axis` so many devices read a parameter of a `shape`; 1: each reads it whole."""
+    small = math.prod(shape.shape) * np.dtype(shape.dtype).itemsize < LEAST
+    return 1 if small else math.gcd(shape.shape[axis], devices)
 
 
 def _rows(source: DividedSource, name: str, axis: int, where: NamedSharding) -> tuple[jax.Array, list[int]]:

@@ -5,10 +5,15 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
+from eve_jax.process import connect
 from eve_jax.train.goodput import GOODPUT, KINDS, Goodput, describe, read_goodput
 from eve_jax.train.metrics import FIELDS, METRICS
 from eve_jax.train.report import REPORT, column, smooth, write_report
+from tests.process.test_peers import three
+
+__all__ = ["three"]
 
 
 def test_kinds_add_up(tmp_path):
@@ -31,6 +36,25 @@ def test_kinds_add_up(tmp_path):
         later.write(9)
     sessions = read_goodput(tmp_path)
     assert [(s["first_step"], s["last_step"]) for s in sessions] == [(0, 4), (4, 9)]
+
+
+def test_waiting_for_a_peer_that_compiles_is_compiling(three, tmp_path, monkeypatch):
+    def of(number: int, compiled: float, steps: int) -> Goodput:
+        """One of three processes whose steps compiled for a while, as it has seen it."""
+        monkeypatch.setattr(connect, "_peers", three[number])
+        goodput = Goodput(tmp_path / "stage1")
+        goodput.clock -= 100
+        goodput._heard("/jax/core/compile/backend_compile_duration", compiled)
+        for _ in goodput.waiting(iter(range(steps))):
+            pass
+        return goodput
+
+    of(1, 40.0, 2)
+    of(2, 3.0, 2)
+    totals = of(0, 10.0, 2).totals()
+    assert totals["compile"] == pytest.approx(40.0), "10 s of its own, and 30 more until process 1 was there"
+    assert totals["step"] == pytest.approx(60.0, abs=5)
+    assert of(0, 50.0, 2).totals()["compile"] == pytest.approx(50.0), "the others wait for this one"
 
 
 def test_sessions_that_cannot_be_read(tmp_path):
