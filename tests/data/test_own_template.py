@@ -20,6 +20,7 @@ from eve_jax.data.text.templates import TEMPLATES, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.chat_template import chat_template
+from eve_jax.recipe import stage_of_recipe
 from tests.data.chat_templates import CHAT_TEMPLATES, WITHOUT_SYSTEM, write_folder
 
 SAID = {"system": "system", "human": "user", "gpt": "assistant"}
@@ -97,6 +98,7 @@ def test_a_folder_is_recognized(name: str, in_config: bool, tmp_path: Path) -> N
     with c.unlocked():
         c.data.tokenizer = ""
     assert Config.of(c).data.template == "own", "of a later stage"
+    assert stage_of_recipe(c, tmp_path, str(folder)).data.template == name
 
 
 @pytest.mark.parametrize("name", [name for name, template in TEMPLATES.items() if not template.caption])

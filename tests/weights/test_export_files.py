@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from eve_jax import EVE
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.markers import escape_markers, split_markers
 from eve_jax.data.record import Role, Turn
 from eve_jax.data.text.encode import IMAGE_ID, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.own_template import own_template
 from eve_jax.data.text.templates import get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
@@ -183,6 +185,27 @@ def test_exported_files(tmp_path, capsys):
     text = export_checkpoint(hf, tmp_path / "text", text_only=True, quiet=True)
     assert (text / "chat_template.jinja").read_text() == "of the base"
     assert json.loads((text / "generation_config.json").read_text())["eos_token_id"] == 7
+
+
+def test_a_model_keeps_the_template_of_its_base(tmp_path):
+    """In its folder, when it is asked, in an export and in that one's import."""
+    hf = folders.write_hf(tmp_path / "hf", *folders.golden())
+    write_folder(hf, "qwen3", CHAT_TEMPLATES["qwen3"])
+    eve = EVE.from_pretrained(hf, template="own")
+    assert eve.rule.template == "qwen3"
+    asked = prompt_ids([Turn("human", "What?")], eve.tokenizer, "qwen3", 0).tolist()
+    assert eve.prompt("What?").ids.tolist() == asked
+    stage = import_checkpoint(str(hf), tmp_path / "stage", quiet=True)
+    assert own_template(stage) == "qwen3", "the file travels with the tokenizer"
+    config = json.loads((stage / "config.json").read_text())
+    (stage / "config.json").write_text(json.dumps(config | {"data": config["data"] | {"template": "qwen3"}}))
+    out = export_checkpoint(stage, tmp_path / "out", quiet=True)
+    text = (out / "chat_template.jinja").read_text()
+    assert text == chat_template(get_template("qwen3"), "", True)
+    assert load_tokenizer(out).encode(render(text, [{"role": "user", "content": "What?"}])) == asked
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == eve.stop_ids
+    assert own_template(out) == open_checkpoint(out).data["template"] == "qwen3"
+    assert EVE.from_pretrained(out).rule.template == "qwen3"
 
 
 def test_fit_of_questions(tmp_path):

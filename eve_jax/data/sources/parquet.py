@@ -114,13 +114,14 @@ class ParquetRecords:
         except Exception as e:  # whatever damaged pages, and values that no Python object can hold, lead the library to
             raise BadRecord(f"cannot be read ({shorten(str(e), 200)})", where) from None
         name = f"{self.path.name}#{index + 1}"
-        return read_record(raw, Place(where, name, self.images_dir, str(self.path.parent), form=self.form))
+        images_dir = self.images_dir if self._downloads is None else str(self._downloads)
+        return read_record(raw, Place(where, name, images_dir, str(self.path.parent), form=self.form))
 
     def _downloaded(self, key: Any) -> str | None:
-        """Return the path of the image that img2dataset downloaded under that key, None for none."""
+        """Return the name of the image that img2dataset downloaded under that key, None for none."""
         assert self._downloads is not None
-        paths = (self._downloads / f"{key}{suffix}" for suffix in DOWNLOADED)
-        return next((str(path) for path in paths if path.is_file()), None)
+        names = (f"{key}{suffix}" for suffix in DOWNLOADED)
+        return next((name for name in names if (self._downloads / name).is_file()), None)
 
     def _images(self, name: str, group: int, own: int, where: str, light: Any) -> Any:
         """Return a cell whose bytes are read apart, with a `StoredImage` for each image; `light` is it without them."""

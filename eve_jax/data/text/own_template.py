@@ -84,7 +84,7 @@ def own_template(folder: str | Path) -> str:
             return name
         different[name] = found
     if not different:
-        raise _problem(file, "no template of ours that goes with the tokenizer next to it")
+        raise _problem(file, "no eve_jax template goes with the tokenizer next to it")
     nearest = max(different, key=lambda name: different[name][0])
     raise _problem(
         file, f"is not an eve_jax template: next to {nearest}, which is the nearest, {different[nearest][1]}"

@@ -29,7 +29,7 @@ DIALOGUE, CAPTION = "qwen2", "plain"  # templates that texts are shown in where 
 class _Characters(Tokenizer):
     """A tokenizer of single characters, for texts that are only shown."""
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, *_: object) -> tuple[list[int], list[tuple[int, int]]]:
         return [*map(ord, text)], [(n, n + 1) for n in range(len(text))]
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
