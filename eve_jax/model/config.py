@@ -13,7 +13,7 @@ from eve_jax.process.section import Section, setting
 PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
-ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
+ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
@@ -145,7 +145,7 @@ class ClipConfig(Section):
     intermediate_size: int = setting(4096, low=1)
     num_layers: int = setting(24, low=1)
     num_heads: int = setting(16, low=1)
-    layer_norm_eps: float = setting(1e-5, low=0)
+    layer_norm_eps: float = setting(1e-5, low=0, between=True)
     hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
 
     def check(self) -> None:
@@ -180,9 +180,9 @@ class ModelFields(Section):
     num_heads: int = setting(low=1)
     num_kv_heads: int = setting(low=1)
     head_dim: int = setting(low=1)
-    rope_theta: float = setting(1e6, low=0)
+    rope_theta: float = setting(1e6, low=0, between=True)
     rope_scaling: tuple[float, ...] = setting((), low=0)
-    rms_norm_eps: float = setting(1e-6, low=0)
+    rms_norm_eps: float = setting(1e-6, low=0, between=True)
     qkv_bias: bool = True
     tie_embeddings: bool = False
     parts: Any = None  # of a type that the subclass states
