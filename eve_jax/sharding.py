@@ -36,13 +36,10 @@ PARAMETER_RULES: dict[str, Placement] = {
     "vocab": None,
 }
 # The same while a parameter is used: whole, but for tensor parallelism.
-GATHERED_RULES: dict[str, Placement] = {
+GATHERED_RULES: dict[str, Placement] = PARAMETER_RULES | {
     "embed": None,
-    "heads": "tensor",
     "head_rows": "tensor",
-    "mlp": "tensor",
     "mlp_rows": "tensor",
-    "patch": None,
     "table": None,
     "vocab": "tensor",
 }
@@ -56,10 +53,8 @@ ACTIVATION_RULES: dict[str, Placement] = {
     "id_batch": "data",
 }
 
-
 # Most devices that parameters are sharded over by default, by the beginning of `jax.Device.device_kind`; the rest hold
-# replicas. TPUs: with more, gradients fell back from reduce-scatters to all-reduces (docs/design.md#sharding). GPUs: a
-# node.
+# replicas. TPUs: with more, gradients became all-reduces (docs/design.md#sharding). GPUs: a node.
 FSDP_CAPS = (("TPU v5 lite", 32), ("TPU v5e", 32), ("TPU v6", 32), ("TPU", 16), ("NVIDIA", 8), ("AMD", 8))
 
 
@@ -192,10 +187,15 @@ def current() -> Mesh | None:
     return mesh if mesh is not None and mesh.size > 1 else None
 
 
+def device() -> jax.Device:
+    """The first device that the traced function will run on."""
+    mesh = _MESH.get()
+    return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+
+
 def platform() -> str:
     """What the traced function will run on: cpu, gpu or tpu."""
-    mesh = _MESH.get()
-    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return device().platform
 
 
 def one_cpu() -> bool:

@@ -73,6 +73,7 @@ def chips(kind: str, side: int, slices: int = 1) -> list[Any]:
     [
         ("TPU v5 lite", 16, 1, (8, 32, 1)),
         ("TPU v5 lite", 4, 1, (1, 16, 1)),
+        ("TPU v5e", 16, 1, (8, 32, 1)),
         ("TPU v6 lite", 16, 2, (16, 32, 1)),
         ("TPU v5 lite", 4, 2, (2, 16, 1)),  # never over several slices
         ("TPU v4", 8, 1, (4, 16, 1)),

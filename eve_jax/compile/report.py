@@ -55,7 +55,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     hidden = 0.0 if scores or chip is None else dense.kernel / chips
     wire = sum(b.program.times * b.counts.wire for b in built)
     traffic = sum(b.program.times * b.counts.hbm for b in built)
-    fit = all(b.memory for b in built)
+    fit = all(b.memory for b in built) and fits(topology, built, spare=0)
     peak = peak_bytes(built)
     summary: dict[str, Any] = {
         "topology": topology.name,

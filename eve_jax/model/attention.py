@@ -3,7 +3,8 @@
 chunked   XLA, queries in chunks that read only the keys before their end: any processor
 blocked   XLA, blocks of queries that read only the keys from their sample's beginning on: CPU, longer rows (blocked.py)
 splash    Pallas, TPU
-flash     Pallas on Triton, GPU
+flash     Pallas on Triton, GPU (gpu_attention.py)
+cudnn     cuDNN, GPU from Hopper on (gpu_attention.py)
 """
 
 from collections.abc import Callable
@@ -13,18 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
 from eve_jax.errors import Field, FieldError
-from eve_jax.model import blocked
+from eve_jax.model import blocked, gpu_attention
 from eve_jax.model.blocked import ATTENTION, SCOPE
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
 SPLASH_BLOCK = 512  # queries and keys of a tile, at most
 LANES = 128  # the kernels' unit of length
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
+MADE_FOR = {"splash": "tpu", "flash": "gpu", "cudnn": "gpu"}
 
 
 @jax.named_scope(SCOPE)
@@ -64,7 +68,9 @@ def packed_attention(
     head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
     mesh in use.
     """
-    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], window)
+    capability = gpu_attention.compute_capability()
+    suits = gpu_attention.takes(q.dtype, q.shape[3], capability)
+    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], suits, window)
     if kernel in ("chunked", "blocked") and q.shape[1] > QUERY_CHUNK:
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
@@ -73,7 +79,8 @@ def packed_attention(
         "chunked": partial(_chunked_attention, window=window),
         "blocked": partial(blocked.blocked_attention, window=window),
         "splash": partial(_splash, interpret=interpret, window=window),
-        "flash": partial(_flash, interpret=interpret),
+        "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
+        "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }[kernel]
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
@@ -84,25 +91,39 @@ def packed_attention(
             rows, by_head = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
             places = (by_head, by_head, by_head, rows)
             attend = jax.shard_map(attend, mesh=mesh, in_specs=places, out_specs=by_head, check_vma=False)
-    return checkpoint_name(gathered_heads(attend(q, k, v, segment), heads, kv_heads), ATTENTION)
+    out = gathered_heads(attend(q, k, v, segment), heads, kv_heads)
+    return checkpoint_name(out, ATTENTION) if kernel == "chunked" else out  # others name what they save themselves
 
 
-def check_kernel(kernel: str, platform: str) -> None:
-    """Raise FieldError for a `kernel` that is made for another platform than cpu, gpu or tpu as given."""
-    made_for = next((where for where, name in BY_PLATFORM.items() if name == kernel), platform)
-    if made_for != platform:
-        text = f"={kernel} runs on {made_for.upper()}, and these devices are {platform.upper()}: use auto"
-        raise FieldError(Field("model.attention"), text)
+def check_kernel(cfg: ModelConfig, mesh: Mesh) -> None:
+    """Raise FieldError where `cfg.attention` is a kernel that does not run on the devices of `mesh`."""
+    kernel, field = cfg.attention, Field("model.attention")
+    with sharding.use(mesh):
+        platform, capability = sharding.platform(), gpu_attention.compute_capability()
+    if MADE_FOR.get(kernel, platform) != platform:
+        text = f"={kernel} runs on {MADE_FOR[kernel].upper()}, and these devices are {platform.upper()}: use auto"
+        raise FieldError(field, text)
+    if kernel == "cudnn" and not gpu_attention.takes(jnp.dtype(cfg.dtype), cfg.head_dim, capability):
+        card = ".".join(map(str, capability))
+        text = (
+            f"=cudnn takes bfloat16, heads of a multiple of 8 up to 256, cards from compute capability 9.0 on; this "
+            f"is {cfg.dtype}, {cfg.head_dim} and {card}: use auto"
+        )
+        raise FieldError(field, text)
 
 
-def kernel_for(kernel: str, platform: str, length: int, head_size: int, window: int = 0) -> str:
+def kernel_for(kernel: str, platform: str, length: int, head_size: int, cudnn: bool = False, window: int = 0) -> str:
     """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself.
 
-    Raises FieldError for a kernel that has no local `window`.
+    cudnn: whether it takes such heads there (`gpu_attention.takes`). Raises FieldError for a kernel that has no local
+    `window`.
     """
-    if kernel == "flash" and window:
+    if kernel in ("flash", "cudnn") and window:
         raise FieldError(
-            Field("model.attention"), "=flash has no local windows (", Field("model.window"), f"={window}): use auto"
+            Field("model.attention"),
+            f"={kernel} has no local windows (",
+            Field("model.window"),
+            f"={window}): use auto",
         )
     if kernel != "auto":
         return kernel
@@ -110,6 +131,8 @@ def kernel_for(kernel: str, platform: str, length: int, head_size: int, window: 
         return "chunked"
     if platform == "cpu" and length > QUERY_CHUNK and length % blocked.BLOCK == 0:
         return "blocked"
+    if platform == "gpu" and cudnn and length % LANES == 0:
+        return "cudnn"
     suits = length % LANES == 0 and head_size % 64 == 0
     return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
 
@@ -141,14 +164,6 @@ def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool, windo
 
     q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
     return jax.vmap(row)(q, k, v, segment).swapaxes(1, 2).astype(q.dtype)
-
-
-def _flash(q: Array, k: Array, v: Array, segment: Array, interpret: bool) -> Array:
-    from jax.experimental.pallas.ops.gpu import attention
-
-    groups = q.shape[2] // k.shape[2]
-    k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
-    return attention.mha(q, k, v, segment, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
 
 
 def _chunked_attention(q: Array, k: Array, v: Array, segment: Array, window: int) -> Array:

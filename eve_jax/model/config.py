@@ -13,7 +13,7 @@ from eve_jax.process.section import Section, setting
 PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
-ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
+ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
 KINDS = ("full", "local", "nope")
 ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6}  # and how many numbers `rope_scaling` has then
@@ -107,7 +107,7 @@ class ClipConfig(Section):
     intermediate_size: int = setting(4096, low=1)
     num_layers: int = setting(24, low=1)
     num_heads: int = setting(16, low=1)
-    layer_norm_eps: float = setting(1e-5, low=0)
+    layer_norm_eps: float = setting(1e-5, low=0, between=True)
     hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
 
     def check(self) -> None:
@@ -142,13 +142,13 @@ class ModelFields(Section):
     num_heads: int = setting(low=1)
     num_kv_heads: int = setting(low=1)
     head_dim: int = setting(low=1)
-    rope_theta: float = setting(1e6, low=0)
+    rope_theta: float = setting(1e6, low=0, between=True)
     rope_scaling: tuple[float, ...] = setting((), low=0)
     rope_type: str = setting("llama3", tuple(ROPE_TYPES))
     local_rope_theta: float = setting(0.0, low=0)
     layer_kinds: tuple[str, ...] = setting(("full",), KINDS)
     window: int = setting(0, low=0)
-    rms_norm_eps: float = setting(1e-6, low=0)
+    rms_norm_eps: float = setting(1e-6, low=0, between=True)
     norms: str = setting("before", NORMS)
     norm_plus_one: bool = False
     qk_norm: str = setting("none", QK_NORMS)

@@ -14,17 +14,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
-from eve_jax.sharding import constrain, gather, one_cpu
+from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
+TILE = 128
+HEAD = ("vocab", "table")  # logical axes of the head
 LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
 
 
-def vocab_chunks(vocab: int) -> int:
-    """Smallest number of equal chunks of at most VOCAB_CHUNK rows; 1 where `vocab` has no such divisor below 64."""
-    first = -(-vocab // VOCAB_CHUNK)
-    return next((n for n in range(first, 64) if vocab % n == 0), 1)
+def chunk_rows(vocab: int) -> int:
+    """Rows of a head of `vocab` that a chunk has, at most VOCAB_CHUNK: of equal chunks where few divide it.
+
+    Elsewhere the last chunk begins before the end of the one before it, and rows are a multiple of TILE.
+    """
+    fewest = -(-vocab // VOCAB_CHUNK)
+    even = next((n for n in range(fewest, 2 * fewest + 1) if vocab % n == 0), 0)
+    return vocab // even if even else min(-(-vocab // (fewest * TILE)) * TILE, VOCAB_CHUNK)
 
 
 @jax.custom_vjp
@@ -36,15 +42,39 @@ def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: I
     return _forward(hidden, head, labels)[0]
 
 
-def _in_chunks(head: Float[Array, "Q D"]) -> tuple[Array, Array]:
-    """First rows of the chunks [C] and the chunks [C, Q/C, D]."""
-    chunks = vocab_chunks(head.shape[0])
-    size = head.shape[0] // chunks
-    return jnp.arange(chunks) * size, head.reshape(chunks, size, -1)
+class Chunk(NamedTuple):
+    """A chunk of the vocabulary: its first row, and the first one that no chunk before it has."""
+
+    start: Array
+    fresh: Array
+
+
+def _chunks(vocab: int) -> tuple[int, Chunk]:
+    """Rows of a chunk, and all chunks, each field [C]."""
+    size = chunk_rows(vocab)
+    fresh = jnp.arange(0, vocab, size)
+    return size, Chunk(jnp.minimum(fresh, vocab - size), fresh)
+
+
+def _stored(x: Array) -> Array:
+    """`x`, rows of the head or of its gradient, placed as the head is stored."""
+    mesh = current()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, parameter_sharding(mesh, HEAD, x.shape))
+
+
+def _rows(head: Array, chunk: Chunk, size: int) -> Array:
+    return _stored(jax.lax.dynamic_slice_in_dim(head, chunk.start, size))  # else the compiler gathers all of it
+
+
+def _only_fresh(x: Array, chunk: Chunk, vocab: int, other: float) -> Array:
+    """x [M, Q/C] of a chunk with `other` in the columns that a chunk before has, too."""
+    if vocab % x.shape[1] == 0:
+        return x
+    return jnp.where(chunk.start + jnp.arange(x.shape[1]) >= chunk.fresh, x, other)
 
 
 def _gathered_head(weight: Array, dtype: jnp.dtype) -> Array:
-    return gather(weight, ("vocab", "table"), dtype)
+    return gather(weight, HEAD, dtype)
 
 
 def _logits(hidden: Array, weight: Array) -> Array:
@@ -53,19 +83,22 @@ def _logits(hidden: Array, weight: Array) -> Array:
 
 
 def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
-    def fold(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+    vocab = head.shape[0]
+    size, chunks = _chunks(vocab)
+
+    def fold(carry: tuple[Array, Array, Array], chunk: Chunk) -> tuple[tuple[Array, Array, Array], None]:
         peak, total, picked = carry
-        first, weight = chunk
-        logits = _logits(hidden, _gathered_head(weight, hidden.dtype))
+        logits = _logits(hidden, _gathered_head(_rows(head, chunk, size), hidden.dtype))
+        logits = _only_fresh(logits, chunk, vocab, -jnp.inf)
         new_peak = jnp.maximum(peak, logits.max(axis=1))
         total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
-        at = jnp.clip(labels - first, 0, weight.shape[0] - 1)
-        here = (labels >= first) & (labels < first + weight.shape[0])
+        at = jnp.clip(labels - chunk.start, 0, size - 1)
+        here = (labels >= chunk.fresh) & (labels < chunk.start + size)
         picked = jnp.where(here, jnp.take_along_axis(logits, at[:, None], axis=1)[:, 0], picked)
         return (new_peak, total, picked), None
 
     start = (jnp.full(labels.shape, -jnp.inf), jnp.zeros(labels.shape), jnp.zeros(labels.shape))
-    (peak, total, picked), _ = jax.lax.scan(fold, start, _in_chunks(head))
+    (peak, total, picked), _ = jax.lax.scan(fold, start, chunks)
     log_total = peak + jnp.log(total)
     return log_total - picked, (hidden, head, labels, log_total)
 
@@ -73,19 +106,24 @@ def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Ar
 def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Array, None]:
     """d nll / d logits = softmax - one-hot, a chunk at a time; sums over chunks in float32."""
     hidden, head, labels, log_total = saved
+    vocab = head.shape[0]
+    size, chunks = _chunks(vocab)
 
-    def fold(d_hidden: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
-        first, stored = chunk
-        weight, to_stored = jax.vjp(lambda w: _gathered_head(w, hidden.dtype), stored)
-        hit = (labels - first)[:, None] == jnp.arange(stored.shape[0])
+    def fold(carry: tuple[Array, Array], chunk: Chunk) -> tuple[tuple[Array, Array], None]:
+        d_hidden, d_head = carry
+        weight, to_stored = jax.vjp(lambda w: _gathered_head(w, hidden.dtype), _rows(head, chunk, size))
+        hit = (labels - chunk.start)[:, None] == jnp.arange(size)
         d_logits = (jnp.exp(_logits(hidden, weight) - log_total[:, None]) - hit) * g[:, None]
-        d_logits = d_logits.astype(hidden.dtype)
+        d_logits = _only_fresh(d_logits, chunk, vocab, 0).astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
-        return constrain(d_hidden, "batch", None), d_stored
+        d_stored += _rows(d_head, chunk, size)
+        d_head = jax.lax.dynamic_update_slice_in_dim(d_head, d_stored, chunk.start, axis=0)
+        return (constrain(d_hidden, "batch", None), _stored(d_head)), None
 
-    d_hidden, d_head = jax.lax.scan(fold, jnp.zeros(hidden.shape, jnp.float32), _in_chunks(head))
-    return d_hidden.astype(hidden.dtype), d_head.reshape(head.shape), None
+    start = (jnp.zeros(hidden.shape, jnp.float32), _stored(jnp.zeros_like(head)))
+    (d_hidden, d_head), _ = jax.lax.scan(fold, start, chunks)
+    return d_hidden.astype(hidden.dtype), d_head, None
 
 
 target_nll.defvjp(_forward, _backward)

@@ -21,6 +21,7 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.process.checks import hint, near_name, unexpected
 
 RULE = "rule"  # key of a field's metadata
+MOST = {int: 2**31 - 1, float: 1e30}  # of numbers whose rule has no `high`: what int32 and float32 hold
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Rule:
     """The values of a field beyond its type; of a tuple or dict, of each value in it.
 
     choices: the texts, or the keys of a dict, that are allowed; () = any. low, high: of numbers, which may be equal to
-    them unless `between`. multiple: of whole numbers. reads: raises UserError, which names the field, for a text that
-    it cannot read.
+    them unless `between`; without `high`, MOST. multiple: of whole numbers. reads: raises UserError, which names the
+    field, for a text that it cannot read.
     """
 
     choices: Collection[str] = ()
@@ -119,15 +120,18 @@ def expected(kind: Any, rule: Rule) -> str:
     what = "a number" if kind is float else "a whole number"
     if rule.multiple > 1:
         what = f"a multiple of {rule.multiple}"
-    return what + _range(rule)
+    return what + _range(kind, rule)
 
 
-def _range(rule: Rule) -> str:
-    low, high = (str(end) if isinstance(end, int) else f"{end:g}" for end in (rule.low, rule.high))
-    if rule.low == -math.inf:
-        return ""
+def highest(kind: Any, rule: Rule) -> float:
+    """Return the largest number that a field of type int or float may have."""
+    return MOST[kind] if rule.high == math.inf else rule.high
+
+
+def _range(kind: Any, rule: Rule) -> str:
+    low, high = (str(end) if isinstance(end, int) else f"{end:g}" for end in (rule.low, highest(kind, rule)))
     if rule.high == math.inf:
-        return f" above {low}" if rule.between else f" of at least {low}"
+        return f" {'above' if rule.between else 'of at least'} {low}, at most {high}"
     return f" between {low} and {high}" if rule.between else f" from {low} to {high}"
 
 
@@ -162,20 +166,22 @@ def _fits(value: Any, kind: Any, rule: Rule) -> bool:
     if kind in (int, float):
         if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
             return False
-        return _in_range(value, rule)
+        return _in_range(value, kind, rule)
     if kind is str:
         return isinstance(value, str) and (not rule.choices or value in rule.choices)
     return isinstance(value, get_origin(kind) or kind)
 
 
-def _in_range(value: Any, rule: Rule) -> bool:
+def _in_range(value: Any, kind: Any, rule: Rule) -> bool:
     try:
         finite = math.isfinite(value)
     except OverflowError:  # a whole number that no float holds
         return False
     if not finite or (value % rule.multiple and rule.multiple > 1):
         return False
-    return rule.low < value < rule.high if rule.between else rule.low <= value <= rule.high
+    if rule.between:
+        return rule.low < value <= MOST[kind] if rule.high == math.inf else rule.low < value < rule.high
+    return rule.low <= value <= highest(kind, rule)
 
 
 def _converted(kind: Any, value: Any, remedy: str) -> Any:

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from eve_jax.process import caches, host_memory, interrupt, kept_programs
+from eve_jax.process import caches, host_memory, interrupt, kept_programs, xla_flags
 
 
 def setup(computes: bool = False) -> None:
@@ -16,6 +16,7 @@ def setup(computes: bool = False) -> None:
     interrupt.ready()
     if computes:
         host_memory.keep_freed()
+        xla_flags.prepare()
     kept_programs.write_whole_files()
     folder = caches.cache_folder()
     settings = {

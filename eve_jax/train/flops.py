@@ -35,6 +35,11 @@ PEAK_FLOPS = (
     ("NVIDIA H100 PCIe", 756e12),
     ("NVIDIA H100 NVL", 835e12),
     ("NVIDIA H100", 989e12),
+    ("NVIDIA H200", 989e12),
+    ("NVIDIA GH200", 989e12),
+    ("NVIDIA B200", 2250e12),
+    ("NVIDIA L40S", 362e12),
+    ("NVIDIA L4", 121e12),
 )
 PRODUCTS = ("matrix", "table")  # roles of weights that tokens are multiplied with
 FLASH_BACKWARD = 3.5  # of the forward pass's two products: two kernels, each computes scores and their gradient again

@@ -180,7 +180,7 @@ def _open(
         split_writers(config.train.writers)
     same_everywhere(peers(), "settings", config.to_json())
     mesh = sharding.make_mesh(config.mesh)
-    check_kernel(cfg.attention, mesh.devices.flat[0].platform)
+    check_kernel(cfg, mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
     rule, inputs = _inputs(config, folder, fresh=not (folder / PLAN_FOLDER).exists())

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from configs import v1_prealign
 from eve_jax.config.stage import Config
-from eve_jax.process.section import Rule, Section, is_optional, section_of, typed_fields
+from eve_jax.process.section import Rule, Section, highest, is_optional, section_of, typed_fields
 
 ALIGNED = "v1_prealign:llm=tiny-llama"  # has every section, the teacher's sizes too
 
@@ -40,10 +40,9 @@ def wrong_types(kind: Any) -> list[Any]:
     """Values of another type than `kind`."""
     if kind is bool:
         return [1, "maybe"]
-    if kind is int:
-        return [1.5, True, "two"]
-    if kind is float:
-        return [float("nan"), float("inf"), True, "two"]
+    if kind in (int, float):
+        strange = [float("nan"), float("inf"), float("-inf"), True, "two", 1j]
+        return [*strange, 1.5] if kind is int else strange
     if kind is str:
         return [3, True, ("a",)]
     if get_origin(kind) is tuple:
@@ -59,8 +58,10 @@ def out_of_range(kind: Any, rule: Rule) -> list[Any]:
     if kind not in (int, float):
         return []
     step = 0 if rule.between else 1
-    beside = [end for end in (rule.low - step, rule.high + step) if abs(end) != float("inf")]
-    return [kind(value) for value in beside] + ([rule.multiple * 9 + 1] if rule.multiple > 1 else [])
+    high = highest(kind, rule)
+    beyond = [high + 1 if kind is int else high * 1.01, 10**30 if kind is int else 1e300]
+    beside = [rule.low - step, high] if rule.between and rule.high < float("inf") else [rule.low - step]
+    return [kind(value) for value in beside] + beyond + ([rule.multiple * 9 + 1] if rule.multiple > 1 else [])
 
 
 def values() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eve_jax.data.plan.plan import Plan
+from eve_jax.data.plan.step_order import _dealt
 from tests.data.synthetic import mixed_counts, plan_of
 
 
@@ -55,3 +56,14 @@ def test_no_step_of_text_alone(sizes: list[tuple[int, int, int]], micro_batches:
     ]
     if sum(map(sum, with_images)) >= plan.steps:
         assert all(map(any, with_images))
+
+
+@pytest.mark.parametrize("with_images", [3, 4])
+def test_just_enough_groups_with_images(with_images: int) -> None:
+    """Steps of three micro-batches, of which as many as there are steps have images, and all but one hardly any."""
+    held = np.zeros((9, 2))
+    held[:with_images, 0] = [5.0, 0.01, 0.01, 0.01][:with_images]
+    held[with_images:, 1] = np.linspace(-3, 3, 9 - with_images)  # what texts are of draws them together
+    order = _dealt(np.arange(9), held, np.array([3]), 3)
+    assert sorted(order) == list(range(9))
+    assert all((held[step, 0] > 0).any() for step in order.reshape(3, 3))

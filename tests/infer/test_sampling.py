@@ -74,6 +74,25 @@ def test_settings_that_make_no_sense(settings, says):
         Sampling(*settings)
 
 
+def test_each_place_draws_for_itself():
+    """Every token of an answer is drawn by its own index in the sequence, the first one's is the prompt's length."""
+    cfg = ref.config()
+    engine = Engine(cfg, ref.params(cfg))
+    prompt, sampling = prompts()["text"], Sampling(3.0, 1.0, 5)
+    places = []
+
+    def choose_noting(logits, position, how, *rest):
+        jax.debug.callback(lambda p: places.append(int(p[0])), position, ordered=True)
+        return choose(logits, position, how, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eve_jax.infer.choosing.choose", choose_noting)
+        jax.clear_caches()
+        engine.generate([prompt], 4, [], sampling)
+    jax.clear_caches()
+    assert places == [len(prompt) + n for n in range(4)]
+
+
 def test_a_prompt_draws_the_same_alone_in_a_batch_and_as_a_stream():
     cfg = ref.config()
     engine = Engine(cfg, ref.params(cfg))

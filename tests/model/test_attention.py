@@ -1,6 +1,9 @@
 """Attention kernels against the plain formula: values and gradients, over rows of several samples and pads."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ from eve_jax.errors import UserError
 from eve_jax.model import attention, blocked
 from eve_jax.model.attention import cached_attention, check_kernel
 from eve_jax.model.layer_cache import BLOCK, HeldLayer
+from tests import reference as ref
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
 SEGMENT = np.zeros((ROWS, LENGTH), np.int32)
@@ -75,6 +79,8 @@ def test_auto_takes_what_suits_the_processor():
     with pytest.raises(UserError, match=r"=flash has no local windows .*window=16"):
         attention.kernel_for("flash", "gpu", LENGTH, SIZE, window=16)
     assert blocked.window_sizes(64, window=128) == [1, 2] and blocked.window_sizes(64, window=130) == [1, 2, 3]
+    for length, kernel in ((LENGTH, "cudnn"), (96, "chunked")):
+        assert attention.kernel_for("auto", "gpu", length, 80, cudnn=True) == kernel
     for length, kernel in ((640, "blocked"), (256, "chunked"), (650, "chunked")):
         assert attention.kernel_for(kernel="auto", platform="cpu", length=length, head_size=SIZE) == kernel
     got = attention.packed_attention(q, k, v, jnp.asarray(segment))
@@ -100,12 +106,33 @@ def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
     assert temporaries(2048) < 2.3 * temporaries(1024)
 
 
+class Device(NamedTuple):
+    platform: str
+    compute_capability: str = ""
+
+
+def checked(kernel: str, platform: str, card: str = "", **changes: Any) -> None:
+    """`check_kernel` of a model with `kernel` on one device."""
+    mesh = SimpleNamespace(devices=np.array([None]), size=1)
+    mesh.devices[0] = Device(platform, card)
+    check_kernel(replace(ref.config(), attention=kernel, **changes), cast(Any, mesh))
+
+
 @pytest.mark.parametrize(
-    ("kernel", "platform"), [("flash", "cpu"), ("splash", "gpu"), ("splash", "cpu"), ("flash", "tpu")]
+    ("kernel", "platform"), [("flash", "cpu"), ("splash", "gpu"), ("splash", "cpu"), ("flash", "tpu"), ("cudnn", "tpu")]
 )
 def test_a_kernel_of_another_platform_is_refused(kernel: str, platform: str) -> None:
     with pytest.raises(UserError, match=rf"config\.model\.attention={kernel} runs on .*, and these devices are"):
-        check_kernel(kernel, platform)
+        checked(kernel, platform)
+
+
+@pytest.mark.parametrize(
+    ("card", "changes"), [("8.0", {"dtype": "bfloat16"}), ("9.0", {}), ("9.0", {"dtype": "bfloat16", "head_dim": 12})]
+)
+def test_cudnn_is_refused_where_it_does_not_take_the_heads(card: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"config\.model\.attention=cudnn takes bfloat16, heads of .*: use auto"):
+        checked("cudnn", "gpu", card, **changes)
+    checked("cudnn", "gpu", "10.0", dtype="bfloat16", head_dim=64)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +140,7 @@ def test_a_kernel_of_another_platform_is_refused(kernel: str, platform: str) -> 
     [("auto", "cpu"), ("chunked", "tpu"), ("blocked", "gpu"), ("flash", "gpu"), ("splash", "tpu")],
 )
 def test_kernels_that_a_platform_has(kernel: str, platform: str) -> None:
-    check_kernel(kernel, platform)
+    checked(kernel, platform)
 
 
 @pytest.mark.parametrize("window", [0, 3, 150])

@@ -15,7 +15,7 @@ def example():
     return hidden, head, jax.random.randint(key[2], (31,), 0, 120).at[0].set(119).at[1].set(0)
 
 
-@pytest.mark.parametrize("chunk", [7, 60, 120])
+@pytest.mark.parametrize("chunk", [7, 60, 77, 119, 120])
 def test_chunks_equal_plain_cross_entropy(monkeypatch, chunk):
     monkeypatch.setattr(loss, "VOCAB_CHUNK", chunk)
     hidden, head, labels = example()
@@ -70,11 +70,29 @@ def test_picked_states_give_their_gradient_back():
 
 
 @pytest.mark.parametrize("vocab", [152064, 151936, 32000, 1024, 151665])
-def test_chunks_divide_the_vocabulary(vocab):
-    chunks = loss.vocab_chunks(vocab)
-    assert vocab % chunks == 0
-    assert vocab // chunks <= loss.VOCAB_CHUNK
+def test_chunks_divide_a_usual_vocabulary(vocab):
+    assert vocab % loss.chunk_rows(vocab) == 0
+    assert loss.chunk_rows(vocab) <= loss.VOCAB_CHUNK
 
 
-def test_a_prime_vocabulary_is_one_chunk():
-    assert loss.vocab_chunks(100_003) == 1
+@pytest.mark.parametrize("vocab", [32002, 32003, 100_003, 128_259, 151_667, 1_000_003])
+def test_chunks_of_any_vocabulary_are_small_and_few(vocab):
+    rows = loss.chunk_rows(vocab)
+    assert rows <= loss.VOCAB_CHUNK and rows % loss.TILE == 0
+    assert -(-vocab // rows) == -(-vocab // loss.VOCAB_CHUNK)
+
+
+def test_an_awkward_vocabulary_takes_no_more_memory():
+    """15,107 is a prime: its logits existed all at once."""
+
+    def temporaries(vocab: int) -> int:
+        def total(hidden, head, labels):
+            return jnp.sum(loss.target_nll(hidden, head, labels))
+
+        shapes = [((512, 32), jnp.float32), ((vocab, 32), jnp.float32), ((512,), jnp.int32)]
+        arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+        memory = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*arguments).compile().memory_analysis()
+        assert memory
+        return memory.temp_size_in_bytes
+
+    assert temporaries(15_107) < 1.1 * temporaries(15_104)

@@ -51,6 +51,21 @@ def test_a_line_a_step(tmp_path, log_every):
     assert all(m["tokens_per_s"] == m["tokens"] / m["seconds"] and m["mfu"] is None for m in lines)
 
 
+def test_seconds_of_a_block_are_shared_by_its_steps(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("eve_jax.train.metrics_log.time.perf_counter", lambda: now[0])
+    log = open_log(tmp_path, 0, 6, log_every=3)
+    values = {k: jnp.float32(1) for k in ("loss", "lr", "grad_norm", "targets")}
+    for step in range(1, 7):
+        now[0] += 2
+        log.add(step, values, COUNTS | {"tokens": 60})
+    log.close()
+    lines = read_metrics(tmp_path)
+    assert [m["seconds"] for m in lines[:3]] == pytest.approx([8 / 3] * 3)  # written with the next block
+    assert [m["seconds"] for m in lines[3:]] == pytest.approx([4 / 3] * 3)
+    assert [m["tokens_per_s"] for m in lines] == pytest.approx([22.5] * 3 + [45.0] * 3)
+
+
 def test_flops_and_mfu():
     record = {**COUNTS, "targets": 8, "seconds": 0.5}
     wanted = step_flops(ref.config(), trained_groups(stage_factors("3")), Tokens(6, 6, 22, 8, 595)).useful

@@ -14,6 +14,7 @@ import numpy as np
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.compiled import njit
+from eve_jax.process.section import MOST
 
 BUCKET = 1 << 14  # entries shuffled at a time: they stay in the processor's cache
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -63,8 +64,10 @@ def parse_numbers(field: str, text: str) -> list[float]:
         values = [float(item) for item in text.replace(":", ",").split(",")] if text else []
     except ValueError:
         raise FieldError(Field(f"data.{field}"), f"={text!r} is not a list of numbers such as 7,2,1") from None
-    if not all(0 <= value < float("inf") for value in values) or (values and not any(values)):
-        raise FieldError(Field(f"data.{field}"), f"={text!r}: numbers are at least 0, and one is above 0")
+    if not all(0 <= value <= MOST[float] for value in values) or (values and not any(values)):
+        raise FieldError(
+            Field(f"data.{field}"), f"={text!r}: numbers are at least 0, at most {MOST[float]:g}, and one is above 0"
+        )
     return values
 
 
