@@ -40,9 +40,10 @@ def rate(folder: Path, workers: int, threads: int) -> Rate:
     """The rate of a process with so many worker processes of so many threads (0 workers: threads of its own)."""
     word_tokenizer(folder / "tokenizer")
     c = base.get_config("tiny")
-    d = {"records": "benchmarks.slow_images:SlowImages", "tokenizer": str(folder / "tokenizer"), "template": "plain"}
-    d |= {"image_mode": "anyratio_ld", "rows": 4, "micro_batches": 1, "max_shapes": 1}
-    c.data.update(d | {"workers": workers, "threads": threads, "prefetch": 4 + workers * threads // 4})
+    c.data.records, c.data.tokenizer = "benchmarks.slow_images:SlowImages", str(folder / "tokenizer")
+    c.data.template, c.data.image_mode = "plain", "anyratio_ld"
+    c.data.rows, c.data.micro_batches, c.data.max_shapes = 4, 1, 1
+    c.data.workers, c.data.threads, c.data.prefetch = workers, threads, 4 + workers * threads // 4
     data = open_stage_data(c, folder / "stage")
     batches = data.batches()
     step, _ = next(batches)

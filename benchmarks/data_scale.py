@@ -9,6 +9,7 @@ is also killed (SIGKILL) in its midst and resumed. 3 M records take 350 MB in --
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from eve_jax.data.plan.mixture import Mixture
 from eve_jax.data.plan.plan import PlanSettings, build_plan
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, open_stage_data
 from eve_jax.data.samples.measure import measure
+from eve_jax.data.samples.table_in_pieces import pieces_of
 from eve_jax.process.cores import cores
 from launch._flags import run
 
@@ -105,6 +107,8 @@ def make(folder: Path) -> dict[str, float]:
         lengths = measure(records, rule, plan_folder, processes=cores())
     over.set()
     look.join()
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    figures["measure_cores"] = of_children.ru_utime + of_children.ru_stime
     d = config.data
     settings = PlanSettings(d.row_tokens, d.max_shapes, d.rows, d.micro_batches, d.epochs, config.seed)
     with timed(figures, "plan"):
@@ -125,7 +129,7 @@ def again(folder: Path) -> dict[str, float]:
     with timed(figures, "open"):
         data = open_stage_data(stage(folder), folder / "run")
     figures["read"] = bytes_read() - before
-    figures["share"] = figures["read"] / (folder / "records.jsonl").stat().st_size
+    figures["size"] = (folder / "records.jsonl").stat().st_size
     next(data.batches(data.plan.steps // 2))
     return figures
 
@@ -145,12 +149,12 @@ def done(folder: Path, step: str) -> tuple[dict[str, float], str]:
     return json.loads(out.splitlines()[-1]), err
 
 
-def killed(folder: Path) -> str:
+def killed(folder: Path, n: int) -> str:
     """Kill the measuring when a third of its pieces are there; return what is said when it resumes."""
     shutil.rmtree(folder / "run", ignore_errors=True)
     child = process(folder, "make")
-    pieces = 0
-    while child.poll() is None and pieces < 256 // 3:
+    pieces, third = 0, len(pieces_of(range(n), n)) // 3
+    while child.poll() is None and pieces < third:
         time.sleep(0.1)
         pieces = len(list((folder / "run" / PLAN_FOLDER).glob("*.pieces/[0-9]*.npz")))
     child.send_signal(signal.SIGKILL)
@@ -169,11 +173,13 @@ def line_at(sizes: dict[int, dict[str, float]], name: str) -> float:
 def show(sizes: dict[int, dict[str, float]]) -> None:
     """The table."""
     columns = ("index", "measure", "plan", "open")
-    table = Table("records", *(f"{name}, s (peak, MB)" for name in columns), "worker, MB", "read again")
-    for n, figures in {**sizes, MANY: sizes[MANY]}.items():
+    names = [f"{name}, s (peak, MB)" for name in columns]
+    table = Table("records", *names, "core seconds of measuring", "worker, MB", "read again")
+    for n, figures in sizes.items():
         cells = (f"{figures[name]:,.1f} ({figures[f'{name}_peak'] / 1e6:,.0f})" for name in columns)
-        share = f"{figures['share']:.2%}"
-        table.add_row(f"{n:,}", *cells, f"{figures['workers_peak'] / 1e6:,.0f}", share)
+        share = f"{figures['read'] / figures['size']:.2%}"
+        measuring = f"{figures['measure_cores']:,.0f}", f"{figures['workers_peak'] / 1e6:,.0f}"
+        table.add_row(f"{n:,}", *cells, *measuring, share)
     Console(width=150).print(table)
 
 
@@ -188,7 +194,7 @@ def main() -> None:
     try:
         for n in sorted(map(int, RECORDS.value)):
             write(folder, n)
-            resumed = resumed or killed(folder)
+            resumed = resumed or killed(folder, n)
             shutil.rmtree(folder / "run", ignore_errors=True)
             sizes[n] = done(folder, "make")[0] | done(folder, "again")[0]
             print(f"{n:,}: {sizes[n]}", flush=True)

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,12 @@ def test_many_are_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     bad = BadRecords(tmp_path, max_bad=5)
     opened: list[Path] = []
     plain = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *a, **more: (opened.append(self), plain(self, *a, **more))[1])
+
+    def counted(path: Path, *arguments: Any, **more: Any) -> Any:
+        opened.append(path)
+        return plain(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", counted)
     bad.report_dropped([Dropped(f"a:{n % 500}", "x", "", "too long") for n in range(1000)])
     assert opened == [bad.path]
     assert [entry["where"] for entry in entries(bad)] == [f"a:{n}" for n in range(500)]

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ Steps = list[tuple[int, list[Batch]]]
 def stage(folder: Path) -> ConfigDict:
     config = get_config("tiny")
     byte_tokenizer().save(folder / "tokenizer")
-    data = {"records": str(write_records(folder, 40)), "images": str(folder / "images")}
+    data: dict[str, Any] = {"records": str(write_records(folder, 40)), "images": str(folder / "images")}
     data |= {"tokenizer": str(folder / "tokenizer"), "image_mode": "anyratio_ld", "max_size": 96}
     config.data.update(data | {"max_tokens": 400, "row_tokens": 512, "rows": 2, "max_bad": 2.0})
     return config
@@ -76,7 +77,12 @@ def test_errors_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_stage_data(config, tmp_path / "stage")
     started: list[row_processes.RowProcesses] = []
     close = row_processes.RowProcesses.close
-    monkeypatch.setattr(row_processes.RowProcesses, "close", lambda self: (started.append(self), close(self)))
+
+    def noted(processes: row_processes.RowProcesses) -> None:
+        started.append(processes)
+        close(processes)
+
+    monkeypatch.setattr(row_processes.RowProcesses, "close", noted)
     data = opened(config, tmp_path, workers=1, threads=2, prefetch=1)
     batches = data.batches()
     next(batches)

@@ -1,6 +1,7 @@
 """A run that waits for its data prints one line, with the setting to raise."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_remedy_is_one_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "cores", lambda: 24)
 
-    def said(own_cores: int, **data: int) -> str:
+    def said(own_cores: int, **data: Any) -> str:
         return remedy(replace(DATA, **data), own_cores)
 
     assert said(24, threads=2) == "raise config.data.threads (now 2; -1 takes 16 here)"

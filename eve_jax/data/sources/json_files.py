@@ -176,7 +176,7 @@ class JsonFile:
         return starts[:n], stops[:n], numbers[:n]
 
     def __len__(self) -> int:
-        return self._index.count
+        return self._index.records
 
     def _read(self, index: int) -> tuple[bytes, str]:
         """The bytes of a record and its place."""

@@ -32,13 +32,13 @@ PIECE, PIECES = 512, 16  # bytes and number of the pieces that are compared
 
 
 class Index(NamedTuple):
-    """Where the records of a file begin: `places` int64 [ceil(count / EVERY)], the first byte of every EVERY-th.
+    """Where the records of a file begin: `places` int64 [ceil(records / EVERY)], the first byte of every EVERY-th.
 
     lines: int64 [as many], the number (from 1) of its line or item; None where record n is number n + 1. fingerprint:
     of the content, as `JsonFile.fingerprint` gives it.
     """
 
-    count: int
+    records: int
     places: np.ndarray
     lines: np.ndarray | None
     fingerprint: str
@@ -112,7 +112,7 @@ def save_index(folder: Path, state: State, file: int, index: Index) -> None:
     width = 4 if steps.max(initial=0) < 1 << 32 else 8
     data = steps.astype(f"<u{width}").tobytes()
     data += b"" if index.lines is None else index.lines.astype("<i8").tobytes()
-    head = {"of": state.described(file), "count": index.count, "width": width, "lines": index.lines is not None}
+    head = {"of": state.described(file), "count": index.records, "width": width, "lines": index.lines is not None}
     content = json.dumps(head | {"fingerprint": index.fingerprint}).encode() + b"\n" + data
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / state.name, f"{digest_of([content])}\n".encode() + content)

@@ -50,9 +50,9 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary, PLAN_FOLDER)
         cache.mkdir()
-        for pattern in ("*.npz", f"*{INDEX}") if folder is not None else ():
-            for made in (folder / PLAN_FOLDER).glob(pattern):
-                (cache / made.name).symlink_to(made.resolve())
+        kept = folder / PLAN_FOLDER if folder is not None else cache
+        for made in (*kept.glob("*.npz"), *kept.glob(f"*{INDEX}")):
+            (cache / made.name).symlink_to(made.resolve())
         data = open_stage_data(config, temporary, saved=None if folder is None else {})  # the training's own plan
         rows = rows_of_step(data, step, max_rows)
         total = sum(len(micro_batch.rows) for micro_batch in data.plan.step(step))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_a_file_is_read_once_for_all_starts_and_processes(tmp_path: Path) -> Non
     assert bytes_read(lambda: open_records(str(path), "", tmp_path / "stage" / "plan")) < size / 200
     tables = sum(table.stat().st_size for table in (tmp_path / "stage" / "plan").glob("*.npz"))  # may be checked whole
     for saved in (None, made.fingerprint):
-        found = bytes_read(lambda saved=saved: open_stage_data(config, tmp_path / "stage", saved=saved))
+        found = bytes_read(partial(open_stage_data, config, tmp_path / "stage", saved=saved))
         assert found - tables < size / 100
     peers: Any = Second()
     assert bytes_read(lambda: open_data_together(config, tmp_path / "stage", peers)) - tables < size / 100
@@ -103,7 +104,12 @@ def test_a_conversion_reads_its_source_once(tmp_path: Path, small: None, monkeyp
     conversion = Conversion(str(path), "", str(tmp_path / "made"), 50, "headers")
     scans: list[int] = []
     scanned = json_files.JsonFile._scanned
-    monkeypatch.setattr(json_files.JsonFile, "_scanned", lambda self: (scans.append(1), scanned(self))[1])
+
+    def counted(file: json_files.JsonFile) -> kept_index.Index:
+        scans.append(1)
+        return scanned(file)
+
+    monkeypatch.setattr(json_files.JsonFile, "_scanned", counted)
     write = convert_module._write_shard
     monkeypatch.setattr(convert_module, "_write_shard", lambda *_, **__: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception):
