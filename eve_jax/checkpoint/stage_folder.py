@@ -6,7 +6,6 @@ where the rest is (`eve_jax.checkpoint.frozen_weights`).
 """
 
 import errno
-import logging
 import os
 import shutil
 import sys
@@ -25,6 +24,7 @@ from eve_jax.checkpoint.checksums import damage, has_manifest, write_manifest
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
 from eve_jax.process.files import read_json
+from eve_jax.process.hush import hush_orbax
 from eve_jax.version import versioned
 
 CONFIG = "config.json"
@@ -64,7 +64,7 @@ class Checkpoints:
                 create_directories_asynchronously=False,  # a folder that cannot be written is found at once
             ),
         )
-        _hush_orbax()
+        hush_orbax()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     @property
@@ -196,26 +196,6 @@ def _disk_reason(error: Exception) -> str:
     return next((words for words in known if words in str(error)), "")
 
 
-def _hush_orbax() -> None:
-    """Keep Orbax and its event loops from a traceback for each array of a failed save: the error is raised, too."""
-    for name in ("absl", "asyncio"):
-        log = logging.getLogger(name)
-        if not any(isinstance(f, _NotOrbax) for f in log.filters):
-            log.addFilter(_NotOrbax())
-    sys.unraisablehook = _report_unraisable
-
-
-class _NotOrbax(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
-
-
-def _report_unraisable(what: "sys.UnraisableHookArgs", /) -> None:
-    """As Python does, but for what TensorStore still tells the event loop of a save that has failed."""
-    if str(what.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(what)
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration that a stage folder was made with; UserError when it is not an eve_jax folder."""
     path = folder / CONFIG
@@ -285,7 +265,7 @@ def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
 
     Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
     """
-    _hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
+    hush_orbax()
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
