@@ -130,6 +130,7 @@ def parse_parts(text: str) -> tuple[str, ...]:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+LARGEST, DEEPEST = 1 << 24, 4096  # of any size, of layers: more is damage
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 
@@ -139,12 +140,12 @@ class ClipConfig(Section):
 
     PATH = "model.teacher."
 
-    image_size: int = setting(336, low=1)
-    patch_size: int = setting(14, low=1)
-    hidden_size: int = setting(1024, low=1)
-    intermediate_size: int = setting(4096, low=1)
-    num_layers: int = setting(24, low=1)
-    num_heads: int = setting(16, low=1)
+    image_size: int = setting(336, low=1, high=LARGEST)
+    patch_size: int = setting(14, low=1, high=LARGEST)
+    hidden_size: int = setting(1024, low=1, high=LARGEST)
+    intermediate_size: int = setting(4096, low=1, high=LARGEST)
+    num_layers: int = setting(24, low=1, high=DEEPEST)
+    num_heads: int = setting(16, low=1, high=LARGEST)
     layer_norm_eps: float = setting(1e-5, low=0)
     hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
 
@@ -173,13 +174,13 @@ class ModelFields(Section):
 
     PATH = "model."
 
-    vocab_size: int = setting(low=1)
-    hidden_size: int = setting(low=1)
-    intermediate_size: int = setting(low=1)
-    num_layers: int = setting(low=1)
-    num_heads: int = setting(low=1)
-    num_kv_heads: int = setting(low=1)
-    head_dim: int = setting(low=1)
+    vocab_size: int = setting(low=1, high=LARGEST)
+    hidden_size: int = setting(low=1, high=LARGEST)
+    intermediate_size: int = setting(low=1, high=LARGEST)
+    num_layers: int = setting(low=1, high=DEEPEST)
+    num_heads: int = setting(low=1, high=LARGEST)
+    num_kv_heads: int = setting(low=1, high=LARGEST)
+    head_dim: int = setting(low=1, high=LARGEST)
     rope_theta: float = setting(1e6, low=0)
     rope_scaling: tuple[float, ...] = setting((), low=0)
     rms_norm_eps: float = setting(1e-6, low=0)
@@ -188,7 +189,7 @@ class ModelFields(Section):
     parts: Any = None  # of a type that the subclass states
     routing: str = setting("split", ROUTINGS)
     patch_embed: str = setting("v2", PATCH_EMBEDS)
-    patch_hidden: int = setting(1024, low=1)
+    patch_hidden: int = setting(1024, low=1, high=LARGEST)
     sub_patch: int = setting(16, low=1)
     align_weight: float = setting(0.0, low=0)
     align_width: int = setting(0, low=0, multiple=V1_HEADS)
