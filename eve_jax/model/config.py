@@ -16,6 +16,7 @@ REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
+LARGEST, DEEPEST = 1 << 24, 4096  # of any size, of layers: more is damage
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
 CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
@@ -122,15 +123,13 @@ def check_parts(parts: tuple[str, ...]) -> None:
 
 def parse_parts(text: str) -> tuple[str, ...]:
     """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of PARTS; unknown ones come last."""
-    names = [name.strip() for name in text.split(",")]
-    if names == ["none"]:
+    if (names := [name.strip() for name in text.split(",")]) == ["none"]:
         return ()
     known = list(PARTS)
     return tuple(sorted(dict.fromkeys(names), key=lambda name: known.index(name) if name in PARTS else len(known)))
 
 
 DTYPES = ("float32", "bfloat16", "float16")
-LARGEST, DEEPEST = 1 << 24, 4096  # of any size, of layers: more is damage
 V1_HEADS = 8  # of every attention of EVEv1's own
 
 

@@ -1,6 +1,6 @@
 """A process of its own that opens poisoned files of a kind: `python -m tests.mutations.poison FOLDER KIND FIRST COUNT`
 
-FOLDER holds what `targets` made. Mutation `number` of a kind is always the same one. Each is noted in FOLDER/at before it
+FOLDER holds what `targets` made. A number of a kind is always the same mutation. Each is noted in FOLDER/at before it
 is tried, so that a crash has a name. Fails for an exception that is not for people, a file that is opened outside of
 the folder and of Python's own, ten seconds for one mutation, and a gigabyte of memory.
 """
