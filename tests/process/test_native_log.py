@@ -14,7 +14,7 @@ DEAD = (
 )
 LEADER = "F1126 client.h:80] ... absl::Status: UNAVAILABLE: Failed to send RPC to coordination service. Either the"
 TAKEN = (
-    "F1130 client.h:80] Terminating process ... absl::Status: ABORTED: 1 unexpectedly tried to connect with a different "
+    "F1130 client.h:80] Terminating process ... absl::Status: ABORTED: 1 unexpectedly tried to connect with another "
     "incarnation. It has likely restarted.\n\nRPC: /xla.coordination.CoordinationService/PollForError"
 )
 LATE = "absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination.CoordinationService/RegisterTask"
