@@ -134,9 +134,9 @@ def broken_headers() -> dict[str, tuple[bytes | None, str]]:
         "header_cut.webp": (encoded(rgb, "WEBP")[:24], "not an image|broken header|cannot be read"),
         "directory_cut.tiff": (encoded(rgb, "TIFF")[:8], "not an image|broken header|cannot be read"),
         "no_pixels.png": (_png(0, 0), "has no pixels|not an image|broken header"),
-        "bomb.png": (_png(40_000, 40_000), "decompression bomb"),
+        "bomb.png": (_png(40_000, 40_000), "has more than 64,000,000 pixels"),
         "bomb_text.png": (_png(*SIZE, bomb), "broken header|not an image"),
-        "bomb.bmp": (bmp[:18] + struct.pack("<ii", 60_000, 60_000) + bmp[26:], "decompression bomb"),
+        "bomb.bmp": (bmp[:18] + struct.pack("<ii", 60_000, 60_000) + bmp[26:], "has more than 64,000,000 pixels"),
         "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "not an image"),
     }
 

@@ -123,6 +123,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once

@@ -1,6 +1,6 @@
 """Checkpoints in and out.
 
-    python -m launch.convert import --from=HF_DIR_OR_ID --to=CKPT_DIR [--variant=dense|rep|moe|dac]
+    python -m launch.convert import --from=HF_DIR|hf:ORG/NAME@REVISION --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --weights=int4
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
@@ -16,7 +16,7 @@ from absl import flags
 
 from launch._flags import define_path, run, take_action
 
-FROM = define_path("from", None, "folder to read, or for import also a model id of the Hugging Face hub")
+FROM = define_path("from", None, "folder to read, or for import also hf:ORG/NAME@REVISION of the Hugging Face hub")
 TO = define_path("to", None, "folder to make")
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from eve_jax.eval.chosen import Choice, Chosen
     from eve_jax.eval.judge import HttpJudge
 
-CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or a hub id (OWNER/NAME)"
+CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or hf:OWNER/NAME@REVISION of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS)
 TASKS = define_path(
     "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True

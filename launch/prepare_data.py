@@ -14,6 +14,7 @@ image rule, too. Rerun the command to resume after an interruption.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def _convert() -> None:
     _need(**{"from": FROM.value, "to": TO.value})
     rule = SampleRule.of(Config.of(CONFIG.value)) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
+    if rule is not None:
+        conversion = replace(conversion, max_pixels=rule.images.max_pixels)
     with name_fields(_flag):
         summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     print_summary(summary)

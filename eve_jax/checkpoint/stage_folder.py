@@ -19,12 +19,13 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.checksums import has_manifest
 from eve_jax.checkpoint.local_copies import LocalCopies
-from eve_jax.checkpoint.orbax_errors import disk_reason, hush_orbax
+from eve_jax.checkpoint.orbax_errors import disk_reason
 from eve_jax.checkpoint.shared_sums import Sums, damage_seen_by_all
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
 from eve_jax.process.connect import peers
 from eve_jax.process.files import read_json
+from eve_jax.process.hush import hush_orbax
 from eve_jax.process.peers import Peers
 from eve_jax.version import versioned
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from eve_jax.checkpoint.orbax_errors import hush_orbax
 from eve_jax.checkpoint.stage_folder import AGAIN, CHECKPOINTS
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
+from eve_jax.process.hush import hush_orbax
 
 
 def stored_shapes(folder: Path, step: int) -> Params:
@@ -34,7 +34,7 @@ def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
 
     Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
     """
-    hush_orbax()  # it misses metadata of a whole checkpoint in the folder of an item
+    hush_orbax()
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from eve_jax.batch import ROW_MULTIPLE
-from eve_jax.data.image.rule import FITS, MODES
+from eve_jax.data.image.rule import FITS, MODES, PILLOW_PIXELS
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
@@ -32,6 +32,7 @@ class DataConfig(Section, Mapping[str, Any]):
     max_size: int = setting(low=0)
     fit: str = setting(choices=FITS)
     max_aspect: float = setting(low=0)
+    max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
     repeats: str = setting(reads=partial(parse_numbers, "repeats"))

@@ -38,7 +38,7 @@ def model_facts(eve: EVE) -> Facts:
         "image_first": rule.image_first,
         **({"special_text": True} if rule.special_text else {}),
         "positions": eve.positions,
-        **{f"image {name}": _plain(value) for name, value in asdict(rule.images).items()},
+        **{f"image {name}": _plain(value) for name, value in asdict(rule.images).items() if name != "max_pixels"},
     }
 
 

@@ -29,6 +29,7 @@ BUFFERS = re.compile(
     r"(.*\.)?(position_ids|rotary_emb\.(original_inv_freq|inv_freq|(cos|sin)(_cached)?)|(self_)?attn\.(masked_)?bias)"
 )
 MAX_HEADER = 100_000_000  # the format's own limit, bytes
+MOST_SIDES = 32  # of a tensor; NumPy before version 2 has no more
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 INTEGERS = {"I8": np.dtype(np.int8), "U8": np.dtype(np.uint8)}  # of quantized weights
 CODES = {dtype: code for code, dtype in (DTYPES | INTEGERS).items()}
@@ -75,7 +76,7 @@ def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorI
         header.pop("__metadata__", None)
         spans = {name: (v["dtype"], tuple(v["shape"]), *v["data_offsets"]) for name, v in header.items()}
         valid = all(
-            isinstance(code, str) and all(isinstance(n, int) and n >= 0 for n in (*shape, start, end))
+            isinstance(code, str) and all(type(n) is int and n >= 0 for n in (*shape, start, end)) and _is_shape(shape)
             for code, shape, start, end in spans.values()
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -91,6 +92,11 @@ def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorI
         for name, span in spans.items()
         if not BUFFERS.fullmatch(name)
     }
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    """Whether an array can have the shape, also where it is empty and a side is not."""
+    return len(shape) <= MOST_SIDES and math.prod(n for n in shape if n) < 1 << 60
 
 
 def _check_layout(path: Path, spans: Mapping[str, tuple[str, tuple[int, ...], int, int]], size: int) -> None:
@@ -137,8 +143,9 @@ def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise UserError(f"{index} is no index of safetensors files")
-    if other := next((name for name in where.values() if not is_plain_name(name)), None):
-        raise UserError(f"{index}: names the shard {shorten(repr(other), 100)}, which is no file of its folder")
+    for name in where.values():
+        if not is_plain_name(name):
+            raise UserError(f"{index}: names the shard {shorten(repr(name), 100)}, which is no file of its folder")
     shards = sorted(set(where.values()))
     if single.is_file() and SINGLE not in shards:
         raise UserError(

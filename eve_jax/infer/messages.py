@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from eve_jax.data.image.patches import open_image, shown
+from eve_jax.data.image.rule import PILLOW_PIXELS
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.markers import MARKER
 from eve_jax.data.record import ROLES, BadRecord, Turn
@@ -129,7 +130,8 @@ def read_image(reference: str | Path, name: str = "image") -> Image.Image:
     if not text.strip():
         raise UserError(f"{name}: the path is empty; name an image file, or leave it out")
     try:
-        image = open_image(to_image(text if URI.match(text) else expand(text, name), "the data URI", [""]))
+        path = text if URI.match(text) else expand(text, name)
+        image = open_image(to_image(path, "the data URI", [""]), PILLOW_PIXELS)
         vars(image)["filename"] = text  # which places it at a marker with its name
         return image
     except BadRecord as error:

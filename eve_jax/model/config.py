@@ -22,6 +22,7 @@ NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
+LARGEST, DEEPEST = 1 << 24, 4096  # of any size, of layers: more is damage
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
 CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
@@ -83,8 +84,7 @@ def check_parts(parts: tuple[str, ...]) -> None:
 
 def parse_parts(text: str) -> tuple[str, ...]:
     """Return the parts that `text` lists, "layernorm,mlp" or "none", in the order of PARTS; unknown ones come last."""
-    names = [name.strip() for name in text.split(",")]
-    if names == ["none"]:
+    if (names := [name.strip() for name in text.split(",")]) == ["none"]:
         return ()
     known = list(PARTS)
     return tuple(sorted(dict.fromkeys(names), key=lambda name: known.index(name) if name in PARTS else len(known)))
@@ -101,12 +101,12 @@ class ClipConfig(Section):
 
     PATH = "model.teacher."
 
-    image_size: int = setting(336, low=1)
-    patch_size: int = setting(14, low=1)
-    hidden_size: int = setting(1024, low=1)
-    intermediate_size: int = setting(4096, low=1)
-    num_layers: int = setting(24, low=1)
-    num_heads: int = setting(16, low=1)
+    image_size: int = setting(336, low=1, high=LARGEST)
+    patch_size: int = setting(14, low=1, high=LARGEST)
+    hidden_size: int = setting(1024, low=1, high=LARGEST)
+    intermediate_size: int = setting(4096, low=1, high=LARGEST)
+    num_layers: int = setting(24, low=1, high=DEEPEST)
+    num_heads: int = setting(16, low=1, high=LARGEST)
     layer_norm_eps: float = setting(1e-5, low=0, between=True)
     hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
 
@@ -135,13 +135,13 @@ class ModelFields(Section):
 
     PATH = "model."
 
-    vocab_size: int = setting(low=1)
-    hidden_size: int = setting(low=1)
-    intermediate_size: int = setting(low=1)
-    num_layers: int = setting(low=1)
-    num_heads: int = setting(low=1)
-    num_kv_heads: int = setting(low=1)
-    head_dim: int = setting(low=1)
+    vocab_size: int = setting(low=1, high=LARGEST)
+    hidden_size: int = setting(low=1, high=LARGEST)
+    intermediate_size: int = setting(low=1, high=LARGEST)
+    num_layers: int = setting(low=1, high=DEEPEST)
+    num_heads: int = setting(low=1, high=LARGEST)
+    num_kv_heads: int = setting(low=1, high=LARGEST)
+    head_dim: int = setting(low=1, high=LARGEST)
     rope_theta: float = setting(1e6, low=0, between=True)
     rope_scaling: tuple[float, ...] = setting((), low=0)
     rope_type: str = setting("llama3", tuple(ROPE_TYPES))
@@ -160,7 +160,7 @@ class ModelFields(Section):
     parts: Any = None  # of a type that the subclass states
     routing: str = setting("split", ROUTINGS)
     patch_embed: str = setting("v2", PATCH_EMBEDS)
-    patch_hidden: int = setting(1024, low=1)
+    patch_hidden: int = setting(1024, low=1, high=LARGEST)
     sub_patch: int = setting(16, low=1)
     align_weight: float = setting(0.0, low=0)
     align_width: int = setting(0, low=0, multiple=V1_HEADS)

@@ -4,6 +4,7 @@ import glob
 import importlib.util
 import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -53,6 +54,22 @@ def _number(env: Mapping[str, str], name: str) -> int:
 def _has_tpu() -> bool:
     wanted = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
     return "tpu" in wanted and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+
+
+def bind_address(coordinator: str) -> str | None:
+    """Where process 0 listens for the others: at its own address alone, so that localhost is reached from here alone.
+
+    coordinator: HOST:PORT. None, every address of the machine, where HOST is not one of them but leads to it.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except OSError:
+        return None
+    return f"{host}:{port}" if found else None
 
 
 def resolve(cluster: Cluster) -> Cluster | None:

@@ -102,6 +102,8 @@ def _connect(cluster: Cluster, workdir: Path) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `interrupt`
     try:
         if cluster.coordinator:
+            if cluster.process_id == 0:
+                times["coordinator_bind_address"] = bind_address(cluster.coordinator)
             jax.distributed.initialize(cluster.coordinator, cluster.num_processes, cluster.process_id, **times)
         else:
             jax.distributed.initialize(**times)

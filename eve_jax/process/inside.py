@@ -3,6 +3,8 @@
 import os
 from functools import lru_cache
 
+LONGEST_NAME = 255  # bytes of a file's name
+
 
 def is_inside(path: str, folder: str) -> bool:
     """Whether `path`, with its `..` and links followed, is `folder` or lies below it; there need be no such file.
@@ -17,7 +19,11 @@ def is_inside(path: str, folder: str) -> bool:
 
 def is_plain_name(name: str) -> bool:
     """Whether `name` can only be that of a file in the very folder that it is looked for in."""
-    return name not in ("", ".", "..") and not set(name) & {"/", os.sep, "\\", "\0"}
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return 0 < size <= LONGEST_NAME and name not in (".", "..") and not set(name) & {"/", os.sep, "\\", "\0"}
 
 
 @lru_cache(64)

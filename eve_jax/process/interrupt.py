@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -47,6 +49,15 @@ def asked() -> bool:
     return _asked
 
 
+def tell(stream: Any, text: bytes) -> None:
+    """Write to a stream from a signal's handler; nothing where it is no file, as in a notebook.
+
+    Not by print: the signal may have come in the midst of one, which cannot be entered twice.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # io.UnsupportedOperation is the first two
+        os.write(stream.fileno(), text)
+
+
 class StopRequest:
     """While active, the first Ctrl-C or SIGTERM sets `wanted`; a second Ctrl-C interrupts at once."""
 
@@ -59,11 +70,11 @@ class StopRequest:
         if self.wanted and number == signal.SIGINT:
             raise KeyboardInterrupt
         _asked = self.wanted = True
-        # not print: the signal may have come in the midst of one, which cannot be entered twice
-        os.write(sys.stdout.fileno(), b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
+        tell(sys.stdout, b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
 
     def __enter__(self) -> "StopRequest":
-        for number in SIGNALS:
+        here = threading.current_thread() is threading.main_thread()  # others get no signals
+        for number in SIGNALS if here else ():
             self._old[number] = signal.signal(number, self._handle)
         return self
 

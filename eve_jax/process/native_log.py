@@ -68,6 +68,12 @@ class NativeOutput:
 def lost_peer(tail: str, count: int, start_timeout: int) -> str:
     """One line for people from the fatal log entry of JAX's coordination service in a run of `count` processes."""
     fatal = tail.rpartition("absl::Status:")[2]
+    if taken := re.search(r"ABORTED: \D*(\d+) unexpectedly tried to connect", fatal or tail):
+        return (
+            f"something else has connected as process {taken[1]} of {count}: that process started once more, another "
+            "run at the same port, or a stranger (docs/tpu.md on the port of process 0); start all processes again to "
+            "resume from the last checkpoint"
+        )
     gone = re.search(r"heartbeats\):\s*([\d,\s]+?)\s*(?:The tasks|\n\n|$)", fatal)
     if gone:
         numbers = ", ".join(re.findall(r"\d+", gone[1]))

@@ -24,6 +24,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugg
 HUB_PLACE = re.compile(
     rf"(?:https?:/+huggingface\.co/|hf:/+)({HUB_ID.pattern})(?:[@/].*)?|({HUB_ID.pattern})(?:@\S+)?", re.ASCII
 )
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
@@ -34,6 +35,7 @@ def expand(path: str | Path, field: str = "") -> str:
     unknown user, and `~` where there is no home folder.
     """
     text = os.fspath(path)
+    refuse_remote(text, field)
     if ("$" not in text and not text.startswith("~")) or os.path.lexists(text):
         return text
     about = f"{field}={text}" if field else text
@@ -47,6 +49,27 @@ def expand(path: str | Path, field: str = "") -> str:
         else:
             done = at + VARIABLE.sub(lambda found: _value(found, about), part)
     return done
+
+
+def refuse_remote(text: str, field: str = "") -> None:
+    """Raise UserError for a path of the form scheme://, such as gs://bucket/runs: paths are of local files."""
+    found = SCHEME.match(text)
+    if found is None:
+        return
+    about = f"{field}={text}" if field else text
+    if place := HUB_PLACE.fullmatch(text):
+        raise UserError(f"{about}: {_looks_like_hub(place)}")
+    remedy = (
+        "write the path without file://" if found[1].lower() == "file" else "mount it, or copy it to a local folder"
+    )
+    raise UserError(f"{about}: paths of {found[1]}:// are not read or written; {remedy}")
+
+
+def _looks_like_hub(place: re.Match[str]) -> str:
+    return (
+        "no such folder; it looks like a hub id: download the model first (hf download "
+        f"{place[1] or place[2]} --local-dir FOLDER) and name FOLDER"
+    )
 
 
 def expand_list(paths: str, field: str = "") -> str:
@@ -131,8 +154,5 @@ def no_folder(given: str | Path) -> UserError:
         return UserError(f"{text} is a file; name the folder")
     place = HUB_PLACE.fullmatch(text)
     if place and not os.path.isdir(os.path.dirname(text)):
-        return UserError(
-            f"{text}: no such folder; it looks like a hub id: download the model first (hf download "
-            f"{place[1] or place[2]} --local-dir FOLDER) and name FOLDER"
-        )
+        return UserError(f"{text}: {_looks_like_hub(place)}")
     return UserError(f"{text}: no such folder")

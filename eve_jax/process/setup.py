@@ -5,6 +5,7 @@ import os
 import jax
 
 from eve_jax.process import caches, host_memory, interrupt, kept_programs, xla_flags
+from eve_jax.process.hush import hush_loops
 
 
 def setup(computes: bool = False) -> None:
@@ -14,6 +15,7 @@ def setup(computes: bool = False) -> None:
     in the environment say is left as it is.
     """
     interrupt.ready()
+    hush_loops()
     if computes:
         host_memory.keep_freed()
         xla_flags.prepare()

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eve_jax.errors import UserError
+from eve_jax.process.interrupt import tell
 from eve_jax.serve.app import Application
 
 BACKLOG = 2048
@@ -123,7 +124,7 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit, text = True, b"stopping at once\n"
         self.should_exit = True
-        os.write(sys.stderr.fileno(), text)  # not print: the signal may have come in the midst of one
+        tell(sys.stderr, text)
 
 
 def _protocol(seconds: float) -> type[asyncio.Protocol]:

@@ -30,6 +30,7 @@ FREE_FIELDS = (
     "data.threads",
     "data.prefetch",
     "data.max_bad",
+    "data.max_pixels",
     "data.timeout",
     "train.log_every",
     "train.save_every",

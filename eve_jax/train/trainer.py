@@ -136,7 +136,9 @@ class Run:
             self.goodput.write(self.goodput.last_step)
 
 
-def train(config: ConfigDict | Config, workdir: Path, quiet: bool = False, open_tasks: OpenTasks | None = None) -> Path:
+def train(
+    config: ConfigDict | Config, workdir: str | Path, quiet: bool = False, open_tasks: OpenTasks | None = None
+) -> Path:
     """Train the stage `config` in `workdir`/`config.name`, from its last checkpoint if it has one; returns the folder.
 
     open_tasks: opens `config.eval.tasks` (`eve_jax.recipe.train_stage` gives it).

@@ -1,6 +1,7 @@
 """Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
 
 import codecs
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from eve_jax.hf.section import WEIGHTS
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.model.eve import quantizable
 from eve_jax.model.quantized import QUANTIZED, check_weights
+from eve_jax.process.connect import print_once
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.lock import locked
 from eve_jax.process.paths import HUB_ID, no_folder
@@ -39,6 +41,8 @@ from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 
+HUB = "hf:"  # before the id of a model of the Hugging Face hub
+REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
 
@@ -166,20 +170,33 @@ def export_checkpoint(
 
 
 def find_folder(origin: str) -> Path:
-    """The local folder `origin`, or the hub's model of that id, fetched; UserError when it is neither."""
+    """The local folder `origin`, or of hf:ORG/NAME@REVISION the hub's model, fetched; UserError when it is neither.
+
+    Nothing else is asked of the hub: a folder whose name is mistyped looks like an id.
+    """
     folder = Path(origin)
-    if folder.is_dir():
-        return folder
-    if not HUB_ID.fullmatch(origin):
+    if not origin.startswith(HUB):
+        if folder.is_dir():
+            return folder
+        if HUB_ID.fullmatch(origin):
+            raise UserError(
+                f"{origin}: no such folder; to fetch the hub's model of this id write {HUB}{origin}@REVISION"
+            )
         raise no_folder(origin)
+    id, _, revision = origin.removeprefix(HUB).partition("@")
+    if not HUB_ID.fullmatch(id) or not REVISION.fullmatch(revision or "main"):
+        raise UserError(f"{origin}: expected {HUB}ORG/NAME, or {HUB}ORG/NAME@REVISION with a commit, tag or branch")
     from huggingface_hub import snapshot_download
 
     try:
         kept = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(origin, allow_patterns=kept))
+        fetched = Path(snapshot_download(id, revision=revision or None, allow_patterns=kept))
     except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{origin} is no folder here, and the hub did not give it: {reason}") from error
+        raise UserError(f"{origin}: the hub did not give it: {reason}") from error
+    if fetched.name != revision:
+        print_once(f"{origin} is at commit {fetched.name}; {HUB}{id}@{fetched.name} names it for good")
+    return fetched
 
 
 def _check_variant(variant: str) -> None:

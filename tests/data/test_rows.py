@@ -214,7 +214,7 @@ def test_a_broken_image_keeps_its_slots(tmp_path: Path) -> None:
             "where": f"{tmp_path}/records.jsonl:3",
             "id": "r2",
             "image": f"{tmp_path}/images/2_1.png",
-            "reason": "not an image that Pillow knows",
+            "reason": "not an image of a format that is read",
             "found": "training",
         }
     ]

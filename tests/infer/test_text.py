@@ -133,7 +133,7 @@ GOOD = Image.new("RGB", (2, 2))
         ("", "images: the path is empty"),
         ([None, " "], r"images\[1\]: the path is empty"),
         ("data:image/png;base64,%%%", "images: an image is a data URI that is not valid base64"),
-        (["data:image/png;base64,AAAA"], r"images\[0\]: the data URI: not an image that Pillow knows"),
+        (["data:image/png;base64,AAAA"], r"images\[0\]: the data URI: not an image of a format that is read"),
         (["data:text/html,x"], r"images\[0\]: an image is a data URI of another type \(text/html\)"),
         ("data:image/png", "images: an image is a data URI without a comma"),
         ("https://x.org/a.png", r"images: an image is a URL \(https://x\.org/a\.png\).*download them first"),

@@ -13,6 +13,10 @@ DEAD = (
     "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1,3\nThe tasks have crashed. Check"
 )
 LEADER = "F1126 client.h:80] ... absl::Status: UNAVAILABLE: Failed to send RPC to coordination service. Either the"
+TAKEN = (
+    "F1130 client.h:80] Terminating process ... absl::Status: ABORTED: 1 unexpectedly tried to connect with another "
+    "incarnation. It has likely restarted.\n\nRPC: /xla.coordination.CoordinationService/PollForError"
+)
 LATE = "absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination.CoordinationService/RegisterTask"
 
 
@@ -22,6 +26,7 @@ LATE = "absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordina
         (DEAD, "process 1, 3 of 4 has died or is out of reach, so the run ends here; start all processes again"),
         (LEADER, "process 0 of 4, the coordinator, has died"),
         (LATE, r"not all 4 processes were there within 300 s \(--start_timeout\)"),
+        (TAKEN, "something else has connected as process 1 of 4: that process started once more, another run at the"),
         ("something else", "a native library has ended the process"),
     ],
 )

@@ -1,11 +1,16 @@
 """SIGTERM and Ctrl-C: remembered, honored at the next safe point, never lost between stages."""
 
+import io
+import logging
 import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
+from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.process import interrupt
 from eve_jax.train.trainer import train
 
@@ -45,3 +50,37 @@ def test_while_training(number):
     assert interrupt.asked()
     with pytest.raises(interrupt.Interrupted, match="stopped before stage2"):
         train(ConfigDict({"name": "stage2"}), Path("nowhere"))
+
+
+def test_in_another_thread_nobody_is_asked() -> None:
+    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
+    found: list[object] = []
+
+    def train_there() -> None:
+        with interrupt.StopRequest() as stop:
+            found.append(stop.wanted)
+
+    thread = threading.Thread(target=train_there)
+    thread.start()
+    thread.join()
+    assert found == [False]
+    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
+
+
+class Closed:
+    """A stream without anything."""
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), None, Closed()])
+def test_where_nothing_can_be_written(stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)  # as in a notebook, or in a program without a console
+    with interrupt.StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.wanted
+
+
+def test_a_program_keeps_its_hooks(tmp_path: Path) -> None:
+    hook, filters = sys.unraisablehook, list(logging.getLogger("asyncio").filters)
+    Checkpoints(tmp_path).close()
+    assert sys.unraisablehook is hook
+    assert logging.getLogger("asyncio").filters == filters

@@ -176,8 +176,8 @@ def test_targets_and_origins(tmp_path):
         export_checkpoint(ours, tmp_path / "out", "int8", text_only=True, quiet=True)
     with pytest.raises(UserError, match="no such folder"):
         find_folder(str(tmp_path / "none"))
-    with pytest.raises(UserError, match="nobody/nothing is no folder here, and the hub did not give it"):
-        find_folder("nobody/nothing")
+    with pytest.raises(UserError, match="hf:nobody/nothing: the hub did not give it"):
+        find_folder("hf:nobody/nothing")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match="save it again as safetensors"):

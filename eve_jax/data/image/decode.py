@@ -1,5 +1,6 @@
 """Pixels of an image as a viewer shows them: which way is up, and RGB of any mode."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
 DARKEST = 1 / 16  # of white: an image that is darker all over does not use that range
 OUTLIERS = 0.001  # share of a deep image's values, at each end, that its range leaves out
+BLOCK = 1 << 20  # values that are scaled at a time
 GRAY = 127.5  # an image of one value that says nothing about its range
 WHITE_IS_ZERO = 0  # a photometric interpretation of TIFF
 SAMPLE_FORMAT = 339  # tag of TIFF: 1 for unsigned integers, 2 for signed ones
@@ -52,8 +54,8 @@ def to_rgb(image: Image.Image, file: object = "an image") -> Image.Image:
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     channels = deep_channels(image, file)
     if channels is not None:
-        values, mode = channels
-        image = Image.frombytes(mode, values.shape[1::-1], eight_bits(values, _no_data(tags)).tobytes())
+        values, mode, scale = channels
+        image = Image.frombytes(mode, values.shape[1::-1], eight_bits(values, _no_data(tags), scale=scale).tobytes())
     elif image.mode in DEEP_MODES or _is_signed(image, tags):
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image = Image.fromarray(eight_bits(_values(image, tags), _no_data(tags), inverted))
@@ -77,38 +79,59 @@ def _check_palette(image: Image.Image, file: object) -> None:
         raise BadImage(f"has pixels of the color {min(lacking)} of a palette of {entries} colors; write it anew", file)
 
 
-def eight_bits(values: np.ndarray, no_data: float | None = None, inverted: bool = False) -> np.ndarray:
+def eight_bits(
+    values: np.ndarray, no_data: float | None = None, inverted: bool = False, scale: float | None = None
+) -> np.ndarray:
     """Return uint8 of `values`, [H, W] gray or [H, W, C] colors of any depth, integers or floats (docs/data.md).
 
     Holes (NaN, infinite, `no_data`) become black and do not count. With `low` and `high` the smallest and largest other
     values without the OUTLIERS, black is 0 and white the first of WHITES (of integers, from 255 on) that is at least
     `high`; a `high` of 0 gives way to the largest value. Where that does not fit, black is `low` and white is `high`:
     negative values, `high` above 65535, or `high` below a sixteenth of white; if these are one value, it becomes gray.
-    `inverted` exchanges black and white of all but the holes. Raises `OnlyHoles` when there is nothing else.
+    `inverted` exchanges black and white of all but the holes. With `scale`, integers stand for floats of that many
+    times their value. Raises `OnlyHoles` when there is nothing else. Needs a copy of the values next to the result.
     """
-    deep = values.astype(np.float64)
-    seen = np.isfinite(deep)
-    if no_data is not None:
-        seen &= values != no_data
-    known = deep[seen]
-    if not known.size:
-        raise OnlyHoles
-    floats = values.dtype.kind == "f"
-    low, high = _range(known)
+    factor, floats = 1.0 if scale is None else scale, scale is not None or values.dtype.kind == "f"
+    low, high = (number * factor for number in _range(_known(values, no_data)))
     white = next((w for w in (WHITES if floats else WHITES[1:]) if w >= high), None)
     if low >= 0 and white is not None and (high >= white * DARKEST or high == 0):
         low, high = 0.0, white
-    scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full(deep.shape, GRAY)
-    scaled = np.clip(255 - scaled if inverted else scaled, 0, 255)
-    return np.where(seen, scaled + 0.5, 0).astype(np.uint8)
+    shades = np.empty(values.shape, np.uint8)
+    rows = max(BLOCK // max(math.prod(values.shape[1:]), 1), 1)
+    for start in range(0, len(values), rows):
+        block = values[start : start + rows]
+        deep = block.astype(np.float64) * factor
+        seen = _seen(block, no_data)
+        scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full(deep.shape, GRAY)
+        scaled = np.clip(255 - scaled if inverted else scaled, 0, 255)
+        shades[start : start + rows] = np.where(True if seen is None else seen, scaled + 0.5, 0).astype(np.uint8)
+    return shades
+
+
+def _seen(values: np.ndarray, no_data: float | None) -> np.ndarray | None:
+    """Which values are no holes; None where all are."""
+    seen = np.isfinite(values) if values.dtype.kind == "f" else None
+    if no_data is None:
+        return seen
+    return values != no_data if seen is None else seen & (values != no_data)
+
+
+def _known(values: np.ndarray, no_data: float | None) -> np.ndarray:
+    """A copy of the values that are no holes, flat. Raises `OnlyHoles` without any."""
+    seen = _seen(values, no_data)
+    known = values.flatten() if seen is None else values[seen]
+    if not known.size:
+        raise OnlyHoles
+    return known
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
+    """The range of `values`, which are put into another order."""
     # The number of values left out is rounded down, so that a small image loses none.
     left_out = int(values.size * OUTLIERS)
-    ordered = np.partition(values, (left_out, values.size - 1 - left_out))
+    values.partition((left_out, values.size - 1 - left_out))
     # Of a mask with a tiny object, the object is what is left out.
-    return float(ordered[left_out]), float(ordered[-1 - left_out]) or float(values.max())
+    return float(values[left_out]), float(values[-1 - left_out]) or float(values.max())
 
 
 def _is_signed(image: Image.Image, tags: Any) -> bool:

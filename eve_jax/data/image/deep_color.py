@@ -34,8 +34,19 @@ class Tile(NamedTuple):
     args: Any
 
 
-def deep_channels(image: Image.Image, file: object) -> tuple[np.ndarray, str] | None:
-    """Return the values of an image of 16-bit colors, [H, W, C] without alpha, and their mode, "L", "RGB" or "CMYK".
+class Deep(NamedTuple):
+    """`values` of 16-bit colors, uint16 [H, W, C] without alpha, of `mode` "L", "RGB" or "CMYK".
+
+    scale: what they are to be multiplied by, as their file states a largest value; None where it states none.
+    """
+
+    values: np.ndarray
+    mode: str
+    scale: float | None = None
+
+
+def deep_channels(image: Image.Image, file: object) -> Deep | None:
+    """Return the values of an image of 16-bit colors.
 
     None for every other image, whose pixels are then loaded. Raises `BadImage`, which names `file`, where only the
     upper 8 bits can be read and are all but black, or where Pillow would read each byte as a value.
@@ -43,14 +54,14 @@ def deep_channels(image: Image.Image, file: object) -> tuple[np.ndarray, str] | 
     tiles, largest = _deep_tiles(image)
     rawmodes = [_rawmode(tile) for tile in tiles]
     if tiles and all(map(BOTH_ORDERS.fullmatch, rawmodes)) and not _has_packed_planes(image, tiles):
-        upper = _read(image, tiles, rawmodes)
-        lower = _read(image, tiles, [one[:-1] + OTHER_ORDER[one[-1]] for one in rawmodes])
+        values = _read(image, tiles, rawmodes).astype(np.uint16)
+        values <<= 8
+        values |= _read(image, tiles, [one[:-1] + OTHER_ORDER[one[-1]] for one in rawmodes])
         mode = "CMYK" if image.mode == "CMYK" else "RGB"
-        values = (upper << 8 | lower)[..., : len(mode)]
-        return (values * (65535 / largest) if largest else values), mode
+        return Deep(values[..., : len(mode)], mode, 65535 / largest if largest else None)
     if rawmodes == [GRAY_ALPHA]:
         both = _read(image, tiles, ["RGBA"])
-        return both[..., :1] << 8 | both[..., 1:2], "L"
+        return Deep(both[..., :1].astype(np.uint16) << 8 | both[..., 1:2], "L")
     if tiles != _tiles(image):
         raise BadImage("has colors of 16 bits in planes that cannot be read; write it with one plane", file)
     is_deep = largest > 255 or any(";16" in one for one in rawmodes) or _is_deep_file(image)
@@ -114,12 +125,12 @@ def _with_rawmode(tile: Tile, rawmode: str) -> Tile:
 
 
 def _read(image: Any, tiles: Sequence[Tile], rawmodes: Sequence[str]) -> np.ndarray:
-    """Return the pixels of an image opened anew, uint16, as read by these rawmodes."""
+    """Return the pixels of an image opened anew, uint8, as read by these rawmodes."""
     other: Any = Image.open(io.BytesIO(_content(image)), formats=[image.format])
     other.seek(image.tell())
     other.tile = [_with_rawmode(tile, rawmode) for tile, rawmode in zip(tiles, rawmodes, strict=True)]
     other.load()
-    return np.asarray(other).astype(np.uint16)
+    return np.asarray(other)
 
 
 def _content(image: Any) -> bytes:

@@ -16,25 +16,33 @@ from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
-from eve_jax.data.image.rule import PATCH, ImageRule
+from eve_jax.data.image.rule import MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
-RUNS_A_PROGRAM = ("EPS",)  # formats that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
+# Formats of photos and of deep pixels; the plug-ins of all others, which few have looked at, are never asked.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "SGI", "FITS")
+RUNS_A_PROGRAM = "EPS"  # a format that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
+EPS_STARTS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
 
-def image_size(file: ImageFile) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, from the header alone. Raises `BadImage`."""
+def image_size(file: ImageFile, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height in pixels as a viewer shows the image, from the header alone.
+
+    Raises `BadImage`, also for one of more than `max_pixels` pixels.
+    """
     if isinstance(file, StoredImage) and file.size is not None:
         return file.size
-    with _opened(file) as image:
+    with _opened(file, max_pixels) as image:
         width, height = image.size
         return (height, width) if orientation(image) >= 5 else (width, height)
 
 
-def open_image(file: ImageFile) -> Image.Image:
-    """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit; or `BadImage`."""
-    with _opened(file) as image:
+def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first frame as RGB, upright by its EXIF tag, without alpha, deep pixels scaled to 8 bit.
+
+    Raises `BadImage`, for one of more than `max_pixels` pixels before it is decoded.
+    """
+    with _opened(file, max_pixels) as image:
         return _upright_rgb(image, file)
 
 
@@ -43,7 +51,7 @@ def shown(image: Image.Image, name: str) -> Image.Image:
 
     `name` is for messages. The image is not changed, but that Pillow loads its pixels. Raises `BadImage`.
     """
-    _check_header(image, name)
+    _check_header(image, name, PILLOW_PIXELS)
     if isinstance(image, LazyImage) and image.tile and image.fp is None:
         raise BadImage("was closed before its pixels were read", name)
     return _upright_rgb(image, name)
@@ -62,13 +70,21 @@ def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
         raise BadImage(f"cannot be decoded ({one_line(e)})", file) from None
 
 
-def _check_header(image: Image.Image, file: object) -> None:
-    if image.format in RUNS_A_PROGRAM:
-        raise BadImage(f"{image.format} is no image but a program that draws one", file)
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file)
+def _check_header(image: Image.Image, file: object, max_pixels: int) -> None:
+    if image.format == RUNS_A_PROGRAM:
+        raise _a_program(file)
+    if image.width * image.height > max_pixels:
+        raise _too_large(file, max_pixels)
     if min(image.size) < 1:
         raise BadImage("has no pixels", file)
+
+
+def _a_program(file: object) -> BadImage:
+    return BadImage(f"{RUNS_A_PROGRAM} is no image but a program that draws one", file)
+
+
+def _too_large(file: object, max_pixels: int) -> BadImage:
+    return BadImage(f"has more than {max_pixels:,} pixels, the most that are decoded (config.data.max_pixels)", file)
 
 
 def load_patches(
@@ -78,7 +94,7 @@ def load_patches(
 
     Raises `BadImage`.
     """
-    return cut(open_image(file), rule, grid)
+    return cut(open_image(file, rule.max_pixels), rule, grid)
 
 
 def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -118,25 +134,28 @@ def unpatchify(patches: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 @contextmanager
-def _opened(file: ImageFile) -> Iterator[Image.Image]:
+def _opened(file: ImageFile, max_pixels: int) -> Iterator[Image.Image]:
     with open_binary(file) as stream:
-        yield _identified(stream, file)
+        yield _identified(stream, file, max_pixels)
 
 
-def _identified(stream: BinaryIO, file: ImageFile) -> Image.Image:
+def _identified(stream: BinaryIO, file: ImageFile, max_pixels: int) -> Image.Image:
     try:
-        if not stream.read(1):
+        head = stream.read(4)
+        if not head:
             raise BadImage("empty file", file)
+        if head in EPS_STARTS:
+            raise _a_program(file)
         stream.seek(0)
-        image = Image.open(stream)
-        _check_header(image, file)
+        image = Image.open(stream, formats=FORMATS)
+        _check_header(image, file, max_pixels)
         return image
     except BadImage:
         raise
     except Image.DecompressionBombError:
-        raise BadImage(f"decompression bomb (more than {MAX_PIXELS} pixels)", file) from None
+        raise _too_large(file, max_pixels) from None
     except Image.UnidentifiedImageError:
-        raise BadImage("not an image that Pillow knows", file) from None
+        raise BadImage("not an image of a format that is read", file) from None
     except OSError as e:
         raise BadImage(f"cannot be read ({e.strerror or one_line(e)})", file) from None
     except Exception as e:  # a broken header, by any of the plug-ins

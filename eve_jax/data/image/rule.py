@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from eve_jax.errors import Argument, Field, FieldError
@@ -15,6 +15,8 @@ SQUARE = "square"  # the mode of EVEv1
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
 FITS = ("shrink", "fill")
 FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
+MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
+PILLOW_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
 
 
@@ -29,6 +31,7 @@ class ImageRule:
     max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
     squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
+    max_pixels: of an image file; larger ones are not decoded.
     """
 
     mode: str = "anyratio_hd"
@@ -37,6 +40,7 @@ class ImageRule:
     max_aspect: float = 8.0
     patch: int = PATCH
     teacher: tuple[int, int] = (336, 14)
+    max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
 
     @classmethod
     def of(
@@ -55,7 +59,8 @@ class ImageRule:
         aspect = data["max_aspect"] if max_aspect is None else max_aspect
         teacher = tuple(data.get("teacher", cls.teacher))
         try:
-            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher)
+            most = data.get("max_pixels", MAX_PIXELS)
+            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most)
         except FieldError as error:
             parts = (Field(FIELDS.get(part, part)) if isinstance(part, Field) else part for part in error.parts)
             raise FieldError(*parts) from None
@@ -69,6 +74,8 @@ class ImageRule:
         sizes = f"0 or a number of pixels, at least {self.patch} and at most {LARGEST}"
         whole(max_size, self.max_size, sizes, 0, LARGEST)
         number(max_aspect, self.max_aspect, "0 or a number of at least 1", 0)
+        most = f"a number of pixels, at most {PILLOW_PIXELS:,}"
+        whole(Argument("data.max_pixels"), self.max_pixels, most, 1, PILLOW_PIXELS)
         if self.patch % 2:
             raise unexpected(patch, self.patch, "an even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:

@@ -16,6 +16,7 @@ from typing import Any
 
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
+from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Dropped, Lengths, kept_table
 from eve_jax.data.prepare.noted_images import NotedImages
@@ -40,13 +41,17 @@ CHECKS = ("headers", "decode")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a process needs to write shards: the source as in the config, the folder, records a shard, see CHECKS."""
+    """What a process needs to write shards: the source as in the config, the folder, records a shard, see CHECKS.
+
+    max_pixels: of an image file.
+    """
 
     records: str
     images: str
     folder: str
     shard_records: int
     check: str
+    max_pixels: int = MAX_PIXELS
 
 
 def convert(conversion: Conversion, rule: SampleRule | None = None, processes: int = 1) -> dict[str, Any]:
@@ -128,6 +133,7 @@ def _described(conversion: Conversion, records: Records) -> dict[str, Any]:
         "records": len(records),
         "records_per_shard": conversion.shard_records,
         "check": conversion.check,
+        **({} if conversion.max_pixels == MAX_PIXELS else {"max_pixels": conversion.max_pixels}),
     }
 
 
@@ -144,7 +150,7 @@ def _span(conversion: Conversion, number: int, n_records: int) -> range:
 def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversion) -> None:
     """Writes shard `number`, then what is in it and what was dropped."""
     folder = Path(conversion.folder)
-    writer = ShardWriter(folder, number)
+    writer = ShardWriter(folder, number, conversion.max_pixels)
     dropped: list[Dropped] = []
     fields = [FieldCounts() for _ in records.names]
     sizes: Counter[int] = Counter()
@@ -160,7 +166,7 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
             check_turns(record.turns, len(images))
             if conversion.check == "decode":
                 for image in images:
-                    open_image(image)
+                    open_image(image, conversion.max_pixels)
             stamps = noted.stamps(images)
             found = writer.add(record)
         except BadImage as e:

@@ -8,6 +8,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from eve_jax.data.image.patches import image_size
+from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
 from eve_jax.data.record import Record
 from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, TABLES, Shard, shard_paths
@@ -23,7 +24,8 @@ def write_dataset(folder: Path, shards: list[Shard], tables: Mapping[str, str] |
 class ShardWriter:
     """Writes one shard; its files have their names only after `close`."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
         self._paths = shard_paths(folder, number)
         records, images = (str(path) + PART for path in self._paths)
         self._records = ArrayRecordWriter(records, "group_size:1")
@@ -47,7 +49,7 @@ class ShardWriter:
         known = self._known.get(str(image)) if not isinstance(image, StoredImage) else None
         if known is not None:
             return image, known, None
-        return image, [-1, *image_size(image)], image_bytes(image)
+        return image, [-1, *image_size(image, self._max_pixels)], image_bytes(image)
 
     def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:
         entry = [self._n_images, *entry[1:]]

@@ -241,7 +241,7 @@ class RowBuilder:
         used = 0
         natural: list[tuple[int, int]] = []
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
-            image = open_image(file)
+            image = open_image(file, self.rule.images.max_pixels)
             own, real = cut(image, self.rule.images, grid)
             if len(teacher_images):
                 teacher_images[number] = teacher_image(image, self.rule.images)

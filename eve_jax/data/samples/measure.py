@@ -130,7 +130,8 @@ def _measure_source(records: Records, number: int, rule: SampleRule) -> Lengths:
 
 def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> Lengths:
     """The table of the records `indices`, as `measure` makes it of all."""
-    look = lru_cache(1 << 16)(_size_and_stamp)  # many records ask about the same image
+    look_at = partial(_size_and_stamp, rule.images.max_pixels)
+    look = lru_cache(1 << 16)(look_at)  # many records ask about the same image
     counts: list[tuple[int, int, int, int]] = []
     images: list[int] = [0]
     grids: list[tuple[int, int]] = []
@@ -150,7 +151,7 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
         try:
             record, own_fields = records.read(index)
             encoded = rule.encode(record)
-            looks = [look(file) if isinstance(file, str) else _size_and_stamp(file) for file in record.images]
+            looks = [look(file) if isinstance(file, str) else look_at(file) for file in record.images]
             natural = [rule.images.grid(*size) for size, _ in looks]
             (ids, _), own = rule.fit(encoded, natural)
         except BadImage as e:
@@ -176,6 +177,6 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
     return Lengths(*arrays, dropped, truncated, shrunk, fields, seen)
 
 
-def _size_and_stamp(file: ImageFile) -> tuple[tuple[int, int], Stamp]:
+def _size_and_stamp(max_pixels: int, file: ImageFile) -> tuple[tuple[int, int], Stamp]:
     """Width and height of an image, and the stamp of its file. Raises `BadImage`."""
-    return image_size(file), stamp_of(file)
+    return image_size(file, max_pixels), stamp_of(file)

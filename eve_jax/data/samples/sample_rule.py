@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image.rule import MAX_PIXELS, ImageRule
 from eve_jax.data.record import Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
 from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
@@ -115,10 +115,15 @@ class SampleRule:
         """What runs lack of before `special_text` was a setting: special tokens in texts were such."""
         return [] if self.special_text else ["text"]
 
+    @property
+    def _limits(self) -> list[int]:
+        """Limits that decide which records are left out, where they are not the default."""
+        return [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
+
     def table_key(self, version: int) -> str:
         """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""
         parts = (self.images, self.template, self.image_first, self.max_tokens, self.too_long)
-        return repr((version, *parts, self.tokenizer.fingerprint(), *self._later))
+        return repr((version, *parts, self.tokenizer.fingerprint(), *self._later, *self._limits))
 
     def fingerprint(self) -> Fingerprint:
         """Return what is known of a run's data before any record is read: hashes by name, kept with its checkpoints."""
@@ -136,8 +141,11 @@ def hash_of(value: Any) -> str:
 
 
 def _changed_fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass without those at their default: one that a later version adds changes no hash."""
-    found = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+    """The fields of a dataclass without those at their default: one that a later version adds changes no hash.
+
+    Nor do those that its repr leaves out.
+    """
+    found = {f.name: (getattr(value, f.name), f.default) for f in fields(value) if f.repr}
     return {name: own for name, (own, default) in found.items() if default is MISSING or own != default}
 
 

@@ -8,19 +8,25 @@ Features: `image` (or `images`, a sequence), and `conversations` (a sequence of 
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 from eve_jax.data.image_file import StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 
 CAPTIONS = ("caption", "captions", "text", "captions/text")
 TALK = ("conversations/from", "conversations/value")
 IMAGES = ("image", "images")
 IDS = ("id", "image/id", "key")
+OWN_CLASS = re.compile(r"tensorflow_datasets(\.\w+)+", re.ASCII)
+OWN_NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)  # without a namespace, whose code would be fetched
+_lock = Lock()
 
 
 class TfdsSplit:
@@ -38,9 +44,14 @@ class TfdsSplit:
             raise UserError(
                 f"tfds:{name}: the package tensorflow-datasets is missing: pip install -c constraints.txt -e '.[tfds]'"
             ) from None
+        folder = Path(self.name)
+        if not folder.is_dir() and not OWN_NAME.fullmatch(self.name):
+            raise UserError(
+                f"tfds:{name}: no such folder, and no name of a data set that TensorFlow Datasets has itself"
+            )
         try:
-            folder = Path(self.name)
-            builder = tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(self.name)
+            with _own_features():
+                builder = tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(self.name)
             method = tfds.decode.DeserializeMethod.RAW_BYTES
             self._data = builder.as_data_source(
                 split=self._split, deserialize_method=method, file_format="array_record"
@@ -82,6 +93,31 @@ class TfdsSplit:
         split = self._info.splits[self._split]
         files = [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in split.filepaths]
         return digest_of([self._info.full_name, self._split, repr(files), str(split.shard_lengths)])
+
+
+@contextmanager
+def _own_features() -> Iterator[None]:
+    """In the block TFDS takes its own classes of features alone.
+
+    Otherwise it imports the module of any class that a data set's features.json names, which runs what is in it.
+    """
+    from tensorflow_datasets.core.features.feature import FeatureConnector
+
+    find = FeatureConnector.cls_from_name
+
+    def own(name: str) -> Any:
+        if not OWN_CLASS.fullmatch(name):
+            raise ValueError(
+                f"features.json names the class {shorten(name, 100)}, which TensorFlow Datasets does not have"
+            )
+        return find(name)
+
+    with _lock:
+        FeatureConnector.cls_from_name = staticmethod(own)
+        try:
+            yield
+        finally:
+            FeatureConnector.cls_from_name = find
 
 
 def _split_off(name: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from eve_jax.errors import UserError, shorten, warn
 
 _BOM = b"\xef\xbb\xbf"
 _PIECES = ("\u0120", "\N{LOWER ONE EIGHTH BLOCK}", "\u00c3", "<0x")  # of tokens, which a decoder makes into text
+LAST_TOKEN = 1 << 24
 _PROBE = "a é图\U0010fffd\x00"  # characters that a vocabulary has, and one that it lacks
 
 
@@ -64,6 +65,8 @@ def _check_numbers(path: Path, said: dict[str, Any], inner: tokenizers.Tokenizer
                 f"{inner.token_to_id(content)}: tokens are missing or have other numbers; copy the file again"
             )
     vocabulary = inner.get_vocab(with_added_tokens=True)
+    if (last := max(vocabulary.values(), default=0)) > LAST_TOKEN:  # the library counts up to it to write it
+        raise UserError(f"{path}: numbers a token {last}, which is past any vocabulary; copy the file again")
     if len(set(vocabulary.values())) < len(vocabulary):
         first: dict[int, str] = {}
         token, id = next((t, n) for t, n in vocabulary.items() if first.setdefault(n, t) != t)

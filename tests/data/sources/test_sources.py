@@ -256,40 +256,6 @@ class TestTar:
             open_records(str(tmp_path / "a.tar"))
 
 
-class TestTfds:
-    def test_captions(self, tmp_path: Path) -> None:
-        features = {
-            "image": tfds.features.Image(),
-            "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": tfds.features.Scalar(np.int64)}),
-        }
-        texts = [{"text": "First.", "id": 1}, {"text": "Second.", "id": 2}]
-        target = write_tfds(tmp_path, features, [{"image": io.BytesIO(picture()), "captions": texts}])
-        (record,) = open_records(f"tfds:{target}:train")
-        assert record.turns == (Turn("gpt", "First."),)
-        assert record.id.endswith("talk/1.0.0:train#1")
-        assert image_bytes(record.images[0]) == picture()
-
-    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-        with pytest.raises(
-            UserError, match=r"tfds:mnist: the package tensorflow-datasets is missing: pip install .*\[tfds\]"
-        ):
-            open_records("tfds:mnist")
-
-    def test_what_cannot_be_used(self, tmp_path: Path) -> None:
-        target = write_tfds(tmp_path, {"label": tfds.features.Scalar(np.int64)}, [{"label": 1}])
-        for name, message in (
-            (f"tfds:{target}", "neither conversations nor a caption, but the features label"),
-            (f"tfds:{target}:test", "cannot be opened"),
-            (f"tfds:{tmp_path}/nothing", "cannot be opened"),
-            ("tfds:", "names no data set"),
-            (str(target), rf"write tfds:{target}"),
-        ):
-            with pytest.raises(UserError, match=message) as error:
-                open_records(name)
-            assert "\n" not in str(error.value)
-
-
 def test_an_image_whose_source_fails_is_a_bad_image() -> None:
     def fail() -> Any:
         raise RuntimeError("shard\nis gone")

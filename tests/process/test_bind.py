@@ -1,0 +1,104 @@
+"""Where the coordinator listens, and what paths and names are never taken for something on the network."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from eve_jax.errors import UserError
+from eve_jax.process.cluster import bind_address
+from eve_jax.process.paths import expand, expand_list
+from eve_jax.weights.import_export import find_folder
+from tests.launcher import launch
+
+
+def test_the_coordinator_listens_at_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bind_address("localhost:1234") == "localhost:1234"
+    assert bind_address("127.0.0.1:1234") == "127.0.0.1:1234"
+    there = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]  # of no machine
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
+    assert bind_address("service:1234") is None
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror("unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert bind_address("gone:1234") is None
+
+
+REMOTE = ("gs://bucket/runs", "s3://bucket/x", "GS://bucket/x", "abfs+x://a", "file:///tmp/x", "https://example.org/x")
+
+
+@pytest.mark.parametrize("path", REMOTE)
+def test_paths_of_other_places_are_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:" / "bucket" / "runs").mkdir(parents=True)  # as an earlier version made it
+    scheme = path.partition("://")[0]
+    said = rf"^--to={path.replace('+', '.')}: paths of {scheme.replace('+', '.')}:// are not read or written; "
+    with pytest.raises(UserError, match=said):
+        expand(path, "--to")
+    with pytest.raises(UserError, match="are not read or written"):
+        expand_list(f"a.jsonl,{path}", "--records")
+
+
+@pytest.mark.parametrize("path", ["hf://ORG/NAME", "https://huggingface.co/ORG/NAME"])
+def test_places_on_the_hub_say_what_to_do(path: str) -> None:
+    with pytest.raises(UserError, match=r"it looks like a hub id: download the model first \(hf download ORG/NAME "):
+        expand(path, "--checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("launch.train", ("--config=stage1:llm=tiny", "--workdir={}")),
+        ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.data.records={}")),
+        ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.data.images={}")),
+        ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.init={}")),
+        ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.data.tokenizer={}")),
+        ("launch.train", ("--config=stage1:llm={}", "--workdir=runs")),
+        ("launch.convert import", ("--from={}", "--to=x")),
+        ("launch.convert export", ("--from=x", "--to={}")),
+        ("launch.prepare_data convert", ("--from={}", "--to=x")),
+        ("launch.chat", ("--checkpoint={}",)),
+        ("launch.score", ("--checkpoint=x", "--records={}", "--out=y")),
+    ],
+)
+def test_no_flag_takes_one(command: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    done = launch(*command.split(), *(flag.format("gs://bucket/x") for flag in flags), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert (
+        "gs://bucket/x: paths of gs:// are not read or written; mount it, or copy it to a local folder" in done.stderr
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_folder_is_not_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(id: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((id, revision))
+        return "/cache/snapshots/0123abc"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    for given in ("checkpoints/qwen", "runs/stage3", "Qwen/Qwen2.5-0.5B"):
+        with pytest.raises(UserError, match=f"^{given}: no such folder; to fetch the hub's model .* write hf:{given}@"):
+            find_folder(given)
+    for given in ("hf:", "hf:x", "hf:a/b/c", "hf:/a/b", "hf:a/b@-x", "hf:a/b@a b"):
+        with pytest.raises(UserError, match="expected hf:ORG/NAME"):
+            find_folder(given)
+    assert not asked
+    assert find_folder("hf:Qwen/Qwen2.5-0.5B@0123abc") == Path("/cache/snapshots/0123abc")
+    assert find_folder("hf:Qwen/Qwen2.5-0.5B").name == "0123abc"
+    assert asked == [("Qwen/Qwen2.5-0.5B", "0123abc"), ("Qwen/Qwen2.5-0.5B", None)]
+
+
+def test_a_commit_that_is_not_named_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "/cache/snapshots/0123abc")
+    find_folder("hf:a/b@main")
+    assert capsys.readouterr().out == "hf:a/b@main is at commit 0123abc; hf:a/b@0123abc names it for good\n"
+    find_folder("hf:a/b@0123abc")
+    assert capsys.readouterr().out == ""
