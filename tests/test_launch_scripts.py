@@ -49,6 +49,13 @@ def test_slices():
     assert dry("launch/tpu.sh").returncode == 2
 
 
+def test_compiled_programs_are_spoken_of_and_their_folder_is_handed_on():
+    started = dry("launch/tpu.sh", "run", "launch.train", EVE_CACHE="/mnt/a disk").stdout
+    assert "EVE_CACHE=/mnt/a" in started.replace("\\", "")
+    for name in ("tpu.sh", "slurm.sbatch", "gke_tpu.yaml", "kubernetes.yaml"):
+        assert "EVE_CACHE" in (ROOT / "launch" / name).read_text()
+
+
 def test_slurm_runs_the_command_on_all_tasks():
     done = dry("bash", "launch/slurm.sbatch", "launch.train", "--config=stage3", PYTHON="python")
     assert done.stdout.split() == [
