@@ -1,6 +1,7 @@
 """The golden models A and C (tests/golden/README.md) as our parameters and packed rows."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,25 @@ def config(parts: tuple[str, ...] = TWICE, routing: str = "split", name: str = "
         frozen_dtype="float32",
         remat="none",
     )
+
+
+def switched(**other: Any) -> ModelConfig:
+    """Sizes of A_config.json with all switches of a base LLM thrown, and layers of all kinds."""
+    switches = {
+        "norms": "both",
+        "norm_plus_one": True,
+        "qk_norm": "head",
+        "attention_size": 24.0,
+        "activation": "gelu_tanh",
+        "scale_embeddings": True,
+        "layer_kinds": ("local", "full", "nope"),
+        "window": 6,
+        "local_rope_theta": 1e3,
+        "rope_type": "linear",
+        "rope_scaling": (4.0,),
+        "num_layers": 3,
+    }
+    return replace(config(), **switches | other)
 
 
 def params(cfg: ModelConfig, name: str = "A") -> dict[str, jax.Array]:

@@ -125,7 +125,9 @@ def _turned(hf: Mapping[str, Any], layers: int) -> list[Any]:
     """For each layer of SmolLM3's whether it has rotary positions."""
     given = hf.get("no_rope_layers")
     if given is None:
-        every = _count(4 if hf.get("no_rope_layer_interval") is None else hf["no_rope_layer_interval"], "interval")
+        every = _count(
+            4 if hf.get("no_rope_layer_interval") is None else hf["no_rope_layer_interval"], "no_rope_layer_interval"
+        )
         return [(i + 1) % every != 0 for i in range(layers)]
     if not isinstance(given, list) or len(given) < layers or any(one not in (0, 1) for one in given):
         raise UserError("no_rope_layers is not a list of 0 or 1 for each layer (num_hidden_layers)")

@@ -60,9 +60,9 @@ def read_rope(hf: Mapping[str, Any], family: Family | None = None) -> dict[str, 
     default = family.theta if family else DEFAULT_THETA
     theta = _same({name: float(_number(value, name)) for name, value in thetas.items()}, default)
     _refuse_fields(hf, theta)
-    kind, scaling = _same({name: _scaling(s, name, hf) for name, s in sections.items()}, ("default", ()))
+    kind, *scaling = _same({name: _scaling(s, name, hf) for name, s in sections.items()}, ()) or ("default",)
     found = {"rope_theta": theta} | ({"local_rope_theta": local} if local else {})
-    return found | ({"rope_type": kind, "rope_scaling": scaling} if scaling else {})
+    return found | ({"rope_type": kind, "rope_scaling": tuple(scaling)} if scaling else {})
 
 
 def _without_local(hf: Mapping[str, Any], theta: float) -> tuple[dict[str, Any], float]:
@@ -75,7 +75,7 @@ def _without_local(hf: Mapping[str, Any], theta: float) -> tuple[dict[str, Any],
         name = f"rope_parameters.{LOCAL}"
         own = {key: value for key, value in section[LOCAL].items() if value is not None}
         hf["rope_parameters"] = {key: value for key, value in section.items() if key != LOCAL}
-        if _scaling(own, name, hf)[1]:
+        if _scaling(own, name, hf):
             raise UserError(f"{name} is scaled, which eve_jax does not have for local layers with a theta of their own")
         if "rope_theta" in own:
             found[f"{name}.rope_theta"] = float(_number(own["rope_theta"], f"{name}.rope_theta"))
@@ -164,8 +164,8 @@ def _flat(section: Any, name: str) -> dict[str, Any]:
     return each[FULL]
 
 
-def _scaling(section: dict[str, Any], name: str, hf: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
-    """Return `ModelConfig.rope_type` and `rope_scaling` of a section without nulls.
+def _scaling(section: dict[str, Any], name: str, hf: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return `ModelConfig.rope_type` and the numbers of `rope_scaling` of a section without nulls; () for unscaled.
 
     Newer releases prefer the original_max_position_embeddings of the config `hf` itself to the section's.
     """
@@ -181,13 +181,13 @@ def _scaling(section: dict[str, Any], name: str, hf: Mapping[str, Any]) -> tuple
         if key not in section and (kind == "llama3" or key not in YARN):
             raise UserError(f"{name} of type {kind} has no field {key!r}")
     if kind == "yarn":
-        return kind, _yarn(section, name, hf)
+        return kind, *_yarn(section, name, hf)
     values = tuple(_number(section[key], f"{name}.{key}") for key in TYPES[kind])
     if kind == "llama3":
         _check_original(values[3], name, hf)
         if values[1] >= values[2]:
             raise UserError(f"{name}.low_freq_factor is {values[1]}, not below high_freq_factor, which is {values[2]}")
-    return kind, values
+    return (kind, *values) if values else ()
 
 
 def _check_original(value: float, name: str, hf: Mapping[str, Any]) -> None:

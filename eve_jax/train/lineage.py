@@ -13,6 +13,7 @@ from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.process.connect import print_once
 from eve_jax.version import VERSION_FIELD
+from eve_jax.weights.stage_config import LATER_SWITCHES
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
@@ -56,7 +57,7 @@ def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str
     `saved` is what went with the last one; the origin is taken from there when the stage before is gone.
     """
     origin = _origin(config) or saved.get("origin", "")
-    settings = {k: v for k, v in _flat(json.loads(config.to_json())).items() if not _is_free(k) and v is not None}
+    settings = {k: v for k, v in _settings(json.loads(config.to_json())).items() if not _is_free(k) and v is not None}
     sources = [{k: v for k, v in one.items() if k not in ("name", "groups")} for one in data.fingerprint["sources"]]
     lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
     return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
@@ -96,7 +97,7 @@ def check_settings(folder: Path, config: Config) -> None:
     """UserError, which names the field, when the checkpoints of the folder were trained with other settings."""
     if not steps_in(folder) or not (folder / CONFIG).exists():
         return
-    old, new = _flat(read_config(folder)), _flat(json.loads(config.to_json()))
+    old, new = _settings(read_config(folder)), _settings(json.loads(config.to_json()))
     old = BEFORE | old
     for key in sorted(old.keys() | new.keys()):
         if not _is_free(key) and old.get(key) != new.get(key):
@@ -108,6 +109,12 @@ def check_settings(folder: Path, config: Config) -> None:
 def _is_free(key: str) -> bool:
     """Whether the field `key` may change; those of evaluation change no number of the training."""
     return key in FREE_FIELDS or key.startswith("eval.")
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json, but for later ones with the value that stands for what was before them."""
+    same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
+    return {key: value for key, value in _flat(config).items() if key not in same or value != same[key]}
 
 
 def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

@@ -37,12 +37,16 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden model A as EVE's moe, also quantized; or random weights with one or three key/value heads."""
+    """Golden model A as EVE's moe, also quantized; or random weights with one or three key/value heads, or with the
+    switches of other bases."""
     if name.startswith("moe"):
         cfg = ref.config(parts=VARIANTS["moe"])
         names = quantizable(cfg) if name == "moe int4" else ()
         by_layer = jax.vmap(lambda matrix: quantize(matrix, "int4"))
         return cfg, {n: by_layer(v) if n in names else v for n, v in ref.params(cfg).items()}
+    if name.startswith("switched"):
+        cfg = ref.switched(qk_norm="projection" if name == "switched together" else "head")
+        return cfg, init_params(cfg, 0)
     heads = {"one head": (4, 1), "three heads": (6, 3)}[name]
     cfg = replace(ref.config(), num_heads=heads[0], num_kv_heads=heads[1])
     return cfg, init_params(cfg, 0)

@@ -43,7 +43,7 @@ def test_a_mesh_answers_as_one_device():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["moe", "moe int4", "one head", "three heads"])
+@pytest.mark.parametrize("model", ["moe", "moe int4", "one head", "three heads", "switched", "switched together"])
 def test_every_mesh_answers_as_one_device(model):
     specs = ["data:2", "tensor:2", "tensor:4", "data:2,tensor:2", "fsdp:2,tensor:4", "data:2,fsdp:2,tensor:2"]
     specs += ["data:8", "tensor:8", "data:4,tensor:2", "data:2,tensor:4"]

@@ -76,7 +76,7 @@ def write_base(folder: Path, name: str, old: bool) -> Any:
             if weight.ndim == 1:
                 weight.add_(0.3 * torch.randn(weight.shape))
             elif "embed" in weight_name or "lm_head" in weight_name:
-                weight.copy_(torch.randn(weight.shape) * 0.15)
+                weight.copy_(torch.randn(weight.shape) * 0.07)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     stated = json.loads((folder / "config.json").read_text())

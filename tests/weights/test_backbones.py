@@ -92,12 +92,20 @@ def load_export(folder: Path) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("variant", ["dac", "moe", "rep"])
-def test_export_with_vision_weights(base, tmp_path, variant):
+EXPORTED = [
+    *((name, variant) for name in ("gemma3", "olmo2") for variant in ("dac", "moe", "rep")),
+    *((name, "dac") for name in BASES if name not in ("gemma3", "olmo2")),
+]
+QUICK = [("gemma3", "dac")]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in EXPORTED]
+)
+def test_export_with_vision_weights(name, variant, tmp_path):
     """The carried modeling file has our logits for images and text, and our greedy tokens with its cache."""
-    folder, _ = base
-    if variant != "dac" and folder.name[:-1] not in ("gemma3", "olmo2"):
-        pytest.skip("the other variants on the bases that have the most of their own")
+    folder = tmp_path
+    write_base(folder / "4", name, old=True)
     stage = import_checkpoint(str(folder / "4"), tmp_path / "stage", variant, quiet=True)
     out = export_checkpoint(stage, tmp_path / "out", quiet=True)
     with_other_vision_weights(out)

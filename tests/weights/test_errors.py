@@ -76,8 +76,8 @@ BROKEN = {
     "parts": (lambda f: edit_config(f, moe_part="mlp-norm"), "moe_part 'mlp-norm'"),
     "fewer parts": (lambda f: edit_config(f, moe_part="mlp"), "is unknown to this model (27 such)"),
     "rope_scaling": (
-        lambda f: edit_config(f, rope_scaling={"rope_type": "yarn", "factor": 8.0}),
-        "rope_scaling of type 'yarn', which eve_jax does not have",
+        lambda f: edit_config(f, rope_scaling={"rope_type": "dynamic", "factor": 8.0}),
+        "rope_scaling of type 'dynamic', which eve_jax does not have",
     ),
     "rope_scaling's fields": (
         lambda f: edit_config(f, rope_scaling={"rope_type": "llama3", "factor": 8.0}),

@@ -60,9 +60,12 @@ def scaled(kind: str, **fields: Any) -> dict:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "linear": (scaled("linear", factor=4.0), "rope_scaling of type 'linear'"),
+    "linear without factor": (scaled("linear"), "rope_scaling of type linear has no field 'factor'"),
     "dynamic": (scaled("dynamic", factor=4.0), "rope_scaling of type 'dynamic'"),
-    "yarn": (scaled("yarn", factor=4.0), "rope_scaling of type 'yarn'"),
+    "yarn without factor": (scaled("yarn"), "rope_scaling of type yarn has no field 'factor'"),
+    "yarn turned around": (scaled("yarn", factor=4.0, beta_fast=1), "rope_scaling.beta_fast is 1, not above beta_slow"),
+    "yarn's ends": (scaled("yarn", factor=4.0, truncate=1), "rope_scaling.truncate is 1: expected true or false"),
+    "yarn's mscale": (scaled("yarn", factor=4.0, mscale=0, mscale_all_dim=1), "rope_scaling.mscale is 0: expected a"),
     "longrope": (scaled("longrope", short_factor=[1.0], long_factor=[1.0]), "rope_scaling of type 'longrope'"),
     "proportional": (scaled("proportional"), "rope_scaling of type 'proportional'"),
     "mrope": (scaled("mrope", mrope_section=[1, 1, 2]), "rope_scaling of type 'mrope'"),
