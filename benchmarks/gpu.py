@@ -31,8 +31,9 @@ from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model import attention, gpu_attention
-from eve_jax.model.config import ModelConfig, llm_sizes
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, init_params
+from eve_jax.model.llms import llm_sizes
 from eve_jax.process.setup import setup
 from eve_jax.train.flops import batch_tokens, peak_flops, step_flops
 from eve_jax.train.optimizer import optimizer, optimizer_state, schedule
