@@ -24,7 +24,7 @@ class DataConfig(Section, Mapping[str, Any]):
     records: str
     images: str
     tokenizer: str
-    template: str = setting(choices=ChainMap({OWN: None}, TEMPLATES))
+    template: str = setting(choices=ChainMap[str, Any]({OWN: None}, TEMPLATES))
     image_first: bool
     image_mode: str = setting(choices=MODES)
     max_size: int = setting(low=0)
