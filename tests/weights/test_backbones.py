@@ -51,6 +51,7 @@ def test_logits_in_both_spellings(base):
     assert np.abs(wanted).max() > 1, "logits that a wrong model would miss"
 
 
+@pytest.mark.slow
 def test_the_llm_alone_goes_back(base, tmp_path):
     """The export is of the base's own class, without a name missing or left over, and has the same logits."""
     folder, wanted = base
