@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from eve_jax.errors import UserError
-from eve_jax.process.cluster import Cluster, environment, resolve
+from eve_jax.process.cluster import Cluster, bind_address, environment, resolve
 from eve_jax.process.interrupt import Interrupted
 from eve_jax.process.native_log import NativeOutput, lost_peer
 from eve_jax.process.peers import FAILED, STOPPED, Peers
