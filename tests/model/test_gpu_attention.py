@@ -1,7 +1,7 @@
 """The kernels of accelerators, lowered for machines that are not here: what is called, and how often in a step."""
 
-from functools import partial
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
