@@ -113,8 +113,13 @@ class EVE:
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
         rule = SampleRule(tokenizer, sizes, template, first, special_text=special)
         devices = make_mesh(mesh) if mesh else None
-        engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
-        return cls(engine, rule, takes_images(folder), _positions(folder), data)
+        return cls(
+            Engine(*loaded(checkpoint, devices, dtype, weights), devices),
+            rule,
+            takes_images(folder),
+            _positions(folder),
+            data,
+        )
 
     def generate(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
