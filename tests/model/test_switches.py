@@ -1,5 +1,7 @@
 """The switches of base LLMs, all thrown at once: packing, both routings, remat, the cache and the scheduler."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -67,12 +69,13 @@ def test_cache_and_scheduler_answer_alike():
 
 
 def test_what_does_not_go_together():
-    for field, other in {
+    cases: dict[str, dict[str, Any]] = {
         "window": {"window": 0},
         "layer_kinds": {"layer_kinds": ()},
         "local_rope_theta": {"layer_kinds": ("full",), "window": 0},
         "rope_scaling": {"rope_type": "yarn"},
-    }.items():
+    }
+    for field, other in cases.items():
         with pytest.raises(UserError, match=rf"config\.model\.{field}"):
             ref.switched(**other)
     mesh = make_mesh("tensor:4", [jax.devices()[0]] * 4)
