@@ -87,13 +87,12 @@ class EVE:
         is one (`config.data.special_text`). Raises UserError when the folder holds no model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")
-        dtype, weights = how.get("dtype", ""), how.get("weights", "")
+        dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
         if dtype not in ("", *DTYPES):
             raise UserError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
-        special_text = how.get("special_text")
         for name, value in (("image_first", image_first), ("special_text", special_text)):
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
@@ -102,8 +101,8 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
-        changes = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
-        changes["template"] = template or None
+        changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
+        changes |= {"template": template or None}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
@@ -113,13 +112,8 @@ class EVE:
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
         rule = SampleRule(tokenizer, sizes, template, first, special_text=special)
         devices = make_mesh(mesh) if mesh else None
-        return cls(
-            Engine(*loaded(checkpoint, devices, dtype, weights), devices),
-            rule,
-            takes_images(folder),
-            _positions(folder),
-            data,
-        )
+        engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
+        return cls(engine, rule, takes_images(folder), _positions(folder), data)
 
     def generate(self, messages: Messages, images: Images = (), **settings: Unpack[AnswerSettings]) -> str:
         """The answer to a question, or to a conversation that ends with the user's turn.
