@@ -32,7 +32,7 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model import attention, gpu_attention
 from eve_jax.model.config import ModelConfig, llm_sizes
-from eve_jax.model.eve import Batch, Params, init_params
+from eve_jax.model.eve import Batch, Params, init_params, parameter_shardings
 from eve_jax.process.setup import setup
 from eve_jax.train.flops import batch_tokens, peak_flops, step_flops
 from eve_jax.train.optimizer import optimizer, optimizer_state, schedule
@@ -155,13 +155,15 @@ def training(cfg: ModelConfig, batch: Batch) -> tuple[dict[str, Any], Params]:
     rate = schedule(base.get_config().optim, steps)
     factors = stage_factors(GROUP)
     tx = optimizer(base.get_config().optim, rate, cfg, factors)
-    trainable, frozen = partition(cfg, init_params(cfg, 0), factors)
+    params = jax.device_put(init_params(cfg, 0), parameter_shardings(cfg, mesh))
+    trainable, frozen = partition(cfg, params, factors)
+    placed = sharding.place_batch(mesh, batch, len(batch["labels"]), range(len(batch["labels"])))
     step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))  # as it comes back: no program twice
     state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))
-    functions, losses, times = StepFunctions(cfg, tx, rate), [], []
+    functions, losses, times = StepFunctions(cfg, tx, rate, mesh), [], []
     for number in range(steps):
         start = time.perf_counter()
-        state, metrics = functions(state, frozen, [batch])
+        state, metrics = functions(state, frozen, [placed])
         losses.append(float(metrics["loss"]))
         times.append(time.perf_counter() - start)
         say(f"step {number + 1} of {steps}: loss {losses[-1]:.4f}, {times[-1]:.2f} s")
