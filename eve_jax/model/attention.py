@@ -7,6 +7,7 @@ flash     Pallas on Triton, GPU (gpu_attention.py)
 cudnn     cuDNN, GPU from Hopper on (gpu_attention.py)
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -71,13 +72,14 @@ def packed_attention(
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
-    attend = {
+    kernels: dict[str, Callable[..., Array]] = {
         "chunked": _chunked_attention,
         "blocked": blocked.blocked_attention,
         "splash": partial(_splash, interpret=interpret),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
-    }[kernel]
+    }
+    attend = kernels[kernel]
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
         q, k, v = spread(q, k, v, sharding.shards(mesh, "heads"))
