@@ -32,7 +32,7 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model import attention, gpu_attention
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Batch, Params, init_params
+from eve_jax.model.eve import Batch, Params, init_params, parameter_shardings
 from eve_jax.model.llms import llm_sizes
 from eve_jax.process.setup import setup
 from eve_jax.train.flops import batch_tokens, peak_flops, step_flops
@@ -125,20 +125,20 @@ def model() -> ModelConfig:
 
 
 def micro_batch(cfg: ModelConfig, rows: int) -> tuple[Batch, Prompt]:
-    """Rows of eight samples of an image and text, 1,024 tokens each (--dry: 128); and a prompt with such an image."""
+    """Rows of eight samples of an image and text, 1,024 tokens each (--dry: two of 128), and a prompt with an image."""
     rng = np.random.default_rng(0)
-    (h, w), text = ((4, 6), 99) if DRY.value else ((24, 30), 279)
+    count, (h, w), text = (2, (4, 6), 99) if DRY.value else (8, (24, 30), 279)
 
-    def ids(count: int) -> np.ndarray:
-        return np.concatenate([[IMAGE_ID], rng.integers(10, cfg.vocab_size - 10, count)]).astype(np.int32)
+    def ids(length: int) -> np.ndarray:
+        return np.concatenate([[IMAGE_ID], rng.integers(10, cfg.vocab_size - 10, length)]).astype(np.int32)
 
-    def pixels(count: int) -> np.ndarray:
-        return rng.integers(0, 256, (count, cfg.patch_bytes), np.uint8)
+    def pixels(patches: int) -> np.ndarray:
+        return rng.integers(0, 256, (patches, cfg.patch_bytes), np.uint8)
 
-    shape = RowShape(8 * h * w, 8 * (h + 1), 8 * text)
+    shape = RowShape(count * h * w, count * (h + 1), count * text)
     made = []
     for _ in range(rows):
-        samples = [Sample(x, np.where(x == IMAGE_ID, IGNORE, x), [(h, w)]) for x in (ids(text) for _ in range(8))]
+        samples = [Sample(x, np.where(x == IMAGE_ID, IGNORE, x), [(h, w)]) for x in (ids(text) for _ in range(count))]
         made.append({**lay_out(samples, shape), "patches": pixels(shape.patches)})
     batch = {name: np.stack([row[name] for row in made]) for name in made[0]}
     return batch, Prompt(ids(32), [pixels(h * w)], [(h, w)])
@@ -156,12 +156,15 @@ def training(cfg: ModelConfig, batch: Batch) -> tuple[dict[str, Any], Params]:
     rate = schedule(base.get_config().optim, steps)
     factors = stage_factors(GROUP)
     tx = optimizer(base.get_config().optim, rate, cfg, factors)
-    trainable, frozen = partition(cfg, init_params(cfg, 0), factors)
-    state = TrainState(jnp.int32(0), trainable, optimizer_state(tx, trainable, mesh))
-    functions, losses, times = StepFunctions(cfg, tx, rate), [], []
+    params = jax.device_put(init_params(cfg, 0), parameter_shardings(cfg, mesh))
+    trainable, frozen = partition(cfg, params, factors)
+    placed = sharding.place_batch(mesh, batch, len(batch["labels"]), range(len(batch["labels"])))
+    step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))  # as it comes back: no program twice
+    state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))
+    functions, losses, times = StepFunctions(cfg, tx, rate, mesh), [], []
     for number in range(steps):
         start = time.perf_counter()
-        state, metrics = functions(state, frozen, [batch])
+        state, metrics = functions(state, frozen, [placed])
         losses.append(float(metrics["loss"]))
         times.append(time.perf_counter() - start)
         say(f"step {number + 1} of {steps}: loss {losses[-1]:.4f}, {times[-1]:.2f} s")

@@ -75,13 +75,14 @@ def packed_attention(
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
-    attend = {
+    kernels: dict[str, Callable[..., Array]] = {
         "chunked": partial(_chunked_attention, window=window),
         "blocked": partial(blocked.blocked_attention, window=window),
         "splash": partial(_splash, interpret=interpret, window=window),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
-    }[kernel]
+    }
+    attend = kernels[kernel]
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
         q, k, v = spread(q, k, v, sharding.shards(mesh, "heads"))

@@ -110,8 +110,7 @@ def _flash_backward(
     from jax.experimental.pallas.ops.gpu import attention
 
     options = _options(saved[0], capability, interpret)
-    gradients: tuple[Array, ...] = attention._mha_backward(*options.values(), False, saved, d_out)  # type: ignore[call-arg]
-    return gradients
+    return attention._mha_backward(**options, return_residuals=False, res=saved, do=d_out)
 
 
 _flash.defvjp(_flash_forward, _flash_backward)

@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+
 from tests.launcher import ROOT, launch
+
+pytestmark = pytest.mark.long
 
 
 def test_a_dry_run() -> None:

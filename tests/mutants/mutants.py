@@ -163,7 +163,7 @@ OWN = (
         "eve_jax/train/optimizer.py",
         "math.ceil(optim.warmup * steps)",
         "math.floor(optim.warmup * steps)",
-        ("tests/train/test_stages.py", "-k", "schedule or warm or recipe"),
+        ("tests/train/test_stages.py", "-k", "warms_up"),
     ),
     Mutant(
         "6 the last chunk of a vocabulary counts rows twice",
@@ -177,7 +177,7 @@ OWN = (
         "eve_jax/checkpoint/best.py",
         "(sign * value, -index)",
         "(sign * value, index)",
-        ("tests/train/test_checkpoint.py", "tests/train/test_evaluation.py", "-k", "best"),
+        ("tests/train/test_checkpoint.py", "-k", "what_is_kept"),
     ),
     Mutant(
         "8 query heads of a copied key head are cut off",

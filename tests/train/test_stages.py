@@ -15,6 +15,7 @@ from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
+from eve_jax.train.optimizer import schedule
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
@@ -119,3 +120,11 @@ def test_unknown_stage_and_missing_twins():
         stage_factors("4")
     with pytest.raises(UserError, match="has none"):
         trainable_names(ref.config(()), stage_factors("2.1"))
+
+
+def test_a_run_warms_up_over_a_share_of_its_steps_rounded_up():
+    optim = stage3.get_config("llm=tiny").optim
+    optim.lr, optim.warmup = 1.0, 0.03
+    rates = [float(schedule(optim, 101)(step)) for step in range(102)]  # 3.03 steps
+    assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert rates[5] < 1 and rates[101] == pytest.approx(0, abs=1e-6)

@@ -222,6 +222,11 @@ def shifted(header):
     return header
 
 
+def second_name(header):
+    """All bytes have an owner, some of them two."""
+    return header | {"another": header[UP]}
+
+
 def named_twice(header):
     return json.dumps(header)[:-1].encode() + f', "{UP}": {json.dumps(header[GATE])}}}'.encode()
 
@@ -231,6 +236,7 @@ def named_twice(header):
     [
         (at_one_place, b"", "is damaged: tensor .* begins at byte .*, the one before it ends at"),
         (shifted, b"abcd", "is damaged: tensor .* begins at byte 4 of the data, the one before it ends at 0"),
+        (second_name, b"", "is damaged: tensor .* begins at byte .*, the one before it ends at"),
         (named_twice, b"", "its header cannot be read"),
         (dict, b"x" * 64, "is damaged: 64 bytes after its last tensor"),
     ],
