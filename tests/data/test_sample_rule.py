@@ -28,7 +28,7 @@ TURNS = (Turn("human", "What <image> is it?"), Turn("gpt", "A bus."))
 class Named(Tokenizer):
     """A tokenizer that is known by a text alone."""
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, quoted: Any = ()) -> tuple[list[int], list[tuple[int, int]]]:
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
