@@ -39,7 +39,7 @@ class LiveTasks:
         data = dict(config.data) | {"fit": config.eval.fit}
         tokenizer = setting.rule.tokenizer
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
-        first, special = bool(data["image_first"]), bool(data["special_text"])
+        first, special = config.data.image_first, config.data.special_text
         self.rule = SampleRule(tokenizer, ImageRule.of(data), template, first, special_text=special)
         self.sees = config.stage != "llm"
         self.positions = positions_of(lambda: base_config(setting.folder, config), setting.folder) if asks else 0
