@@ -19,7 +19,7 @@ SIDE = 800
 _IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
 
 
-def _decoded(file: ImageFile) -> Image.Image:
+def _decoded(file: ImageFile, max_pixels: int = 0) -> Image.Image:
     time.sleep(DECODE)
     return _IMAGE
 

@@ -116,7 +116,7 @@ class Storage:
             raw.storage = self
             self._files.add(raw.fileno())
             kind = io.BufferedRandom if "+" in mode else io.BufferedReader if "r" in mode else io.BufferedWriter
-            buffered = kind(raw, REQUEST)  # type: ignore[arg-type]
+            buffered = kind(raw, REQUEST)
             return buffered if "b" in mode else io.TextIOWrapper(buffered, *args, **named)
 
         return opened
@@ -165,9 +165,9 @@ class _File(io.FileIO):
         self.storage.move(len(data), False)
         return data
 
-    def write(self, data: Any) -> int | None:
-        size = super().write(data)
-        self.storage.move(size or 0, True)
+    def write(self, data: Any) -> int:
+        size = super().write(data) or 0
+        self.storage.move(size, True)
         return size
 
     def close(self) -> None:

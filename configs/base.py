@@ -149,7 +149,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
 def _template(llm: str) -> str:
     """The chat template that goes with a base LLM known by name."""
     if llm.startswith("gemma"):
-        return "plain"  # no dialogue of ours ends as Gemma's do
+        return "gemma"
     return "v1" if llm.startswith(("vicuna", "mistral")) else "llama3" if llm.startswith("llama3") else "qwen2"
 
 

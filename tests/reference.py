@@ -71,7 +71,7 @@ def config(parts: tuple[str, ...] = TWICE, routing: str = "split", name: str = "
 
 def switched(**other: Any) -> ModelConfig:
     """Sizes of A_config.json with all switches of a base LLM thrown, and layers of all kinds."""
-    switches = {
+    switches: dict[str, Any] = {
         "norms": "both",
         "norm_plus_one": True,
         "qk_norm": "head",

@@ -25,7 +25,7 @@ class DataConfig(Section, Mapping[str, Any]):
     records: str
     images: str
     tokenizer: str
-    template: str = setting(choices=ChainMap({OWN: None}, TEMPLATES))
+    template: str = setting(choices=ChainMap[str, Any]({OWN: None}, TEMPLATES))
     image_first: bool
     special_text: bool
     image_mode: str = setting(choices=MODES)

@@ -39,8 +39,8 @@ class LiveTasks:
         data = dict(config.data) | {"fit": config.eval.fit}
         tokenizer = setting.rule.tokenizer
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
-        flags = {name: bool(data[name]) for name in ("image_first", "special_text")}
-        self.rule = SampleRule(tokenizer, ImageRule.of(data), template, **flags)
+        first, special = bool(data["image_first"]), bool(data["special_text"])
+        self.rule = SampleRule(tokenizer, ImageRule.of(data), template, first, special_text=special)
         self.sees = config.stage != "llm"
         self.positions = positions_of(lambda: base_config(setting.folder, config), setting.folder) if asks else 0
         self.items = {one.task.name: items_of(one, config.eval.limit) for one in asks}

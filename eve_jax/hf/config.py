@@ -115,7 +115,7 @@ def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
     family = FAMILIES.get(kind)
     check_fields(hf, family, kind == V1)
     _check_numbers(hf)
-    hf = (family.defaults if family else {}) | hf
+    hf = {**(family.defaults if family else {}), **hf}
     positions = read_rope(hf, family)
     heads, hidden = hf["num_attention_heads"], hf["hidden_size"]
     if hf.get("head_dim") is None and hidden % heads:

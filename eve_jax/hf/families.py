@@ -75,7 +75,7 @@ FAMILIES: dict[str, Family] = {
             "query_pre_attn_scalar": 256,
             "tie_word_embeddings": True,
         },
-        template="plain",
+        template="gemma",
     ),
 }
 # Fields of config.json by which a family states what `ModelConfig` has switches for.

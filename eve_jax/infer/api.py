@@ -79,22 +79,20 @@ class EVE:
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
         `image_first` and `template` are as in `config.data` ("own": of the folder's chat template), None or "" = those
-        that the checkpoint was trained with. `mesh` places it on all
-        devices, as `config.mesh` does (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation,
-        "" = the checkpoint's own; with float32 no answer depends on what else is in its batch, while bfloat16 may
-        decide a near tie otherwise. `weights` int8 or int4 quantizes the matrices of the layers while they are read
-        (docs/infer.md#quantized-weights), "" leaves them as the folder has them. With `special_text` what reads like a
-        special token in a question is one (`config.data.special_text`). Raises UserError when the folder holds
-        no model, and for other settings.
+        that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
+        (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
+        with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
+        `weights` int8 or int4 quantizes the matrices of the layers while they are read, "" leaves them as the folder
+        has them (docs/infer.md#quantized-weights). With `special_text` what reads like a special token in a question
+        is one (`config.data.special_text`). Raises UserError when the folder holds no model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")
-        dtype, weights = how.get("dtype", ""), how.get("weights", "")
+        dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
         if dtype not in ("", *DTYPES):
             raise UserError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
-        special_text = how.get("special_text")
         for name, value in (("image_first", image_first), ("special_text", special_text)):
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
@@ -103,8 +101,8 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
-        changes = {"max_aspect": max_aspect, "image_first": image_first, "template": template or None}
-        changes |= {"special_text": special_text}
+        changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
+        changes |= {"template": template or None}
         data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")

@@ -54,13 +54,15 @@ def _attend(
 
 
 def _forward(q: Array, k: Array, v: Array, segment: Array, window: int) -> tuple[Array, tuple[Array, ...]]:
-    out, log_total = jax.lax.map(lambda row: _row_forward(*row, window), (q, k, v, segment))
+    forward: Callable[..., Any] = partial(_row_forward, window=window)
+    out, log_total = jax.lax.map(lambda row: forward(*row), (q, k, v, segment))
     out, log_total = checkpoint_name(out, ATTENTION), checkpoint_name(log_total, ATTENTION)
     return out, (q, k, v, segment, out, log_total)
 
 
 def _backward(window: int, saved: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
-    return *jax.lax.map(lambda row: _row_backward(*row, window), (*saved, d_out)), None
+    backward: Callable[..., Any] = partial(_row_backward, window=window)
+    return *jax.lax.map(lambda row: backward(*row), (*saved, d_out)), None
 
 
 _attend.defvjp(_forward, _backward)

@@ -32,14 +32,14 @@ class SelfAttention(nnx.Module):
         # Kernels divide scores by sqrt(head_dim).
         self.q_factor = (cfg.head_dim / cfg.attention_size) ** 0.5 if cfg.attention_size else 1.0
 
-    def project(self, x: Hidden, rows: Rows) -> list[Hidden]:
+    def project(self, x: Hidden, rows: Rows) -> tuple[Hidden, Hidden, Hidden]:
         """Queries, keys and values of normed hidden states."""
         q, k, v = (rows.route(part, x) for part in (self.q, self.k, self.v))
         if hasattr(self, "q_norm"):
             q, k = rows.route(self.q_norm, q), rows.route(self.k_norm, k)
         if self.q_factor != 1.0:
             q = jax.tree.map(lambda a: a * self.q_factor, q)
-        return [q, k, v]
+        return q, k, v
 
 
 class DecoderLayer(nnx.Module):

@@ -110,7 +110,8 @@ def _flash_backward(
     from jax.experimental.pallas.ops.gpu import attention
 
     options = _options(saved[0], capability, interpret)
-    return attention._mha_backward(*options.values(), False, saved, d_out)
+    gradients: tuple[Array, ...] = attention._mha_backward(*options.values(), False, saved, d_out)  # type: ignore[call-arg]
+    return gradients
 
 
 _flash.defvjp(_flash_forward, _flash_backward)
@@ -152,7 +153,7 @@ def _by_token(segment: Int[Array, "B L"]) -> tuple[Int[Array, "B L"], Int[Array,
     return jnp.cumsum(begins.reshape(-1)).reshape(segment.shape) - 1, place
 
 
-def _asked(segment: Array) -> tuple[Array, dict[str, Array]]:
+def _asked(segment: Array) -> tuple[Array, dict[str, Any]]:
     """Whether cuDNN can take the batch, and its sequences as its arguments."""
     count, lengths, offsets = sequences(segment)
     return jnp.all(count <= MOST_SAMPLES), {

@@ -38,13 +38,20 @@ SWITCHES = (
     "scale_embeddings",
     "qkv_bias",
 )
-_LLAMA = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
+_LLAMA: dict[str, Any] = {"qkv_bias": False, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
+_MISTRAL = _LLAMA | {"rope_theta": 1e6}
 _LLAMA3 = _LLAMA | {"rope_theta": 5e5}
 _LLAMA32 = _LLAMA3 | {"rope_scaling": (32.0, 1.0, 4.0, 8192), "tie_embeddings": True}
-_QWEN3 = {"qkv_bias": False, "qk_norm": "head", "head_dim": 128}
+_QWEN3: dict[str, Any] = {"qkv_bias": False, "qk_norm": "head", "head_dim": 128}
 _SMOLLM2 = _LLAMA | {"rope_theta": 1e5, "tie_embeddings": True}
-_OLMO2 = {"qkv_bias": False, "qk_norm": "projection", "norms": "after", "rope_theta": 5e5}
-_GEMMA3 = {
+_SMOLLM3: dict[str, Any] = {
+    "qkv_bias": False,
+    "rope_theta": 5e6,
+    "tie_embeddings": True,
+    "layer_kinds": ("full", "full", "full", "nope"),
+}
+_OLMO2: dict[str, Any] = {"qkv_bias": False, "qk_norm": "projection", "norms": "after", "rope_theta": 5e5}
+_GEMMA3: dict[str, Any] = {
     "qkv_bias": False,
     "qk_norm": "head",
     "norms": "both",
@@ -71,15 +78,11 @@ LLMS: dict[str, dict[str, Any]] = {
     "llama3.1-8b": _llm(4096, 14336, 32, 32, 8, 128256, **_LLAMA3, rope_scaling=(8.0, 1.0, 4.0, 8192)),
     "llama3.2-1b": _llm(2048, 8192, 16, 32, 8, 128256, **_LLAMA32),
     "llama3.2-3b": _llm(3072, 8192, 28, 24, 8, 128256, **_LLAMA32),
-    "mistral-7b": _llm(4096, 14336, 32, 32, 8, 32768, **_LLAMA | {"rope_theta": 1e6}),  # v0.3, without a window
+    "mistral-7b": _llm(4096, 14336, 32, 32, 8, 32768, **_MISTRAL),  # v0.3, without a window
     "smollm2-135m": _llm(576, 1536, 30, 9, 3, 49152, **_SMOLLM2),
     "smollm2-360m": _llm(960, 2560, 32, 15, 5, 49152, **_SMOLLM2),
     "smollm2-1.7b": _llm(2048, 8192, 24, 32, 32, 49152, **_SMOLLM2 | {"rope_theta": 1.3e5}),
-    "smollm3-3b": _llm(
-        *(2048, 11008, 36, 16, 4, 128256),
-        **{"qkv_bias": False, "rope_theta": 5e6, "tie_embeddings": True},
-        layer_kinds=("full", "full", "full", "nope"),
-    ),
+    "smollm3-3b": _llm(2048, 11008, 36, 16, 4, 128256, **_SMOLLM3),
     "olmo2-7b": _llm(4096, 11008, 32, 32, 32, 100352, **_OLMO2),
     "olmo2-13b": _llm(5120, 13824, 40, 40, 40, 100352, **_OLMO2),
     "gemma3-270m": _llm(640, 2048, 18, 4, 1, 262144, **_GEMMA3, window=512),

@@ -51,7 +51,9 @@ class Routed(nnx.Module):
 class Rows(Protocol):
     """What a decoder layer needs to know about the rows it works on."""
 
-    sight: Sight
+    @property
+    def sight(self) -> Sight:
+        """What their tokens see."""
 
     def leave(self, x: Hidden) -> Array:
         """Hidden states in slot order, [R, L, D]."""

@@ -33,6 +33,7 @@ def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"
         return inv_freq
     if cfg.rope_type == "linear":
         return inv_freq / cfg.rope_scaling[0]
+    kept: Array | np.ndarray
     if cfg.rope_type == "yarn":
         factor, kept = cfg.rope_scaling[0], _yarn_kept(cfg)
     else:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from eve_jax.errors import UserError
@@ -64,12 +65,13 @@ def bind_address(coordinator: str) -> str | None:
     host, _, port = coordinator.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.bind(address)
     except OSError:
         return None
-    return f"{host}:{port}" if found else None
+    for family, kind, protocol, _, address in found:  # of which one may be of a protocol that is switched off
+        with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            return f"{host}:{port}"
+    return None
 
 
 def resolve(cluster: Cluster) -> Cluster | None:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self
 
 from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE, most_broke
 from eve_jax.errors import UserError
+from eve_jax.process.connect import is_leader, print_once
+from eve_jax.train.metrics import read_metrics
 
 
 class Masked(NamedTuple):
@@ -48,3 +50,15 @@ def describe_broken(steps: Sequence[Mapping[str, Any]]) -> str:
     empty = sum(not s["targets"] for s in steps) if first < last else 0
     without = f", {empty:,} of {len(steps):,} steps without a target" if empty else ""
     return f"{where}: {broken:,} of {samples:,} samples broke, {targets:,} targets{without}"
+
+
+def say_masked(folder: Path) -> None:
+    """Say how many samples of the stage so far broke, if any did."""
+    if is_leader() and (text := Masked.of(read_metrics(folder)).summary(folder)):
+        print_once(text)
+
+
+def check_masked(folder: Path) -> None:
+    """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
+    if is_leader():
+        Masked.of(read_metrics(folder)).check(folder)

@@ -35,8 +35,8 @@ from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting
 from eve_jax.train.goodput import Goodput
 from eve_jax.train.initial_state import Start, check_origins, start
 from eve_jax.train.lineage import as_begun, check_identity, check_settings, identity
-from eve_jax.train.masked import Masked
-from eve_jax.train.metrics import drop_lines_after, load_metrics, read_metrics
+from eve_jax.train.masked import check_masked, say_masked
+from eve_jax.train.metrics import drop_lines_after, load_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
 from eve_jax.train.optimizer import optimizer, schedule
@@ -249,18 +249,6 @@ def _inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | Non
     rule = SampleRule.of(config)
     rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
     return rule, Inputs.of(config, folder, rule) if is_leader() else None
-
-
-def say_masked(folder: Path) -> None:
-    """Say how many samples of the stage so far broke, if any did."""
-    if is_leader() and (text := Masked.of(read_metrics(folder)).summary(folder)):
-        print_once(text)
-
-
-def check_masked(folder: Path) -> None:
-    """Raise UserError, in the process that leads, when most samples of the finished stage broke."""
-    if is_leader():
-        Masked.of(read_metrics(folder)).check(folder)
 
 
 def _loop(run: Run, stop: StopRequest, watchdog: Watchdog) -> None:

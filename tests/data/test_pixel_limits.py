@@ -75,7 +75,7 @@ def test_pieces_give_the_same_pixels(kind: type, inverted: bool, monkeypatch: py
     monkeypatch.setattr("eve_jax.data.image.decode.BLOCK", 700)
     rng = np.random.default_rng(0)
     for shape, most in (((31, 57), 100), ((40, 50, 3), 100), ((9, 200), 5)):
-        values = (rng.random(shape) * most).astype(kind)
+        values: np.ndarray = (rng.random(shape) * most).astype(kind)
         if kind is np.float32:
             values[0, :3], values[1, 0] = np.nan, np.inf
         cases: tuple[tuple[float | None, float | None], ...] = ((None, None), (3, None))

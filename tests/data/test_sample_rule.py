@@ -1,7 +1,7 @@
 """The one object that makes samples: what follows from it, and names of tables and runs that older versions made."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +28,9 @@ TURNS = (Turn("human", "What <image> is it?"), Turn("gpt", "A bus."))
 class Named(Tokenizer):
     """A tokenizer that is known by a text alone."""
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(
+        self, text: str, quoted: Sequence[tuple[int, int]] = ()
+    ) -> tuple[list[int], list[tuple[int, int]]]:
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:

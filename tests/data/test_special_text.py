@@ -46,7 +46,7 @@ def test_only_the_template_ends_answers(role: str) -> None:
     turns = [Turn("system", said["system"]), human(said["human"]), gpt(said["gpt"]), human("And?"), gpt("This.")]
     ids, labels = encode_chat(turns, BYTES, "qwen2", 0)
     assert (ids == BYTES.find(END)).sum() == 2
-    assert not np.isin(ids, [BYTES.find("<|im_start|>"), BYTES.find("</s>")]).any()
+    assert not np.isin(ids, [BYTES.token_id("<|im_start|>"), BYTES.token_id("</s>")]).any()
     learnt = BYTES.decode(labels[labels >= 0], skip_special=False)
     assert learnt == f" {said['gpt']}{END} This.{END}"
     before = encode_chat(turns, BYTES, "qwen2", 0, special_text=True)

@@ -1,5 +1,6 @@
 """The kernels of accelerators, lowered for machines that are not here: what is called, and how often in a step."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ def lowered(kernel: str, remat: str, heads: int = 4, kv_heads: int = 2, size: in
         return packed_attention(q, k, k, segment, kernel).reshape(x.shape), None
 
     def loss(x: Array, weights: Array, segment: Array) -> Array:
-        body = partial(layer, segment=segment)
+        body: Callable[..., Any] = partial(layer, segment=segment)
         body = body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
         return jnp.sum(jax.lax.scan(body, x, weights)[0].astype(jnp.float32))
 

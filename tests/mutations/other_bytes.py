@@ -2,6 +2,7 @@
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 WEIRD: tuple[Any, ...] = (
@@ -73,9 +74,9 @@ def _other_values(data: bytes, rng: random.Random) -> bytes:
         elif what == 1 and isinstance(owner, dict):
             owner[str(rng.choice(WEIRD))[:50]] = owner.pop(key)
         elif what == 2:
-            owner[key] = owner[rng.choice(list(owner))] if isinstance(owner, dict) else [owner[key]] * 2
+            owner[key] = deepcopy(owner[rng.choice(list(owner))] if isinstance(owner, dict) else [owner[key]] * 2)
         else:
-            owner[key] = rng.choice(WEIRD)
+            owner[key] = deepcopy(rng.choice(WEIRD))
     text = json.dumps(value)
     return text.encode("utf-8", "surrogatepass")
 

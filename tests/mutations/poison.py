@@ -1,4 +1,4 @@
-"""A process of its own that opens poisoned files of a kind: `python -m tests.mutations.poison FOLDER KIND FIRST COUNT`
+"""A process of its own that opens poisoned files of a kind: `python -m tests.mutations.poison FOLDER COUNT KIND ...`
 
 FOLDER holds what `targets` made. A number of a kind is always the same mutation. Each is noted in FOLDER/at before it
 is tried, so that a crash has a name. Fails for an exception that is not for people, a file that is opened outside of
@@ -39,14 +39,13 @@ class Watch:
             self.outside.append(f"{event} {path}")
 
 
-def run(folder: Path, kind: str, first: int, count: int) -> None:
-    """Try mutations `first` to `first + count` of `kind`."""
+def run(folder: Path, kind: str, count: int, watch: Watch) -> None:
+    """Try the mutations 0 to `count` of `kind`."""
     target = KINDS[kind]
-    watch = Watch(folder)
     whole = {name: (folder / kind / name).read_bytes() for name in target.files}
     use: Callable[[Path], object] = target.open(folder / kind)
     use(folder / kind)  # what is not mutated can be used; late imports are over
-    for number in range(first, first + count):
+    for number in range(count):
         (folder / "at").write_text(f"{kind} {number}")
         rng = random.Random(f"{kind} {number}")
         name = rng.choice(target.files)
@@ -72,4 +71,6 @@ def run(folder: Path, kind: str, first: int, count: int) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    watched = Watch(Path(sys.argv[1]))
+    for one in sys.argv[3:]:
+        run(Path(sys.argv[1]), one, int(sys.argv[2]), watched)

@@ -1,6 +1,9 @@
 """Records that break while training: a loss over no target is no loss, and a run without targets is no success."""
 
+import io
 import json
+import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -135,6 +138,16 @@ def test_a_resumed_run_counts_on(work, capsys, monkeypatch):
     assert [m["broken"] for m in read_metrics(work / "stage1")] == counts
     listed = [json.loads(line) for line in (work / "stage1" / "bad_records.jsonl").read_text().splitlines()]
     assert sum(entry["found"] == "training" for entry in listed) == len(listed)
+
+
+@pytest.mark.slow
+def test_another_thread_without_a_console_trains(work, monkeypatch):
+    c = config(work, steps=2)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    thread = threading.Thread(target=train, args=(c, str(work)), kwargs={"quiet": True})
+    thread.start()
+    thread.join()
+    assert [m["step"] for m in read_metrics(work / "stage1")] == [1, 2]
 
 
 class _Stop:

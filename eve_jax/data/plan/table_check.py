@@ -72,7 +72,7 @@ def check_content(file: ArrayFile, records: int, most: int) -> None:
         counts = [file.read(name, start, stop).astype(np.int64) for name in ("text", "patches", "specials")]
         for name, count in zip(("text", "patches", "special"), counts, strict=True):
             _refuse(count < 0, start, f"a negative number of {name} tokens")
-        _refuse(sum(counts) > min(most, MOST_TOKENS), start, f"more than {min(most, MOST_TOKENS):,} tokens")
+        _refuse(np.add.reduce(counts) > min(most, MOST_TOKENS), start, f"more than {min(most, MOST_TOKENS):,} tokens")
         sides = file.read("grids", grid, int(first[-1])).astype(np.int64)
         if (sides < 1).any() or (sides > MOST_TOKENS).any():
             raise BadTable(f"an image of entries {start} to {stop} has no patches, or too many")

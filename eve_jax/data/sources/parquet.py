@@ -155,8 +155,8 @@ class ParquetRecords:
         """Return a hash of the file's footer (places, sizes and ranges of all columns), of its size, when it was
         changed, its path and that of the images."""
         status = self.path.stat()
-        parts = [str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer()]
-        return digest_of([*parts, *filter(None, [self.form])])
+        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer())
+        return digest_of((*parts, *filter(None, [self.form])))
 
     def _footer(self) -> bytes:
         """Return the footer as it stands in the file: Python cannot hold all the values of its statistics."""

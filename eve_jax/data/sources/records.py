@@ -139,15 +139,17 @@ def open_records(records: str, images_dir: str | Path = "", index: Path | None =
     if not len(opened):
         raise UserError(f"{', '.join(names)}: no records")
     for several in sources.values():
-        _check_form(next((source for source in several if len(source)), None))
+        first = next((source for source in several if len(source)), None)
+        if isinstance(first, ReadByFields):
+            _check_form(first)
     opened.opened = (records, str(images_dir), index)
     return opened
 
 
-def _check_form(source: Source | None) -> None:
+def _check_form(source: Source) -> None:
     """Raise `UserError` for a source whose first records have no field that holds texts."""
     reasons = []
-    for index in range(min(len(source), FIRST) if isinstance(source, ReadByFields) else 0):
+    for index in range(min(len(source), FIRST)):
         try:
             source.read(index)
         except UnknownForm as e:

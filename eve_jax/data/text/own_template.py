@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from jinja2 import nodes
@@ -49,7 +49,7 @@ class _Refused(Exception):
 class _Generation(Extension):
     """The tag `generation` around answers, which marks them for transformers and writes nothing."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as the class has it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -65,7 +65,8 @@ def said(
 def parts(sample: Sample, image: Callable[[tuple[str, bytes]], dict[str, Any]]) -> list[dict[str, Any]]:
     """OpenAI's messages, with `image` of each image as a part of the first."""
     first: list[Any] = [*map(image, sample.images), {"type": "text", "text": sample.texts[0]}]
-    return said([first, *sample.texts[1:]], "role", "content", "user assistant")
+    contents: list[Any] = [first, *sample.texts[1:]]
+    return said(contents, "role", "content", "user assistant")
 
 
 def pairs(sample: Sample) -> list[tuple[str, str]]:

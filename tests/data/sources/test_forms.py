@@ -180,12 +180,7 @@ class TestInspect:
 
     def test_without_a_stage_and_with_bad_records(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(picture_file())
-        records: Sequence[dict[str, Any]] = [
-            {"caption": "A dot.", "image": "a.png"},
-            {"caption": 3},
-            {"video": "a.mp4"},
-        ]
-        path = write(tmp_path, *records)
+        path = write(tmp_path, {"caption": "A dot.", "image": "a.png"}, {"caption": 3}, {"video": "a.mp4"})
         found = self.lines(path, tmp_path)
         assert "cannot be used: 2 of 3" in found
         (video,) = (line for line in found if "holds video" in line)
