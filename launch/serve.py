@@ -78,9 +78,9 @@ def main() -> None:
     say(f"reading the checkpoint {CHECKPOINT.value} ...")
     with name_fields(as_flag):
         eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
-    served = Served(eve, settings, slots.context)
-    scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
-    process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
+        served = Served(eve, settings, slots.context)
+        scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
+        process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
 
 
 def serve_settings() -> "ServeSettings":

@@ -67,6 +67,6 @@ class ServeSettings:
 
 
 def keys_of(listed: str) -> list[str]:
-    """Return the keys of a comma-separated list; one of commas and white space alone has an empty one, which is none."""
+    """Return the keys of a comma-separated list; a list of commas and white space alone has an empty one."""
     keys = [key for part in listed.split(",") if (key := part.strip())]
     return keys or ([""] if listed else [])
