@@ -142,6 +142,11 @@ class Scheduler:
             self._changed.notify()
 
     @property
+    def capacity(self) -> int:
+        """How many requests are taken at a time, those that wait included."""
+        return self.settings.slots + self.settings.queue
+
+    @property
     def busy(self) -> bool:
         """Whether a request is answered or waits."""
         return bool(self._waiting) or len(self.rows.slots.free) < self.settings.slots
@@ -224,7 +229,7 @@ class Scheduler:
             traceback.print_exc()
             try:
                 self.rows.start_over(f"the server failed: {type(error).__name__}")
-            except Exception:  # the thread goes on: without a cache the next turn fails, and this is tried again
+            except Exception:  # without a cache the next turn fails as well, and this is tried again
                 print("error: the cache could not be made anew:", file=sys.stderr)
                 traceback.print_exc()
 
