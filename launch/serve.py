@@ -78,21 +78,21 @@ def main() -> None:
     say(f"reading the checkpoint {CHECKPOINT.value} ...")
     with name_fields(as_flag):
         eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
-    served = Served(eve, settings, slots.context)
-    scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
-    process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
+        served = Served(eve, settings, slots.context)
+        scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
+        process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
 
 
 def serve_settings() -> "ServeSettings":
     """What the flags say about requests."""
-    from eve_jax.serve.settings import MIB, ServeSettings
+    from eve_jax.serve.settings import MIB, ServeSettings, keys_of
 
     names = NAMES.value or [Path(CHECKPOINT.value or "").resolve().name or "eve"]
     return ServeSettings(
         names=tuple(names),
-        api_keys=(*KEYS.value, *filter(None, os.environ.get("EVE_API_KEYS", "").split(","))),
+        api_keys=(*KEYS.value, *keys_of(os.environ.get("EVE_API_KEYS", ""))),
         media_domains=tuple(name.lower() for name in DOMAINS.value or ()),
-        origins=tuple(ORIGINS.value or ()),
+        origins=tuple(site.lower() for site in ORIGINS.value or ()),
         root_path=ROOT.value or "",
         max_tokens=MAX_TOKENS.value or 0,
         temperature=TEMPERATURE.value or 0.0,

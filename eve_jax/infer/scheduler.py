@@ -13,10 +13,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from eve_jax.errors import UserError
+import jax
+
+from eve_jax.errors import Argument, FieldError, UserError
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD
@@ -80,7 +83,8 @@ class Scheduler:
         settings = self.settings
         self.compiles = Compiles()
         sizes = settings.slots, settings.context, settings.chunk, settings.block
-        self.rows = SlotRows(engine, *sizes, PrefixStore(settings.prefix_bytes))
+        with self._in_memory():
+            self.rows = SlotRows(engine, *sizes, PrefixStore(settings.prefix_bytes))
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -88,8 +92,24 @@ class Scheduler:
         self._queries = self._hits = 0
 
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-        """Compile every program; returns how many there are. `progress` is told how many of them are done."""
-        return self.rows.warm_up(progress)
+        """Compile every program; returns how many there are. `progress` is told how many of them are done.
+
+        Raises UserError when the device has no room for it.
+        """
+        with self._in_memory():
+            return self.rows.warm_up(progress)
+
+    @contextmanager
+    def _in_memory(self) -> Iterator[None]:
+        """Raises FieldError in place of the error of a device whose memory is full."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            why = "do not fit into the device's memory next to the weights: ask for fewer slots or less context"
+            context = Argument("context"), f"={self.settings.context} {why}"
+            raise FieldError(Argument("slots"), f"={self.settings.slots} and ", *context) from error
 
     def submit(self, request: Request, listener: Listener) -> Ticket:
         """Queue a request; its tokens, and its end once and last, go to `listener` from the thread of the scheduler.
@@ -120,6 +140,11 @@ class Scheduler:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+    @property
+    def capacity(self) -> int:
+        """How many requests are taken at a time, those that wait included."""
+        return self.settings.slots + self.settings.queue
 
     @property
     def busy(self) -> bool:
@@ -171,7 +196,11 @@ class Scheduler:
                 return None
             job = self._waiting.popleft()
         job.ticket.started = time.monotonic()
-        slot = self.rows.begin(job)
+        try:
+            slot = self.rows.begin(job)
+        except Exception as error:  # the device has no room to copy rows, say; no slot has the job yet
+            job.give([], Finish("error", f"the server failed: {type(error).__name__}"))
+            raise
         job.ticket.cached_tokens = slot.length
         self._queries += len(job.spelled)
         self._hits += slot.length
@@ -198,7 +227,11 @@ class Scheduler:
         except Exception as error:
             print("error: the scheduler failed, all answers under way end:", file=sys.stderr)
             traceback.print_exc()
-            self.rows.start_over(f"the server failed: {type(error).__name__}")
+            try:
+                self.rows.start_over(f"the server failed: {type(error).__name__}")
+            except Exception:  # without a cache the next turn fails as well, and this is tried again
+                print("error: the cache could not be made anew:", file=sys.stderr)
+                traceback.print_exc()
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests and end: with `drain` after all answers, else these are cancelled."""

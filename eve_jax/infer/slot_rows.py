@@ -77,7 +77,7 @@ class SlotRows:
         """Compile every program by running it on empty slots, and measure it; returns how many there are."""
         works = {shape: self.work(0, shape) for shape in self.menu}
         sizes = warming.Menu(works, self.widths, self.block, self.context)
-        self.state, state = programs.State((0, 0), 0), self.state  # type: ignore[arg-type]
+        self.state, state = _nothing(), self.state
         count = warming.warm(self.engine, state, sizes, self.pace, progress)
         self.state = self._empty()
         return count
@@ -210,14 +210,20 @@ class SlotRows:
         job.give(tokens, finish)
 
     def start_over(self, error: str) -> None:
-        """End all answers with `error`; the cache is made anew."""
+        """End all answers with `error`; the cache is made anew, once the memory of the old one is free."""
         self.store.clear()
-        self.state = self._empty()
+        self.state = _nothing()
         for slot in self.slots.all:
             job, slot.items = slot.job, NOTHING
             self.slots.release(slot, self.turns)
             if job is not None:
                 job.give([], Finish("error", error))
+        self.state = self._empty()
+
+
+def _nothing() -> programs.State:
+    """A state that no program takes, in place of one whose memory is given away."""
+    return programs.State((0, 0), 0)  # type: ignore[arg-type]
 
 
 def attended_for_a_token(cfg: ModelConfig) -> float:

@@ -21,7 +21,7 @@ from eve_jax.infer.requests import Request
 from eve_jax.infer.sampling import Sampling
 from eve_jax.serve import fields
 from eve_jax.serve.fields import Answering, ChatBody, CompletionBody, GridBody, TokenizeBody
-from eve_jax.serve.images import ImageReader
+from eve_jax.serve.images import Fits, ImageReader
 from eve_jax.serve.messages import Conversation, ImageRef, read_messages
 from eve_jax.serve.metrics import Metrics
 from eve_jax.serve.model import Served, grid_facts
@@ -148,14 +148,20 @@ class Api:
             raise Problem(f"{len(refs)} images: at most {most} image(s) may be given in a request", "image")
         if refs:
             self._check_sees()
-        images = await asyncio.gather(*[self._image(ref, rule) for ref in refs])
+        fits = self.served.image_room()
+        reading = [asyncio.ensure_future(self._image(ref, rule, fits)) for ref in refs]
+        try:
+            images = await asyncio.gather(*reading)
+        finally:
+            for one in reading:  # of no use once another cannot be read
+                one.cancel()
         return await self._threaded(self.served.chat, conversation, images)
 
-    async def _image(self, ref: ImageRef, rule: ImageRule) -> Patches:
+    async def _image(self, ref: ImageRef, rule: ImageRule, fits: Fits) -> Patches:
         if ref.url[:5].lower() == "data:":
-            return await self._threaded(self.reader.read, ref, rule)
+            return await self._threaded(self.reader.read, ref, rule, fits)
         content = asyncio.get_running_loop().run_in_executor(self.fetchers, self.reader.content, ref)
-        return await self._threaded(self.reader.sized, await content, ref, rule)
+        return await self._threaded(self.reader.sized, await content, ref, rule, fits)
 
     async def _chat(self, body: ChatBody, request: HttpRequest) -> Any:
         self._check(body)

@@ -77,6 +77,7 @@ class _Guarded:
         scope["request_id"] = self.id
         self.began = time.monotonic()
         self.status, self.size, self.complete = 0, 0, False
+        self.unasked = Headers(scope=scope).get("expect", "").lower() == "100-continue"  # the body is not sent yet
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -106,7 +107,7 @@ class _Guarded:
             problem = Problem(f"internal error; the server's log has more under request id {self.id}", status=500)
         if self.status:  # an answer has begun: it ends here
             return
-        if not self.complete and (problem.status == 408 or not await self._drained()):
+        if not self.complete and (problem.status == 408 or self.unasked or not await self._drained()):
             problem.headers |= CLOSING
         await problem.response()(self.scope, self.receive, self.send)
 
@@ -124,6 +125,7 @@ class _Guarded:
         settings = self.guard.settings
         if self.complete:
             return await self._receive()
+        self.unasked = False
         try:
             async with asyncio.timeout(max(0.0, self.began + settings.body_time - time.monotonic())):
                 message = await self._receive()

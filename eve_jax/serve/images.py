@@ -4,6 +4,7 @@ import base64
 import binascii
 import io
 import re
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -20,6 +21,10 @@ from eve_jax.serve.settings import ServeSettings
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 KNOWN = re.compile(r"data:([^,]*),", re.IGNORECASE)
 
+Fits = Callable[
+    [int, int], None
+]  # is told the grid, rows and columns, of an image before it is resized; may raise Problem
+
 
 class ImageReader:
     """Reads the images of requests within the limits of `settings`; its methods may run in several threads."""
@@ -28,13 +33,19 @@ class ImageReader:
         self.settings, self.fetcher = settings, fetcher or Fetcher(settings)
         self.cache = ImageCache(settings.image_cache)
 
-    def read(self, ref: ImageRef, rule: ImageRule) -> Patches:
+    def read(self, ref: ImageRef, rule: ImageRule, fits: Fits) -> Patches:
         """The image at `ref` at the size of `rule`, in patches. Raises Problem."""
-        return self.sized(self.content(ref), ref, rule)
+        return self.sized(self.content(ref), ref, rule, fits)
 
-    def sized(self, data: bytes, ref: ImageRef, rule: ImageRule) -> Patches:
+    def sized(self, data: bytes, ref: ImageRef, rule: ImageRule, fits: Fits) -> Patches:
         """`read` of an image whose file is there."""
-        return self.cache.get(data, rule, lambda raw: self.decoded(raw, ref.param))
+
+        def decode(raw: bytes) -> Image.Image:
+            image = self.decoded(raw, ref.param)
+            fits(*rule.grid(*image.size))
+            return image
+
+        return self.cache.get(data, rule, decode)
 
     def content(self, ref: ImageRef) -> bytes:
         """The bytes of an image file: of a data URI, or fetched from a host that is allowed. Raises Problem."""

@@ -1,7 +1,8 @@
 """The model that is served: its names and facts, prompts from conversations, and how much room they leave."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,20 @@ class Served:
             "ask with less text, fewer images or a smaller max_size",
             LONGEST_PROMPT,
         )
+
+    def image_room(self) -> Callable[[int, int], None]:
+        """A function that is told the grids of a request's images, in any thread, before they are resized: it raises
+        Problem once they have more tokens than the context, which may be gigabytes of pixels."""
+        taken, lock = 0, threading.Lock()
+
+        def take(rows: int, columns: int) -> None:
+            nonlocal taken
+            with lock:
+                taken += image_tokens(rows, columns)
+                if taken > self.context:
+                    raise self.too_long(taken, "at least ")
+
+        return take
 
     def room(self, prompt: Prompt, asked: int | None) -> int:
         """Tokens that the answer may have. Raises Problem where the prompt or the asked number leave none."""

@@ -12,6 +12,9 @@ from eve_jax.serve.problem import Problem, busy
 class Scheduling(Protocol):
     """What the server needs of `eve_jax.infer.scheduler.Scheduler`, whose methods these are."""
 
+    @property
+    def capacity(self) -> int: ...
+
     def warm_up(self, progress: Callable[[int, int], None] = ...) -> int: ...
 
     def submit(self, request: Request, listener: Listener) -> Ticket: ...
@@ -43,6 +46,9 @@ class Running:
 
     def submit(self) -> None:
         """Hand the requests in, from any thread. Raises Problem when the queue is full or one cannot be answered."""
+        count, most = len(self.requests), self.scheduler.capacity
+        if count > most:
+            raise Problem(f"{count} answers in a request: this server takes at most {most} at a time", "n")
         try:
             for number, request in enumerate(self.requests):
                 self.tickets.append(self.scheduler.submit(request, self._listener(number)))

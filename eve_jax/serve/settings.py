@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass, fields
 
-from eve_jax.errors import Argument
+from eve_jax.errors import Argument, UserError
 from eve_jax.process.checks import number, unexpected, whole
 
 MIB = 2**20
 ROOT = re.compile(r"(/[\w.~-]+)*", re.ASCII)
+HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")  # a name or an address, as URLs have it
+ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")  # as browsers send it
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if not ROOT.fullmatch(self.root_path):
             raise unexpected(Argument("root_path"), self.root_path, "a path such as /eve, without a slash at its end")
+        if not all(key.split() == [key] for key in self.api_keys):  # which is not shown
+            raise UserError("a key of --api_key or EVE_API_KEYS is empty or has white space: is a variable not set?")
+        for host in self.media_domains:
+            if not HOST.fullmatch(host):
+                raise unexpected(Argument("media_domains"), host, "hosts such as a.org, without scheme, port and path")
+        for site in self.origins:
+            if not ORIGIN.fullmatch(site):
+                raise unexpected(Argument("cors_origins"), site, "sites such as https://a.org, without a path, or *")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int:
@@ -54,3 +64,9 @@ class ServeSettings:
             elif field.type is float:
                 number(field.name, value, "a number of at least 0", 0)
         number("temperature", self.temperature, "0 to 2", 0, 2)
+
+
+def keys_of(listed: str) -> list[str]:
+    """Return the keys of a comma-separated list; a list of commas and white space alone has an empty one."""
+    keys = [key for part in listed.split(",") if (key := part.strip())]
+    return keys or ([""] if listed else [])

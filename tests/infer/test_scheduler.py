@@ -302,3 +302,19 @@ def test_a_listener_that_raises_and_a_program_that_fails_harm_no_one_else(engine
     fresh.submit(request, heard.listener(2))
     finish(fresh)
     assert heard.ids(2) == alone(engine, request)
+
+
+@pytest.mark.parametrize("lacking", [("begin",), ("decode", "_empty")])
+def test_no_answer_is_lost_where_the_device_has_no_room(engine, fresh, monkeypatch, lacking):
+    heard, request = Heard(), Request(prompt([5, 6, 7]), 9)
+    for name in lacking:
+        monkeypatch.setattr(fresh.rows, name, lambda *given: [][0])
+    fresh.submit(request, heard.listener(0))
+    fresh._guarded_turn()
+    monkeypatch.undo()
+    fresh.submit(request, heard.listener(1))
+    fresh._guarded_turn()  # with "_empty", the one that makes the cache anew
+    fresh.submit(request, heard.listener(2))
+    finish(fresh)
+    assert heard.ends[0].reason == "error" and heard.ids(2) == alone(engine, request)
+    assert heard.ends[1].reason == ("error" if "_empty" in lacking else "length")

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.errors import UserError
 from eve_jax.infer import pace, slot_programs, slot_rows
 from eve_jax.infer.choosing import Logprobs
 from eve_jax.infer.engine import Engine
@@ -100,3 +101,9 @@ def test_reading_a_long_prompt_holds_answers_up_by_two_blocks_at_most(monkeypatc
             scheduler.turn()
         assert len(machine.read) > 5 and max(machine.read) <= 2
         scheduler.rows.start_over("next")
+
+
+def test_a_cache_that_no_device_has_room_for():
+    cfg = ref.config()
+    with pytest.raises(UserError, match=r"^slots=999 and context=1000000000 do not fit into the device's memory"):
+        Scheduler(Engine(cfg, ref.params(cfg)), SchedulerSettings(slots=999, context=10**9))

@@ -28,7 +28,7 @@ def told(shared: Address) -> Iterator[Scripted]:
     """The scheduler of `shared`, as it was at first."""
     told = shared.scheduler
     yield told
-    told.pace, told.most, told.error = 0.0, 1000, ""
+    told.pace, told.most, told.error, told.capacity = 0.0, 1000, "", 1000
     told.go.set()
     told.requests.clear()
     told.reasons.clear()

@@ -33,12 +33,13 @@ class Load(NamedTuple):
 class Scripted:
     """Answers every request with the tokens of `said`, one every `pace` seconds, then with a stop token.
 
-    While `held` is set, requests wait; `most` are taken. `requests` are all that came.
+    While `held` is set, requests wait; `most` are taken at present, `capacity` ever. `requests` are all that came.
     """
 
     def __init__(self, eve: EVE, said: str = SAID):
         self.eve, self.said = eve, eve.tokenizer.encode(said)
         self.pace, self.most, self.error = 0.0, 1000, ""
+        self.capacity = 1000
         self.go = threading.Event()
         self.go.set()
         self.lock = threading.Lock()

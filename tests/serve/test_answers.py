@@ -176,6 +176,9 @@ def test_the_queue_may_be_full(api: openai.OpenAI, client: httpx.Client, told: S
     told.most = 2
     assert client.post(CHAT, json=chat(n=3)).status_code == 503
     wait_for(lambda: not told.running)
+    told.capacity = 2  # so that trying again would be of no use
+    given = client.post(CHAT, json=chat(n=3))
+    assert given.status_code == 400 and given.json()["error"]["param"] == "n"
     with pytest.raises(openai.InternalServerError):
         told.most = 0
         api.chat.completions.create(model="eve", messages=[{"role": "user", "content": "a"}])

@@ -136,6 +136,15 @@ def test_many_large_bodies_at_a_time(strict: Address) -> None:
     assert figure(strict, "eve:held_body_bytes") == 0
 
 
+@pytest.mark.parametrize(("length", "key", "status"), [(10**9, KEYS[0], 413), (9, "wrong", 401), (2, KEYS[0], 100)])
+def test_clients_that_ask_before_they_send(strict: Address, length: int, key: str, status: int) -> None:
+    link = raw(strict, post(length, key=key).replace(b"\r\n", b"\r\nConnection: close\r\nExpect: 100-continue\r\n", 1))
+    assert link.recv(12) == f"HTTP/1.1 {status}".encode()
+    if status == 100:
+        link.sendall(b"{}")
+    assert b"HTTP/1.1 100" not in rest(link)  # which would ask for a body that nobody reads
+
+
 def test_slow_clients(strict: Address) -> None:
     began = time.monotonic()
     links = [raw(strict, post(100, b'{"a')), raw(strict, b"GET / HTT"), raw(strict, b"")]

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from eve_jax import EVE
-from eve_jax.data.image.patches import shown
+from eve_jax.data.image.patches import resize, shown
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import Turn
 from eve_jax.data.text.encode import encode_chat
+from eve_jax.infer import image_cache
 from eve_jax.infer.image_cache import Patches
 from eve_jax.serve.images import ImageReader
 from eve_jax.serve.messages import ImageRef, read_messages
@@ -89,6 +91,25 @@ def test_images_are_sized_by_the_rule_of_the_request(client: httpx.Client, told:
     assert [list(request.prompt.grids) for request in told.requests] == [[(3, 5)], [(2, 3)], [(8, 13)]]
 
 
+@pytest.mark.parametrize(("size", "sides"), [(16384, [8]), (640, [8, 9])])  # 262,657 tokens; twice 421 of 512
+def test_images_of_more_tokens_than_the_context_are_not_resized(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, size: int, sides: list[int]
+) -> None:
+    made = []
+
+    def noted(picture: Image.Image, rule: ImageRule) -> np.ndarray:
+        made.append(picture.size)
+        return resize(picture, rule)
+
+    monkeypatch.setattr(image_cache, "resize", noted)
+    images = [image(uri(png(side, side, color=size % 256))) for side in sides]
+    for count, path in enumerate((CHAT, "/tokenize"), 1):
+        answer = client.post(path, json=chat(images, fit="fill", max_size=size))
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "input_tokens"
+        assert "the prompt has " in answer.json()["error"]["message"]
+        assert len(made) <= count * (len(sides) - 1)
+
+
 def test_parts_are_joined_by_lines() -> None:
     content = [text("a"), text("b"), image("data:1"), image("data:2"), text("\nc"), text("d"), image("data:3")]
     read = read_messages([user(content)])
@@ -100,9 +121,13 @@ def test_parts_are_joined_by_lines() -> None:
 READER = ImageReader(ServeSettings(max_pixels=1_000_000))
 
 
+def any_grid(rows: int, columns: int) -> None:
+    """Takes images of any number of tokens."""
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_formats(eve: EVE, kind: str) -> None:
-    found = READER.read(ImageRef(uri(png(100, 50, kind)), "image"), eve.rule.images)
+    found = READER.read(ImageRef(uri(png(100, 50, kind)), "image"), eve.rule.images, any_grid)
     assert found.grid == (2, 3) and found.pixels.shape == (6, 3072)
     colors = found.pixels.reshape(-1, 3)
     assert np.abs(colors.astype(int) - [200, 10, 30]).max() < 8
@@ -114,7 +139,7 @@ def test_pixels_are_those_of_the_training(eve: EVE, mode: str) -> None:
     file = io.BytesIO()
     made.save(file, "TIFF")
     expected = Patches.of(shown(Image.open(file), "a"), eve.rule.images)
-    found = READER.read(ImageRef(uri(file.getvalue()), "image"), eve.rule.images)
+    found = READER.read(ImageRef(uri(file.getvalue()), "image"), eve.rule.images, any_grid)
     assert found.grid == expected.grid and np.array_equal(found.pixels, expected.pixels)
 
 

@@ -1,4 +1,4 @@
-"""Behind a proxy that adds a path, and by https."""
+"""Behind a proxy that adds a path, and by https; who may ask."""
 
 import shutil
 import ssl
@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from eve_jax import EVE
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.serve.process import Tls
-from eve_jax.serve.settings import ServeSettings
+from eve_jax.serve.settings import ServeSettings, keys_of
 from tests.launcher import launch
 from tests.serve.bodies import CHAT, HTTP, chat
 from tests.serve.scripted import Scripted, serving
@@ -37,6 +37,29 @@ def test_paths_below_that_of_a_proxy(eve: EVE) -> None:
 def test_paths_of_proxies_that_are_none(root: str) -> None:
     with pytest.raises(UserError, match=r"root_path='.*': expected a path such as /eve"):
         ServeSettings(root_path=root)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        *[("api_keys", key, "empty or has white space") for key in ("", " zq", "zq\n", "zq 1")],
+        *[("media_domains", host, "--media_domains") for host in ("https://a.org", "a.org:443", "a.org/", "*", "")],
+        *[("origins", site, "--cors_origins") for site in ("a.org", "https://a.org/", "null", "https://*.org", "")],
+    ],
+)
+def test_settings_that_nothing_could_equal(field: str, value: str, what: str) -> None:
+    with pytest.raises(UserError, match=what) as told, name_fields("--{}".format):
+        ServeSettings(**{field: ("right", value) if field == "api_keys" else (value,)})
+    assert "zq" not in str(told.value)  # keys are not shown
+
+
+def test_settings_of_keys_hosts_and_sites() -> None:
+    ServeSettings(
+        api_keys=("k-é",),
+        media_domains=("a.org", "a_b.c-d.example", "localhost", "10.0.0.1", "2001:db8::1"),
+        origins=("*", "https://a.org", "http://localhost:8080", "http://[::1]:80"),
+    )
+    assert [keys_of(listed) for listed in ("", "a", " a , b,\n", ",")] == [[], ["a"], ["a", "b"], [""]]
 
 
 @pytest.fixture(scope="module")
