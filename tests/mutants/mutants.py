@@ -73,7 +73,7 @@ REVIEWED = (
     ),
     Mutant(
         "I frequencies of LLaMA-3.1 are interpolated without an end",
-        "eve_jax/model/layers.py",
+        "eve_jax/model/sight.py",
         "kept = jnp.clip((turns - low) / (high - low), 0, 1)",
         "kept = jnp.clip((turns - low) / (high - low), 0, 2)",
         ("tests/model/test_golden_llama.py",),
@@ -88,8 +88,8 @@ REVIEWED = (
     Mutant(
         "K max_bad stops a record early",
         "eve_jax/data/rows/bad_records.py",
-        "if self.count > self.max_bad:",
-        "if self.count >= self.max_bad:",
+        "if self.count > self.most:",
+        "if self.count >= self.most:",
         ("tests/data/test_bad_records.py",),
     ),
     Mutant(
