@@ -13,7 +13,7 @@ from eve_jax.errors import UserError
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 WORKDIR = "WORKDIR"  # in paths of a recipe: its work folder
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
-PREFIX = re.compile(r"tfds:|[a-z0-9]+:(?=[~$/])")  # before a path: what kind of data set, or which format, it has
+PREFIX = re.compile(r"tfds:|[a-z0-9]+:(?=[~$]|/(?!/))")  # before a path: what kind of data set, or which format, it has
 FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data`, `eval` and `train`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
