@@ -4,6 +4,7 @@ import shutil
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -48,8 +49,9 @@ def test_paths_of_proxies_that_are_none(root: str) -> None:
     ],
 )
 def test_settings_that_nothing_could_equal(field: str, value: str, what: str) -> None:
+    given: dict[str, Any] = {field: ("right", value) if field == "api_keys" else (value,)}
     with pytest.raises(UserError, match=what) as told, name_fields("--{}".format):
-        ServeSettings(**{field: ("right", value) if field == "api_keys" else (value,)})
+        ServeSettings(**given)
     assert "zq" not in str(told.value)  # keys are not shown
 
 

@@ -227,7 +227,9 @@ from pathlib import Path
 import jax.numpy as jnp, numpy as np
 from eve_jax.errors import UserError
 from eve_jax.checkpoint.stage_folder import Checkpoints
+from eve_jax.process.hush import hush_loops
 
+hush_loops()  # as every command does
 noise = np.random.default_rng(0).normal(size=(40, 10_000))
 checkpoints = Checkpoints(Path(sys.argv[1]))
 try:
