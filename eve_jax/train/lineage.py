@@ -98,7 +98,7 @@ def check_settings(folder: Path, config: Config) -> None:
     if not steps_in(folder) or not (folder / CONFIG).exists():
         return
     old, new = _settings(read_config(folder)), _settings(json.loads(config.to_json()))
-    old = BEFORE | old
+    old = {key: value for key, value in BEFORE.items() if key in new} | old
     for key in sorted(old.keys() | new.keys()):
         if not _is_free(key) and old.get(key) != new.get(key):
             raise UserError(
