@@ -8,7 +8,6 @@ the folder and of Python's own, ten seconds for one mutation, and a gigabyte of 
 import faulthandler
 import os
 import random
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,11 +61,17 @@ def run(folder: Path, kind: str, count: int, watch: Watch) -> None:
         finally:
             watch.on = False
             faulthandler.cancel_dump_traceback_later()
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        used = _peak()
         if watch.outside or used > GIGABYTE:
             raise SystemExit(f"{kind} {number}: opened {watch.outside}, {used / 2**20:.0f} MiB")
         (folder / kind / name).write_bytes(whole[name])
     (folder / "at").write_text(f"{kind} done")
+
+
+def _peak() -> int:
+    """Bytes that this process had in memory at most; its parent's are in what `resource` says."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 if __name__ == "__main__":

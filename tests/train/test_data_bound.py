@@ -35,6 +35,7 @@ def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_remedy_is_one_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "cores", lambda: 24)
+    monkeypatch.setattr(cores, "_sharing", 1)
 
     def said(own_cores: int, **data: Any) -> str:
         return remedy(replace(DATA, **data), own_cores)

@@ -83,7 +83,8 @@ def write_base(folder: Path, name: str, old: bool) -> Any:
     if old:
         stated = spelled_old(stated)
         (folder / "config.json").write_text(json.dumps(stated))
-    byte_tokenizer([get_template(chat_template(stated)).end]).save(folder)
+    template = get_template(chat_template(stated))
+    byte_tokenizer([template.end, *template.tokens]).save(folder)
     return model
 
 
