@@ -87,7 +87,7 @@ class Engine:
         shape = _shape(prompts, first and not (snug and self._takes_any_length(prompts)), snug)
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         session.reserve(_needed(start, prompts, shape, room))
-        self._announce("prefill", len(prompts), shape, session.capacity, first)
+        self.announce("prefill", len(prompts), shape, session.capacity, first)
         args = (first, self.params, on_mesh(self.mesh, batch), session.cache, start, lengths)
         logits, session.cache = programs.prefill(self.cfg, self.mesh, *args)
         session.length = start + lengths
@@ -191,7 +191,8 @@ class Engine:
         """The error that says why logits of `rows` are not finite; reads every weight."""
         return NotFinite(f"no answer: the logits are not finite; {cause(self.cfg, self.params)}", rows)
 
-    def _announce(self, *program: Any) -> None:
+    def announce(self, *program: Any) -> None:
+        """Call `on_compile` if `program`, whatever names it, runs for the first time."""
         if program not in self._ran:
             self._ran.add(program)
             self.on_compile()
@@ -238,7 +239,7 @@ class Reply:
         engine, session = self.engine, self.session
         choice = Choice(self.sampling, self.stops, steps, self.seen)
         how = self.sampling and self.sampling.bias.shape, self.penalized
-        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
+        engine.announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
         args = (session.cache, session.length, token, choice)
         found = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         session.cache, tokens, last, self.seen = found

@@ -50,7 +50,7 @@ def warm(
     def prefill(state: State, shape: RowShape) -> State:
         nothing = np.zeros(1, np.int32)
         where = nothing, nothing, np.ones(1, np.int32)
-        args = engine.params, state, _blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
+        args = engine.params, state, blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
         return programs.prefill(engine.cfg, engine.mesh, *args)[0]
 
     def decode(state: State, width: int) -> State:
@@ -85,7 +85,8 @@ def warm(
     return total
 
 
-def _blank(shape: RowShape, patch_bytes: int) -> Batch:
+def blank(shape: RowShape, patch_bytes: int) -> Batch:
+    """A row of `shape` without tokens."""
     batch = zeros(batch_arrays(1, shape, patch_bytes))
     for name, values in lay_out_tokens([], [], shape).items():
         batch[name][0] = values

