@@ -21,9 +21,8 @@ from eve_jax.serve.settings import ServeSettings
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 KNOWN = re.compile(r"data:([^,]*),", re.IGNORECASE)
 
-Fits = Callable[
-    [int, int], None
-]  # is told the grid, rows and columns, of an image before it is resized; may raise Problem
+# Is told the grid, rows and columns, of an image before it is resized, or kept already; may raise Problem.
+Fits = Callable[[int, int], None]
 
 
 class ImageReader:
@@ -39,13 +38,18 @@ class ImageReader:
 
     def sized(self, data: bytes, ref: ImageRef, rule: ImageRule, fits: Fits) -> Patches:
         """`read` of an image whose file is there."""
+        known = True
 
         def decode(raw: bytes) -> Image.Image:
-            image = self.decoded(raw, ref.param)
+            nonlocal known
+            image, known = self.decoded(raw, ref.param), False
             fits(*rule.grid(*image.size))
             return image
 
-        return self.cache.get(data, rule, decode)
+        patches = self.cache.get(data, rule, decode)
+        if known:
+            fits(*patches.grid)
+        return patches
 
     def content(self, ref: ImageRef) -> bytes:
         """The bytes of an image file: of a data URI, or fetched from a host that is allowed. Raises Problem."""

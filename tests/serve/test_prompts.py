@@ -110,6 +110,15 @@ def test_images_of_more_tokens_than_the_context_are_not_resized(
         assert len(made) <= count * (len(sides) - 1)
 
 
+def test_images_that_are_kept_take_room_as_well(client: httpx.Client) -> None:
+    images = [image(uri(png(side, side, color=7))) for side in (8, 9)]
+    for one in images:
+        assert client.post("/tokenize", json=chat([one], fit="fill", max_size=640)).status_code == 200
+    for path in (CHAT, "/tokenize"):
+        answer = client.post(path, json=chat(images, fit="fill", max_size=640))
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "input_tokens"
+
+
 def test_parts_are_joined_by_lines() -> None:
     content = [text("a"), text("b"), image("data:1"), image("data:2"), text("\nc"), text("d"), image("data:3")]
     read = read_messages([user(content)])
