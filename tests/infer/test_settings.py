@@ -15,7 +15,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError, name_fields
 from eve_jax.infer import score
 from eve_jax.infer.sampling import Sampling
-from eve_jax.infer.settings import check_settings
+from eve_jax.infer.settings import CheckedSettings, check_settings
 from tests.data.synthetic import byte_tokenizer
 
 RULE: dict[str, Any] = {"template": "qwen2", "image_mode": "anyratio_hd", "max_size": 0, "max_aspect": 8.0}
@@ -74,7 +74,7 @@ def test_wrong_settings(eve: EVE, settings: dict[str, Any], says: str) -> None:
 def test_numpys_numbers_are_numbers() -> None:
     settings: Any = {"max_new_tokens": np.int64(7), "temperature": np.float32(0.5), "seed": np.uint8(3)}
     run = check_settings(**settings, top_p=np.float64(0.9))
-    assert run == (7, Sampling(0.5, 0.9, 3), ())
+    assert run == CheckedSettings(7, Sampling(0.5, 0.9, 3))
     assert [type(v) for v in (run.max_new_tokens, run.sampling.seed, run.sampling.temperature)] == [int, int, float]
     assert check_settings() == (256, Sampling(), ())
     assert check_settings(stop="a").stop == check_settings(stop=["a"]).stop == ("a",)
