@@ -131,11 +131,6 @@ def _angles(cfg: ModelConfig, position: Int[Array, "B T"], kind: str) -> tuple[A
     """Cosines and sines of position * frequency; yarn's factor of attention is in both."""
     angles = position[..., None, None].astype(jnp.float32) * rotary_frequencies(cfg, kind)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    if (
-        cfg.rope_scaling
-        and cfg.rope_type == "yarn"
-        and kind != "nope"
-        and not (kind == "local" and cfg.local_rope_theta)
-    ):
+    if _is_scaled(cfg, kind) and cfg.rope_type == "yarn":
         return cos * cfg.rope_scaling[4], sin * cfg.rope_scaling[4]
     return cos, sin
