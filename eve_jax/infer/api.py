@@ -140,7 +140,7 @@ class EVE:
     ) -> list[str]:
         """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
 
-        Prompts of like size share a batch, and an image with several questions is read once
+        They share the slots of continuous batching, and an image with several questions is read once
         (`eve_jax.infer.batches`). `progress` is the label of a progress bar on stderr. Raises UserError as
         `generate`, naming the conversation.
         """

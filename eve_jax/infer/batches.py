@@ -1,30 +1,36 @@
-"""Many questions answered in batches of like length; a prompt's text and images up to its last image are read once.
+"""Many questions answered by the scheduler's programs, all known before: as many at a time as are fast together.
 
-asks -> shared parts (up to the last image) and rests -> a prefill of up to `rows` shared parts -> batches of up to
-twice `rows` asks about them, whose cache rows begin as copies -> replies
+asks in order of length -> slots, those that begin alike next to each other -> pieces of one shape, several slots at a
+time -> blocks of tokens for all slots, until half of them are free again (all of them on a mesh that divides them)
 
-Every prompt with an image is cut there, also where nothing shares its first part, and text shares no batch with images.
-So what is computed for a prompt, and its answer, is the same whatever else is asked, up to rounding.
+What prompts share, text and whole images, is read once and copied. So what is computed for a prompt, and its answer, is
+the same whatever else is asked, up to rounding.
 """
 
-import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from eve_jax.batch import RowShape
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.infer.cache import Session, filled, round_up
+from eve_jax.infer.cache import bucket, roomy, round_up
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pieces import Piece, shapes
+from eve_jax.infer.prefix import Items, PrefixStore
 from eve_jax.infer.prompt import Prompt
+from eve_jax.infer.requests import Finish, Request, Ticket, Token
 from eve_jax.infer.sampling import GREEDY, Sampling
+from eve_jax.infer.slot_rows import SlotRows
+from eve_jax.infer.slots import Slot
+from eve_jax.infer.tickets import Job
+from eve_jax.sharding import batch_parts
 
-NOTHING = Prompt(np.zeros(0, np.int32))
+CHUNK = 256  # tokens of a piece of prompts of many sizes
+SNUG = 1024  # slots of a piece that is of the size of many prompts, at most
+BLOCK = 16  # tokens that are decoded at a time
 
 
 class Ask(NamedTuple):
@@ -39,7 +45,7 @@ class Ask(NamedTuple):
 class Reply(NamedTuple):
     """The answer's tokens without the one that ended it, or an `error` that says why there is none.
 
-    seconds: its share of the time of the batches that it was computed in.
+    seconds: its share of the time of the pieces and blocks that it was computed in.
     """
 
     key: str
@@ -48,128 +54,132 @@ class Reply(NamedTuple):
     error: str = ""
 
 
-class _Kind(NamedTuple):
-    """Whether the rest of an ask has images (its prompt ends with one), and whether there is a part to share."""
+class _Known:
+    """An ask with its items, and how many of its tokens it may share: those up to its last image."""
 
-    sees: bool
-    shares: bool
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """An ask in two parts: what it may share with others, up to its last image, and the rest, which is never empty."""
-
-    ask: Ask
-    shared: Prompt
-    rest: Prompt
-    digest: str  # of the shared part; "" = none
-
-    @classmethod
-    def of(cls, ask: Ask) -> "_Cut":
-        prompt = ask.prompt
-        (places,) = np.nonzero(prompt.ids[:-1] == IMAGE_ID)
-        if not len(places):
-            return cls(ask, NOTHING, prompt, "")
-        end, images = int(places[-1]) + 1, len(places)
-        shared = Prompt(prompt.ids[:end], prompt.patches[:images], prompt.grids[:images])
-        rest = Prompt(prompt.ids[end:], prompt.patches[images:], prompt.grids[images:])
-        return cls(ask, shared, rest, _digest(shared))
-
-    @property
-    def kind(self) -> _Kind:
-        """Asks of one kind may share a batch."""
-        return _Kind(bool(self.rest.grids), bool(self.digest))
+    def __init__(self, ask: Ask):
+        self.ask, self.items = ask, Items.of(ask.prompt)
+        (places,) = np.nonzero(ask.prompt.ids[:-1] == IMAGE_ID)
+        end = int(places[-1]) + 1 if len(places) else 0
+        self.shared = int(self.items.ends[end])
+        self.head = self.items.values[: end + 1].tobytes() if end else b""
+        self.ids: list[int] = []
+        self.seconds = 0.0
+        self.end: Finish | None = None
 
     @property
     def order(self) -> tuple:
-        """Asks of a batch choose alike, and end and begin at about the same time."""
-        sampling = self.ask.sampling
-        how = sampling.temperature, sampling.top_p, sampling.seed
-        return how, self.ask.max_new_tokens, self.rest.need, self.ask.key
+        """Asks about the same are next to each other, and those of a length."""
+        return self.shared, self.head, self.ask.max_new_tokens, len(self.ask.prompt), self.ask.key
 
+    def listen(self, ticket: Ticket, tokens: list[Token], end: Finish | None) -> None:
+        """Keep what the answer has."""
+        self.ids += [token.id for token in tokens]
+        self.end = end
 
-def _digest(prompt: Prompt) -> str:
-    found = hashlib.sha256(repr((len(prompt.ids), list(map(tuple, prompt.grids)))).encode())
-    found.update(np.asarray(prompt.ids, np.int32).tobytes())
-    for patches in prompt.patches:
-        found.update(patches.tobytes())
-    return found.hexdigest()
+    @property
+    def reply(self) -> "Reply":
+        """What is given back."""
+        error = self.end.error if self.end else ""
+        return Reply(self.ask.key, [] if error else self.ids, self.seconds, error)
 
 
 def answer_all(engine: Engine, asks: Sequence[Ask], stop_ids: Sequence[int], rows: int = 16) -> Iterator[Reply]:
-    """The answer to each of `asks`, `rows` at a time, as they are done: in order of length, not in that of `asks`.
+    """The answer to each of `asks` as they are done: text first, then by the length of what they share.
 
-    An answer ends before a token of `stop_ids`, or with its own `max_new_tokens`. Logits that are not finite are the
-    `error` of their own reply. Prompts that are the same up to and including their last image have that part computed
-    once. On a mesh over several processes, all of them make the call with the same `asks`.
+    `rows` prompts are read at a time, and twice as many answered. An answer ends before a token of `stop_ids`, or with
+    its own `max_new_tokens`. Logits that are not finite are the `error` of their own reply. On a mesh over several
+    processes, all of them make the call with the same `asks`. Raises UserError for a `logit_bias` of a token that the
+    model does not have.
     """
-    run = _Run(engine, stop_ids, rows)
-    cuts = sorted(map(_Cut.of, asks), key=lambda cut: (cut.kind, cut.shared.need, cut.digest, cut.order))
-    for kind, of_kind in groupby(cuts, key=lambda cut: cut.kind):
-        alike = list(of_kind)
-        least = rows if len(alike) > rows else 0
-        if not kind.shares:
-            yield from run.answer(alike, least)
-            continue
-        parts = [list(same) for _, same in groupby(alike, key=lambda cut: cut.digest)]
-        for start in range(0, len(parts), rows):
-            yield from run.answer_sharing(parts[start : start + rows], rows if len(parts) > rows else 0, least)
+    if asks:
+        yield from _Run(engine, asks, tuple(stop_ids), rows).replies()
 
 
 class _Run:
-    """What stays the same while questions are answered."""
+    """What is left to be answered, and what is under way."""
 
-    def __init__(self, engine: Engine, stop_ids: Sequence[int], rows: int):
-        self.engine, self.stop_ids, self.rows = engine, stop_ids, rows
+    def __init__(self, engine: Engine, asks: Sequence[Ask], stop_ids: tuple[int, ...], rows: int):
+        for ask in asks:
+            ask.sampling.check_vocabulary(engine.cfg.vocab_size)
+        self.left = sorted(map(_Known, asks), key=lambda known: known.order)
+        self.stop_ids = stop_ids
+        parts = batch_parts(engine.mesh)
+        self.divided = parts > 1
+        count = round_up(min(self._most(rows), 1 << (len(asks) - 1).bit_length()), parts)
+        self.width = count if self.divided else min(rows, count)
+        context = roomy(max(len(ask.prompt) + ask.max_new_tokens for ask in asks))
+        menu = _menu([ask.prompt for ask in asks], engine.cfg.patch_embed == "v1", context)
+        self.slots = SlotRows(engine, count, context, BLOCK, menu, PrefixStore(0), (count,))
+        self.under_way: dict[int, _Known] = {}
 
-    @cached_property
-    def not_finite(self) -> str:
-        """Why logits are not finite; it reads every weight, which is done once."""
-        return str(self.engine.not_finite([]))
+    def _most(self, rows: int) -> int:
+        """Slots when `rows` prompts are read at a time: twice as many, since a step of decoding reads every weight.
 
-    def batches(self, cuts: Sequence[_Cut], rows: int) -> list[list[_Cut]]:
-        """`cuts` in batches of at most `rows`; those of a batch choose their tokens alike."""
-        ordered = sorted(cuts, key=lambda cut: cut.order)
-        alike = [list(same) for _, same in groupby(ordered, key=lambda cut: cut.ask.sampling)]
-        return [same[start : start + rows] for same in alike for start in range(0, len(same), rows)]
+        Where a mesh divides them, all are read at a time, so no more than there are different images for.
+        """
+        different = len({known.head for known in self.left if known.head}) + sum(not known.head for known in self.left)
+        return rows if rows == 1 or (self.divided and different <= rows) else 2 * rows
 
-    def answer(self, cuts: Sequence[_Cut], least: int) -> Iterator[Reply]:
-        """Replies to asks without a shared part; batches are filled up to `least` rows, so that they share programs."""
-        for batch in self.batches(cuts, self.rows):
-            began = time.perf_counter()
-            session = self.engine.session(max(least, len(batch)))
-            yield from self.replies(session, batch, began)
+    def replies(self) -> Iterator[Reply]:
+        """Read and decode in turn."""
+        while self.left or self.under_way:
+            if self._enough_free():
+                self._admit()
+            began, concerned = time.perf_counter(), self._read() or self._decode()
+            for known in concerned:
+                known.seconds += (time.perf_counter() - began) / len(concerned)
+            for number in [number for number, known in self.under_way.items() if known.end]:
+                yield self.under_way.pop(number).reply
 
-    def answer_sharing(self, parts: Sequence[list[_Cut]], most: int, least: int) -> Iterator[Reply]:
-        """Replies to `parts`, each of asks that share theirs; `most` and `least` rows are filled up to when shared
-        parts are prefilled and when asks are."""
-        began = time.perf_counter()
-        shared = filled([part[0].shared for part in parts], max(most, len(parts)))
-        held = [self.engine.session(len(shared))]
-        self.engine.prefill(held[0], shared, snug=True)
-        jax.block_until_ready(held[0].cache)
-        places = {part[0].digest: number for number, part in enumerate(parts)}
-        cuts = [cut for part in parts for cut in part]
-        each = (time.perf_counter() - began) / len(cuts)
-        # A step of decoding reads every weight, and the rests of asks are short, unless they have images.
-        left = self.batches(cuts, self.rows if cuts[0].kind.sees or self.rows == 1 else 2 * self.rows)
-        while left:
-            batch, began = left.pop(0), time.perf_counter()
-            chosen = filled(batch, round_up(len(batch), max(least, 1)))
-            longest = max(cut.ask.max_new_tokens for cut in batch)
-            rows, rests = [places[cut.digest] for cut in chosen], [cut.rest for cut in chosen]
-            whole = held[0] if left else held.pop()  # whose memory is free while the last batch is answered
-            session = self.engine.branch(whole, rows, rests, longest)
-            del whole
-            yield from self.replies(session, batch, began, each)
+    def _enough_free(self) -> bool:
+        """Whether so many slots are free that a program that reads is well filled: half; all, where it takes all."""
+        slots = self.slots.slots
+        free, every = len(slots.free), len(slots.all)
+        return free == every if self.divided else 2 * free >= min(every, 2 * len(self.left)) or not slots.decoding
 
-    def replies(self, session: Session, batch: Sequence[_Cut], began: float, each: float = 0.0) -> Iterator[Reply]:
-        """Replies to `batch`, one a row of `session`, begun at `began`; `each` has taken that many seconds before."""
-        chosen = filled(batch, session.rows)
-        limits = [cut.ask.max_new_tokens for cut in chosen]
-        sampling = batch[0].ask.sampling
-        answers, broken = self.engine.replies(session, [cut.rest for cut in chosen], limits, self.stop_ids, sampling)
-        seconds = each + (time.perf_counter() - began) / len(batch)
-        for row, cut in enumerate(batch):
-            error = self.not_finite if row in broken else ""
-            yield Reply(cut.ask.key, [] if error else answers[row], seconds, error)
+    def _admit(self) -> None:
+        """Give free slots to asks, but for those that share what is just being read, which they copy later."""
+        while self.slots.slots.free:
+            reading = {
+                self.under_way[slot.number].head
+                for slot in self.slots.slots.reading
+                if slot.length < self.under_way[slot.number].shared
+            }
+            place = next((n for n, known in enumerate(self.left) if not known.head or known.head not in reading), None)
+            if place is None:
+                return
+            known = self.left.pop(place)
+            ask = known.ask
+            request = Request(ask.prompt, ask.max_new_tokens, ask.sampling, self.stop_ids)
+            job = Job(Ticket(request, known.listen), self.slots.spelled(ask.prompt), known.items)
+            self.under_way[self.slots.begin(job).number] = known
+
+    def _read(self) -> list[_Known]:
+        """Read pieces of the shape that most slots need next; returns whose."""
+        groups: dict[RowShape, list[tuple[Slot, Piece]]] = {}
+        for slot in self.slots.slots.reading:
+            piece = self.slots.piece(slot)
+            groups.setdefault(piece.shape, []).append((slot, piece))
+        if not groups:
+            return []
+        given = max(groups.values(), key=len)[: self.width]
+        concerned = [self.under_way[slot.number] for slot, _ in given]
+        self.slots.read(given, 1 if len(given) == 1 and not self.divided else self.width)
+        return concerned
+
+    def _decode(self) -> list[_Known]:
+        concerned = [self.under_way[slot.number] for slot in self.slots.slots.decoding]
+        self.slots.turns += 1
+        self.slots.decode()
+        return concerned
+
+
+def _menu(prompts: Sequence[Prompt], whole_images: bool, context: int) -> list[RowShape]:
+    """Shapes of pieces for prompts of many sizes, and that of the most frequent size with its part without an image."""
+    found = list(shapes(min(CHUNK, context), whole_images, context))
+    need, count = Counter(tuple(prompt.need) for prompt in prompts).most_common(1)[0]
+    snug = bucket(need, 1, snug=True)
+    if 2 * count > len(prompts) and snug.length <= SNUG:
+        found.append(snug)
+    return found

@@ -17,7 +17,6 @@ from eve_jax.model.eve import Cache, empty_cache
 from eve_jax.sharding import batch_parts, constrain, use
 
 T = TypeVar("T")
-SNUG = 16  # entries of a cache are a multiple of this
 
 
 def round_up(n: int, step: int) -> int:
@@ -77,17 +76,6 @@ class Session:
         if tokens > self.capacity:
             self.cache = _enlarged(self.cache, max(_roomy_cache(tokens), 2 * self.capacity), self.mesh)
 
-    def copies(self, rows: Sequence[int], tokens: int, snug: bool = False) -> "Session":
-        """A session whose rows are copies of `rows` of this one, with room for `tokens` a row; as `empty`, filled up.
-
-        `tokens` must not be fewer than any of those rows holds. `snug`: hardly any more room than that.
-        """
-        chosen = filled(rows, round_up(len(rows), batch_parts(self.mesh)))
-        room = round_up(tokens, SNUG) if snug else _roomy_cache(tokens)
-        cache = _copied(self.cache, np.asarray(chosen, np.int32), room, self.mesh)
-        pending, text = ([list(ids[row]) for row in chosen] for ids in (self.pending, self.text))
-        return Session(cache, self.length[chosen], pending, self.mesh, text)
-
     def mark(self) -> tuple[np.ndarray, list[list[int]], list[list[int]]]:
         """Return what `rewind` takes to come back to the tokens of now."""
         return self.length, self.pending, [list(ids) for ids in self.text]
@@ -129,23 +117,16 @@ def _cut(cache: Cache, length: Array, mesh: Mesh | None) -> Cache:
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _enlarged(cache: Cache, capacity: int, mesh: Mesh | None) -> Cache:
+    """`cache` with room for `capacity` tokens a row: zeros behind its entries."""
+    keys, values = cache
+    room, none = capacity - values.shape[3], (0, 0)
     with use(mesh):
-        return placed(_resized(cache, capacity))
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _copied(cache: Cache, rows: Array, capacity: int, mesh: Mesh | None) -> Cache:
-    keys, values = (jnp.take(x, rows, axis=1) for x in cache)
-    with use(mesh):
-        return placed(_resized((keys, values), capacity))
-
-
-def _resized(cache: Cache, capacity: int) -> Cache:
-    """`cache` with room for `capacity` tokens a row: zeros behind its entries, or without the last of them."""
-    keys, values = cache[0][..., :capacity], cache[1][..., :capacity, :]
-    room = capacity - values.shape[3]
-    none = (0, 0)
-    return jnp.pad(keys, (none, none, none, none, (0, room))), jnp.pad(values, (none, none, none, (0, room), none))
+        return placed(
+            (
+                jnp.pad(keys, (none, none, none, none, (0, room))),
+                jnp.pad(values, (none, none, none, (0, room), none)),
+            )
+        )
 
 
 def appended(cache: Cache, recent: Cache, length: Array) -> Cache:

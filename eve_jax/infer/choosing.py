@@ -44,16 +44,24 @@ def choose(
         return or_broken(logits, _first_largest(logits))
     rows = logits.shape[0]
     how = Rules(*(jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in how))
-    changed = _biased(logits, how, banned)
-    if seen is not None:
-        penalized = (how.presence != 0) | (how.frequency != 0) | (how.repetition != 1)
-        changed = jax.lax.cond(jnp.any(penalized), lambda x: _penalized(x, how, seen), lambda x: x, changed)
     drawn = how.temperature > 0
+    penalized = (how.presence != 0) | (how.frequency != 0) | (how.repetition != 1)
 
-    def greedy() -> Int[Array, "R"]:
-        return _first_largest(changed)
+    def by_rules() -> Int[Array, "R"]:
+        changed = _biased(logits, how, banned)
+        if seen is not None:
+            changed = jax.lax.cond(jnp.any(penalized), lambda x: _penalized(x, how, seen), lambda x: x, changed)
 
-    token = jax.lax.cond(jnp.any(drawn), lambda: jnp.where(drawn, _draw(changed, position, how), greedy()), greedy)
+        def greedy() -> Int[Array, "R"]:
+            return _first_largest(changed)
+
+        return jax.lax.cond(jnp.any(drawn), lambda: jnp.where(drawn, _draw(changed, position, how), greedy()), greedy)
+
+    # Apart, since a branch that hands logits on copies them.
+    any_rule = jnp.any(drawn | penalized) | jnp.any(jnp.asarray(how.bias_ids) >= 0)
+    if banned is not None:
+        any_rule |= jnp.any(banned >= 0)
+    token = jax.lax.cond(any_rule, by_rules, lambda: _first_largest(logits))
     return or_broken(logits, token)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from eve_jax import sharding
 from eve_jax.batch import RowShape
 from eve_jax.infer import programs
 from eve_jax.infer.cache import Session, bucket, filled, roomy, round_up
@@ -22,7 +21,6 @@ from eve_jax.infer.parameters import on_mesh, shard_params
 from eve_jax.infer.programs import Choice
 from eve_jax.infer.prompt import Prompt, pack_prompts
 from eve_jax.infer.sampling import GREEDY, Sampling
-from eve_jax.model.attention import kernel_for
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 
@@ -54,52 +52,27 @@ class Engine:
         """A session of `rows` rows without tokens; on a mesh, further rows fill it up, which nothing here returns."""
         return Session.empty(self.cfg, rows, self.mesh)
 
-    def branch(self, session: Session, rows: Sequence[int], prompts: Sequence[Prompt], max_new_tokens: int) -> Session:
-        """A session for `reply` to each of `prompts`, whose rows begin as copies of `rows` of `session`.
-
-        Where those have one length, as where images have one size, its cache has hardly any more room than needed.
-        """
-        start = session.length[np.asarray(rows)]
-        prompts = [p.after(session.pending[row]) for p, row in zip(prompts, rows, strict=True)]
-        shape = _shape(prompts, not start.any())
-        return session.copies(rows, _needed(start, prompts, shape, roomy(max_new_tokens)), len({*start.tolist()}) == 1)
-
-    def prefill(
-        self, session: Session, prompts: Sequence[Prompt], room: int = 0, snug: bool = False
-    ) -> Float[Array, "R Q"]:
-        """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token.
-
-        `snug`: with no more empty slots than the attention asks for, fewest where `prompts` are of one size, which is
-        faster but shares fewer programs: for prompts of which many are of one size.
-        """
-        logits = self._prefill(session, prompts, room, snug)
+    def prefill(self, session: Session, prompts: Sequence[Prompt], room: int = 0) -> Float[Array, "R Q"]:
+        """Append each row's prompt to `session`, leave room for `room` more tokens; logits after its last token."""
+        logits = self._prefill(session, prompts, room)
         return logits if len(prompts) == session.rows else logits[: len(prompts)]
 
-    def _prefill(
-        self, session: Session, prompts: Sequence[Prompt], room: int, snug: bool = False
-    ) -> Float[Array, "R Q"]:
+    def _prefill(self, session: Session, prompts: Sequence[Prompt], room: int) -> Float[Array, "R Q"]:
         """`prefill` with the logits of all the session's rows: those that fill up a mesh get the last prompt."""
         for text, prompt in zip(session.text, filled(prompts, session.rows), strict=True):
             text.extend(prompt.text)
         prompts = [p.after(ids) for p, ids in zip(filled(prompts, session.rows), session.pending, strict=True)]
         start = session.length
         first = not start.any()
-        shape = _shape(prompts, first and not (snug and self._takes_any_length(prompts)), snug)
+        shape = _shape(prompts, first)
         batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
         session.reserve(_needed(start, prompts, shape, room))
-        self._announce("prefill", len(prompts), shape, session.capacity, first)
+        self.announce("prefill", len(prompts), shape, session.capacity, first)
         args = (first, self.params, on_mesh(self.mesh, batch), session.cache, start, lengths)
         logits, session.cache = programs.prefill(self.cfg, self.mesh, *args)
         session.length = start + lengths
         session.pending = [[] for _ in prompts]
         return logits
-
-    def _takes_any_length(self, prompts: Sequence[Prompt]) -> bool:
-        """Whether a first prefill of `prompts` is by the attention that takes rows of any length."""
-        with sharding.use(self.mesh):
-            platform = sharding.platform()
-        length = _shape(prompts, True).length
-        return kernel_for(self.cfg.attention, platform, length, self.cfg.head_dim) == "chunked"
 
     def reply(
         self,
@@ -191,7 +164,8 @@ class Engine:
         """The error that says why logits of `rows` are not finite; reads every weight."""
         return NotFinite(f"no answer: the logits are not finite; {cause(self.cfg, self.params)}", rows)
 
-    def _announce(self, *program: Any) -> None:
+    def announce(self, *program: Any) -> None:
+        """Call `on_compile` if `program`, whatever names it, runs for the first time."""
         if program not in self._ran:
             self._ran.add(program)
             self.on_compile()
@@ -238,18 +212,17 @@ class Reply:
         engine, session = self.engine, self.session
         choice = Choice(self.sampling, self.stops, steps, self.seen)
         how = self.sampling and self.sampling.bias.shape, self.penalized
-        engine._announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
+        engine.announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
         args = (session.cache, session.length, token, choice)
         found = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         session.cache, tokens, last, self.seen = found
         return tokens, last
 
 
-def _shape(prompts: Sequence[Prompt], padded: bool, snug: bool = False) -> RowShape:
-    """The row shape of a prefill; `padded`: to the longer rows that kernels of training want; `snug`: as `prefill`."""
+def _shape(prompts: Sequence[Prompt], padded: bool) -> RowShape:
+    """The row shape of a prefill; `padded`: to the longer rows that kernels of training want."""
     need = tuple(np.max([p.need for p in prompts], axis=0).tolist())
-    snug = snug and len({p.need for p in prompts}) == 1
-    return bucket(need, snug=snug) if padded else bucket(need, 1, snug)
+    return bucket(need) if padded else bucket(need, 1)
 
 
 def _needed(start: np.ndarray, prompts: Sequence[Prompt], shape: RowShape, room: int) -> int:

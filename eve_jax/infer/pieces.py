@@ -42,6 +42,14 @@ def shapes(chunk: int, whole_images: bool = False, most: int = 0) -> tuple[RowSh
     return (*(RowShape(0, 0, n) for n in texts), *mixed)
 
 
+def blank(shape: RowShape, patch_bytes: int) -> Batch:
+    """The arrays of a row of `shape` without tokens."""
+    batch = zeros(batch_arrays(1, shape, patch_bytes))
+    for name, values in lay_out_tokens([], [], shape).items():
+        batch[name][0] = values
+    return batch
+
+
 class Spelled:
     """The tokens of a prompt, image tokens included, and how to cut them into pieces of `menu`."""
 

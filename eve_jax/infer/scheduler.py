@@ -22,10 +22,10 @@ import jax
 from eve_jax.errors import Argument, FieldError, UserError
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
-from eve_jax.infer.pieces import OVERHEAD
+from eve_jax.infer.pieces import OVERHEAD, shapes
 from eve_jax.infer.prefix import Items, PrefixStore
 from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
-from eve_jax.infer.slot_rows import UNBOUNDED, Cost, SlotRows
+from eve_jax.infer.slot_rows import UNBOUNDED, Cost, SlotRows, widths
 from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
 from eve_jax.process.checks import whole
@@ -82,9 +82,11 @@ class Scheduler:
         self.engine, self.settings = engine, settings or SchedulerSettings()
         settings = self.settings
         self.compiles = Compiles()
-        sizes = settings.slots, settings.context, settings.chunk, settings.block
+        menu = shapes(min(settings.chunk, settings.context), engine.cfg.patch_embed == "v1", settings.context)
+        sizes = settings.slots, settings.context, settings.block
+        store = PrefixStore(settings.prefix_bytes)
         with self._in_memory():
-            self.rows = SlotRows(engine, *sizes, PrefixStore(settings.prefix_bytes))
+            self.rows = SlotRows(engine, *sizes, menu, store, widths(settings.slots, engine.mesh))
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -187,7 +189,7 @@ class Scheduler:
             if piece.stop == piece.start:
                 return
             left, first = left.less(self.rows.cost(piece.start, piece.shape)), False
-            self.rows.read(slot, piece)
+            self.rows.read([(slot, piece)])
 
     def _admit(self) -> Slot | None:
         """Give a free slot to the request that has waited for longest."""

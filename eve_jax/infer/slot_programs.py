@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 
 from eve_jax import sharding
 from eve_jax.infer import choosing
-from eve_jax.infer.cache import placed
+from eve_jax.infer.cache import appended, placed
 from eve_jax.infer.choosing import IN_PROMPT, Logprobs
 from eve_jax.infer.programs import NONE, decoding_groups
 from eve_jax.infer.requests import MOST_LOGPROBS
@@ -252,8 +252,12 @@ def _put(cache: Cache, block: Cache, slot: Any, number: Any) -> Cache:
 
 
 def _behind(cache: Cache, entries: Cache, slots: Int[Array, "R"], length: Array) -> Cache:
-    """`cache` with a row's `entries` behind the `length` entries of its slot: row by row, since XLA would scatter one
-    by one."""
+    """`cache` with a row's `entries` behind the `length` entries of its slot.
+
+    Row by row, since XLA would scatter entry by entry; where a mesh divides the rows, all in their places.
+    """
+    if slots.shape[0] == cache[0].shape[1] and sharding.batch_parts(sharding.current()) > 1:
+        return appended(cache, entries, length)
 
     def one(row: Array, cache: Cache) -> Cache:
         keys, values = (jax.lax.dynamic_slice_in_dim(x, row, 1, 1) for x in entries)

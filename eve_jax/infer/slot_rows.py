@@ -16,15 +16,17 @@ from eve_jax.infer.cache import round_up
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.finite import BROKEN
 from eve_jax.infer.pace import Pace
-from eve_jax.infer.pieces import OVERHEAD, Piece, Spelled, shapes
+from eve_jax.infer.parameters import on_mesh
+from eve_jax.infer.pieces import OVERHEAD, Piece, Spelled
 from eve_jax.infer.prefix import NOTHING, Kept, PrefixStore
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Finish, Token
 from eve_jax.infer.slot_programs import Chosen
-from eve_jax.infer.slots import Slot, Slots
+from eve_jax.infer.slots import Reading, Slot, Slots
 from eve_jax.infer.tickets import Job
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import Batch
 from eve_jax.model.layer_cache import BLOCK
 from eve_jax.sharding import batch_parts
 
@@ -48,13 +50,25 @@ UNBOUNDED = Cost(math.inf, math.inf)
 
 
 class SlotRows:
-    """`count` slots of `context` tokens; `chunk` and `block` are sizes of a prefill's piece and of a decoded block."""
+    """`count` slots of `context` tokens, `block` of which are decoded at a time.
 
-    def __init__(self, engine: Engine, count: int, context: int, chunk: int, block: int, store: PrefixStore):
+    menu: shapes of the pieces that prompts are read in, some of which take every token. store: for rows that are
+    overwritten. widths: how many slots may be decoded at a time, all of them last.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        count: int,
+        context: int,
+        block: int,
+        menu: Sequence[RowShape],
+        store: PrefixStore,
+        widths: Sequence[int],
+    ):
         self.engine, self.context, self.block = engine, context, block
         self.whole_images = engine.cfg.patch_embed == "v1"
-        self.menu = shapes(min(chunk, context), self.whole_images, context)
-        self.widths = widths(count, engine.mesh)
+        self.menu, self.widths = menu, widths
         self.capacity = round_up(context + max(block, *(shape.length for shape in self.menu)), BLOCK)
         self.slots = Slots(count)
         self.store = store
@@ -144,20 +158,31 @@ class SlotRows:
         each = (spelled.piece(start, [shape]) for shape in sorted(self.menu, key=lambda shape: costs[shape].work))
         return next(piece for piece in each if piece.stop > start)
 
-    def read(self, slot: Slot, piece: Piece) -> None:
-        """Read `piece`, the next one of the prompt of `slot`."""
-        job = slot.job
-        assert job is not None
-        batch = job.spelled.batch(piece, self.engine.cfg.patch_bytes)
-        where = tuple(np.array([number], np.int32) for number in (slot.number, piece.start, piece.stop - piece.start))
-        ends = piece.stop == len(job.spelled)
-        args = self.engine.params, self.state, batch, where, np.bool_(ends), self.slots.choosing([slot])
-        with self.pace.piece(piece.shape, self.work(piece.start, piece.shape)):
+    def read(self, given: Sequence[tuple[Slot, Piece]], width: int = 1) -> None:
+        """Read the next pieces of prompts, of one shape and each of another slot, by a program for `width` slots."""
+        rows = [Reading(slot, piece) for slot, piece in given]
+        own = [slot for slot, _ in given]
+        rows += [Reading(slot, None) for slot in self.slots.filled(own, width) if slot not in own]
+        rows.sort(key=lambda row: row.slot.number)
+        shape, size = given[0][1].shape, self.engine.cfg.patch_bytes
+        batches = [row.batch(shape, size) for row in rows]
+        batch: Batch = {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
+        parts = batch_parts(self.engine.mesh)
+        if parts > 1 and not width % parts:
+            batch = on_mesh(self.engine.mesh, batch)
+        where = tuple(np.array(x, np.int32) for x in zip(*[row.where for row in rows], strict=True))
+        how = np.bool_(any(row.ends for row in rows)), self.slots.choosing([row.slot for row in rows])
+        self.engine.announce("piece", shape, width, self.capacity)
+        with self.pace.piece(shape, sum(self.work(piece.start, shape) for _, piece in given)):
+            args = self.engine.params, self.state, batch, where, *how
             self.state, chosen = programs.prefill(self.engine.cfg, self.engine.mesh, *args)
             ids = np.asarray(chosen.tokens)
-        slot.length, slot.items = piece.stop, job.items.upto(piece.stop)
-        if ends:
-            self._take(slot, _tokens(chosen, ids, 0, job.request.logprobs))
+        for number, row in enumerate(rows):
+            if row.piece is not None and row.slot.job is not None:
+                job, row.slot.length = row.slot.job, row.piece.stop
+                row.slot.items = job.items.upto(row.piece.stop)
+                if row.ends:
+                    self._take(row.slot, _tokens(chosen, ids, number, job.request.logprobs))
 
     def decode(self) -> None:
         """Decode a block for all slots that answer."""
@@ -166,6 +191,7 @@ class SlotRows:
             return
         rows = self.slots.filled(active, _least(self.widths, len(active)))
         args = self.engine.params, self.state, tuple(self.slots.rows(rows, self.block)), self.slots.choosing(rows)
+        self.engine.announce("block", len(rows), self.block, self.capacity)
         with self.pace.block(len(rows)):
             self.state, chosen = programs.decode(self.engine.cfg, self.engine.mesh, self.block, *args)
             ids = np.asarray(chosen.tokens)

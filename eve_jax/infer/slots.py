@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eve_jax.batch import RowShape
+from eve_jax.infer.pieces import Piece, blank
 from eve_jax.infer.prefix import NOTHING, Items
 from eve_jax.infer.requests import MOST_STOPS, Request
 from eve_jax.infer.sampling import GREEDY, NO_TOKEN, Rules, rules
 from eve_jax.infer.slot_programs import Choosing
 from eve_jax.infer.tickets import Job
+from eve_jax.model.eve import Batch
 
 
 class Slot:
@@ -37,6 +40,29 @@ class Slot:
     def decoding(self) -> bool:
         """Whether its prompt is read and its answer is not complete."""
         return self.job is not None and self.token is not None
+
+
+class Reading(NamedTuple):
+    """A row of a program that reads: the next piece of a slot's prompt, or nothing, after what the slot has."""
+
+    slot: Slot
+    piece: Piece | None
+
+    @property
+    def where(self) -> tuple[int, int, int]:
+        """The slot, the tokens that it holds, those of the piece."""
+        return self.slot.number, self.slot.length, self.piece.stop - self.piece.start if self.piece else 1
+
+    @property
+    def ends(self) -> bool:
+        """Whether the prompt ends with the piece."""
+        job = self.slot.job
+        return self.piece is not None and job is not None and self.piece.stop == len(job.spelled)
+
+    def batch(self, shape: RowShape, patch_bytes: int) -> Batch:
+        """The arrays of the row."""
+        job = self.slot.job
+        return job.spelled.batch(self.piece, patch_bytes) if self.piece and job else blank(shape, patch_bytes)
 
 
 class Rows(NamedTuple):

@@ -8,15 +8,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from eve_jax.batch import RowShape, batch_arrays, zeros
-from eve_jax.data.rows.build import lay_out_tokens
+from eve_jax.batch import RowShape
 from eve_jax.infer import slot_programs as programs
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.pace import Pace
+from eve_jax.infer.pieces import blank
 from eve_jax.infer.requests import MOST_STOPS
 from eve_jax.infer.sampling import GREEDY, NO_TOKEN, rules
 from eve_jax.infer.slot_programs import Choosing, State
-from eve_jax.model.eve import Batch
 
 ZERO = np.int32(0)
 COPIES = 5  # programs that copy blocks, clear slots and note prompts
@@ -50,7 +49,7 @@ def warm(
     def prefill(state: State, shape: RowShape) -> State:
         nothing = np.zeros(1, np.int32)
         where = nothing, nothing, np.ones(1, np.int32)
-        args = engine.params, state, _blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
+        args = engine.params, state, blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
         return programs.prefill(engine.cfg, engine.mesh, *args)[0]
 
     def decode(state: State, width: int) -> State:
@@ -83,10 +82,3 @@ def warm(
         run(partial(decode, width=width), 1, pace.block(width))
     run(rows, COPIES)
     return total
-
-
-def _blank(shape: RowShape, patch_bytes: int) -> Batch:
-    batch = zeros(batch_arrays(1, shape, patch_bytes))
-    for name, values in lay_out_tokens([], [], shape).items():
-        batch[name][0] = values
-    return batch

@@ -2,19 +2,21 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.errors import UserError
 from eve_jax.infer import engine as engine_module
 from eve_jax.infer.batches import Ask, Reply, answer_all
-from eve_jax.infer.cache import bucket
 from eve_jax.infer.engine import Engine
+from eve_jax.infer.pieces import Piece
 from eve_jax.infer.programs import NONE
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.sampling import Sampling
+from eve_jax.infer.slot_rows import SlotRows
 from tests import reference as ref
 from tests.compiles import watched
 from tests.infer.asked import LIMITS, asks
@@ -77,77 +79,63 @@ def test_rows_of_a_reply_have_their_own_limits(engine, alone):
     assert tokens[1].tolist() == [*alone["a1"][1:5], *[NONE] * 12]
 
 
-class Watched(Engine):
-    """An engine that notes the prompts that it reads."""
+class Read(NamedTuple):
+    """Pieces of prompts that a program read together, the patches among their tokens, and the program's rows."""
 
-    def __init__(self, engine: Engine):
-        super().__init__(engine.cfg, engine.params)
-        self.read: list[list[Prompt]] = []
-
-    def _prefill(self, session, prompts, *how):
-        self.read.append(list(prompts))
-        return super()._prefill(session, prompts, *how)
+    pieces: list[Piece]
+    patches: int
+    width: int
 
 
-def test_a_shared_image_is_read_once(engine, alone):
+@pytest.fixture
+def read(monkeypatch) -> list[Read]:
+    """What is read."""
+    found: list[Read] = []
+    original = SlotRows.read
+
+    def watched(self, given, width=1):
+        before = [slot.job.spelled.before[:, 0] for slot, _ in given]
+        patches = sum(int(n[piece.stop] - n[piece.start]) for n, (_, piece) in zip(before, given, strict=True))
+        found.append(Read([piece for _, piece in given], patches, width))
+        original(self, given, width)
+
+    monkeypatch.setattr(SlotRows, "read", watched)
+    return found
+
+
+def patches_of(given: Sequence[Ask]) -> int:
+    return sum(h * w for ask in given for h, w in ask.prompt.grids)
+
+
+def test_a_shared_image_is_read_once(engine, alone, read):
     about = [ASKS[key] for key in ("a1", "a2", "a3", "b1")]
-    for rows, sizes in ((2, [2, 4]), (1, [1, 1, 1, 1, 1, 1]), (16, [2, 4])):
-        watching = Watched(engine)
-        assert answers(watching, about, rows=rows) == {a.key: alone[a.key] for a in about}
-        assert [len(prompts) for prompts in watching.read] == sizes
-        seen = [p for prompts in watching.read for p in prompts if p.grids]
-        assert len(seen) == 2  # the two images
-        assert not any(p.ids[-1] != ref.IMAGE_ID for p in seen)
+    for rows in (2, 1, 16):
+        read.clear()
+        assert answers(engine, about, rows=rows) == {a.key: alone[a.key] for a in about}
+        assert sum(one.patches for one in read) == patches_of([ASKS["a1"], ASKS["b1"]])
+        assert max(len(one.pieces) for one in read) == min(rows, 2)
+        assert {one.width for one in read} <= {1, min(rows, 4)}
 
 
-class Lengths(Engine):
-    """An engine that notes the slots of the rows that it prefills."""
-
-    def __init__(self, engine: Engine, attention: str = "auto"):
-        super().__init__(replace(engine.cfg, attention=attention), engine.params)
-        self.slots: list[int] = []
-
-    def _announce(self, *program):
-        if program[0] == "prefill":
-            self.slots.append(program[2].length)
-        super()._announce(*program)
-
-
-def test_a_shared_part_has_no_slots_that_only_other_kernels_want(engine):
-    """Rows of any length where the attention takes them, else of a multiple of 128; the logits are the same."""
-    whole = ASKS["a1"].prompt
-    shared = Prompt(whole.ids[: whole.ids.tolist().index(ref.IMAGE_ID) + 1], whole.patches, whole.grids)
-    watching, other = Lengths(engine), Lengths(engine, attention="blocked")
-    snug = watching.prefill(watching.session(), [shared], snug=True)
-    roomy = watching.prefill(watching.session(), [shared])
-    np.testing.assert_allclose(snug, roomy, atol=2e-5)
-    other.prefill(other.session(), [shared], snug=True)
-    assert watching.slots == [bucket(shared.need, 1, snug=True).length, 128] and other.slots == [128]
-    assert sum(shared.need) <= watching.slots[0] < 128
-
-
-def test_other_pixels_or_words_before_the_image_are_another_prefix(engine):
+def test_other_pixels_or_words_before_the_image_are_another_prefix(engine, read):
     one = ASKS["a1"].prompt
     lit = Prompt(one.ids, [np.asarray(one.patches[0]) ^ 255], one.grids)
     led = Prompt(np.concatenate([[9], one.ids]).astype(np.int32), one.patches, one.grids)
     given = [Ask(str(n), prompt, 6) for n, prompt in enumerate((one, lit, led))]
-    watching = Watched(engine)
-    found = answers(watching, given)
-    assert len(watching.read[0]) == 3
+    found = answers(engine, given)
+    assert sum(one.patches for one in read) == patches_of(given)
     assert found == {a.key: engine.generate([a.prompt], 6, [])[0] for a in given}
     assert len({tuple(ids) for ids in found.values()}) == 3
 
 
-def test_replies_come_batch_by_batch(engine):
-    """Text first, then by the length of what is shared; asks of more than a batch fill their last one up."""
+def test_replies_come_as_they_are_done(engine, read):
+    """Text first, then by the length of what is shared; what is left has not been read."""
     many = [ASKS[key]._replace(key=f"{key}.{n}", max_new_tokens=2) for n in range(3) for key in ("a1", "text")]
-    watching = Watched(engine)
-    replies = answer_all(watching, many, [], 2)
-    first: list[Reply] = list(itertools.islice(replies, 2))
-    assert [reply.key for reply in first] == ["text.0", "text.1"]
-    assert len(watching.read) == 1
-    assert [reply.key for reply in replies] == ["text.2", "a1.0", "a1.1", "a1.2"]
-    assert [len(prompts) for prompts in watching.read] == [2, 2, 1, 4]
+    replies = answer_all(engine, many, [], 2)
+    first: list[Reply] = list(itertools.islice(replies, 3))
+    assert [reply.key for reply in first] == ["text.0", "text.1", "text.2"]
+    assert sum(len(one.pieces) for one in read) < len(many)
+    assert [reply.key for reply in replies] == ["a1.0", "a1.1", "a1.2"]
 
 
 def test_batches_of_like_size_share_their_programs(engine):
@@ -196,3 +184,17 @@ def test_a_row_that_breaks_after_its_limit_has_answered(engine, alone):
     given = [ASKS["a2"]._replace(max_new_tokens=5), ASKS["a1"]]
     (short,) = [r for r in answer_all(spoilt(engine, "embed", own), given, []) if r.key == "a2"]
     assert (short.ids, short.error) == (alone["a2"][:5], "")
+
+
+def test_padding_without_an_embedding_harms_no_one(engine, alone):
+    """Rows of a program that reads which have nothing to read are padding alone."""
+    without = [key for key, ask in ASKS.items() if 0 not in [*alone[key], *ask.prompt.ids]]
+    assert len(without) > 1
+    given = [ASKS[key]._replace(key=f"{key} {n}") for n in range(5) for key in without]
+    assert answers(spoilt(engine, "embed", 0), given, rows=3) == {a.key: alone[a.key.split()[0]] for a in given}
+
+
+def test_a_bias_of_a_token_that_the_model_lacks(engine):
+    odd = Sampling(logit_bias={engine.cfg.vocab_size: 1.0})
+    with pytest.raises(UserError, match="logit_bias"):
+        next(answer_all(engine, [ASKS["text"]._replace(sampling=odd)], []))

@@ -145,7 +145,8 @@ def test_prompts_are_read_in_chunks_while_others_decode(engine, monkeypatch):
     rows = scheduler.rows
     turns: list[list[tuple[RowShape, float, bool]]] = []
 
-    def read(slot: Slot, piece: Piece) -> None:
+    def read(given: list[tuple[Slot, Piece]]) -> None:
+        ((slot, piece),) = given
         work = rows.work(piece.start, piece.shape)
         turns[-1].append((piece.shape, work, bool(rows.slots.decoding)))
         slot.length = piece.stop
