@@ -112,6 +112,7 @@ class _Run:
         menu = _menu([ask.prompt for ask in asks], engine.cfg.patch_embed == "v1", context)
         self.slots = SlotRows(engine, count, context, BLOCK, menu, PrefixStore(0), (count,))
         self.under_way: dict[int, _Known] = {}
+        self.heads: dict[int, bytes] = {}  # what the ask that a slot had last shares
 
     def _most(self, rows: int) -> int:
         """Slots when `rows` prompts are read at a time: twice as many, since a step of decoding reads every weight.
@@ -139,21 +140,25 @@ class _Run:
         return free == every if self.divided else 2 * free >= min(every, 2 * len(self.left)) or not slots.decoding
 
     def _admit(self) -> None:
-        """Give free slots to asks, but for those that share what is just being read, which they copy later."""
-        while self.slots.slots.free:
-            reading = {
-                self.under_way[slot.number].head
-                for slot in self.slots.slots.reading
-                if slot.length < self.under_way[slot.number].shared
-            }
-            place = next((n for n, known in enumerate(self.left) if not known.head or known.head not in reading), None)
-            if place is None:
-                return
+        """Give free slots to asks."""
+        while self.slots.slots.free and (place := self._next()) is not None:
             known = self.left.pop(place)
             ask = known.ask
             request = Request(ask.prompt, ask.max_new_tokens, ask.sampling, self.stop_ids)
             job = Job(Ticket(request, known.listen), self.slots.spelled(ask.prompt), known.items)
-            self.under_way[self.slots.begin(job).number] = known
+            number = self.slots.begin(job).number
+            self.under_way[number], self.heads[number] = known, known.head
+
+    def _next(self) -> int | None:
+        """Which of those left begins next: one whose images a free slot has, before others take it, else the first.
+
+        None that shares what is just being read, which it copies later.
+        """
+        slots = self.slots.slots
+        unread = {self.heads[slot.number] for slot in slots.reading if slot.length < self.under_way[slot.number].shared}
+        ready = [place for place, known in enumerate(self.left) if not known.head or known.head not in unread]
+        held = {self.heads.get(slot.number, b"") for slot in slots.free} - {b""}
+        return next((place for place in ready if self.left[place].head in held), next(iter(ready), None))
 
     def _read(self) -> list[_Known]:
         """Read pieces of the shape that most slots need next; returns whose."""

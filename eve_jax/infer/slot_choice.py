@@ -32,6 +32,9 @@ def choose(slots: Sequence[Slot], store: PrefixStore, items: Items) -> Choice:
     shared = {slot.number: slot.items.common(items, most) for slot in slots}
     free = [slot for slot in slots if slot.free]
     best = max(slots, key=lambda slot: (shared[slot.number], slot.free))
+    near = max(free, key=lambda slot: shared[slot.number])
+    if shared[near.number] + LEAST > shared[best.number]:
+        best = near
     kept, in_store = store.best(items, most)
     tokens = shared[best.number]
     if best.free and tokens >= in_store and 2 * tokens >= best.length:

@@ -117,6 +117,20 @@ def test_a_shared_image_is_read_once(engine, alone, read):
         assert {one.width for one in read} <= {1, min(rows, 4)}
 
 
+def test_no_slot_is_taken_from_an_image_that_is_asked_about_later(engine, read):
+    """Of two images with nine and three questions, in four slots."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (30, ASKS["a1"].prompt.patches[0].shape[1]), np.uint8) for _ in range(2)]
+    given = [
+        Ask(str(n), Prompt(np.array([7, ref.IMAGE_ID, 20, n + 30], np.int32), [images[n % 4 == 3]], [(5, 6)]), 4)
+        for n in range(12)
+    ]
+    found = answers(engine, given, rows=2)
+    assert sum(one.patches for one in read) == 60
+    expected = engine.generate([ask.prompt for ask in given], 4, [])
+    assert found == {ask.key: ids for ask, ids in zip(given, expected, strict=True)}
+
+
 def test_other_pixels_or_words_before_the_image_are_another_prefix(engine, read):
     one = ASKS["a1"].prompt
     lit = Prompt(one.ids, [np.asarray(one.patches[0]) ^ 255], one.grids)
