@@ -82,6 +82,11 @@ def shorten(text: str, most: int = 300) -> str:
     return clip(" ".join(text.splitlines()), most)
 
 
+def amount(count: int, noun: str) -> str:
+    """Return how many there are of a thing: "1 step", "2,000 steps"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def clip(text: str, most: int = 300) -> str:
     """Return `text` without its middle where it is longer than about `most` characters."""
     if len(text) <= most:

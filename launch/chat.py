@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from eve_jax.errors import amount
 from launch._flags import as_flag, define_model, define_path, define_paths, run
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def main() -> None:
     places = count_markers(PROMPT.value or "")
     if images and places and places != len(images):
         raise UserError(
-            f"--prompt has {places} of {MARKER}, --image is given {len(images)} times: one for each; "
+            f"--prompt has {places} of {MARKER}, --image is given {amount(len(images), 'time')}: one for each; "
             f"a tag that is text and no image is written \\{MARKER}"
         )
 

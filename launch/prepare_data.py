@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from eve_jax.errors import UserError, name_fields
+from eve_jax.errors import UserError, amount, name_fields
 from launch._configs import define_config
 from launch._flags import define_path, run, take_action
 
@@ -69,7 +69,9 @@ def _convert() -> None:
         summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     print_summary(summary)
     if not summary["kept"]:
-        raise UserError(f"{TO.value}: none of the {summary['dropped']:,} records can be used; see its {BAD_RECORDS}")
+        raise UserError(
+            f"{TO.value}: none of the {amount(summary['dropped'], 'record')} can be used; see its {BAD_RECORDS}"
+        )
     print(f"done: {TO.value}")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from eve_jax.errors import amount
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
@@ -78,7 +79,7 @@ def main() -> None:
     print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
     check_most(scores, out)
     if scores.bad:
-        first = f"{len(scores.bad):,} records could not be scored, the first, {scores.bad[0].described}"
+        first = f"{amount(len(scores.bad), 'record')} could not be scored, the first, {scores.bad[0].described}"
         print(f"{first}; see {bad_file(out)}", file=sys.stderr)
 
 

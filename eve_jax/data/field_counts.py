@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from eve_jax.data.record import Fields
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError, amount, shorten
 
 NAMES = 50  # of fields that are counted one by one
 OTHERS = "(others)"
@@ -57,7 +57,9 @@ class FieldCounts:
         if not self.records:
             return f"{name}: no record can be used"
         texts = f", {'all' if not self.images else f'{self.records - self.images:,}'} text only"
-        parts = [f"{name}: {self.records:,} records{texts if self.images < self.records else ', all with images'}"]
+        parts = [
+            f"{name}: {amount(self.records, 'record')}{texts if self.images < self.records else ', all with images'}"
+        ]
         counters = (self.used, self.unused, self.doubts)
         for what, counter in zip(("fields used", "not used", "warning"), counters, strict=True):
             if counter:
@@ -84,9 +86,8 @@ def check_images(stage: str, sources: dict[str, FieldCounts]) -> str:
     if stage not in NEEDS_IMAGES or images >= FEW * records:
         return ""
     if images:
-        return (
-            f"warning: only {images:,} of {records:,} records have an image, and stage {stage} trains what reads images"
-        )
+        few = f"only {images:,} of {amount(records, 'record')} have an image"
+        return f"warning: {few}, and stage {stage} trains what reads images"
     found = "; ".join(counts.line(name) for name, counts in sources.items())
     raise UserError(
         f"stage {stage} trains what reads images, but no record has an image ({found}); name images in a field that is "

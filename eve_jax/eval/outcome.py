@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eve_jax.errors import amount
 from eve_jax.eval.sources.base import Item
 from eve_jax.eval.task import Row, Task, Verdict
 
@@ -75,7 +76,7 @@ class Outcome:
     @property
     def size(self) -> str:
         """How many questions there are, or what a task that asks none was measured on."""
-        return f"{len(self.items):,} questions" if self.task.asks else self.task.measured(self.aggregate)
+        return amount(len(self.items), "question") if self.task.asks else self.task.measured(self.aggregate)
 
     @property
     def headline(self) -> float | None:

@@ -24,7 +24,7 @@ from eve_jax.data.image_file import ImageFile
 from eve_jax.data.markers import MARKER, count_markers, split_markers
 from eve_jax.data.record import BadRecord, digest_of
 from eve_jax.data.sources.image_refs import image_values, to_image
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError, amount, shorten
 from eve_jax.eval.parsers.clean import scored_text
 from eve_jax.eval.parsers.letters import tolerant_letter
 from eve_jax.eval.parsers.vqa import normalize, soft_accuracy
@@ -153,7 +153,7 @@ class OwnQuestions(Task):
         pieces = split_markers(self.prompt(row))
         count = self._count(row)
         if len(pieces) - 1 != count:
-            raise ValueError(f"has {len(pieces) - 1} <image> for {count} images")
+            raise ValueError(f"has {len(pieces) - 1} <image> for {amount(count, 'image')}")
         parts: list[str | ImageSlot] = []
         for number, piece in enumerate(pieces):
             parts += [ImageSlot(number - 1)] if number else []

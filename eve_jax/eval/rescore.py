@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError, amount, shorten
 from eve_jax.eval.answers import FOLDER
 from eve_jax.eval.chosen import Choice, Chosen
 from eve_jax.eval.judge import Judge
@@ -132,7 +132,7 @@ def _left_out(file: Recorded, unknown: list[str], beyond: int, limit: int) -> di
     """Return how many answers are not scored, by the reason; print a warning of those to no question."""
     if unknown:
         named = f"{shorten(', '.join(unknown[:MOST_NAMED]), 200)}{', ...' if len(unknown) > MOST_NAMED else ''}"
-        print(f"warning: {file.path}: {len(unknown):,} answers to no question: {named}", file=sys.stderr)
+        print(f"warning: {file.path}: {amount(len(unknown), 'answer')} to no question: {named}", file=sys.stderr)
     counts = {"answers to no question": len(unknown), f"answers to questions after the first {limit:,}": beyond}
     return {what: count for what, count in counts.items() if count}
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.errors import UserError, shorten, warn
+from eve_jax.errors import UserError, amount, shorten, warn
 from eve_jax.process.files import read_json
 from eve_jax.process.inside import is_plain_name
 from eve_jax.process.strict_json import without_repeats
@@ -70,7 +70,7 @@ def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorI
             raise UserError(f"{path} is no safetensors file{'; fetch it again' if size else ': it is empty'}")
         raw = f.read(length)
     if len(raw) < length:
-        raise UserError(f"{path} is truncated: its header ends after {size} bytes; fetch it again")
+        raise UserError(f"{path} is truncated: its header ends after {amount(size, 'byte')}; fetch it again")
     try:
         header = json.loads(raw, object_pairs_hook=without_repeats)
         header.pop("__metadata__", None)
@@ -85,7 +85,7 @@ def _read_header(path: Path, known: Mapping[str, np.dtype]) -> dict[str, TensorI
         raise UserError(f"{path} is no safetensors file: its header cannot be read")
     promised = 8 + length + max((s[3] for s in spans.values()), default=0)
     if size < promised:
-        raise UserError(f"{path} is truncated: {size} bytes of {promised}; fetch it again")
+        raise UserError(f"{path} is truncated: {amount(size, 'byte')} of {promised:,}; fetch it again")
     _check_layout(path, spans, size - 8 - length)
     return {
         name: _tensor(path, name, span, 8 + length, known)

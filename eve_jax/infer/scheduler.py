@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax
 
-from eve_jax.errors import Argument, FieldError, UserError
+from eve_jax.errors import Argument, FieldError, UserError, amount
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD, shapes
@@ -123,7 +123,7 @@ class Scheduler:
             if self._closing:
                 raise UserError("the scheduler is closed: it takes no more requests")
             if len(self._waiting) >= self.settings.queue + len(self.rows.slots.free):
-                raise QueueFull(f"{len(self._waiting)} requests wait already, as many as may: ask again later")
+                raise QueueFull(f"as many requests as may wait already ({len(self._waiting)}): ask again later")
             self._waiting.append(job)
             self._changed.notify()
         return job.ticket
@@ -131,7 +131,7 @@ class Scheduler:
     def _job(self, request: Request, listener: Listener) -> Job:
         if request.most_tokens > self.settings.context:
             raise UserError(
-                f"{len(request.prompt)} tokens of the prompt, image tokens included, and max_new_tokens="
+                f"{amount(len(request.prompt), 'token')} of the prompt, image tokens included, and max_new_tokens="
                 f"{request.max_new_tokens} do not fit into a context of {self.settings.context} tokens"
             )
         check_prompt(request, self.engine.cfg.vocab_size)

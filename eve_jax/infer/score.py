@@ -29,7 +29,7 @@ from eve_jax.data.sources.records import Records
 from eve_jax.data.text.own_template import named_template
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import name_arguments
+from eve_jax.errors import amount, name_arguments
 from eve_jax.infer.cache import round_up
 from eve_jax.infer.finite import cause
 from eve_jax.infer.parameters import on_mesh
@@ -75,16 +75,16 @@ class Scores:
         if not self.bad:
             return "there is no record to score"
         first, total = self.bad[0], len(self.bad) + len(self.lines)
-        few = f"{len(self.bad):,} of {total:,} records cannot be scored" if self.lines else ""
-        what = few or f"none of the {total} records can be scored"
+        few = f"{len(self.bad):,} of {amount(total, 'record')} cannot be scored" if self.lines else ""
+        what = few or f"none of the {amount(total, 'record')} can be scored"
         return f"{what}; the first, {first.described}"
 
     def summary(self) -> str:
         """One line for people."""
         tokens, vision = (sum(getattr(line, name) for line in self.lines) for name in ("n_tokens", "n_vision"))
         return (
-            f"{len(self.lines):,} records, {tokens:,} tokens ({vision / max(tokens, 1):.0%} vision), "
-            f"{sum(line.n_target for line in self.lines):,} targets: mean loss {self.loss:.4f} nats a target"
+            f"{amount(len(self.lines), 'record')}, {amount(tokens, 'token')} ({vision / max(tokens, 1):.0%} vision), "
+            f"{amount(sum(line.n_target for line in self.lines), 'target')}: mean loss {self.loss:.4f} nats a target"
         )
 
 

@@ -7,7 +7,7 @@ import traceback
 import numpy as np
 
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.infer.pieces import Spelled
 from eve_jax.infer.prefix import Items
 from eve_jax.infer.requests import Finish, Request, Ticket, Token
@@ -51,9 +51,8 @@ def check_prompt(request: Request, vocabulary: int) -> None:
     prompt = request.prompt
     images = int((prompt.ids == IMAGE_ID).sum())
     if not images == len(prompt.patches) == len(prompt.grids):
-        raise UserError(
-            f"the prompt has {images} places for images, patches of {len(prompt.patches)}, {len(prompt.grids)} grids"
-        )
+        given = f"patches of {len(prompt.patches)}, {amount(len(prompt.grids), 'grid')}"
+        raise UserError(f"the prompt has {amount(images, 'place')} for images, {given}")
     ids = prompt.ids[prompt.ids != IMAGE_ID]
     wrong = ids[(ids < 0) | (ids >= vocabulary)]
     if len(wrong):

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Request
@@ -145,7 +145,9 @@ class Api:
         """The prompt of a conversation, its images read at the same time."""
         refs, most = conversation.images, self.settings.max_images
         if len(refs) > most:
-            raise Problem(f"{len(refs)} images: at most {most} image(s) may be given in a request", "image")
+            raise Problem(
+                f"{amount(len(refs), 'image')}: at most {amount(most, 'image')} may be given in a request", "image"
+            )
         if refs:
             self._check_sees()
         fits = self.served.image_room()

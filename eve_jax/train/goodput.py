@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from eve_jax.errors import amount
 from eve_jax.process.beats import beat
 from eve_jax.process.connect import is_leader, peers
 from eve_jax.process.files import write_json
@@ -123,7 +124,7 @@ def describe(seconds: dict[str, float], steps: int) -> str:
     names = {"step": "steps", "data": "data wait", "save": "saving", "eval": "evaluation"}
     shown = ("step", "start", "compile", "data", "save") + ("eval",) * bool(seconds.get("eval"))
     parts = [f"{seconds[k] / total:.1%} {names.get(k, k)}" for k in shown]
-    return f"{steps:,} steps in {total:,.1f} s: {', '.join(parts)}"
+    return f"{amount(steps, 'step')} in {total:,.1f} s: {', '.join(parts)}"
 
 
 def read_goodput(folder: Path) -> list[dict[str, Any]]:

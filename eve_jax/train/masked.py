@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from eve_jax.data.rows.bad_records import BAD_RECORDS_FILE, most_broke
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.train.metrics import read_metrics
 
@@ -27,7 +27,9 @@ class Masked(NamedTuple):
         """Return one line for the end of a run in the stage folder `folder`, "" when nothing broke."""
         if not self.broken:
             return ""
-        return f"{self.broken:,} of {self.samples:,} samples broke while training: see {folder / BAD_RECORDS_FILE}"
+        return (
+            f"{self.broken:,} of {amount(self.samples, 'sample')} broke while training: see {folder / BAD_RECORDS_FILE}"
+        )
 
     def check(self, folder: Path) -> None:
         """Raise UserError when more than half of the samples broke, or no target was left."""
@@ -48,8 +50,8 @@ def describe_broken(steps: Sequence[Mapping[str, Any]]) -> str:
     first, last = steps[0]["step"], steps[-1]["step"]
     where = f"step {last}" if first == last else f"steps {first} to {last}"
     empty = sum(not s["targets"] for s in steps) if first < last else 0
-    without = f", {empty:,} of {len(steps):,} steps without a target" if empty else ""
-    return f"{where}: {broken:,} of {samples:,} samples broke, {targets:,} targets{without}"
+    without = f", {empty:,} of {amount(len(steps), 'step')} without a target" if empty else ""
+    return f"{where}: {broken:,} of {amount(samples, 'sample')} broke, {amount(targets, 'target')}{without}"
 
 
 def say_masked(folder: Path) -> None:

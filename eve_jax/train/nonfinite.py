@@ -15,7 +15,7 @@ import numpy as np
 from eve_jax import sharding
 from eve_jax.data.rows.build import Batch
 from eve_jax.data.rows.pipeline import StageData
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, bind
 from eve_jax.model.loss import target_losses
@@ -49,7 +49,7 @@ class NonFinite:
     def close(self) -> None:
         """Say at the end how many steps of this session did nothing."""
         if self.skipped:
-            print_once(f"{self.skipped} steps were skipped: their loss or gradient was not finite; see metrics.jsonl")
+            print_once(f"{amount(self.skipped, 'step')} skipped: loss or gradient not finite; see metrics.jsonl")
 
     def _dump(self, step: int, params: Params) -> Path:
         """Write the rows of a step that have no finite loss, or all when no row is to blame; returns the .npz file."""

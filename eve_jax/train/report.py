@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eve_jax.config.evaluation import PREFIX, smaller_is_better
-from eve_jax.errors import InUse
+from eve_jax.errors import InUse, amount
 from eve_jax.process.connect import is_leader
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import KNOWN, TIMED, Metric, evaluated_names, read_evaluations, read_metrics
@@ -62,7 +62,7 @@ def write_report(folder: Path) -> Path | None:
     skipped = int((np.isnan(column(metrics, "loss") + column(metrics, "grad_norm")) & ~empty).sum())
     note = f", {skipped} of them not finite" if skipped else ""
     note += f", {empty.sum()} of them without a target" if empty.any() else ""
-    figure.suptitle(f"{folder.name}: {len(metrics):,} steps{note}", fontsize=12)
+    figure.suptitle(f"{folder.name}: {amount(len(metrics), 'step')}{note}", fontsize=12)
     _draw_goodput(figure.add_subplot(grid[rows, :]), read_goodput(folder))
     figure.savefig(folder / REPORT, dpi=110)
     return folder / REPORT

@@ -138,11 +138,11 @@ def test_empty_answer_is_read_but_not_learnt(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("turns", "template", "n_images", "reason"),
     [
-        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 0, r"1 <image> markers for 0 images \(.* \\<image>\)"),
-        ([human("What?"), gpt("<image>"), human("<image>"), gpt("b")], "qwen2", 2, "1 <image> markers for 2 images"),
-        ([human(r"<image> \<image>"), gpt("A bus.")], "qwen2", 2, "1 <image> markers for 2 images"),
-        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 2, "1 <image> markers for 2 images"),
-        ([human("<image><image>"), gpt("A bus.")], "plain", 1, "2 <image> markers for 1 images"),
+        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 0, r"1 <image> marker for 0 images \(.* \\<image>\)"),
+        ([human("What?"), gpt("<image>"), human("<image>"), gpt("b")], "qwen2", 2, "1 <image> marker for 2 images"),
+        ([human(r"<image> \<image>"), gpt("A bus.")], "qwen2", 2, "1 <image> marker for 2 images"),
+        ([human("<image>\nWhat?"), gpt("A bus.")], "qwen2", 2, "1 <image> marker for 2 images"),
+        ([human("<image><image>"), gpt("A bus.")], "plain", 1, "2 <image> markers for 1 image"),
         ([human("What?"), gpt("")], "qwen2", 0, "nothing to learn"),
         ([human("<image>"), gpt(" \n ")], "plain", 1, "nothing to learn"),
         ([human("<image>"), gpt(" \n ")], "plain_v1", 1, "nothing to learn"),

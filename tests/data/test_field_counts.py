@@ -123,7 +123,7 @@ def test_stage_1_is_planned_with_images_alone(tmp_path: Path) -> None:
     notes = open_stage_data(config, tmp_path / "few").notes()
     assert notes == open_stage_data(config, tmp_path / "few").notes()
     assert len(notes) == 3
-    assert notes[1].endswith("seen.jsonl: 1 records, all with images; fields used: file_name (1), text (1)")
+    assert notes[1].endswith("seen.jsonl: 1 record, all with images; fields used: file_name (1), text (1)")
     assert notes[2].startswith("warning: only 1 of 13 records have an image, and stage 1 ")
     config.stage = "3"
     assert len(open_stage_data(config, tmp_path / "few").notes()) == 2

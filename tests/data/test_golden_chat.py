@@ -46,7 +46,7 @@ EDGE = {
     "two_images_one_turn": (2, " The first is yellow.|"),
     "image_in_two_turns": (2, " The bus.| The car.|"),
     "image_key_but_no_token": (1, " The bus.|"),
-    "token_but_no_image_key": (0, "1 <image> markers for 0 images"),
+    "token_but_no_image_key": (0, "1 <image> marker for 0 images"),
     "ends_with_human": (1, " The bus.|"),
 }
 DIALOGUE = "a caption is one gpt turn"
@@ -58,7 +58,7 @@ EDGE_PLAIN = {
     "empty_answer": (1, "nothing to learn"),
     "two_images_one_turn": (2, "The first is yellow.|"),
     "image_in_two_turns": (2, DIALOGUE),
-    "token_but_no_image_key": (0, "1 <image> markers for 0 images"),
+    "token_but_no_image_key": (0, "1 <image> marker for 0 images"),
     "ends_with_human": (1, DIALOGUE),
 }
 # Edge cases in one version alone.
@@ -170,7 +170,7 @@ def test_edge_case(version: str, name: str) -> None:
 
 @pytest.mark.parametrize("version", ["qwen2", "llama3", "v1_legacy_True", "plain_qwen2_tokenizer", "plain_legacy_True"])
 def test_a_second_image_is_never_taken_for_another(version: str) -> None:
-    with pytest.raises(BadRecord, match="2 <image> markers for 1 images"):
+    with pytest.raises(BadRecord, match="2 <image> markers for 1 image"):
         encode(version, "two_images_one_turn", 1)
 
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path) -> None:
     reasons = [d.reason for d in table.dropped]
     for reason, expected in zip(
         reasons,
-        ["not valid JSON", "1 <image> markers for 2 images", "too long: ", "missing file", "empty file", "nothing to"],
+        ["not valid JSON", "1 <image> marker for 2 images", "too long: ", "missing file", "empty file", "nothing to"],
         strict=True,
     ):
         assert reason.startswith(expected)

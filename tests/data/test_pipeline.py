@@ -154,7 +154,7 @@ def test_stage_data_from_a_config(tmp_path: Path) -> None:
     data = open_stage_data(config, tmp_path / "stage")
     first = list(data.batches())
     assert [step for step, _ in first] == list(range(data.plan.steps))
-    assert "1 records left out" in data.summary()
+    assert "1 record left out" in data.summary()
     assert json.loads((tmp_path / "stage" / "plan" / "plan.json").read_text())["hash"] == data.plan.hash
 
     (tmp_path / "images" / "7_0.png").unlink()  # after the first checkpoint

@@ -146,7 +146,7 @@ def test_what_no_template_trains_on_is_dropped(rule: SampleRule | None, tmp_path
     assert (summary["kept"], summary["dropped"], list(summary["reasons"].values())) == (6, 3, [2, 1])
     listed = [json.loads(line) for line in (tmp_path / "made" / "bad_records.jsonl").read_text().splitlines()]
     assert [(Path(one["where"]).name, one["id"], re.split(r":| \(", one["reason"])[0]) for one in listed] == [
-        ("records.jsonl:5", "0", "1 <image> markers for 0 images"),
+        ("records.jsonl:5", "0", "1 <image> marker for 0 images"),
         ("records.jsonl:7", "2", "nothing to learn"),
         ("records.jsonl:8", "3", "nothing to learn"),
     ]

@@ -54,7 +54,7 @@ def test_nothing_but_bad_records(folder: Path) -> None:
     (folder / "bad.jsonl").write_text("{\n")
     run = command("convert", f"--from={folder}/bad.jsonl", f"--to={folder}/bad")
     assert run.returncode == 1
-    assert run.stderr.strip() == f"error: {folder}/bad: none of the 1 records can be used; see its bad_records.jsonl"
+    assert run.stderr.strip() == f"error: {folder}/bad: none of the 1 record can be used; see its bad_records.jsonl"
 
 
 def test_bad_command_lines_end_in_one_line(folder: Path) -> None:

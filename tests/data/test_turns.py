@@ -87,7 +87,7 @@ def test_images_of_a_further_turn() -> None:
     tokenizer = qwen2_tokenizer()
     marked = continuation_ids("<image>\n<image>\nAnd now?", tokenizer, "qwen2", 2)
     assert continuation_ids("And now?", tokenizer, "qwen2", 2).tolist() == marked.tolist()
-    with pytest.raises(BadRecord, match="1 <image> markers for 2 images"):
+    with pytest.raises(BadRecord, match="1 <image> marker for 2 images"):
         continuation_ids("<image>", tokenizer, "qwen2", 2)
     text = continuation_ids("The <image> tag?", tokenizer, "qwen2", 0)
     assert tokenizer.decode(text) == "USER: The <image> tag? ASSISTANT:"

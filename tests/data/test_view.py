@@ -199,7 +199,7 @@ def test_the_plan_of_a_training_is_used_and_left_as_it_is(tmp_path: Path, monkey
     show_step(config, None, 0, str(tmp_path / "a.html"), max_rows=1)
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*")} == before
     assert [about.rpartition("; ")[2] for about in written] == [
-        "1 records left out",
-        "1 records left out",
+        "1 record left out",
+        "1 record left out",
         "2 records left out",
     ]

@@ -78,7 +78,7 @@ def test_failed_requests_are_errors(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [outcome.answered[n].verdict is not None for n in (2, 3)] == [True, True]
     (line,) = failures([outcome])
     assert line.startswith(f"mme.lmms: 3 of {len(outcome.items)} questions have no verdict")
-    assert "1 answers to no question: 4321" in capsys.readouterr().err
+    assert "1 answer to no question: 4321" in capsys.readouterr().err
     assert outcome.left_out == {"answers to no question": 1}
 
 
@@ -201,7 +201,7 @@ def test_answers_beyond_the_limit_and_to_no_question(tmp_path: Path, capsys: pyt
     (outcome,) = Rescore([path], Choice(["vqav2"], tmp_path, "lmms"), limit=3).run()
     assert len(outcome.items) == 3 and not outcome.failed
     assert outcome.left_out == {"answers to no question": 1, "answers to questions after the first 3": 2}
-    assert capsys.readouterr().err == f"warning: {path}: 1 answers to no question: nobody\n"
+    assert capsys.readouterr().err == f"warning: {path}: 1 answer to no question: nobody\n"
     (outcome,) = Rescore([write(path, lines)], Choice(["vqav2"], tmp_path, "lmms"), limit=3).run()
     assert outcome.left_out == {"answers to questions after the first 3": 2}
     assert capsys.readouterr().err == ""

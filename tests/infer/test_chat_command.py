@@ -92,7 +92,7 @@ never asked
         (["--prompt="], "--prompt is empty"),
         (
             ["--prompt=<image> or <image>?", "--image={folder}/0.png"],
-            "--prompt has 2 of <image>, --image is given 1 times",
+            "--prompt has 2 of <image>, --image is given 1 time",
         ),
         (["--prompt=x", "--image=nowhere.png"], "nowhere.png: missing file"),
         (["--prompt=x", "--temperature=-1"], "--temperature=-1.0: expected 0 (greedy) or a number above 0"),

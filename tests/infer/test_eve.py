@@ -177,7 +177,7 @@ def test_an_escaped_tag_beside_an_image(eve: EVE) -> None:
     assert eve.tokenizer.decode(ids[at + 1 :]).replace("<|im_end|>", "").lstrip() == asked
     alone = eve.prompt([user("Tag?"), {"role": "assistant", "content": told}, user("Why?")], A).ids.tolist()
     assert eve.tokenizer.decode(alone[: alone.index(IMAGE_ID)]).endswith("USER: ")  # before the first user's text
-    with pytest.raises(UserError, match="2 <image> markers for 1 images"):
+    with pytest.raises(UserError, match="2 <image> markers for 1 image"):
         eve.prompt([user("<image>?"), {"role": "assistant", "content": told}, user("<image>")], A)
 
 
@@ -221,7 +221,7 @@ def test_a_question_that_fails_leaves_the_chat_as_it_was(eve: EVE) -> None:
     chat.ask("Why?", max_new_tokens=4)
     tokens = chat.tokens
     for question, images, says in (
-        ("<image> <image>", [A], r"2 <image> markers for 1 images \(.*\\<image>\)"),
+        ("<image> <image>", [A], r"2 <image> markers for 1 image \(.*\\<image>\)"),
         ("What?", ["nowhere.png"], "missing file"),
         ("  ", [], "the question is empty"),
         ("x" * 500, [], "leave no room for an answer: the model has 512 positions"),

@@ -203,7 +203,7 @@ def test_what_cannot_be_scored_is_listed(hf, data, tmp_path, monkeypatch):
     score_files(hf, str(records), data[1], out, quiet=True)
     assert not bad_file(out).exists()  # the list of the run before is gone with its scores
     records.write_text(mixed[3] + "\n")
-    with pytest.raises(UserError, match=r"none of the 1 records can be scored; the first, .*mixed\.jsonl:1: nothing"):
+    with pytest.raises(UserError, match=r"none of the 1 record can be scored; the first, .*mixed\.jsonl:1: nothing"):
         score_files(hf, str(records), data[1], out, quiet=True)
     assert [b["id"] for b in lines(bad_file(out))] == ["mute"]
     assert [line["id"] for line in lines(out)] == ["r3"]  # what was there stays

@@ -25,7 +25,7 @@ from eve_jax.data.plan.packing import NARROW_WINDOW, WIDE_WINDOW, Packed, fronti
 from eve_jax.data.plan.plan_stats import plan_stats
 from eve_jax.data.plan.shape_menu import SAMPLE, Run, choose_menu, covered
 from eve_jax.data.plan.step_order import group_rows, row_content, spread
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError, UserError, amount
 from eve_jax.process.files import write_json
 
 PLAN_FILE, STATS_FILE = "plan.npz", "plan.json"
@@ -100,7 +100,7 @@ class Plan:
         found = []
         for entry in self.left_out.tolist():
             total = int(lengths.patches[entry] + lengths.specials[entry] + lengths.text[entry])
-            reason = f"too long: {total} tokens, a row has {longest}"
+            reason = f"too long: {amount(total, 'token')}, a row has {longest}"
             if total <= longest:
                 reason = (
                     f"its {total} tokens fit none of the {len(self.shapes)} row shapes; raise config.data.max_shapes"

@@ -65,7 +65,7 @@ def check_content(file: ArrayFile, records: int, most: int) -> None:
         _refuse(np.diff(record, prepend=before) < 1, start, "a record that does not come after the one before")
         before = int(record[-1])
         if before >= records:
-            raise BadTable(f"names record {before}, of {records:,} records")
+            raise BadTable(f"names record {before}, of {amount(records, 'record')}")
         first = file.read("first_grid", start, stop + 1)
         if first[0] != grid or (np.diff(first) < 0).any() or first[-1] > images:
             raise BadTable(f"the images of entries {start} to {stop} do not follow one another")
@@ -81,7 +81,7 @@ def check_content(file: ArrayFile, records: int, most: int) -> None:
         _refuse(_sums(sides[:, 0] + 1, own) != counts[2], start, "special tokens that its images do not have")
         grid = int(first[-1])
     if grid != images:
-        raise BadTable(f"has {images:,} images, of which its entries have {grid:,}")
+        raise BadTable(f"has {amount(images, 'image')}, of which its entries have {grid:,}")
 
 
 def counts_digest(file: ArrayFile) -> str:

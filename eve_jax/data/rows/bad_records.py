@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eve_jax.data.plan.lengths import Dropped
-from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.errors import Field, FieldError, UserError, amount
 from eve_jax.process.files import write_atomically
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
@@ -100,7 +100,7 @@ class BadRecords:
             if self.count > self.most:
                 last = Dropped(f"{where} (record {id})", id, image, reason)
                 raise FieldError(
-                    f"{self.count:,} records broke while training, more than ",
+                    f"{amount(self.count, 'record')} broke while training, more than ",
                     Field("data.max_bad"),
                     f"={self.max_bad:g}{self._share()}; the last: {last.described}; all are listed in {self.path}",
                 )

@@ -33,7 +33,7 @@ from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.process.cores import cores, default_threads
 from eve_jax.process.progress import spinner
 
@@ -124,7 +124,7 @@ class StageData:
             if count:
                 parts.append(f"{count:,} {what} to fit (config.data.long)")
         if left_out:
-            parts.append(f"{left_out:,} records left out, see {self.bad.path}")
+            parts.append(f"{amount(left_out, 'record')} left out, see {self.bad.path}")
         return "; ".join(parts)
 
 
@@ -241,6 +241,6 @@ def _kept_plan(lengths: Lengths, mixture: Mixture, settings: PlanSettings, cache
     try:
         return load_plan(cache, key)
     except UserError:
-        with spinner(f"planning rows of {len(lengths):,} records"):
+        with spinner(f"planning rows of {amount(len(lengths), 'record')}"):
             build_plan(lengths, settings, mixture).save(cache, key)
         return load_plan(cache, key)

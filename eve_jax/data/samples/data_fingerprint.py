@@ -29,7 +29,7 @@ from eve_jax.data.samples.group_checksums import group_checksums
 from eve_jax.data.samples.image_changes import changed_images, entry_bounds
 from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 
 BLOCK = 1 << 20  # rows hashed at a time
 OTHER_FOLDER = "use another --workdir, or remove the folder and those of the stages after it"
@@ -104,8 +104,8 @@ def check_counts(folder: Path, saved: Mapping[str, Any], records: Records) -> No
     for number, (one, name, count) in enumerate(zip(known, records.names, counts, strict=True), 1):
         if one["records"] != count:
             raise UserError(
-                f"{folder}: source {number} of config.data.records, {name}, has {count:,} records; its checkpoints "
-                f"were trained on {one['records']:,} ({one['name']}); restore them, or {OTHER_FOLDER}"
+                f"{folder}: source {number} of config.data.records, {name}, has {amount(count, 'record')}; its "
+                f"checkpoints were trained on {one['records']:,} ({one['name']}); restore them, or {OTHER_FOLDER}"
             )
 
 

@@ -24,7 +24,7 @@ from eve_jax.data.sources.media import IMAGE_SUFFIXES, SCAN, media_kind, suffix_
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
 from eve_jax.data.sources.other_markers import check_places, unplaced, with_places
 from eve_jax.data.sources.same_images import Images, all_same, are_names, is_name
-from eve_jax.errors import shorten
+from eve_jax.errors import amount, shorten
 
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path", "jpg", "jpeg", "png", "webp")
 NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
@@ -205,7 +205,7 @@ def _placed(found: Images, parts: Sequence[Part], place: Place) -> list[Any]:
     if own.values:
         raise BadRecord("some image parts of its texts hold an image and others do not")
     if len(parts) != len(found.values):
-        raise BadRecord(f"{len(parts)} image parts in its texts for {len(found.values)} images")
+        raise BadRecord(f"{amount(len(parts), 'image part')} in its texts for {amount(len(found.values), 'image')}")
     order = [number if part.number is None else part.number for number, part in enumerate(parts)]
     if sorted(order) != list(range(len(order))):
         raise BadRecord(f"the image parts of its texts have the indices {order}")

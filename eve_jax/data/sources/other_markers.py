@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from eve_jax.data.markers import MARKER, count_markers
 from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, basename
+from eve_jax.errors import amount
 
 WRAPPED = re.compile(
     rf"""(?<!\\)(?:\(<image>\./</image>\)
@@ -89,7 +90,9 @@ def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn
         order = _order(likely, names)
         return (tuple(turns), same) if order is None else (_mapped(turns, LIKELY), order)
     if len(found) != len(names):
-        raise BadRecord(f"{len(found)} markers {found[0][0]!r} or the like for {len(names)} images; {about}")
+        raise BadRecord(
+            f"{amount(len(found), 'marker')} {found[0][0]!r} or the like for {amount(len(names), 'image')}; {about}"
+        )
     order = _order(found, names)
     if order is None:
         raise BadRecord(f"the markers of its {len(names)} images are {', '.join(one[0] for one in found)}; {about}")

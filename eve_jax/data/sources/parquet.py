@@ -25,7 +25,7 @@ from eve_jax.data.sources.fields import IMAGE_FIELDS, Place, read_record
 from eve_jax.data.sources.forms import TEXT_FIELDS, nearest
 from eve_jax.data.sources.image_objects import unread_keys
 from eve_jax.data.sources.image_refs import check_file_of, image_values, open_path
-from eve_jax.errors import Field, FieldError, UserError, shorten
+from eve_jax.errors import Field, FieldError, UserError, amount, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 DOWNLOADED = (".jpg", ".png", ".webp")  # of files that img2dataset writes
@@ -86,7 +86,7 @@ class ParquetRecords:
         table = self._open(self._file.metadata).read_row_group(group, list(columns))
         rows = self._file.metadata.row_group(group).num_rows
         if table.num_rows != rows:
-            raise ValueError(f"a row group of {rows:,} records holds {table.num_rows:,}")
+            raise ValueError(f"a row group of {amount(rows, 'record')} holds {table.num_rows:,}")
         return table
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from eve_jax.data.record import BOM
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, OTHER_SUFFIXES, READ
-from eve_jax.errors import UserError, shorten, warn
+from eve_jax.errors import UserError, amount, shorten, warn
 
 JSON, TEXT, IMAGE, MEDIA, OTHER, HIDDEN = range(6)  # HIDDEN: belongs to no record
 KINDS = {
@@ -122,8 +122,8 @@ def _check_apart(records: Mapping[str, list[Member]], tar: str) -> None:
             )
     if images and texts:
         warn(
-            f"{tar}: {len(images):,} images have no text of their own key (the first: {images[0][1].name}), and "
-            f"{len(texts):,} texts no image (the first: {texts[0][1].name})"
+            f"{tar}: {amount(len(images), 'image')} without a text of the same key (the first: {images[0][1].name}), "
+            f"and {amount(len(texts), 'text')} without an image (the first: {texts[0][1].name})"
         )
 
 

@@ -18,7 +18,7 @@ from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.data.text.written import Text
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 
 IMAGE_ID = -200  # stands for one image in ids
 IGNORE = -100  # label of a token that is not learned
@@ -238,7 +238,8 @@ def _place_images(turns: Sequence[Turn], n_images: int, ask: bool) -> list[_Plac
 
 def _other_number(markers: int, n_images: int) -> BadRecord:
     return BadRecord(
-        f"{markers} {MARKER} markers for {n_images} images (a tag that is text and no image is written \\{MARKER})"
+        f"{amount(markers, f'{MARKER} marker')} for {amount(n_images, 'image')} "
+        f"(a tag that is text and no image is written \\{MARKER})"
     )
 
 

@@ -17,7 +17,7 @@ from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded, encode_chat
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.data.view.document import visible
-from eve_jax.errors import clip
+from eve_jax.errors import amount, clip
 
 LOOKED = 200  # records of a source that are read, its first ones
 SHOWN, REASONS = 3, 3  # samples, and records that cannot be used, that are printed
@@ -70,10 +70,10 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
         looked = _look(source, rule)
         total = len(looked.usable) + len(looked.bad)
         of_all = f", of which the first {total:,} were read" if total < len(source) else ""
-        yield f"{name}: {len(source):,} records{of_all}"
+        yield f"{name}: {amount(len(source), 'record')}{of_all}"
         for form, count in looked.forms.most_common():
             yield f"format: {described(form) if form else 'of its own'}" + (
-                f", {count:,} records" if len(looked.forms) > 1 else ""
+                f", {amount(count, 'record')}" if len(looked.forms) > 1 else ""
             )
         yield looked.counts.line("understood")
         if looked.bad:

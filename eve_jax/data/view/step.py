@@ -12,14 +12,14 @@ from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.view.document import write_text
 from eve_jax.data.view.page import page_of
 from eve_jax.data.view.take_apart import ShownRow, take_apart
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 
 
 def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
     """At most `max_rows` rows of step `step` (from 0), of its micro-batches as evenly as can be."""
     steps = data.plan.steps
     if not 0 <= step < steps:
-        raise UserError(f"--step={step}: the plan has {steps} steps, 0 to {steps - 1}")
+        raise UserError(f"--step={step}: the plan has {amount(steps, 'step')}, 0 to {steps - 1}")
     micro_batches = data.plan.step(step)
     shares = [len(part) for part in np.array_split(np.arange(max_rows), len(micro_batches))]
     rows = []
@@ -56,7 +56,7 @@ def show_step(config: StageFields, folder: Path | None, step: int, out: str, max
         data = open_stage_data(config, temporary, saved=None if folder is None else {})  # the training's own plan
         rows = rows_of_step(data, step, max_rows)
         total = sum(len(micro_batch.rows) for micro_batch in data.plan.step(step))
-        about = f"{len(rows)} of {total} rows" if len(rows) < total else f"{total} rows"
+        about = f"{len(rows)} of {amount(total, 'row')}" if len(rows) < total else amount(total, "row")
         summary = data.summary().removesuffix(f", see {data.bad.path}")
         page = page_of(rows, f"{config.name}: step {step} of {data.plan.steps}", f"{about}; {summary}")
     path.parent.mkdir(parents=True, exist_ok=True)

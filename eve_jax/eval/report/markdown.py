@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eve_jax.data.view.document import visible
-from eve_jax.errors import shorten
+from eve_jax.errors import amount, shorten
 from eve_jax.eval.report.sheet import Sheet
 from eve_jax.eval.report.table import COLUMNS, PAPERS, cells, markdown_table, notes
 from eve_jax.eval.report.values import NONE, flat, interval, number, share
@@ -47,7 +47,7 @@ def disagreement_line(pair: Mapping[str, Any]) -> str:
     one_text = sum(row["same_answer"] for row in rows)
     other = f"; {pair['other_prompt']:,} more have other prompts" if pair["other_prompt"] else ""
     return (
-        f"{compared:,} questions have the same prompt{other}. {same:,} got the same answer. "
+        f"Of {amount(compared, 'question')} with the same prompt{other}, {same:,} got the same answer. "
         f"The verdicts differ on {share(len(rows), compared)}, of which {one_text:,} have the same answer."
     )
 

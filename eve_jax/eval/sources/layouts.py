@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.eval.sources.official import Found, Layout, read_lines, read_table, read_whole
 from eve_jax.eval.task import Row
 from eve_jax.eval.tasks.vizwiz import VizWizLmms
@@ -113,7 +113,9 @@ def _llavabench(found: Found) -> Iterator[Row]:
     rows, contexts, references = (read_lines(found[name][0]) for name in ("questions", "context", "reference"))
     by_image = {context["image"]: context for context in contexts}
     if len(rows) != len(references):
-        raise UserError(f"{found['reference'][0]}: {len(references)} answers for {len(rows)} questions")
+        raise UserError(
+            f"{found['reference'][0]}: {amount(len(references), 'answer')} for {amount(len(rows), 'question')}"
+        )
     for row, reference in zip(rows, references, strict=True):
         yield row | {"context": by_image[row["image"]], "reference": reference}
 

@@ -98,8 +98,8 @@ def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_
 @pytest.mark.parametrize(
     ("content", "fields", "reason"),
     [
-        ([IMAGE, TEXT], {}, "1 image parts in its texts for 0 images"),
-        ([IMAGE, TEXT], {"images": ["a.png", "b.png"]}, "1 image parts in its texts for 2 images"),
+        ([IMAGE, TEXT], {}, "1 image part in its texts for 0 images"),
+        ([IMAGE, TEXT], {"images": ["a.png", "b.png"]}, "1 image part in its texts for 2 images"),
         ([{**IMAGE, "image": "a.png"}], {"image": "b.png"}, "image and the image parts of its texts are different"),
         ([{**IMAGE, "image": "a.png"}, IMAGE], {}, "some image parts of its texts hold an image"),
         ([{**IMAGE, "index": 3}], {"image": "a.png"}, r"indices \[3\]"),

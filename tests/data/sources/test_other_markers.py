@@ -82,7 +82,7 @@ def test_a_single_image_without_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("<image_1> What?", r"1 markers '<image_1>' or the like for 2 images; write <image> where an image belongs"),
+        ("<image_1> What?", r"1 marker '<image_1>' or the like for 2 images; write <image> where an image belongs"),
         ("<|image_pad|><|image_pad|><|image_pad|>", r"3 markers '<\|image_pad\|>' or the like for 2 images"),
         ("<image_1><image_1>", "the markers of its 2 images are <image_1>, <image_1>; write <image>"),
         ("<image_2><image_3>", "the markers of its 2 images are"),
@@ -182,7 +182,7 @@ def test_places_with_names_inside(text: str, expected: str, images: tuple[str, .
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("<image>a.png</image>", "1 markers '<image>a.png</image>' or the like for 2 images"),
+        ("<image>a.png</image>", "1 marker '<image>a.png</image>' or the like for 2 images"),
         ("<image>a.png</image><image>c.png</image>", "the markers of its 2 images are <image>a.png</image>"),
         ("<image>a.png</image> and <image>", "both <image> and '<image>a.png</image>' in its texts"),
     ],
