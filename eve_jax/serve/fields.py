@@ -98,6 +98,8 @@ class Answering(Body):
     def _token_ids(cls, given: dict[str, float]) -> dict[str, float]:
         if not all(key.isascii() and key.isdecimal() and len(key) <= 9 for key in given):
             raise ValueError("expected token ids as keys")
+        if len(set(map(int, given))) < len(given):
+            raise ValueError("a token id is there twice, as 5 and 05")
         return given
 
     @property

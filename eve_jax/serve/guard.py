@@ -91,6 +91,7 @@ class _Guarded:
 
     async def _answer(self) -> None:
         try:
+            self._check_framing()
             self.guard.check_key(self.scope)
             self._check_length()
             await self.guard.app(self.scope, self.receive, self.send)
@@ -110,6 +111,16 @@ class _Guarded:
         if not self.complete and (problem.status == 408 or self.unasked or not await self._drained()):
             problem.headers |= CLOSING
         await problem.response()(self.scope, self.receive, self.send)
+
+    def _check_framing(self) -> None:
+        """Raise Problem where a proxy may see another end of the body, so another request behind it (RFC 9112, 6.3)."""
+        headers = Headers(scope=self.scope)
+        if "transfer-encoding" not in headers:
+            return
+        if "content-length" in headers:
+            raise Problem("the headers have both Content-Length and Transfer-Encoding: send one of them", **CLOSING)
+        if self.scope["http_version"] == "1.0":
+            raise Problem("Transfer-Encoding is not of HTTP/1.0: send Content-Length, or HTTP/1.1", **CLOSING)
 
     def _check_length(self) -> None:
         length = Headers(scope=self.scope).get("content-length", "0")

@@ -49,6 +49,9 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if not ROOT.fullmatch(self.root_path):
             raise unexpected(Argument("root_path"), self.root_path, "a path such as /eve, without a slash at its end")
+        for name in self.names:
+            if not name or self.names.count(name) > 1:
+                raise unexpected(Argument("served_model_name"), name, "names that are not empty, each of them once")
         if not all(key.split() == [key] for key in self.api_keys):  # which is not shown
             raise UserError("a key of --api_key or EVE_API_KEYS is empty or has white space: is a variable not set?")
         for host in self.media_domains:

@@ -127,6 +127,19 @@ def rest(link: socket.socket) -> bytes:
         return b"".join(iter(lambda: link.recv(65_536), b""))
 
 
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("key", [KEYS[0], "wrong"])
+@pytest.mark.parametrize(("version", "length"), [("1.1", b"Content-Length: 4\r\n"), ("1.0", b"")])
+def test_bodies_that_may_end_elsewhere_for_a_proxy(strict: Address, version: str, length: bytes, key: str) -> None:
+    """What follows is no request of its own: there is one answer, and the connection is closed."""
+    head = f"POST {CHAT} HTTP/{version}\r\nHost: a\r\nAuthorization: Bearer {key}\r\n".encode()
+    answer = rest(raw(strict, head + length + CHUNKED + b"\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1
+    assert b"Transfer-Encoding" in answer and b"connection: close" in answer.lower()
+
+
 def test_many_large_bodies_at_a_time(strict: Address) -> None:
     half = b"a" * 180_000
     first = raw(strict, post(199_000, half))

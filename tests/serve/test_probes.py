@@ -123,6 +123,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "beam search": (ask(use_beam_search=True), "use_beam_search", "not supported"),
     "guided": (ask(guided_regex="a+"), "guided_regex", "constrained"),
     "a logit_bias of words": (ask(logit_bias={"a": 1}), "logit_bias", "token ids"),
+    "a logit_bias of a token twice": (ask(logit_bias={"5": 1, "05": 2}), "logit_bias", "twice"),
     "a logit_bias of no token": (ask(logit_bias={"99999": 1}), "logit_bias", "not one of the model's"),
     "a stop token of no token": (ask(stop_token_ids=[99999]), "stop_token_ids", "0 to"),
     "min_tokens over max_tokens": (ask(min_tokens=5, max_tokens=4), "min_tokens", "more than"),

@@ -45,11 +45,13 @@ def test_paths_of_proxies_that_are_none(root: str) -> None:
     [
         *[("api_keys", key, "empty or has white space") for key in ("", " zq", "zq\n", "zq 1")],
         *[("media_domains", host, "--media_domains") for host in ("https://a.org", "a.org:443", "a.org/", "*", "")],
+        *[("names", names, "--served_model_name") for names in (("",), ("a", "b", "a"))],
         *[("origins", site, "--cors_origins") for site in ("a.org", "https://a.org/", "null", "https://*.org", "")],
     ],
 )
-def test_settings_that_nothing_could_equal(field: str, value: str, what: str) -> None:
+def test_settings_that_nothing_could_equal(field: str, value: Any, what: str) -> None:
     given: dict[str, Any] = {field: ("right", value) if field == "api_keys" else (value,)}
+    given |= {field: value} if field == "names" else {}
     with pytest.raises(UserError, match=what) as told, name_fields("--{}".format):
         ServeSettings(**given)
     assert "zq" not in str(told.value)  # keys are not shown
