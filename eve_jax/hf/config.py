@@ -84,7 +84,7 @@ CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
 
 def is_plain(hf: dict[str, Any]) -> bool:
     """True for an LLM without patch embedding."""
-    return hf.get("model_type") in FAMILIES
+    return str(hf.get("model_type")) in FAMILIES
 
 
 def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import ModelConfig, ModelFields
+from eve_jax.model.config import DEEPEST, ModelConfig, ModelFields
 from eve_jax.process.checks import whole
 
 # Fields of `ModelConfig` that a family's class fixes.
 FIXED = ("norms", "norm_plus_one", "qk_norm", "activation", "scale_embeddings", "qkv_bias")
 GELU = "gelu_pytorch_tanh"
+MOST = 2**31 - 1  # tokens of a window, and the like: what an int32 holds
 
 
 class Family(NamedTuple):
@@ -101,7 +102,8 @@ def read_layers(hf: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
     Raises UserError, without the file's name, for a list that is not one of the layers, and a size that is none.
     """
-    own, layers = FAMILIES[kind], hf["num_hidden_layers"]
+    expected = f"a whole number from 1 to {DEEPEST:,}"
+    own, layers = FAMILIES[kind], whole("num_hidden_layers", hf["num_hidden_layers"], expected, 1, DEEPEST)
     each = ["full"] * layers
     stated = dict(own.defaults) | dict(hf)
     if kind == "mistral":
@@ -142,13 +144,13 @@ def _layer_types(hf: Mapping[str, Any], layers: int) -> list[str]:
         return ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
     if not isinstance(given, list) or len(given) != layers:
         raise UserError("layer_types is not a list of one entry a layer (num_hidden_layers)")
-    if other := next((name for name in given if name not in _TYPES), None):
-        raise UserError(f"asks for {other!r} in layer_types, which eve_jax does not have")
+    if others := [name for name in given if not isinstance(name, str) or name not in _TYPES]:
+        raise UserError(f"asks for {others[0]!r} in layer_types, which eve_jax does not have")
     return given
 
 
 def _count(value: Any, name: str) -> int:
-    return whole(name, value, "a whole number above 0", 1)
+    return whole(name, value, f"a whole number from 1 to {MOST:,}", 1, MOST)
 
 
 def _period(each: list[str]) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def _flat(section: Any, name: str) -> dict[str, Any]:
     for key in said:
         if key not in nested:
             raise UserError(f"{name}.{key} is not understood next to {name}.{nested[0]}")
-    each = {key: _flat(said[key], f"{name}.{key}") for key in nested}
+    each = {key: {k: value for k, value in said[key].items() if value is not None} for key in nested}
     if FULL not in each:
         raise UserError(f"{name} has no field {FULL!r}")
     for key, settings in each.items():
@@ -171,7 +171,7 @@ def _scaling(section: dict[str, Any], name: str, hf: Mapping[str, Any]) -> tuple
     """
     kinds = {f"{name}.{key}": section[key] for key in ("rope_type", "type") if key in section}
     kind = _same(kinds, "default")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise UserError(f"{name} of type {kind!r}, which eve_jax does not have")
     for key, value in section.items():
         if key not in (*COMMON, *TYPES[kind]):

@@ -29,23 +29,27 @@ def find(mutant: Mutant, folder: Path) -> str:
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.name}: {mutant.file} has {text.count(mutant.old)} places {mutant.old!r}, expected 1")
     file.write_text(text.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
+        return "survives" if passes(mutant.tests, folder) else "found"
     except subprocess.TimeoutExpired:
         return "found"
     finally:
         file.write_text(text)
+
+
+def passes(tests: Sequence[str], folder: Path) -> bool:
+    """Whether `tests` pass in `folder`. Raises RuntimeError where they do not run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
     if done.returncode not in (PASSED, FAILED):
-        raise RuntimeError(f"{mutant.name}: the tests did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return "found" if done.returncode == FAILED else "survives"
+        raise RuntimeError(f"{tests}: the tests did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == PASSED
 
 
 def copied(folder: Path) -> Path:
@@ -59,12 +63,18 @@ def copied(folder: Path) -> Path:
 
 
 def survivors(mutants: Sequence[Mutant], processes: int = 1) -> list[str]:
-    """Names of those that survive; prints each as it is known."""
+    """Names of those that survive; prints each as it is known.
+
+    Raises RuntimeError where tests fail in a copy without a mutant: what they find there tells nothing.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folders = [copied(Path(temporary, str(number))) for number in range(processes)]
 
         def part(number: int) -> list[str]:
             left = []
+            for tests in dict.fromkeys(m.tests for m in mutants[number::processes]):
+                if not passes(tests, folders[number]):
+                    raise RuntimeError(f"{tests} fail without a mutant")
             for mutant in mutants[number::processes]:
                 what = find(mutant, folders[number])
                 print(f"{what:9} {mutant.name}", flush=True)

@@ -1,8 +1,8 @@
-"""A process of its own that opens poisoned files of a kind: `python -m tests.mutations.poison FOLDER COUNT KIND ...`
+"""A process of its own that opens poisoned files: `python -m tests.mutations.poison FOLDER FIRST END KIND ...`
 
-FOLDER holds what `targets` made. A number of a kind is always the same mutation. Each is noted in FOLDER/at before it
-is tried, so that a crash has a name. Fails for an exception that is not for people, a file that is opened outside of
-the folder and of Python's own, ten seconds for one mutation, and a gigabyte of memory.
+FOLDER holds what `targets` made. A number of a kind is always the same mutation. Each of FIRST to END, without END, is
+noted in FOLDER/at before it is tried, so that a crash has a name. Fails for an exception that is not for people, a file
+that is opened outside of the folder and of Python's own, ten seconds for one mutation, and a gigabyte of memory.
 """
 
 import faulthandler
@@ -38,13 +38,13 @@ class Watch:
             self.outside.append(f"{event} {path}")
 
 
-def run(folder: Path, kind: str, count: int, watch: Watch) -> None:
-    """Try the mutations 0 to `count` of `kind`."""
+def run(folder: Path, kind: str, numbers: range, watch: Watch) -> None:
+    """Try the mutations `numbers` of `kind`."""
     target = KINDS[kind]
     whole = {name: (folder / kind / name).read_bytes() for name in target.files}
     use: Callable[[Path], object] = target.open(folder / kind)
     use(folder / kind)  # what is not mutated can be used; late imports are over
-    for number in range(count):
+    for number in numbers:
         (folder / "at").write_text(f"{kind} {number}")
         rng = random.Random(f"{kind} {number}")
         name = rng.choice(target.files)
@@ -77,5 +77,5 @@ def _peak() -> int:
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     watched = Watch(Path(sys.argv[1]))
-    for one in sys.argv[3:]:
-        run(Path(sys.argv[1]), one, int(sys.argv[2]), watched)
+    for one in sys.argv[4:]:
+        run(Path(sys.argv[1]), one, range(int(sys.argv[2]), int(sys.argv[3])), watched)

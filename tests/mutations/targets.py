@@ -54,6 +54,21 @@ SIZES = {
     "moe_part": "layernorm-self_attn-mlp",
     "eve_jax": {"image_mode": "anyratio_ld", "max_size": 800, "max_aspect": 8.0, "template": "qwen2", "fit": "shrink"},
 }
+SCALED, LOCAL = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}, {"rope_type": "default", "rope_theta": 1e4}
+TWO = ["sliding_attention", "full_attention"]
+PLAIN: dict[str, dict[str, Any]] = {  # model_type of other bases, and what their config.json states
+    "qwen3": {"rope_parameters": {**SCALED, "original_max_position_embeddings": 64, "beta_fast": 16.0}, "head_dim": 16},
+    "mistral": {"sliding_window": 5, "layer_types": TWO[:1] * 2, "rope_theta": 1e4},
+    "smollm3": {"no_rope_layers": [1, 0], "no_rope_layer_interval": 2},
+    "gemma3_text": {
+        "rope_parameters": {TWO[1]: LOCAL | {"rope_theta": 1e6}, TWO[0]: LOCAL},
+        "layer_types": TWO,
+        "sliding_window": 5,
+        "query_pre_attn_scalar": 24,
+        "head_dim": 16,
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
+}
 Use = Callable[[Path], object]
 
 
@@ -176,6 +191,31 @@ def _configs(folder: Path) -> Use:
     return use
 
 
+def _make_plain(folder: Path) -> None:
+    shared = {name: value for name, value in SIZES.items() if name[:3] not in ("add", "eve", "mm_", "moe", "rop")}
+    for kind, own in PLAIN.items():
+        (folder / kind).mkdir()
+        (folder / kind / "config.json").write_text(json.dumps(shared | {"model_type": kind, **own}))
+
+
+def _plain_configs(folder: Path) -> Use:
+    from eve_jax.hf.config import model_config
+    from eve_jax.hf.config_fields import warn_unknown
+    from eve_jax.hf.conventions import data_settings
+    from eve_jax.model.eve import abstract_params
+    from eve_jax.process.files import read_json
+
+    def use(folder: Path) -> None:
+        for kind in PLAIN:
+            hf = read_json(folder / kind / "config.json")
+            warn_unknown(hf, folder / kind / "config.json")
+            cfg = model_config(hf, folder / kind)
+            data_settings(hf, folder / kind, cfg)
+            abstract_params(cfg)
+
+    return use
+
+
 def _make_records(kind: str) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         from tests.data.source_files import samples_of, write_parquet, write_tar
@@ -235,6 +275,7 @@ KINDS = {
     "safetensors": Target((SINGLE,), _make_tensors, lambda _: quiet(_read_tensors), _header),
     "index": Target((INDEX,), _make_index, lambda _: quiet(_read_tensors)),
     "config": Target(("config.json", "stage/config.json"), _make_configs, lambda f: quiet(_configs(f))),
+    "plain": Target(tuple(f"{kind}/config.json" for kind in PLAIN), _make_plain, lambda f: quiet(_plain_configs(f))),
     "parquet": Target(("a.parquet",), _make_records("parquet"), lambda f: quiet(_read_records("a.parquet")(f))),
     "tar": Target(("a.tar",), _make_records("tar"), lambda f: quiet(_read_records("a.tar")(f))),
     "tokenizer": Target(("tokenizer.json", "tokenizer_config.json"), _make_fast, lambda _: quiet(_tokenizer)),

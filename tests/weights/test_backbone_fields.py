@@ -14,7 +14,22 @@ BASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "later tokens": ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
     "another kind": ("gemma3_text", {"layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention' in"),
     "a kind too few": ("gemma3_text", {"layer_types": ["full_attention"]}, "one entry a layer"),
-    "no window": ("gemma3_text", {"sliding_window": None}, "sliding_window=None: expected a whole number above 0"),
+    "no window": ("gemma3_text", {"sliding_window": None}, "sliding_window=None: expected a whole number from 1"),
+    "a window that no number holds": ("mistral", {"sliding_window": 2**31}, "sliding_window=2147483648: expected a"),
+    "a list for a kind": ("gemma3_text", {"layer_types": [["x"], "full_attention"]}, "for ['x'] in layer_types"),
+    "null for a kind": ("gemma3_text", {"layer_types": [None, "full_attention"]}, "asks for None in layer_types"),
+    "nothing for a kind": ("gemma3_text", {"layer_types": ["", "full_attention"]}, "asks for '' in layer_types"),
+    "layers beyond memory": (
+        "mistral",
+        {"num_hidden_layers": 2**31},
+        "num_hidden_layers=2147483648: expected",
+    ),
+    "a list for a type": ("qwen3", {"rope_scaling": {"rope_type": [[]]}}, "rope_scaling of type [[]], which"),
+    "kinds in kinds": (
+        "qwen3",
+        {"rope_parameters": {"full_attention": {"full_attention": DEFAULT}}},
+        "rope_parameters.full_attention has no rope_theta",
+    ),
     "scaled local layers": (
         "gemma3_text",
         {"rope_parameters": {"full_attention": DEFAULT, "sliding_attention": {"rope_type": "linear", "factor": 8.0}}},
