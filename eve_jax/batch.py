@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROW_MULTIPLE = 128  # rows are a multiple of this, so that attention kernels tile them
+MOST_ROWS = 1 << 16  # of a micro-batch, and micro-batches of a step
 PAD, CLASS, SPLIT = 0, 1, 2  # values of special_ids
 
 

@@ -12,13 +12,15 @@ from typing import Any
 from absl import app, flags, logging
 
 from eve_jax import __version__
-from eve_jax.errors import Hanging, UserError
+from eve_jax.errors import Hanging, UserError, shorten
 from eve_jax.process import interrupt, paths
 from eve_jax.process.checks import hint, near_name
 from eve_jax.process.cluster import Cluster
 from launch._output import quiet_when_unread, tolerate_encodings
 
 SPECIAL_TEXT = "what reads like a special token (<|im_end|>) in a text is one; default: the checkpoint's own, no"
+DEVICE_IS_FULL = "RESOURCE_EXHAUSTED"  # in what JAX raises then
+LESS_MEMORY = "; take fewer or shorter rows, smaller images, or more devices; what was saved before is whole"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -210,6 +212,12 @@ def run(main: Callable[[], Any]) -> None:
         except KeyboardInterrupt:
             print("\ninterrupted; rerun the command to resume", file=sys.stderr, flush=True)
             sys.exit(130)
+        except MemoryError as error:
+            fail(UserError(f"this process has no more memory{f' ({error})' if str(error) else ''}{LESS_MEMORY}"))
+        except RuntimeError as error:
+            if DEVICE_IS_FULL not in str(error):
+                raise
+            fail(UserError(f"the device's memory is full ({shorten(str(error))}){LESS_MEMORY}"))
         except OSError as error:
             if not error.filename and error.errno not in DISK_ERRORS:
                 raise

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from eve_jax.batch import MOST_ROWS
+from eve_jax.process.cores import MOST_WORKERS
 from launch._flags import (
     as_flag,
     define_cluster,
@@ -56,8 +58,8 @@ PROTOCOL = flags.DEFINE_string(
 DATA = define_path("data", "", "folder with the benchmarks' data; hub: download it from the Hugging Face hub")
 OUT = define_path("out", None, "folder for answers and reports; an evaluation there is resumed")
 LIMIT = flags.DEFINE_integer("limit", 0, "ask only the first questions of each task; 0: all", lower_bound=0)
-ROWS = flags.DEFINE_integer("rows", 16, "prompts of a batch; fewer take less memory", lower_bound=1)
-THREADS = flags.DEFINE_integer("threads", 4, "that read images", lower_bound=1)
+ROWS = flags.DEFINE_integer("rows", 16, "prompts of a batch; fewer take less memory", 1, MOST_ROWS)
+THREADS = flags.DEFINE_integer("threads", 4, "that read images", 1, MOST_WORKERS)
 JUDGE = flags.DEFINE_string(
     "judge", "", "address of a judge, http://HOST:PORT/v1; its key is read from EVE_JUDGE_KEY or OPENAI_API_KEY"
 )

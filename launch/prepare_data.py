@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from eve_jax.errors import UserError, amount, name_fields
+from eve_jax.process.cores import MOST_WORKERS
 from launch._configs import define_config
 from launch._flags import define_path, run, take_action
 
@@ -31,7 +32,7 @@ IMAGES = define_path("images", "", "convert, inspect: folder that image paths of
 TO = define_path("to", "", "convert: folder to make")
 SHARD = flags.DEFINE_integer("records_per_shard", 10_000, "convert: records of the source in each shard")
 CHECK = flags.DEFINE_string("check", "headers", "convert: headers | decode (every image, to drop those that break)")
-PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 = one for each core")
+PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 = one for each core", 0, MOST_WORKERS)
 WORKDIR = define_path("workdir", "", "show: that of the training, whose plan is then used; else a plan is made")
 STAGE = flags.DEFINE_string("stage", "", "show: which stage of a recipe")
 STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower_bound=0)

@@ -14,7 +14,9 @@ from typing import Any
 
 from absl import flags
 
+from eve_jax.batch import MOST_ROWS
 from eve_jax.errors import amount
+from eve_jax.process.cores import MOST_WORKERS
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
 CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
@@ -38,7 +40,7 @@ MAX_TOKENS = flags.DEFINE_integer(
     lower_bound=0,
 )
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 4096, "slots of a packed row, more if a sample needs it", lower_bound=1)
-ROWS = flags.DEFINE_integer("rows", 2, "rows of a batch; fewer rows and slots take less memory", lower_bound=1)
+ROWS = flags.DEFINE_integer("rows", 2, "rows of a batch; fewer rows and slots take less memory", 1, MOST_ROWS)
 DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
@@ -47,7 +49,7 @@ DTYPE = flags.DEFINE_enum(
 )
 MESH = flags.DEFINE_string("mesh", "", "devices to use, as config.mesh has them; default: the first one")
 WEIGHTS = define_weights()
-THREADS = flags.DEFINE_integer("threads", 2, "that build batches", lower_bound=0)
+THREADS = flags.DEFINE_integer("threads", 2, "that build batches", 0, MOST_WORKERS)
 flags.mark_flags_as_required(["checkpoint", "records", "out"])
 
 

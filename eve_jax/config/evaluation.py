@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from eve_jax.batch import MOST_ROWS
 from eve_jax.data.image.rule import FITS
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.checks import unexpected
@@ -26,7 +27,7 @@ class EvalConfig(Section):
     every: int = setting(low=0)
     at_start: bool
     limit: int = setting(low=0)
-    rows: int = setting(low=1)
+    rows: int = setting(low=1, high=MOST_ROWS)
     fit: str = setting(choices=FITS)
     max_new_tokens: int = setting(low=0)
 

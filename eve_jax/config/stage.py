@@ -43,7 +43,7 @@ class OptimConfig(Section):
     warmup: float = setting(low=0, high=1)
     b1: float = setting(low=0, high=1, between=True)
     b2: float = setting(low=0, high=1, between=True)
-    eps: float = setting(low=0, between=True)
+    eps: float = setting(low=1e-30)  # smaller ones are 0 in float32, and 0/0 is no update
     weight_decay: float = setting(low=0)
     clip: float = setting(low=0)
     groups: dict[str, float | None] = setting(low=0)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from eve_jax.batch import ROW_MULTIPLE
+from eve_jax.batch import MOST_ROWS, ROW_MULTIPLE
 from eve_jax.data.image.rule import FITS, MODES, PILLOW_PIXELS
 from eve_jax.data.plan.mixture import check_mixture, parse_numbers
 from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
 from eve_jax.data.text.templates import OWN, TEMPLATES
 from eve_jax.errors import Field, FieldError
+from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
 
@@ -41,12 +42,12 @@ class DataConfig(Section, Mapping[str, Any]):
     long: str = setting(choices=LONG)
     row_tokens: int = setting(low=ROW_MULTIPLE, multiple=ROW_MULTIPLE)
     max_shapes: int = setting(low=1, high=MAX_SHAPES)
-    rows: int = setting(low=1)
-    micro_batches: int = setting(low=1)
+    rows: int = setting(low=1, high=MOST_ROWS)
+    micro_batches: int = setting(low=1, high=MOST_ROWS)
     epochs: int = setting(low=1)
     max_bad: float = setting(low=0)
-    workers: int = setting(low=0)
-    threads: int = setting(low=-1)
+    workers: int = setting(low=0, high=MOST_WORKERS)
+    threads: int = setting(low=-1, high=MOST_WORKERS)
     prefetch: int = setting(low=0)
     timeout: float = setting(low=0)
 

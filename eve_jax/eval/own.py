@@ -31,6 +31,7 @@ from eve_jax.eval.parsers.vqa import normalize, soft_accuracy
 from eve_jax.eval.sources.base import Ids, Item
 from eve_jax.eval.sources.official import read_lines
 from eve_jax.eval.task import DataSet, Generation, ImageSlot, Row, Task, Verdict, mean
+from eve_jax.process.files import read_bytes
 
 METRICS = ("exact", "contains", "numeric", "vqa", "letter")
 NUMBER = re.compile(r"(?:(?<!\d)[-+])?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
@@ -217,7 +218,7 @@ class OwnRows:
         self._folders = [str(folder) for folder in (images_dir, self.path.parent) if str(folder)]
         self._rows = read_lines(self.path)
         self.left_out: dict[str, int] = {}
-        self.digest = digest_of([self.path.read_bytes()])
+        self.digest = digest_of([read_bytes(self.path)])
         if not self._rows:
             raise UserError(f"{path}: holds no questions")
         for number, row in enumerate(self._rows, 1):

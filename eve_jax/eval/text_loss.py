@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError
 from eve_jax.eval.task import DataSet, Generation, Row, Task, Verdict
-from eve_jax.process.files import read_text
+from eve_jax.process.files import read_bytes, read_text
 
 BENCHMARK = "text_loss"
 
@@ -38,7 +38,7 @@ class TextLoss:
     @property
     def digest(self) -> str:
         """Hash of the file."""
-        return digest_of([self.path.read_bytes()])
+        return digest_of([read_bytes(self.path)])
 
     def passages(self) -> Iterator[tuple[str, str]]:
         """Return an id, from 0, and the text of each passage. Raises UserError for a file without text."""

@@ -1,6 +1,7 @@
 """Scores of files of records, written to a file: what `launch.score` does."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -105,7 +106,7 @@ def _in_place_of(path: Path) -> Iterator[Path]:
         raise UserError(f"--out={path}: there is no folder {path.parent}; make it first")
     with ExitStack() as opened:
         try:
-            part = opened.enter_context(in_place_of(path))
+            part = opened.enter_context(in_place_of(Path(os.path.realpath(path))))
         except OSError as error:
             raise UserError(f"--out={path} cannot be written: {error.strerror}") from error
         yield part

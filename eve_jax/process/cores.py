@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 MOST_THREADS = 16  # of a process that read images: with more, Python's lock lets none of them do more
+MOST_WORKERS = 1024  # processes, or threads of one, that a setting may ask for: more than hosts have cores
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": microseconds of a core in each such period, or "max 100000"
 _sharing = 1
 

@@ -1,9 +1,11 @@
 """Files that are complete or absent, JSON files, and paths in them that are found again after a move."""
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,13 +20,21 @@ PART = ".part"  # ending of the name of a file or folder that is being written
 def read_text(path: Path) -> str:
     """Return the UTF-8 text of the file `path`, without a byte order mark. Raises UserError that names the file."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of the file `path`. Raises UserError, also for a pipe or a device, which may have no end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path} is a {'folder' if path.is_dir() else 'pipe or a device'}; name a file")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,8 +74,11 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]
 def in_place_of(path: Path) -> Iterator[Path]:
     """Yield the path of a new, empty file that takes the name `path` when the block succeeds, and is removed otherwise.
 
-    Its name is unique, so that several processes, also of several machines, may write `path` at once. Raises OSError.
+    Its name is unique, so that several processes, also of several machines, may write `path` at once. Raises OSError,
+    also where `path` is a pipe or a device, which a file would take the place of.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device; name a file", str(path))
     part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{PART}")
     part.touch(exist_ok=False)
     try:

@@ -137,13 +137,15 @@ def evaluated_names(lines: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return every complete line of the file metrics.jsonl; a line cut off by a kill is left out."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """Return every whole line of the file metrics.jsonl; what a kill cut off or damage left is left out."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines
 
 
@@ -156,7 +158,7 @@ def drop_lines_after(folder: Path, step: int, keep_lost: bool = False) -> None:
     path = folder / METRICS
     lines = read_lines(path)
     kept, lost = ("".join(json.dumps(m) + "\n" for m in lines if (m["step"] > step) == late) for late in (False, True))
-    if path.exists() and path.read_text() == kept:
+    if path.is_file() and path.read_bytes() == kept.encode():
         return
     try:
         if keep_lost and lost:

@@ -1,11 +1,14 @@
 """What a command line says of values that cannot be read: one line, in words that do not speak of Python."""
 
+import sys
 from pathlib import Path
 
+import jax
 import pytest
 from absl import flags
 
-from launch._flags import as_flag
+from eve_jax.process import interrupt
+from launch._flags import as_flag, run
 from tests.launcher import launch
 
 MINE = """from configs import stage3
@@ -77,3 +80,29 @@ def test_errors_call_a_field_by_the_flag_that_a_command_has_for_it(monkeypatch: 
     monkeypatch.setattr(flags, "FLAGS", own)
     named = {"mesh": "--mesh", "data.max_size": "--max_size", "data.rows": "config.data.rows", "init": "config.init"}
     assert {field: as_flag(field) for field in named} == named
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError("Unable to allocate 16.0 GiB"), "this process has no more memory (Unable to allocate 16.0 GiB); "),
+        (MemoryError(), "this process has no more memory; take fewer"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\nin two lines"),
+            "the device's memory is full (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes in two lines); take",
+        ),
+    ],
+)
+def test_memory_that_is_full_is_one_line(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(interrupt, "install", lambda: None)
+    with pytest.raises(SystemExit, match="1"):
+        run(main)
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {says}")
+    assert said.count("\n") == 1

@@ -56,6 +56,12 @@ def test_wrong_types_and_numbers_out_of_range(field: Any) -> None:
         assert repr(value) in line, line
 
 
+def test_what_is_made_as_often_as_a_field_says_has_an_end() -> None:
+    """Two thousand million processes, threads or rows would take the machine, not a line."""
+    for path in ("data.rows", "data.micro_batches", "data.workers", "data.threads", "eval.rows"):
+        assert refused(path, 100_000).startswith(f"config.{path}=100000: expected a whole number from ")
+
+
 def test_max_bad_is_a_share_or_a_number_of_records() -> None:
     assert refused("data.max_bad", 1.5) == (
         "config.data.max_bad=1.5: expected a share of the records (below 1) or a whole number of them"

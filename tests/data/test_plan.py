@@ -235,6 +235,9 @@ def test_same_seed_same_plan_on_disk_too(tmp_path: Path) -> None:
         ({"rows": 0}, "rows=0"),
         ({"epochs": 0}, "epochs=0"),
         ({"steps": -1}, "steps=-1"),
+        ({"steps": 1 << 28, "rows": 8}, "train.steps=268435456 asks for 4,294,967,296 rows, and a plan has at most"),
+        ({"steps": 1, "micro_batches": 1 << 31}, "train.steps=1 asks for 8,589,934,592 rows"),
+        ({"epochs": 1 << 31}, "data.epochs=2147483648 asks for 2,147,483,648 samples"),
         ({"row_tokens": 128}, "no record fits"),
     ],
 )

@@ -1,6 +1,7 @@
 """Converting again: images that changed since are refused, by name; those that are gone are not."""
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -113,3 +114,17 @@ def test_paths_in_parquet(tmp_path: Path) -> None:
     os.utime(tmp_path / "images" / "1_0.png")
     with pytest.raises(UserError, match=r"the image \S+a\.parquet#2\S* \(of \S+a\.parquet#2\) changed since"):
         convert(conversion(tmp_path, "a.parquet"))
+
+
+def test_a_full_disk_is_one_line_and_no_loss(tmp_path: Path) -> None:
+    """ArrayRecord raises an error of its own. Files of at most 4 KB stand for the disk."""
+    write_records(tmp_path, 13)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"made: shards cannot be written \(.*File too large.*rerun"):
+            convert(conversion(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert convert(conversion(tmp_path))["kept"] == 13
+    assert not list((tmp_path / "made").glob("*.part"))

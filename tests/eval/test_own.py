@@ -153,7 +153,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     wrong = {
         "gone": ": no such file$",
-        "folder": " cannot be read: Is a directory$",
+        "folder": " is a folder; name a file$",
         "latin": ": cannot be read as UTF-8",
     }
     for name, about in wrong.items():

@@ -8,8 +8,18 @@ from typing import NoReturn
 
 import pytest
 
+from eve_jax.data.view.document import write_text
 from eve_jax.errors import UserError
-from eve_jax.process.files import folder_in_place_of, in_place_of, read_json, write_atomically, write_json
+from eve_jax.infer import score_files
+from eve_jax.process.files import (
+    folder_in_place_of,
+    in_place_of,
+    read_bytes,
+    read_json,
+    read_text,
+    write_atomically,
+    write_json,
+)
 
 
 def fail(part: Path) -> NoReturn:
@@ -54,6 +64,40 @@ def test_names_permissions_and_errors(tmp_path: Path) -> None:
     with pytest.raises(OSError), in_place_of(tmp_path / "folder"):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "plain", long.name]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+def test_pipes_and_devices_are_neither_read_nor_replaced(kind: str, tmp_path: Path) -> None:
+    """Reading one may never end, also by a link that has the name of a file, and a device was there for others."""
+    path = tmp_path / "questions.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(kind)
+    for read in (read_text, read_bytes):
+        with pytest.raises(UserError, match=r"questions\.jsonl is a pipe or a device; name a file"):
+            read(path)
+    with pytest.raises(OSError, match="it is a pipe or a device; name a file"):
+        write_atomically(path, "x")
+    assert path.exists()
+    assert not path.is_file()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_written_at_a_link_that_a_person_names_is_written_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("there")
+    write_text(tmp_path / "link", "page")
+    with score_files._in_place_of(tmp_path / "link") as part:
+        part.write_text("scores")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_text() == "scores"
+
+
+def test_text_has_one_kind_of_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
+    assert read_text(tmp_path / "text") == "a\nb\nc\n"
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        read_text(tmp_path)
 
 
 def test_folders(tmp_path: Path) -> None:

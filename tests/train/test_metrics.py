@@ -102,6 +102,17 @@ def test_cut_back_and_torn_line(tmp_path):
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
 
 
+def test_damage_within_loses_no_other_line(tmp_path):
+    write(tmp_path, 0, 5)
+    lines = (tmp_path / METRICS).read_bytes().split(b"\n")
+    lines[1] = b"\xff\x00" + lines[1]
+    lines[3:3] = [b"[4]", b'{"loss": 1}']
+    (tmp_path / METRICS).write_bytes(b"\n".join(lines))
+    assert [m["step"] for m in read_metrics(tmp_path)] == [1, 3, 4, 5]
+    drop_lines_after(tmp_path, 4)
+    assert [m["step"] for m in read_metrics(tmp_path)] == [1, 3, 4]
+
+
 def test_lines_that_damage_loses_are_kept(tmp_path):
     write(tmp_path, 0, 5)
     before = (tmp_path / METRICS).read_text()

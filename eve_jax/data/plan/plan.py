@@ -33,6 +33,7 @@ VERSION = 3  # of the planner; part of a kept plan's key
 FEW = 20_000  # records so few that there is time to look at more of them for each pick
 MAX_SHAPES = 255  # that a plan can number
 ROW_TOKENS = Field("data.row_tokens")
+MOST_SAMPLES = 1 << 30  # of a run, and rows
 MAX_ROUNDS = 256  # planned for a given number of steps; more are repetitions of these
 
 
@@ -189,6 +190,7 @@ def build_plan(lengths: Lengths, settings: PlanSettings, mixture: Mixture | None
     per_epoch = sum(round(r * len(s)) for r, s in zip(mixture.repeats, sources, strict=True))
     if not per_epoch:
         raise FieldError(Field("data.repeats"), " asks for less than one record an epoch; raise it")
+    _check_size(settings, per_epoch)
 
     turns = rounds(sources, mixture.repeats, seed)
     head = list(islice(turns, 1))
@@ -250,6 +252,16 @@ def _pack_rounds(
             break
     starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
     return parts[0] if len(parts) == 1 else Packed.joined(parts), starts
+
+
+def _check_size(settings: PlanSettings, per_epoch: int) -> None:
+    """Raise FieldError for a run of more rows, or samples, than a plan holds."""
+    steps, epochs = Field("train.steps"), Field("data.epochs")
+    size = settings.steps * settings.micro_batches * settings.rows or settings.epochs * per_epoch
+    if size > MOST_SAMPLES:
+        asked = (steps, f"={settings.steps}") if settings.steps else (epochs, f"={settings.epochs}")
+        what = "rows" if settings.steps else "samples"
+        raise FieldError(*asked, f" asks for {size:,} {what}, and a plan has at most {MOST_SAMPLES:,}; lower it")
 
 
 def _check(lengths: Lengths, settings: PlanSettings) -> None:

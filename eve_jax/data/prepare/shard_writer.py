@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -12,6 +13,7 @@ from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
 from eve_jax.data.record import Record
 from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, TABLES, Shard, shard_paths
+from eve_jax.errors import UserError, shorten
 from eve_jax.process.files import PART, write_atomically
 
 
@@ -21,6 +23,18 @@ def write_dataset(folder: Path, shards: list[Shard], tables: Mapping[str, str] |
     write_atomically(folder / DATASET_FILE, json.dumps(listed) + "\n")
 
 
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Raise UserError for what ArrayRecord raises when the disk is full or the folder cannot be written."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder}: shards cannot be written ({shorten(str(error))}); make room or the folder writable, then rerun "
+            "the command: it resumes"
+        ) from error
+
+
 class ShardWriter:
     """Writes one shard; its files have their names only after `close`."""
 
@@ -28,8 +42,9 @@ class ShardWriter:
         self._max_pixels = max_pixels
         self._paths = shard_paths(folder, number)
         records, images = (str(path) + PART for path in self._paths)
-        self._records = ArrayRecordWriter(records, "group_size:1")
-        self._images = ArrayRecordWriter(images, "group_size:1,uncompressed")  # image files are compressed already
+        with _written(folder):
+            self._records = ArrayRecordWriter(records, "group_size:1")
+            self._images = ArrayRecordWriter(images, "group_size:1,uncompressed")  # image files are compressed already
         self._known: dict[str, list[int]] = {}  # path -> number, width, height
         self._count = 0
         self._n_images = 0
@@ -40,7 +55,8 @@ class ShardWriter:
         ready = [self._prepared(image) for image in record.images]
         entries = [entry if data is None else self._write_image(image, entry, data) for image, entry, data in ready]
         line = json.dumps({"id": record.id, "images": entries, "turns": record.turns}).encode()
-        self._records.write(line)
+        with _written(self._paths[0].parent):
+            self._records.write(line)
         self._digest.update(line)
         self._count += 1
         return [(width, height) for _, width, height in entries]
@@ -53,7 +69,8 @@ class ShardWriter:
 
     def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:
         entry = [self._n_images, *entry[1:]]
-        self._images.write(data)
+        with _written(self._paths[1].parent):
+            self._images.write(data)
         self._digest.update(data)
         self._n_images += 1
         if not isinstance(image, StoredImage):
@@ -62,8 +79,9 @@ class ShardWriter:
 
     def close(self) -> Shard:
         """Finishes the files and gives them their names."""
-        self._records.close()
-        self._images.close()
+        with _written(self._paths[0].parent):
+            self._records.close()
+            self._images.close()
         sizes = []
         for path in reversed(self._paths):  # images first: conversations are never without theirs
             part = Path(str(path) + PART)

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,4 @@ def data_url(image: Image.Image, kind: str = "PNG", **settings: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write the file `path` at once, as UTF-8; halves of surrogate pairs, which an id may hold, are written out."""
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    write_atomically(Path(os.path.realpath(path)), text.encode("utf-8", "backslashreplace"))

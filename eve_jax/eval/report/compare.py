@@ -18,7 +18,7 @@ from eve_jax.eval.report.intervals import interval_of, value_of
 from eve_jax.eval.report.table import aligned
 from eve_jax.eval.report.values import NONE, interval, number
 from eve_jax.eval.units import Units
-from eve_jax.process.files import read_json
+from eve_jax.process.files import read_json, read_text
 
 HEAD = ("task", "protocol", "run", "score", "95% interval", "mean score against first", "95% interval", "questions")
 
@@ -93,7 +93,7 @@ def _verdicts(path: Path) -> dict[str, float]:
     scores: dict[str, float] = {}
     if not path.is_file():
         return scores
-    for place, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for place, text in enumerate(read_text(path).splitlines(), 1):
         try:
             line = json.loads(text)
             verdict = line.get("verdict")

@@ -8,6 +8,7 @@ from eve_jax.errors import UserError, amount
 from eve_jax.eval.sources.official import Found, Layout, read_lines, read_table, read_whole
 from eve_jax.eval.task import Row
 from eve_jax.eval.tasks.vizwiz import VizWizLmms
+from eve_jax.process.files import read_text
 
 TABLES = {
     "mmbench_en": ("mmbench_dev_2*.tsv", "*DEV_EN*.tsv"),
@@ -26,7 +27,7 @@ def _mme(found: Found) -> Iterator[Row]:
         nested = path.parent.name == "questions_answers_YN"
         category = path.parent.parent if nested else path.parent
         image = _beside(category / "images" if nested else category, path.stem)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             question, tab, answer = line.rpartition("\t")
             if not tab:
                 raise UserError(f"{path}: line {number} is not a question, a tab and an answer")
@@ -106,7 +107,7 @@ def _mmvet(found: Found) -> Iterator[Row]:
 
 
 def _mmvet_extras(found: Found) -> dict[str, Any]:
-    return {"judge_prompt": found["prompt"][0].read_text(encoding="utf-8")} if found["prompt"] else {}
+    return {"judge_prompt": read_text(found["prompt"][0])} if found["prompt"] else {}
 
 
 def _llavabench(found: Found) -> Iterator[Row]:

@@ -54,7 +54,8 @@ class Layout:
 
 def _first(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """Return the files of the first of `patterns` that has any; a pattern is one or several, joined by `|`."""
-    kinds = (sorted(path for part in pattern.split("|") for path in folder.glob(part)) for pattern in patterns)
+    named = ((path for part in pattern.split("|") for path in folder.glob(part)) for pattern in patterns)
+    kinds = (sorted(path for path in paths if path.is_file() or path.is_dir()) for paths in named)  # no pipes
     return next((paths for paths in kinds if paths), [])
 
 
