@@ -1,6 +1,6 @@
-"""Moments in bfloat16 and in 8 bits: the codes by a plain formula, rounding right on average, training as in float32."""
+"""Moments in bfloat16 and in 8 bits: the codes by a plain formula, right on average, as in float32."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -43,9 +43,9 @@ def test_numbers_become_one_of_the_two_codes_around_them(second: bool) -> None:
     np.testing.assert_allclose(unpack(blocks), plain(codes, scales, second), rtol=1e-6)
     wide = codes.astype(int)
     top = TOP[second][0]
-    low, high = (plain(np.sign(wide) * np.clip(np.abs(wide) + d, 0, top), scales, second) for d in (-1, 1))
+    low, high = (plain(np.clip(np.abs(wide) + d, 0, top), scales, second) for d in (-1, 1))
     magnitude = np.abs(x)
-    assert ((np.abs(low) <= magnitude * (1 + 1e-5)) & (magnitude <= np.abs(high) * (1 + 1e-5))).all()
+    assert ((low <= magnitude * (1 + 1e-5)) & (magnitude <= high * (1 + 1e-5))).all()
     assert (np.sign(wide) * np.sign(x) >= 0).all() and (np.asarray(unpack(blocks))[1] == 0).all()
     if second:
         assert ((codes > 0) == (x > 0)).all()  # something is divided by their roots
@@ -71,14 +71,15 @@ def test_blocks_divide_the_axis(width: int, size: int) -> None:
     assert block_size(width) == size
 
 
+@cache
 def moved(moments: str, steps: int, param_dtype: str = "float32") -> tuple[jax.Array, Any]:
     """By how much a weight moves in `steps` updates by noise with a drift that gets 10 times smaller; the state."""
     optim = base.get_config("tiny").optim
     optim.lr, optim.moments = 1e-3, moments
     tx = optimizer(optim, optax.constant_schedule(optim.lr), CFG, stage_factors("3"))
     rule = StepRule(CFG, tx, optax.constant_schedule(optim.lr))
-    weights = {NAME: jnp.zeros((2, 64, 128), param_dtype), NORM: jnp.ones(64)}
-    drift = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.5, (2, 64, 128)), 1.0, -1.0)
+    weights = {NAME: jnp.zeros((1, 16, 128), param_dtype), NORM: jnp.ones(64)}
+    drift = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.5, (1, 16, 128)), 1.0, -1.0)
 
     def step(number: jax.Array, state: TrainState) -> TrainState:
         noise = jax.random.normal(jax.random.fold_in(jax.random.key(2), number), drift.shape)
@@ -96,7 +97,7 @@ def moved(moments: str, steps: int, param_dtype: str = "float32") -> tuple[jax.A
 )
 def test_weights_move_as_with_moments_in_float32(moments: str, param_dtype: str) -> None:
     """Also second moments that get smaller: rounded to the nearest, they would stay what they were."""
-    steps = 1500
+    steps = 1000
     (wanted, plain_state), (got, state) = moved("float32", steps), moved(moments, steps, param_dtype)
     slope = float(jnp.sum(wanted * got) / jnp.sum(wanted * wanted))
     assert slope == pytest.approx(1, abs=0.02)
