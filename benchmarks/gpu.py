@@ -36,7 +36,8 @@ from eve_jax.model.eve import Batch, Params, init_params, parameter_shardings
 from eve_jax.model.llms import llm_sizes
 from eve_jax.process.setup import setup
 from eve_jax.train.flops import batch_tokens, peak_flops, step_flops
-from eve_jax.train.optimizer import optimizer, optimizer_state, schedule
+from eve_jax.train.optimizer import optimizer, optimizer_state
+from eve_jax.train.schedule import schedule
 from eve_jax.train.step import StepFunctions, TrainState
 from launch._flags import run
 

@@ -27,6 +27,7 @@ TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the 
 flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
 ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning layer and teacher, if it has them")
+EMA = flags.DEFINE_bool("ema", False, "export, whole: the moving average of what trains (config.optim.ema)")
 ACTIONS = ("import", "export", "whole")
 
 
@@ -35,20 +36,24 @@ def main(action: str) -> None:
     from eve_jax.model.quantized import QUANTIZED
     from eve_jax.process.setup import setup
     from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
+    from eve_jax.weights.open import open_average
 
     setup()
     origin, target = FROM.value or "", TO.value or ""
+    if action == "import" and EMA.value:
+        raise UserError("--ema is for export and whole: what is imported has no average of its weights")
     if action == "import":
         folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
     elif action == "whole":
-        folder = make_whole(origin, target)
+        folder = make_whole(origin, target, average=bool(EMA.value))
     else:
         if DTYPE.value in QUANTIZED:
             raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
         if DTYPE.value and WEIGHTS.value:
             raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
         options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
-        folder = export_checkpoint(origin, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
+        opened = open_average(origin) if EMA.value else origin
+        folder = export_checkpoint(opened, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
     print(f"done: {folder}")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -12,12 +13,27 @@ from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
 from eve_jax.process.hush import hush_orbax
 
+OPTIMIZER = "optimizer"
+AVERAGE = "average"  # of the parts of the optimizer's state: the moving average of the weights
+
 
 def stored_shapes(folder: Path, step: int) -> Params:
     """Return shape and dtype of every parameter that checkpoint `step` of a stage folder holds. Raise UserError."""
+    return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in _tree(folder, step, "params").items()}
+
+
+def stored_averages(folder: Path, step: int) -> set[str]:
+    """Return the names of the parameters whose average is in the optimizer of checkpoint `step`. Raise UserError."""
+    if not (folder / CHECKPOINTS / str(step) / OPTIMIZER).is_dir():
+        return set()
+    tree = _tree(folder, step, OPTIMIZER)
+    return set(tree[AVERAGE]) if isinstance(tree, dict) and AVERAGE in tree else set()
+
+
+def _tree(folder: Path, step: int, item: str) -> Any:
+    """Return the tree of what is known of the arrays of an item of checkpoint `step`. Raise UserError."""
     with _reader(folder / CHECKPOINTS / str(step)) as reader:
-        tree = reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / "params").item_metadata.tree
-        return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in tree.items()}
+        return reader.metadata(folder.resolve() / CHECKPOINTS / str(step) / item).item_metadata.tree
 
 
 def load_stored(folder: Path, step: int, wanted: Params) -> Params:

@@ -19,7 +19,7 @@ import tensorstore as ts
 from eve_jax.checkpoint.checksums import write_manifest
 from eve_jax.checkpoint.frozen_weights import Origin
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS
-from eve_jax.checkpoint.stored import stored_shapes
+from eve_jax.checkpoint.stored import AVERAGE, OPTIMIZER, stored_averages, stored_shapes
 from eve_jax.checkpoint.vision_copies import ParamSource
 from eve_jax.checkpoint.weight_fingerprint import Fingerprint
 from eve_jax.checkpoint.zero_weights import check_needed
@@ -99,36 +99,39 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[s
 
 
 class OrbaxSource:
-    """The parameters that a checkpoint of ours holds itself, read by layers as far as they are stored by layers."""
+    """The parameters that a checkpoint of ours holds itself, read by layers as far as they are stored by layers.
 
-    def __init__(self, folder: Path, step: int, cfg: ModelConfig):
+    average: those that train as their moving average, in the dtypes of the weights. Raise UserError when it has none.
+    """
+
+    def __init__(self, folder: Path, step: int, cfg: ModelConfig, average: bool = False):
         self.cfg, self.folder, self.step = cfg, folder, step
-        self.store = (folder / CHECKPOINTS / str(step) / "params").resolve()
         self.shapes: Params = stored_shapes(folder, step)
+        self.averages = stored_averages(folder, step) if average else set()
+        if average and not self.averages:
+            raise UserError(f"{folder}, step {step}: there is no average of the weights (config.optim.ema was 0)")
+
+    def _open(self, name: str) -> ts.TensorStore:
+        item, path = (OPTIMIZER, f"{AVERAGE}.{name}/") if name in self.averages else ("params", f"{name}/")
+        base = (self.folder / CHECKPOINTS / str(self.step) / item).resolve()
+        kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{base}/"}, "path": path}
+        return ts.open({"driver": "zarr", "kvstore": kvstore}, read=True).result()
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array.
 
         Raises UserError for one that is zero everywhere, without which there is no answer.
         """
-        spec = {
-            "driver": "zarr",
-            "kvstore": {
-                "driver": "ocdbt",
-                "base": {"driver": "file", "path": f"{self.store}/"},
-                "path": f"{name}/",
-            },
-        }
-        array = ts.open(spec, read=True).result()
+        array, dtype = self._open(name), self.shapes[name].dtype
         if not declared(self.cfg)[name].stacked:
-            value = array.read().result()
+            value = array.read().result().astype(dtype, copy=False)
             check_needed(f"{self.folder}, step {self.step}", {name: value})
             yield value
             return
         chunk = array.chunk_layout.read_chunk.shape
         layers, step = array.shape[0], (chunk and chunk[0]) or 1
         for start in range(0, layers, step):  # a stored chunk is decoded once, however many layers it holds
-            yield from array[start : start + step].read().result()
+            yield from array[start : start + step].read().result().astype(dtype, copy=False)
 
 
 def check_shapes(folder: Path, cfg: ModelConfig, found: Params) -> None:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
 from eve_jax.compile.topology import Chip
+from eve_jax.config.optim import TOKEN
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names, trained_groups
 from eve_jax.data.config import DataConfig
@@ -24,8 +25,10 @@ from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
-from eve_jax.train.optimizer import abstract_optimizer, optimizer, schedule
-from eve_jax.train.step import StepFunctions, Sums, TrainState
+from eve_jax.model.loss import TARGET_WEIGHT
+from eve_jax.train.optimizer import abstract_optimizer, optimizer
+from eve_jax.train.schedule import schedule
+from eve_jax.train.step import StepFunctions, Sums, TrainState, sums_of
 
 # Share of a row that images take, in the shapes for a config without data.
 SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}
@@ -153,13 +156,16 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
     batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
+    weighed = config.optim.loss_weights != TOKEN
+    if weighed:
+        batch[TARGET_WEIGHT] = batch["loss_weight"]
     functions = StepFunctions(cfg, tx, lr, mesh)
     sums = None
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
     else:
         total: Any = ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
-        sums = Sums(_sums_of(trainable), *[total] * (len(Sums._fields) - 1))
+        sums = sums_of(_sums_of(trainable), total, weighed)
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
         accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))

@@ -30,10 +30,11 @@ class EvalConfig(Section):
     rows: int = setting(low=1, high=MOST_ROWS)
     fit: str = setting(choices=FITS)
     max_new_tokens: int = setting(low=0)
+    ema: bool
 
     def check(self) -> None:
-        """Raise FieldError when something is to happen at times, and nothing at all is named."""
-        for name, given in (("every", self.every), ("at_start", self.at_start)):
+        """Raise FieldError when something is said of evaluations, and nothing at all is named."""
+        for name, given in (("every", self.every), ("at_start", self.at_start), ("ema", self.ema)):
             if given and not self.is_set:
                 raise FieldError(
                     Field(f"eval.{name}"),

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
+from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import SQUARE, ImageRule
@@ -22,41 +23,16 @@ from eve_jax.data.text.own_template import own_template
 from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.model.config import ModelConfig, ModelSection
-from eve_jax.model.weight import trainable_groups
-from eve_jax.process.checks import hint, near_name, unexpected
+from eve_jax.model.eve import quantizable
+from eve_jax.process.checks import unexpected
 from eve_jax.process.paths import expand_config
 from eve_jax.process.section import Section, setting
 from eve_jax.sharding import parse_mesh
 
 NOT_FINITE = ("stop", "skip")  # what a run does about a step whose loss or gradient is not finite
 MOST = 2**63 - 1  # of a seed
+EMA = Field("optim.ema")
 REMEDY = "; begin with get_config of configs/base.py, which has every field"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig(Section):
-    """The section `optim` of a stage's config."""
-
-    PATH = "optim."
-
-    lr: float = setting(low=0)
-    warmup: float = setting(low=0, high=1)
-    b1: float = setting(low=0, high=1, between=True)
-    b2: float = setting(low=0, high=1, between=True)
-    eps: float = setting(low=1e-30)  # smaller ones are 0 in float32, and 0/0 is no update
-    weight_decay: float = setting(low=0)
-    clip: float = setting(low=0)
-    groups: dict[str, float | None] = setting(low=0)
-
-    def check(self) -> None:
-        """Raise FieldError for a group that no stage can train."""
-        known = trainable_groups()
-        for name in self.groups:
-            if name not in known:
-                near = hint(near_name(name, known))
-                raise FieldError(
-                    "there is no field ", Field(f"optim.groups.{name}"), f": expected one of {', '.join(known)}", near
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +122,14 @@ class Config(Section):
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
-        trainable_names(self.sizes, self.factors)
+        trains = trainable_names(self.sizes, self.factors)
+        if self.optim.rule == MUON and not trains & quantizable(self.sizes):
+            rule, stage = Field("optim.rule"), Field("stage")
+            raise FieldError(rule, f"={MUON} is for matrices of the layers, and ", stage, f"={self.stage} trains none")
+        if self.eval.ema and not self.optim.ema:
+            raise FieldError(Field("eval.ema"), "=True, but no average of the weights is kept: give its decay as ", EMA)
+        if self.train.steps:
+            self.optim.check_steps(self.train.steps)
         if self.data.patch != 2 * self.sizes.sub_patch:
             raise FieldError(
                 Field("data.patch"),

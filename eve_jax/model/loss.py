@@ -21,6 +21,7 @@ TILE = 128
 HEAD = ("vocab", "table")  # logical axes of the head
 LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
+TARGET_WEIGHT = "target_weight"  # in a batch whose targets do not count alike (eve_jax.train.sample_weights)
 
 
 def chunk_rows(vocab: int) -> int:
@@ -229,22 +230,26 @@ def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
 
 
 def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
-    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars."""
+    """Sum of the negative log-likelihoods (nats) of a micro-batch's targets, and their number, both float32 scalars.
+
+    In a batch with TARGET_WEIGHT, each is multiplied with its weight.
+    """
     return _nll_sums(model, model.hidden(batch)[0], batch)
 
 
 def _nll_sums(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> tuple[Array, Array]:
-    weight, labels = batch["loss_weight"].reshape(-1), batch["labels"].reshape(-1)
+    counted, labels = batch["loss_weight"].reshape(-1), batch["labels"].reshape(-1)
+    weight = batch[TARGET_WEIGHT].reshape(-1) if TARGET_WEIGHT in batch else counted
     at_targets = _at_targets(model, hidden, batch)
     if by_targets():
-        return nll_sum(at_targets, model.head_weight, labels, weight), jnp.sum(weight)
-    return jnp.sum(target_nll(at_targets, model.head_weight, labels) * weight), jnp.sum(weight)
+        return nll_sum(at_targets, model.head_weight, labels, weight), jnp.sum(counted)
+    return jnp.sum(target_nll(at_targets, model.head_weight, labels) * weight), jnp.sum(counted)
 
 
 class LossSums(NamedTuple):
     """Sums over a micro-batch, float32 scalars: the negative log-likelihoods (nats) of the targets and their number;
     the aligning losses of the images (1 - mean cosine of each) and their number, both 0 in a model that does not align;
-    the number of samples that have a target.
+    the number of samples that have a target; the weights of the targets, None where these weigh 1.
     """
 
     nll: Array
@@ -252,6 +257,7 @@ class LossSums(NamedTuple):
     align: Array
     images: Array
     samples: Array
+    weight: Array | None = None
 
 
 def samples_with_targets(batch: Batch) -> Float[Array, ""]:
@@ -264,12 +270,13 @@ def samples_with_targets(batch: Batch) -> Float[Array, ""]:
 def training_sums(model: Eve, batch: Batch) -> LossSums:
     """`loss_sums` and, in a model that aligns, the aligning loss (docs/model.md#patch-aligning-layer)."""
     samples = samples_with_targets(batch)
+    weight = jnp.sum(batch[TARGET_WEIGHT]) if TARGET_WEIGHT in batch else None
     if not model.cfg.aligns or not batch["align_weight"].size:
-        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples)
+        return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples, weight)
     hidden, predicted, features = model.hidden_and_features(batch)
     share = batch["align_weight"]
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
-    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples)
+    return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples, weight)
 
 
 def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:

@@ -98,6 +98,8 @@ class Evaluations:
         found = {what: text for evaluator in self.evaluators for what, text in evaluator.fingerprints.items()}
         free = ("every", "at_start", "rows", "records", "images", "tasks", "data")
         settings = {name: value for name, value in self.given.to_dict().items() if name not in free}
+        if not settings["ema"]:
+            del settings["ema"]  # the hash of before it was a field
         return found | {"settings": hash_of(settings)} if found else {}
 
     def begin(self, folder: Path, saved: Mapping[str, Any], data: StageData, peers: Peers | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, steps_in
+from eve_jax.config.optim import LATER_OPTIM
 from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
@@ -114,6 +115,7 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
+    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     return {key: value for key, value in _flat(config).items() if key not in same or value != same[key]}
 
 

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, from the config (docs/model.md#recipe)."""
+"""The update rule of a stage, from the config (docs/model.md#recipe, docs/train.md#optimizer)."""
 
 import math
 from collections.abc import Mapping
@@ -8,37 +8,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import DictKey
 from jaxtyping import Array
 
-from eve_jax.config.stage import OptimConfig
+from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, declared
+from eve_jax.model.eve import Params, declared, quantizable
 from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import replicated
+from eve_jax.train.average import averaged
+from eve_jax.train.moments import packed
+from eve_jax.train.muon import muon, split
 from eve_jax.train.rounding import in_float32
-
-
-def schedule(optim: OptimConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear from 0 to `lr` over `warmup` (a share of the steps, rounded up), cosine to 0."""
-    warmup = math.ceil(optim.warmup * steps)
-    return optax.warmup_cosine_decay_schedule(0.0, optim.lr, warmup, max(steps, warmup + 1))
 
 
 def optimizer(
     optim: OptimConfig, lr: optax.Schedule, cfg: ModelConfig, factors: Mapping[str, float]
 ) -> optax.GradientTransformation:
-    """Return clipping by global norm (`clip` > 0), then AdamW at `lr` times the factor of each weight's group.
+    """Return clipping by global norm (`clip` > 0), then `optim.rule` at `lr` times the factor of each weight's group.
 
-    It takes gradients and parameters in float32, and has its moments in float32, whatever the parameters are stored in.
-    Weight decay applies to the roles in `eve_jax.model.weight.DECAYED`. factors: by group (`group_factors`).
+    It takes gradients and parameters in float32, and computes its moments in float32, whatever the parameters are
+    stored in. Weight decay and other types of moments apply to the roles in `eve_jax.model.weight.DECAYED`. factors: by
+    group (`group_factors`).
     """
+    weights = declared(cfg)
+    rule = adamw = _adamw(optim, lr, cfg)
+    if optim.rule == MUON:
+        rule = split(muon(optim, lr), adamw, quantizable(cfg))
+    rule = packed(rule, optim.moments, {name for name, weight in weights.items() if weight.role in DECAYED})
+    chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
+    chain.append(rule)
+    if set(factors.values()) - {0.0, 1.0}:
+        scales = {name: factors[weight.group] for name, weight in weights.items()}
+        chain.append(optax.stateless(lambda updates, _: {name: u * scales[name] for name, u in updates.items()}))
+    whole = optax.chain(*chain) if len(chain) > 1 else rule
+    return averaged(whole, optim.ema) if optim.ema else whole
+
+
+def _adamw(optim: OptimConfig, lr: optax.Schedule, cfg: ModelConfig) -> optax.GradientTransformation:
     weights = declared(cfg)
 
     def corrected(count: Array) -> Array:
         return lr(count) * _bias_correction(optim.b1, count + 1) / jnp.sqrt(_bias_correction(optim.b2, count + 1))
 
-    adamw = optax.adamw(
+    return optax.adamw(
         corrected,
         b1=optim.b1,
         b2=optim.b2,
@@ -46,12 +60,6 @@ def optimizer(
         weight_decay=optim.weight_decay,
         mask=(lambda params: {name: weights[name].role in DECAYED for name in params}) if optim.weight_decay else None,
     )
-    chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
-    chain.append(adamw)
-    if set(factors.values()) - {0.0, 1.0}:
-        scales = {name: factors[weight.group] for name, weight in weights.items()}
-        chain.append(optax.stateless(lambda updates, _: {name: u * scales[name] for name, u in updates.items()}))
-    return optax.chain(*chain) if len(chain) > 1 else adamw
 
 
 def _bias_correction(decay: float, count: Array) -> Array:
@@ -60,22 +68,29 @@ def _bias_correction(decay: float, count: Array) -> Array:
 
 
 def abstract_optimizer(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
-    """Shapes, dtypes and shardings of the state of `tx`: moments in float32, where their parameters lie, the rest
-    everywhere.
+    """Shapes, dtypes and shardings of the state of `tx`: what it keeps of a parameter (under its name) lies where that
+    does, the rest everywhere.
 
     `trainable`: parameters, or their abstract values with shardings.
     """
 
-    def leaf(value: Any, where: Any) -> jax.ShapeDtypeStruct:
+    def leaf(path: tuple[Any, ...], value: Any) -> jax.ShapeDtypeStruct:
+        names = [key.key for key in path if isinstance(key, DictKey) and key.key in trainable]
+        where = _placed_like(trainable[names[0]], value.shape) if names else replicated(mesh)
         return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=where)
 
-    return optax.tree_utils.tree_map_params(
-        tx,
-        lambda value, parameter: leaf(value, parameter.sharding),
-        jax.eval_shape(partial(_begin, tx), trainable),
-        trainable,
-        transform_non_params=lambda value: leaf(value, replicated(mesh)),
-    )
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(partial(_begin, tx), trainable))
+
+
+def _placed_like(parameter: Any, shape: tuple[int, ...]) -> Any:
+    """The sharding of what has the dimensions of `parameter`, fewer in the last: whole where they cannot be divided."""
+    where = parameter.sharding
+    if not isinstance(where, NamedSharding) or shape == parameter.shape:
+        return where
+    parts = [size // part for size, part in zip(parameter.shape, where.shard_shape(parameter.shape), strict=True)]
+    axes = [*where.spec, *[None] * (len(shape) - len(where.spec))]
+    spec = [axis if size % part == 0 else None for axis, size, part in zip(axes, shape, parts, strict=True)]
+    return NamedSharding(where.mesh, PartitionSpec(*spec))
 
 
 def optimizer_state(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:

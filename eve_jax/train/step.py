@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from eve_jax import sharding
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
-from eve_jax.model.loss import LossSums, training_sums
+from eve_jax.model.loss import TARGET_WEIGHT, LossSums, training_sums
 from eve_jax.train.metrics import Metric, StepView, measure
 from eve_jax.train.rounding import in_float32, updated
 
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Running sums over a step's micro-batches, in float32; `align`, `images` and `samples` are those of `LossSums`."""
+    """Running sums over a step's micro-batches, in float32; all but `grads` and `loss` are those of `LossSums`."""
 
     grads: Params
     loss: jax.Array
@@ -35,6 +35,12 @@ class Sums(NamedTuple):
     align: jax.Array
     images: jax.Array
     samples: jax.Array | float = 0.0
+    weight: jax.Array | None = None
+
+    @property
+    def divisor(self) -> jax.Array:
+        """What a mean over the targets divides by: their weights, or their number where each weighs 1."""
+        return self.targets if self.weight is None else self.weight
 
 
 def _taken(state: TrainState) -> jax.Array:
@@ -69,19 +75,23 @@ def image_weight(cfg: ModelConfig, batches: list[Batch]) -> jax.Array | float:
     targets plus `align_weight` times that of the images; from the whole step's batches."""
     if not cfg.aligns:
         return 0.0
-    targets, images = (sum(jnp.sum(b[name]) for b in batches) for name in ("loss_weight", "align_weight"))
+    weight = TARGET_WEIGHT if TARGET_WEIGHT in batches[0] else "loss_weight"
+    targets, images = (sum(jnp.sum(b[name]) for b in batches) for name in (weight, "align_weight"))
     return cfg.align_weight * targets / jnp.maximum(images, 1)
 
 
-def _zero_sums(state: TrainState) -> Sums:
+def sums_of(grads: Any, scalar: Any, weighed: bool) -> Sums:
+    """Return `Sums` of which every one but the gradients is `scalar`; `weighed`: of batches with TARGET_WEIGHT."""
+    scalars = len(Sums._fields) - 2
+    return Sums(grads, *[scalar] * scalars, scalar if weighed else None)
+
+
+def _zero_sums(state: TrainState, weighed: bool) -> Sums:
     """Sums of nothing, placed as those of later steps, for which other programs would be compiled otherwise."""
-    scalars = len(Sums._fields) - 1
-    everywhere: Any = state.step.sharding
-    where = Sums(jax.tree.map(lambda p: p.sharding, state.trainable), *[everywhere] * scalars)
+    where = sums_of(jax.tree.map(lambda p: p.sharding, state.trainable), state.step.sharding, weighed)
 
     def zeros() -> Sums:
-        grads = jax.tree.map(lambda p: jnp.zeros(p.shape), state.trainable)
-        return Sums(grads, *[jnp.zeros(())] * scalars)
+        return sums_of(jax.tree.map(lambda p: jnp.zeros(p.shape), state.trainable), jnp.zeros(()), weighed)
 
     return jax.jit(zeros, out_shardings=where)()
 
@@ -96,15 +106,18 @@ class StepRule(NamedTuple):
     metrics: tuple[Metric, ...] = ()  # of the user's own
 
     def place(self, parameters: Params) -> Params:
-        """Return `parameters` with the sharding of the rules.
+        """Return `parameters`, or what an optimizer keeps of them, with the sharding of the rules.
 
         Without this constraint the compiler may choose another sharding for them, and the next step would recompile.
         """
         if self.mesh is None:
             return parameters
         axes, mesh = logical_axes(self.cfg), self.mesh
-        where = {n: sharding.parameter_sharding(mesh, axes[n], p.shape) for n, p in parameters.items()}
-        return {n: jax.lax.with_sharding_constraint(p, where[n]) for n, p in parameters.items()}
+
+        def placed(name: str, value: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(value, sharding.parameter_sharding(mesh, axes[name], value.shape))
+
+        return {n: jax.tree.map(partial(placed, n), p) for n, p in parameters.items()}
 
     def place_moments(self, optimizer: Any) -> Any:
         """Return the optimizer's state with those trees placed that have the parameters' names."""
@@ -124,17 +137,17 @@ def accumulate(
 
 
 def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
-    """Divide the gradient sums by the step's targets, update, and return the new state and the step's metrics.
+    """Divide the gradient sums by the step's targets, or their weights; return the updated state and the metrics.
 
     A step whose loss or gradient is not finite, or that has no target, leaves parameters and optimizer as they were,
     also the optimizer's count of steps. A mean over nothing is NaN in the metrics: loss and gradient norm of a step
     without a target, align_loss of one without an image.
     """
-    targets = jnp.maximum(sums.targets, 1)
+    targets = jnp.maximum(sums.divisor, 1)
     grads = jax.tree.map(lambda g: g / targets, in_float32(sums.grads))
     updates, opt = rule.tx.update(grads, state.optimizer, in_float32(state.trainable))
     metrics = {
-        "loss": _mean(sums.loss, sums.targets),
+        "loss": _mean(sums.loss, sums.divisor),
         "lr": rule.schedule(_taken(state)),
         "grad_norm": jnp.where(sums.targets > 0, optax.global_norm(grads), jnp.nan),
         "targets": sums.targets,
@@ -187,7 +200,7 @@ class StepFunctions:
         """Take one step; `state` is donated. Metrics stay on the device."""
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
-        sums, self._sums = self._sums or _zero_sums(state), None
+        sums, self._sums = self._sums or _zero_sums(state, TARGET_WEIGHT in batches[0]), None
         per_image = image_weight(self.cfg, batches)
         for batch in batches:
             sums = self.accumulate(sums, state.trainable, frozen, batch, per_image)

@@ -29,6 +29,7 @@ from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
 from eve_jax.process.watchdog import Watchdog
+from eve_jax.train.average import with_average
 from eve_jax.train.data_bound import DataBound
 from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
@@ -39,9 +40,11 @@ from eve_jax.train.masked import check_masked, say_masked
 from eve_jax.train.metrics import drop_lines_after, load_metrics
 from eve_jax.train.metrics_log import Meter, MetricsLog
 from eve_jax.train.nonfinite import NonFinite
-from eve_jax.train.optimizer import optimizer, schedule
+from eve_jax.train.optimizer import optimizer
 from eve_jax.train.positions import check_positions
 from eve_jax.train.profile import Profiler
+from eve_jax.train.sample_weights import weighed
+from eve_jax.train.schedule import schedule
 from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.step import StepFunctions, TrainState
@@ -115,7 +118,8 @@ class Run:
         self.log.flush()
         self.check(state)
         with self.goodput.on("eval"):
-            values = self.evaluations.measure(step, {**state.trainable, **self.begin.frozen}, stopped)
+            trained = with_average(state.optimizer, state.trainable) if self.config.eval.ema else state.trainable
+            values = self.evaluations.measure(step, {**trained, **self.begin.frozen}, stopped)
         if values is None:
             return False
         self.log.write_evaluation(step, values)
@@ -211,6 +215,7 @@ def _open(
             write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
         keep_base(folder, config)
         steps = data.plan.steps
+        config.optim.check_steps(steps)
         evaluations.begin(folder, saved, data, peers())
         if latest == steps and not evaluations.due(steps):
             return None
@@ -255,6 +260,7 @@ def _loop(run: Run, stop: StopRequest, watchdog: Watchdog) -> None:
     """The steps that are left; saves when due, at the end, and before stopping on request."""
     state, frozen, done = run.begin.state, run.begin.frozen, run.begin.step
     data, steps, rows = run.data, run.data.plan.steps, run.config.data.rows
+    kind = run.config.optim.loss_weights
     alone = peers() is None  # several stop only where they agree to
     batches = data.batches(done, run.rows)
     feed = watched(batches, run.config.data.timeout, lambda: alone and stop.wanted, data.builder.reading)
@@ -267,7 +273,7 @@ def _loop(run: Run, stop: StopRequest, watchdog: Watchdog) -> None:
         with StopAgreement(peers(), run.config.name, done, steps) as agreement:
             for step, step_batches in run.goodput.waiting(feed):
                 done = run.goodput.last_step = step + 1
-                placed = [sharding.place_batch(run.mesh, batch, rows, run.rows) for batch in step_batches]
+                placed = [sharding.place_batch(run.mesh, weighed(b, kind), rows, run.rows) for b in step_batches]
                 state, metrics = run.profiler(done, run.functions, state, frozen, placed)
                 watchdog.dispatched(done, metrics["loss"])
                 run.log.add(done, metrics, data.counts(step))

@@ -38,7 +38,7 @@ from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
 from eve_jax.weights.not_finite import Watched, cast
-from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
+from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 
 HUB = "hf:"  # before the id of a model of the Hugging Face hub
@@ -70,17 +70,18 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     return target
 
 
-def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> Path:
+def make_whole(folder: str | Path, target: str | Path, quiet: bool = False, average: bool = False) -> Path:
     """Make the stage folder `target` with all weights of the stage folder `folder`, which may refer to other folders.
 
-    Values keep their bits and dtypes; the optimizer is left behind. Raises UserError with nothing left behind.
+    Values keep their bits and dtypes; the optimizer is left behind. average: what trains as its moving average, in the
+    dtypes of the weights. Raises UserError with nothing left behind.
     """
     folder, target = Path(folder), Path(target)
     if not is_ours(folder):
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
     base = carried_config(folder)
     step = newest_step(folder)
-    source = Watched(stored_source(folder, step))
+    source = Watched(stored_source(folder, step, average))
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
     with _new_folder(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance, meta)
@@ -94,7 +95,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
 
 
 def export_checkpoint(
-    folder: str | Path,
+    folder: str | Path | Checkpoint,
     target: str | Path,
     dtype: str = "",
     max_shard_gb: float = 5.0,
@@ -103,7 +104,8 @@ def export_checkpoint(
     aligning: bool = True,
     quiet: bool = False,
 ) -> Path:
-    """Make the Hugging Face folder `target` from a stage folder (or another Hugging Face folder); returns it.
+    """Make the Hugging Face folder `target` from a stage folder, another Hugging Face folder or what was opened of one;
+    returns it.
 
     `dtype` float32, float16 or bfloat16 casts every weight, int8 or int4 quantizes the matrices of the layers and keeps
     the others, "" keeps them all bit for bit. `text_only` writes the plain
@@ -113,13 +115,14 @@ def export_checkpoint(
     training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
     left behind.
     """
-    folder, target = Path(folder), Path(target)
+    target = Path(target)
     if dtype not in ("", *DTYPES, *QUANTIZED):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
     weights, dtype = (check_weights(dtype, "--weights"), "") if dtype in QUANTIZED else ("", dtype)
     if weights and text_only:
         raise UserError(f"--weights={weights} goes with --notext_only: no other program reads such an LLM")
-    checkpoint = open_checkpoint(folder)
+    checkpoint = folder if isinstance(folder, Checkpoint) else open_checkpoint(folder)
+    folder = checkpoint.folder
     if kept := getattr(checkpoint.source, "weights", ""):
         raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
     source = checkpoint.source or stored_source(folder)

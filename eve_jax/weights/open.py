@@ -104,8 +104,11 @@ def load_frozen(
     return params
 
 
-def stored_source(folder: Path, step: int | None = None) -> ParamSource:
-    """All parameters of checkpoint `step` (None: the newest sound one) of a stage folder, to be read layer by layer."""
+def stored_source(folder: Path, step: int | None = None, average: bool = False) -> ParamSource:
+    """All parameters of checkpoint `step` (None: the newest sound one) of a stage folder, to be read layer by layer.
+
+    average: those that train as their moving average. Raise UserError when the checkpoint has none.
+    """
     cfg, _ = stage_config(folder)
     step = newest_step(folder) if step is None else step
     others = []
@@ -115,7 +118,16 @@ def stored_source(folder: Path, step: int | None = None) -> ParamSource:
         others.append((origin, Completed(inner, cfg.parts, origin.seed)))
         if missing := [name for name in origin.weights if name not in others[-1][1].shapes]:
             raise _gone(folder, missing[0], found)
-    return Referring(folder, OrbaxSource(folder, step, cfg), others)
+    return Referring(folder, OrbaxSource(folder, step, cfg, average), others)
+
+
+def open_average(folder: str | Path) -> Checkpoint:
+    """The model in a stage folder of ours with the moving average of what trains. Raise UserError when it has none."""
+    folder = Path(folder)
+    if not is_ours(folder):
+        raise UserError(f"{folder} is a Hugging Face folder, which has no average of the weights")
+    cfg, data = stage_config(folder)
+    return Checkpoint(folder, cfg, data, stored_source(folder, average=True))
 
 
 def _opened(origin: Origin, folder: Path) -> Checkpoint:

@@ -160,7 +160,7 @@ OWN = (
     ),
     Mutant(
         "5 warm-up is rounded down",
-        "eve_jax/train/optimizer.py",
+        "eve_jax/train/schedule.py",
         "math.ceil(optim.warmup * steps)",
         "math.floor(optim.warmup * steps)",
         ("tests/train/test_stages.py", "-k", "warms_up"),

@@ -20,8 +20,9 @@ from eve_jax.config.stages import partition, stage_factors
 from eve_jax.data.rows.build import Sample, lay_out
 from eve_jax.model.eve import Batch, init_params
 from eve_jax.sharding import make_mesh
-from eve_jax.train.optimizer import optimizer, optimizer_state, schedule
+from eve_jax.train.optimizer import optimizer, optimizer_state
 from eve_jax.train.rounding import to_bfloat16, updated
+from eve_jax.train.schedule import schedule
 from eve_jax.train.step import StepFunctions, StepRule, Sums, TrainState, apply_update
 from tests import reference as ref
 

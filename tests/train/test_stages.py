@@ -15,7 +15,7 @@ from eve_jax.config.stages import partition, stage_factors, trainable_names
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind
-from eve_jax.train.optimizer import schedule
+from eve_jax.train.schedule import schedule
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 
