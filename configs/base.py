@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe
@@ -58,6 +59,13 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.data = _data_fields(llm if local else "", template)
 
+    c.lora = a = ConfigDict()  # low-rank adapters in place of the weights (docs/lora.md)
+    a.rank = 0  # of the adapters, up to 1024; 0 = none, the weights themselves train
+    a.alpha = 0.0  # adapters count alpha / rank times; 0 = twice the rank
+    a.on = ""  # matrices that have one, some of text,vision,patches; "" = of the groups that `stage` trains
+    a.dropout = 0.0  # share of the adapters' inputs that is left out in training
+    a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
+
     c.optim = o = ConfigDict()
     o.rule = "adamw"  # adamw | muon: matrices of the layers by Muon, the rest by AdamW (docs/train.md#optimizer)
     o.lr = 1e-5  # peak
@@ -99,6 +107,15 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
+    return c
+
+
+def adapt(c: ConfigDict, rank: str) -> ConfigDict:
+    """Return `c` with adapters of `rank`, and the learning rate that these are usually trained with; "" = none."""
+    if rank:
+        if not rank.isdecimal():
+            raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
+        c.lora.rank, c.optim.lr = int(rank), 2e-4
     return c
 
 

@@ -5,7 +5,7 @@
     python -m launch.train --config=stage2_1:hd --workdir=runs --config.init=runs/stage2_1 ...
 
 EVE-recap-29M, images up to 800^2, about 1,024 samples a step; `hd`: EVE-recap-48M, up to 1600^2. One epoch each.
-Arguments: llm=NAME, variant=NAME, hd.
+Arguments: llm=NAME, variant=NAME, hd, lora=RANK.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    a = parse_args("stage2_1", arg, llm="qwen2.5-7b", variant="dac", hd=False)
+    a = parse_args("stage2_1", arg, llm="qwen2.5-7b", variant="dac", hd=False, lora="")
     c = base.get_config(a["llm"], a["variant"])
     c.name, c.stage = "stage2_1", "2.1"
     c.data.template = "plain"
@@ -32,4 +32,4 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.rows = 64
         c.data.micro_batches = 5  # 2.6 M slots, about 1,024 samples of 1600^2
         c.optim.lr = 5e-5
-    return c
+    return base.adapt(c, a["lora"])

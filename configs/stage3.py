@@ -3,7 +3,8 @@
     python -m launch.train --config=stage3 --workdir=runs --config.init=runs/stage2_2 \
         --config.data.records=sft7m.jsonl --config.data.images=images
 
-EVE-sft-7M, images up to 1600^2, about 512 samples a step, one epoch. Arguments: llm=NAME, variant=NAME.
+EVE-sft-7M, images up to 1600^2, about 512 samples a step, one epoch. Arguments: llm=NAME, variant=NAME,
+lora=RANK.
 """
 
 from ml_collections import ConfigDict
@@ -13,11 +14,11 @@ from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    a = parse_args("stage3", arg, llm="qwen2.5-7b", variant="dac")
+    a = parse_args("stage3", arg, llm="qwen2.5-7b", variant="dac", lora="")
     c = base.get_config(a["llm"], a["variant"])
     c.name, c.stage = "stage3", "3"
     c.data.max_tokens = 5000
     c.data.row_tokens = 8192
     c.data.rows = 64  # times 2 micro-batches: 1 M slots, about 512 samples of mixed sizes
     c.optim.lr = 1e-5
-    return c
+    return base.adapt(c, a["lora"])

@@ -6,7 +6,7 @@
 
 Images on a canvas of 672^2, `hd`: 1344^2; about 128 samples a step, one epoch. With `aligned` the aligning loss stays
 on (teacher and aligning layer then come with the checkpoint, or the teacher by `teacher=DIR`).
-Arguments: llm=NAME, hd, aligned, teacher=DIR.
+Arguments: llm=NAME, hd, aligned, teacher=DIR, lora=RANK.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    a = parse_args("v1_sft", arg, llm="vicuna-7b", hd=False, aligned=False, teacher="")
+    a = parse_args("v1_sft", arg, llm="vicuna-7b", hd=False, aligned=False, teacher="", lora="")
     c = base.get_v1_config(a["llm"])
     c.name, c.stage = "v1_sft", "3"
     c.data.rows = 48
@@ -29,4 +29,4 @@ def get_config(arg: str = "") -> ConfigDict:
         base.align(c, a["teacher"])
     c.optim.lr = 2e-5
     c.optim.warmup = 0.01
-    return c
+    return base.adapt(c, a["lora"])

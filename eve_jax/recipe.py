@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
-from eve_jax.errors import name_fields
+from eve_jax.errors import Field, FieldError, name_fields
 from eve_jax.process.connect import by_process_0, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.section import Section
@@ -52,6 +52,13 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     for number, name in enumerate(config.order):
         with name_fields(f"config.stages.{name}.{{}}".format):
             config.stages[name].check_data(starts=number == 0)
+            before = config.stages[config.order[number - 1]] if number and not config.stages[name].init else None
+            if before is not None and before.lora.rank:
+                raise FieldError(
+                    Field("init"),
+                    f" is empty, so that the stage would start from {before.name}, which has adapters: end the recipe "
+                    "there, add them in by `launch.convert merge`, and name that folder in a recipe of its own",
+                )
             check_tasks(config.stages[name].eval)
     for name in config.order:  # now, not after the stages before it
         with name_fields(f"config.stages.{name}.{{}}".format):

@@ -32,16 +32,14 @@ PARAMETER_RULES: dict[str, Placement] = {
     "mlp": "tensor",
     "mlp_rows": ("tensor", "fsdp"),
     "patch": None,
+    "rank": "fsdp",
     "table": ("fsdp", "tensor"),
     "vocab": None,
 }
 # The same while a parameter is used: whole, but for tensor parallelism.
 GATHERED_RULES: dict[str, Placement] = PARAMETER_RULES | {
-    "embed": None,
-    "head_rows": "tensor",
-    "mlp_rows": "tensor",
-    "table": None,
-    "vocab": "tensor",
+    **dict.fromkeys(("embed", "rank", "table")),
+    **dict.fromkeys(("head_rows", "mlp_rows", "vocab"), "tensor"),
 }
 # Mesh axes of each logical axis of an activation.
 ACTIVATION_RULES: dict[str, Placement] = {

@@ -4,10 +4,12 @@
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --weights=int4
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
+    python -m launch.convert merge  --from=CKPT_DIR --to=CKPT_DIR
 
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
 can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
-`whole` copies a stage that stores only what it trained, with the rest from where it came.
+`whole` copies a stage that stores only what it trained, with the rest from where it came; `merge` a run with adapters
+(config.lora), which it adds into the weights.
 """
 
 import sys
@@ -27,25 +29,27 @@ TEXT_ONLY = flags.DEFINE_bool("text_only", False, "export: the plain LLM of the 
 flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
 ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning layer and teacher, if it has them")
-EMA = flags.DEFINE_bool("ema", False, "export, whole: the moving average of what trains (config.optim.ema)")
-ACTIONS = ("import", "export", "whole")
+EMA = flags.DEFINE_bool("ema", False, "export, whole, merge: the moving average of what trains (config.optim.ema)")
+ACTIONS = ("import", "export", "whole", "merge")
 
 
 def main(action: str) -> None:
     from eve_jax.errors import UserError
     from eve_jax.model.quantized import QUANTIZED
     from eve_jax.process.setup import setup
-    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
+    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole, merge_adapters
     from eve_jax.weights.open import open_average
 
     setup()
     origin, target = FROM.value or "", TO.value or ""
     if action == "import" and EMA.value:
-        raise UserError("--ema is for export and whole: what is imported has no average of its weights")
+        raise UserError("--ema is for export, whole and merge: what is imported has no average of its weights")
     if action == "import":
         folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
     elif action == "whole":
         folder = make_whole(origin, target, average=bool(EMA.value))
+    elif action == "merge":
+        folder = merge_adapters(origin, target, average=bool(EMA.value))
     else:
         if DTYPE.value in QUANTIZED:
             raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")

@@ -64,7 +64,7 @@ def _deltas(cfg: ModelConfig) -> dict[str, dict[str, str]]:
     """Return, by the name of a matrix, the names of its gated delta's "delta" and "gate"."""
     found: dict[str, dict[str, str]] = {}
     for name, weight in declared(cfg).items():
-        if weight.delta_of:
+        if weight.changes_matrix:
             found.setdefault(weight.delta_of, {})[weight.role] = name
     return found
 
@@ -74,7 +74,7 @@ def fold(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     if DELTA not in cfg.parts:
         return cfg, params
     deltas = _deltas(cfg)
-    out = {name: value for name, value in params.items() if not declared(cfg)[name].delta_of}
+    out = {name: value for name, value in params.items() if not declared(cfg)[name].changes_matrix}
     for name in out:
         if name in deltas:
             delta, gate = (params[deltas[name][role]] for role in ("delta", "gate"))

@@ -26,9 +26,10 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
 from eve_jax.model.loss import TARGET_WEIGHT
+from eve_jax.train.frozen_base import abstract_base
 from eve_jax.train.optimizer import abstract_optimizer, optimizer
 from eve_jax.train.schedule import schedule
-from eve_jax.train.step import StepFunctions, Sums, TrainState, sums_of
+from eve_jax.train.step import StepFunctions, Sums, TrainState, drops_out, sums_of
 
 # Share of a row that images take, in the shapes for a config without data.
 SHARES = {"mixed": 0.6, "vision": 0.9, "text": 0.0}
@@ -150,6 +151,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
         for n, v in abstract_params(cfg).items()
     }
     trainable, frozen = partition(cfg, params, factors)
+    frozen = abstract_base(cfg, frozen, mesh)
     lr = schedule(config.optim, STEPS)
     tx = optimizer(config.optim, lr, cfg, factors)
     moments = abstract_optimizer(tx, trainable, mesh)
@@ -168,7 +170,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
         sums = sums_of(_sums_of(trainable), total, weighed)
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
-        accumulate = (sums, trainable, frozen, batch, *([total] if cfg.aligns else []))
+        more = [0.0, step] if drops_out(cfg) else [total] if cfg.aligns else []
+        accumulate = (sums, trainable, frozen, batch, *more)
         programs = [
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),

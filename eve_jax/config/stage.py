@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
+from eve_jax.config.lora import adapter_factors, with_adapters
 from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
@@ -24,6 +25,8 @@ from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import quantizable
+from eve_jax.model.lora_config import LoraConfig
+from eve_jax.model.quantized import check_weights
 from eve_jax.process.checks import unexpected
 from eve_jax.process.paths import expand_config
 from eve_jax.process.section import Section, setting
@@ -94,6 +97,7 @@ class Config(Section):
     teacher: str
     model: ModelSection
     data: DataConfig
+    lora: LoraConfig
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
@@ -143,6 +147,14 @@ class Config(Section):
                 f"={self.teacher} is given, but the model has no aligning layer that would use it; EVEv1's configs "
                 "take it as an argument, --config=v1_prealign:teacher=DIR",
             )
+        check_weights(self.lora.base, "config.lora.base")
+        if self.lora.base and self.train.whole:
+            raise FieldError(
+                Field("train.whole"),
+                "=True stores the base, which ",
+                Field("lora.base"),
+                " quantizes: leave one out",
+            )
         self._check_aligning()
         check_best(self.train.keep_best, self.train.best_by, self.train.save_every, self.eval.every)
         ImageRule.of(self.data)
@@ -171,18 +183,25 @@ class Config(Section):
         """
         if not self.data.records.strip(", "):
             raise FieldError(Field("data.records"), " is empty: name one or more files of records")
+        if starts and self.lora.rank and not self.init:
+            rank = f" is empty, but config.lora.rank={self.lora.rank}: name the model that the adapters are for"
+            raise FieldError(Field("init"), rank)
         if starts and not (self.data.tokenizer or self.init):
             tokenizer = Field("data.tokenizer")
             raise FieldError(tokenizer, " is empty: name a folder with a tokenizer.json or tokenizer.model")
 
-    @property
+    @cached_property
     def sizes(self) -> ModelConfig:
         """Return the sizes of the model."""
-        return self.model.sizes
+        if not self.lora.rank:
+            return self.model.sizes
+        return with_adapters(self.model.sizes, self.lora, self.factors, self.seed)
 
     @cached_property
     def factors(self) -> dict[str, float]:
         """Return the learning-rate factor of every group of weights, 0 for frozen ones."""
+        if self.lora.rank:
+            return adapter_factors(self.model.sizes, self.lora, self.stage, self.optim.groups)
         return group_factors(self.stage, self.optim.groups)
 
     def to_json(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, of_groups
+from eve_jax.model.eve import Params, adapters, of_groups
 from eve_jax.model.weight import GROUPS, groups
 from eve_jax.process.checks import unexpected
 
@@ -46,8 +46,8 @@ def group_factors(stage: str, changed: Mapping[str, float | None]) -> dict[str, 
 def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     """Return the names of the parameters that train when groups have the learning-rate factors `factors`.
 
-    Raise UserError when the vision weights are to train without the text weights in a model that has none, and when
-    the model has no weights of any group that trains.
+    In a model with adapters those are the only ones. Raise UserError when the vision weights are to train without the
+    text weights in a model that has none, and when the model has no weights of any group that trains.
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
         raise FieldError(
@@ -56,6 +56,8 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
             "=dense)",
         )
     names = of_groups(cfg, *trained_groups(factors))
+    if cfg.lora is not None:
+        names &= adapters(cfg)
     if not names:
         trained = ", ".join(sorted(trained_groups(factors)))
         raise FieldError(Field("optim.groups"), f": the model has no weights of the groups that train ({trained})")

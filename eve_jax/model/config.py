@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from eve_jax.errors import Field, FieldError
+from eve_jax.model.lora_config import Lora
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
@@ -214,10 +215,12 @@ def _refuse_ratio(sizes: Section, whole: str, part: str) -> None:
 class ModelConfig(ModelFields):
     """Sizes and switches of one model; hashable, so that it may be closed over by compiled functions.
 
-    parts: those of TWICE that exist for text and for vision, or DELTA alone.
+    parts: those of TWICE that exist for text and for vision, or DELTA alone. lora: the adapters of a run that trains
+    them.
     """
 
     parts: tuple[str, ...] = VARIANTS["dac"]
+    lora: Lora | None = None
 
     def divided(self, of: str) -> Part | None:
         """Return how the part `of` (one of TWICE) is divided into sets of weights; None when it has a single one."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from eve_jax.model import dropout
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
@@ -95,8 +96,12 @@ def run_layers(
     Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
     graph, weights = nnx.split(layers)
-    own = (weights, rows.sight.layers())
-    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, own, unroll=_at_once(weights))
+    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, _own(weights, rows), unroll=_at_once(weights))
+
+
+def _own(weights: nnx.State, rows: Rows) -> tuple[nnx.State, Kind, Array | None]:
+    """What each layer has of its own, in a scan over them: weights, kind, and the key of its dropout."""
+    return weights, rows.sight.layers(), dropout.layer_keys(jax.tree.leaves(weights)[0].shape[0])
 
 
 def _at_once(weights: nnx.State) -> int:
@@ -106,12 +111,13 @@ def _at_once(weights: nnx.State) -> int:
 
 
 def _body(graph: Any, x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
-    """What a scan over layers does with each, its weights and its kind, on hidden states like `x`."""
+    """What a scan over layers does with each, and its `_own`, on hidden states like `x`."""
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, own: tuple[nnx.State, Kind]) -> tuple[Hidden, Any]:
+    def body(x: Hidden, own: tuple[nnx.State, Kind, Array | None]) -> tuple[Hidden, Any]:
         x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
-        x, _ = nnx.merge(graph, gathered(own[0], dtype))(x, rows, own[1])
+        with dropout.use(own[2]):
+            x, _ = nnx.merge(graph, gathered(own[0], dtype))(x, rows, own[1])
         return x, rows.leave(x) if keep else None
 
     return body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
@@ -127,7 +133,7 @@ def run_tapped(
     """
     graph, weights = nnx.split(layers)
     body = _body(graph, x, rows, remat)
-    each = (weights, rows.sight.layers())
+    each = _own(weights, rows)
     below = jax.tree.leaves(weights)[0].shape[0] % every
     if below:
         x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], each))

@@ -4,7 +4,7 @@ Outside this package parameters are `Params`: {"layers.mlp.vision.up": array, ..
 a leading layer axis.
 """
 
-import functools
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import HeldGroup, extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.layers import RMSNorm
+from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
 from eve_jax.model.patch_embed import PatchEmbed
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
 from eve_jax.model.v1.align import PatchAlign
@@ -51,6 +52,7 @@ class Eve(nnx.Module):
             declare(self.embed, "text", works_on=head)
         else:
             self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text", works_on=head)
+        add_adapters(cfg, self, rngs)  # last: what is random about the other weights stays the same
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
@@ -171,7 +173,7 @@ def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
     return jnp.zeros((*outer, *reversed(entries)), cfg.dtype), jnp.zeros((*outer, *entries), cfg.dtype)
 
 
-@functools.cache
+@cache
 def _abstract(cfg: ModelConfig) -> tuple[nnx.GraphDef, dict[tuple, nnx.Variable]]:
     graph, state = nnx.split(nnx.eval_shape(lambda: Eve(cfg, nnx.Rngs(0))))
     return graph, dict(nnx.to_flat_state(state))
@@ -197,7 +199,7 @@ def parameter_shardings(cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> dict[str
     return {n: parameter_sharding(mesh, axes[n], v.shape) for n, v in abstract_params(cfg).items()}
 
 
-@functools.cache
+@cache
 def declared(cfg: ModelConfig) -> dict[str, Weight]:
     """Return what every parameter is, by its name in `Params`."""
     found = {}
@@ -219,6 +221,11 @@ def of_groups(cfg: ModelConfig, *groups: str) -> set[str]:
     return {name for name, weight in declared(cfg).items() if weight.group in groups}
 
 
+def adapters(cfg: ModelConfig) -> set[str]:
+    """Return the names of the parameters that are adapters' (`eve_jax.model.lora`)."""
+    return {name for name, weight in declared(cfg).items() if weight.role in ADAPTER_ROLES}
+
+
 def quantizable(cfg: ModelConfig) -> set[str]:
     """Return the names of the parameters that `eve_jax.model.quantized` is for: matrices of the decoder layers."""
     return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith("layers.")}
@@ -226,13 +233,25 @@ def quantizable(cfg: ModelConfig) -> set[str]:
 
 def init_params(cfg: ModelConfig, seed: int, *groups: str) -> Params:
     """Return random parameters, the same on every machine for a seed (jit-compiled): all, or those of `groups`."""
-    wanted = of_groups(cfg, *groups) if groups else declared(cfg).keys()
+    return _random(cfg, seed, of_groups(cfg, *groups) if groups else set(declared(cfg)))
 
-    @jax.jit
+
+def init_adapters(cfg: ModelConfig, shardings: dict[str, Any] | None = None) -> Params:
+    """Return the adapters that training of `cfg` begins with, from the seed in `cfg.lora`.
+
+    `shardings`: where each lies.
+    """
+    return {} if cfg.lora is None else _random(cfg, cfg.lora.seed, adapters(cfg), shardings)
+
+
+def _random(cfg: ModelConfig, seed: int, wanted: set[str], shardings: dict[str, Any] | None = None) -> Params:
+    places = None if shardings is None else {name: shardings[name] for name in sorted(wanted)}
+
+    @partial(jax.jit, out_shardings=places)
     def make(key: Array) -> Params:
         state = nnx.state(Eve(cfg, nnx.Rngs(key)))
         every = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
-        return {name: value for name, value in every.items() if name in wanted}
+        return {name: every[name] for name in sorted(wanted)}
 
     return make(jax.random.key(seed))
 

@@ -14,9 +14,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from eve_jax.model.config import DELTA, ModelConfig
-from eve_jax.model.quantized import is_quantized, multiply
+from eve_jax.model.lora import adapted
+from eve_jax.model.product import product
+from eve_jax.model.quantized import is_quantized
 from eve_jax.model.weight import constant, normal, ones, param, zeros
-from eve_jax.sharding import constrain, gather, one_cpu
+from eve_jax.sharding import constrain, gather
 
 GATE = 0.1  # where the gate of a delta starts: tanh(1) = 0.76
 M = TypeVar("M", bound=nnx.Module)
@@ -24,20 +26,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
 }
-
-
-def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
-    """x @ weight in the dtype of `x`; the weight may be quantized (`eve_jax.model.quantized`).
-
-    On a CPU the tokens of all rows are one axis: the weight's gradient contracts it without copies in another order,
-    which cost half as much again as the product.
-    """
-    if is_quantized(weight):
-        return multiply(x, weight)
-    weight = weight.astype(x.dtype)
-    if not one_cpu():
-        return x @ weight
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[1])
 
 
 def gathered(weights: nnx.State, dtype: jnp.dtype) -> nnx.State:
@@ -128,7 +116,7 @@ class Linear(nnx.Module):
             self.bias = param(cfg, rngs, (out,), (None,), zeros, "bias")
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B O"]:
-        y = product(x, self.kernel[...])
+        y = adapted(self, "kernel", x, product(x, self.kernel[...]))
         return y + self.bias[...].astype(x.dtype) if hasattr(self, "bias") else y
 
 
@@ -147,7 +135,7 @@ class HeadProjection(nnx.Module):
             self.bias = param(cfg, rngs, (width,), ("heads",), zeros, "bias")
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
-        y = product(x, self.kernel[...])
+        y = adapted(self, "kernel", x, product(x, self.kernel[...]))
         if hasattr(self, "bias"):
             y = y + self.bias[...].astype(x.dtype)
         return constrain(y.reshape(*y.shape[:-1], self.heads, y.shape[-1] // self.heads), "batch", None, "heads", None)
@@ -162,7 +150,8 @@ class OutProjection(nnx.Module):
         self.kernel = param(cfg, rngs, (fan_in, cfg.hidden_size), ("head_rows", None), init, "matrix")
 
     def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        return product(x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]), self.kernel[...])
+        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+        return adapted(self, "kernel", x, product(x, self.kernel[...]))
 
 
 class GatedDelta(nnx.Module):
@@ -204,5 +193,7 @@ class MLP(nnx.Module):
         up_weight, down_weight = self.up[...], self.down[...]
         if hasattr(self, "delta_up"):
             up_weight, down_weight = self.delta_up(up_weight), self.delta_down(down_weight)
-        hidden = self.activation(product(x, self.gate[...])) * product(x, up_weight)
-        return product(constrain(hidden, "batch", None, "mlp"), down_weight)
+        gate = adapted(self, "gate", x, product(x, self.gate[...]))
+        hidden = self.activation(gate) * adapted(self, "up", x, product(x, up_weight))
+        hidden = constrain(hidden, "batch", None, "mlp")
+        return adapted(self, "down", hidden, product(hidden, down_weight))

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, UInt8
 
 from eve_jax.batch import CLASS, SPLIT
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.layers import product
+from eve_jax.model.layers import in_use
+from eve_jax.model.lora import adapter_of
+from eve_jax.model.product import product
 from eve_jax.model.weight import normal, param, zeros
 from eve_jax.sharding import gather
 
@@ -48,8 +50,19 @@ class PatchEmbed(nnx.Module):
         )
         # Sub-patches are slices: as an axis of 4 they would be laid out anew, and padded to 8, on a TPU.
         quarters = jnp.split(normalised(batch["patches"]).astype(self.dtype), 4, axis=-1)
-        x = jnp.concatenate([jax.nn.gelu(product(q, kernel1) + bias1, approximate=False) for q in quarters], axis=-1)
-        x = product(x, kernel2) + bias2
+        x = jnp.concatenate(
+            [
+                jax.nn.gelu(self._adapted("kernel1", q, product(q, kernel1)) + bias1, approximate=False)
+                for q in quarters
+            ],
+            axis=-1,
+        )
+        x = self._adapted("kernel2", x, product(x, kernel2)) + bias2
         table = jnp.stack([self.class_embed[...], self.split_embed[...]]).astype(self.dtype)
         one_hot = special_ids[..., None] == jnp.array([CLASS, SPLIT])
         return jnp.concatenate([x, one_hot.astype(self.dtype) @ table], axis=1)
+
+    def _adapted(self, name: str, x: Array, y: Array) -> Array:
+        """`y`, the product of `x` with the matrix `name`, with that of its adapter, if it has one."""
+        adapter = adapter_of(self, name)
+        return y if adapter is None else y + in_use(adapter, self.dtype)(x)

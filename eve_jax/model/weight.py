@@ -21,9 +21,9 @@ GROUPS = ("patch_embed", "vision", "text", "align", "teacher")
 NEVER_TRAINED = ("teacher",)
 TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
 # matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a
-# gate of one number.
-ROLES = ("matrix", "table", "bias", "norm", "delta", "gate")
-DECAYED = ("matrix", "table", "delta")  # roles that weight decay applies to
+# gate of one number. lora_a, lora_b: the two matrices of an adapter.
+ROLES = ("matrix", "table", "bias", "norm", "delta", "gate", "lora_a", "lora_b")
+DECAYED = ("matrix", "table", "delta", "lora_a", "lora_b")  # roles that weight decay applies to
 TOKENS = ("patches", "specials", "vision", "text", "all", "targets", "")  # "": takes part in no product
 
 
@@ -44,10 +44,10 @@ class Weight(NamedTuple):
     False where its input has no gradient (pixels, token numbers). ends_layer: nothing in the layer comes after its
     product but an addition. start: the value that a new one has everywhere, where that is one number. branch: name of
     the modality's own set of weights (`Routed`) that it belongs to, "" for shared ones. adds_to: attribute, in the
-    module around its own, of the matrix that a delta or gate changes.
+    module around its own, of the matrix that a delta, gate or adapter changes.
 
     Filled in by `eve_jax.model.eve.declared`: stacked, True for a leading axis of layers; copy_of, the name of the text
-    weight that a vision weight starts as; delta_of, the name of the matrix that a delta or gate belongs to.
+    weight that a vision weight starts as; delta_of, the name of the matrix that a delta, gate or adapter belongs to.
     """
 
     role: str

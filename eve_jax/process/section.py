@@ -199,11 +199,10 @@ def _converted(kind: Any, value: Any, remedy: str) -> Any:
 
 
 def _suggestion(section: type[Section], name: str) -> tuple[str, ...]:
-    """Return the end of a message about an unknown field: the field of that section, or of one in it, that is near."""
-    if near := near_name(name, [name for name, _, _ in typed_fields(section)]):
-        return "; did you mean ", Field(section.PATH + near), "?"
+    """Return the end of a message about an unknown field: one of that name in a section of it, or one that is near."""
     for _, kind, _ in typed_fields(section):
         inner = section_of(kind)
         if inner is not None and name in (known for known, _, _ in typed_fields(inner)):
             return "; did you mean ", Field(inner.PATH + name), "?"
-    return ()
+    near = near_name(name, [name for name, _, _ in typed_fields(section)])
+    return ("; did you mean ", Field(section.PATH + near), "?") if near else ()

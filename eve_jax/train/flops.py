@@ -22,6 +22,7 @@ import numpy as np
 from eve_jax.batch import RowShape, row_shape
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, declared
+from eve_jax.model.lora import ADAPTER_ROLES
 
 # Peak of dense bfloat16 matrix products, FLOP/s a chip, by the beginning of `jax.Device.device_kind`; the first that
 # fits counts. Vendors' public figures (cloud.google.com/tpu/docs; NVIDIA's data sheets, without sparsity).
@@ -41,7 +42,7 @@ PEAK_FLOPS = (
     ("NVIDIA L40S", 362e12),
     ("NVIDIA L4", 121e12),
 )
-PRODUCTS = ("matrix", "table")  # roles of weights that tokens are multiplied with
+PRODUCTS = ("matrix", "table", *ADAPTER_ROLES)  # roles of weights that tokens are multiplied with
 FLASH_BACKWARD = 3.5  # of the forward pass's two products: two kernels, each computes scores and their gradient again
 
 
@@ -103,15 +104,16 @@ def peak_flops(device_kind: str) -> float | None:
 def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
     """Return the products of all weights that tokens are multiplied with, where the groups `trains` train."""
     weights, shapes = declared(cfg), abstract_params(cfg)
-    changed = {w.delta_of for w in weights.values() if w.delta_of and w.group in trains}
+    changed = {w.delta_of for w in weights.values() if w.changes_matrix and w.group in trains}
     out = []
     for name, weight in weights.items():
         if weight.role not in PRODUCTS or not weight.works_on:
             continue
         flops = 2.0 * math.prod(shapes[name].shape) * weight.times
-        learns = weight.group in trains or name in changed
+        reached = weight.group in trains or name in changed
+        learns = reached and (cfg.lora is None or weight.role in ADAPTER_ROLES)
         if weight.group == "patch_embed":  # its inputs have a gradient only while weights before them train
-            backward = learns * (1 + weight.input_grad)
+            backward = learns + (reached and weight.input_grad)
             again = False
         else:
             backward = 1 + learns

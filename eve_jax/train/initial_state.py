@@ -19,8 +19,9 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, abstract_params, init_params, of_groups, parameter_shardings
+from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
 from eve_jax.process.connect import peers, print_once
+from eve_jax.train.frozen_base import base, check_base
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
@@ -97,7 +98,8 @@ def _resumed(
     for origin in origins:
         params |= load_frozen(Origin(**origin), folder, cfg, places)
     trainable, frozen = partition(cfg, {n: params[n] for n in abstract}, factors)
-    return Start(_state(step, trainable, opt, mesh), frozen, step, [] if config.train.whole else origins)
+    kept = [] if config.train.whole else origins
+    return Start(_state(step, trainable, opt, mesh), base(cfg, frozen, mesh), step, kept)
 
 
 def _fresh_start(
@@ -108,11 +110,12 @@ def _fresh_start(
     factors = config.factors
     trainable, frozen = partition(cfg, params, factors)
     origins = []
-    if origin is not None and not factors["text"] and not config.train.whole:
+    if origin is not None and (cfg.lora or not factors["text"]) and not config.train.whole:
         teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
         given = {n: v for n, v in frozen.items() if n not in teacher}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
-    return Start(_state(0, trainable, optimizer_state(tx, trainable, mesh), mesh), frozen, 0, origins)
+    begun = _state(0, trainable, optimizer_state(tx, trainable, mesh), mesh)
+    return Start(begun, base(cfg, frozen, mesh), 0, origins)
 
 
 def _state(step: int, trainable: Params, optimizer: Any, mesh: jax.sharding.Mesh) -> TrainState:
@@ -145,6 +148,7 @@ def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
                 f"--config=NAME:llm={config.init}"
             )
     refuse_loss(checkpoint.cfg, cfg)
+    check_base(checkpoint.cfg, f"config.init={config.init}")
     return checkpoint
 
 
@@ -162,4 +166,4 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
-    return add_vision_copies(cfg, params), checkpoint
+    return add_vision_copies(cfg, params) | init_adapters(cfg, shardings or None), checkpoint

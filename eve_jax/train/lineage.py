@@ -116,7 +116,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
-    return {key: value for key, value in _flat(config).items() if key not in same or value != same[key]}
+    flat = _flat(config)
+    if not flat.get("lora.rank"):
+        flat = {key: value for key, value in flat.items() if not key.startswith("lora.")}
+    return {key: value for key, value in flat.items() if key not in same or value != same[key]}
 
 
 def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

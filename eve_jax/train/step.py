@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from eve_jax import sharding
+from eve_jax.model import dropout
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.model.loss import TARGET_WEIGHT, LossSums, training_sums
@@ -55,15 +56,22 @@ def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def gradient_sums(
-    cfg: ModelConfig, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
+    cfg: ModelConfig,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    per_image: jax.Array | float = 0.0,
+    left_out: jax.Array | None = None,
 ) -> Sums:
     """Gradient of the summed loss of one micro-batch with respect to `trainable` alone.
 
-    `per_image` is what the aligning loss of an image weighs in that sum, where a target weighs 1.
+    `per_image` is what the aligning loss of an image weighs in that sum, where a target weighs 1. `left_out` is the key
+    of dropout.
     """
 
     def loss(trainable: Params) -> tuple[jax.Array, LossSums]:
-        sums = training_sums(bind(cfg, {**trainable, **frozen}), batch)
+        with dropout.use(left_out):
+            sums = training_sums(bind(cfg, {**trainable, **frozen}), batch)
         return sums.nll + per_image * sums.align if cfg.aligns else sums.nll, sums
 
     (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
@@ -129,11 +137,30 @@ class StepRule(NamedTuple):
 
 
 def accumulate(
-    rule: StepRule, sums: Sums, trainable: Params, frozen: Params, batch: Batch, per_image: jax.Array | float = 0.0
+    rule: StepRule,
+    sums: Sums,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    per_image: jax.Array | float = 0.0,
+    step: jax.Array | None = None,
 ) -> Sums:
-    """Return `sums` with those of one more micro-batch."""
+    """Return `sums` with those of one more micro-batch; `step` is the number of steps taken, where dropout needs it."""
+    key = None if step is None else _dropout_key(rule.cfg, step, sums.targets)
     with sharding.use(rule.mesh):
-        return jax.tree.map(jnp.add, sums, gradient_sums(rule.cfg, trainable, frozen, batch, per_image))
+        return jax.tree.map(jnp.add, sums, gradient_sums(rule.cfg, trainable, frozen, batch, per_image, key))
+
+
+def drops_out(cfg: ModelConfig) -> bool:
+    """Whether training of `cfg` leaves values out."""
+    return cfg.lora is not None and cfg.lora.dropout > 0
+
+
+def _dropout_key(cfg: ModelConfig, step: jax.Array, targets: jax.Array) -> jax.Array:
+    """The key of a micro-batch: of the seed, the number of steps taken, and that of the step's targets before it."""
+    assert cfg.lora is not None
+    key = jax.random.fold_in(jax.random.key(cfg.lora.seed, impl="threefry2x32"), step)
+    return jax.random.fold_in(key, targets.astype(jnp.uint32))
 
 
 def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
@@ -171,7 +198,8 @@ def update_and_clear(rule: StepRule, state: TrainState, sums: Sums) -> tuple[Tra
 def train_step(rule: StepRule, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
     """Return the state after a step of a single micro-batch, and the step's metrics."""
     with sharding.use(rule.mesh):
-        sums = gradient_sums(rule.cfg, state.trainable, frozen, batch, image_weight(rule.cfg, [batch]))
+        key = _dropout_key(rule.cfg, state.step, jnp.zeros(())) if drops_out(rule.cfg) else None
+        sums = gradient_sums(rule.cfg, state.trainable, frozen, batch, image_weight(rule.cfg, [batch]), key)
         return apply_update(rule, state, sums)
 
 
@@ -201,8 +229,8 @@ class StepFunctions:
         if len(batches) == 1:
             return self.fused(state, frozen, batches[0])
         sums, self._sums = self._sums or _zero_sums(state, TARGET_WEIGHT in batches[0]), None
-        per_image = image_weight(self.cfg, batches)
+        more = (image_weight(self.cfg, batches), *([state.step] if drops_out(self.cfg) else []))
         for batch in batches:
-            sums = self.accumulate(sums, state.trainable, frozen, batch, per_image)
+            sums = self.accumulate(sums, state.trainable, frozen, batch, *more)
         state, metrics, self._sums = self.update(state, sums)
         return state, metrics

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from eve_jax.checkpoint.adapters import without_adapters
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource, copied_from
 from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA
@@ -12,8 +13,8 @@ def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[fl
     """Mean absolute change of every weight of the decoder layers: name in `after` -> a value a layer.
 
     Text weights are compared with their own values in `before`, vision weights with the text weights they were copied
-    from, both with gated deltas added in. Reads a layer of two weights at a time. Raises UserError when the two models
-    do not have the same layers.
+    from, both with gated deltas and adapters added in. Reads a layer of two weights at a time. Raises UserError when
+    the two models do not have the same layers.
     """
     before, after = _folded(before), _folded(after)
     changes = {}
@@ -28,6 +29,7 @@ def weight_changes(before: ParamSource, after: ParamSource) -> dict[str, list[fl
 
 
 def _folded(source: ParamSource) -> ParamSource:
+    source = without_adapters(source)
     return Folded(source) if DELTA in source.cfg.parts else source
 
 

@@ -2,7 +2,6 @@
 
 import codecs
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from eve_jax.checkpoint.adapters import without_adapters
 from eve_jax.checkpoint.frozen_weights import FROZEN
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
-from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_meta
+from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, read_meta
 from eve_jax.checkpoint.streaming import write_checkpoint
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
 from eve_jax.data.text.templates import check_template
@@ -40,6 +40,7 @@ from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fi
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
+from eve_jax.weights.stage_config import stage_config
 
 HUB = "hf:"  # before the id of a model of the Hugging Face hub
 REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
@@ -76,22 +77,43 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False, aver
     Values keep their bits and dtypes; the optimizer is left behind. average: what trains as its moving average, in the
     dtypes of the weights. Raises UserError with nothing left behind.
     """
-    folder, target = Path(folder), Path(target)
+    folder = Path(folder)
     if not is_ours(folder):
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
-    base = carried_config(folder)
+    return _make_stage(folder, Path(target), "whole", quiet, average)
+
+
+def _make_stage(folder: Path, target: Path, verb: str, quiet: bool, average: bool) -> Path:
+    """Make the stage folder `target` from another one: with all of its weights, or with its adapters added in."""
+    base, config = carried_config(folder), read_config(folder)
     step = newest_step(folder)
-    source = Watched(stored_source(folder, step, average))
+    source: ParamSource = stored_source(folder, step, average)
+    if verb == "merge":
+        source = without_adapters(source)
+        del config["lora"]
+    source = watched = Watched(source)
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
-    with _new_folder(target) as temporary, _bar(f"whole {folder.name}", _nbytes(source), quiet) as bar:
+    with _new_folder(target) as temporary, _bar(f"{verb} {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance, meta)
         _carry(folder, temporary)
-        shutil.copyfile(folder / CONFIG, temporary / CONFIG)
+        write_json(temporary / CONFIG, config, indent=1)
         write_json(temporary / HF_CONFIG, base)
         if paths := moved_paths(folder, temporary):
             write_json(temporary / PATHS, paths)
-    source.tell(folder)
+    watched.tell(folder)
     return target
+
+
+def merge_adapters(folder: str | Path, target: str | Path, quiet: bool = False, average: bool = False) -> Path:
+    """Make the stage folder `target` with the weights of the run `folder` and its adapters added into them.
+
+    Their matrices get the wider dtype of base and adapters, so that nothing is rounded; the others keep their bits.
+    average: the adapters as their moving average. Raises UserError with nothing left behind.
+    """
+    folder = Path(folder)
+    if not is_ours(folder) or stage_config(folder)[0].lora is None:
+        raise UserError(f"{folder} has no adapters: it is no run with config.lora.rank above 0")
+    return _make_stage(folder, Path(target), "merge", quiet, average)
 
 
 def export_checkpoint(
@@ -111,9 +133,9 @@ def export_checkpoint(
     the others, "" keeps them all bit for bit. `text_only` writes the plain
     LLM of the text weights, without patch embedding and vision copies; else the folder carries modeling files for
     `transformers`. Gated deltas (variant rep) are added into the weights, except on a LLaMA backbone without `folded`,
-    for which the original has names for them. Without `aligning`, EVEv1's aligning layer and teacher, which only
-    training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
-    left behind.
+    for which the original has names for them; adapters always are. Without `aligning`, EVEv1's aligning layer and
+    teacher, which only training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with
+    nothing left behind.
     """
     target = Path(target)
     if dtype not in ("", *DTYPES, *QUANTIZED):
@@ -125,7 +147,7 @@ def export_checkpoint(
     folder = checkpoint.folder
     if kept := getattr(checkpoint.source, "weights", ""):
         raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
-    source = checkpoint.source or stored_source(folder)
+    source = without_adapters(checkpoint.source or stored_source(folder))
     if DELTA in source.cfg.parts and (folded or text_only or weights or not export_config.has_deltas(source.cfg)):
         source = Folded(source)
     watched = Watched(source)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from eve_jax.checkpoint.adapters import merge
 from eve_jax.checkpoint.frozen_weights import Origin, origins
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, steps_in
 from eve_jax.checkpoint.stored import load_stored, stored_shapes
@@ -74,11 +75,12 @@ class Checkpoint:
         return replace(self.cfg, remat="none", attention="auto")
 
     def for_inference(self, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
-        """Sizes and parameters with gated deltas added into the weights, and nothing that only training needs.
+        """Sizes and parameters with gated deltas and adapters added into the weights, and nothing that only training
+        needs.
 
         `shardings` as in `params`.
         """
-        return without_aligning(*fold(self.here, self.params(shardings)))
+        return without_aligning(*fold(*merge(self.here, self.params(shardings))))
 
 
 def load_frozen(

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from eve_jax.checkpoint.adapters import without_adapters
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import without_aligning
@@ -44,7 +45,7 @@ def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None
     ones that its own devices get. Raises UserError.
     """
     source = inner(checkpoint)
-    cfg, _ = without_aligning(replace(checkpoint.here, parts=source.cfg.parts), {})
+    cfg, _ = without_aligning(replace(checkpoint.here, parts=source.cfg.parts, lora=None), {})
     axes, matrices = logical_axes(cfg), quantizable(cfg) if weights else ()
     params: Params = {}
     for name in axes:
@@ -57,8 +58,8 @@ def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None
 
 
 def inner(checkpoint: Checkpoint) -> ParamSource:
-    """All parameters of `checkpoint`, to be read by layers, with gated deltas added into the weights."""
-    source = checkpoint.source or stored_source(checkpoint.folder, checkpoint.step)
+    """All parameters of `checkpoint`, to be read by layers, with gated deltas and adapters added into the weights."""
+    source = without_adapters(checkpoint.source or stored_source(checkpoint.folder, checkpoint.step))
     return Folded(source) if DELTA in source.cfg.parts else source
 
 

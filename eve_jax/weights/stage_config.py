@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config
+from eve_jax.config.lora import stored_adapters
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError, name_fields
@@ -15,7 +16,7 @@ from eve_jax.version import other_version
 
 # Switches of the base LLM that version 0.1.0 does not have: its models have them as they are by default.
 LATER_SWITCHES = {name: getattr(ModelFields, name) for name in SWITCHES if name not in ("rope_scaling", "qkv_bias")}
-LATER = {"parts", "teacher", *LATER_SWITCHES}  # fields of `ModelConfig` that version 0.1.0 does not write
+LATER = {"parts", "teacher", "lora", *LATER_SWITCHES}  # fields of `ModelConfig` that version 0.1.0 does not write
 STORED = [field.name for field in fields(ModelConfig) if field.name not in LATER]
 
 
@@ -37,7 +38,7 @@ def stage_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if missing:
         raise UserError(f"{file} has no field {missing[0]}; copy the file again from where the model was trained{note}")
     with name_fields(str, f"{file}: ", note):
-        cfg = ModelConfig.from_dict(model)
+        cfg = stored_adapters(ModelConfig.from_dict(model), config)
         check_kinds(data, "data")
         get_template(data["template"])
         ImageRule.of(data)

@@ -102,8 +102,8 @@ REVIEWED = (
     Mutant(
         "M gated deltas do not decay",
         "eve_jax/model/weight.py",
-        'DECAYED = ("matrix", "table", "delta")',
-        'DECAYED = ("matrix", "table")',
+        'DECAYED = ("matrix", "table", "delta", "lora_a", "lora_b")',
+        'DECAYED = ("matrix", "table", "lora_a", "lora_b")',
         ("tests/train/test_groups.py", "-k", "decay"),
     ),
     Mutant(

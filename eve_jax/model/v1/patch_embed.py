@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 from eve_jax.batch import CLASS, SPLIT
 from eve_jax.model.config import V1_HEADS, ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, in_use
+from eve_jax.model.lora import adapted
 from eve_jax.model.patch_embed import normalised
 from eve_jax.model.weight import normal, param
 
@@ -102,7 +103,8 @@ class WindowEmbed(nnx.Module):
 
     def pooled(self, batch: dict[str, Any]) -> Float[Array, "R P C"]:
         """A window's patches as their mean and what it learns by attending over them."""
-        x = sub_patches(batch["patches"], self.dtype) @ self.conv[...]
+        pixels = sub_patches(batch["patches"], self.dtype)
+        x = adapted(self, "conv", pixels, pixels @ self.conv[...])
         mean = x.mean(axis=2)
         return mean + self.window.proj(attend_few(self.window.query(mean), *self.window.context(x)))
 
