@@ -7,10 +7,13 @@ from typing import Any
 
 
 def child(module: str, *arguments: str) -> dict[str, Any]:
-    """The JSON line that a process ends with; its progress is shown. {"error": ...} when it has none."""
+    """The JSON line that a process ends with; its progress is shown. When it has none: "error", and its "last" line."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
     try:
         return json.loads(lines[-1])
     except (IndexError, json.JSONDecodeError):
-        return {"error": f"{module} {' '.join(arguments)} ended with status {done.returncode}"}
+        return {
+            "error": f"{module} {' '.join(arguments)} ended with status {done.returncode}",
+            "last": lines[-1] if lines else "",
+        }
