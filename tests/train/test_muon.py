@@ -140,11 +140,15 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    ("choice", "dtype"),
+    [
+        ("all", "bfloat16"),
+        ("bfloat16", "float32"),
+        *(pytest.param(choice, "float32", marks=pytest.mark.slow) for choice in CHOICES if choice != "bfloat16"),
+    ],
+)
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, choice: str, dtype: str) -> None:
-    if dtype == "bfloat16" and choice != "all":
-        return
     one = rule(**CHOICES[choice])
     step, state = stepper(one), begun(one, dtype)
     for number in range(4):
