@@ -9,7 +9,8 @@
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
 can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
 `whole` copies a stage that stores only what it trained, with the rest from where it came; `merge` a run with adapters
-(config.lora), which it adds into the weights.
+(config.lora), which it adds into the weights. All but import take with --ema the moving average of what trained, of a
+stage that kept one.
 """
 
 import sys

@@ -16,9 +16,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from eve_jax.checkpoint.checksums import write_manifest
+from eve_jax.checkpoint.checksums import damage, write_manifest
 from eve_jax.checkpoint.frozen_weights import Origin
-from eve_jax.checkpoint.stage_folder import CHECKPOINTS
+from eve_jax.checkpoint.stage_folder import AGAIN, CHECKPOINTS
 from eve_jax.checkpoint.stored import AVERAGE, OPTIMIZER, stored_averages, stored_shapes
 from eve_jax.checkpoint.vision_copies import ParamSource
 from eve_jax.checkpoint.weight_fingerprint import Fingerprint
@@ -110,6 +110,8 @@ class OrbaxSource:
         self.averages = stored_averages(folder, step) if average else set()
         if average and not self.averages:
             raise UserError(f"{folder}, step {step}: there is no average of the weights (config.optim.ema was 0)")
+        if average and (wrong := damage(folder / CHECKPOINTS / str(step), (OPTIMIZER,), needed=OPTIMIZER)):
+            raise UserError(f"{folder}: the average of the weights of step {step} is damaged: {wrong}; {AGAIN}")
 
     def _open(self, name: str) -> ts.TensorStore:
         item, path = (OPTIMIZER, f"{AVERAGE}.{name}/") if name in self.averages else ("params", f"{name}/")

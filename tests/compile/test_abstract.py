@@ -15,6 +15,8 @@ from eve_jax.compile.search import least_bytes, slices
 from eve_jax.compile.topology import CHIPS, open_topology
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.model.eve import declared, quantizable
+from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import make_mesh
 from tests import reference_v1 as v1
 
@@ -71,6 +73,32 @@ def test_frozen_weights_have_no_optimizer_state():
     assert 0 <= moments < 64  # two moments and step counts
     assert [p.name for p in step.programs] == ["gradients", "update"]
     assert step.programs[0].resident > nbytes([step.state.optimizer])
+
+
+@pytest.mark.parametrize(
+    ("fields", "matrix", "table", "whole"),
+    [
+        ({"moments": "bfloat16"}, 2 * 2, 2 * 2, 2 * 4),
+        ({"moments": "int8"}, 2 * (1 + 4 / 32), 2 * (1 + 4 / 32), 2 * 4),
+        ({"rule": "muon"}, 4, 2 * 4, 2 * 4),
+        ({"rule": "muon", "moments": "int8", "ema": 0.9}, 4 + 1 + 4 / 32, 4 + 2 * (1 + 4 / 32), 4 + 2 * 4),
+    ],
+    ids=str,
+)
+def test_what_the_optimizer_keeps_is_counted(fields, matrix, table, whole):
+    """Bytes that it has for a number of a matrix of the layers, of another matrix or table, and of all others."""
+    config = stage3.get_config("llm=tiny")
+    config.optim.update(fields | {"loss_weights": "sqrt"})
+    config.model.hidden_size, config.model.intermediate_size, config.model.patch_hidden = 512, 512, 512
+    config.model.head_dim, config.model.num_heads, config.model.num_kv_heads = 128, 4, 4
+    config.data.micro_batches = 2
+    step = abstract_step(c := Config.of(config), mesh := make_mesh("fsdp:-1"), plan_work(c, mesh.shape, None, "text"))
+    roles = {name: weight.role for name, weight in declared(step.cfg).items()}
+    each = {n: table if roles[n] in DECAYED else whole for n in roles} | dict.fromkeys(quantizable(step.cfg), matrix)
+    wanted = sum(each[name] * value.size for name, value in step.state.trainable.items())
+    assert nbytes([step.state.optimizer]) == pytest.approx(wanted, rel=0.01)
+    assert step.sums is not None and step.sums.weight is not None
+    assert step.batch["target_weight"].shape == step.batch["loss_weight"].shape
 
 
 def test_least_memory_of_a_slice():
