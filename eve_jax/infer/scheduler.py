@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 
 from eve_jax.errors import Argument, FieldError, UserError, amount
+from eve_jax.infer import pace
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD, shapes
@@ -182,18 +183,22 @@ class Scheduler:
     def _read(self) -> None:
         """Pieces of prompts until a chunk is read.
 
-        From when on answers wait for them, they take no more than `_stall`, but for a first piece as small as any.
+        From when on answers wait for them, they take no more than `_stall`, but for a first piece as small as any. The
+        copies that a request begins with count as well; where they leave no time, its first piece is of the next turn.
         """
         left, first, stall = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True, None
         while left.work > 0:
-            reading = self.rows.slots.reading
-            slot = reading[0] if reading else self._admit()
-            if slot is None:
-                return
             waits = bool(self.rows.slots.decoding)
             if waits and stall is None:
                 stall = self._stall()
                 left = left._replace(seconds=stall)
+            reading, began = self.rows.slots.reading, pace.clock()
+            slot = reading[0] if reading else self._admit()
+            if slot is None:
+                return
+            if not reading:
+                left = left.less(Cost(0.0, pace.clock() - began))
+                first = first and left.seconds > 0
             piece = self.rows.piece(slot, left if waits else UNBOUNDED, must=first)
             if piece.stop == piece.start:
                 return

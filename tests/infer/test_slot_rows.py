@@ -66,12 +66,17 @@ class Machine:
     def __init__(self, token: float, entry: float, block: float, row: float):
         self.token, self.entry, self.block, self.row = token, entry, block, row
         self.now, self.waits, self.read = 0.0, 0.0, list[float]()
+        self.copies = 0.0  # seconds that entries for a prompt that begins as another one take
 
     def prefill(self, cfg, mesh, params, state, batch, where, ends, how):
         length, start = batch["perm"].shape[1], int(where[1][0])
         spent = self.token * (length + 32) + self.entry * length * start
         self.now, self.waits = self.now + spent, self.waits + spent
         return state, Chosen(jnp.array([[5]]), NOTHING)
+
+    def copy(self, mesh, state, source, target, blocks):
+        self.now, self.waits = self.now + self.copies, self.waits + self.copies
+        return state
 
     def decode(self, cfg, mesh, block, params, state, rows, how):
         spent = self.block + self.row * len(rows[0])
@@ -82,7 +87,7 @@ class Machine:
 
 def started(monkeypatch, machine: Machine, **settings) -> Scheduler:
     """A scheduler on `machine`, whose programs are measured."""
-    for name in ("prefill", "decode"):
+    for name in ("prefill", "decode", "copy"):
         monkeypatch.setattr(slot_programs, name, getattr(machine, name))
     monkeypatch.setattr(pace, "clock", lambda: machine.now)
     cfg = ref.config()
@@ -112,6 +117,23 @@ def test_reading_a_long_prompt_holds_answers_up_by_two_blocks_at_most(monkeypatc
             scheduler.turn()
         assert len(machine.read) > 5 and max(machine.read) <= 2
         scheduler.rows.start_over("next")
+
+
+@pytest.mark.parametrize(("copies", "most"), [(0.12, 2.0), (0.2, 2.0), (0.5, 3.8)])
+def test_copies_that_a_prompt_begins_with_are_no_further_wait(monkeypatch, copies, most):
+    """Of what others have read of it, 0.1 to 0.5 s where a block takes 0.132: then nothing else is done before it."""
+    machine, begins = Machine(1e-3, 0.0, 0.1, 0.008), list(range(1, 101))
+    scheduler = started(monkeypatch, machine, slots=4)
+    for number in range(3):
+        scheduler.submit(Request(prompt([*begins, number]), 200), Heard().listener(0))
+    while len(scheduler.rows.slots.decoding) < 3:
+        scheduler.turn()
+    machine.read.clear()
+    machine.copies = copies
+    ticket = scheduler.submit(Request(prompt([*begins, 7] * 6), 1), Heard().listener(1))
+    while ticket.finished is None:
+        scheduler.turn()
+    assert ticket.cached_tokens == 100 and max(machine.read) <= most
 
 
 def test_many_that_wait_for_their_first_token_are_read_in_chunks(monkeypatch):
