@@ -117,7 +117,7 @@ def scheduler_settings() -> "SchedulerSettings":
         chunk=CHUNK.value or 0,
         queue=QUEUE.value or 0,
         prefix_bytes=(PREFIX.value or 0) * 2**20,
-        prefer=PREFER.value,
+        prefer="throughput" if PREFER.value == "throughput" else "latency",
     )
 
 

@@ -1,5 +1,7 @@
 """How many slots a block is for: no more than answers need. How long pieces are: no longer than two blocks."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,13 +87,13 @@ class Machine:
         return state, Chosen(jnp.where(np.arange(block) < rows[3][:, None], 5, NONE), NOTHING)
 
 
-def started(monkeypatch, machine: Machine, **settings) -> Scheduler:
+def started(monkeypatch, machine: Machine, **settings: Any) -> Scheduler:
     """A scheduler on `machine`, whose programs are measured."""
     for name in ("prefill", "decode", "copy"):
         monkeypatch.setattr(slot_programs, name, getattr(machine, name))
     monkeypatch.setattr(pace, "clock", lambda: machine.now)
     cfg = ref.config()
-    scheduler = Scheduler(Engine(cfg, ref.params(cfg)), SchedulerSettings(**({"context": 1024} | settings)))
+    scheduler = Scheduler(Engine(cfg, ref.params(cfg)), SchedulerSettings(**{"context": 1024, **settings}))
     scheduler.rows.warm_up(lambda done, total: None)
     machine.now = machine.waits = 0.0
     machine.read.clear()
@@ -138,7 +140,8 @@ def test_copies_that_a_prompt_begins_with_are_no_further_wait(monkeypatch, copie
 
 def test_many_that_wait_for_their_first_token_are_read_in_chunks(monkeypatch):
     """Prompts that take as long as their answers: more at a time are faster, also where answers are held up little."""
-    asked, spent = [Request(prompt([n, *range(1, 300)] * 2), 64) for n in range(1, 33)], {}
+    asked = [Request(prompt([n, *range(1, 300)] * 2), 64) for n in range(1, 33)]
+    spent: dict[tuple[int, str], float] = {}
     for slots, prefer in ((1, "latency"), (8, "latency"), (8, "throughput")):
         machine = Machine(7e-4, 0.0, 0.055, 0.007)
         scheduler = started(monkeypatch, machine, slots=slots, prefer=prefer)
