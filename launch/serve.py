@@ -37,6 +37,9 @@ CONTEXT = flags.DEFINE_integer(
     "context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2
 )
 CHUNK = flags.DEFINE_integer("chunk", 256, "tokens of prompts read between two blocks of decoding", lower_bound=16)
+PREFER = flags.DEFINE_enum(
+    "prefer", "latency", ["latency", "throughput"], "bounded waits within answers, or more tokens a second"
+)
 QUEUE = flags.DEFINE_integer("queue", 64, "requests that may wait; more are answered 503", lower_bound=0)
 PREFIX = flags.DEFINE_integer("prefix_mib", 256, "memory of the device for earlier prompts, in MiB", lower_bound=0)
 MAX_TOKENS = flags.DEFINE_integer("max_tokens", 1024, "longest answer of requests that give none", lower_bound=1)
@@ -114,6 +117,7 @@ def scheduler_settings() -> "SchedulerSettings":
         chunk=CHUNK.value or 0,
         queue=QUEUE.value or 0,
         prefix_bytes=(PREFIX.value or 0) * 2**20,
+        prefer="throughput" if PREFER.value == "throughput" else "latency",
     )
 
 

@@ -1,7 +1,8 @@
 """Continuous batching: requests come and go, a fixed number of slots answers them together, each as if it were alone.
 
 A turn reads about `chunk` tokens of prompts, one request after the other in the order in which they came, then decodes
-a block of tokens for every slot that answers. So a long prompt holds others up by one chunk at a time.
+a block of tokens for every slot that answers. So a long prompt holds others up by one chunk at a time. To prefer
+throughput, no block is decoded while a slot has a prompt to read: more of them are then decoded together.
 
 Every program has a fixed shape and is compiled by `warm_up`; what a request asks for is a number in an array.
 """
@@ -12,29 +13,31 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 
 from eve_jax.errors import Argument, FieldError, UserError, amount
+from eve_jax.infer import pace
 from eve_jax.infer.compiles import Compiles
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD, shapes
 from eve_jax.infer.prefix import Items, PrefixStore
-from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket, Token
+from eve_jax.infer.requests import Finish, Listener, QueueFull, Request, Ticket
 from eve_jax.infer.slot_rows import UNBOUNDED, Cost, SlotRows, widths
 from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
-from eve_jax.process.checks import whole
+from eve_jax.process.checks import unexpected, whole
 
 CHUNK_WORK = (
     1.5  # work (`SlotRows.work`) of a turn's pieces for a token of a chunk: one of a whole chunk in a short row
 )
 STALL = 1.5  # blocks that pieces between two of them take by the `Pace`, so that two are not exceeded
 IDLE = 1.0  # seconds after which a thread without work looks around
+Prefer = Literal["latency", "throughput"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class SchedulerSettings:
     slots: requests that are answered at a time. context: tokens of a prompt with its answer, image tokens included.
     chunk: tokens of prompts that are read between two blocks. block: tokens that are decoded at a time. queue: requests
     that wait at most. prefix_bytes: of the device's memory for rows of earlier prompts; free slots keep theirs anyway.
-    Raises UserError for a value out of range.
+    prefer: answers that are not held up by prompts, or more tokens a second. Raises UserError for a value out of range.
     """
 
     slots: int = 8
@@ -53,8 +56,11 @@ class SchedulerSettings:
     queue: int = 64
     prefix_bytes: int = 2**28
     block: int = 8
+    prefer: Prefer = "latency"
 
     def __post_init__(self) -> None:
+        if self.prefer not in get_args(Prefer):
+            raise unexpected(Argument("prefer"), self.prefer, " or ".join(get_args(Prefer)))
         for name, least in {"slots": 1, "context": 2, "chunk": 16, "queue": 0, "prefix_bytes": 0, "block": 1}.items():
             whole(name, getattr(self, name), f"a whole number of at least {least}", least)
 
@@ -75,7 +81,7 @@ class Stats(NamedTuple):
 class Scheduler:
     """Answers requests with `engine`, `settings.slots` at a time; see the module's text.
 
-    Its thread is started with `start`; without one, `run_all` or calls of `turn` do the work.
+    Its thread is started with `start`; without one, calls of `turn` do the work (`eve_jax.infer.unthreaded`).
     """
 
     def __init__(self, engine: Engine, settings: SchedulerSettings | None = None):
@@ -92,6 +98,7 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         self._closing = self._draining = False
         self._queries = self._hits = 0
+        self._begun = 0  # requests since the last block
 
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Compile every program; returns how many there are. `progress` is told how many of them are done.
@@ -158,7 +165,9 @@ class Scheduler:
         self.rows.turns += 1
         self._end_cancelled()
         self._read()
-        self.rows.decode()
+        if self.settings.prefer == "latency" or not (self.rows.slots.reading or self._begins):
+            self.rows.decode()
+            self._begun = 0
 
     def _end_cancelled(self) -> None:
         for slot in self.rows.slots.all:
@@ -174,29 +183,49 @@ class Scheduler:
     def _read(self) -> None:
         """Pieces of prompts until a chunk is read.
 
-        From when on answers wait for them, they take `STALL` blocks at most, but for a first piece as small as any.
+        From when on answers wait for them, they take no more than `_stall`, but for a first piece as small as any. The
+        copies that a request begins with count as well; where they leave no time, its first piece is of the next turn.
         """
-        left, first = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True
+        left, first, stall = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True, None
         while left.work > 0:
-            reading = self.rows.slots.reading
+            waits = bool(self.rows.slots.decoding)
+            if waits and stall is None:
+                stall = self._stall()
+                left = left._replace(seconds=stall)
+            reading, began = self.rows.slots.reading, pace.clock()
             slot = reading[0] if reading else self._admit()
             if slot is None:
                 return
-            waits = bool(self.rows.slots.decoding)
-            if waits and math.isinf(left.seconds):
-                left = left._replace(seconds=STALL * self.rows.block_seconds)
+            if not reading:
+                left = left.less(Cost(0.0, pace.clock() - began))
+                first = first and left.seconds > 0
             piece = self.rows.piece(slot, left if waits else UNBOUNDED, must=first)
             if piece.stop == piece.start:
                 return
             left, first = left.less(self.rows.cost(piece.start, piece.shape)), False
             self.rows.read([(slot, piece)])
 
+    def _stall(self) -> float:
+        """Seconds that pieces may take while answers wait: `STALL` blocks, but a whole chunk where more requests wait
+        for their first token than for further ones, since then few are decoded together."""
+        slots = self.rows.slots
+        first = len(slots.reading) + min(len(self._waiting), len(slots.free))
+        if self.settings.prefer == "throughput" or first > len(slots.decoding):
+            return math.inf
+        return STALL * self.rows.block_seconds
+
+    @property
+    def _begins(self) -> bool:
+        """Whether a request can have a slot; as many as there are slots may, until a block is decoded."""
+        return bool(self._waiting and self.rows.slots.free) and self._begun < self.settings.slots
+
     def _admit(self) -> Slot | None:
         """Give a free slot to the request that has waited for longest."""
         with self._changed:
-            if not self._waiting or not self.rows.slots.free:
+            if not self._begins:
                 return None
             job = self._waiting.popleft()
+        self._begun += 1
         job.ticket.started = time.monotonic()
         try:
             slot = self.rows.begin(job)
@@ -257,27 +286,3 @@ class Scheduler:
         used = sum(slot.length for slot in slots)
         total = self.settings.slots * self.settings.context
         return Stats(len(slots), len(self._waiting), used, total, self._queries, self._hits, self.compiles.count)
-
-
-def run_all(scheduler: Scheduler, requests: Sequence[Request]) -> Iterator[tuple[int, list[int], Finish]]:
-    """The number of each of `requests`, the ids of its answer and how it ended, as they end; works without a thread."""
-    done: list[tuple[int, list[int], Finish]] = []
-
-    def listener(number: int) -> Listener:
-        ids: list[int] = []
-
-        def listen(ticket: Ticket, tokens: list[Token], finish: Finish | None) -> None:
-            ids.extend(token.id for token in tokens)
-            if finish is not None:
-                done.append((number, ids, finish))
-
-        return listen
-
-    sent = 0
-    while sent < len(requests) or scheduler.busy:
-        while sent < len(requests) and len(scheduler.rows.slots.free) > len(scheduler._waiting):
-            scheduler.submit(requests[sent], listener(sent))
-            sent += 1
-        scheduler.turn()
-        yield from done
-        done.clear()

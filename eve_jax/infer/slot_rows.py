@@ -116,6 +116,7 @@ class SlotRows:
             text = job.request.prompt.text
             ids[: len(text)] = text
             self.state = programs.note_prompt(mesh, self.state, number, ids)
+        jax.block_until_ready(self.state)  # what it takes is known to the caller
         return slot
 
     def _save(self, slot: Slot) -> None:
@@ -123,7 +124,7 @@ class SlotRows:
         each = sum(x.nbytes for x in self.state.cache) // len(self.slots.all) * BLOCK // self.capacity
         if self.store.takes(count * each):
             blocks = [programs.take(self.engine.mesh, self.state, number, np.int32(n)) for n in range(count)]
-            self.store.add(Kept(slot.items, blocks, count * each))
+            self.store.add(Kept(slot.items, jax.block_until_ready(blocks), count * each))
 
     def work(self, start: int, shape: RowShape) -> float:
         """What a piece of `shape` behind `start` tokens costs, in tokens at the beginning of a prompt."""

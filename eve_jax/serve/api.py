@@ -41,13 +41,15 @@ BEFORE = 16  # tokens before an answer that its text may depend on
 class State:
     """Whether questions are taken: once everything is compiled, until the server stops.
 
-    failure: why the start failed, which `failed` is called for; say: prints for people.
+    compiled: called once everything is; failure: why the start failed, which `failed` is called for; say: prints for
+    people.
     """
 
     def __init__(self) -> None:
         self.ready, self.stopping = False, False
         self.failure: BaseException | None = None
         self.failed: Callable[[], None] = lambda: None
+        self.compiled: Callable[[], None] = lambda: None
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def check(self) -> None:

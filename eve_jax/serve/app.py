@@ -114,6 +114,7 @@ def _lifespan(scheduler: Scheduling, state: State) -> Callable[[Any], Any]:
     def begin() -> None:
         try:
             scheduler.warm_up(progress)
+            state.compiled()
             scheduler.start()
             state.ready = True
             state.say("ready")

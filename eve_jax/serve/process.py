@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -71,6 +72,7 @@ def serve(
     more_connections()
     server = Server(config(app, header_time, drain_time, tls))
     app.state.failed = lambda: setattr(server, "should_exit", True)
+    app.state.compiled = spare_collections
     host, port = listener.getsockname()[:2]
     app.state.say(f"listening at http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}")
     with contextlib.closing(listener):
@@ -152,6 +154,13 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
                 self.transport.close()
 
     return Timed
+
+
+def spare_collections() -> None:
+    """Have collections of garbage pass over what there is: with modules and programs, some 280,000 objects, a full one
+    stops all threads for 0.17 s, and answers for two blocks."""
+    gc.collect()
+    gc.freeze()
 
 
 def more_connections() -> None:

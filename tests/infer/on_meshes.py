@@ -21,7 +21,8 @@ import numpy as np
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.infer.batches import answer_all
 from eve_jax.infer.engine import Engine
-from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
+from eve_jax.infer.unthreaded import run_all
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, init_params, quantizable
 from eve_jax.model.quantized import plain, quantize

@@ -42,3 +42,8 @@ def test_requests_that_cannot_be_answered(scheduler, make, says):
 def test_settings_out_of_range(name):
     with pytest.raises(UserError, match=f"{name}=-1: expected a whole number of at least"):
         SchedulerSettings(**{name: -1})
+
+
+def test_a_preference_that_is_none():
+    with pytest.raises(UserError, match="prefer='speed': expected latency or throughput"):
+        SchedulerSettings(prefer="speed")  # type: ignore[arg-type]

@@ -16,8 +16,9 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.pieces import OVERHEAD, Piece
 from eve_jax.infer.requests import Finish, QueueFull, Request, Ticket, Token
 from eve_jax.infer.sampling import Sampling
-from eve_jax.infer.scheduler import CHUNK_WORK, Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.scheduler import CHUNK_WORK, Scheduler, SchedulerSettings
 from eve_jax.infer.slots import Slot
+from eve_jax.infer.unthreaded import run_all
 from tests import reference as ref
 from tests import reference_v1
 from tests.compiles import watched

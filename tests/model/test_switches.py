@@ -11,7 +11,8 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.heads import regrouped_sizes
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Request
-from eve_jax.infer.scheduler import Scheduler, SchedulerSettings, run_all
+from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
+from eve_jax.infer.unthreaded import run_all
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, init_params
 from eve_jax.sharding import make_mesh

@@ -1,5 +1,7 @@
 """Keys, request ids, limits of bytes and time, clients that go away, faults of ours: nothing leaks or stays."""
 
+import asyncio
+import gc
 import json
 import socket
 import threading
@@ -11,7 +13,9 @@ import httpx
 import pytest
 
 from eve_jax import EVE
+from eve_jax.serve import app, process
 from eve_jax.serve.fields import ChatBody
+from eve_jax.serve.model import Served
 from eve_jax.serve.settings import ServeSettings
 from tests.serve.bodies import CHAT, HTTP, chat, events, image, png, uri
 from tests.serve.scripted import Address, Scripted, serving, wait_for
@@ -69,6 +73,30 @@ def test_every_key_will_do_and_shares_no_prefix(strict: Address) -> None:
         assert HTTP.post(strict.url + CHAT, json=chat(), headers=bearer(key)).status_code == 200
     first, second = (request.salt for request in strict.scheduler.requests[-2:])
     assert first != second and not any(key in first + second for key in KEYS)
+
+
+def test_a_collection_of_garbage_passes_over_what_the_start_has_made(eve: EVE) -> None:
+    made, seen = app.build(Served(eve, ServeSettings(), 512), Scripted(eve)), list[bool]()
+    made.state.say = lambda text: None
+    made.state.compiled = lambda: seen.append(made.state.ready)
+    told = iter(["startup", "shutdown"])
+
+    async def receive() -> dict[str, str]:
+        kind = next(told)
+        while kind == "shutdown" and not made.state.ready:
+            await asyncio.sleep(0.01)
+        return {"type": f"lifespan.{kind}"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(made({"type": "lifespan"}, receive, send))
+    assert seen == [False]
+    try:
+        process.spare_collections()
+        assert len(gc.get_objects()) < 1000 < gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
 
 
 def test_request_ids(strict: Address) -> None:
