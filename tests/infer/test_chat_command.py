@@ -106,7 +106,7 @@ never asked
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
         (
             ["--prompt=h\udcff"],
-            "question: character 2 is '\\udcff', half of a surrogate pair or the byte 0xff of a text",
+            "question: character 2 is '\\udcff', half of a surrogate pair or the byte 0xff",
         ),
         (["--prompt=x", "--max_size=5"], "--max_size=5: expected 0 or a number of pixels, at least 32"),
     ],
