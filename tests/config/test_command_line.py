@@ -51,6 +51,22 @@ def test_a_value_that_cannot_be_read(tmp_path: Path, args: str, says: str) -> No
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("launch.serve", ("--checkpoint=x", "--slots=1000000000")),
+        ("launch.eval", ("--checkpoint=x", "--tasks=x", "--out=y", "--rows=1000000")),
+        ("launch.score", ("--checkpoint=x", "--records=x", "--out=y", "--threads=1000000")),
+    ],
+)
+def test_numbers_without_which_a_machine_would_be_taken_have_an_end(
+    tmp_path: Path, command: str, flags: tuple[str, ...]
+) -> None:
+    done = launch(command, *flags, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"error: flag {flags[-1]}: "), done.stderr
+
+
 def test_a_task_of_a_stage_of_a_recipe(tmp_path: Path) -> None:
     args = ("--config=demo:tiny", "--workdir=runs", "--config.stages.stage3.eval.tasks=mme,ai3d")
     done = launch("launch.recipe", *args, cwd=tmp_path)
