@@ -20,9 +20,20 @@ from eve_jax.process import paths
 from eve_jax.process.checks import hint, near_name
 from launch._flags import too_early
 
-CONFIGS = Path(importlib.import_module("configs").__file__ or "").parent
+CONFIGS = Path(__file__).parents[1] / "configs"
 PACKAGES = tuple(CONFIGS.parent / name for name in ("configs", "eve_jax", "launch"))
 NOT_CONFIGS = {"__init__", "base", "args"}
+
+
+def _find_configs() -> None:
+    """Let the package `configs` have our modules, also where the project around has one, which keeps its others."""
+    package = importlib.import_module("configs")
+    found = [*getattr(package, "__path__", ())]
+    if str(CONFIGS) not in map(os.path.realpath, found) and str(CONFIGS) not in found:
+        package.__path__ = [str(CONFIGS), *found]
+
+
+_find_configs()
 
 
 def known_configs() -> list[str]:

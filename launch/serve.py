@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from eve_jax.batch import MOST_ROWS
 from launch._flags import as_flag, define_model, define_path, run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ ORIGINS = flags.DEFINE_list("cors_origins", [], "sites whose pages may use this 
 ROOT = flags.DEFINE_string("root_path", "", "what a proxy has before the server's paths, such as /eve")
 CERTIFICATE = define_path("ssl_certfile", "", "PEM file of a certificate with its chain: https in place of http")
 KEY = define_path("ssl_keyfile", "", "PEM file of its key, without a password; default: in --ssl_certfile")
-SLOTS = flags.DEFINE_integer("slots", 8, "requests that are answered at a time", lower_bound=1)
+SLOTS = flags.DEFINE_integer("slots", 8, "requests that are answered at a time", 1, MOST_ROWS)
 CONTEXT = flags.DEFINE_integer(
     "context", 4096, "tokens of a prompt with its answer, at most the model's", lower_bound=2
 )

@@ -55,10 +55,12 @@ def encodable(name: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{name}: character {error.start + 1} is {text[error.start]!r}, half of a surrogate pair, which no "
-            "tokenizer takes: decode the text's bytes as UTF-8"
-        ) from None
+        code = ord(text[error.start])
+        what = f"{text[error.start]!r}, half of a surrogate pair"
+        if 0xDC80 <= code <= 0xDCFF:  # as Python reads bytes of a command line or a terminal
+            what += f" or the byte 0x{code - 0xDC00:02x} of a text that is not UTF-8"
+        remedy = "which no tokenizer takes: decode the text's bytes as UTF-8"
+        raise UserError(f"{name}: character {error.start + 1} is {what}, {remedy}") from None
     return text
 
 

@@ -1,5 +1,7 @@
 """What a command line says of values that cannot be read: one line, in words that do not speak of Python."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from absl import flags
 
 from eve_jax.process import interrupt
 from launch._flags import as_flag, run
-from tests.launcher import launch
+from tests.launcher import ROOT, launch
 
 MINE = """from configs import stage3
 
@@ -49,6 +51,22 @@ def test_a_value_that_cannot_be_read(tmp_path: Path, args: str, says: str) -> No
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("launch.serve", ("--checkpoint=x", "--slots=1000000000")),
+        ("launch.eval", ("--checkpoint=x", "--tasks=x", "--out=y", "--rows=1000000")),
+        ("launch.score", ("--checkpoint=x", "--records=x", "--out=y", "--threads=1000000")),
+    ],
+)
+def test_numbers_without_which_a_machine_would_be_taken_have_an_end(
+    tmp_path: Path, command: str, flags: tuple[str, ...]
+) -> None:
+    done = launch(command, *flags, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"error: flag {flags[-1]}: "), done.stderr
+
+
 def test_a_task_of_a_stage_of_a_recipe(tmp_path: Path) -> None:
     args = ("--config=demo:tiny", "--workdir=runs", "--config.stages.stage3.eval.tasks=mme,ai3d")
     done = launch("launch.recipe", *args, cwd=tmp_path)
@@ -70,6 +88,25 @@ def test_the_line_of_a_config_file_that_fails(tmp_path: Path, text: str, says: s
     done = launch("launch.train", f"--config={file}:two", "--workdir=runs", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert says.format(file=file) in done.stderr
+
+
+@pytest.mark.parametrize("package", ["configs/__init__.py", "configs.py"])
+def test_a_project_may_have_a_package_configs(tmp_path: Path, package: str) -> None:
+    """`python -m` looks in the current folder first."""
+    file = tmp_path / package
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("THEIRS = 1\n")
+    (tmp_path / "configs").mkdir(exist_ok=True)
+    (tmp_path / "configs" / "mine.py").write_text(MINE)
+    name = "configs.mine:get_config:7" if package.endswith("__init__.py") else "stage3"  # mine imports our stage3
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.train", f"--config={name}", "--workdir=runs", "--config.data.rows=0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.startswith("error: config.data.rows=0: expected"), done.stderr
 
 
 def test_errors_call_a_field_by_the_flag_that_a_command_has_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

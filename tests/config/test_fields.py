@@ -62,6 +62,12 @@ def test_what_is_made_as_often_as_a_field_says_has_an_end() -> None:
         assert refused(path, 100_000).startswith(f"config.{path}=100000: expected a whole number from ")
 
 
+def test_float16_is_not_trained_in() -> None:
+    """Gradients vanish in it without the scaling of the loss."""
+    for path in ("model.dtype", "model.param_dtype"):
+        assert refused(path, "float16").startswith(f"config.{path}='float16': expected one of float32, bfloat16")
+
+
 def test_max_bad_is_a_share_or_a_number_of_records() -> None:
     assert refused("data.max_bad", 1.5) == (
         "config.data.max_bad=1.5: expected a share of the records (below 1) or a whole number of them"

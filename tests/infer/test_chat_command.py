@@ -104,6 +104,10 @@ never asked
         (["--prompt=x", "--seed=-1"], "--seed=-1: expected a whole number of 0 to 4294967295"),
         (["--prompt=x", "--stop="], "--stop=['']: expected a text or a list of at most 4"),
         (["--prompt=x", "--checkpoint=nowhere"], "nowhere"),
+        (
+            ["--prompt=h\udcff"],
+            "question: character 2 is '\\udcff', half of a surrogate pair or the byte 0xff",
+        ),
         (["--prompt=x", "--max_size=5"], "--max_size=5: expected 0 or a number of pixels, at least 32"),
     ],
 )
