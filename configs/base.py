@@ -66,24 +66,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     a.dropout = 0.0  # share of the adapters' inputs that is left out in training
     a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
 
-    c.optim = o = ConfigDict()
-    o.rule = "adamw"  # adamw | muon: matrices of the layers by Muon, the rest by AdamW (docs/train.md#optimizer)
-    o.lr = 1e-5  # peak
-    o.min_lr = 0.0  # where the schedule ends
-    o.schedule = "cosine"  # after the warm-up: cosine | constant | wsd (constant, then a decay)
-    o.warmup = 0.03  # share of the steps
-    o.warmup_steps = 0  # steps instead of a share, with warmup = 0
-    o.decay = placeholder(float)  # of wsd: share of the steps at the end; unset = 0.2
-    o.decay_shape = placeholder(str)  # of wsd: linear | cosine | sqrt | exponential; unset = linear
-    o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
-    o.momentum = placeholder(float)  # of muon; unset = 0.95
-    o.moments = "float32"  # of matrices and tables: float32 | bfloat16 | int8 (by blocks)
-    o.weight_decay = 0.0
-    o.clip = 1.0  # global gradient norm, 0 = off
-    o.ema = 0.0  # decay of a moving average of what trains, 0 = none
-    o.loss_weights = "token"  # what counts alike: token | sample | sqrt (a sample by the square root of its targets)
-    # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
-    o.groups = ConfigDict({group: placeholder(float) for group in trainable_groups()})
+    c.optim = _optim_fields()
 
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give
@@ -117,6 +100,29 @@ def adapt(c: ConfigDict, rank: str) -> ConfigDict:
             raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
         c.lora.rank, c.optim.lr = int(rank), 2e-4
     return c
+
+
+def _optim_fields() -> ConfigDict:
+    """The defaults of `config.optim`: the update rule and what goes with it (docs/train.md#optimizer)."""
+    o = ConfigDict()
+    o.rule = "adamw"  # adamw | muon: matrices of the layers by Muon, the rest by AdamW (docs/train.md#optimizer)
+    o.lr = 1e-5  # peak
+    o.min_lr = 0.0  # where the schedule ends
+    o.schedule = "cosine"  # after the warm-up: cosine | constant | wsd (constant, then a decay)
+    o.warmup = 0.03  # share of the steps
+    o.warmup_steps = 0  # steps instead of a share, with warmup = 0
+    o.decay = placeholder(float)  # of wsd: share of the steps at the end; unset = 0.2
+    o.decay_shape = placeholder(str)  # of wsd: linear | cosine | sqrt | exponential; unset = linear
+    o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
+    o.momentum = placeholder(float)  # of muon; unset = 0.95
+    o.moments = "float32"  # of matrices and tables: float32 | bfloat16 | int8 (by blocks)
+    o.weight_decay = 0.0
+    o.clip = 1.0  # global gradient norm, 0 = off
+    o.ema = 0.0  # decay of a moving average of what trains, 0 = none
+    o.loss_weights = "token"  # what counts alike: token | sample | sqrt (a sample by the square root of its targets)
+    # Learning rate of a group of weights as a factor of `lr`, 0 = frozen; unset = 1 where `stage` trains it, else 0.
+    o.groups = ConfigDict({group: placeholder(float) for group in trainable_groups()})
+    return o
 
 
 def _eval_fields() -> ConfigDict:

@@ -7,6 +7,7 @@ is skipped leaves it alone.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from eve_jax.checkpoint.stored import AVERAGE
@@ -28,7 +29,7 @@ def averaged(tx: optax.GradientTransformation, decay: float) -> optax.GradientTr
     parameters after each update, these before they are rounded to the dtype that they are stored in."""
 
     def init(params: Params) -> Averaged:
-        return Averaged(tx.init(params), jax.tree.map(lambda p: p + 0, params))  # a copy: the state is donated
+        return Averaged(tx.init(params), jax.tree.map(jnp.copy, params))  # the state is donated
 
     def update(updates: Params, state: Averaged, params: Params) -> tuple[Params, Averaged]:
         updates, rule = tx.update(updates, state.rule, params)

@@ -90,8 +90,7 @@ def image_weight(cfg: ModelConfig, batches: list[Batch]) -> jax.Array | float:
 
 def sums_of(grads: Any, scalar: Any, weighed: bool) -> Sums:
     """Return `Sums` of which every one but the gradients is `scalar`; `weighed`: of batches with TARGET_WEIGHT."""
-    scalars = len(Sums._fields) - 2
-    return Sums(grads, *[scalar] * scalars)._replace(weight=scalar if weighed else None)
+    return Sums(grads, scalar, scalar, scalar, scalar, scalar, scalar if weighed else None)
 
 
 def _zero_sums(state: TrainState, weighed: bool) -> Sums:

@@ -270,5 +270,19 @@ OWN = (
         "jnp.where(number <= count[:, None], starts, -1)",
         ("tests/model/test_gpu_attention.py", "-k", "sequences"),
     ),
+    Mutant(
+        "21 moments are rounded down",
+        "eve_jax/train/moments.py",
+        "codes = below + up",
+        "codes = below",
+        ("tests/train/test_moments.py", "-k", "average"),
+    ),
+    Mutant(
+        "22 a mean of weighed targets is divided by their number",
+        "eve_jax/train/step.py",
+        "return self.targets if self.weight is None else self.weight",
+        "return self.targets",
+        ("tests/train/test_sample_weights.py", "-k", "packed"),
+    ),
 )
 MUTANTS = (*REVIEWED, *OWN)

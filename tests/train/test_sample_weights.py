@@ -19,7 +19,7 @@ from eve_jax.model.eve import bind
 from eve_jax.model.loss import TARGET_WEIGHT, target_losses
 from eve_jax.sharding import make_mesh, place_batch
 from eve_jax.train.sample_weights import weighed
-from eve_jax.train.step import StepFunctions, TrainState
+from eve_jax.train.step import StepFunctions, StepRule, TrainState
 from tests import reference as ref
 
 ROOT = Path(__file__).parents[2]
@@ -95,10 +95,11 @@ def sharded() -> None:
     for spec in ("", "data:2,fsdp:2,tensor:2", "fsdp:8"):
         mesh = make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
         functions = StepFunctions(CFG, optax.sgd(1.0), optax.constant_schedule(1.0), mesh)
+        rule = StepRule(CFG, optax.sgd(1.0), optax.constant_schedule(1.0), mesh)
         places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         for count in (1, 2):
             params = {name: jax.device_put(value, places) for name, value in ref.params(CFG).items()}
-            params = functions.fused.__wrapped__.args[0].place(params)
+            params = rule.place(params)
             state = TrainState(jax.device_put(np.int32(0), places), params, optax.sgd(1.0).init(params))
             batch = place_batch(mesh, weighed(rows, "sqrt"), 8, range(8))
             _, metrics = functions(state, {}, [batch] * count)
