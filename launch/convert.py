@@ -3,14 +3,15 @@
     python -m launch.convert import --from=HF_DIR|hf:ORG/NAME@REVISION --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --weights=int4
+    python -m launch.convert export --from=CKPT_DIR --to=PEFT_DIR --peft [--base=HF_DIR]
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
     python -m launch.convert merge  --from=CKPT_DIR --to=CKPT_DIR
 
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
 can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
 `whole` copies a stage that stores only what it trained, with the rest from where it came; `merge` a run with adapters
-(config.lora), which it adds into the weights. All but import take with --ema the moving average of what trained, of a
-stage that kept one.
+(config.lora), which it adds into the weights. `export` does so, too, and with `--peft` writes the adapters alone. All but
+import and `--peft` take with --ema the moving average of what trained, of a stage that kept one.
 """
 
 import sys
@@ -31,6 +32,8 @@ flags.mark_flags_as_required(["from", "to"])
 FOLD = flags.DEFINE_bool("fold", False, "export: add the deltas of variant rep into the weights (always on Qwen2)")
 ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning layer and teacher, if it has them")
 EMA = flags.DEFINE_bool("ema", False, "export, whole, merge: the moving average of what trains (config.optim.ema)")
+PEFT = flags.DEFINE_bool("peft", False, "export: the adapters of a run alone, as a folder of the library peft")
+BASE = flags.DEFINE_string("base", "", "export --peft: the exported base's folder or hub id, as it is named in there")
 ACTIONS = ("import", "export", "whole", "merge")
 
 
@@ -40,6 +43,7 @@ def main(action: str) -> None:
     from eve_jax.process.setup import setup
     from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole, merge_adapters
     from eve_jax.weights.open import open_average
+    from eve_jax.weights.peft_folder import export_peft
 
     setup()
     origin, target = FROM.value or "", TO.value or ""
@@ -51,7 +55,13 @@ def main(action: str) -> None:
         folder = make_whole(origin, target, average=bool(EMA.value))
     elif action == "merge":
         folder = merge_adapters(origin, target, average=bool(EMA.value))
+    elif PEFT.value:
+        if DTYPE.value or WEIGHTS.value or TEXT_ONLY.value or FOLD.value or EMA.value:
+            raise UserError("--peft writes adapters as they are: no --dtype, --weights, --text_only, --fold or --ema")
+        folder = export_peft(origin, target, BASE.value or "")
     else:
+        if BASE.value:
+            raise UserError("--base goes with --peft")
         if DTYPE.value in QUANTIZED:
             raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
         if DTYPE.value and WEIGHTS.value:

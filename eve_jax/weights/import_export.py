@@ -62,7 +62,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     checkpoint = open_checkpoint(folder, variant, seed)
     assert checkpoint.source is not None
     source = Watched(checkpoint.source)
-    with _new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
+    with new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
@@ -90,10 +90,11 @@ def _make_stage(folder: Path, target: Path, verb: str, quiet: bool, average: boo
     source: ParamSource = stored_source(folder, step, average)
     if verb == "merge":
         source = without_adapters(source)
-        del config["lora"]
+        config.pop("lora", None)
+        config["model"].pop("lora", None)
     source = watched = Watched(source)
     meta = {k: v for k, v in read_meta(folder, step).items() if k != FROZEN}
-    with _new_folder(target) as temporary, _bar(f"{verb} {folder.name}", _nbytes(source), quiet) as bar:
+    with new_folder(target) as temporary, _bar(f"{verb} {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance, meta)
         _carry(folder, temporary)
         write_json(temporary / CONFIG, config, indent=1)
@@ -173,7 +174,7 @@ def export_checkpoint(
     if weights:
         config[OURS][WEIGHTS] = weights
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
-    with _new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
+    with new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
@@ -261,7 +262,7 @@ def _nbytes(source: ParamSource) -> int:
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder next to `target` that takes its name at the end, or goes when anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")

@@ -14,16 +14,21 @@ from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import reference as ref
 from tests import reference_v1 as v1
+from tests.model.adapters import adapter_values, with_adapters
 
 ROWS = 8
 LR = 2e-4  # the papers' largest; Adam moves an entry whose gradient is rounding alone by about as much, either way
 V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
+LORA = "lora"  # before a routing: adapters of all matrices, with dropout
 
 
 def run(stage: str, routing: str, steps: int, spec: str) -> tuple[list[float], dict[str, jax.Array], list[str]]:
     """Losses of `steps` steps of ROWS rows, what trains afterwards, and what lies otherwise than before."""
-    cfg = v1.config("D1", aligned=True) if routing == V1 else ref.config(routing=routing)
+    cfg = v1.config("D1", aligned=True) if routing == V1 else ref.config(routing=routing.removeprefix(LORA))
     weights = v1.params(cfg, "D1") if routing == V1 else ref.params(cfg)
+    if routing.startswith(LORA):
+        cfg = with_adapters(cfg, dropout=0.1)
+        weights |= adapter_values(cfg)
     three = v1.alone("D1") if routing == V1 else ref.alone()
     mesh = sharding.make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
     places = parameter_shardings(cfg, mesh)

@@ -38,7 +38,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 def test_the_checkpoint_holds_the_adapters_alone(work, run):
     cfg = open_checkpoint(run).cfg
     assert set(stored_shapes(run, STEPS)) == adapters(cfg)
-    assert set(cfg.lora.groups) == {"text", "vision", "patch_embed"}
+    assert cfg.lora is not None and set(cfg.lora.groups) == {"text", "vision", "patch_embed"}
     (origin,) = origins(run, STEPS)
     assert (origin.path, set(origin.weights)) == ("../base", set(stored_shapes(work / "base", 1)))
     losses = [line["loss"] for line in numbers(run)]

@@ -45,6 +45,13 @@ def test_every_mesh_trains_as_one_device(stage, routing):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("routing", ["lorasplit", "loramasked"])
+def test_adapters_on_every_mesh(routing):
+    """With dropout, which leaves the same values out on each."""
+    check(trained("3", routing, 10, MESHES), 10)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "3"])
 def test_eve_v1_on_meshes(stage):
     """With the aligning loss and its teacher."""
