@@ -1,7 +1,6 @@
 """Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
 
 import codecs
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +28,9 @@ from eve_jax.hf.section import WEIGHTS
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.model.eve import quantizable
 from eve_jax.model.quantized import QUANTIZED, check_weights
-from eve_jax.process.connect import print_once
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
+from eve_jax.process.hub import find_folder
 from eve_jax.process.lock import locked
-from eve_jax.process.paths import HUB_ID, no_folder
 from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
@@ -41,8 +39,6 @@ from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 
-HUB = "hf:"  # before the id of a model of the Hugging Face hub
-REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
 
@@ -75,7 +71,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
 
     Values keep their bits and dtypes; the optimizer is left behind. Raises UserError with nothing left behind.
     """
-    folder, target = Path(folder), Path(target)
+    folder, target = find_folder(folder), Path(target)
     if not is_ours(folder):
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
     base = carried_config(folder)
@@ -113,7 +109,7 @@ def export_checkpoint(
     training needs, stay behind. Shards hold `max_shard_gb` (1e9 bytes). Raises UserError with nothing
     left behind.
     """
-    folder, target = Path(folder), Path(target)
+    folder, target = find_folder(folder), Path(target)
     if dtype not in ("", *DTYPES, *QUANTIZED):
         raise UserError(f"--dtype={dtype}: expected one of {', '.join(DTYPES)}")
     weights, dtype = (check_weights(dtype, "--weights"), "") if dtype in QUANTIZED else ("", dtype)
@@ -167,36 +163,6 @@ def export_checkpoint(
             write_modeling(temporary)
     watched.tell(folder)
     return target
-
-
-def find_folder(origin: str) -> Path:
-    """The local folder `origin`, or of hf:ORG/NAME@REVISION the hub's model, fetched; UserError when it is neither.
-
-    Nothing else is asked of the hub: a folder whose name is mistyped looks like an id.
-    """
-    folder = Path(origin)
-    if not origin.startswith(HUB):
-        if folder.is_dir():
-            return folder
-        if HUB_ID.fullmatch(origin):
-            raise UserError(
-                f"{origin}: no such folder; to fetch the hub's model of this id write {HUB}{origin}@REVISION"
-            )
-        raise no_folder(origin)
-    id, _, revision = origin.removeprefix(HUB).partition("@")
-    if not HUB_ID.fullmatch(id) or not REVISION.fullmatch(revision or "main"):
-        raise UserError(f"{origin}: expected {HUB}ORG/NAME, or {HUB}ORG/NAME@REVISION with a commit, tag or branch")
-    from huggingface_hub import snapshot_download
-
-    try:
-        kept = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        fetched = Path(snapshot_download(id, revision=revision or None, allow_patterns=kept))
-    except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{origin}: the hub did not give it: {reason}") from error
-    if fetched.name != revision:
-        print_once(f"{origin} is at commit {fetched.name}; {HUB}{id}@{fetched.name} names it for good")
-    return fetched
 
 
 def _check_variant(variant: str) -> None:
