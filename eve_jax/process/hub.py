@@ -19,6 +19,7 @@ from eve_jax.errors import UserError, shorten
 from eve_jax.process.connect import is_leader
 from eve_jax.process.files import read_json
 from eve_jax.process.paths import HUB_ID, WORKDIR, no_folder
+from eve_jax.version import __version__
 
 HUB = "hf:"  # before an id
 REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
@@ -174,6 +175,36 @@ def pinned(began: str, now: str, field: str) -> str:
     here = second._replace(commit=first.commit).folder
     complete(here, TEXTS)
     return str(here)
+
+
+def make_repository(id: str, private: bool) -> None:
+    """Make the repository of a model on the hub unless it is there. Raise UserError for no id, and when refused."""
+    from huggingface_hub import HfApi
+
+    if not HUB_ID.fullmatch(id):
+        raise UserError(f"--push={id}: expected ORG/NAME")
+    if is_offline():
+        raise UserError(f"--push={id}: HF_HUB_OFFLINE is set")
+    try:
+        HfApi().create_repo(id, private=private, exist_ok=True)
+    except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
+        raise UserError(f"--push={id}: the hub did not make it: {reason(error)}; log in with hf auth login") from error
+
+
+def push(folder: Path, id: str) -> str:
+    """Make the files of `folder` the model `id` on the hub, and return the commit's address.
+
+    Weights of an earlier push that are not among them are removed there. Raise UserError when the hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    stale = ["*.safetensors", INDEX]
+    try:
+        message = f"Export of eve_jax {__version__}"
+        done = HfApi().upload_folder(repo_id=id, folder_path=folder, commit_message=message, delete_patterns=stale)
+    except Exception as error:  # as above
+        raise UserError(f"--push={id}: {folder} is whole, but was not uploaded: {reason(error)}") from error
+    return str(done.commit_url)
 
 
 def stay(began: str, now: str, field: str, moving: str = "") -> str:

@@ -34,6 +34,7 @@ from eve_jax.process.lock import locked
 from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
+from eve_jax.weights.base_facts import keep_base_facts
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import is_ours, open_checkpoint, stored_source
@@ -60,6 +61,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     with _new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
+        keep_base_facts(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
         write_json(temporary / CONFIG, versioned(export_config.our_config(checkpoint.cfg, checkpoint.data)))
     source.tell(folder)
@@ -83,6 +85,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False) -> P
         _carry(folder, temporary)
         shutil.copyfile(folder / CONFIG, temporary / CONFIG)
         write_json(temporary / HF_CONFIG, base)
+        keep_base_facts(folder, temporary)
         if paths := moved_paths(folder, temporary):
             write_json(temporary / PATHS, paths)
     source.tell(folder)

@@ -99,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(found[1] or "models", found[2], found[3], found[4])
         elif found := API.fullmatch(path):
             self._api(found[1], found[2], found[3] or "revision", found[4] or "main", body)
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
         elif path == "/api/repos/create":
             self._create(json.loads(body))
         elif found := BATCH.fullmatch(path):
