@@ -73,7 +73,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give
     t.log_every = 1
-    t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, wandb, module:Class, or "none"
+    t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, module:Class, or "none"
     t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
     t.save_every = 500
     t.local_dir = ""  # folder on each host's own disk for copies of its shards between checkpoints; "" = none
@@ -91,6 +91,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.profile = ConfigDict()
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 
+    c.track = ""  # services that get metrics and config: wandb, mlflow (extras of those names), with commas
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
 

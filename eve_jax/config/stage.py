@@ -124,6 +124,7 @@ class Config(Section):
     eval: EvalConfig
     profile: ProfileConfig
     mesh: str = setting(reads=parse_mesh)
+    track: str
 
     @classmethod
     def of(cls, config: "ConfigDict | Config") -> "Config":

@@ -24,6 +24,7 @@ FREE_FIELDS = (
     "teacher",
     "model.llm",
     "mesh",
+    "track",
     "profile.steps",
     "data.records",
     "data.images",
