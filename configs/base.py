@@ -17,16 +17,17 @@ from eve_jax.hf.conventions import describe
 from eve_jax.model.config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
+from eve_jax.process.hub import local_model
 from eve_jax.process.paths import expand, no_folder
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     """The defaults, with the sizes and the chat template of the base LLM `llm`.
 
-    `llm` is a key of `eve_jax.model.llms.LLMS`, or a folder of Hugging Face's layout: then `init` and
-    `data.tokenizer` are that folder too.
+    `llm` is a key of `eve_jax.model.llms.LLMS`, or a folder of Hugging Face's layout or a model of the hub: then `init`
+    and `data.tokenizer` are that folder too.
     """
-    llm = expand(llm, "llm")
+    llm = local_model(expand(llm, "llm"))
     local = Path(llm, CONFIG).is_file()
     if "/" in llm and not Path(llm).is_dir():
         raise no_folder(llm)
@@ -35,9 +36,11 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.name = "base"  # folder of the stage below the work folder
     c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/config/stages.py)
     c.seed = 0  # of initialization and of the data plan
-    # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder; "" = random weights.
+    # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder, ORG/NAME[@REVISION] of the hub;
+    # "" = random weights.
     c.init = llm if local else ""
-    c.teacher = ""  # CLIP's folder, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
+    # CLIP's folder or hub id, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
+    c.teacher = ""
 
     c.model = m = ConfigDict()
     m.llm = llm
@@ -71,7 +74,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.train = t = ConfigDict()
     t.steps = 0  # 0 = as many as the epochs give
     t.log_every = 1
-    t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, wandb, module:Class, or "none"
+    t.writers = "tensorboard,progress"  # next to metrics.jsonl: these, module:Class, or "none"
     t.metrics = ""  # of your own, module:NAME with commas (CONTRIBUTING.md)
     t.save_every = 500
     t.local_dir = ""  # folder on each host's own disk for copies of its shards between checkpoints; "" = none
@@ -89,6 +92,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.profile = ConfigDict()
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 
+    c.track = ""  # services that get metrics and config: wandb, mlflow (extras of those names), with commas
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
 
@@ -148,7 +152,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d = ConfigDict()
     d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
     d.images = ""  # folder that image paths of the records are relative to
-    d.tokenizer = tokenizer  # folder with tokenizer.json or tokenizer.model; "" = that of `init`
+    d.tokenizer = tokenizer  # folder or hub id with tokenizer.json or tokenizer.model; "" = that of `init`
     # plain | qwen2 | llama3 | v1 | plain_v1 | chatml ... (docs/data.md#templates), own: that of the tokenizer's folder
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
@@ -203,7 +207,7 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
 def align(c: ConfigDict, teacher: str = "", weight: float = 1.0) -> ConfigDict:
     """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`, random = of
     that size with random weights."""
-    teacher = expand(teacher, "teacher")
+    teacher = local_model(expand(teacher, "teacher"))
     sizes = describe_teacher(teacher) if teacher not in ("", RANDOM) else ClipConfig()
     c.teacher = teacher
     c.model.teacher = ConfigDict(asdict(sizes))

@@ -95,6 +95,10 @@ def clip(text: str, most: int = 300) -> str:
     return f"{text[: most - tail]} ...({len(text) - most:,} characters)... {text[-tail:]}"
 
 
+class Unreachable(UserError):
+    """What cannot be had from the network now: no fault of a record or an image, which are not left out for it."""
+
+
 @cache
 def warn(line: str) -> None:
     """Print a warning on stderr, the same one once in a process."""

@@ -1,26 +1,28 @@
 """Checkpoints in and out.
 
-    python -m launch.convert import --from=HF_DIR|hf:ORG/NAME@REVISION --to=CKPT_DIR [--variant=dense|rep|moe|dac]
+    python -m launch.convert import --from=HF_DIR|ORG/NAME[@REVISION] --to=CKPT_DIR [--variant=dense|rep|moe|dac]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR [--dtype=bfloat16]
     python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --weights=int4
     python -m launch.convert export --from=CKPT_DIR --to=PEFT_DIR --peft [--base=HF_DIR]
+    python -m launch.convert export --from=CKPT_DIR --to=HF_DIR --push=ORG/NAME [--license=apache-2.0] [--scores=OUT]
     python -m launch.convert whole  --from=CKPT_DIR --to=CKPT_DIR
     python -m launch.convert merge  --from=CKPT_DIR --to=CKPT_DIR
 
 Takes EVEv1 and EVEv2 checkpoints (on Qwen2 and LLaMA) and plain Qwen2, Qwen2.5, LLaMA LLMs (safetensors). An import
 can be chatted with, exported and named by config.init; an export loads in `transformers` with trust_remote_code=True.
 `whole` copies a stage that stores only what it trained, with the rest from where it came; `merge` a run with adapters
-(config.lora), which it adds into the weights. `export` does so, too, and with `--peft` writes the adapters alone. All but
-import and `--peft` take with --ema the moving average of what trained, of a stage that kept one.
+(config.lora), which it adds into the weights. `export` does so, too, and with `--peft` writes the adapters
+alone. All but import and `--peft` take with --ema the moving average of what trained, of a stage that kept one.
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from launch._flags import define_path, run, take_action
 
-FROM = define_path("from", None, "folder to read, or for import also hf:ORG/NAME@REVISION of the Hugging Face hub")
+FROM = define_path("from", None, "folder to read, or ORG/NAME[@REVISION] of the Hugging Face hub")
 TO = define_path("to", None, "folder to make")
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
@@ -34,15 +36,19 @@ ALIGNING = flags.DEFINE_bool("aligning", True, "export: with EVEv1's aligning la
 EMA = flags.DEFINE_bool("ema", False, "export, whole, merge: the moving average of what trains (config.optim.ema)")
 PEFT = flags.DEFINE_bool("peft", False, "export: the adapters of a run alone, as a folder of the library peft")
 BASE = flags.DEFINE_string("base", "", "export --peft: the exported base's folder or hub id, as it is named in there")
+PUSH = flags.DEFINE_string("push", "", "export: also upload it to the hub, ORG/NAME, with a card made from the run")
+PRIVATE = flags.DEFINE_bool("private", True, "export: a repository that --push makes is seen by its owners alone")
+LICENSE = flags.DEFINE_string("license", "", "export: of the card; default: that of the base")
+SCORES = define_path(
+    "scores", "", "export: --out of launch.eval whose scores the card lists, with commas", several=True
+)
 ACTIONS = ("import", "export", "whole", "merge")
 
 
 def main(action: str) -> None:
     from eve_jax.errors import UserError
-    from eve_jax.model.quantized import QUANTIZED
     from eve_jax.process.setup import setup
-    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole, merge_adapters
-    from eve_jax.weights.open import open_average
+    from eve_jax.weights.import_export import import_checkpoint, make_whole, merge_adapters
     from eve_jax.weights.peft_folder import export_peft
 
     setup()
@@ -60,16 +66,38 @@ def main(action: str) -> None:
             raise UserError("--peft writes adapters as they are: no --dtype, --weights, --text_only, --fold or --ema")
         folder = export_peft(origin, target, BASE.value or "")
     else:
-        if BASE.value:
-            raise UserError("--base goes with --peft")
-        if DTYPE.value in QUANTIZED:
-            raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
-        if DTYPE.value and WEIGHTS.value:
-            raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
-        options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
-        opened = open_average(origin) if EMA.value else origin
-        folder = export_checkpoint(opened, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
+        folder = export(origin, target)
     print(f"done: {folder}")
+
+
+def export(origin: str, target: str) -> Path:
+    """Make the folder `target`, and upload it where --push names a repository."""
+    from eve_jax.errors import UserError
+    from eve_jax.model.quantized import QUANTIZED
+    from eve_jax.process.hub import find_folder, make_repository, push
+    from eve_jax.process.paths import split_names
+    from eve_jax.train.model_card import write_card
+    from eve_jax.weights.import_export import export_checkpoint
+    from eve_jax.weights.open import open_average
+
+    if BASE.value:
+        raise UserError("--base goes with --peft")
+    if DTYPE.value in QUANTIZED:
+        raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
+    if DTYPE.value and WEIGHTS.value:
+        raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
+    if not PUSH.value and (LICENSE.value or SCORES.value):
+        raise UserError("--license and --scores are of the card that --push=ORG/NAME uploads")
+    if PUSH.value:
+        make_repository(PUSH.value, bool(PRIVATE.value))  # now, not when all is written
+    options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
+    opened = open_average(find_folder(origin)) if EMA.value else origin
+    folder = export_checkpoint(opened, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
+    if PUSH.value:
+        reports = [Path(name) for name in split_names(SCORES.value or "")]
+        write_card(find_folder(origin), folder, PUSH.value, LICENSE.value or "", reports)
+        print(f"pushed: {push(folder, PUSH.value)}")
+    return folder
 
 
 if __name__ == "__main__":

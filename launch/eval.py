@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from eve_jax.eval.chosen import Choice, Chosen
     from eve_jax.eval.judge import HttpJudge
 
-CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or hf:OWNER/NAME@REVISION of the hub"
+CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or OWNER/NAME@REVISION of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS)
 TASKS = define_path(
     "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
@@ -159,7 +159,7 @@ def _required(**values: Any) -> None:
 def _checkpoint(given: str) -> Path:
     """Return the folder of --checkpoint. Raise UserError that names the flag."""
     from eve_jax.errors import name_fields
-    from eve_jax.weights.import_export import find_folder
+    from eve_jax.process.hub import find_folder
 
     with name_fields(as_flag, "--checkpoint: ", f"; it takes a {CHECKPOINT_IS}"):
         return find_folder(given)

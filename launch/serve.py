@@ -89,9 +89,11 @@ def main() -> None:
 
 def serve_settings() -> "ServeSettings":
     """What the flags say about requests."""
+    from eve_jax.process.hub import hub_name
     from eve_jax.serve.settings import MIB, ServeSettings, keys_of
 
-    names = NAMES.value or [Path(CHECKPOINT.value or "").resolve().name or "eve"]
+    hub = hub_name(CHECKPOINT.value or "")
+    names = NAMES.value or [Path(hub.id if hub else CHECKPOINT.value or "").resolve().name or "eve"]
     return ServeSettings(
         names=tuple(names),
         api_keys=(*KEYS.value, *keys_of(os.environ.get("EVE_API_KEYS", ""))),

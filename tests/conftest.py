@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing listens: tests use no network
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("EVE_CACHE", str(Path(__file__).parent.parent / ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(os.environ["EVE_CACHE"]) / "xla"))

@@ -119,6 +119,7 @@ def test_every_dependency_is_constrained(project, constraints):
         "cuda",
         "demo",
         "lmms",
+        "mlflow",
         "page",
         "quant",
         "serve",

@@ -20,6 +20,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import DTYPES
 from eve_jax.model.eve import Params
 from eve_jax.process.files import StoredPath
+from eve_jax.process.hub import put_back
 
 FROZEN = "frozen"
 
@@ -40,6 +41,8 @@ class Origin:
         place = StoredPath(self.path, self.absolute).find(folder, lambda p: (p / CONFIG).is_file())
         if place is not None:
             return place
+        if put_back(Path(self.absolute)):
+            return Path(self.absolute)
         raise UserError(
             f"{folder} stores only what its stage trained; the rest of the weights is in {self.absolute}, which is no "
             "longer there: put it back, there or in the same place relative to this folder"

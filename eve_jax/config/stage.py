@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
+from eve_jax.config.from_hub import fetched_fields
 from eve_jax.config.lora import adapter_factors, with_adapters
 from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
@@ -103,6 +104,7 @@ class Config(Section):
     eval: EvalConfig
     profile: ProfileConfig
     mesh: str = setting(reads=parse_mesh)
+    track: str
 
     @classmethod
     def of(cls, config: "ConfigDict | Config") -> "Config":
@@ -220,7 +222,7 @@ def plain_values(config: ConfigDict) -> dict[str, Any]:
     _check_given(config, "config")
     config = config.copy_and_resolve_references()
     expand_config(config)
-    return config.to_dict()
+    return fetched_fields(config.to_dict())
 
 
 def _check_given(node: ConfigDict, name: str) -> None:

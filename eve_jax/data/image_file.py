@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import Unreachable, UserError, shorten
 
 
 class BadImage(UserError):
@@ -58,7 +58,7 @@ def open_binary(file: ImageFile) -> BinaryIO:
         if not status.st_size:
             raise BadImage("empty file", file)
         return open(file, "rb")
-    except BadImage:
+    except (BadImage, Unreachable):
         raise
     except FileNotFoundError:
         raise BadImage("missing file", file) from None

@@ -19,6 +19,7 @@ import numpy as np
 
 from eve_jax.errors import UserError, amount, shorten, warn
 from eve_jax.process.files import read_json
+from eve_jax.process.hub import complete
 from eve_jax.process.inside import is_plain_name
 from eve_jax.process.strict_json import without_repeats
 
@@ -137,6 +138,8 @@ def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]
     index, single = folder / INDEX, folder / SINGLE
     if not index.is_file():
         if not single.is_file():
+            complete(folder)
+        if not single.is_file():
             hint = "; save it again as safetensors" if any(folder.glob("*.bin")) else ""
             raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}")
         return _read_header(single, known)
@@ -154,6 +157,8 @@ def open_tensors(folder: Path, quantized: bool = False) -> dict[str, TensorInfo]
     for path in sorted(folder.glob("model*.safetensors")):
         if path.name not in shards:
             warn(f"{path} is not read: {INDEX} does not name it")
+    if not all((folder / name).is_file() for name in shards):
+        complete(folder)
     found: dict[str, TensorInfo] = {}
     for name in shards:
         path = folder / name

@@ -31,6 +31,7 @@ from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, whole
+from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
@@ -74,7 +75,7 @@ class EVE:
         mesh: str = "",
         **how: Unpack[Stored],
     ) -> "EVE":
-        """From a stage's folder, an imported or a Hugging Face folder.
+        """From a stage's folder, an imported or a Hugging Face folder, or a model of the hub (ORG/NAME[@REVISION]).
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
@@ -97,13 +98,12 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        folder = Path(expand(folder, "folder"))
+        folder = find_folder(expand(folder, "folder"))
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
-        changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
-        changes |= {"template": template or None}
-        data = checkpoint.data | {name: value for name, value in changes.items() if value is not None}
+        changes = [("max_aspect", max_aspect), ("image_first", image_first), ("special_text", special_text)]
+        data = checkpoint.data | {k: v for k, v in (*changes, ("template", template or None)) if v is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(checkpoint.data["template"], tokenizer, template)

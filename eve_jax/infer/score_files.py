@@ -20,6 +20,7 @@ from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.files import in_place_of
+from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import split_names
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.open import Checkpoint, open_checkpoint
@@ -63,8 +64,8 @@ def score_files(
         raise UserError(f"--out={out} is the file of records itself; name another")
     opened = open_records(records, images)
     with _in_place_of(out) as part:
-        source = open_checkpoint(checkpoint)
-        settings = ScoreSettings.of(source.data, own_tokenizer(checkpoint), **changes)
+        source = open_checkpoint(find_folder(checkpoint))
+        settings = ScoreSettings.of(source.data, own_tokenizer(source.folder), **changes)
         devices = make_mesh(mesh) if mesh else None
         cfg, params = regrouped(*_read(source, devices, weights), devices)
         scores = score_records(replace(cfg, dtype=dtype), params, opened, settings, quiet, devices)

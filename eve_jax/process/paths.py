@@ -19,7 +19,7 @@ DATA_FIELDS = ("records", "images", "tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
 TRAIN_FIELDS = ("local_dir",)
 LISTS = ("records", "tasks")  # several paths, comma separated
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
+HUB_ID = re.compile(r"[\w-][\w.-]*/\w[\w.-]*", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
 # The same with what pages and other tools write around it; paths have lost a slash of `https://`.
 HUB_PLACE = re.compile(
     rf"(?:https?:/+huggingface\.co/|hf:/+)({HUB_ID.pattern})(?:[@/].*)?|({HUB_ID.pattern})(?:@\S+)?", re.ASCII
@@ -66,10 +66,8 @@ def refuse_remote(text: str, field: str = "") -> None:
 
 
 def _looks_like_hub(place: re.Match[str]) -> str:
-    return (
-        "no such folder; it looks like a hub id: download the model first (hf download "
-        f"{place[1] or place[2]} --local-dir FOLDER) and name FOLDER"
-    )
+    id = place[1] or place[2]
+    return f"no such folder; hf:{id} or hf:{id}@REVISION is the hub's model of that name"
 
 
 def expand_list(paths: str, field: str = "") -> str:
@@ -153,6 +151,6 @@ def no_folder(given: str | Path) -> UserError:
     if os.path.exists(text):
         return UserError(f"{text} is a file; name the folder")
     place = HUB_PLACE.fullmatch(text)
-    if place and not os.path.isdir(os.path.dirname(text)):
+    if place:
         return UserError(f"{text}: {_looks_like_hub(place)}")
     return UserError(f"{text}: no such folder")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, steps_in
+from eve_jax.config.from_hub import kept_fields
 from eve_jax.config.optim import LATER_OPTIM
 from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import StageData
@@ -24,6 +25,7 @@ FREE_FIELDS = (
     "teacher",
     "model.llm",
     "mesh",
+    "track",
     "profile.steps",
     "data.records",
     "data.images",
@@ -81,10 +83,17 @@ def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
 
 
 def as_begun(folder: Path, config: Config) -> Config:
-    """Return `config` with the settings that the checkpoints of the folder followed before they were settings."""
+    """Return `config` with what the checkpoints of the folder were trained with: commits of the hub, older settings.
+
+    Raise UserError where another commit is named now.
+    """
     if not steps_in(folder) or not (folder / CONFIG).exists():
         return config
-    data = read_config(folder).get("data")
+    began = read_config(folder)
+    kept = kept_fields(began, values := config.to_dict())
+    if kept != values:
+        config = Config.from_values(kept)
+    data = began.get("data")
     if config.data.special_text or not isinstance(data, dict) or "special_text" in data:
         return config
     print_once(

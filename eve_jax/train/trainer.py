@@ -49,7 +49,7 @@ from eve_jax.train.shared_data import open_data_together, same_everywhere, share
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.train.writers.base import RunInfo
-from eve_jax.train.writers.open import open_writers, split_writers
+from eve_jax.train.writers.open import open_writers, split_writers, with_trackers
 from eve_jax.weights.base_config import keep_base
 
 
@@ -182,8 +182,9 @@ def _open(
     """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
     cfg, factors = config.sizes, config.factors
     metrics = load_metrics(config.train.metrics)
+    writers = with_trackers(config.train.writers, config.track)
     if is_leader():
-        split_writers(config.train.writers)
+        split_writers(writers)
     same_everywhere(peers(), "settings", config.to_json())
     mesh = sharding.make_mesh(config.mesh)
     check_kernel(cfg, mesh)
@@ -236,7 +237,7 @@ def _open(
         functions = StepFunctions(cfg, tx, lr, mesh, metrics)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
-        log = MetricsLog(open_writers(t.writers, about) if is_leader() else [], t.log_every, meter)
+        log = MetricsLog(open_writers(writers, about) if is_leader() else [], t.log_every, meter)
         failed.pop_all()
     writes = (checkpoints, log, goodput, non_finite, profiler)
     return Run(config, data, meta, mesh, rows, functions, evaluations, *writes, begin, lock)

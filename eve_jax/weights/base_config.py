@@ -18,6 +18,7 @@ from eve_jax.errors import UserError
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import StoredPath, read_json, write_json
+from eve_jax.weights.base_facts import BASE, keep_base_facts
 from eve_jax.weights.stage_config import stage_config
 
 HF_CONFIG = "hf_config.json"
@@ -85,7 +86,10 @@ def keep_base(folder: Path, config: Config) -> None:
     if resumes and (folder / HF_CONFIG).is_file():
         return
     (folder / HF_CONFIG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+    (folder / BASE).unlink(missing_ok=True)
     try:
+        if config.init:
+            keep_base_facts(Path(config.init), folder)
         write_json(folder / HF_CONFIG, base_config(folder, config))
     except UserError as error:
         print_once(f"warning: {error}")

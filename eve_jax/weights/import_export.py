@@ -1,7 +1,6 @@
 """Import and export of whole folders: every check first, then the weights one layer at a time, then one rename."""
 
 import codecs
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,21 +28,19 @@ from eve_jax.hf.section import WEIGHTS
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.model.eve import quantizable
 from eve_jax.model.quantized import QUANTIZED, check_weights
-from eve_jax.process.connect import print_once
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
+from eve_jax.process.hub import find_folder
 from eve_jax.process.lock import locked
-from eve_jax.process.paths import HUB_ID, no_folder
 from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
+from eve_jax.weights.base_facts import keep_base_facts
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
 from eve_jax.weights.stage_config import stage_config
 
-HUB = "hf:"  # before the id of a model of the Hugging Face hub
-REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
 
@@ -65,6 +62,7 @@ def import_checkpoint(origin: str, target: str | Path, variant: str = "", seed: 
     with new_folder(target) as temporary, _bar(f"import {folder.name}", _nbytes(source), quiet) as bar:
         write_checkpoint(temporary, source, bar.advance)
         _carry(folder, temporary)
+        keep_base_facts(folder, temporary)
         write_json(temporary / HF_CONFIG, read_json(folder / CONFIG))
         write_json(temporary / CONFIG, versioned(export_config.our_config(checkpoint.cfg, checkpoint.data)))
     source.tell(folder)
@@ -77,7 +75,7 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False, aver
     Values keep their bits and dtypes; the optimizer is left behind. average: what trains as its moving average, in the
     dtypes of the weights. Raises UserError with nothing left behind.
     """
-    folder = Path(folder)
+    folder = find_folder(folder)
     if not is_ours(folder):
         raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
     return _make_stage(folder, Path(target), "whole", quiet, average)
@@ -99,6 +97,7 @@ def _make_stage(folder: Path, target: Path, verb: str, quiet: bool, average: boo
         _carry(folder, temporary)
         write_json(temporary / CONFIG, config, indent=1)
         write_json(temporary / HF_CONFIG, base)
+        keep_base_facts(folder, temporary)
         if paths := moved_paths(folder, temporary):
             write_json(temporary / PATHS, paths)
     watched.tell(folder)
@@ -111,7 +110,7 @@ def merge_adapters(folder: str | Path, target: str | Path, quiet: bool = False, 
     Their matrices get the wider dtype of base and adapters, so that nothing is rounded; the others keep their bits.
     average: the adapters as their moving average. Raises UserError with nothing left behind.
     """
-    folder = Path(folder)
+    folder = find_folder(folder)
     if not is_ours(folder) or stage_config(folder)[0].lora is None:
         raise UserError(f"{folder} has no adapters: it is no run with config.lora.rank above 0")
     return _make_stage(folder, Path(target), "merge", quiet, average)
@@ -144,7 +143,7 @@ def export_checkpoint(
     weights, dtype = (check_weights(dtype, "--weights"), "") if dtype in QUANTIZED else ("", dtype)
     if weights and text_only:
         raise UserError(f"--weights={weights} goes with --notext_only: no other program reads such an LLM")
-    checkpoint = folder if isinstance(folder, Checkpoint) else open_checkpoint(folder)
+    checkpoint = folder if isinstance(folder, Checkpoint) else open_checkpoint(find_folder(folder))
     folder = checkpoint.folder
     if kept := getattr(checkpoint.source, "weights", ""):
         raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
@@ -193,36 +192,6 @@ def export_checkpoint(
             write_modeling(temporary)
     watched.tell(folder)
     return target
-
-
-def find_folder(origin: str) -> Path:
-    """The local folder `origin`, or of hf:ORG/NAME@REVISION the hub's model, fetched; UserError when it is neither.
-
-    Nothing else is asked of the hub: a folder whose name is mistyped looks like an id.
-    """
-    folder = Path(origin)
-    if not origin.startswith(HUB):
-        if folder.is_dir():
-            return folder
-        if HUB_ID.fullmatch(origin):
-            raise UserError(
-                f"{origin}: no such folder; to fetch the hub's model of this id write {HUB}{origin}@REVISION"
-            )
-        raise no_folder(origin)
-    id, _, revision = origin.removeprefix(HUB).partition("@")
-    if not HUB_ID.fullmatch(id) or not REVISION.fullmatch(revision or "main"):
-        raise UserError(f"{origin}: expected {HUB}ORG/NAME, or {HUB}ORG/NAME@REVISION with a commit, tag or branch")
-    from huggingface_hub import snapshot_download
-
-    try:
-        kept = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        fetched = Path(snapshot_download(id, revision=revision or None, allow_patterns=kept))
-    except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{origin}: the hub did not give it: {reason}") from error
-    if fetched.name != revision:
-        print_once(f"{origin} is at commit {fetched.name}; {HUB}{id}@{fetched.name} names it for good")
-    return fetched
 
 
 def _check_variant(variant: str) -> None:

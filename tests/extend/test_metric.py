@@ -153,7 +153,10 @@ def test_metrics_that_are_refused(named: str, says: str, own_module: Own) -> Non
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        ("tensorbord", "unknown writer 'tensorbord'; known: tensorboard, progress, wandb, module:Class, or none"),
+        (
+            "tensorbord",
+            "unknown writer 'tensorbord'; known: tensorboard, progress, wandb, mlflow, module:Class, or none",
+        ),
         ("progress,progress", "progress is listed twice"),
         ("toy_writer:Nothing", "has no Nothing"),
         ("sys:path", "sys:path is no class; expected the class of a writer"),

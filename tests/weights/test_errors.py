@@ -8,8 +8,9 @@ import pytest
 
 from eve_jax.errors import UserError
 from eve_jax.hf.safetensors_io import TensorWriter, check_names, open_tensors
+from eve_jax.process.hub import find_folder
 from eve_jax.weights import import_export as convert
-from eve_jax.weights.import_export import export_checkpoint, find_folder, import_checkpoint
+from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests.weights import folders
 

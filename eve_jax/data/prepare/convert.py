@@ -9,7 +9,7 @@ A run that was killed resumes with the shards that are not whole; the shards are
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from eve_jax.data.record import BadRecord, UnreadMedia
 from eve_jax.data.rows.bad_records import BadRecords, kind_of
 from eve_jax.data.samples.measure import measure_into, table_name
 from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.sources.hub_files import is_data_set, pinned_records
 from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard, read_dataset, table_digests
@@ -37,6 +38,7 @@ from eve_jax.process.pieces import Tick, run_processes
 SUMMARY_FILE = "summary.json"
 SIDES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # histogram of the square root of an image's area
 CHECKS = ("headers", "decode")
+NAMES = "names"  # in CONVERSION_FILE: the sources, where a data set of the hub is one
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def convert(conversion: Conversion, rule: SampleRule | None = None, processes: i
     if conversion.shard_records < 1 or processes < 1:
         raise UserError("--records_per_shard and --processes are at least 1")
     folder = Path(conversion.folder)
+    began = read_json(folder / CONVERSION_FILE).get(NAMES, "") if (folder / CONVERSION_FILE).is_file() else ""
+    conversion = replace(conversion, records=pinned_records(conversion.records, str(began)))
     records = open_records(conversion.records, conversion.images, folder)
     _refuse_other(folder, conversion, records)
     with locked(folder, "the conversion"):
@@ -134,6 +138,7 @@ def _described(conversion: Conversion, records: Records) -> dict[str, Any]:
         "records_per_shard": conversion.shard_records,
         "check": conversion.check,
         **({} if conversion.max_pixels == MAX_PIXELS else {"max_pixels": conversion.max_pixels}),
+        **({NAMES: conversion.records} if any(map(is_data_set, records.names)) else {}),
     }
 
 

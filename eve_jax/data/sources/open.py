@@ -9,17 +9,22 @@ from eve_jax.data.sources.formats import check_format
 from eve_jax.data.sources.forms import split_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import Field, FieldError, UserError, shorten, warn
+from eve_jax.process.hub import HUB
 from eve_jax.process.named import is_named
 
 TFDS = "tfds:"
-KINDS = ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, tfds:NAME or module:Class"
+KINDS = (
+    ".json, .jsonl, .parquet or .tar files, a folder of them or of prepared records, hf:ORG/NAME, tfds:NAME or "
+    "module:Class"
+)
 
 
 def open_sources(name: str, images_dir: str | Path = "", index: Path | None = None) -> list[Source]:
     """The sources that one entry of `config.data.records` stands for.
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
-    `launch.prepare_data` wrote, or with files of one kind; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
+    `launch.prepare_data` wrote, or with files of one kind; `hf:ORG/NAME[@REVISION][:CONFIG[:SPLIT]]`, a data set of the
+    hub; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
     `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name. Before a file,
     pattern or folder of files, `FORMAT:` says which form of texts alone is read (`eve_jax.data.sources.forms`).
     index: the folder where indexes are kept (`kept_index`). Raises `UserError` when there is nothing of that name.
@@ -27,6 +32,10 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     form, rest = split_format(name)
     if form and not Path(name).exists() and (Path(rest).exists() or not is_named(name)):
         return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index)]
+    if name.startswith(HUB):
+        from eve_jax.data.sources.hub import open_data_set
+
+        return open_data_set(name, images_dir)
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
 

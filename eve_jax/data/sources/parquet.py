@@ -25,7 +25,7 @@ from eve_jax.data.sources.fields import IMAGE_FIELDS, Place, read_record
 from eve_jax.data.sources.forms import TEXT_FIELDS, nearest
 from eve_jax.data.sources.image_objects import unread_keys
 from eve_jax.data.sources.image_refs import check_file_of, image_values, open_path
-from eve_jax.errors import Field, FieldError, UserError, amount, shorten
+from eve_jax.errors import Field, FieldError, Unreachable, UserError, amount, shorten
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 DOWNLOADED = (".jpg", ".png", ".webp")  # of files that img2dataset writes
@@ -43,11 +43,12 @@ class ParquetRecords:
 
     def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
-        if not self.path.is_file():
-            raise FieldError(f"{path}: no such records file; set ", Field("data.records"), " to files that exist")
+        self._check_there()
         try:
             self._file = self._open()
             names = self._file.schema_arrow.names
+        except Unreachable:
+            raise
         except Exception as e:  # whatever a damaged footer leads the library to
             raise UserError(f"{path}: not a Parquet file that can be read ({shorten(str(e), 200)})") from None
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -78,6 +79,13 @@ class ParquetRecords:
         if min(sizes, default=0) < 0 or sum(sizes) != meta.num_rows:
             raise UserError(f"{path}: damaged (its row groups are not of {meta.num_rows:,} records); write it again")
         self._first = np.cumsum([0, *sizes])
+
+    def _check_there(self) -> None:
+        if not self.path.is_file():
+            raise FieldError(f"{self.path}: no such records file; set ", Field("data.records"), " to files that exist")
+
+    def _binary(self) -> BinaryIO:
+        return open(self.path, "rb")
 
     def _open(self, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, page_checksum_verification=True)
@@ -111,6 +119,8 @@ class ParquetRecords:
                 raw[name] = self._images(name, group, own, where, raw[name])
             if self._downloads is not None:
                 raw["image"] = self._downloaded(raw.get("key"))
+        except Unreachable:
+            raise
         except Exception as e:  # whatever damaged pages, and values that no Python object can hold, lead the library to
             raise BadRecord(f"cannot be read ({shorten(str(e), 200)})", where) from None
         name = f"{self.path.name}#{index + 1}"
@@ -160,7 +170,7 @@ class ParquetRecords:
 
     def _footer(self) -> bytes:
         """Return the footer as it stands in the file: Python cannot hold all the values of its statistics."""
-        with open(self.path, "rb") as file:
+        with self._binary() as file:
             file.seek(-FOOTER_END, io.SEEK_END)
             size = int.from_bytes(file.read(4), "little")
             file.seek(-FOOTER_END - size, io.SEEK_END)

@@ -25,6 +25,7 @@ from eve_jax.data.sources.forms import split_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.data.sources.open import open_sources
 from eve_jax.errors import Field, FieldError, UserError
+from eve_jax.process.hub import HUB
 from eve_jax.process.named import is_named
 from eve_jax.process.paths import TFDS, WORKDIR, split_names
 
@@ -175,7 +176,7 @@ def check_present(records: str, images_dir: str) -> None:
     names = split_names(records)
     for name in names:
         place = split_format(name)[1]
-        own = place.startswith((WORKDIR, TFDS)) or is_named(name)
+        own = place.startswith((WORKDIR, TFDS, HUB)) or is_named(name)
         if not (own or any(os.path.exists(one) or glob.glob(one) for one in (name, place))):
             _opened(name, images_dir, len(names) > 1)
 

@@ -17,7 +17,7 @@ KEPT = "wandb.json"  # in the stage folder: the id of its run, which a resumed o
 def check_wandb() -> None:
     """Raise UserError when the package is not installed."""
     if importlib.util.find_spec("wandb") is None:
-        raise UserError("config.train.writers: wandb requires the package wandb: pip install 'eve-jax[wandb]'")
+        raise UserError("config.track: wandb requires the package wandb: pip install 'eve-jax[wandb]'")
 
 
 class WandbWriter:
@@ -40,7 +40,7 @@ class WandbWriter:
             self._run.define_metric("*", step_metric="step")
         except Exception as error:  # of many kinds: no account, no network
             why = f"{describe_error(error)}; WANDB_MODE=offline needs no account"
-            raise UserError(f"config.train.writers: wandb cannot start: {why}") from error
+            raise UserError(f"config.track: wandb cannot start: {why}") from error
 
     def write(self, line: Line) -> None:
         """Log the step."""
