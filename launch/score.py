@@ -14,13 +14,14 @@ from typing import Any
 
 from absl import flags
 
+from eve_jax.process.fetched import fetch, images
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder", remote=fetch)
 RECORDS = define_path(
     "records", None, "as config.data.records takes them, comma separated; \\, is a comma in a path", several=True
 )
-IMAGES = define_path("images", "", "folder that image paths of the records are relative to")
+IMAGES = define_path("images", "", "folder that image paths of the records are relative to", remote=images)
 OUT = define_path("out", None, "file to write (JSONL)")
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")
 FIT = flags.DEFINE_enum("fit", None, ["shrink", "fill"], "image rule; default: the one the checkpoint trained with")

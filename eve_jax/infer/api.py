@@ -31,7 +31,7 @@ from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, whole
-from eve_jax.process.paths import expand, expand_list
+from eve_jax.process.paths import expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
@@ -97,7 +97,7 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        folder = Path(expand(folder, "folder"))
+        folder = Path(expand(folder, "folder", fetch))
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
