@@ -11,13 +11,17 @@ can be chatted with, exported and named by config.init; an export loads in `tran
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
+from eve_jax.process.fetched import fetch
+from eve_jax.process.published import in_bucket, work_folder
 from launch._flags import define_path, run, take_action
 
-FROM = define_path("from", None, "folder to read, or for import also hf:ORG/NAME@REVISION of the Hugging Face hub")
-TO = define_path("to", None, "folder to make")
+FROM_IS = "folder to read, or for import also hf:ORG/NAME@REVISION of the Hugging Face hub"
+FROM = define_path("from", None, FROM_IS, remote=fetch)
+TO = define_path("to", None, "folder to make", remote=work_folder)
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
 DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")
@@ -31,25 +35,30 @@ ACTIONS = ("import", "export", "whole")
 
 
 def main(action: str) -> None:
-    from eve_jax.errors import UserError
-    from eve_jax.model.quantized import QUANTIZED
+    from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
-    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
 
     setup()
-    origin, target = FROM.value or "", TO.value or ""
+    with in_bucket(Path(TO.value or ""), action):
+        folder = _made(action, FROM.value or "", TO.value or "")
+    print(shown(f"done: {folder}"))
+
+
+def _made(action: str, origin: str, target: str) -> Path:
+    from eve_jax.errors import UserError
+    from eve_jax.model.quantized import QUANTIZED
+    from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
+
     if action == "import":
-        folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
-    elif action == "whole":
-        folder = make_whole(origin, target)
-    else:
-        if DTYPE.value in QUANTIZED:
-            raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
-        if DTYPE.value and WEIGHTS.value:
-            raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
-        options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
-        folder = export_checkpoint(origin, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
-    print(f"done: {folder}")
+        return import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
+    if action == "whole":
+        return make_whole(origin, target)
+    if DTYPE.value in QUANTIZED:
+        raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
+    if DTYPE.value and WEIGHTS.value:
+        raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
+    options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
+    return export_checkpoint(origin, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from eve_jax.process.fetched import fetch
 from launch._flags import (
     as_flag,
     define_cluster,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from eve_jax.eval.judge import HttpJudge
 
 CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or hf:OWNER/NAME@REVISION of the hub"
-CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS)
+CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 TASKS = define_path(
     "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
 )

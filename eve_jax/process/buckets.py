@@ -19,6 +19,7 @@ from eve_jax.process.places import is_name
 
 DRIVERS = {"s3": "s3", "gs": "gcs"}
 NONE_YET = b"\x02"  # TensorStore's generation of an object that is not there
+UNMET = "FAILED_PRECONDITION"
 _NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
 RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 PATIENCE, SLOWEST = 60.0, 250_000  # seconds that a request may take, and bytes a second on top of it
@@ -120,16 +121,25 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     an answer was lost. Raises Refused; the object is then written, or not.
     """
     store, key = _open(url)
-    with _refusals(url):
-        done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
+    try:
+        with _refusals(url):
+            done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
+    except Refused as error:
+        if instead_of is None or UNMET not in str(error):
+            raise
+        return b""
     return bytes(done.generation)
 
 
 def remove(url: str, known: bytes | None = None) -> None:
     """Remove the object at `url`, if it has the generation `known` where one is given. Raises Refused."""
     store, key = _open(url)
-    with _refusals(url):
-        store.write(key, None, if_equal=known).result(timeout=PATIENCE)
+    try:
+        with _refusals(url):
+            store.write(key, None, if_equal=known).result(timeout=PATIENCE)
+    except Refused as error:
+        if known is None or UNMET not in str(error):
+            raise
 
 
 def remove_below(url: str) -> None:
@@ -145,6 +155,8 @@ def names_below(url: str) -> list[str]:
     between = _tensorstore().KvStore.KeyRange(f"{key}/", f"{key}0") if key else _tensorstore().KvStore.KeyRange()
     with _refusals(url):
         found = store.list(between, strip_prefix_length=len(key.encode()) + 1 if key else 0).result(PATIENCE * 5)
+    if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
+        exists(f"{url.rstrip('/')}/.listed")
     names = sorted(name.decode("utf-8", "replace") for name in found)
     names = [name for name in names if name and not name.endswith("/")]  # which consoles make for empty folders
     if wrong := next((name for name in names if not all(map(is_name, name.split("/")))), ""):

@@ -21,6 +21,7 @@ from eve_jax.process.lock import LOCK, Lock, locked
 from eve_jax.process.progress import spinner
 
 CHECKPOINTS = "checkpoints"
+LAST = ("config.json", "eve_records.json")  # what a folder is recognized by: written when its other files are
 OWN = (LOCK, "cache", "logs")  # of the machine, or of the bucket alone
 EVERY = 30.0  # seconds between two looks for files that were changed
 
@@ -40,14 +41,14 @@ def published(folder: Path) -> "Published | None":
 
 @contextmanager
 def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | None]:
-    """Hold the lock of a folder in a bucket, which is fetched first and published in the block; None for others.
+    """Hold the lock of a folder in a bucket, which is fetched first and published in the block.
 
-    what: what the block does, for messages. Raises UserError for several processes, whose parts of a checkpoint would
-    each be on another host.
+    None for a local folder, or one inside of another that is held so. what: what the block does, for messages. Raises
+    UserError for several processes, whose parts of a checkpoint would each be on another host.
     """
     url = places.url_of(folder, (places.WORK,))
-    if url is None or url in _held:
-        yield _held[url].lock if url else None
+    if url is None or (around := published(folder)) is not None:
+        yield around.lock if url and around.url == url else None
         return
     if processes > 1:
         raise UserError(
@@ -65,6 +66,7 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
             yield lock
             with _one_line(url):
                 work.publish()
+                work.save_all()
                 work.prune()
         except BaseException:
             with suppress(OSError):
@@ -74,6 +76,22 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
             del _held[url]
             work.over.set()
             thread.join(timeout=EVERY)
+
+
+@contextmanager
+def sent(file: Path, *others: Path) -> Iterator[None]:
+    """Write `file`, and `others` as far as they are there, to the bucket that they are of when the block has ended.
+
+    Raises UserError; does nothing for local files.
+    """
+    if (url := places.url_of(file, (places.WORK,))) is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    yield
+    with _one_line(url):
+        for path in (*(path for path in others if path.is_file()), file):
+            buckets.upload(path, str(places.url_of(path)))
 
 
 @contextmanager
@@ -122,7 +140,9 @@ class Published:
                     with suppress(FileNotFoundError):  # removed, or replaced, in this moment
                         self._put(name)
 
-            buckets.together(one, names)
+            last = [name for name in names if name.rpartition("/")[2] in LAST]
+            buckets.together(one, sorted(set(names) - set(last)))
+            buckets.together(one, last)
             for name in set(self._notes.known) - set(names):
                 buckets.remove(places.join(self.url, name))
                 del self._notes.known[name]
@@ -150,6 +170,13 @@ class Published:
             self.prune(step)
         except OSError as error:
             self._warn(error)
+
+    def save_all(self) -> None:
+        """Publish the checkpoints that are whole here and that the bucket lacks."""
+        there = set(self._remote_steps())
+        for manifest in self.folder.glob(f"**/{CHECKPOINTS}/*/{MANIFEST}"):
+            if manifest.parent.name.isdecimal() and str(manifest.relative_to(self.folder)) not in there:
+                self.save(manifest.parent, manifest.parent)
 
     def prune(self, saved: Path | None = None) -> None:
         """Remove checkpoints from the bucket that are gone here, next to `saved`, and what is left of killed saves."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from eve_jax.errors import UserError
 from eve_jax.process import places
 from eve_jax.process.fetched import fetch
+from eve_jax.process.published import published
 
 
 class StoredPath(NamedTuple):
@@ -44,11 +45,12 @@ class StoredPath(NamedTuple):
         return next((place for place in self._places(folder.resolve()) if there(place)), None)
 
     def _places(self, folder: Path) -> Iterator[Path]:
-        if url := places.url_of(folder):
+        url, beside = places.url_of(folder), Path(os.path.normpath(folder / self.relative))
+        if url is None or published(beside):
+            yield beside
+        else:
             with suppress(UserError):
                 yield Path(fetch(places.join(url, self.relative)))
-        else:
-            yield folder / self.relative
         if places.is_url(self.absolute):
             with suppress(UserError):
                 yield Path(fetch(self.absolute))

@@ -43,6 +43,7 @@ from eve_jax.train.optimizer import optimizer, schedule
 from eve_jax.train.positions import check_positions
 from eve_jax.train.profile import Profiler
 from eve_jax.train.shared_data import (
+    first_inputs,
     open_data_together,
     same_everywhere,
     share_folder,
