@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -219,3 +220,26 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _number(etag: str) -> int:
     return int(etag.strip('"') or 0)
+
+
+SAID = {  # of a fault, in messages
+    "forbidden": "access denied",
+    "gone": "no such bucket or object",
+    "full": "its quota is used up",
+    "reset": "All 1 retry attempts failed",
+}
+
+
+def step(store: Buckets, key: str, number: int, whole: bool = True) -> None:
+    """A checkpoint of two items."""
+    names = {"params/d/1": b"p%d" % number, "optimizer/o": b"o%d" % number}
+    for name, data in names.items():
+        store.put(f"{key}/checkpoints/{number}/{name}", data)
+    store.put(f"{key}/checkpoints/{number}/_METADATA", b"{}")
+    store.put(f"{key}/checkpoints/{number}/params/left", b"of a killed save")
+    if whole:
+        store.put(f"{key}/checkpoints/{number}/manifest.json", json.dumps({"files": dict.fromkeys(names)}).encode())
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -19,6 +19,7 @@ from eve_jax.process.places import is_name
 
 DRIVERS = {"s3": "s3", "gs": "gcs"}
 NONE_YET = b"\x02"  # TensorStore's generation of an object that is not there
+ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("TENSORSTORE_GCS_HTTP_URL",)}
 UNMET = "FAILED_PRECONDITION"
 _NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
 RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
@@ -43,7 +44,7 @@ class Refused(OSError):
 
 
 @functools.cache
-def _store(scheme: str, bucket: str, _pid: int) -> Any:
+def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
     spec: dict[str, Any] = {
         "driver": DRIVERS[scheme],
         "bucket": bucket,
@@ -52,7 +53,7 @@ def _store(scheme: str, bucket: str, _pid: int) -> Any:
     if scheme == "s3":
         if os.environ.get("AWS_ACCESS_KEY_ID"):
             spec["aws_credentials"] = {"type": "environment"}
-        if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        if endpoint:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             spec |= {"endpoint": endpoint.rstrip("/"), "aws_region": region}
     return _tensorstore().KvStore.open(spec).result(timeout=PATIENCE)
@@ -68,7 +69,7 @@ def _open(url: str) -> tuple[Any, str]:
     scheme, _, place = url.partition("://")
     bucket, _, key = place.partition("/")
     with _refusals(url):
-        return _store(scheme, bucket, os.getpid()), key
+        return _store(scheme, bucket, os.getpid(), next(filter(None, map(os.environ.get, ENDPOINTS[scheme])), "")), key
 
 
 @contextmanager

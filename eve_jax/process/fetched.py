@@ -26,7 +26,7 @@ NOTES = "notes"  # below `places.root()`: which generation of an object a copy i
 STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
 MANIFEST = "manifest.json"  # of a checkpoint; written last, so that one without it is not finished
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
-_done: dict[tuple[str, bool], str] = {}
+_done: dict[tuple[Path, bool], str] = {}
 _lock = threading.RLock()
 
 
@@ -37,8 +37,9 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
     Raises UserError where there is nothing, or the bucket refuses.
     """
     url = url.rstrip("/")
+    place = places.folder_of(url, places.READ)
     with _lock:
-        if (url, weights) not in _done:
+        if (place, weights) not in _done:
             about = f"{field}={url}" if field else url
             try:
                 with spinner(f"fetching {url}"):
@@ -48,8 +49,8 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
                 raise UserError(f"{about}: {where}{error.strerror or error}") from error
             if not found:
                 raise UserError(f"{about}: there is no such object, and none below it")
-            _done[url, weights] = str(places.folder_of(url, places.READ))
-        return _done[url, weights]
+            _done[place, weights] = str(place)
+        return _done[place, weights]
 
 
 def without_weights(url: str, field: str = "") -> str:

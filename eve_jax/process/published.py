@@ -116,7 +116,8 @@ class Published:
 
     def pull(self) -> None:
         """Make the folder here equal to what the bucket has: files, and checkpoints that are whole."""
-        names = buckets.names_below(self.url)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = self._names()
         small = [name for name in names if self._is_published(name)]
         for name in set(self._local()) - set(small):
             (self.folder / name).unlink(missing_ok=True)
@@ -209,7 +210,14 @@ class Published:
         buckets.remove_below(url)
 
     def _remote_steps(self) -> list[str]:
-        return [name for name in buckets.names_below(self.url) if CHECKPOINTS in name.split("/")[:-2]]
+        return [name for name in self._names() if CHECKPOINTS in name.split("/")[:-2]]
+
+    def _names(self) -> list[str]:
+        """Names of all objects, of which the lock is one: nothing follows from a list that is not whole."""
+        names = buckets.names_below(self.url)
+        if LOCK not in names:
+            raise buckets.Refused(self.url, f"its objects cannot be listed, or {LOCK} was removed")
+        return names
 
     def _is_step(self, name: str) -> bool:
         parts = name.split("/")
