@@ -45,8 +45,8 @@ class StoredPath(NamedTuple):
         return next((place for place in self._places(folder.resolve()) if there(place)), None)
 
     def _places(self, folder: Path) -> Iterator[Path]:
-        url, beside = places.url_of(folder), Path(os.path.normpath(folder / self.relative))
-        if url is None or published(beside):
+        url, beside = places.url_of(folder), folder / self.relative
+        if url is None or published(Path(os.path.normpath(beside))):
             yield beside
         else:
             with suppress(UserError):
