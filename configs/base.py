@@ -18,7 +18,7 @@ from eve_jax.model.config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.hub import local_model
-from eve_jax.process.paths import expand, no_folder
+from eve_jax.process.paths import expand, fetch, no_folder
 
 
 def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
@@ -27,7 +27,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     `llm` is a key of `eve_jax.model.llms.LLMS`, or a folder of Hugging Face's layout or a model of the hub: then `init`
     and `data.tokenizer` are that folder too.
     """
-    llm = local_model(expand(llm, "llm"))
+    llm = local_model(expand(llm, "llm", fetch))
     local = Path(llm, CONFIG).is_file()
     if "/" in llm and not Path(llm).is_dir():
         raise no_folder(llm)
@@ -207,7 +207,7 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
 def align(c: ConfigDict, teacher: str = "", weight: float = 1.0) -> ConfigDict:
     """`c` with EVEv1's aligning loss; `teacher` is CLIP's folder, "" = ViT-L/14-336 as it is in `init`, random = of
     that size with random weights."""
-    teacher = local_model(expand(teacher, "teacher"))
+    teacher = local_model(expand(teacher, "teacher", fetch))
     sizes = describe_teacher(teacher) if teacher not in ("", RANDOM) else ClipConfig()
     c.teacher = teacher
     c.model.teacher = ConfigDict(asdict(sizes))

@@ -5,6 +5,7 @@ A stage starts from the one before it; in a recipe that is a tree, the first sta
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import Field, FieldError, name_fields
-from eve_jax.process.connect import by_process_0, print_once
+from eve_jax.process.connect import by_process_0, peers, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
+from eve_jax.process.published import in_bucket, work_folder
 from eve_jax.process.section import Section
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
@@ -63,8 +65,11 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     for name in config.order:  # now, not after the stages before it
         with name_fields(f"config.stages.{name}.{{}}".format):
             check_present(config.stages[name].data.records, config.stages[name].data.images)
-    workdir = Path(expand(workdir, "workdir"))
-    with written_by_one_run(workdir, "the recipe"):
+    workdir = Path(expand(workdir, "workdir", work_folder))
+    others = peers()
+    with ExitStack() as held:
+        if not held.enter_context(in_bucket(workdir, "the recipe", 1 if others is None else others.count)):
+            held.enter_context(written_by_one_run(workdir, "the recipe"))
         _run_stages(config, workdir)
 
 

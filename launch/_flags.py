@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from eve_jax.errors import Hanging, UserError, shorten
 from eve_jax.process import interrupt, paths
 from eve_jax.process.checks import hint, near_name
 from eve_jax.process.cluster import Cluster
+from eve_jax.process.places import shown
 from launch._output import quiet_when_unread, tolerate_encodings
 
 SPECIAL_TEXT = "what reads like a special token (<|im_end|>) in a text is one; default: the checkpoint's own, no"
@@ -50,8 +52,8 @@ def _shown(holder: Any) -> Any:
 class _Path(flags.ArgumentParser):
     """Reads one path, or several that are comma separated, as `eve_jax.process.paths` has them."""
 
-    def __init__(self, several: bool = False):
-        self.expand = paths.expand_list if several else paths.expand
+    def __init__(self, several: bool = False, remote: paths.Remote | None = None):
+        self.expand = partial(paths.expand_list if several else paths.expand, remote=remote)
 
     def parse(self, argument: str) -> str:
         """Return the path. Raises ValueError, which absl reports with the flag."""
@@ -65,12 +67,14 @@ class _Path(flags.ArgumentParser):
         return "string"
 
 
-def define_path(name: str, default: str | None, text: str, several: bool = False) -> Any:
+def define_path(
+    name: str, default: str | None, text: str, several: bool = False, remote: paths.Remote | None = None
+) -> Any:
     """Define the flag of a path, in which `~` and variables are replaced; returns the flag holder.
 
-    `several`: of comma-separated paths.
+    `several`: of comma-separated paths. remote: as in `paths.expand`.
     """
-    return _shown(flags.DEFINE(_Path(several), name, default, text, serializer=flags.ArgumentSerializer()))
+    return _shown(flags.DEFINE(_Path(several, remote), name, default, text, serializer=flags.ArgumentSerializer()))
 
 
 def define_paths(name: str, text: str) -> Any:
@@ -171,7 +175,7 @@ def too_early(name: str) -> UserError:
 
 def fail(error: BaseException) -> None:
     """Print `error` as the one line that users are meant to see and exit with status 1."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr, flush=True)
     sys.exit(1)
 
 

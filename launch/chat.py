@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from eve_jax.errors import amount
+from eve_jax.process.fetched import fetch
 from launch._flags import as_flag, define_model, define_path, define_paths, run
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
     from eve_jax.infer.chat import Answering, Chat
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+CHECKPOINT_IS = "folder of a trained stage, an import or a Hugging Face folder"
+CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"

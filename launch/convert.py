@@ -20,10 +20,12 @@ from pathlib import Path
 
 from absl import flags
 
+from eve_jax.process.fetched import fetch
+from eve_jax.process.published import in_bucket, work_folder
 from launch._flags import define_path, run, take_action
 
-FROM = define_path("from", None, "folder to read, or ORG/NAME[@REVISION] of the Hugging Face hub")
-TO = define_path("to", None, "folder to make")
+FROM = define_path("from", None, "folder to read, or ORG/NAME[@REVISION] of the Hugging Face hub", remote=fetch)
+TO = define_path("to", None, "folder to make", remote=work_folder)
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
 DTYPE = flags.DEFINE_string("dtype", "", "export: cast to float32 | float16 | bfloat16; else bit for bit")
@@ -46,28 +48,33 @@ ACTIONS = ("import", "export", "whole", "merge")
 
 
 def main(action: str) -> None:
-    from eve_jax.errors import UserError
+    from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
+
+    setup()
+    with in_bucket(Path(TO.value or ""), action):
+        folder = _made(action, FROM.value or "", TO.value or "")
+    print(shown(f"done: {folder}"))
+
+
+def _made(action: str, origin: str, target: str) -> Path:
+    from eve_jax.errors import UserError
     from eve_jax.weights.import_export import import_checkpoint, make_whole, merge_adapters
     from eve_jax.weights.peft_folder import export_peft
 
-    setup()
-    origin, target = FROM.value or "", TO.value or ""
-    if action == "import" and EMA.value:
-        raise UserError("--ema is for export, whole and merge: what is imported has no average of its weights")
     if action == "import":
-        folder = import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
-    elif action == "whole":
-        folder = make_whole(origin, target, average=bool(EMA.value))
-    elif action == "merge":
-        folder = merge_adapters(origin, target, average=bool(EMA.value))
-    elif PEFT.value:
+        if EMA.value:
+            raise UserError("--ema is for export, whole and merge: what is imported has no average of its weights")
+        return import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
+    if action == "whole":
+        return make_whole(origin, target, average=bool(EMA.value))
+    if action == "merge":
+        return merge_adapters(origin, target, average=bool(EMA.value))
+    if PEFT.value:
         if DTYPE.value or WEIGHTS.value or TEXT_ONLY.value or FOLD.value or EMA.value:
             raise UserError("--peft writes adapters as they are: no --dtype, --weights, --text_only, --fold or --ema")
-        folder = export_peft(origin, target, BASE.value or "")
-    else:
-        folder = export(origin, target)
-    print(f"done: {folder}")
+        return export_peft(origin, target, BASE.value or "")
+    return export(origin, target)
 
 
 def export(origin: str, target: str) -> Path:

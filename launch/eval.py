@@ -31,6 +31,7 @@ from absl import flags
 
 from eve_jax.batch import MOST_ROWS
 from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process.fetched import fetch
 from launch._flags import (
     as_flag,
     define_cluster,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from eve_jax.eval.judge import HttpJudge
 
 CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or OWNER/NAME@REVISION of the hub"
-CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS)
+CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 TASKS = define_path(
     "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
 )

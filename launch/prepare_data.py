@@ -21,15 +21,20 @@ from typing import Any
 from absl import flags
 
 from eve_jax.errors import UserError, amount, name_fields
+from eve_jax.process import fetched
 from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config
 from launch._flags import define_path, run, take_action
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-FROM = define_path("from", "", "convert, inspect: the records, as config.data.records takes them", several=True)
-IMAGES = define_path("images", "", "convert, inspect: folder that image paths of the records start from")
-TO = define_path("to", "", "convert: folder to make")
+FROM_IS = "convert, inspect: the records, as config.data.records takes them"
+FROM = define_path("from", "", FROM_IS, several=True, remote=fetched.fetch)
+IMAGES = define_path(
+    "images", "", "convert, inspect: folder that image paths of the records start from", remote=fetched.images
+)
+TO = define_path("to", "", "convert: folder to make", remote=work_folder)
 SHARD = flags.DEFINE_integer("records_per_shard", 10_000, "convert: records of the source in each shard")
 CHECK = flags.DEFINE_string("check", "headers", "convert: headers | decode (every image, to drop those that break)")
 PROCESSES = flags.DEFINE_integer("processes", 0, "convert: at work at a time; 0 = one for each core", 0, MOST_WORKERS)
@@ -60,20 +65,21 @@ def _convert() -> None:
     from eve_jax.data.prepare.convert import Conversion, convert
     from eve_jax.data.prepare.summary import print_summary
     from eve_jax.data.samples.sample_rule import SampleRule
+    from eve_jax.process.places import shown
 
     _need(**{"from": FROM.value, "to": TO.value})
     rule = SampleRule.of(Config.of(CONFIG.value)) if CONFIG.value is not None else None
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
     if rule is not None:
         conversion = replace(conversion, max_pixels=rule.images.max_pixels)
-    with name_fields(_flag):
+    with name_fields(_flag), in_bucket(Path(conversion.folder), "converting"):
         summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
     print_summary(summary)
     if not summary["kept"]:
         raise UserError(
             f"{TO.value}: none of the {amount(summary['dropped'], 'record')} can be used; see its {BAD_RECORDS}"
         )
-    print(f"done: {TO.value}")
+    print(shown(f"done: {TO.value}"))
 
 
 def _flag(field: str) -> str:

@@ -5,12 +5,13 @@ Each stage starts from the one before; what is done is skipped, so the same comm
 
 from absl import flags
 
+from eve_jax.process.published import work_folder
 from launch._configs import define_config
 from launch._flags import define_cluster, define_path, required_folder, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-WORKDIR = define_path("workdir", None, "folder of the whole recipe")
+WORKDIR = define_path("workdir", None, "folder of the whole recipe", remote=work_folder)
 CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 

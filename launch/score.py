@@ -10,6 +10,7 @@ folder of ours or a Hugging Face EVE folder.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -17,14 +18,20 @@ from absl import flags
 from eve_jax.batch import MOST_ROWS
 from eve_jax.errors import amount
 from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process.fetched import fetch, images
+from eve_jax.process.published import sent, work_folder
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
+CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder", remote=fetch)
 RECORDS = define_path(
-    "records", None, "as config.data.records takes them, comma separated; \\, is a comma in a path", several=True
+    "records",
+    None,
+    "as config.data.records takes them, comma separated; \\, is a comma in a path",
+    several=True,
+    remote=fetch,
 )
-IMAGES = define_path("images", "", "folder that image paths of the records are relative to")
-OUT = define_path("out", None, "file to write (JSONL)")
+IMAGES = define_path("images", "", "folder that image paths of the records are relative to", remote=images)
+OUT = define_path("out", None, "file to write (JSONL)", remote=work_folder)
 TEMPLATE = flags.DEFINE_string("template", None, "plain | qwen2 | ...; default: the checkpoint's own")
 FIT = flags.DEFINE_enum("fit", None, ["shrink", "fill"], "image rule; default: the one the checkpoint trained with")
 MAX_SIZE = flags.DEFINE_integer("max_size", None, "side of the largest image area (pixels); default: the checkpoint's")
@@ -56,6 +63,7 @@ flags.mark_flags_as_required(["checkpoint", "records", "out"])
 def main() -> None:
     from eve_jax.errors import name_fields
     from eve_jax.infer.score_files import bad_file, check_most, score_files
+    from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
 
     setup(computes=True)
@@ -74,15 +82,15 @@ def main() -> None:
         "weights": WEIGHTS.value or "",
     }
     out = OUT.value or ""
-    with name_fields(as_flag):
+    with name_fields(as_flag), sent(Path(out), bad_file(out)):
         scores = score_files(
             CHECKPOINT.value or "", RECORDS.value or "", IMAGES.value or "", out, DTYPE.value or "float32", **changes
         )
-    print(f"scored {scores.summary()}; written to {out}", file=sys.stderr)
+    print(shown(f"scored {scores.summary()}; written to {out}"), file=sys.stderr)
     check_most(scores, out)
     if scores.bad:
         first = f"{amount(len(scores.bad), 'record')} could not be scored, the first, {scores.bad[0].described}"
-        print(f"{first}; see {bad_file(out)}", file=sys.stderr)
+        print(shown(f"{first}; see {bad_file(out)}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

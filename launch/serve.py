@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from eve_jax.batch import MOST_ROWS
+from eve_jax.process.fetched import fetch
 from launch._flags import as_flag, define_model, define_path, run
 
 if TYPE_CHECKING:
     from eve_jax.infer.scheduler import SchedulerSettings
     from eve_jax.serve.settings import ServeSettings
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+CHECKPOINT_IS = "folder of a trained stage, an import or a Hugging Face folder"
+CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0: all of this machine's")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at", lower_bound=0, upper_bound=65535)
 NAMES = flags.DEFINE_list("served_model_name", [], "names of the model in requests; default: the folder's name")

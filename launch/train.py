@@ -5,12 +5,13 @@ Resumes from the last checkpoint in WORKDIR/<stage>; Ctrl-C and SIGTERM save and
 
 from absl import flags
 
+from eve_jax.process.published import work_folder
 from launch._configs import define_config
 from launch._flags import define_cluster, define_path, required_folder, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-WORKDIR = define_path("workdir", None, "folder under which the stage's own folder is made")
+WORKDIR = define_path("workdir", None, "folder under which the stage's own folder is made", remote=work_folder)
 CLUSTER = define_cluster()
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -18,6 +19,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     from eve_jax.config.stage import Config
     from eve_jax.process.connect import distributed_run, print_once
+    from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
     from eve_jax.recipe import train_stage
     from eve_jax.train.report import REPORT, reported
@@ -28,7 +30,7 @@ def main() -> None:
     with distributed_run(CLUSTER(), workdir):
         with reported(workdir / config.name):
             folder = train_stage(config, workdir)
-        print_once(f"done: {folder}, {folder / REPORT}")
+        print_once(shown(f"done: {folder}, {folder / REPORT}"))
 
 
 if __name__ == "__main__":

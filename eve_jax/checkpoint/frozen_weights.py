@@ -19,8 +19,8 @@ from eve_jax.checkpoint.weight_fingerprint import fingerprints
 from eve_jax.errors import UserError
 from eve_jax.model.config import DTYPES
 from eve_jax.model.eve import Params
-from eve_jax.process.files import StoredPath
 from eve_jax.process.hub import put_back
+from eve_jax.process.stored_path import StoredPath
 
 FROZEN = "frozen"
 

@@ -27,6 +27,7 @@ from eve_jax.process.connect import peers
 from eve_jax.process.files import read_json
 from eve_jax.process.hush import hush_orbax
 from eve_jax.process.peers import Peers
+from eve_jax.process.published import published
 from eve_jax.version import versioned
 
 CONFIG = "config.json"
@@ -66,6 +67,7 @@ class Checkpoints:
         self._failed = False
         self._sums = Sums(peers())
         self.local = local
+        self._work = published(folder)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             best_fn=None if best is None else best.value,  # without one, Orbax stores no metrics
@@ -115,6 +117,8 @@ class Checkpoints:
         path = self.folder / str(step)
         target = next(t for n in range(1000) if not (t := path.with_suffix(f"{SET_ASIDE}{n or ''}")).exists())
         path.rename(target)
+        if self._work is not None:
+            self._work.set_aside(path)
         self.found_damage = True
         older = steps_in(self.folder.parent)
         then = f"the one before is of step {older[-1]}" if older else "there is none before it"
@@ -219,7 +223,10 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Called by Orbax, in process 0, when all have written their files and the folder has not got its name yet."""
-        self._sums.seal(self.folder / f"{self._saving}{UNFINISHED}")
+        made = self.folder / f"{self._saving}{UNFINISHED}"
+        self._sums.seal(made)
+        if self._work is not None:
+            self._work.save(made, self.folder / str(self._saving))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from eve_jax.model.lora_config import LoraConfig
 from eve_jax.model.quantized import check_weights
 from eve_jax.process.checks import unexpected
 from eve_jax.process.paths import expand_config
+from eve_jax.process.places import shown
 from eve_jax.process.section import Section, setting
 from eve_jax.sharding import parse_mesh
 
@@ -208,7 +209,7 @@ class Config(Section):
 
     def to_json(self) -> str:
         """Return the text of a stage folder's config.json."""
-        return json.dumps(self.to_dict(), indent=1, sort_keys=True)
+        return shown(json.dumps(self.to_dict(), indent=1, sort_keys=True))
 
 
 def refuse_inference(config: ConfigDict) -> None:

@@ -1,5 +1,6 @@
 """An image as a record has it: a file by its path, or one that lies inside another file; and its bytes."""
 
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from eve_jax.errors import Unreachable, UserError, shorten
+from eve_jax.errors import UserError, shorten
+from eve_jax.process import buckets, places
 
 
 class BadImage(UserError):
@@ -52,13 +54,18 @@ def open_binary(file: ImageFile) -> BinaryIO:
     try:
         if isinstance(file, StoredImage):
             return file.open()
-        status = os.stat(file)
+        try:
+            status = os.stat(file)
+        except FileNotFoundError:
+            if (url := places.url_of(file)) is None:
+                raise
+            return _from_bucket(url)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # to open a pipe would wait for ever
             raise BadImage("is no file but a pipe, a device or a socket", file)
         if not status.st_size:
             raise BadImage("empty file", file)
         return open(file, "rb")
-    except (BadImage, Unreachable):
+    except UserError:
         raise
     except FileNotFoundError:
         raise BadImage("missing file", file) from None
@@ -66,6 +73,27 @@ def open_binary(file: ImageFile) -> BinaryIO:
         raise BadImage(f"cannot be read ({e.strerror or one_line(e)})", file) from None
     except Exception as e:  # whatever the library of a source raises
         raise BadImage(f"cannot be read ({one_line(e)})", file) from None
+
+
+def _from_bucket(url: str) -> BinaryIO:
+    """The bytes of an image in a bucket. Raises UserError where the bucket refuses: no fault of the image."""
+    try:
+        data = buckets.read(url)[0]
+    except buckets.Refused as e:
+        raise UserError(f"{url}: {e.strerror}; rerun the command when the bucket answers") from e
+    if not data:
+        raise BadImage("missing file" if data is None else "empty file", url)
+    return io.BytesIO(data)
+
+
+def is_there(path: str) -> bool:
+    """Return whether there is a file or folder at `path`, or what it stands for in a bucket. Raises UserError."""
+    if os.path.exists(path) or (url := places.url_of(path)) is None:
+        return os.path.exists(path)
+    try:
+        return buckets.exists(url)
+    except buckets.Refused as e:
+        raise UserError(f"{url}: {e.strerror}; rerun the command when the bucket answers") from e
 
 
 def one_line(error: Exception) -> str:

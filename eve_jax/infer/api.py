@@ -32,7 +32,7 @@ from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, chec
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, whole
 from eve_jax.process.hub import find_folder
-from eve_jax.process.paths import expand, expand_list
+from eve_jax.process.paths import REMOTE, expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
@@ -98,7 +98,7 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        folder = find_folder(expand(folder, "folder"))
+        folder = find_folder(expand(folder, "folder", fetch))
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
@@ -198,7 +198,7 @@ class EVE:
         of_type("records", records, "the path of a file of records", str, Path)
         of_type("images", images, "the path of a folder", str, Path)
         settings = score.ScoreSettings.of(self.data, self.tokenizer, **changes)
-        opened = open_records(expand_list(str(records), "records"), expand(images, "images"))
+        opened = open_records(expand_list(str(records), "records", fetch), expand(images, "images", REMOTE["images"]))
         cfg = replace(self.engine.cfg, dtype="float32")  # in bfloat16 a loss moves with the packing, by up to 5e-3
         scores = score.score_records(cfg, self.engine.params, opened, settings, mesh=self.engine.mesh)
         if not scores.lines:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from eve_jax.errors import UserError
+from eve_jax.process import places
 from eve_jax.process.cluster import Cluster, bind_address, environment, resolve
 from eve_jax.process.interrupt import Interrupted
 from eve_jax.process.kept_programs import keep_everywhere
@@ -38,7 +39,7 @@ def is_leader() -> bool:
 def print_once(text: str) -> None:
     """Print, in the process that leads."""
     if is_leader():
-        print(text, flush=True)
+        print(places.shown(text), flush=True)
 
 
 @contextmanager

@@ -1,15 +1,14 @@
-"""Files that are complete or absent, JSON files, and paths in them that are found again after a move."""
+"""Files that are complete or absent, and JSON files."""
 
 import errno
 import json
-import os
 import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from eve_jax.errors import UserError
 from eve_jax.process.strict_json import without_repeats
@@ -105,31 +104,3 @@ def folder_in_place_of(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-class StoredPath(NamedTuple):
-    """A path as it is written into a file: relative to the file's folder, and absolute.
-
-    It is found when the file's folder and what it names have moved together, and when either has moved alone.
-    """
-
-    relative: str
-    absolute: str
-
-    @classmethod
-    def of(cls, path: str | Path, folder: Path) -> "StoredPath":
-        """Return how to write `path`, relative to the current folder or absolute, into a file in `folder`."""
-        absolute = Path(path).resolve()
-        return cls(os.path.relpath(absolute, folder.resolve()), str(absolute))
-
-    @classmethod
-    def read(cls, entry: Any, file: Path) -> "StoredPath":
-        """Return the path that `file` holds as `entry`; raise UserError when that is none."""
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in cls._fields):
-            raise UserError(f"{file}: {entry!r} is no path; expected its parts {' and '.join(cls._fields)}")
-        return cls(entry["relative"], entry["absolute"])
-
-    def find(self, folder: Path, there: Callable[[Path], bool] = Path.exists) -> Path | None:
-        """Return the place that is `there` now, for a file that is now in `folder`; None when neither is."""
-        places = (folder.resolve() / self.relative, Path(self.absolute))
-        return next((place for place in places if there(place)), None)

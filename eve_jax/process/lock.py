@@ -4,7 +4,8 @@
         ...
 
 Three operations of a `Store` are atomic: create if absent, renew by token, remove by token. `FolderStore` has them on
-any file system with POSIX renames, also on NFS and Lustre without flock; object storage has them as preconditions.
+any file system with POSIX renames, also on NFS and Lustre without flock; `BucketStore` by preconditions of object
+storage.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from eve_jax.errors import InUse, UserError
+from eve_jax.process import places
+from eve_jax.process.bucket_lock import BucketStore
 from eve_jax.process.owner import FolderStore, Held, Owner
 
 LOCK = "run.lock"
@@ -87,7 +90,8 @@ def locked(folder: Path, what: str, name: str = LOCK) -> Iterator[Lock]:
     `what` is what the block does, for messages: "training". Raises InUse, in one line that says who it is, when
     another process holds the lock, and UserError when the folder cannot be written.
     """
-    lock = acquire(FolderStore(folder / name), what)
+    url = places.url_of(folder / name)
+    lock = acquire(FolderStore(folder / name) if url is None else BucketStore(url, LAPSE - 3 * BEAT), what)
     try:
         yield lock
     finally:

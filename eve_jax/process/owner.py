@@ -95,7 +95,7 @@ class FolderStore:
             with contextlib.suppress(OSError):
                 with file.open() as opened:  # opening asks the server of a network folder for the time of now
                     renewed = os.fstat(opened.fileno())
-                    owner = _owner(opened.read(), file.stem)
+                    owner = owner_of(opened.read(), file.stem)
                 return Held(owner, f"{file.stem} {renewed.st_mtime_ns}", max(0.0, self._now() - renewed.st_mtime))
         return None
 
@@ -122,7 +122,7 @@ class FolderStore:
             return os.fstat(file.fileno()).st_mtime
 
 
-def _owner(text: str, token: str) -> Owner:
+def owner_of(text: str, token: str) -> Owner:
     """Return the owner that a lock's file names; one that cannot be read is of no machine that is known."""
     try:
         found = json.loads(text)

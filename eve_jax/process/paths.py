@@ -3,23 +3,31 @@
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
+from eve_jax.process import places
+from eve_jax.process.fetched import fetch, images, without_weights
+
+Remote = Callable[[str, str], str]  # the path here for what is at a URL of a bucket, and a field for messages
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 WORKDIR = "WORKDIR"  # in paths of a recipe: its work folder
 TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
-PREFIX = re.compile(r"tfds:|[a-z0-9]+:(?=[~$]|/(?!/))")  # before a path: what kind of data set, or which format, it has
+PREFIX = re.compile(
+    r"tfds:|[a-z0-9]+:(?=[~$]|(?:s3|gs)://|/(?!/))"
+)  # before a path: what kind of data set, or which format, it has
 FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data`, `eval` and `train`:
 DATA_FIELDS = ("records", "images", "tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
 TRAIN_FIELDS = ("local_dir",)
 LISTS = ("records", "tasks")  # several paths, comma separated
 HUB_ID = re.compile(r"[\w-][\w.-]*/\w[\w.-]*", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
+LOCAL = (*TRAIN_FIELDS, "data", "tasks")  # never in a bucket
+REMOTE: dict[str, Remote] = {"images": images, "tokenizer": without_weights}
 # The same with what pages and other tools write around it; paths have lost a slash of `https://`.
 HUB_PLACE = re.compile(
     rf"(?:https?:/+huggingface\.co/|hf:/+)({HUB_ID.pattern})(?:[@/].*)?|({HUB_ID.pattern})(?:@\S+)?", re.ASCII
@@ -28,13 +36,16 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
-def expand(path: str | Path, field: str = "") -> str:
+def expand(path: str | Path, field: str = "", remote: Remote | None = None) -> str:
     """Return `path` with `~` and variables of the environment replaced, unless a file or folder has that very name.
 
-    `field` is what the path was given as, for messages: "--to". Raises UserError for a variable that is not set, an
-    unknown user, and `~` where there is no home folder.
+    `field` is what the path was given as, for messages: "--to". remote: what gives the path of something in a bucket
+    (`fetch`, `images`, `published.work_folder`); None where that cannot be. Raises UserError for a
+    variable that is not set, an unknown user, and `~` where there is no home folder.
     """
     text = os.fspath(path)
+    if remote is not None and places.is_url(text):
+        return remote(_filled(text, f"{field}={text}" if field else text), field)
     refuse_remote(text, field)
     if ("$" not in text and not text.startswith("~")) or os.path.lexists(text):
         return text
@@ -47,12 +58,16 @@ def expand(path: str | Path, field: str = "") -> str:
         elif "$" not in part or os.path.lexists(at + part):
             done = at + part
         else:
-            done = at + VARIABLE.sub(lambda found: _value(found, about), part)
+            done = at + _filled(part, about)
     return done
 
 
+def _filled(text: str, about: str) -> str:
+    return VARIABLE.sub(lambda found: _value(found, about), text)
+
+
 def refuse_remote(text: str, field: str = "") -> None:
-    """Raise UserError for a path of the form scheme://, such as gs://bucket/runs: paths are of local files."""
+    """Raise UserError for a path of the form scheme://, such as gs://bucket/runs, where only local files can be."""
     found = SCHEME.match(text)
     if found is None:
         return
@@ -62,7 +77,8 @@ def refuse_remote(text: str, field: str = "") -> None:
     remedy = (
         "write the path without file://" if found[1].lower() == "file" else "mount it, or copy it to a local folder"
     )
-    raise UserError(f"{about}: paths of {found[1]}:// are not read or written; {remedy}")
+    here = " here" if places.is_url(text) else ""
+    raise UserError(f"{about}: paths of {found[1]}:// are not read or written{here}; {remedy}")
 
 
 def _looks_like_hub(place: re.Match[str]) -> str:
@@ -70,14 +86,14 @@ def _looks_like_hub(place: re.Match[str]) -> str:
     return f"no such folder; hf:{id} or hf:{id}@REVISION is the hub's model of that name"
 
 
-def expand_list(paths: str, field: str = "") -> str:
+def expand_list(paths: str, field: str = "", remote: Remote | None = None) -> str:
     """Return the names in `paths` (`split_names`), each as `expand` has it; `tfds:` or a format before one stays."""
     names = split_names(paths)
     expanded = []
     for name in names:
         found = PREFIX.match(name)
         prefix = found[0] if found else ""
-        expanded.append(prefix + expand(name.removeprefix(prefix), field))
+        expanded.append(prefix + expand(name.removeprefix(prefix), field, None if prefix == TFDS else remote))
     return paths if expanded == names else ",".join(name.replace(",", "\\,") for name in expanded)
 
 
@@ -123,7 +139,8 @@ def expand_config(config: ConfigDict, name: str = "config") -> None:
 def _expand_fields(node: ConfigDict, fields: Iterable[str], name: str) -> None:
     for field in fields:
         if isinstance(value := node.get(field), str):
-            written = (expand_list if field in LISTS else expand)(value, f"{name}.{field}")
+            remote = None if field in LOCAL else REMOTE.get(field, fetch)
+            written = (expand_list if field in LISTS else expand)(value, f"{name}.{field}", remote)
             if written != value:  # a reference to another field stays one
                 node[field] = written
 

@@ -12,6 +12,7 @@ from eve_jax.errors import InUse, amount
 from eve_jax.process.connect import is_leader
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import KNOWN, TIMED, Metric, evaluated_names, read_evaluations, read_metrics
+from eve_jax.train.shared_data import training_in_bucket
 
 REPORT = "report.png"
 HELD_OUT = "loss of held-out records (nats a target)"
@@ -22,18 +23,19 @@ _COLORS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#4f7fc4"
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
     """Draws `write_report` after the block, in one process, also when it ended early, but not in a folder that another
-    run writes."""
-    try:
-        yield
-    except InUse:
-        raise
-    except Exception:
-        with contextlib.suppress(Exception):  # the block's own error is the one to be seen
-            if is_leader():
-                write_report(folder)
-        raise
-    if is_leader():
-        write_report(folder)
+    run writes. A folder in a bucket is published at the end."""
+    with training_in_bucket(folder):
+        try:
+            yield
+        except InUse:
+            raise
+        except Exception:
+            with contextlib.suppress(Exception):  # the block's own error is the one to be seen
+                if is_leader():
+                    write_report(folder)
+            raise
+        if is_leader():
+            write_report(folder)
 
 
 def write_report(folder: Path) -> Path | None:

@@ -3,7 +3,7 @@
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import SampleRule, hash_of
 from eve_jax.errors import UserError
 from eve_jax.process import cores
-from eve_jax.process.connect import is_leader
+from eve_jax.process.connect import is_leader, peers
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
+from eve_jax.process.published import in_bucket
+from eve_jax.train.initial_state import check_origins
 from eve_jax.train.shared_bad_records import bad_records
 
 
@@ -29,6 +31,11 @@ def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
         return
     with locked(folder, what) as lock:
         yield lock
+
+
+def training_in_bucket(folder: Path) -> AbstractContextManager[Lock | None]:
+    """The context of a stage's folder that is in a bucket (`in_bucket`); of others, one that does nothing."""
+    return in_bucket(folder, "training", 1 if (others := peers()) is None else others.count)
 
 
 def same_everywhere(peers: Peers | None, what: str, value: str) -> None:
@@ -59,6 +66,20 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
             f"process {seen.index('')} does not see process 0's files in {folder}: the work folder must be on storage "
             "that all hosts share, since each writes its part of a checkpoint there"
         )
+
+
+def first_inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | None, Inputs | None]:
+    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule.
+
+    The records are opened by the process that leads: the others read the indexes that it keeps.
+    """
+    if fresh:
+        check_origins(config, config.sizes)
+    if not fresh and not config.eval.is_set:
+        return None, None
+    rule = SampleRule.of(config)
+    rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
+    return rule, Inputs.of(config, folder, rule) if is_leader() else None
 
 
 def open_data_together(

@@ -18,8 +18,7 @@ from eve_jax.config.evaluation import smaller_is_better
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trained_groups
 from eve_jax.data.plan.plan import planned_steps
-from eve_jax.data.rows.pipeline import PLAN_FOLDER, Inputs, StageData
-from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
 from eve_jax.errors import Hanging
 from eve_jax.model.attention import check_kernel
 from eve_jax.model.eve import Params
@@ -28,13 +27,14 @@ from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
+from eve_jax.process.published import work_folder
 from eve_jax.process.watchdog import Watchdog
 from eve_jax.train.average import with_average
 from eve_jax.train.data_bound import DataBound
 from eve_jax.train.data_thread import watched
 from eve_jax.train.evaluation import EVALUATION, Evaluations, OpenTasks, Setting, describe, stopping
 from eve_jax.train.goodput import Goodput
-from eve_jax.train.initial_state import Start, check_origins, start
+from eve_jax.train.initial_state import Start, start
 from eve_jax.train.lineage import as_begun, check_identity, check_settings, identity
 from eve_jax.train.masked import check_masked, say_masked
 from eve_jax.train.metrics import drop_lines_after, load_metrics
@@ -45,7 +45,14 @@ from eve_jax.train.positions import check_positions
 from eve_jax.train.profile import Profiler
 from eve_jax.train.sample_weights import weighed
 from eve_jax.train.schedule import schedule
-from eve_jax.train.shared_data import open_data_together, same_everywhere, share_folder, written_by_one_run
+from eve_jax.train.shared_data import (
+    first_inputs,
+    open_data_together,
+    same_everywhere,
+    share_folder,
+    training_in_bucket,
+    written_by_one_run,
+)
 from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.step import StepFunctions, TrainState
 from eve_jax.train.writers.base import RunInfo
@@ -153,12 +160,18 @@ def train(
         raise Interrupted(f"stopped before {config.name}; rerun the command to resume")
     config = Config.of(config)
     config.check_data()
-    folder = Path(expand(workdir, "workdir")) / config.name
-    config = as_begun(folder, config)
+    folder = Path(expand(workdir, "workdir", work_folder)) / config.name
+    with training_in_bucket(folder) as lock:
+        _train(as_begun(folder, config), folder, quiet, open_tasks, lock)
+    return folder
+
+
+def _train(config: Config, folder: Path, quiet: bool, open_tasks: OpenTasks | None, lock: Lock | None) -> None:
+    """Train in `folder`, whose lock is held already or None."""
     watchdog = Watchdog(config.train.timeout, folder.parent, config.name, peers())
     with Goodput(folder) as goodput, watchdog, ExitStack() as held:
         with goodput.on("start"):
-            run = _open(config, folder, goodput, held, quiet, open_tasks)
+            run = _open(config, folder, goodput, held, lock, quiet, open_tasks)
         if run is not None:
             finished = False
             try:
@@ -173,13 +186,18 @@ def train(
         check_masked(folder)  # its error says what `say_masked` does
         if run is not None:
             say_masked(folder)
-    return folder
 
 
 def _open(
-    config: Config, folder: Path, goodput: Goodput, held: ExitStack, quiet: bool, open_tasks: OpenTasks | None
+    config: Config,
+    folder: Path,
+    goodput: Goodput,
+    held: ExitStack,
+    lock: Lock | None,
+    quiet: bool,
+    open_tasks: OpenTasks | None,
 ) -> Run | None:
-    """All that the loop needs; None when the stage is done. `held` takes the lock of the folder."""
+    """All that the loop needs; None when the stage is done. `held` takes the lock of the folder, unless it is held."""
     cfg, factors = config.sizes, config.factors
     metrics = load_metrics(config.train.metrics)
     writers = with_trackers(config.train.writers, config.track)
@@ -190,11 +208,11 @@ def _open(
     check_kernel(cfg, mesh)
     rows = sharding.local_rows(mesh, config.data.rows)
     profiler = Profiler(config.profile.steps if is_leader() else "", folder)
-    rule, inputs = _inputs(config, folder, fresh=not (folder / PLAN_FOLDER).exists())
+    rule, inputs = first_inputs(config, folder, fresh=not (folder / PLAN_FOLDER).exists())
     evaluations = Evaluations(config.eval)
     if rule and config.eval.is_set:
         evaluations = Evaluations.open(Setting(config, rule, mesh, folder), open_tasks)
-    lock = held.enter_context(written_by_one_run(folder, "training"))
+    lock = lock or held.enter_context(written_by_one_run(folder, "training"))
     share_folder(folder, peers())
     with ExitStack() as failed:
         t = config.train
@@ -241,20 +259,6 @@ def _open(
         failed.pop_all()
     writes = (checkpoints, log, goodput, non_finite, profiler)
     return Run(config, data, meta, mesh, rows, functions, evaluations, *writes, begin, lock)
-
-
-def _inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | None, Inputs | None]:
-    """Open what the stage reads where it begins (before its folder is made), or where it is evaluated by that rule.
-
-    The records are opened by the process that leads: the others read the indexes that it keeps.
-    """
-    if fresh:
-        check_origins(config, config.sizes)
-    if not fresh and not config.eval.is_set:
-        return None, None
-    rule = SampleRule.of(config)
-    rule.tokenizer.check_vocabulary(config.sizes.vocab_size, "config.model.vocab_size")
-    return rule, Inputs.of(config, folder, rule) if is_leader() else None
 
 
 def _loop(run: Run, stop: StopRequest, watchdog: Watchdog) -> None:

@@ -17,7 +17,8 @@ from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
-from eve_jax.process.files import StoredPath, read_json, write_json
+from eve_jax.process.files import read_json, write_json
+from eve_jax.process.stored_path import StoredPath
 from eve_jax.weights.base_facts import BASE, keep_base_facts
 from eve_jax.weights.stage_config import stage_config
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from eve_jax.errors import UserError
 from eve_jax.hf.export_config import DEFAULTS
 from eve_jax.infer.api import takes_images
-from eve_jax.process.files import StoredPath
+from eve_jax.process.stored_path import StoredPath
 from eve_jax.train.lineage import check_settings
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, keep_base
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole

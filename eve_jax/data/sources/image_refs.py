@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from eve_jax.data.image_file import ImageFile, StoredImage, open_binary
+from eve_jax.data.image_file import ImageFile, StoredImage, is_there, open_binary
 from eve_jax.data.record import BadRecord, is_empty, text_of
 from eve_jax.data.sources.image_objects import KEYS, check_object
 from eve_jax.data.sources.media import as_bytes, basename
@@ -149,7 +149,7 @@ def find_file(text: str, folders: Sequence[str]) -> str:
         for spelling in _spellings(text):
             for folder in folders:
                 path = os.path.join(folder, spelling)
-                if not os.path.exists(path):
+                if not is_there(path):
                     continue
                 if is_inside(path, folder):
                     return path

@@ -20,6 +20,7 @@ from eve_jax.data.sources.fields import Place, read_record
 from eve_jax.data.sources.kept_index import EVERY, LEAST, Index, State, load_index, save_index
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.compiled import njit
+from eve_jax.process.places import shown
 from eve_jax.process.strict_json import without_repeats
 
 SCAN_BYTES = 1 << 20
@@ -150,7 +151,7 @@ class JsonFile:
                     lines.append(numbers[skip::EVERY].copy())
                 yield block
 
-        fingerprint = digest_of(chain([str(self.path), self.images_dir], blocks()))  # a block at a time
+        fingerprint = digest_of(chain(map(shown, [str(self.path), self.images_dir]), blocks()))  # a block at a time
         if self._array and (state[_EXTRA] or state[_DEPTH]):
             last = f"it ends within item {state[_COUNT]}, which begins at byte {state[_START]}"
             extra = f"there is something after the array's end, at byte {state[_EXTRA] - 1}"

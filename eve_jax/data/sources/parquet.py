@@ -26,6 +26,7 @@ from eve_jax.data.sources.forms import TEXT_FIELDS, nearest
 from eve_jax.data.sources.image_objects import unread_keys
 from eve_jax.data.sources.image_refs import check_file_of, image_values, open_path
 from eve_jax.errors import Field, FieldError, Unreachable, UserError, amount, shorten
+from eve_jax.process.places import shown
 
 KEPT_TEXTS, KEPT_IMAGES = 8, 2  # row groups
 DOWNLOADED = (".jpg", ".png", ".webp")  # of files that img2dataset writes
@@ -165,7 +166,8 @@ class ParquetRecords:
         """Return a hash of the file's footer (places, sizes and ranges of all columns), of its size, when it was
         changed, its path and that of the images."""
         status = self.path.stat()
-        parts = (str(self.path), self.images_dir, str(status.st_size), str(status.st_mtime_ns), self._footer())
+        named = (shown(str(self.path)), shown(self.images_dir))
+        parts = (*named, str(status.st_size), str(status.st_mtime_ns), self._footer())
         return digest_of((*parts, *filter(None, [self.form])))
 
     def _footer(self) -> bytes:

@@ -36,6 +36,7 @@ from eve_jax.data.sources.tar_keys import (
     plain_path,
 )
 from eve_jax.errors import Field, FieldError, UserError, shorten, warn
+from eve_jax.process.places import shown
 
 BEGIN = 64  # first bytes of a .json that tell whether it holds an array
 
@@ -170,7 +171,7 @@ class TarFile:
     def fingerprint(self) -> str:
         """Hash of the members' names, places and sizes, the file's name and when it was changed."""
         parts: list[str | bytes] = [
-            str(self.path),
+            shown(str(self.path)),
             str(os.fstat(self._file).st_mtime_ns),
             self._keys,
             self._members.tobytes(),

@@ -1,0 +1,215 @@
+"""Objects of buckets, `s3://BUCKET/KEY` and `gs://BUCKET/KEY`, read and written whole through TensorStore.
+
+Credentials are found as the vendors' own tools find them; AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and
+TENSORSTORE_GCS_HTTP_URL name another server.
+"""
+
+import errno
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eve_jax.errors import UserError, shorten
+from eve_jax.process.places import is_name
+
+DRIVERS = {"s3": "s3", "gs": "gcs"}
+NONE_YET = b"\x02"  # TensorStore's generation of an object that is not there
+ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("TENSORSTORE_GCS_HTTP_URL",)}
+UNMET = "FAILED_PRECONDITION"
+_NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
+RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
+PATIENCE, SLOWEST = 60.0, 250_000  # seconds that a request may take, and bytes a second on top of it
+CHUNK = 1 << 26  # bytes of a large object that are read at a time
+LARGEST = 5 << 30  # bytes of an object that is written at once
+TRANSFERS = 16  # objects that are read or written at a time
+_WHY = {
+    "PERMISSION_DENIED": "access denied",
+    "UNAUTHENTICATED": "no valid credentials",
+    "NOT_FOUND": "no such bucket or object",
+    "RESOURCE_EXHAUSTED": "its quota is used up",
+}
+_SHOWN = re.compile(r"\(?\s*\[http_response.*|\s*\[[\w-]+='.*", re.DOTALL)
+
+
+class Refused(OSError):
+    """A bucket that does not do what it is asked for; strerror says why, filename is the URL."""
+
+    def __init__(self, url: str, why: str):
+        super().__init__(errno.EREMOTEIO, why, url)
+
+
+@functools.cache
+def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
+    spec: dict[str, Any] = {
+        "driver": DRIVERS[scheme],
+        "bucket": bucket,
+        "context": {f"{DRIVERS[scheme]}_request_retries": RETRIES},
+    }
+    if scheme == "s3":
+        if os.environ.get("AWS_ACCESS_KEY_ID"):
+            spec["aws_credentials"] = {"type": "environment"}
+        if endpoint:
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            spec |= {"endpoint": endpoint.rstrip("/"), "aws_region": region}
+    return _tensorstore().KvStore.open(spec).result(timeout=PATIENCE)
+
+
+def _tensorstore() -> Any:
+    import tensorstore  # here, since it takes a moment and most runs have no bucket
+
+    return tensorstore
+
+
+def _open(url: str) -> tuple[Any, str]:
+    scheme, _, place = url.partition("://")
+    bucket, _, key = place.partition("/")
+    with _refusals(url):
+        return _store(scheme, bucket, os.getpid(), next(filter(None, map(os.environ.get, ENDPOINTS[scheme])), "")), key
+
+
+@contextmanager
+def _refusals(url: str) -> Iterator[None]:
+    """Raise `Refused` in place of TensorStore's errors."""
+    try:
+        yield
+    except TimeoutError:
+        raise Refused(url, "it does not answer, or too slowly") from None
+    except ValueError as error:
+        text = str(error)
+        kind = next((kind for kind in _WHY if kind in text), "")
+        if kind == "PERMISSION_DENIED" and re.search("quota", text, re.IGNORECASE):
+            kind = "RESOURCE_EXHAUSTED"
+        said = shorten(" ".join(_SHOWN.sub("", text).split()), 200)
+        raise Refused(url, f"{_WHY[kind]} ({said})" if kind else said) from error
+
+
+def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes | None, bytes]:
+    """Return the object at `url`, or its bytes `part`, and its generation; (None, b"") when there is none.
+
+    known: a generation; while it is still that one, (b"", known) is returned and nothing is read. Raises Refused.
+    """
+    store, key = _open(url)
+    with _refusals(url):
+        found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
+    if found.state == "missing":
+        return None, b""
+    generation = bytes(found.stamp.generation)
+    return bytes(found.value), b"" if generation in _NO_GENERATION else generation
+
+
+def read_whole(url: str) -> bytes:
+    """Return the object at `url`. Raises Refused, FileNotFoundError when there is none."""
+    data, _ = read(url)
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, "no such object", url)
+    return data
+
+
+def exists(url: str) -> bool:
+    """Return whether there is an object at `url`. Raises Refused."""
+    return read(url, part=slice(0, 0))[0] is not None
+
+
+def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
+    """Write the object at `url` and return its generation; of another one that was there, nothing is left.
+
+    instead_of: the generation that it must have, NONE_YET for none; b"" is returned when it has another one, or when
+    an answer was lost. Raises Refused; the object is then written, or not.
+    """
+    store, key = _open(url)
+    try:
+        with _refusals(url):
+            done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
+    except Refused as error:
+        if instead_of is None or UNMET not in str(error):
+            raise
+        return b""
+    return bytes(done.generation)
+
+
+def remove(url: str, known: bytes | None = None) -> None:
+    """Remove the object at `url`, if it has the generation `known` where one is given. Raises Refused."""
+    store, key = _open(url)
+    try:
+        with _refusals(url):
+            store.write(key, None, if_equal=known).result(timeout=PATIENCE)
+    except Refused as error:
+        if known is None or UNMET not in str(error):
+            raise
+
+
+def remove_below(url: str) -> None:
+    """Remove all objects below the folder `url`. Raises Refused."""
+    store, key = _open(url)
+    with _refusals(url):
+        store.delete_range(_tensorstore().KvStore.KeyRange(f"{key}/", f"{key}0")).result(timeout=PATIENCE * 5)
+
+
+def names_below(url: str) -> list[str]:
+    """Return the names of all objects below the folder `url`, relative to it, sorted. Raises Refused, UserError."""
+    store, key = _open(url.rstrip("/"))
+    between = _tensorstore().KvStore.KeyRange(f"{key}/", f"{key}0") if key else _tensorstore().KvStore.KeyRange()
+    with _refusals(url):
+        found = store.list(between, strip_prefix_length=len(key.encode()) + 1 if key else 0).result(PATIENCE * 5)
+    if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
+        exists(f"{url.rstrip('/')}/.listed")
+    names = sorted(name.decode("utf-8", "replace") for name in found)
+    names = [name for name in names if name and not name.endswith("/")]  # which consoles make for empty folders
+    if wrong := next((name for name in names if not all(map(is_name, name.split("/")))), ""):
+        raise UserError(f"{url}: an object is called {wrong!r}, which no file can be; remove or rename it")
+    return names
+
+
+def download(url: str, path: Path) -> bytes:
+    """Write the object at `url` into the file `path`, in pieces, and return its generation. Raises OSError."""
+    with path.open("wb") as file:
+        try:
+            piece, generation = read(url, part=slice(0, CHUNK))
+        except Refused as error:
+            if "OUT_OF_RANGE" not in str(error):
+                raise
+            piece, generation = read(url)
+        if piece is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object", url)
+        file.write(piece)
+        place = len(piece)
+        while len(piece) == CHUNK:
+            try:
+                piece, now = read(url, part=slice(place, place + CHUNK))
+            except Refused as error:
+                if "OUT_OF_RANGE" not in str(error):
+                    raise
+                piece, now = _tail(url, place)
+            if piece is None or now != generation:
+                raise Refused(url, "it was changed while it was read")
+            file.write(piece)
+            place += len(piece)
+    return generation
+
+
+def _tail(url: str, place: int) -> tuple[bytes | None, bytes]:
+    """What is left of an object from `place`, perhaps nothing."""
+    try:
+        return read(url, part=slice(place, None))
+    except Refused as error:
+        if "OUT_OF_RANGE" not in str(error):
+            raise
+        return b"", read(url, part=slice(0, 0))[1]
+
+
+def upload(path: Path, url: str) -> bytes:
+    """Write the file `path` to `url` and return its generation. Raises OSError."""
+    if path.stat().st_size > LARGEST:
+        raise Refused(url, f"{path.name} has more than {LARGEST >> 30} GiB, which no single request can write")
+    return write(url, path.read_bytes())
+
+
+def together(do: Any, items: Iterable[Any]) -> list[Any]:
+    """Return what `do` gives for each of `items`, several at a time. Raises the first error, when all have ended."""
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        return list(pool.map(do, items))

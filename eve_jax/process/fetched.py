@@ -1,0 +1,210 @@
+"""Copies of what a run reads from buckets: files and folders, fetched once and again only where they were changed.
+
+Of a stage folder of ours, the newest checkpoint that is whole comes along, without its optimizer. Folders of images
+are not copied: each image is read when it is needed (`eve_jax.data.image_file`).
+"""
+
+import fnmatch
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from eve_jax.errors import UserError
+from eve_jax.process import buckets, places
+from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
+from eve_jax.process.progress import spinner
+
+NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
+STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
+MANIFEST = "manifest.json"  # of a checkpoint; written last, so that one without it is not finished
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+_done: dict[tuple[Path, bool], str] = {}
+_lock = threading.RLock()
+
+
+def fetch(url: str, field: str = "", weights: bool = True) -> str:
+    """Return the path of a copy of the file or folder at `url`, or of what the pattern `url` matches.
+
+    field: what it was given as, for messages. weights: False leaves out files and checkpoints that hold a model's.
+    Raises UserError where there is nothing, or the bucket refuses.
+    """
+    url = url.rstrip("/")
+    place = places.folder_of(url, places.READ)
+    with _lock:
+        if (place, weights) not in _done:
+            about = f"{field}={url}" if field else url
+            try:
+                with spinner(f"fetching {url}"):
+                    found = _fetched(url, weights)
+            except OSError as error:
+                where = "" if error.filename in (None, url) else f"{places.shown(str(error.filename))}: "
+                raise UserError(f"{about}: {where}{error.strerror or error}") from error
+            if not found:
+                raise UserError(f"{about}: there is no such object, and none below it")
+            _done[place, weights] = str(place)
+        return _done[place, weights]
+
+
+def without_weights(url: str, field: str = "") -> str:
+    """Return the path of a copy of the folder at `url` but for a model's weights: of a tokenizer. Raises UserError."""
+    return fetch(url, field, weights=False)
+
+
+def images(url: str, field: str = "") -> str:
+    """Return the place of the folder of images at `url`, whose files are not fetched. Raises UserError."""
+    place = places.folder_of(url, places.READ)
+    try:
+        if not buckets.names_below(url):
+            raise UserError(f"{f'{field}={url}' if field else url}: there are no objects below it")
+    except OSError as error:
+        raise UserError(f"{field}={url}: {error.strerror}") from error
+    place.mkdir(parents=True, exist_ok=True)
+    return str(place)
+
+
+def _fetched(url: str, weights: bool) -> bool:
+    """Make the copy of `url`; False when there is nothing."""
+    place = places.folder_of(url, places.READ)
+    if glob.has_magic(url):
+        return _matching(url)
+    if not place.is_dir() and buckets.exists(url):
+        _files(url, place, [""])
+        return True
+    names = buckets.names_below(url)
+    steps: dict[str, set[str]] = {}
+    for name in names:
+        if found := STEP.fullmatch(name):
+            steps.setdefault(f"{found[1] or ''}/{found[2]}", set()).add(found[3])
+    small = [name for name in names if not STEP.fullmatch(name) and (weights or not name.endswith(WEIGHTS))]
+    if not names:
+        if place.is_dir():  # of an earlier one that was a folder
+            shutil.rmtree(place)
+            return _fetched(url, weights)
+        return False
+    _files(url, place, small, names)
+    for stage in {step.rpartition("/")[0] for step in steps}:
+        if not weights:
+            break
+        whole = [
+            int(s.rpartition("/")[2]) for s, files in steps.items() if s.startswith(f"{stage}/") and MANIFEST in files
+        ]
+        folder = place / stage / "checkpoints"
+        for other in folder.glob("*"):
+            if not whole or other.name != str(max(whole)):
+                shutil.rmtree(other, ignore_errors=True)
+        if whole:
+            at = places.join(url, stage, "checkpoints", str(max(whole)))
+            fetch_step(at, folder / str(max(whole)), without=("optimizer",))
+    return True
+
+
+def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
+    """Copy the checkpoint at `url`, which its manifest names the files of, to `folder`, which then holds no other.
+
+    without: items that are left out. Raises OSError, also for a manifest that cannot be read.
+    """
+    manifest = buckets.read_whole(places.join(url, MANIFEST))
+    with suppress(OSError):
+        if (folder / MANIFEST).read_bytes() == manifest:
+            return
+    try:
+        listed = set(json.loads(manifest)["files"])
+    except (ValueError, KeyError, TypeError):
+        raise buckets.Refused(places.join(url, MANIFEST), "no manifest of a checkpoint") from None
+    names = [n for n in buckets.names_below(url) if n != MANIFEST and ("/" not in n or n in listed)]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_in_place_of(folder) as part:
+
+        def one(name: str) -> None:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            buckets.download(places.join(url, name), part / name)
+
+        buckets.together(one, [name for name in names if name.split("/")[0] not in without])
+        (part / MANIFEST).write_bytes(manifest)
+
+
+def _matching(url: str) -> bool:
+    """Copy the objects that a pattern matches, of one folder."""
+    at, _, pattern = url.rpartition("/")
+    if glob.has_magic(at):
+        raise UserError(f"{url}: only the last part of a URL may be a pattern")
+    names = [name for name in buckets.names_below(at) if "/" not in name and fnmatch.fnmatchcase(name, pattern)]
+    place = places.folder_of(at, places.READ)
+    for path in place.glob(pattern):
+        if path.name not in names:
+            path.unlink()
+    for name in names:
+        _files(places.join(at, name), place / name, [""])
+    return bool(names)
+
+
+def _files(url: str, place: Path, names: list[str], there: Collection[str] = ("",)) -> None:
+    """Make the files below `place` copies of the objects `names` below `url`; a name "" is the object itself.
+
+    there: all objects; files that were copies of others are removed.
+    """
+    notes = Notes(url, place)
+    buckets.together(notes.fetch, names)
+    notes.remove_others(there)
+    notes.write()
+
+
+class Notes:
+    """Which generations of the objects below `url` the files below `place` are copies of, kept between runs."""
+
+    def __init__(self, url: str, place: Path):
+        self.url, self.place = url, place
+        below = place.relative_to(places.root())
+        self.path = places.root() / NOTES / below.with_name(f"{below.name}.json")
+        self.known: dict[str, list[Any]] = {}
+        with suppress(OSError, ValueError):
+            self.known = json.loads(self.path.read_text())
+
+    def fetch(self, name: str) -> None:
+        """Fetch one object, unless the file is the copy of it as it is now. Raises OSError."""
+        url, path = (places.join(self.url, name), self.place / name) if name else (self.url, self.place)
+        generation = self.generation(name)
+        if generation and buckets.read(url, generation)[1] == generation:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with in_place_of(path) as part:
+            generation = buckets.download(url, part)
+            # Fingerprints of records have the time of their files: here one that all hosts' copies of it share.
+            time = int.from_bytes(hashlib.blake2b(generation, digest_size=7).digest(), "little")
+            os.utime(part, ns=(time, time))
+        self.note(name, generation)
+
+    def generation(self, name: str) -> bytes:
+        """Return the generation that the file is a copy of; b"" when it was changed since, or is not there."""
+        path = self.place / name if name else self.place
+        with suppress(OSError, ValueError, TypeError):
+            generation, size, time = self.known.get(name, ("", 0, 0))
+            found = path.stat()
+            if (found.st_size, found.st_mtime_ns) == (size, time):
+                return bytes.fromhex(generation)
+        return b""
+
+    def note(self, name: str, generation: bytes) -> None:
+        """Say that the file `name` is now a copy of the object's `generation`."""
+        found = (self.place / name if name else self.place).stat()
+        self.known[name] = [generation.hex(), found.st_size, found.st_mtime_ns]
+
+    def remove_others(self, names: Collection[str]) -> None:
+        """Remove files that were copies of objects which are not there any more."""
+        for name in set(self.known) - set(names):
+            (self.place / name).unlink(missing_ok=True)
+            del self.known[name]
+
+    def write(self) -> None:
+        """Keep the notes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.known, indent=0)

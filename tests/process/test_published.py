@@ -1,0 +1,130 @@
+"""Work folders in buckets: what is published and when, on which machine, and what a refusal leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eve_jax.errors import UserError
+from eve_jax.process import fetched
+from eve_jax.process.fetched import fetch
+from eve_jax.process.published import in_bucket, published, sent, work_folder
+from eve_jax.process.stored_path import StoredPath
+from tests.buckets import SAID, Buckets, below, step
+
+
+def checkpoint(folder: Path, number: int, text: bytes = b"p") -> Path:
+    """A finished checkpoint on this machine."""
+    made = folder / "checkpoints" / str(number)
+    (made / "params").mkdir(parents=True)
+    (made / "params" / "x").write_bytes(text)
+    (made / "manifest.json").write_text(json.dumps({"files": {"params/x": [1, ""]}}))
+    return made
+
+
+def test_a_work_folder_on_one_machine_then_on_another(
+    url: str, store: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(work_folder(f"{url}/stage"))
+    with in_bucket(folder, "training"):
+        work = published(folder)
+        assert work is not None and published(folder / "plan") is work
+        (folder / "metrics.jsonl").write_text("1\n")
+        (folder / "plan").mkdir()
+        (folder / "plan" / "p").write_text("plan")
+        (folder / ".hidden").touch()
+        (folder / "x.part").touch()
+        work.save(checkpoint(folder, 2), folder / "checkpoints" / "2")
+        puts = [key for method, key in store.asked if method in ("PUT", "POST") and "run.lock" not in key]
+        assert puts[-1] == "a/stage/checkpoints/2/manifest.json"
+        assert puts.index("a/stage/metrics.jsonl") < puts.index("a/stage/checkpoints/2/params/x")
+        (folder / "metrics.jsonl").write_text("1\n2\n")
+    assert store.objects["a/stage/metrics.jsonl"][0] == b"1\n2\n"
+    assert not [key for key in store.objects if key.endswith((".hidden", ".part", "run.lock"))]
+
+    step(store, "a/stage", 4, whole=False)  # of a save that was killed
+    monkeypatch.setenv("EVE_CACHE", str(tmp_path / "other"))
+    there = Path(work_folder(f"{url}/stage"))
+    assert there != folder
+    with in_bucket(there, "training"):
+        assert below(there) == ["checkpoints/2/manifest.json", "checkpoints/2/params/x", "metrics.jsonl", "plan/p"]
+        work = published(there)
+        assert work is not None
+        work.save(checkpoint(there, 4), there / "checkpoints" / "4")
+        (there / "checkpoints" / "2" / "manifest.json").unlink()
+        (there / "checkpoints" / "2" / "params" / "x").unlink()
+        (there / "checkpoints" / "2" / "params").rmdir()
+        (there / "checkpoints" / "2").rmdir()
+        (there / "plan" / "p").unlink()
+    assert not [key for key in store.objects if "checkpoints/2/" in key or "plan" in key or "left" in key]
+
+    monkeypatch.setenv("EVE_CACHE", str(tmp_path / "cache"))
+    with in_bucket(folder, "training"):  # the first machine again, which has what is no longer so
+        assert [name for name in below(folder) if not name.endswith((".hidden", ".part"))] == [
+            "checkpoints/4/manifest.json",
+            "checkpoints/4/params/x",
+            "metrics.jsonl",
+        ]
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_a_refusal_loses_nothing(url: str, fault: str, store: Buckets) -> None:
+    folder = Path(work_folder(url))
+    with in_bucket(folder, "training"):
+        (folder / "metrics.jsonl").write_text("1\n")
+        made = checkpoint(folder, 2)
+        work = published(folder)
+        assert work is not None
+        work.save(made, made)
+    before = {key: value for key, value in store.objects.items() if key != "a/run.lock"}
+    with pytest.raises(UserError, match=SAID[fault]) as said, in_bucket(folder, "training"):
+        store.fault = lambda method, key: fault if key != "a/run.lock" else ""
+        work = published(folder)
+        assert work is not None
+        (folder / "metrics.jsonl").write_text("1\n2\n")
+        made = checkpoint(folder, 4)
+        with pytest.raises(OSError, match=SAID[fault]):
+            work.save(made, made)
+    assert "what was saved before is whole" in str(said.value)
+    assert {key: value for key, value in store.objects.items() if key != "a/run.lock"} == before
+    with pytest.raises(UserError), in_bucket(folder, "training"):
+        pass
+    store.fault = lambda method, key: ""
+    with in_bucket(folder, "training"):
+        assert below(folder / "checkpoints") == ["2/manifest.json", "2/params/x"]
+
+
+def test_several_processes_are_refused(store: Buckets) -> None:
+    said = "a run of several processes writes to a folder that all its hosts share, not to a bucket yet"
+    with pytest.raises(UserError, match=said), in_bucket(Path(work_folder("s3://bkt/a")), "training", processes=2):
+        pass
+    assert not store.objects
+
+
+def test_files_are_sent_when_they_are_whole(url: str, store: Buckets, tmp_path: Path) -> None:
+    out = Path(work_folder(f"{url}/scores.jsonl"))
+    with pytest.raises(ZeroDivisionError), sent(out):
+        out.write_text("half")
+        raise ZeroDivisionError
+    assert not store.objects
+    with sent(out, Path(f"{out}.bad.jsonl")):
+        out.write_text("whole")
+    assert {key: data for key, (data, _) in store.objects.items()} == {"a/scores.jsonl": b"whole"}
+    with sent(tmp_path / "local"):
+        pass
+
+
+def test_paths_in_files(url: str, store: Buckets, tmp_path: Path) -> None:
+    store.put("a/stage1/config.json", b"{}")
+    folder, origin = Path(work_folder(f"{url}/stage2")), Path(fetch(f"{url}/stage1"))
+    stored = StoredPath.of(origin, folder)
+    assert stored == ("../stage1", f"{url}/stage1")
+    assert stored.find(folder) == origin
+    local = tmp_path / "copy" / "stage2"  # of a run that was copied from the bucket
+    (tmp_path / "copy" / "stage1").mkdir(parents=True)
+    assert stored.find(local) == tmp_path / "copy" / "stage1"
+    (tmp_path / "copy" / "stage1").rmdir()
+    assert stored.find(local) == origin
+    store.remove("a/stage1/config.json")
+    fetched._done.clear()
+    assert stored.find(folder) is None
