@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from eve_jax.errors import Field, FieldError
-from eve_jax.process.checks import hint, near_name
+from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
 MOST_RANK = 1024
 ON = {"text": "text", "vision": "vision", "patches": "patch_embed"}  # what `config.lora.on` names, and its group
-BASES = ("", "int8")
 
 
 def parse_on(text: str) -> tuple[str, ...]:
@@ -22,6 +21,12 @@ def parse_on(text: str) -> tuple[str, ...]:
                 hint(near_name(name, ON)),
             )
     return names
+
+
+def check_base(text: str) -> None:
+    """Raise FieldError for another base than one that is quantized to int8, or not ("")."""
+    if text not in ("", "int8"):
+        raise unexpected(Field("lora.base"), text, "int8, or nothing for model.frozen_dtype")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Lora(Section):
     alpha: float = setting(low=0, between=True)
     groups: tuple[str, ...] = ()
     dropout: float = setting(0.0, low=0, high=0.999)
-    base: str = setting("", BASES)
+    base: str = setting("", reads=check_base)
     seed: int = 0
 
     @property
@@ -58,7 +63,7 @@ class LoraConfig(Section):
     alpha: float = setting(low=0)
     on: str = setting(reads=parse_on)
     dropout: float = setting(low=0, high=0.999)
-    base: str = setting(choices=BASES)
+    base: str = setting(reads=check_base)
 
     def adapters(self, groups: tuple[str, ...], seed: int) -> Lora | None:
         """Return the adapters of the `groups`, None with rank 0; `alpha` 0 is twice the rank."""

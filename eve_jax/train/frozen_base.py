@@ -1,9 +1,13 @@
 """The weights under adapters: what they may be, and how they lie while the adapters train."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.model import quantized
 from eve_jax.model.config import ModelConfig
@@ -20,6 +24,17 @@ def check_base(cfg: ModelConfig, name: str) -> None:
             f"{name} has adapters (config.lora.rank={cfg.lora.rank}), which a run does not start from: add them into "
             "its weights by `launch.convert merge --from=RUN --to=FOLDER` and name that folder"
         )
+
+
+def describe(cfg: ModelConfig, trainable: Params, origins: list[dict[str, Any]]) -> str:
+    """Return one line about what trains, and on which base: `origins` as in `eve_jax.checkpoint.frozen_weights`."""
+    assert cfg.lora is not None
+    count = sum(math.prod(value.shape) for value in trainable.values())
+    weights = {name: one[1] for origin in origins for name, one in origin["weights"].items()}
+    on = ", ".join(origin["absolute"] for origin in origins)
+    return f"adapters of rank {cfg.lora.rank} for {', '.join(cfg.lora.groups)} train, {count:,} numbers" + (
+        f", on {on} (fingerprint {hash_of(weights)[:12]})" if origins else ""
+    )
 
 
 def base(cfg: ModelConfig, frozen: Params, mesh: Mesh) -> Params:

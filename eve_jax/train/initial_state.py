@@ -21,7 +21,7 @@ from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
 from eve_jax.process.connect import peers, print_once
-from eve_jax.train.frozen_base import base, check_base
+from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
@@ -114,6 +114,8 @@ def _fresh_start(
         teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
         given = {n: v for n, v in frozen.items() if n not in teacher}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
+    if cfg.lora is not None:
+        print_once(f"{config.name}: {describe(cfg, trainable, origins)}")
     begun = _state(0, trainable, optimizer_state(tx, trainable, mesh), mesh)
     return Start(begun, base(cfg, frozen, mesh), 0, origins)
 

@@ -4,17 +4,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from configs import stage2_1, stage2_2, stage3
 from eve_jax.checkpoint.frozen_weights import origins
 from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.checkpoint.stored import stored_shapes
-from eve_jax.model.eve import adapters
+from eve_jax.compile.abstract import abstract_step, nbytes, plan_work
+from eve_jax.config.stage import Config
+from eve_jax.errors import UserError
+from eve_jax.model.eve import adapters, of_groups
+from eve_jax.sharding import make_mesh
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
+from eve_jax.weights.import_export import merge_adapters
 from eve_jax.weights.open import open_checkpoint
-from tests.train.adapters import STEPS, config, make_work
+from tests.train.adapters import STEPS, config, make_work, write_base
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +64,110 @@ def test_resumes_bit_for_bit(work, run):
     before, after = (open_checkpoint(f).params() for f in (run, again))
     for name in before:
         np.testing.assert_array_equal(np.asarray(before[name]), np.asarray(after[name]), err_msg=name)
+
+
+def test_the_base_is_named_and_compared(work, run):
+    """Gone, or with other weights: nobody takes the adapters for those of another model."""
+    moved = work / "moved"
+    moved.mkdir()
+    shutil.copytree(run, moved / "run")
+    shutil.copytree(work / "base", moved / "base")
+    assert open_checkpoint(moved / "run").params().keys() == open_checkpoint(run).params().keys()
+    shutil.rmtree(moved / "base")
+    (work / "other").mkdir()
+    write_base(work, "other/base", 1)
+    (work / "other" / "base").rename(moved / "base")
+    for read in (lambda: open_checkpoint(moved / "run").params(), lambda: merge_adapters(moved / "run", work / "m")):
+        with pytest.raises(UserError, match=r"run was trained on other weights than .*base now holds"):
+            read()
+    with pytest.raises(UserError, match=r"config\.init=.* has adapters .*launch\.convert merge"):
+        train(config(work, "next", "run"), work, quiet=True)
+
+
+def test_a_base_in_int8(work):
+    """It resumes bit for bit, and is merged into the whole base."""
+    c = config(work, "int8", base="int8", on="vision,patches")
+    folder = train(c, work, quiet=True)
+    first = numbers(folder)
+    assert first[-1]["loss"] < first[0]["loss"]
+    assert open_checkpoint(folder).cfg.lora.groups == ("patch_embed", "vision")
+    for step in steps_in(folder)[1:]:
+        shutil.rmtree(folder / "checkpoints" / str(step))
+    train(c, work, quiet=True)
+    assert numbers(folder) == first
+    cfg, merged = open_checkpoint(merge_adapters(folder, work / "merged", quiet=True)).for_inference()
+    base = open_checkpoint(work / "base").params()
+    changed = {name for name, value in merged.items() if (np.asarray(value) != np.asarray(base[name])).any()}
+    assert changed <= of_groups(cfg, "vision", "patch_embed") and "layers.mlp.vision.up" in changed
+    with pytest.raises(UserError, match=r"config\.lora\.rank=4, now it is 8"):
+        train(config(work, "int8", base="int8", on="vision,patches", rank=8), work, quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["dense", "moe", "rep"])
+def test_other_variants_train_and_merge(work, variant):
+    write_base(work, f"base_{variant}", 0, variant)
+    c = config(work, f"run_{variant}", f"base_{variant}", dropout=0.1)
+    c.model.variant, c.data.micro_batches = variant, 2
+    folder = train(c, work, quiet=True)
+    found = numbers(folder)
+    assert found[-1]["loss"] < found[0]["loss"]
+    merged = merge_adapters(folder, work / f"merged_{variant}", quiet=True)
+    again = train(config(work, f"again_{variant}", merged.name, rank=0) | {"model": c.model}, work, quiet=True)
+    assert open_checkpoint(again).cfg.lora is None
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"lora.on": "vison"}, r"config\.lora\.on='vison': unknown 'vison'; expected some of text, vision, patches"),
+    ({"lora.rank": 1025}, r"config\.lora\.rank=1025"),
+    ({"lora.base": "int4"}, r"config\.lora\.base='int4': expected int8, or nothing"),
+    ({"lora.on": "vision", "model.variant": "dense"}, r"config\.lora\.on=vision: the model has no vision matrices"),
+    ({"lora.on": "text", "optim.groups.text": 0.0}, r"config\.lora\.on=text, but config\.optim\.groups\.text=0"),
+    ({"lora.on": "text", "optim.groups.vision": 2.0}, r"groups\.vision=2, but with config\.lora\.rank=4 nothing of"),
+    ({"lora.base": "int8", "train.whole": True}, r"config\.train\.whole=True stores the base"),
+    ({"init": "", "data.records": "x"}, r"config\.init is empty, but config\.lora\.rank=4: name the model"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED)
+def test_what_cannot_be_is_one_line(work, changes, says):
+    c = config(work, "refused")
+    for field, value in changes.items():
+        c.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=says):
+        Config.of(c).check_data()
+
+
+def test_which_matrices_have_adapters(work):
+    c = config(work, "some")
+    c.stage = "2.1"
+    assert Config.of(c).sizes.lora.groups == ("patch_embed", "vision"), "what the stage trains"
+    c.lora.on, c.lora.alpha = "text", 3.0
+    given = Config.of(c)
+    assert (given.sizes.lora.groups, given.sizes.lora.scale) == (("text",), 0.75)
+    assert given.factors == {"patch_embed": 0, "vision": 0, "text": 1, "align": 0, "teacher": 0}
+    c.lora.rank = 0
+    assert Config.of(c).sizes.lora is None
+
+
+@pytest.mark.parametrize("arg", ["lora=16", "lora=16,llm=tiny"])
+def test_the_argument_of_stages(arg):
+    for module in (stage2_1, stage2_2, stage3):
+        c = module.get_config(arg)
+        assert (c.lora.rank, c.optim.lr) == (16, 2e-4)
+    with pytest.raises(UserError, match="lora=many: expected the rank"):
+        stage3.get_config("lora=many")
+
+
+def test_the_compiled_step_holds_no_state_of_the_base(work):
+    """Its arguments are adapters, two moments of each, the base and the batch; what it changes are the former."""
+    given = Config.of(config(work, "compiled"))
+    mesh = make_mesh("fsdp:1", jax.devices()[:1])
+    step = abstract_step(given, mesh, plan_work(given, mesh.shape, None, "mixed", rows=2))
+    own = nbytes([step.state.trainable])
+    assert nbytes([step.state.optimizer]) == pytest.approx(2 * own, abs=16)
+    assert nbytes([step.frozen]) > 5 * own
+    (program,) = step.programs
+    found = program.function.lower(*program.arguments).compile().memory_analysis()
+    assert found.argument_size_in_bytes <= nbytes([step.state, step.frozen, step.batch]) + 64
+    assert found.output_size_in_bytes <= 3 * own + 1024
