@@ -70,8 +70,7 @@ def serving() -> Iterator[Buckets]:
     """Serve in the block."""
     buckets = Buckets()
     handler = type("Handler", (_Handler,), {"buckets": buckets})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     buckets.port = server.server_address[1]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -79,6 +78,10 @@ def serving() -> Iterator[Buckets]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 128
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -219,7 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _number(etag: str) -> int:
-    return int(etag.strip('"') or 0)
+    number = etag.strip('"')
+    return int(number) if number.isdecimal() else -1
 
 
 SAID = {  # of a fault, in messages

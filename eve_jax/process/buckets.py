@@ -145,20 +145,20 @@ def remove(url: str, known: bytes | None = None) -> None:
 
 def remove_below(url: str) -> None:
     """Remove all objects below the folder `url`. Raises Refused."""
-    store, key = _open(url)
-    with _refusals(url):
-        store.delete_range(_tensorstore().KvStore.KeyRange(f"{key}/", f"{key}0")).result(timeout=PATIENCE * 5)
+    together(remove, [f"{url}/{name}" for name in names_below(url)])
 
 
 def names_below(url: str) -> list[str]:
     """Return the names of all objects below the folder `url`, relative to it, sorted. Raises Refused, UserError."""
     store, key = _open(url.rstrip("/"))
-    between = _tensorstore().KvStore.KeyRange(f"{key}/", f"{key}0") if key else _tensorstore().KvStore.KeyRange()
+    below = f"{key}/" if key else ""
+    between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
     with _refusals(url):
-        found = store.list(between, strip_prefix_length=len(key.encode()) + 1 if key else 0).result(PATIENCE * 5)
+        found = store.list(between).result(PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
-    names = sorted(name.decode("utf-8", "replace") for name in found)
+    keys = [name.decode("utf-8", "replace") for name in found]
+    names = sorted(name.removeprefix(below) for name in keys if name.startswith(below))  # not all servers know ranges
     names = [name for name in names if name and not name.endswith("/")]  # which consoles make for empty folders
     if wrong := next((name for name in names if not all(map(is_name, name.split("/")))), ""):
         raise UserError(f"{url}: an object is called {wrong!r}, which no file can be; remove or rename it")

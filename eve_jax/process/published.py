@@ -47,8 +47,9 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
     UserError for several processes, whose parts of a checkpoint would each be on another host.
     """
     url = places.url_of(folder, (places.WORK,))
-    if url is None or (around := published(folder)) is not None:
-        yield around.lock if url and around.url == url else None
+    around = published(folder)
+    if url is None or around is not None:
+        yield around.lock if around is not None and around.url == url else None
         return
     if processes > 1:
         raise UserError(

@@ -45,6 +45,7 @@ def fields(data: str, steps: int = STEPS) -> dict[str, object]:
         "train.steps": steps,
         "train.save_every": 2,
         "model.patch_hidden": 32,
+        "train.writers": "none",  # an events file begins empty, which gcp-storage-emulator cannot store
     }
 
 
@@ -143,6 +144,13 @@ def run(module: str, *args: str, env: dict[str, str]) -> str:
     done = subprocess.run([sys.executable, "-m", module, *args], cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of other tests' buckets, which are called the same."""
+    monkeypatch.setenv("EVE_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(fetched, "_done", {})
 
 
 @pytest.mark.slow
