@@ -84,8 +84,7 @@ def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
     """
     groups = len(_slices(devices))
     if not spec:
-        kind = devices[0].device_kind
-        most = next((cap for name, cap in FSDP_CAPS if kind.startswith(name)), len(devices))
+        most = next((cap for name, cap in FSDP_CAPS if devices[0].device_kind.startswith(name)), len(devices))
         fsdp = max(n for n in range(1, most + 1) if len(devices) // groups % n == 0)
         return len(devices) // fsdp, fsdp, 1
     sizes = dict.fromkeys(AXES, 1) | parse_mesh(spec)
@@ -100,9 +99,7 @@ def mesh_sizes(spec: str, devices: Sequence[jax.Device]) -> tuple[int, ...]:
             "the devices that are left",
         )
     if sizes["data"] % groups:
-        raise FieldError(
-            MESH, f"={spec!r}: data must be a multiple of the {groups} slices, which only data runs across"
-        )
+        raise FieldError(MESH, f"={spec!r}: data must be a multiple of the {groups} slices, which it alone runs across")
     return tuple(sizes[axis] for axis in AXES)
 
 
@@ -124,10 +121,8 @@ def make_mesh(spec: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def _slices(devices: Sequence[jax.Device]) -> set[int]:
-    """Numbers of the TPU slices that the devices are of; a GPU node also calls itself a slice, but is free to share.
-
-    Devices of a machine that is not there (`launch.compile`) may have none: they are one slice.
-    """
+    """Numbers of the TPU slices that the devices are of; a GPU node calls itself one, too, but is free to share.
+    Devices of a machine that is not there (`launch.compile`) may have none: they are one slice."""
     return {getattr(d, "slice_index", 0) for d in devices} if devices[0].platform == "tpu" else {0}
 
 
@@ -224,11 +219,15 @@ def activation_sharding(mesh: Mesh, axes: Sequence[str | None], shape: tuple[int
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _moved(x: Array, there: NamedSharding, back: NamedSharding) -> Array:
+    used = {name for names in there.spec for name in _names(names)}
+    kept = [tuple(name for name in _names(names) if name not in used) for names in back.spec]
+    # Axes move first and are left out then: of both at once the compiler makes a whole array on every device.
+    wanted = [(*_names(names), *rest) for names, rest in zip(there.spec, kept, strict=True)]
+    x = jax.lax.with_sharding_constraint(x, _divided(there.mesh, wanted, x.shape))
     return jax.lax.with_sharding_constraint(x, there)
 
 
-# The cotangent goes straight to where the parameter lives: one fused reduce-scatter, where a plain constraint would
-# give it the gathered layout and an all-reduce.
+# The cotangent goes straight to where the parameter lives: one fused reduce-scatter, and no all-reduce.
 _moved.defvjp(
     lambda x, there, back: (_moved(x, there, back), None),
     lambda there, back, _, g: (jax.lax.with_sharding_constraint(g, back),),

@@ -24,7 +24,7 @@ from eve_jax.compile.abstract import Program
 from eve_jax.compile.build import build
 from eve_jax.compile.topology import open_topology
 from eve_jax.config.stage import Config
-from eve_jax.sharding import make_mesh
+from eve_jax.sharding import gather, make_mesh, parameter_sharding, use
 
 jax.config.update("jax_enable_compilation_cache", False)  # as in launch.compile: from the cache comes no warning
 devices = open_topology("cpu:8").devices
@@ -41,8 +41,16 @@ def moved(x):
     x = jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P("fsdp")))
     return jax.lax.with_sharding_constraint(jnp.sin(x), NamedSharding(cube, P(None, ("data", "tensor"))))
 
+HEAD = ("vocab", "table")
+
+def head(x):
+    with use(cube):
+        return jnp.sin(gather(jnp.sin(x), HEAD, jnp.bfloat16))
+
+stored = parameter_sharding(cube, HEAD, (256, 128))
 out = []
-for function, place in ((known, NamedSharding(mesh, P(("data", "fsdp")))), (moved, NamedSharding(cube, P("fsdp")))):
+places = (NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(cube, P("fsdp")), stored)
+for function, place in zip((known, moved, head), places):
     x = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=place)
     built = build(Program("f", jax.jit(function), (x,), 1, 0), "test")
     out.append([built.counts.by_kind(), built.counts.wire, len(built.involuntary)])
@@ -80,7 +88,7 @@ def run(*command: str) -> subprocess.CompletedProcess:
 def test_collectives_and_the_compilers_warning():
     done = run("-c", COLLECTIVES)
     assert done.returncode == 0, done.stderr
-    (kinds, wire, involuntary), (_, _, warned) = json.loads(done.stdout.splitlines()[-1])
+    (kinds, wire, involuntary), (_, _, warned), (gathered, _, of_head) = json.loads(done.stdout.splitlines()[-1])
     local = 256 // 8 * 128 * 4  # bytes of a shard
     assert kinds == {
         "all-gather": {"count": 1, "bytes": 4 * local, "largest_bytes": 4 * local},
@@ -90,6 +98,8 @@ def test_collectives_and_the_compilers_warning():
     assert wire == 3 * local + 2 * 4 * local + 3 * local
     assert involuntary == 0
     assert warned == 1
+    assert of_head == 0, "a head that fsdp and tensor share is gathered by way of the whole"
+    assert gathered["all-gather"]["largest_bytes"] <= 256 * 128 // 2 * 4
     assert "Involuntary" not in done.stderr
     assert "compiling" in done.stderr
 
