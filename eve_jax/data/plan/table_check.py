@@ -11,6 +11,7 @@ import numpy as np
 
 from eve_jax.data.plan.mapped_arrays import ArrayFile
 from eve_jax.data.plan.measured_on import SEEN
+from eve_jax.errors import amount
 
 ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
 BLOCK = 1 << 18  # entries looked at in one piece
