@@ -284,7 +284,7 @@ def test_damaged_shards_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match=r"made/00000#\d: the shard is damaged"):
         [records[index] for index in range(5)]
     path.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"00000\.records has \d+ bytes instead of \d+"):
+    with pytest.raises(UserError, match=r"00000\.records has [\d,]+ bytes instead of [\d,]+"):
         open_records(str(made))
     path.unlink()
     with pytest.raises(UserError, match=r"00000\.records is missing"):

@@ -56,7 +56,7 @@ class Shards:
             ):
                 found = path.stat().st_size if path.is_file() else -1
                 if found != size:
-                    state = "is missing" if found < 0 else f"has {amount(found, 'byte')} instead of {size}"
+                    state = "is missing" if found < 0 else f"has {amount(found, 'byte')} instead of {size:,}"
                     raise UserError(f"{path} {state}; copy the folder again, or rerun launch.prepare_data")
         self._first = np.cumsum([0] + [shard.records for shard in self._shards])
         self._reader = Recent(_open_reader, OPEN_FILES)
