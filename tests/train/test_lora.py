@@ -1,5 +1,6 @@
 """Adapters train in place of the weights: what is stored, exact resume, the base, merging."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,23 @@ def test_the_compiled_step_holds_no_state_of_the_base(work):
     found = program.function.lower(*program.arguments).compile().memory_analysis()
     assert found.argument_size_in_bytes <= nbytes([step.state, step.frozen, step.batch]) + 64
     assert found.output_size_in_bytes <= 3 * own + 1024
+
+
+DAMAGED: list[tuple[str, Any, str]] = [
+    ("lora", 5, r"config\.json: lora=5: expected a section"),
+    ("lora", {"rank": 4}, r"config\.json: lora\.alpha is missing"),
+    ("optim", [], r"config\.json: optim\.groups=None: expected a section"),
+    ("optim", {"groups": {"text": "x"}}, r"config\.json: optim\.groups=.*numbers"),
+    ("stage", [], r"config\.json: stage=\[\]: expected a text"),
+    ("seed", None, r"config\.json: seed=None: expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "says"), DAMAGED)
+def test_a_damaged_config_is_one_line(work, tmp_path, field, value, says):
+    c = json.loads(Config.of(config(work, "damaged")).to_json())
+    (tmp_path / "config.json").write_text(json.dumps(c | {field: value}))
+    with pytest.raises(UserError, match=says):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(c))
+    assert open_checkpoint(tmp_path).cfg == Config.of(config(work, "damaged")).sizes
