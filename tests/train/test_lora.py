@@ -16,7 +16,9 @@ from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.compile.abstract import abstract_step, nbytes, plan_work
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import adapters, of_groups
+from eve_jax.model.lora_config import Lora
 from eve_jax.model.quantized import is_quantized
 from eve_jax.sharding import make_mesh
 from eve_jax.train.metrics import TIMED, read_metrics
@@ -39,6 +41,12 @@ def run(work: Path) -> Path:
     return train(c, work, quiet=True)
 
 
+def adapted(cfg: ModelConfig) -> Lora:
+    """The adapters of a model that has some."""
+    assert cfg.lora is not None
+    return cfg.lora
+
+
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """The lines of the steps without what follows the clock."""
     return [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(folder)]
@@ -47,7 +55,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 def test_the_checkpoint_holds_the_adapters_alone(work, run):
     cfg = open_checkpoint(run).cfg
     assert set(stored_shapes(run, STEPS)) == adapters(cfg)
-    assert cfg.lora is not None and set(cfg.lora.groups) == {"text", "vision", "patch_embed"}
+    assert set(adapted(cfg).groups) == {"text", "vision", "patch_embed"}
     (origin,) = origins(run, STEPS)
     assert (origin.path, set(origin.weights)) == ("../base", set(stored_shapes(work / "base", 1)))
     losses = [line["loss"] for line in numbers(run)]
@@ -93,7 +101,7 @@ def test_a_base_in_int8(work):
     folder = train(c, work, quiet=True)
     first = numbers(folder)
     assert first[-1]["loss"] < first[0]["loss"]
-    assert open_checkpoint(folder).cfg.lora.groups == ("patch_embed", "vision")
+    assert adapted(open_checkpoint(folder).cfg).groups == ("patch_embed", "vision")
     for step in steps_in(folder)[1:]:
         shutil.rmtree(folder / "checkpoints" / str(step))
     train(c, work, quiet=True)
@@ -144,10 +152,10 @@ def test_what_cannot_be_is_one_line(work, changes, says):
 def test_which_matrices_have_adapters(work):
     c = config(work, "some")
     c.stage = "2.1"
-    assert Config.of(c).sizes.lora.groups == ("patch_embed", "vision"), "what the stage trains"
+    assert adapted(Config.of(c).sizes).groups == ("patch_embed", "vision"), "what the stage trains"
     c.lora.on, c.lora.alpha = "text", 3.0
     given = Config.of(c)
-    assert (given.sizes.lora.groups, given.sizes.lora.scale) == (("text",), 0.75)
+    assert (adapted(given.sizes).groups, adapted(given.sizes).scale) == (("text",), 0.75)
     assert given.factors == {"patch_embed": 0, "vision": 0, "text": 1, "align": 0, "teacher": 0}
     c.lora.rank = 0
     assert Config.of(c).sizes.lora is None
