@@ -88,5 +88,12 @@ def stored_adapters(cfg: ModelConfig, config: Mapping[str, Any]) -> ModelConfig:
         raise FieldError(Field("lora"), f"={section!r}: expected a section")
     if not lora.rank:
         return cfg
-    changed = (config.get("optim") or {}).get("groups") or {}
-    return with_adapters(cfg, lora, adapter_factors(cfg, lora, config.get("stage", ""), changed), config.get("seed", 0))
+    optim, stage, seed = config.get("optim"), config.get("stage"), config.get("seed")
+    changed = optim.get("groups") if isinstance(optim, Mapping) else None
+    if not isinstance(changed, Mapping) or not all(v is None or isinstance(v, int | float) for v in changed.values()):
+        raise FieldError(Field("optim.groups"), f"={changed!r}: expected a section of numbers")
+    if not isinstance(stage, str):
+        raise FieldError(Field("stage"), f"={stage!r}: expected a text")
+    if not isinstance(seed, int):
+        raise FieldError(Field("seed"), f"={seed!r}: expected a whole number")
+    return with_adapters(cfg, lora, adapter_factors(cfg, lora, stage, changed), seed)

@@ -68,9 +68,9 @@ def test_gradients_of_eve_v1_and_of_rep() -> None:
 def test_begin_as_the_base_and_leave_other_weights_as_they_are() -> None:
     plain = ref.config()
     cfg = with_adapters(plain, seed=3)
-    params, own = init_params(plain, 5), init_adapters(cfg)
-    with_both = init_params(cfg, 5)
-    for name, value in params.items():
+    params, own = ref.params(plain), init_adapters(cfg)
+    with_both = init_params(cfg, 5, "patch_embed")
+    for name, value in init_params(plain, 5, "patch_embed").items():
         np.testing.assert_array_equal(value, with_both[name], err_msg=name)
     _, merged = merge(cfg, params | own)
     for name, value in params.items():

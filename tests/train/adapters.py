@@ -43,9 +43,9 @@ def write_base(work: Path, name: str, seed: int, variant: str = "dac") -> Path:
     return folder
 
 
-def config(work: Path, name: str, base: str = "base", **lora: Any) -> ConfigDict:
-    """A run of a few steps from `base`, with adapters of rank 4 unless `lora` has other fields."""
-    c = placed(demo.get_config("tiny").stages.stage3, work, str(work / base))
+def config(work: Path, name: str, init: str = "base", **lora: Any) -> ConfigDict:
+    """A run of a few steps from the model `init`, with adapters of rank 4 unless `lora` has other fields."""
+    c = placed(demo.get_config("tiny").stages.stage3, work, str(work / init))
     c.name = name
     c.data.records = str(work / "train.jsonl")
     c.data.rows, c.data.micro_batches, c.data.max_shapes = 2, 1, 1

@@ -1,5 +1,6 @@
 """Adapters train in place of the weights: what is stored, exact resume, the base, merging."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.compile.abstract import abstract_step, nbytes, plan_work
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import adapters, of_groups
+from eve_jax.model.lora_config import Lora
+from eve_jax.model.quantized import is_quantized
 from eve_jax.sharding import make_mesh
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
@@ -37,6 +41,12 @@ def run(work: Path) -> Path:
     return train(c, work, quiet=True)
 
 
+def adapted(cfg: ModelConfig) -> Lora:
+    """The adapters of a model that has some."""
+    assert cfg.lora is not None
+    return cfg.lora
+
+
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """The lines of the steps without what follows the clock."""
     return [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(folder)]
@@ -45,7 +55,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 def test_the_checkpoint_holds_the_adapters_alone(work, run):
     cfg = open_checkpoint(run).cfg
     assert set(stored_shapes(run, STEPS)) == adapters(cfg)
-    assert cfg.lora is not None and set(cfg.lora.groups) == {"text", "vision", "patch_embed"}
+    assert set(adapted(cfg).groups) == {"text", "vision", "patch_embed"}
     (origin,) = origins(run, STEPS)
     assert (origin.path, set(origin.weights)) == ("../base", set(stored_shapes(work / "base", 1)))
     losses = [line["loss"] for line in numbers(run)]
@@ -84,13 +94,14 @@ def test_the_base_is_named_and_compared(work, run):
         train(config(work, "next", "run"), work, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_base_in_int8(work):
     """It resumes bit for bit, and is merged into the whole base."""
     c = config(work, "int8", base="int8", on="vision,patches")
     folder = train(c, work, quiet=True)
     first = numbers(folder)
     assert first[-1]["loss"] < first[0]["loss"]
-    assert open_checkpoint(folder).cfg.lora.groups == ("patch_embed", "vision")
+    assert adapted(open_checkpoint(folder).cfg).groups == ("patch_embed", "vision")
     for step in steps_in(folder)[1:]:
         shutil.rmtree(folder / "checkpoints" / str(step))
     train(c, work, quiet=True)
@@ -113,8 +124,9 @@ def test_other_variants_train_and_merge(work, variant):
     found = numbers(folder)
     assert found[-1]["loss"] < found[0]["loss"]
     merged = merge_adapters(folder, work / f"merged_{variant}", quiet=True)
-    again = train(config(work, f"again_{variant}", merged.name, rank=0) | {"model": c.model}, work, quiet=True)
-    assert open_checkpoint(again).cfg.lora is None
+    later = config(work, f"again_{variant}", merged.name, rank=0)
+    later.model.variant, later.train.steps = variant, 2
+    assert open_checkpoint(train(later, work, quiet=True)).cfg.lora is None
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -141,10 +153,10 @@ def test_what_cannot_be_is_one_line(work, changes, says):
 def test_which_matrices_have_adapters(work):
     c = config(work, "some")
     c.stage = "2.1"
-    assert Config.of(c).sizes.lora.groups == ("patch_embed", "vision"), "what the stage trains"
+    assert adapted(Config.of(c).sizes).groups == ("patch_embed", "vision"), "what the stage trains"
     c.lora.on, c.lora.alpha = "text", 3.0
     given = Config.of(c)
-    assert (given.sizes.lora.groups, given.sizes.lora.scale) == (("text",), 0.75)
+    assert (adapted(given.sizes).groups, adapted(given.sizes).scale) == (("text",), 0.75)
     assert given.factors == {"patch_embed": 0, "vision": 0, "text": 1, "align": 0, "teacher": 0}
     c.lora.rank = 0
     assert Config.of(c).sizes.lora is None
@@ -161,13 +173,33 @@ def test_the_argument_of_stages(arg):
 
 def test_the_compiled_step_holds_no_state_of_the_base(work):
     """Its arguments are adapters, two moments of each, the base and the batch; what it changes are the former."""
-    given = Config.of(config(work, "compiled"))
+    given = Config.of(config(work, "compiled", base="int8"))
     mesh = make_mesh("fsdp:1", jax.devices()[:1])
     step = abstract_step(given, mesh, plan_work(given, mesh.shape, None, "mixed", rows=2))
     own = nbytes([step.state.trainable])
     assert nbytes([step.state.optimizer]) == pytest.approx(2 * own, abs=16)
-    assert nbytes([step.frozen]) > 5 * own
+    assert is_quantized(step.frozen["layers.mlp.vision.up"]) and nbytes([step.frozen]) > own
     (program,) = step.programs
     found = program.function.lower(*program.arguments).compile().memory_analysis()
     assert found.argument_size_in_bytes <= nbytes([step.state, step.frozen, step.batch]) + 64
     assert found.output_size_in_bytes <= 3 * own + 1024
+
+
+DAMAGED: list[tuple[str, Any, str]] = [
+    ("lora", 5, r"config\.json: lora=5: expected a section"),
+    ("lora", {"rank": 4}, r"config\.json: lora\.alpha is missing"),
+    ("optim", [], r"config\.json: optim\.groups=None: expected a section"),
+    ("optim", {"groups": {"text": "x"}}, r"config\.json: optim\.groups=.*numbers"),
+    ("stage", [], r"config\.json: stage=\[\]: expected a text"),
+    ("seed", None, r"config\.json: seed=None: expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "says"), DAMAGED)
+def test_a_damaged_config_is_one_line(work, tmp_path, field, value, says):
+    c = json.loads(Config.of(config(work, "damaged")).to_json())
+    (tmp_path / "config.json").write_text(json.dumps(c | {field: value}))
+    with pytest.raises(UserError, match=says):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(c))
+    assert open_checkpoint(tmp_path).cfg == Config.of(config(work, "damaged")).sizes

@@ -70,6 +70,7 @@ def test_merged_and_exported_are_adapter_and_base(made: tuple[Path, np.ndarray])
         export_peft(merged, work / "again")
 
 
+@pytest.mark.slow
 def test_in_peft_on_the_exported_base(made: tuple[Path, np.ndarray]) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
