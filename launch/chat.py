@@ -2,8 +2,8 @@
 
     python -m launch.chat --checkpoint=runs/demo/stage3 --image=a.png --prompt="What is it?"
 
-Takes a stage's folder, an import or a Hugging Face folder. Without --prompt, an interactive chat of several turns, one
-question a line; /help lists its commands. Answers go to stdout, everything else to stderr.
+Takes a stage's folder, an import, a Hugging Face folder or a model of the hub. Without --prompt, an interactive chat of
+several turns, one question a line; /help lists its commands. Answers go to stdout, everything else to stderr.
 """
 
 import importlib
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
     from eve_jax.infer.chat import Answering, Chat
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+CHECKPOINT = define_path(
+    "checkpoint", None, "folder of a stage, an import, a Hugging Face folder, or ORG/NAME of the hub"
+)
 IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(
     "prompt", None, "the question; <image> in it says where an image goes, else they go first; \\<image> is text"

@@ -16,7 +16,9 @@ from absl import flags
 
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, or a Hugging Face EVE folder")
+CHECKPOINT = define_path(
+    "checkpoint", None, "folder of a trained stage, a Hugging Face EVE folder, or ORG/NAME of the hub"
+)
 RECORDS = define_path(
     "records", None, "as config.data.records takes them, comma separated; \\, is a comma in a path", several=True
 )

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from eve_jax.infer.scheduler import SchedulerSettings
     from eve_jax.serve.settings import ServeSettings
 
-CHECKPOINT = define_path("checkpoint", None, "folder of a trained stage, an import or a Hugging Face folder")
+CHECKPOINT = define_path(
+    "checkpoint", None, "folder of a stage, an import, a Hugging Face folder, or ORG/NAME of the hub"
+)
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0: all of this machine's")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at", lower_bound=0, upper_bound=65535)
 NAMES = flags.DEFINE_list("served_model_name", [], "names of the model in requests; default: the folder's name")
