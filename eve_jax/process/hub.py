@@ -229,7 +229,7 @@ def _fetched(name: HubName, patterns: tuple[str, ...], kind: str, cache_dir: Pat
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class Quiet(tqdm):  # type: ignore[misc]
+    class Quiet(tqdm):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **(settings | {"disable": True}))
 
