@@ -137,8 +137,8 @@ def _stated(entry: Any, files: list[str]) -> list[Split]:
     for one in data:
         patterns = [one["path"]] if isinstance(one["path"], str) else one["path"]
         every = [re.compile(_expression(f"{below}/{pattern}" if below else pattern)) for pattern in patterns]
-        own = tuple(path for path in files if any(pattern.fullmatch(path) for pattern in every))
-        found.append(Split(config, str(one.get("split", "train")), own, first))
+        fitting = tuple(path for path in files if any(pattern.fullmatch(path) for pattern in every))
+        found.append(Split(config, str(one.get("split", "train")), fitting, first))
     return found
 
 
