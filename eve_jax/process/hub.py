@@ -249,6 +249,18 @@ def _fetched(name: HubName, patterns: tuple[str, ...], kind: str, cache_dir: Pat
         raise UserError(f"{name.given}: {both}the hub did not give it: {reason(error)}") from error
 
 
+def front_matter(card: Path) -> dict[str, Any]:
+    """Return the front matter of a card; {} without one. Raise UserError when it is broken."""
+    if not card.is_file() or not re.match(rb"---\s*\n", card.read_bytes()[:8]):
+        return {}
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(card) or {}
+    except Exception as error:  # of its YAML library
+        raise UserError(f"{card}: its front matter cannot be read ({shorten(str(error), 100)})") from error
+
+
 def reason(error: Exception) -> str:
     """Return why the hub's client failed, in one line."""
     from huggingface_hub import errors
