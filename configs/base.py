@@ -150,7 +150,9 @@ def _eval_fields() -> ConfigDict:
 def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     """The defaults of `config.data`."""
     d = ConfigDict()
-    d.records = ""  # .json, .jsonl, .parquet, .tar, folders, prepared records, tfds:NAME[:SPLIT], module:Class; commas
+    # .json, .jsonl, .parquet, .tar, folders, prepared records, hf:ORG/NAME[:CONFIG[:SPLIT]], tfds:NAME[:SPLIT],
+    # module:Class; commas
+    d.records = ""
     d.images = ""  # folder that image paths of the records are relative to
     d.tokenizer = tokenizer  # folder or hub id with tokenizer.json or tokenizer.model; "" = that of `init`
     # plain | qwen2 | llama3 | v1 | plain_v1 | chatml ... (docs/data.md#templates), own: that of the tokenizer's folder

@@ -2,8 +2,8 @@
 
     python -m launch.chat --checkpoint=runs/demo/stage3 --image=a.png --prompt="What is it?"
 
-Takes a stage's folder, an import or a Hugging Face folder. Without --prompt, an interactive chat of several turns, one
-question a line; /help lists its commands. Answers go to stdout, everything else to stderr.
+Takes a stage's folder, an import, a Hugging Face folder or a model of the hub. Without --prompt, an interactive chat of
+several turns, one question a line; /help lists its commands. Answers go to stdout, everything else to stderr.
 """
 
 import importlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
     from eve_jax.infer.chat import Answering, Chat
 
-CHECKPOINT_IS = "folder of a trained stage, an import or a Hugging Face folder"
+CHECKPOINT_IS = "folder of a stage, an import, a Hugging Face folder, or ORG/NAME of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(

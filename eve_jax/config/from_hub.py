@@ -18,8 +18,10 @@ def fetched_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     by its commit. Raise UserError when the hub does not give them.
     """
     found = dict(values)
-    for field in (*MODELS, *RECORDS):
-        found = _changed(found, field, local_model if field in MODELS else pinned_records)
+    for field in MODELS:
+        found = _changed(found, field, local_model)
+    for field in RECORDS:
+        found = _changed(found, field, pinned_records)
     if isinstance(stages := found.get("stages"), Mapping):
         found["stages"] = {k: fetched_fields(v) if isinstance(v, Mapping) else v for k, v in stages.items()}
     return found

@@ -102,8 +102,8 @@ class EVE:
         checkpoint = open_checkpoint(folder)
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
-        changes = [("max_aspect", max_aspect), ("image_first", image_first), ("special_text", special_text)]
-        data = checkpoint.data | {k: v for k, v in (*changes, ("template", template or None)) if v is not None}
+        changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
+        data = checkpoint.data | {k: v for k, v in (changes | {"template": template or None}).items() if v is not None}
         tokenizer = own_tokenizer(folder)
         tokenizer.check_vocabulary(checkpoint.cfg.vocab_size, "the model's vocabulary")
         template = dialogue_template(checkpoint.data["template"], tokenizer, template)

@@ -229,7 +229,7 @@ def _fetched(name: HubName, patterns: tuple[str, ...], kind: str, cache_dir: Pat
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class Quiet(tqdm):  # type: ignore[misc]
+    class Quiet(tqdm):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **(settings | {"disable": True}))
 
@@ -247,6 +247,18 @@ def _fetched(name: HubName, patterns: tuple[str, ...], kind: str, cache_dir: Pat
     except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
         both = "" if name.given.startswith(HUB) else "no such folder, and "
         raise UserError(f"{name.given}: {both}the hub did not give it: {reason(error)}") from error
+
+
+def front_matter(card: Path) -> dict[str, Any]:
+    """Return the front matter of a card; {} without one. Raise UserError when it is broken."""
+    if not card.is_file() or not re.match(rb"---\s*\n", card.read_bytes()[:8]):
+        return {}
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(card) or {}
+    except Exception as error:  # of its YAML library
+        raise UserError(f"{card}: its front matter cannot be read ({shorten(str(error), 100)})") from error
 
 
 def reason(error: Exception) -> str:

@@ -3,13 +3,10 @@
 {"name": "ORG/NAME" or the folder's name, "commit": of the hub or "", "license", "license_name", "license_link"}
 """
 
-import re
 from pathlib import Path
-from typing import Any
 
-from eve_jax.errors import UserError, shorten
 from eve_jax.process.files import read_json, write_json
-from eve_jax.process.hub import CARD, Snapshot
+from eve_jax.process.hub import CARD, Snapshot, front_matter
 
 BASE = "base.json"
 LICENSE = ("license", "license_name", "license_link")  # fields of a card's front matter
@@ -33,15 +30,3 @@ def keep_base_facts(origin: Path, folder: Path) -> None:
     """Write base.json of `folder`, which begins with the model in `origin`, unless nothing is known of that."""
     if facts := base_facts(origin):
         write_json(folder / BASE, facts)
-
-
-def front_matter(card: Path) -> dict[str, Any]:
-    """Return the front matter of a card; {} without one. Raise UserError when it is broken."""
-    if not card.is_file() or not re.match(rb"---\s*\n", card.read_bytes()[:8]):
-        return {}
-    from huggingface_hub import metadata_load
-
-    try:
-        return metadata_load(card) or {}
-    except Exception as error:  # of its YAML library
-        raise UserError(f"{card}: its front matter cannot be read ({shorten(str(error), 100)})") from error

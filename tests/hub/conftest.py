@@ -31,6 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def forget() -> None:
     """Have this process ask the hub again, as a new one does."""
-    for kept in (names._resolved, names.fetch_card, records_of_hub._sizes):
-        kept.cache_clear()
+    names._resolved.cache_clear()
+    names.fetch_card.cache_clear()
+    records_of_hub._sizes.cache_clear()
     names._moving.clear()

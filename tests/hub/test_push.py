@@ -13,10 +13,10 @@ from configs import base
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
-from eve_jax.process.hub import find_folder, make_repository, push
+from eve_jax.process.hub import find_folder, front_matter, make_repository, push
 from eve_jax.train.model_card import stages_of, write_card
 from eve_jax.weights.base_config import keep_base, moved_paths
-from eve_jax.weights.base_facts import base_facts, front_matter
+from eve_jax.weights.base_facts import base_facts
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
 from tests.hub.server import Hub
 from tests.launcher import launch

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eve_jax.data.sources.forms import split_format
-from eve_jax.errors import UserError, shorten
-from eve_jax.process.hub import COMMIT, HUB, HubName, Snapshot, fetch_card, note_moving, stay
+from eve_jax.errors import UserError
+from eve_jax.process.hub import COMMIT, HUB, HubName, Snapshot, fetch_card, front_matter, note_moving, stay
 from eve_jax.process.paths import HUB_ID, split_names
 
 NAME = re.compile(rf"{HUB}({HUB_ID.pattern})(?:@([\w][\w./-]*))?(?::([^:@]+))?(?::([^:@]+))?", re.ASCII)
@@ -103,21 +103,10 @@ class Split:
 
 def splits_of(files: Iterable[str], card: Path) -> list[Split]:
     """Return the splits of a data set of the files `files`: by its card if that has `configs`, else by their names."""
-    listed = _metadata(card).get("configs")
+    listed = front_matter(card).get("configs")
     files = sorted(files)
     stated = [split for entry in listed or [] for split in _stated(entry, files)] if isinstance(listed, list) else []
     return stated or _by_names(path for path in files if path.endswith(".parquet"))
-
-
-def _metadata(card: Path) -> dict[str, Any]:
-    if not card.is_file():
-        return {}
-    from huggingface_hub import metadata_load
-
-    try:
-        return metadata_load(card) or {}
-    except Exception as error:  # of its YAML library
-        raise UserError(f"{card}: its front matter cannot be read ({shorten(str(error), 100)})") from error
 
 
 def _stated(entry: Any, files: list[str]) -> list[Split]:
@@ -137,8 +126,8 @@ def _stated(entry: Any, files: list[str]) -> list[Split]:
     for one in data:
         patterns = [one["path"]] if isinstance(one["path"], str) else one["path"]
         every = [re.compile(_expression(f"{below}/{pattern}" if below else pattern)) for pattern in patterns]
-        own = tuple(path for path in files if any(pattern.fullmatch(path) for pattern in every))
-        found.append(Split(config, str(one.get("split", "train")), own, first))
+        fitting = tuple(path for path in files if any(pattern.fullmatch(path) for pattern in every))
+        found.append(Split(config, str(one.get("split", "train")), fitting, first))
     return found
 
 
