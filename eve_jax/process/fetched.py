@@ -59,14 +59,16 @@ def without_weights(url: str, field: str = "") -> str:
 
 
 def images(url: str, field: str = "") -> str:
-    """Return the place of the folder of images at `url`, whose files are not fetched. Raises UserError."""
+    """Return the place of the folder of images at `url`, of whose files none is fetched, nor looked for.
+
+    Raises UserError when the bucket refuses.
+    """
     place = places.folder_of(url, places.READ)
     try:
-        if not buckets.names_below(url):
-            raise UserError(f"{f'{field}={url}' if field else url}: there are no objects below it")
+        buckets.exists(places.join(url, ".folder"))
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{field}={url}: {error.strerror}") from error
-    place.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"{f'{field}={url}' if field else url}: {error.strerror or error}") from error
     return str(place)
 
 

@@ -17,7 +17,7 @@ from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
 from eve_jax.process.fetched import MANIFEST, Notes, fetch_step
 from eve_jax.process.files import PART
-from eve_jax.process.lock import LOCK, Lock, locked
+from eve_jax.process.lock import LOCK, Lock, held_around, locked
 from eve_jax.process.progress import spinner
 
 CHECKPOINTS = "checkpoints"
@@ -61,6 +61,7 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
         with _one_line(url), spinner(f"fetching {url}"):
             work.pull()
         _held[url] = work
+        held_around[lock.store.place] = lock
         thread = threading.Thread(target=work.follow, name="publish", daemon=True)
         thread.start()
         try:
@@ -74,7 +75,7 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
                 work.publish()
             raise
         finally:
-            del _held[url]
+            del _held[url], held_around[lock.store.place]
             work.over.set()
             thread.join(timeout=EVERY)
 
