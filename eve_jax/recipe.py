@@ -16,7 +16,7 @@ from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import Field, FieldError, name_fields
-from eve_jax.process.connect import by_process_0, peers, print_once
+from eve_jax.process.connect import by_process_0, count, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.published import in_bucket, work_folder
 from eve_jax.process.section import Section
@@ -66,9 +66,8 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
         with name_fields(f"config.stages.{name}.{{}}".format):
             check_present(config.stages[name].data.records, config.stages[name].data.images)
     workdir = Path(expand(workdir, "workdir", work_folder))
-    others = peers()
     with ExitStack() as held:
-        if not held.enter_context(in_bucket(workdir, "the recipe", 1 if others is None else others.count)):
+        if not held.enter_context(in_bucket(workdir, "the recipe", count())):
             held.enter_context(written_by_one_run(workdir, "the recipe"))
         _run_stages(config, workdir)
 

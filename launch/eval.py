@@ -24,6 +24,7 @@ The exit status is 1 when a question or a task failed, after everything else is 
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ from absl import flags
 
 from eve_jax.batch import MOST_ROWS
 from eve_jax.process.cores import MOST_WORKERS
-from eve_jax.process.fetched import fetch
+from eve_jax.process.fetched import fetch, images
+from eve_jax.process.published import in_bucket, work_folder
 from launch._flags import (
     as_flag,
     define_cluster,
@@ -51,13 +53,19 @@ if TYPE_CHECKING:
 CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or OWNER/NAME@REVISION of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 TASKS = define_path(
-    "tasks", "", "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated", several=True
+    "tasks",
+    "",
+    "benchmarks (mme, or mme.lmms), .jsonl files of questions, .txt files; comma separated",
+    several=True,
+    remote=fetch,
 )
 PROTOCOL = flags.DEFINE_string(
     "protocol", None, "eve | lmms | both, or others that a benchmark has (lmms_ocr, lmms_judge); default: eve"
 )
-DATA = define_path("data", "", "folder with the benchmarks' data; hub: download it from the Hugging Face hub")
-OUT = define_path("out", None, "folder for answers and reports; an evaluation there is resumed")
+DATA_IS = "folder with the benchmarks' data; hub: download it from the Hugging Face hub"
+DATA = define_path("data", "", DATA_IS, remote=fetch)
+OUT_IS = "folder for answers and reports; an evaluation there is resumed"
+OUT = define_path("out", None, OUT_IS, remote=work_folder)
 LIMIT = flags.DEFINE_integer("limit", 0, "ask only the first questions of each task; 0: all", lower_bound=0)
 ROWS = flags.DEFINE_integer("rows", 16, "prompts of a batch; fewer take less memory", 1, MOST_ROWS)
 THREADS = flags.DEFINE_integer("threads", 4, "that read images", 1, MOST_WORKERS)
@@ -68,7 +76,7 @@ JUDGE_MODEL = flags.DEFINE_string("judge_model", "", "name of the judge's model"
 METRIC = flags.DEFINE_string(
     "metric", "exact", "exact | contains | numeric | vqa | letter, of own questions without one"
 )
-IMAGES = define_path("images", "", "folder that images of own questions are relative to")
+IMAGES = define_path("images", "", "folder that images of own questions are relative to", remote=images)
 FIT = flags.DEFINE_enum("fit", "fill", ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)")
 MAX_SIZE = flags.DEFINE_integer("max_size", 0, "side of the largest image area (pixels); 0: the checkpoint's own")
 TEMPLATE = flags.DEFINE_string("template", "", "qwen2 | llama3 | v1 ...; default: the checkpoint's own")
@@ -97,14 +105,15 @@ def _evaluate() -> None:
     from eve_jax.errors import name_fields
     from eve_jax.eval.report import table_lines
     from eve_jax.eval.summary import print_failures
-    from eve_jax.process.connect import distributed_run, is_leader
+    from eve_jax.process.connect import count, distributed_run, is_leader
+    from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
 
     setup(computes=True)
     _check_flags(ASKING)
     _required(checkpoint=CHECKPOINT.value, tasks=TASKS.value, out=OUT.value)
     out = Path(OUT.value or "")
-    with distributed_run(CLUSTER(), out), name_fields(as_flag):
+    with distributed_run(CLUSTER(), out), in_bucket(out, "the evaluation", count()), name_fields(as_flag):
         from eve_jax.eval.run import Run, run_tasks
         from eve_jax.infer.api import EVE
 
@@ -126,7 +135,7 @@ def _evaluate() -> None:
         outcomes, leads = run_tasks(eve, chosen, how), is_leader()
     if leads:
         print("\n".join(table_lines(outcomes)))
-        print(f"see {out}", flush=True)
+        print(shown(f"see {out}"), flush=True)
         if print_failures(outcomes):
             sys.exit(1)
 
@@ -144,7 +153,8 @@ def _score() -> None:
     rescore = Rescore(answers, _choice(PROTOCOL.value or ""), out, LIMIT.value or 0, _judge())
     found = rescore.open()
     _check_effects([chosen for _, chosen in found], any(rescore.takes_protocol(file) for file, _ in found))
-    outcomes = rescore.score(found)
+    with in_bucket(out, "scoring") if out else nullcontext():
+        outcomes = rescore.score(found)
     print("\n".join(table_lines(outcomes)))
     if print_failures(outcomes):
         sys.exit(1)

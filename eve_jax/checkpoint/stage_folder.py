@@ -218,7 +218,7 @@ class Checkpoints:
         older = f"the one of step {steps[-1]} is whole" if steps else "there is no older one"
         raise UserError(
             f"{self.folder}: checkpoint {self._saving} could not be written ({reason}); {older}. "
-            "Make room or the folder writable, then rerun the command"
+            f"Make room or the {'folder' if self._work is None else 'bucket'} writable, then rerun the command"
         ) from error
 
     def _seal(self) -> None:

@@ -79,7 +79,7 @@ def _refusals(url: str) -> Iterator[None]:
         yield
     except TimeoutError:
         raise Refused(url, "it does not answer, or too slowly") from None
-    except ValueError as error:
+    except (ValueError, RuntimeError, NotImplementedError) as error:
         text = str(error)
         kind = next((kind for kind in _WHY if kind in text), "")
         if kind == "PERMISSION_DENIED" and re.search("quota", text, re.IGNORECASE):

@@ -63,6 +63,8 @@ def _found(eve_cache: str, xdg_cache_home: str, home: str) -> Path | None:
         wanted = _absolute("~/.cache/eve_jax")
     if wanted.parts[0] == "~":
         why = "there is no home folder"
+    elif "://" in eve_cache:
+        why = f"EVE_CACHE={eve_cache} is no folder of this machine"
     elif reason := unwritable(wanted):
         why = f"{wanted} cannot be written ({reason})"
     else:

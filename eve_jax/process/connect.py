@@ -36,6 +36,11 @@ def is_leader() -> bool:
     return _peers is None or _peers.index == 0
 
 
+def count() -> int:
+    """Return of how many processes this run is one."""
+    return 1 if _peers is None else _peers.count
+
+
 def print_once(text: str) -> None:
     """Print, in the process that leads."""
     if is_leader():

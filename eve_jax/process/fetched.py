@@ -20,7 +20,6 @@ from typing import Any
 from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
 from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
-from eve_jax.process.progress import spinner
 
 NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
 STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
@@ -40,6 +39,8 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
     place = places.folder_of(url, places.READ)
     with _lock:
         if (place, weights) not in _done:
+            from eve_jax.process.progress import spinner  # here, since every command imports this module
+
             about = f"{field}={url}" if field else url
             try:
                 with spinner(f"fetching {url}"):
@@ -59,14 +60,16 @@ def without_weights(url: str, field: str = "") -> str:
 
 
 def images(url: str, field: str = "") -> str:
-    """Return the place of the folder of images at `url`, whose files are not fetched. Raises UserError."""
+    """Return the place of the folder of images at `url`, of whose files none is fetched, nor looked for.
+
+    Raises UserError when the bucket refuses.
+    """
     place = places.folder_of(url, places.READ)
     try:
-        if not buckets.names_below(url):
-            raise UserError(f"{f'{field}={url}' if field else url}: there are no objects below it")
+        buckets.exists(places.join(url, ".folder"))
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{field}={url}: {error.strerror}") from error
-    place.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"{f'{field}={url}' if field else url}: {error.strerror or error}") from error
     return str(place)
 
 

@@ -26,6 +26,7 @@ BEAT = 15.0  # seconds between renewals of a lock
 LAPSE = 180.0  # a lock that was not renewed for as many seconds has no owner any more
 POLL = 0.5  # seconds between looks at a lock that may have lapsed
 PATIENCE = 10.0  # seconds until a lock that can be neither created nor read is reported
+held_around: dict[str, "Lock"] = {}  # by URL: locks that a block of this process holds for the blocks inside of it
 ALIVE, GONE, CHANGED = "alive", "gone", "changed"
 
 
@@ -88,9 +89,13 @@ def locked(folder: Path, what: str, name: str = LOCK) -> Iterator[Lock]:
     """Hold the lock `folder`/`name` in the block; the folder is made if it is not there.
 
     `what` is what the block does, for messages: "training". Raises InUse, in one line that says who it is, when
-    another process holds the lock, and UserError when the folder cannot be written.
+    another process holds the lock, and UserError when the folder cannot be written. Inside of a block that holds the
+    lock of a folder in a bucket for others (`held_around`), it is that lock.
     """
     url = places.url_of(folder / name)
+    if url is not None and url in held_around:
+        yield held_around[url]
+        return
     lock = acquire(FolderStore(folder / name) if url is None else BucketStore(url, LAPSE - 3 * BEAT), what)
     try:
         yield lock

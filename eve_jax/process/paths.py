@@ -26,7 +26,7 @@ EVAL_FIELDS = ("records", "images", "tasks", "data")
 TRAIN_FIELDS = ("local_dir",)
 LISTS = ("records", "tasks")  # several paths, comma separated
 HUB_ID = re.compile(r"[\w-][\w.-]*/\w[\w.-]*", re.ASCII)  # of a model of the Hugging Face hub: ORG/NAME
-LOCAL = (*TRAIN_FIELDS, "data", "tasks")  # never in a bucket
+LOCAL = TRAIN_FIELDS  # never in a bucket
 REMOTE: dict[str, Remote] = {"images": images, "tokenizer": without_weights}
 # The same with what pages and other tools write around it; paths have lost a slash of `https://`.
 HUB_PLACE = re.compile(

@@ -11,7 +11,6 @@ import functools
 import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from eve_jax.process.caches import cache_folder
 URL = re.compile(r"(s3|gs)://(?=[^/])")
 SCHEMES = ("s3", "gs")
 READ, WORK = "read", "work"
+FOLDER = "buckets"  # below that of caches
 
 
 def is_url(text: str | Path) -> bool:
@@ -30,7 +30,7 @@ def is_url(text: str | Path) -> bool:
 
 @functools.cache
 def _root(found: Path | None) -> Path:
-    return (found or Path(tempfile.mkdtemp(prefix="eve_jax-"))).resolve() / "buckets"
+    return (found or Path("/dev/null/eve_jax")).resolve() / FOLDER  # where nothing can be written, nothing is fetched
 
 
 def root() -> Path:
@@ -54,7 +54,10 @@ def is_name(part: str) -> bool:
 
 def url_of(path: str | Path, kinds: Iterable[str] = (READ, WORK)) -> str | None:
     """Return the URL of which `path` is the place here; None for all other paths."""
-    text, base = os.fspath(path), str(root())
+    text = os.fspath(path)
+    if f"/{FOLDER}/" not in text:  # most paths: nothing else is looked up
+        return None
+    base = str(root())
     if not text.startswith(f"{base}/"):
         return None
     kind, _, rest = text[len(base) + 1 :].partition("/")
@@ -64,8 +67,10 @@ def url_of(path: str | Path, kinds: Iterable[str] = (READ, WORK)) -> str | None:
 
 def shown(text: str) -> str:
     """Return `text` with URLs in place of the paths of their copies."""
+    if f"/{FOLDER}/" not in text:
+        return text
     base = f"{root()}/"
-    return re.sub(f"{re.escape(base)}(?:{READ}|{WORK})/(s3|gs)/", r"\1://", text) if base in text else text
+    return re.sub(f"{re.escape(base)}(?:{READ}|{WORK})/(s3|gs)/", r"\1://", text)
 
 
 def join(url: str, *names: str) -> str:

@@ -17,8 +17,7 @@ from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
 from eve_jax.process.fetched import MANIFEST, Notes, fetch_step
 from eve_jax.process.files import PART
-from eve_jax.process.lock import LOCK, Lock, locked
-from eve_jax.process.progress import spinner
+from eve_jax.process.lock import LOCK, Lock, held_around, locked
 
 CHECKPOINTS = "checkpoints"
 LAST = ("config.json", "eve_records.json")  # what a folder is recognized by: written when its other files are
@@ -56,11 +55,14 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
             f"{url}: a run of several processes writes to a folder that all its hosts share, not to a bucket yet; name "
             "a folder on storage that they share, or mount the bucket"
         )
+    from eve_jax.process.progress import spinner  # here, since every command imports this module
+
     with locked(folder, what) as lock:
         work = Published(url, folder, lock)
         with _one_line(url), spinner(f"fetching {url}"):
             work.pull()
         _held[url] = work
+        held_around[lock.store.place] = lock
         thread = threading.Thread(target=work.follow, name="publish", daemon=True)
         thread.start()
         try:
@@ -74,7 +76,7 @@ def in_bucket(folder: Path, what: str, processes: int = 1) -> Iterator[Lock | No
                 work.publish()
             raise
         finally:
-            del _held[url]
+            del _held[url], held_around[lock.store.place]
             work.over.set()
             thread.join(timeout=EVERY)
 

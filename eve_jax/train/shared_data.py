@@ -12,7 +12,7 @@ from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import SampleRule, hash_of
 from eve_jax.errors import UserError
 from eve_jax.process import cores
-from eve_jax.process.connect import is_leader, peers
+from eve_jax.process.connect import count, is_leader
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
 from eve_jax.process.published import in_bucket
@@ -35,7 +35,7 @@ def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
 
 def training_in_bucket(folder: Path) -> AbstractContextManager[Lock | None]:
     """The context of a stage's folder that is in a bucket (`in_bucket`); of others, one that does nothing."""
-    return in_bucket(folder, "training", 1 if (others := peers()) is None else others.count)
+    return in_bucket(folder, "training", count())
 
 
 def same_everywhere(peers: Peers | None, what: str, value: str) -> None:

@@ -239,9 +239,8 @@ def _open(
         if latest == steps and not evaluations.due(steps):
             return None
         if latest is not None and "data" not in saved:
-            print_once(
-                f"{config.name}: checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed"
-            )
+            lacks = f"checkpoint {latest} has no fingerprint of its data: changes of it cannot be noticed"
+            print_once(f"{config.name}: {lacks}")
         lr = schedule(config.optim, steps)
         tx = optimizer(config.optim, lr, cfg, factors)
         non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)

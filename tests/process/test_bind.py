@@ -51,8 +51,7 @@ def test_places_on_the_hub_say_what_to_do(path: str) -> None:
     [
         ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.train.local_dir={}")),
         ("launch.train", ("--config=stage1:llm=tiny", "--workdir=runs", "--config.data.records=tfds:{}")),
-        ("launch.eval", ("--checkpoint=x", "--tasks=pope", "--data={}", "--out=y")),
-        ("launch.eval", ("--checkpoint=x", "--tasks=pope", "--data=y", "--out={}")),
+        ("launch.eval score", ("--answers={}",)),
         ("launch.chat", ("--checkpoint=x", "--image={}", "--prompt=what?")),
         ("launch.prepare_data show", ("--config=stage1:llm=tiny", "--workdir={}", "--out=x.html")),
     ],

@@ -2,13 +2,14 @@
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eve_jax.errors import InUse, UserError
-from eve_jax.process import buckets, fetched, lock, places
+from eve_jax.process import buckets, caches, fetched, lock, places
 from eve_jax.process.buckets import Refused
 from eve_jax.process.fetched import fetch
 from eve_jax.process.lock import locked
@@ -188,3 +189,17 @@ def test_a_lock_of_another_machine_is_watched_first(store: Buckets, monkeypatch:
     before = len(store.asked)
     with locked(Path(work_folder("s3://bkt/a")), "training"):
         assert len(store.asked) - before > 4
+
+
+def test_caches_are_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("EVE_CACHE", "s3://bkt/cache")
+    monkeypatch.setattr(caches, "_replaced", set())
+    folder = caches.cache_folder()
+    assert folder is not None and folder.parent == tmp_path
+    said = "EVE_CACHE=s3://bkt/cache is no folder of this machine: compiled programs are kept in"
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from eve_jax.errors import UserError
+from eve_jax.errors import InUse, UserError
 from eve_jax.process import fetched
 from eve_jax.process.fetched import fetch
+from eve_jax.process.lock import locked
 from eve_jax.process.published import in_bucket, published, sent, work_folder
 from eve_jax.process.stored_path import StoredPath
 from tests.buckets import SAID, Buckets, below, step
@@ -94,6 +95,19 @@ def test_a_refusal_loses_nothing(url: str, fault: str, store: Buckets) -> None:
         assert below(folder / "checkpoints") == ["2/manifest.json", "2/params/x"]
 
 
+def test_blocks_inside_share_the_lock(url: str, store: Buckets) -> None:
+    folder = Path(work_folder(url))
+    with in_bucket(folder, "the recipe") as outer:
+        with in_bucket(folder, "training") as inner, locked(folder, "training") as again:
+            assert outer is inner is again
+        with in_bucket(folder / "stage", "training") as below_it:
+            assert below_it is None
+        assert "a/run.lock" in store.objects
+        with pytest.raises(InUse), locked(folder / "stage", "x"), locked(folder / "stage", "y"):
+            pass
+    assert not store.objects
+
+
 def test_several_processes_are_refused(store: Buckets) -> None:
     said = "a run of several processes writes to a folder that all its hosts share, not to a bucket yet"
     with pytest.raises(UserError, match=said), in_bucket(Path(work_folder("s3://bkt/a")), "training", processes=2):
@@ -121,8 +135,9 @@ def test_paths_in_files(url: str, store: Buckets, tmp_path: Path) -> None:
     assert stored == ("../stage1", f"{url}/stage1")
     assert stored.find(folder) == origin
     local = tmp_path / "copy" / "stage2"  # of a run that was copied from the bucket
-    (tmp_path / "copy" / "stage1").mkdir(parents=True)
-    assert stored.find(local) == tmp_path / "copy" / "stage1"
+    for name in ("stage1", "stage2"):
+        (tmp_path / "copy" / name).mkdir(parents=True)
+    assert stored.find(local) == local / "../stage1"
     (tmp_path / "copy" / "stage1").rmdir()
     assert stored.find(local) == origin
     store.remove("a/stage1/config.json")
