@@ -183,7 +183,7 @@ class _Run:
 def _menu(prompts: Sequence[Prompt], whole_images: bool, context: int) -> list[RowShape]:
     """Shapes of pieces for prompts of many sizes, and that of the most frequent size with its part without an image."""
     found = list(shapes(min(CHUNK, context), whole_images, context))
-    need, count = Counter(tuple(prompt.need) for prompt in prompts).most_common(1)[0]
+    need, count = Counter(prompt.need for prompt in prompts).most_common(1)[0]
     snug = bucket(need, 1, snug=True)
     if 2 * count > len(prompts) and snug.length <= SNUG:
         found.append(snug)

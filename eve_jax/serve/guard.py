@@ -118,9 +118,9 @@ class _Guarded:
         if "transfer-encoding" not in headers:
             return
         if "content-length" in headers:
-            raise Problem("the headers have both Content-Length and Transfer-Encoding: send one of them", **CLOSING)
+            raise Problem("Content-Length and Transfer-Encoding together: send one of them", connection="close")
         if self.scope["http_version"] == "1.0":
-            raise Problem("Transfer-Encoding is not of HTTP/1.0: send Content-Length, or HTTP/1.1", **CLOSING)
+            raise Problem("Transfer-Encoding is not of HTTP/1.0: send Content-Length, or HTTP/1.1", connection="close")
 
     def _check_length(self) -> None:
         length = Headers(scope=self.scope).get("content-length", "0")

@@ -88,7 +88,7 @@ class Read(NamedTuple):
 
 
 @pytest.fixture
-def read(monkeypatch) -> list[Read]:
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """What is read."""
     found: list[Read] = []
     original = SlotRows.read
@@ -209,6 +209,6 @@ def test_padding_without_an_embedding_harms_no_one(engine, alone):
 
 
 def test_a_bias_of_a_token_that_the_model_lacks(engine):
-    odd = Sampling(logit_bias={engine.cfg.vocab_size: 1.0})
+    odd = Sampling(logit_bias=((engine.cfg.vocab_size, 1.0),))
     with pytest.raises(UserError, match="logit_bias"):
         next(answer_all(engine, [ASKS["text"]._replace(sampling=odd)], []))

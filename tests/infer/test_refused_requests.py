@@ -1,5 +1,7 @@
 """Requests and settings that a scheduler refuses."""
 
+from typing import Any
+
 import pytest
 
 from eve_jax.errors import UserError
@@ -40,8 +42,9 @@ def test_requests_that_cannot_be_answered(scheduler, make, says):
 
 @pytest.mark.parametrize("name", ["slots", "context", "chunk", "queue", "prefix_bytes", "block"])
 def test_settings_out_of_range(name):
+    wrong: dict[str, Any] = {name: -1}
     with pytest.raises(UserError, match=f"{name}=-1: expected a whole number of at least"):
-        SchedulerSettings(**{name: -1})
+        SchedulerSettings(**wrong)
 
 
 def test_a_preference_that_is_none():

@@ -87,7 +87,7 @@ class Machine:
         return state, Chosen(jnp.where(np.arange(block) < rows[3][:, None], 5, NONE), NOTHING)
 
 
-def started(monkeypatch, machine: Machine, **settings: Any) -> Scheduler:
+def started(monkeypatch: pytest.MonkeyPatch, machine: Machine, **settings: Any) -> Scheduler:
     """A scheduler on `machine`, whose programs are measured."""
     for name in ("prefill", "decode", "copy"):
         monkeypatch.setattr(slot_programs, name, getattr(machine, name))
