@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eve_jax.errors import UserError, shorten
-from eve_jax.process.connect import is_leader
 from eve_jax.process.files import read_json
 from eve_jax.process.paths import HUB_ID, WORKDIR, no_folder
 from eve_jax.version import __version__
@@ -221,6 +220,8 @@ def stay(began: str, now: str, field: str, moving: str = "") -> str:
 
 
 def _tell(line: str) -> None:
+    from eve_jax.process.connect import is_leader  # imports JAX, which reading records does not need
+
     if is_leader():
         print(line, file=sys.stderr, flush=True)
 
