@@ -12,9 +12,10 @@ from eve_jax.data.plan.plan import STATS_FILE
 from eve_jax.data.rows.pipeline import PLAN_FOLDER
 from eve_jax.data.sources.hub_files import DataSet, is_data_set
 from eve_jax.errors import UserError, warn
-from eve_jax.process.files import StoredPath, read_json
+from eve_jax.process.files import read_json
 from eve_jax.process.hub import CARD
 from eve_jax.process.paths import split_names
+from eve_jax.process.stored_path import StoredPath
 from eve_jax.train.metrics import evaluated_names, read_evaluations, read_metrics
 from eve_jax.train.report import REPORT
 from eve_jax.version import __version__
