@@ -25,7 +25,7 @@ from eve_jax.data.text.own_template import own_template
 from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.model.config import ModelConfig, ModelSection
-from eve_jax.model.eve import quantizable
+from eve_jax.model.eve import layer_matrices
 from eve_jax.model.lora_config import LoraConfig
 from eve_jax.model.quantized import check_weights
 from eve_jax.process.checks import unexpected
@@ -130,9 +130,10 @@ class Config(Section):
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
         trains = trainable_names(self.sizes, self.factors)
-        if self.optim.rule == MUON and not trains & quantizable(self.sizes):
-            rule, stage = Field("optim.rule"), Field("stage")
-            raise FieldError(rule, f"={MUON} is for matrices of the layers, and ", stage, f"={self.stage} trains none")
+        if self.optim.rule == MUON and not trains & layer_matrices(self.sizes):
+            by, value = (Field("lora.on"), self.lora.on) if self.lora.on else (Field("stage"), self.stage)
+            rule = Field("optim.rule")
+            raise FieldError(rule, f"={MUON} is for matrices of the layers, and ", by, f"={value} trains none")
         if self.eval.ema and not self.optim.ema:
             raise FieldError(Field("eval.ema"), "=True, but no average of the weights is kept: give its decay as ", EMA)
         if self.train.steps:

@@ -231,6 +231,12 @@ def quantizable(cfg: ModelConfig) -> set[str]:
     return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith("layers.")}
 
 
+def layer_matrices(cfg: ModelConfig) -> set[str]:
+    """Return the names of the matrices of the decoder layers, and of the two of each of their adapters."""
+    of_layers = {name for name in adapters(cfg) if name.startswith("layers.")}
+    return quantizable(cfg) | of_layers
+
+
 def init_params(cfg: ModelConfig, seed: int, *groups: str) -> Params:
     """Return random parameters, the same on every machine for a seed (jit-compiled): all, or those of `groups`."""
     return _random(cfg, seed, of_groups(cfg, *groups) if groups else set(declared(cfg)))

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, declared, quantizable
+from eve_jax.model.eve import Params, declared, layer_matrices
 from eve_jax.model.weight import DECAYED
 from eve_jax.sharding import replicated
 from eve_jax.train.average import averaged
@@ -35,7 +35,7 @@ def optimizer(
     weights = declared(cfg)
     rule = adamw = _adamw(optim, lr, cfg)
     if optim.rule == MUON:
-        rule = split(muon(optim, lr), adamw, quantizable(cfg))
+        rule = split(muon(optim, lr), adamw, layer_matrices(cfg))
     rule = packed(rule, optim.moments, {name for name, weight in weights.items() if weight.role in DECAYED})
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
     chain.append(rule)

@@ -58,6 +58,9 @@ def test_muon_needs_a_matrix_of_the_layers() -> None:
         with pytest.raises(FieldError, match="rule=muon is for matrices of the layers, and"):
             checked(module, arg, rule="muon")
     checked(stage2_1, rule="muon", momentum=0.9)
+    with pytest.raises(FieldError, match=r"and config\.lora\.on=patches trains none"):
+        checked(arg="llm=tiny,lora=4", rule="muon", lora__on="patches")
+    checked(arg="llm=tiny,lora=4", rule="muon", lora__on="vision,patches")
 
 
 def test_what_goes_together() -> None:

@@ -95,6 +95,28 @@ def test_the_base_is_named_and_compared(work, run):
 
 
 @pytest.mark.slow
+def test_every_choice_of_the_optimizer(work):
+    """Muon, 8-bit moments, weights in bfloat16, an average: resumed with the same bits, merged plain and averaged."""
+    c = config(work, "choices", dropout=0.1)
+    c.optim.update({"rule": "muon", "moments": "int8", "ema": 0.5, "loss_weights": "sqrt", "weight_decay": 0.1})
+    c.model.update({"param_dtype": "bfloat16", "routing": "masked"})
+    c.eval.update({"records": str(work / "train.jsonl"), "ema": True})
+    folder = train(c, work, quiet=True)
+    first = numbers(folder)
+    assert first[-1]["loss"] < first[0]["loss"]
+    for step in steps_in(folder)[1:]:
+        shutil.rmtree(folder / "checkpoints" / str(step))
+    train(c, work, quiet=True)
+    assert numbers(folder) == first
+    merged = [merge_adapters(folder, work / f"choices_{a}", quiet=True, average=a) for a in (False, True)]
+    plain, average = (open_checkpoint(found).params() for found in merged)
+    base = open_checkpoint(work / "base").params()
+    name = "layers.mlp.vision.up"
+    apart = [np.abs(np.asarray(params[name]) - np.asarray(base[name])).max() for params in (plain, average)]
+    assert 0 < apart[1] < apart[0]
+
+
+@pytest.mark.slow
 def test_a_base_in_int8(work):
     """It resumes bit for bit, and is merged into the whole base."""
     c = config(work, "int8", base="int8", on="vision,patches")

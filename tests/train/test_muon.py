@@ -17,12 +17,13 @@ from configs import base
 from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.config.stages import stage_factors
 from eve_jax.model.config import VARIANTS
-from eve_jax.model.eve import abstract_params, declared, quantizable
+from eve_jax.model.eve import abstract_params, adapters, declared, layer_matrices
 from eve_jax.sharding import make_mesh
 from eve_jax.train.average import with_average
 from eve_jax.train.optimizer import abstract_optimizer, optimizer, optimizer_state
 from eve_jax.train.step import StepRule, Sums, TrainState, apply_update
 from tests import reference as ref
+from tests.model.adapters import with_adapters
 
 ROOT = Path(__file__).parents[2]
 CFG = ref.config()
@@ -124,12 +125,16 @@ def test_a_single_matrix_moves_as_in_pytorch() -> None:
 def test_muon_is_for_matrices_of_the_layers(variant: str) -> None:
     """Not for embedding, head, norms, biases and the patch embedding; a projection is one matrix for all its heads."""
     cfg = ref.config(VARIANTS[variant])
-    chosen = quantizable(cfg)
+    chosen = layer_matrices(cfg)
     shapes = abstract_params(cfg)
     assert {declared(cfg)[n].role for n in chosen} == {"matrix"}
     assert all(n.startswith("layers.") and len(shapes[n].shape) == 3 for n in chosen)
     assert not any(n.startswith(("patch_embed", "embed", "head", "norm")) for n in chosen)
     assert shapes["layers.attn.q.text.kernel"].shape == (cfg.num_layers, cfg.hidden_size, cfg.num_heads * cfg.head_dim)
+    adapted = with_adapters(cfg, ("text", "patch_embed"))
+    more = layer_matrices(adapted) - chosen
+    assert more == {name for name in adapters(adapted) if name.startswith("layers.")} != adapters(adapted)
+    assert all(len(shape.shape) == 3 for name, shape in abstract_params(adapted).items() if name in more)
 
 
 CHOICES: dict[str, dict[str, Any]] = {
