@@ -22,7 +22,7 @@ from absl import flags
 
 from eve_jax.process.fetched import fetch
 from eve_jax.process.published import in_bucket, work_folder
-from launch._flags import define_path, run, take_action
+from launch._flags import define_path, is_given, run, take_action
 
 FROM = define_path("from", None, "folder to read, or ORG/NAME[@REVISION] of the Hugging Face hub", remote=fetch)
 TO = define_path("to", None, "folder to make", remote=work_folder)
@@ -45,34 +45,58 @@ SCORES = define_path(
     "scores", "", "export: --out of launch.eval whose scores the card lists, with commas", several=True
 )
 ACTIONS = ("import", "export", "whole", "merge")
+# The actions that a flag is for; those of an export alone go without --peft.
+FOR = {"variant": ("import",), "seed": ("import",), "ema": ("export", "whole", "merge")}
+FOR |= dict.fromkeys(("peft", "base"), ("export",))
+EXPORT_ALONE = (
+    "dtype",
+    "max_shard_gb",
+    "weights",
+    "text_only",
+    "fold",
+    "aligning",
+    "push",
+    "private",
+    "license",
+    "scores",
+)
 
 
 def main(action: str) -> None:
     from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
 
+    _check_flags(action)
     setup()
     with in_bucket(Path(TO.value or ""), action):
         folder = _made(action, FROM.value or "", TO.value or "")
     print(shown(f"done: {folder}"))
 
 
-def _made(action: str, origin: str, target: str) -> Path:
+def _check_flags(action: str) -> None:
+    """Raise UserError for a flag that the action would not look at."""
     from eve_jax.errors import UserError
+
+    for name, actions in (FOR | dict.fromkeys(EXPORT_ALONE, ("export",))).items():
+        if is_given(name) and action not in actions:
+            raise UserError(f"--{name} is for {', '.join(actions)}, not for {action}")
+    if PEFT.value:
+        for name in (*EXPORT_ALONE, "ema"):
+            if is_given(name):
+                raise UserError(f"--{name} goes without --peft, which writes the adapters as they are to --to")
+
+
+def _made(action: str, origin: str, target: str) -> Path:
     from eve_jax.weights.import_export import import_checkpoint, make_whole, merge_adapters
     from eve_jax.weights.peft_folder import export_peft
 
     if action == "import":
-        if EMA.value:
-            raise UserError("--ema is for export, whole and merge: what is imported has no average of its weights")
         return import_checkpoint(origin, target, VARIANT.value or "", SEED.value or 0)
     if action == "whole":
         return make_whole(origin, target, average=bool(EMA.value))
     if action == "merge":
         return merge_adapters(origin, target, average=bool(EMA.value))
     if PEFT.value:
-        if DTYPE.value or WEIGHTS.value or TEXT_ONLY.value or FOLD.value or EMA.value:
-            raise UserError("--peft writes adapters as they are: no --dtype, --weights, --text_only, --fold or --ema")
         return export_peft(origin, target, BASE.value or "")
     return export(origin, target)
 

@@ -78,7 +78,8 @@ def _fetched(url: str, weights: bool) -> bool:
     place = places.folder_of(url, places.READ)
     if glob.has_magic(url):
         return _matching(url)
-    if not place.is_dir() and buckets.exists(url):
+    bucket_alone = "/" not in url.partition("://")[2]  # which is no object, but the folder of all
+    if not bucket_alone and not place.is_dir() and buckets.exists(url):
         _files(url, place, [""])
         return True
     names = buckets.names_below(url)

@@ -74,6 +74,8 @@ def refuse_remote(text: str, field: str = "") -> None:
     about = f"{field}={text}" if field else text
     if place := HUB_PLACE.fullmatch(text):
         raise UserError(f"{about}: {_looks_like_hub(place)}")
+    if found[1].lower() in places.SCHEMES and not places.is_url(text):
+        raise UserError(f"{about}: expected s3://BUCKET/KEY or gs://BUCKET/KEY")
     remedy = (
         "write the path without file://" if found[1].lower() == "file" else "mount it, or copy it to a local folder"
     )

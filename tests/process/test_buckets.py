@@ -126,6 +126,18 @@ def test_what_was_fetched_is_fetched_again_only_where_it_changed(url: str, store
     assert (place / "d/y").read_bytes() == b"3"
 
 
+def test_a_bucket_is_the_folder_of_all_that_is_in_it(url: str, store: Buckets) -> None:
+    store.put("x", b"1")
+    store.put("d/y", b"2")
+    bucket = url.removesuffix("/a")
+    place = Path(fetch(f"{bucket}/"))
+    assert ((place / "x").read_bytes(), (place / "d/y").read_bytes()) == (b"1", b"2")
+    assert expand(bucket, "", work_folder) == str(places.folder_of(bucket, places.WORK))
+    for wrong in ("s3://", "S3://bkt/a", "gs:///a"):
+        with pytest.raises(UserError, match=r"^--to=.*: expected s3://BUCKET/KEY or gs://BUCKET/KEY$"):
+            expand(wrong, "--to", fetch)
+
+
 def test_files_patterns_and_lists(store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("r-1.jsonl", "r-2.jsonl", "other.jsonl"):
         store.put(f"a/{name}", name.encode())

@@ -197,6 +197,13 @@ def test_command_line(tmp_path):
     done = launch("launch.convert", "export", f"--from={ours}", f"--to={out}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "exists already" in done.stderr
+    for words, says in {
+        "merge --dtype=bfloat16": "--dtype is for export, not for merge",
+        "import --ema": "--ema is for export, whole, merge, not for import",
+        "export --peft --push=a/b": "--push goes without --peft, which writes the adapters as they are to --to",
+    }.items():
+        done = launch("launch.convert", *words.split(), f"--from={ours}", f"--to={out}")
+        assert (done.returncode, done.stderr) == (1, f"error: {says}\n")
     done = launch("launch.convert", f"--from={ours}", f"--to={out}")
     assert done.returncode == 1
     assert "import|export" in done.stderr
