@@ -18,6 +18,7 @@ from absl import flags
 
 from eve_jax.errors import amount
 from eve_jax.process.fetched import fetch
+from eve_jax.process.places import shown
 from launch._flags import as_flag, define_model, define_path, define_paths, run
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def main() -> None:
     setup(computes=True)
     with name_fields(as_flag):
         check_settings(**settings())
-        with Waiting(f"reading the checkpoint {CHECKPOINT.value} ..."):
+        with Waiting(f"reading the checkpoint {shown(CHECKPOINT.value or '')} ..."):
             eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         if PROMPT.value is not None:
             answer(eve.chat(), PROMPT.value, images)
@@ -132,9 +133,9 @@ def interactive(eve: "EVE", images: "list[Image.Image]") -> None:
     chat, failed, person = eve.chat(), False, sys.stdin.isatty()
     if person:
         print_once(f"one question a line; /help lists commands; images for the first question: {len(images)}")
-    shown = "> " if person and sys.stdout.isatty() else ""
+    sign = "> " if person and sys.stdout.isatty() else ""
     try:
-        while (line := input(shown).strip()) != "/quit":
+        while (line := input(sign).strip()) != "/quit":
             try:
                 if line.startswith("/"):
                     images = command(chat, images, *line.split(maxsplit=1))
@@ -145,7 +146,7 @@ def interactive(eve: "EVE", images: "list[Image.Image]") -> None:
                 failed = True
                 print_once(f"error: {' '.join(str(error).split())}")
     except EOFError:  # Ctrl-D, or the end of piped questions
-        if shown:
+        if sign:
             print()
     except KeyboardInterrupt:
         print_once("")

@@ -16,6 +16,7 @@ from absl import flags
 
 from eve_jax.batch import MOST_ROWS
 from eve_jax.process.fetched import fetch
+from eve_jax.process.places import shown
 from launch._flags import as_flag, define_model, define_path, run
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def main() -> None:
         raise UserError("--ssl_keyfile is the key of a certificate: give --ssl_certfile as well")
     listener = process.listening(HOST.value or "", PORT.value or 0)  # before the checkpoint is read, which takes long
     setup(computes=True)
-    say(f"reading the checkpoint {CHECKPOINT.value} ...")
+    say(f"reading the checkpoint {shown(CHECKPOINT.value or '')} ...")
     with name_fields(as_flag):
         eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         served = Served(eve, settings, slots.context)
