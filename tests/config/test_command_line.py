@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
+from absl import app, flags
 
 from eve_jax.process import interrupt
 from launch._flags import as_flag, run
@@ -138,6 +138,7 @@ def test_memory_that_is_full_is_one_line(
 
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.setattr(interrupt, "install", lambda: None)
+    monkeypatch.setattr(app, "FLAGS", flags.FlagValues())  # without those that commands imported before require
     with pytest.raises(SystemExit, match="1"):
         run(main)
     said = capsys.readouterr().err
