@@ -26,6 +26,7 @@ from eve_jax.checkpoint.zero_weights import check_needed
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
+from eve_jax.process.fetched import complete_step
 from eve_jax.version import versioned
 
 CHUNK_BYTES = 1 << 20  # of a stored chunk, which a host reads whole of whose rows it needs any
@@ -107,6 +108,8 @@ class OrbaxSource:
     def __init__(self, folder: Path, step: int, cfg: ModelConfig, average: bool = False):
         self.cfg, self.folder, self.step = cfg, folder, step
         self.shapes: Params = stored_shapes(folder, step)
+        if average:
+            complete_step(folder / CHECKPOINTS / str(step))
         self.averages = stored_averages(folder, step) if average else set()
         if average and not self.averages:
             raise UserError(f"{folder}, step {step}: there is no average of the weights (config.optim.ema was 0)")

@@ -113,16 +113,21 @@ def _fetched(url: str, weights: bool) -> bool:
 def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
     """Copy the checkpoint at `url`, which its manifest names the files of, to `folder`, which then holds no other.
 
-    without: items that are left out. Raises OSError, also for a manifest that cannot be read.
+    without: items that are left out; of a copy that is there, only what it lacks is fetched. Raises OSError, also for a
+    manifest that cannot be read.
     """
     manifest = buckets.read_whole(places.join(url, MANIFEST))
-    with suppress(OSError):
-        if (folder / MANIFEST).read_bytes() == manifest:
-            return
     try:
         listed = set(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError):
         raise buckets.Refused(places.join(url, MANIFEST), "no manifest of a checkpoint") from None
+    if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == manifest:
+        wanted = [n for n in listed if n.split("/")[0] not in without and all(map(places.is_name, n.split("/")))]
+        buckets.together(
+            lambda name: _one_file(places.join(url, name), folder / name),
+            [name for name in wanted if not (folder / name).is_file()],
+        )
+        return
     names = [n for n in buckets.names_below(url) if n != MANIFEST and ("/" not in n or n in listed)]
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +139,22 @@ def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
 
         buckets.together(one, [name for name in names if name.split("/")[0] not in without])
         (part / MANIFEST).write_bytes(manifest)
+
+
+def _one_file(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with in_place_of(path) as part:
+        buckets.download(url, part)
+
+
+def complete_step(folder: Path) -> None:
+    """Fetch the optimizer of the checkpoint that `folder` is a copy of; nothing for other folders. Raises UserError."""
+    if (url := places.url_of(folder, (places.READ,))) is None:
+        return
+    try:
+        fetch_step(url, folder)
+    except OSError as error:
+        raise UserError(f"{places.shown(str(error.filename or url))}: {error.strerror or error}") from error
 
 
 def _matching(url: str) -> bool:

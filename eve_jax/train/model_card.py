@@ -104,6 +104,8 @@ def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Ite
         data, optim, stats = config["data"], config["optim"], _stats(stage)
         changed = [f"{name} x{value:g}" for name, value in (optim.get("groups") or {}).items() if value is not None]
         trains = ", ".join((*STAGES.get(config["stage"], ()), *changed))
+        if rank := config.get("lora", {}).get("rank"):
+            trains = f"adapters of rank {rank}: " + (config["lora"]["on"] or trains)
         size = data["image_mode"] + (f" up to {data['max_size']}²" if data["max_size"] else "")
         numbers = (stats.get("steps", "?"), stats.get("samples", "?"), f"{optim['lr']:g}")
         rows.append((stage.name, trains, *numbers, size, data["template"], config["seed"]))

@@ -150,6 +150,18 @@ def test_refusals(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         make_repository(ID, private=True)
 
 
+def test_the_card_of_a_run_with_adapters(stage: Path, tmp_path: Path) -> None:
+    config = json.loads((stage / "config.json").read_text())
+    for on, said in {
+        "": "patch_embed, align, vision, text, patch_embed x0.1",
+        "vision,patches": "vision,patches",
+    }.items():
+        config["lora"] |= {"rank": 16, "on": on}
+        (stage / "config.json").write_text(json.dumps(config))
+        write_card(stage, tmp_path, ID)
+        assert f"| stage3 | adapters of rank 16: {said} | 2 | 40 |" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_the_command_and_transformers(hub: Hub, stage: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")

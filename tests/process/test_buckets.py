@@ -170,6 +170,13 @@ def test_of_a_stage_the_newest_whole_checkpoint_comes_without_its_optimizer(url:
     reads(store)
     fetch(url)
     assert not [key for key in reads(store) if "params" in key]
+    fetched.complete_step(found / "checkpoints/10")
+    assert below(found) == sorted([*own, "checkpoints/10/optimizer/o", "config.json", "model.safetensors"])
+    assert not [key for key in reads(store) if "params" in key]
+    store.remove("a/checkpoints/10/optimizer/o")
+    (found / "checkpoints/10/optimizer/o").unlink()
+    with pytest.raises(UserError, match=rf"^{url}/checkpoints/10/optimizer/o: no such object$"):
+        fetched.complete_step(found / "checkpoints/10")
 
 
 def test_one_writer(url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
