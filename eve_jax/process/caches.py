@@ -36,6 +36,21 @@ def numba_folder() -> Path | None:
     return folder and folder / "numba"
 
 
+def own_folder(name: str) -> Path | None:
+    """Return the folder `name` for caches, made if need be; None unless it is of this user, and no other can write it.
+
+    For what is believed when it is read again.
+    """
+    folder = cache_folder()
+    try:
+        if folder is None:
+            return None
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        return folder / name if _is_own(folder / name) else None
+    except OSError:
+        return None
+
+
 def share_with_matplotlib() -> None:
     """Let matplotlib, when it is imported later, use $EVE_CACHE if that is set and no folder of its own is."""
     given = os.environ.get(EVE_CACHE)
@@ -91,11 +106,16 @@ def _temporary() -> Path | None:
     try:
         folder = Path(tempfile.gettempdir(), f"eve_jax-{os.getuid()}")
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        if _is_own(folder):
             return folder
     except FileExistsError:
         pass
     except OSError:
         return None
     return Path(tempfile.mkdtemp(prefix="eve_jax-"))
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether `folder` is one, of this user, that no other can write. Raises OSError."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -138,6 +138,7 @@ def test_memory_that_is_full_is_one_line(
 
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.setattr(interrupt, "install", lambda: None)
+    monkeypatch.setattr(flags.FlagValues, "validate_all_flags", lambda self: None)  # of commands imported before
     with pytest.raises(SystemExit, match="1"):
         run(main)
     said = capsys.readouterr().err

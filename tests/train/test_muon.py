@@ -228,6 +228,7 @@ print(json.dumps({k: v for k, v in out.items() if k}))
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_of_eight_devices_moves_weights_as_one_device() -> None:
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", SHARDED], cwd=ROOT, env=env, capture_output=True, text=True)

@@ -12,8 +12,8 @@ import numpy as np
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.plan.mapped_arrays import ArrayFile, save_arrays
 from eve_jax.data.plan.measured_on import SEEN, Seen, SeenTable, Stamp
-from eve_jax.data.plan.table_check import ARRAYS, BadTable, check_arrays, check_content, counts_digest
-from eve_jax.errors import shorten, warn
+from eve_jax.data.plan.table_check import ARRAYS, BadTable, check_arrays, check_table, counts_digest
+from eve_jax.errors import UserError, shorten, warn
 
 
 class Dropped(NamedTuple):
@@ -151,22 +151,35 @@ def kept_table(path: Path, records: int, most: int, listed: str = "") -> Lengths
     """The table in the file `path` for `records` records in samples of at most `most` tokens; None without one.
 
     None also, with a warning, for one that cannot be of them: numbers out of range, or a digest that is not that of its
-    arrays or, where the list of the records has one, not the one `listed`. Reads the whole file once, in pieces.
+    arrays or, where the list of the records has one, not the one `listed`. The counts are read in pieces, and
+    not again while the file is the same (`check_table`).
     """
     if not path.is_file():
         return None
     try:
         found = Lengths.load(path)
         assert found.file is not None
-        check_content(found.file, records, most)
-        if found.digest != counts_digest(found.file):
-            raise BadTable("its digest is not that of its arrays")
+        check_table(found.file, found.digest, records, most)
         if listed and found.digest != listed:
             raise BadTable("it is not the one that belongs to the records")
         return found
     except (OSError, BadTable) as e:
         warn(f"{path} is not used, and the records are measured again: {e.strerror if isinstance(e, OSError) else e}")
         return None
+
+
+def made_table(path: Path, records: int, most: int) -> Lengths:
+    """The table that was just written to the file `path`, checked as `kept_table` does, which then reads nothing again.
+
+    Raises `UserError` where it is none: its pieces may have been anybody's, too.
+    """
+    try:
+        made = Lengths.load(path)
+        assert made.file is not None
+        check_table(made.file, made.digest, records, most, wait=True)
+        return made
+    except BadTable as e:
+        raise UserError(f"{path}, just written, {e}; start again to have the records measured anew") from None
 
 
 def joined(parts: Sequence[Lengths]) -> Lengths:

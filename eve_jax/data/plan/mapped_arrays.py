@@ -27,8 +27,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 class ArrayFile:
     """The arrays of an uncompressed .npz file, mapped into memory or read in part; safe for threads.
 
-    The file is opened once, so that all arrays are of one table even when another process replaces it. Raises OSError,
-    and whatever the readers of zip and NumPy do, for a file that is none.
+    number: the file's descriptor. The file is opened once, so that all arrays are of one table even when another
+    process replaces it. Raises OSError, and whatever the readers of zip and NumPy do, for a file that is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class ArrayFile:
                 raise ValueError(f"the array {shorten(member.filename, 60)} is not in the file")
             mapped = np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
             self._arrays[member.filename.removesuffix(".npy")] = mapped
-        self._file = file.fileno()
+        self.number = file.fileno()
 
     def mapped(self) -> dict[str, np.ndarray]:
         """Return all arrays, read-only. Their pages that are looked at count as this process's memory."""
@@ -60,5 +60,5 @@ class ArrayFile:
         """Return a copy of array[start:stop] of the one called `name` (in C order), without mapping its pages."""
         array = self._arrays[name]
         size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-        data = os.pread(self._file, (stop - start) * size, array.offset + start * size)
+        data = os.pread(self.number, (stop - start) * size, array.offset + start * size)
         return np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])

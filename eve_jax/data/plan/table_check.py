@@ -12,8 +12,10 @@ import numpy as np
 from eve_jax.data.plan.mapped_arrays import ArrayFile
 from eve_jax.data.plan.measured_on import SEEN
 from eve_jax.errors import amount
+from eve_jax.process.marks import Mark
 
 ARRAYS = ("record", "text", "patches", "specials", "grids", "first_grid")
+VERSION = 1  # of the check, part of its marks: one that refuses more is another
 BLOCK = 1 << 18  # entries looked at in one piece
 MOST_TOKENS = 1 << 29  # of an entry, whatever the settings: what the loops of planning can add up in int32
 KINDS = {name: np.dtype(np.int32) for name in ARRAYS} | {
@@ -50,6 +52,21 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
             raise BadTable(f"its array {name} is {array.dtype} {list(array.shape)}, which it cannot be")
         if not array.flags.c_contiguous:
             raise BadTable(f"its array {name} is not in C order")
+
+
+def check_table(file: ArrayFile, digest: str, records: int, most: int, wait: bool = False) -> None:
+    """Raise `BadTable` as `check_content` does, or where `digest` is not that of the arrays.
+
+    Reads the arrays once for each of both; nothing of a file that passed before and is the same since (`Mark`, whose
+    `wait` it is).
+    """
+    mark = Mark.of_file(file.number, file.path, ["lengths", VERSION, records, most], wait)
+    if mark.kept() == digest:
+        return
+    check_content(file, records, most)
+    if digest != counts_digest(file):
+        raise BadTable("its digest is not that of its arrays")
+    mark.keep(file.number, digest)
 
 
 def check_content(file: ArrayFile, records: int, most: int) -> None:

@@ -18,7 +18,7 @@ from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.data.image_file import BadImage, ImageFile
-from eve_jax.data.plan.lengths import Dropped, Lengths, kept_table
+from eve_jax.data.plan.lengths import Dropped, kept_table, made_table
 from eve_jax.data.prepare.noted_images import NotedImages
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import BadRecord, UnreadMedia
@@ -234,9 +234,10 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     records = open_records(str(folder))
     path = folder / table_name(records, rule)
     known = table_digests(folder)
-    if kept_table(path, len(records), rule.max_tokens, known.get(path.name, "")) is None:
+    lengths = kept_table(path, len(records), rule.max_tokens, known.get(path.name, ""))
+    if lengths is None:
         measure_into(path, records, rule, processes)
-    lengths = Lengths.load(path)
+        lengths = made_table(path, len(records), rule.max_tokens)
     if known.get(path.name) != lengths.digest:
         write_dataset(folder, read_dataset(folder), known | {path.name: lengths.digest})
     return {

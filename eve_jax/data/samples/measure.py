@@ -16,7 +16,7 @@ import numpy as np
 from eve_jax.data.field_counts import FieldCounts
 from eve_jax.data.image.patches import image_size
 from eve_jax.data.image_file import BadImage, ImageFile
-from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table
+from eve_jax.data.plan.lengths import Dropped, Lengths, joined, kept_table, made_table
 from eve_jax.data.plan.measured_on import SeenTable, Stamp
 from eve_jax.data.record import BadRecord, Record, UnreadMedia
 from eve_jax.data.samples.image_stamps import files_hash, stamp_of, text_hash
@@ -59,7 +59,7 @@ def measure(
     if cache_dir is None:
         return joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     measure_into(Path(cache_dir) / name, records, rule, processes)
-    return Lengths.load(Path(cache_dir) / name)
+    return made_table(Path(cache_dir) / name, len(records), rule.max_tokens)
 
 
 def measure_into(path: Path, records: Records, rule: SampleRule, processes: int = 1) -> None:
