@@ -33,6 +33,7 @@ HUB_PLACE = re.compile(
     rf"(?:https?:/+huggingface\.co/|hf:/+)({HUB_ID.pattern})(?:[@/].*)?|({HUB_ID.pattern})(?:@\S+)?", re.ASCII
 )
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+ONE_SLASH = re.compile(r"(s3|gs):(?=/[^/])")
 MOST_COMMAS = 15  # in a name of a list that is found by trying
 
 
@@ -68,10 +69,12 @@ def _filled(text: str, about: str) -> str:
 
 def refuse_remote(text: str, field: str = "") -> None:
     """Raise UserError for a path of the form scheme://, such as gs://bucket/runs, where only local files can be."""
+    about = f"{field}={text}" if field else text
+    if (one := ONE_SLASH.match(text)) and not os.path.lexists(one[0]):
+        raise UserError(f"{about}: a bucket is {one[1]}://BUCKET/KEY, with two slashes (a Path of Python loses one)")
     found = SCHEME.match(text)
     if found is None:
         return
-    about = f"{field}={text}" if field else text
     if place := HUB_PLACE.fullmatch(text):
         raise UserError(f"{about}: {_looks_like_hub(place)}")
     if found[1].lower() in places.SCHEMES and not places.is_url(text):

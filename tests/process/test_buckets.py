@@ -136,6 +136,8 @@ def test_a_bucket_is_the_folder_of_all_that_is_in_it(url: str, store: Buckets) -
     for wrong in ("s3://", "S3://bkt/a", "gs:///a"):
         with pytest.raises(UserError, match=r"^--to=.*: expected s3://BUCKET/KEY or gs://BUCKET/KEY$"):
             expand(wrong, "--to", fetch)
+    with pytest.raises(UserError, match=r"^workdir=s3:/bkt/a: a bucket is s3://BUCKET/KEY, with two slashes"):
+        expand(Path("s3://bkt/a"), "workdir", work_folder)
 
 
 def test_files_patterns_and_lists(store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
