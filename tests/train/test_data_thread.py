@@ -100,7 +100,7 @@ def test_it_says_where_the_threads_are_and_what_they_read():
         next(taken)
     records.go.set()
     assert len(list(watched(map(builder.build, micro_batches), 10))) == 2
-    end = time.monotonic() + 10  # the thread of the first one goes on by itself
+    end = time.monotonic() + 10  # the thread of the first one ends by itself
     while builder.reading and time.monotonic() < end:
         time.sleep(0.01)
     assert builder.reading == {}
