@@ -31,6 +31,7 @@ from eve_jax.model.quantized import QUANTIZED, check_weights
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.hub import find_folder
 from eve_jax.process.lock import locked
+from eve_jax.process.paths import ONE_SLASH
 from eve_jax.process.progress import BYTES, ProgressBar
 from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
@@ -233,6 +234,8 @@ def _nbytes(source: ParamSource) -> int:
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder next to `target` that takes its name at the end, or goes when anything fails."""
+    if ONE_SLASH.match(str(target)):  # what is left of a URL
+        raise UserError(f"{target}: made on this machine; only the command launch.convert writes to buckets")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
     with (

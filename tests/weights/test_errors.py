@@ -264,3 +264,13 @@ def test_a_message_is_one_line_however_long_the_values_it_quotes():
     assert "\n" not in line
     assert len(line) < 1600
     assert line.startswith("a field is 'xxx") and line.endswith("and more")
+
+
+def test_a_bucket_is_no_folder_of_this_machine(tmp_path, monkeypatch):
+    """The command fetches and sends; in Python nothing would be sent."""
+    monkeypatch.chdir(tmp_path)
+    hf = folders.write_hf(tmp_path / "hf", *folders.plain("qwen2"))
+    for convert_it in (import_checkpoint, export_checkpoint):
+        with pytest.raises(UserError, match=r"^s3:/b/x: .* only the command launch\.convert writes to buckets$"):
+            convert_it(str(hf), "s3://b/x", quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
