@@ -25,7 +25,7 @@ def test_the_coordinator_listens_at_its_own_address(monkeypatch: pytest.MonkeyPa
     assert bind_address("gone:1234") is None
 
 
-REMOTE = ("gs://bucket/runs", "s3://bucket/x", "GS://bucket/x", "abfs+x://a", "file:///tmp/x", "https://example.org/x")
+REMOTE = ("gs://bucket/runs", "s3://bucket/x", "abfs+x://a", "file:///tmp/x", "https://example.org/x")
 
 
 @pytest.mark.parametrize("path", REMOTE)
@@ -38,6 +38,11 @@ def test_paths_of_other_places_are_refused(path: str, tmp_path: Path, monkeypatc
         expand(path, "--to")
     with pytest.raises(UserError, match="are not read or written"):
         expand_list(f"a.jsonl,{path}", "--records")
+
+
+def test_a_bucket_in_capitals_is_told_how_it_is_written() -> None:
+    with pytest.raises(UserError, match=r"^--to=GS://bucket/x: expected s3://BUCKET/KEY or gs://BUCKET/KEY"):
+        expand("GS://bucket/x", "--to")
 
 
 @pytest.mark.parametrize("path", ["hf://ORG/NAME", "https://huggingface.co/ORG/NAME"])
