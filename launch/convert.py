@@ -117,8 +117,9 @@ def export(origin: str, target: str) -> Path:
         raise UserError(f"--dtype={DTYPE.value} is of no float: --weights={DTYPE.value} quantizes")
     if DTYPE.value and WEIGHTS.value:
         raise UserError("--dtype and --weights: give one of them; other weights than the matrices stay as they are")
-    if not PUSH.value and (LICENSE.value or SCORES.value):
-        raise UserError("--license and --scores are of the card that --push=ORG/NAME uploads")
+    for name in ("license", "scores", "private"):
+        if is_given(name) and not PUSH.value:
+            raise UserError(f"--{name} is of what --push=ORG/NAME uploads")
     if PUSH.value:
         make_repository(PUSH.value, bool(PRIVATE.value))  # now, not when all is written
     options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}

@@ -16,6 +16,7 @@ from eve_jax.hf.names import Entry, eve_names
 from eve_jax.hf.safetensors_io import ADAPTER, SINGLE, TensorWriter
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.files import write_json
+from eve_jax.process.hub import find_folder
 from eve_jax.weights.import_export import new_folder
 from eve_jax.weights.open import is_ours
 from eve_jax.weights.stage_config import stage_config
@@ -38,7 +39,7 @@ def export_peft(folder: str | Path, target: str | Path, base: str = "") -> Path:
     It goes with the Hugging Face folder that `export_checkpoint` makes of the run's base, with values as they are
     stored; `base` is how that is named in it. Raises UserError with nothing left behind.
     """
-    folder, target = Path(folder), Path(target)
+    folder, target = find_folder(folder), Path(target)
     cfg = stage_config(folder)[0] if is_ours(folder) else None
     if cfg is None or cfg.lora is None:
         raise UserError(f"{folder} has no adapters: it is no run with config.lora.rank above 0")

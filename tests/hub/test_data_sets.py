@@ -198,6 +198,14 @@ def test_splits_by_the_card(tmp_path: Path) -> None:
         splits_of(FILES, card)
 
 
+@pytest.mark.parametrize("files", ["7", "[7]", "[{split: train}]", "[{path: [7]}]", "{train: 7}"])
+def test_configs_that_name_no_files_are_one_line(tmp_path: Path, files: str) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {files}\n---\n")
+    with pytest.raises(UserError, match=r"README\.md: `data_files` of its `configs` are neither patterns nor"):
+        splits_of(FILES, card)
+
+
 @pytest.mark.parametrize(
     ("file", "config", "split"),
     [

@@ -26,6 +26,7 @@ from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
 from launch._configs import load_config
 from tests.buckets import SAID, serving
+from tests.train.test_kills import fields as local_fields
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24
@@ -33,20 +34,8 @@ KILLS = 10
 
 
 def fields(data: str, steps: int = STEPS) -> dict[str, object]:
-    return {
-        "data.records": f"{data}/captions.jsonl",
-        "data.images": f"{data}/images",
-        "data.tokenizer": f"{data}/tokenizer",
-        "data.row_tokens": 128,
-        "data.max_tokens": 128,
-        "data.rows": 1,
-        "data.micro_batches": 1,
-        "data.max_shapes": 1,
-        "train.steps": steps,
-        "train.save_every": 2,
-        "model.patch_hidden": 32,
-        "train.writers": "none",  # an events file begins empty, which gcp-storage-emulator cannot store
-    }
+    # An events file begins empty, which gcp-storage-emulator cannot store.
+    return local_fields(data, steps) | {"train.writers": "none"}
 
 
 def config(data: str, steps: int) -> ConfigDict:

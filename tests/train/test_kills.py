@@ -28,7 +28,8 @@ STEPS = 30
 pytestmark = pytest.mark.long
 
 
-def fields(data: Path) -> dict[str, object]:
+def fields(data: Path | str, steps: int = STEPS) -> dict[str, object]:
+    """Fields of the config of a run of `steps` short steps on the data in the folder or bucket `data`."""
     return {
         "data.records": f"{data}/captions.jsonl",
         "data.images": f"{data}/images",
@@ -38,7 +39,7 @@ def fields(data: Path) -> dict[str, object]:
         "data.rows": 1,
         "data.micro_batches": 1,
         "data.max_shapes": 1,
-        "train.steps": STEPS,
+        "train.steps": steps,
         "train.save_every": 2,
         "model.patch_hidden": 32,
     }

@@ -200,6 +200,7 @@ def test_command_line(tmp_path):
     for words, says in {
         "merge --dtype=bfloat16": "--dtype is for export, not for merge",
         "import --ema": "--ema is for export, whole, merge, not for import",
+        "export --noprivate": "--private is of what --push=ORG/NAME uploads",
         "export --peft --push=a/b": "--push goes without --peft, which writes the adapters as they are to --to",
     }.items():
         done = launch("launch.convert", *words.split(), f"--from={ours}", f"--to={out}")

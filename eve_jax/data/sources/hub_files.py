@@ -102,10 +102,18 @@ class Split:
 
 
 def splits_of(files: Iterable[str], card: Path) -> list[Split]:
-    """Return the splits of a data set of the files `files`: by its card if that has `configs`, else by their names."""
+    """Return the splits of a data set of the files `files`: by its card if that has `configs`, else by their names.
+
+    Raise UserError for a card whose `configs` do not say which files they are of.
+    """
     listed = front_matter(card).get("configs")
     files = sorted(files)
-    stated = [split for entry in listed or [] for split in _stated(entry, files)] if isinstance(listed, list) else []
+    try:
+        stated = [split for one in listed for split in _stated(one, files)] if isinstance(listed, list) else []
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{card}: `data_files` of its `configs` are neither patterns nor a split with its path each"
+        ) from error
     return stated or _by_names(path for path in files if path.endswith(".parquet"))
 
 
