@@ -14,7 +14,7 @@ from absl import flags
 from benchmarks.child import child
 from configs.stage3 import get_config
 from eve_jax.batch import ROW_MULTIPLE
-from eve_jax.compile.topology import SLICES
+from eve_jax.compile.topology import CHIPS, SLICES
 from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params, declared
@@ -25,6 +25,7 @@ ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
 SLICED = flags.DEFINE_bool("slices", True, "find the smallest slices, which compiles")
 ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
+STATE_BYTES = 12  # of a parameter that trains: its weight and two moments in float32
 OWN = ("demo", "tiny")  # sizes of no public LLM
 HEAD = "| base | `llm=` | LLM | stage 1 | stage 2.1 | stage 3 | smallest v5e slice for stage 3 |"
 FAMILIES = {
@@ -60,7 +61,10 @@ def llm_alone(llm: str) -> int:
 def slice_of(llm: str) -> str:
     """The smallest slice of stage 3, and the share of its memory that the step takes."""
     slots = -(-get_config(f"llm={llm}").data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    state = STATE_BYTES * parameters(llm, *STAGES["stage3"])[0]
     for shape in SLICES["v5e"]:
+        if state > math.prod(map(int, shape.split("x"))) * CHIPS["v5e"].hbm:
+            continue  # not even the weights and the moments have room
         work = (f"--rows={math.prod(map(int, shape.split('x')))}", f"--row_tokens={slots}")
         found = child(
             "launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", "--search", "--json", *work
