@@ -10,17 +10,21 @@ same    an image of its own, about which eight questions are asked one after the
 long    a prompt of --long tokens, asked while seven others decode: how long these wait for their tokens
 
 Reported: seconds to the first token (TTFT), of a further token (TPOT), between two events of an answer (the others of
-`long` wait so long), tokens and requests a second, programs compiled after the start, memory, errors. Every request is
-one that no server has seen before. Takes about twenty minutes on two free cores. With --json the last line is JSON.
+`long` wait so long), how many waits of the server for pieces of the long prompts took at most two of the block that
+followed (`within`, of `waits`), tokens and requests a second, programs compiled after the start, memory, errors. Every
+request is one that no server has seen before. Takes about twenty minutes on two free cores. With --json a line of JSON
+comes last.
 """
 
 import asyncio
 import base64
 import io
 import json
+import math
 import os
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,11 +111,13 @@ def same_image(name: str, server: Server, asks: Asks) -> Row:
 
 
 def long_prompt(name: str, server: Server, asks: Asks) -> Row:
-    """How long others wait for tokens while a long prompt is read, and before."""
+    """How long others wait for tokens while a long prompt is read, and before; the server's own waits in blocks."""
     found: list[HeldUp] = []
+    stalls: Counter[float] = Counter()
     for _ in range(ROUNDS.value):
-        others = [asks.text() for _ in range(OTHERS)]
+        others, earlier = [asks.text() for _ in range(OTHERS)], Counter(server.stalls())
         found.append(asyncio.run(held_up(server.url, others, 4 * NEW.value, asks.text(LONG.value))))
+        stalls.update(Counter(server.stalls()) - earlier)
     before, during = ([wait for one in found for wait in getattr(one, part)] for part in ("before", "during"))
     block, wait = statistics.median(before), statistics.median(during)
     return {
@@ -121,6 +127,8 @@ def long_prompt(name: str, server: Server, asks: Asks) -> Row:
         "during": wait,
         "longest": max(during),
         "stall": (wait - block) / block,
+        "within": stalls[2.0],
+        "waits": stalls[math.inf],
     }
 
 
@@ -181,7 +189,7 @@ def show(found: dict[str, list[Row]]) -> None:
     console.print(table)
     others = {
         "same": ("first", "second", "later", "ratio"),
-        "long": ("first", "before", "during", "longest", "stall"),
+        "long": ("first", "before", "during", "longest", "stall", "within", "waits"),
         "process": ("compiled", "peak"),
     }
     for kind, names in others.items():

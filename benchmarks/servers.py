@@ -16,6 +16,7 @@ from eve_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 START = 900.0  # seconds that a server may take to be ready
+STALLS = re.compile(r'^eve:prompt_stall_blocks_bucket\{.*le="([^"]+)".*\} (\S+)$', re.MULTILINE)
 COMPILED = re.compile(r"^eve:compiled_programs\{.*\} (\S+)$", re.MULTILINE)
 
 
@@ -29,6 +30,12 @@ class Server:
         """Programs that it has compiled; None where it does not say."""
         found = COMPILED.search(httpx.get(f"{self.url}/metrics", trust_env=False).text)
         return int(float(found[1])) if found else None
+
+    def stalls(self) -> dict[float, int]:
+        """How many waits for others' prompts before a block of tokens, in times of that block, were up to each bound;
+        empty where it does not say."""
+        found = STALLS.findall(httpx.get(f"{self.url}/metrics", trust_env=False).text)
+        return {float(bound): int(float(count)) for bound, count in found}
 
     def peak(self) -> int:
         """The largest resident memory of the process and of each one below it, in bytes, added up."""

@@ -67,7 +67,8 @@ class SchedulerSettings:
 
 class Stats(NamedTuple):
     """Requests in slots and waiting; tokens that the cache holds for them and has room for; tokens of prompts, and how
-    many of them came from the prefix cache; programs that this process compiled since the scheduler was made."""
+    many of them came from the prefix cache; programs that this process compiled since the scheduler was made; how
+    long answers waited for prompts, in blocks (`Stalls`): the number up to each bound and above, and the sum."""
 
     running: int
     waiting: int
@@ -76,6 +77,8 @@ class Stats(NamedTuple):
     prefix_queries: int
     prefix_hits: int
     compiled: int
+    stalls: tuple[int, ...]
+    stalled: float
 
 
 class Scheduler:
@@ -99,6 +102,7 @@ class Scheduler:
         self._closing = self._draining = False
         self._queries = self._hits = 0
         self._begun = 0  # requests since the last block
+        self._stalls = pace.Stalls()
 
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Compile every program; returns how many there are. `progress` is told how many of them are done.
@@ -164,9 +168,13 @@ class Scheduler:
         """Read a chunk of prompts, then decode a block; answers that are cancelled end before."""
         self.rows.turns += 1
         self._end_cancelled()
-        self._read()
+        waits, began = bool(self.rows.slots.decoding), pace.clock()
+        read = self._read()
         if self.settings.prefer == "latency" or not (self.rows.slots.reading or self._begins):
+            block = pace.clock()
             self.rows.decode()
+            if waits and read:
+                self._stalls.note(block - began, pace.clock() - block)
             self._begun = 0
 
     def _end_cancelled(self) -> None:
@@ -180,13 +188,13 @@ class Scheduler:
         for job in gone:
             job.give([], Finish("cancelled"))
 
-    def _read(self) -> None:
-        """Pieces of prompts until a chunk is read.
+    def _read(self) -> bool:
+        """Pieces of prompts until a chunk is read; returns whether there were any.
 
         From when on answers wait for them, they take no more than `_stall`, but for a first piece as small as any. The
         copies that a request begins with count as well; where they leave no time, its first piece is of the next turn.
         """
-        left, first, stall = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True, None
+        left, first, read, stall = Cost(CHUNK_WORK * self.settings.chunk + OVERHEAD, math.inf), True, False, None
         while left.work > 0:
             waits = bool(self.rows.slots.decoding)
             if waits and stall is None:
@@ -195,15 +203,18 @@ class Scheduler:
             reading, began = self.rows.slots.reading, pace.clock()
             slot = reading[0] if reading else self._admit()
             if slot is None:
-                return
+                break
             if not reading:
                 left = left.less(Cost(0.0, pace.clock() - began))
                 first = first and left.seconds > 0
             piece = self.rows.piece(slot, left if waits else UNBOUNDED, must=first)
             if piece.stop == piece.start:
-                return
-            left, first = left.less(self.rows.cost(piece.start, piece.shape)), False
+                break
+            began = pace.clock()
             self.rows.read([(slot, piece)])
+            left = left.less(Cost(self.rows.cost(piece.start, piece.shape).work, pace.clock() - began))
+            first, read = False, True
+        return read
 
     def _stall(self) -> float:
         """Seconds that pieces may take while answers wait: `STALL` blocks, but a whole chunk where more requests wait
@@ -285,4 +296,5 @@ class Scheduler:
         slots = [slot for slot in self.rows.slots.all if not slot.free]
         used = sum(slot.length for slot in slots)
         total = self.settings.slots * self.settings.context
-        return Stats(len(slots), len(self._waiting), used, total, self._queries, self._hits, self.compiles.count)
+        load = len(slots), len(self._waiting), used, total, self._queries, self._hits, self.compiles.count
+        return Stats(*load, tuple(self._stalls.counts), self._stalls.total)

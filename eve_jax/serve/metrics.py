@@ -1,13 +1,15 @@
 """Figures of the server for Prometheus, by the names that vLLM has, so that dashboards made for it work."""
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from eve_jax.infer.image_cache import ImageCache
+from eve_jax.infer.pace import BOUNDS
 from eve_jax.infer.requests import Ticket
 from eve_jax.serve.runner import Scheduling
 
@@ -131,3 +133,9 @@ class _Load(Collector):
                 metric = family(name, text, labels=LABELS)
                 metric.add_metric(self.labels, value)
                 yield metric
+        bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
+        counts = list(zip(bounds, itertools.accumulate(stats.stalls), strict=True))
+        text = "of answers for pieces of prompts before a block, in times of that block"
+        stalls = HistogramMetricFamily("eve:prompt_stall_blocks", text, labels=LABELS)
+        stalls.add_metric(self.labels, counts, stats.stalled)
+        yield stalls

@@ -1,5 +1,6 @@
 """How many slots a block is for: no more than answers need. How long pieces are: no longer than two blocks."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -68,12 +69,13 @@ class Machine:
     def __init__(self, token: float, entry: float, block: float, row: float):
         self.token, self.entry, self.block, self.row = token, entry, block, row
         self.now, self.waits, self.read = 0.0, 0.0, list[float]()
+        self.pieces = 0
         self.copies = 0.0  # seconds that entries for a prompt that begins as another one take
 
     def prefill(self, cfg, mesh, params, state, batch, where, ends, how):
         length, start = batch["perm"].shape[1], int(where[1][0])
         spent = self.token * (length + 32) + self.entry * length * start
-        self.now, self.waits = self.now + spent, self.waits + spent
+        self.now, self.waits, self.pieces = self.now + spent, self.waits + spent, self.pieces + 1
         return state, Chosen(jnp.array([[5]]), NOTHING)
 
     def copy(self, mesh, state, source, target, blocks):
@@ -119,6 +121,27 @@ def test_reading_a_long_prompt_holds_answers_up_by_two_blocks_at_most(monkeypatc
             scheduler.turn()
         assert len(machine.read) > 5 and max(machine.read) <= 2
         scheduler.rows.start_over("next")
+    stats = scheduler.stats()
+    assert sum(stats.stalls) >= len(machine.read) and stats.stalled >= sum(machine.read)
+    assert not any(count for bound, count in zip((*pace.BOUNDS, math.inf), stats.stalls, strict=True) if bound > 2)
+
+
+def test_a_piece_that_takes_longer_than_known_is_the_last_before_a_block(monkeypatch):
+    """On a machine that becomes slower while it reads a prompt."""
+    machine = Machine(1e-3, 5e-7, 0.1, 0.03)
+    scheduler = started(monkeypatch, machine, context=4096)
+    scheduler.submit(Request(prompt([7] * 20), 2000), Heard().listener(0))
+    while not scheduler.rows.slots.decoding:
+        scheduler.turn()
+    ticket = scheduler.submit(Request(prompt([*range(1, 301)] * 10), 1), Heard().listener(1))
+    pieces = []
+    while ticket.finished is None:
+        machine.pieces = 0
+        scheduler.turn()
+        pieces.append(machine.pieces)
+        if len(pieces) == 3:
+            machine.token, machine.entry = 4 * machine.token, 4 * machine.entry
+    assert max(pieces[:3]) > 1 and pieces[3] == 1, pieces
 
 
 @pytest.mark.parametrize(("copies", "most"), [(0.12, 2.0), (0.2, 2.0), (0.5, 3.8)])

@@ -28,6 +28,8 @@ class Load(NamedTuple):
     prefix_queries: int = 7
     prefix_hits: int = 3
     compiled: int = 0
+    stalls: tuple[int, ...] = (1, 2, 3, 0, 0, 0, 0, 0, 1)
+    stalled: float = 20.5
 
 
 class Scripted:

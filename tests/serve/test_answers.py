@@ -205,5 +205,8 @@ def test_figures(client: httpx.Client, told: Scripted) -> None:
     assert value('vllm:request_success_total{engine="0",finished_reason="stop"') == before[1] + 1
     for name, expected in {"kv_cache_usage_perc": 0.1, "prefix_cache_hits_total": 3, "num_requests_running": 0}.items():
         assert value(f"vllm:{name}{{") == expected
+    for bound, count in {"0.25": 1, "0.5": 3, "2.0": 6, "+Inf": 7}.items():
+        assert value(f'eve:prompt_stall_blocks_bucket{{engine="0",le="{bound}"') == count
+    assert value("eve:prompt_stall_blocks_sum{") == 20.5
     for name in ("time_to_first_token_seconds", "e2e_request_latency_seconds", "inter_token_latency_seconds"):
         assert value(f"vllm:{name}_count{{") > 0
