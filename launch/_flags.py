@@ -93,7 +93,7 @@ def define_model() -> Callable[[], dict[str, Any]]:
     aspect = "longest side over shortest, longer images are squeezed; 0: never; default: the checkpoint's"
     fits, fit = ["fill", "shrink"], "image rule: fill (inference), shrink (as in training)"
     side = "side of the largest image area (pixels); 0: the checkpoint's own"
-    dtype = "float32 | bfloat16 of the computation; default: the checkpoint's own"
+    dtype = "float32 | bfloat16 | float16 of the computation; default: the checkpoint's own"
     defined = {
         "fit": flags.DEFINE_enum("fit", "fill", fits, fit),
         "max_size": flags.DEFINE_integer("max_size", 0, side),

@@ -64,6 +64,10 @@ flags.mark_flag_as_required("checkpoint")
 def main() -> None:
     from eve_jax.errors import UserError, name_fields
 
+    with name_fields(as_flag):  # before anything is imported that takes long
+        settings = serve_settings()
+    if KEY.value and not CERTIFICATE.value:
+        raise UserError("--ssl_keyfile is the key of a certificate: give --ssl_certfile as well")
     try:
         from eve_jax.serve import app, process
         from eve_jax.serve.model import Served
@@ -74,12 +78,10 @@ def main() -> None:
     from eve_jax.process.setup import setup
 
     with name_fields(as_flag):
-        settings, slots = serve_settings(), scheduler_settings()
+        slots = scheduler_settings()
     tls = process.Tls(CERTIFICATE.value, KEY.value or "") if CERTIFICATE.value else None
     if tls:
         tls.check()
-    elif KEY.value:
-        raise UserError("--ssl_keyfile is the key of a certificate: give --ssl_certfile as well")
     listener = process.listening(HOST.value or "", PORT.value or 0)  # before the checkpoint is read, which takes long
     setup(computes=True)
     say(f"reading the checkpoint {shown(CHECKPOINT.value or '')} ...")

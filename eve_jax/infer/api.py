@@ -19,7 +19,7 @@ from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.own_template import named_template
 from eve_jax.data.text.templates import check_template, fitting_templates, get_template, stop_ids
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.errors import Field, FieldError, UserError, name_arguments
+from eve_jax.errors import Argument, Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
@@ -30,7 +30,7 @@ from eve_jax.infer.parameters import loaded
 from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
-from eve_jax.process.checks import known_names, of_type, whole
+from eve_jax.process.checks import known_names, of_type, unexpected, whole
 from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import REMOTE, expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
@@ -92,7 +92,7 @@ class EVE:
         of_type("folder", folder, "the path of a folder", str, Path)
         of_type("template", template, "the name of a template", str)
         if dtype not in ("", *DTYPES):
-            raise UserError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
+            raise unexpected(Argument("dtype"), dtype, f"one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
         for name, value in (("image_first", image_first), ("special_text", special_text)):
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)

@@ -95,6 +95,8 @@ def local_model(given: str) -> str:
 
 def find_folder(given: str | Path) -> Path:
     """Return the folder `given`, or that of the hub's model `given` with all its files. Raise UserError for neither."""
+    if not str(given).strip():  # which a path takes for the folder that we are in
+        raise UserError("the checkpoint's name is empty: name a folder, or a model of the hub as ORG/NAME")
     name = hub_name(str(given))
     if name is not None:
         found = _resolved(name).folder

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from eve_jax.checkpoint.adapters import without_adapters
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
-from eve_jax.errors import UserError
+from eve_jax.errors import Argument, FieldError, UserError
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.model import quantized
 from eve_jax.model.config import DELTA, ModelConfig
@@ -30,8 +30,9 @@ def kept_weights(checkpoint: Checkpoint, weights: str) -> str:
     """
     stored = getattr(checkpoint.source, "weights", "")
     if stored and weights not in ("", stored):
-        raise UserError(
-            f"weights={weights}: {checkpoint.folder} holds {stored} weights; name the model they were made of"
+        raise FieldError(
+            Argument("weights"),
+            f"={weights}: {checkpoint.folder} holds {stored} weights; name the model they were made of",
         )
     return quantized.check_weights(weights or stored)
 

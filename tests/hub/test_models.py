@@ -87,6 +87,8 @@ def test_texts_first_and_weights_when_they_are_read(hub: Hub, model: str, capsys
 def test_what_is_not_there(hub: Hub, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^org/typo: no such folder, and the hub did not give it: it has none of that"):
         find_folder("org/typo")
+    with pytest.raises(UserError, match="name is empty"):
+        find_folder("")
     with pytest.raises(UserError, match=rf"^hf:{ID}@v9: the hub did not give it: it has no such revision"):
         find_folder(f"hf:{ID}@v9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

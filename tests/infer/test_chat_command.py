@@ -108,6 +108,7 @@ never asked
             ["--prompt=h\udcff"],
             "question: character 2 is '\\udcff', half of a surrogate pair or the byte 0xff",
         ),
+        (["--prompt=x", "--dtype=float8"], "--dtype='float8': expected one of float32, bfloat16, float16"),
         (["--prompt=x", "--max_size=5"], "--max_size=5: expected 0 or a number of pixels, at least 32"),
     ],
 )

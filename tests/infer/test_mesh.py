@@ -15,6 +15,7 @@ from tests.infer import host_share
 from tests.process.processes import ROOT, free_port
 
 pytestmark = pytest.mark.long
+LIMIT = 3600  # seconds: ten meshes take more than ten minutes on a machine that other jobs keep busy
 
 
 def start(devices: int, *arguments: str) -> subprocess.Popen:
@@ -24,7 +25,7 @@ def start(devices: int, *arguments: str) -> subprocess.Popen:
 
 
 def printed(process: subprocess.Popen) -> dict:
-    out, error = process.communicate(timeout=600)
+    out, error = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, error[-3000:]
     return json.loads(out.splitlines()[-1])
 

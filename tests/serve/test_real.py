@@ -162,6 +162,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     ("flags", "says"),
     [
         (["--checkpoint=/nonexistent", "--port=0"], "/nonexistent"),
+        (["--checkpoint=", "--port=0"], "the checkpoint's name is empty"),
         (["--checkpoint=x", "--host=300.1.1.1"], "--host=300.1.1.1"),
         (["--checkpoint=x", "--temperature=3"], "--temperature"),
         (["--port=8000"], "--checkpoint must be given"),

@@ -8,7 +8,7 @@ import pytest
 
 from eve_jax import EVE
 from eve_jax.checkpoint.weight_fingerprint import fingerprints
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, name_fields
 from eve_jax.hf import packed
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import loaded
@@ -56,7 +56,7 @@ def test_a_folder_opens_as_what_it_was_made_of(exported, hf):
 def test_what_it_is_not_for(exported, tmp_path):
     folder, weights = exported
     other = {"int8": "int4", "int4": "int8"}[weights]
-    with pytest.raises(UserError, match=f"holds {weights} weights"):
+    with pytest.raises(UserError, match=f"^--weights={other}: .* holds {weights} weights"), name_fields("--{}".format):
         EVE.from_pretrained(folder, weights=other)
     with pytest.raises(UserError, match=f"holds {weights} weights"):
         open_checkpoint(folder).params()
