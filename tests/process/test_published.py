@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 from eve_jax.errors import InUse, UserError
-from eve_jax.process import fetched
+from eve_jax.process import fetched, places, publishing
 from eve_jax.process.fetched import fetch
 from eve_jax.process.lock import locked
+from eve_jax.process.peers import Peers
 from eve_jax.process.published import in_bucket, published, sent, work_folder
+from eve_jax.process.publishing import Published
 from eve_jax.process.stored_path import StoredPath
 from tests.buckets import SAID, Buckets, below, step
+from tests.process.test_peers import distributed_run, three
+
+__all__ = ["three"]
 
 
 def checkpoint(folder: Path, number: int, text: bytes = b"p") -> Path:
@@ -108,11 +113,31 @@ def test_blocks_inside_share_the_lock(url: str, store: Buckets) -> None:
     assert not store.objects
 
 
-def test_several_processes_are_refused(store: Buckets) -> None:
-    said = "a run of several processes writes to a folder that all its hosts share, not to a bucket yet"
-    with pytest.raises(UserError, match=said), in_bucket(Path(work_folder("s3://bkt/a")), "training", processes=2):
-        pass
-    assert not store.objects
+def test_each_process_of_a_run_has_a_folder_of_its_own(
+    url: str, store: Buckets, three: list[Peers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With threads in the place of processes: process 0 publishes, and hands out what it has to the others."""
+    step(store, "a/stage", 2)
+    monkeypatch.setattr(publishing, "peers", lambda: three[0])
+    folders = [places.folder_of(f"{url}/stage", places.work_of(peers.index)) for peers in three]
+    assert len(set(folders)) == 3 and folders[0] == Path(work_folder(f"{url}/stage"))
+    assert {places.url_of(folder) for folder in folders} == {f"{url}/stage"}
+    assert places.shown(f"{folders[2]}/x") == f"{url}/stage/x"
+    with locked(folders[0], "training") as lock:
+        works = [
+            Published(f"{url}/stage", folder, None if peers.index else lock, peers)
+            for folder, peers in zip(folders, three, strict=True)
+        ]
+        assert distributed_run(*(work.pull for work in works)) == [None] * 3
+        assert [below(folder) for folder in folders] == [below(folders[0])] * 3
+        (folders[0] / "plan").mkdir()
+        (folders[0] / "plan" / "p").write_text("plan")
+        (folders[1] / "stray").touch()
+        assert distributed_run(*(work.hand_out for work in works)) == [None] * 3
+        assert [(folder / "plan" / "p").read_text() for folder in folders] == ["plan"] * 3
+        times = {(folder / "plan" / "p").stat().st_mtime_ns for folder in folders}
+        assert len(times) == 1, "fingerprints of records have them"
+        assert not (folders[1] / "stray").exists() and "a/stage/stray" not in store.objects
 
 
 def test_files_are_sent_when_they_are_whole(url: str, store: Buckets, tmp_path: Path) -> None:
