@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from eve_jax.process.fetched import MANIFEST, Notes, fetch_step, writer_of
 from eve_jax.process.files import PART
 from eve_jax.process.lock import LOCK, Lock
 from eve_jax.process.peers import Peers
+from eve_jax.process.sqlite_copy import copied, has_more, is_beside
 
 CHECKPOINTS = "checkpoints"
 LAST = ("config.json", "eve_records.json")  # what a folder is recognized by: written when its other files are
@@ -64,7 +65,8 @@ class Published:
     def _pull_files(self, names: list[str]) -> None:
         """Make the files here, but those of checkpoints, equal to what the bucket has, of all its `names`."""
         small = [name for name in names if self._is_published(name)]
-        for name in set(self._local()) - set(small):
+        local = self._local(lambda name: self._is_published(name) or is_beside(name))
+        for name in set(local) - set(small):
             (self.folder / name).unlink(missing_ok=True)
         buckets.together(self._notes.fetch, small)
         self._notes.remove_others(small)
@@ -103,10 +105,11 @@ class Published:
 
     def _put(self, name: str) -> None:
         path = self.folder / name
-        before = path.stat()
-        generation = buckets.upload(path, places.join(self.url, name))
+        before, more = path.stat(), has_more(path)
+        with copied(path, self.folder) as whole:
+            generation = buckets.upload(whole, places.join(self.url, name))
         after = path.stat()
-        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and not more:
             self._notes.note(name, generation)
 
     def save(self, made: Path, step: Path) -> None:
@@ -189,13 +192,16 @@ class Published:
 
     def _is_published(self, name: str) -> bool:
         parts = name.split("/")
-        return not any(p in OWN or p == CHECKPOINTS or p.startswith(".") or p.endswith(PART) for p in parts)
+        return not is_beside(name) and not any(
+            p in OWN or p == CHECKPOINTS or p.startswith(".") or p.endswith(PART) for p in parts
+        )
 
-    def _local(self) -> list[str]:
-        """Names of the files here that are published."""
+    def _local(self, wanted: Callable[[str], bool] | None = None) -> list[str]:
+        """Names of the files here that are `wanted`, by default those that are published."""
+        wanted = wanted or self._is_published
         found = []
         for place, folders, files in os.walk(self.folder):
             below = Path(place).relative_to(self.folder)
             folders[:] = [name for name in folders if self._is_published(name)]
-            found += [str(below / name) for name in files if self._is_published(name)]
+            found += [str(below / name) for name in files if wanted(name)]
         return found

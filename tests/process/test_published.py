@@ -1,6 +1,8 @@
 """Work folders in buckets: what is published and when, on which machine, and what a refusal leaves."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,40 @@ def test_paths_in_files(url: str, store: Buckets, tmp_path: Path) -> None:
     store.remove("a/stage1/config.json")
     fetched._done.clear()
     assert stored.find(folder) is None
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_is_whole_in_the_bucket_while_it_is_written(store: Buckets, mode: str, tmp_path: Path) -> None:
+    """SQLite's file alone, copied in the midst of a transaction, would have a half of it, or nothing."""
+    folder = Path(work_folder("s3://bkt/a"))
+
+    def stored() -> list[tuple[int, int]]:
+        (tmp_path / "copy.db").write_bytes(store.objects["a/mlflow.db"][0])
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+            assert copy.execute("pragma integrity_check").fetchall() == [("ok",)]
+            return copy.execute("select count(*), sum(x = y) from t").fetchall()
+
+    with in_bucket(folder, "training"):
+        work = published(folder)
+        assert work is not None
+        with closing(sqlite3.connect(folder / "mlflow.db", isolation_level=None)) as writer:
+            writer.execute(f"pragma journal_mode={mode}")
+            writer.execute("pragma cache_size=4")  # pages, so that a transaction is written before it ends
+            writer.execute("create table t (x, y, filler)")
+            numbers = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 400)"
+            writer.execute(f"{numbers} insert into t select i, i, hex(randomblob(500)) from n")
+            work.publish()
+            assert stored() == [(400, 400)]
+            if mode == "wal":  # a reader then need not wait
+                writer.execute("begin")
+                writer.execute("update t set x = -x, filler = hex(randomblob(500))")
+                work.publish()
+                assert stored() == [(400, 400)]
+                writer.execute("commit")
+                work.publish()
+                assert stored() == [(400, 0)]
+        assert [name for name in store.objects if "mlflow" in name] == ["a/mlflow.db"]
+        (folder / "mlflow.db-journal").write_text("of a run that was killed: another state's")
+        work.pull()
+        assert not (folder / "mlflow.db-journal").exists()
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
