@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from eve_jax.errors import UserError, shorten
@@ -78,6 +79,8 @@ def damage(
     looks at what it wrote, and every `count`-th process's after it. A checkpoint without a manifest is only looked at:
     its item `needed` must be there.
     """
+    if pipe := pipe_in(step):
+        return f"{pipe} is a pipe or a device, not a file"
     if not (step / needed).is_dir():
         return f"{step} has no folder {needed}"
     if not has_manifest(step):
@@ -101,6 +104,22 @@ def damage(
         if path.stat().st_size != size:
             return f"{path} has {path.stat().st_size} bytes instead of {size}"
     return _changed(step, mine) if contents else ""
+
+
+def pipe_in(step: Path) -> Path | None:
+    """Return what is a pipe or a device of the checkpoint `step`, or of its items: Orbax would wait for it for ever."""
+    for folder in (step, *(path for path in step.glob("*") if path.is_dir())):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
+                    return Path(entry.path)
+    return None
+
+
+def refuse_pipes(step: Path) -> None:
+    """Raise UserError for `pipe_in`, before Orbax reads the checkpoint `step`."""
+    if pipe := pipe_in(step):
+        raise UserError(f"{pipe} is a pipe or a device, not a file: remove it, or the checkpoint {step.name}")
 
 
 def _changed(step: Path, files: Sequence[tuple[Path, int, str]]) -> str:

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 from eve_jax.checkpoint.best import Best
 from eve_jax.checkpoint.bucket_parts import read
 from eve_jax.checkpoint.bucket_saves import BucketSaves, each_on_its_own
-from eve_jax.checkpoint.checksums import has_manifest
+from eve_jax.checkpoint.checksums import has_manifest, refuse_pipes
 from eve_jax.checkpoint.local_copies import LocalCopies
 from eve_jax.checkpoint.orbax_errors import disk_reason
 from eve_jax.checkpoint.shared_sums import Sums, damage_seen_by_all
@@ -58,6 +58,8 @@ class Checkpoints:
         self.folder = (folder / CHECKPOINTS).resolve()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
+        for step in steps_in(folder):
+            refuse_pipes(self.folder / str(step))
         policies: list[Any] = [LatestN(max(keep, 1))]
         if keep_every:
             policies.append(EveryNSteps(keep_every))

@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from eve_jax.checkpoint.bucket_parts import in_parts, read
+from eve_jax.checkpoint.checksums import refuse_pipes
 from eve_jax.checkpoint.stage_folder import AGAIN, CHECKPOINTS
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
@@ -55,6 +56,7 @@ def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
     Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
     """
     hush_orbax()
+    refuse_pipes(step)
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
