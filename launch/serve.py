@@ -62,13 +62,13 @@ flags.mark_flag_as_required("checkpoint")
 
 
 def main() -> None:
-    from eve_jax.errors import UserError, name_fields
+    from eve_jax.errors import UserError, install, name_fields
 
     try:
         from eve_jax.serve import app, process
         from eve_jax.serve.model import Served
     except ModuleNotFoundError as error:
-        raise UserError(f"the server needs {error.name}: pip install -c constraints.txt -e '.[serve]'") from error
+        raise UserError(f"the server needs {error.name}: {install('serve')}") from error
     from eve_jax.infer.api import EVE
     from eve_jax.infer.scheduler import Scheduler
     from eve_jax.process.setup import setup

@@ -4,6 +4,7 @@ Of a stage folder of ours, the newest checkpoint that is whole comes along, with
 are not copied: each image is read when it is needed (`eve_jax.data.image_file`).
 """
 
+import fcntl
 import fnmatch
 import glob
 import hashlib
@@ -12,8 +13,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from eve_jax.process import buckets, places
 from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
 
 NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
+TURN = "fetch.lock"
 STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
 PART_OF = re.compile(r"(?:ocdbt\.)?process_(\d+)")
 MANIFEST = "manifest.json"  # of a checkpoint; written last, so that one without it is not finished
@@ -44,7 +46,7 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
 
             about = f"{field}={url}" if field else url
             try:
-                with spinner(f"fetching {url}"):
+                with spinner(f"fetching {url}"), _in_turn():
                     found = _fetched(url, weights)
             except OSError as error:
                 where = "" if error.filename in (None, url) else f"{places.shown(str(error.filename))}: "
@@ -53,6 +55,16 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
                 raise UserError(f"{about}: there is no such object, and none below it")
             _done[place, weights] = str(place)
         return _done[place, weights]
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    """Let the processes of this machine, which may have the same folder of copies, change it one after the other."""
+    places.root().mkdir(parents=True, exist_ok=True)
+    with (places.root() / TURN).open("w") as file:
+        with suppress(OSError):  # of network file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def without_weights(url: str, field: str = "") -> str:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_bucket_is_all_that_hosts_share(
                     if not key.endswith("run.lock"):
                         buckets.write(f"{scheme}://bkt/copy/{key}", buckets.read_whole(f"{work}/{key}"))
         print(seen)
-        assert all(set(before) <= set(after) for before, after in zip(seen, seen[1:], strict=False)), seen
+        assert all(set(before) <= set(after) for before, after in pairwise(seen)), seen
         Run(2, work, records, env, tmp_path / "machines" / "last").finish()
         found = Path(fetched.fetch(f"{work}/stage1"))
         assert lines(found) == whole
