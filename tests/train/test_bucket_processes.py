@@ -144,7 +144,7 @@ def test_a_bucket_is_all_that_hosts_share(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["forbidden", "full", "reset"])
+@pytest.mark.parametrize("fault", ["forbidden", "full", "reset", "slow300"])  # the last: no answer comes
 def test_a_bucket_that_refuses_one_of_two(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends with one line, and what was saved is whole: two others resume from it."""
     from tests.buckets import serving
