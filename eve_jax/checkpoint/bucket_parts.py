@@ -4,8 +4,9 @@ An item is a database of TensorStore (OCDBT) whose index refers to the parts ocd
 is here is read here, the other parts in the bucket, and of these no more than the shards of this process.
 """
 
+import math
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,14 @@ def merge(made: Path, url: str, files: Collection[str], processes: int) -> None:
 
 
 def _merge(base: dict[str, Any], parts: Sequence[str]) -> None:
-    context, transaction = ts.Context(), ts.Transaction(atomic=True)
+    context, transaction, patience = ts.Context(), ts.Transaction(atomic=True), buckets.PATIENCE * 5
     whole = {"driver": "ocdbt", "base": base, "config": CONFIG, "assume_config": True}
-    parent = ts.KvStore.open(whole, context=context).result().with_transaction(transaction)
+    parent = ts.KvStore.open(whole, context=context).result(timeout=patience).with_transaction(transaction)
     for part in parts:
-        child = ts.KvStore.open({"driver": "ocdbt", "base": base | {"path": part}}, context=context).result()
-        child.experimental_copy_range_to(parent).result()
-    transaction.commit_async().result()
+        own = {"driver": "ocdbt", "base": base | {"path": part}}
+        child = ts.KvStore.open(own, context=context).result(timeout=patience)
+        child.experimental_copy_range_to(parent).result(timeout=patience)
+    transaction.commit_async().result(timeout=patience)
 
 
 def _base(item: Path, url: str, elsewhere: Collection[int]) -> dict[str, Any]:
@@ -72,23 +74,33 @@ def read(step: Path, item: str, wanted: Any) -> Any:
     Raises UserError where it lacks one or has it in another shape, and where it cannot be read.
     """
     folder, url = step.resolve() / item, places.join(str(places.url_of(step)), item)
-    parts: dict[int, bool] = {}  # whether all of a process's files are here
+    here: dict[int, bool] = {}  # whether all of a process's files are
     for name in read_json(step / MANIFEST)["files"]:
         if (writer := writer_of(name)) is not None and name.startswith(f"{item}/ocdbt."):
-            parts[writer] = parts.get(writer, True) and (step / name).is_file()
-    base = _base(folder, url, [number for number, here in parts.items() if not here])
+            here[writer] = here.get(writer, True) and (step / name).is_file()
+    base = _base(folder, url, [number for number, all_here in here.items() if not all_here])
     context = ts.Context()
     names, leaves = jax.tree.leaves(ocp.tree.get_param_names(wanted)), jax.tree.leaves(wanted)
     found: list[jax.Array] = []
     try:
         pairs = zip(names, leaves, strict=True)
         while some := list(islice(pairs, AT_ONCE)):
-            stores = [_opened(base, name, context) for name, _ in some]
-            reading = [list(_reading(step, s.result(), leaf)) for s, (_, leaf) in zip(stores, some, strict=True)]
-            found += [_placed(leaf, shards) for (_, leaf), shards in zip(some, reading, strict=True)]
-    except (ValueError, RuntimeError) as error:  # TensorStore's
-        raise UserError(f"{places.shown(str(step))} cannot be read ({shorten(str(error))})") from error
+            patience = buckets.PATIENCE + sum(_bytes(leaf) for _, leaf in some) / buckets.SLOWEST
+            with buckets.refusals(url):
+                opening = [_opened(base, name, context) for name, _ in some]
+                stores = [store.result(timeout=patience) for store in opening]
+                reading = [_reading(step, store, leaf) for store, (_, leaf) in zip(stores, some, strict=True)]
+                shards = [{key: part.result(timeout=patience) for key, part in parts.items()} for parts in reading]
+            found += [_placed(leaf, parts) for (_, leaf), parts in zip(some, shards, strict=True)]
+    except OSError as error:
+        raise UserError(f"{places.shown(str(step))} cannot be read ({shorten(str(error.strerror))})") from error
     return jax.tree.unflatten(jax.tree.structure(wanted), found)
+
+
+def _bytes(leaf: Any) -> int:
+    """Bytes of the shards that this process has of an array."""
+    shards = leaf.sharding.addressable_devices_indices_map(leaf.shape)
+    return len(shards) * math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def _opened(base: dict[str, Any], name: str, context: ts.Context) -> Any:
@@ -97,14 +109,14 @@ def _opened(base: dict[str, Any], name: str, context: ts.Context) -> Any:
     )
 
 
-def _reading(step: Path, store: Any, leaf: Any) -> Iterator[tuple[Any, Any]]:
+def _reading(step: Path, store: Any, leaf: Any) -> dict[str, Any]:
     """The shards of this process of an array, each once, by their places, on their way."""
     if store.shape != leaf.shape:
         raise UserError(f"{places.shown(str(step))}: an array has the shape {store.shape}, not {leaf.shape}")
     shards = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
-    yield from {str(index): store[index].read() for index in shards}.items()
+    return {str(index): store[index].read() for index in shards}
 
 
-def _placed(leaf: Any, shards: list[tuple[Any, Any]]) -> jax.Array:
-    values = {key: np.asarray(value.result()).astype(leaf.dtype, copy=False) for key, value in shards}
+def _placed(leaf: Any, shards: dict[str, Any]) -> jax.Array:
+    values = {key: np.asarray(value).astype(leaf.dtype, copy=False) for key, value in shards.items()}
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[str(index)])

@@ -99,12 +99,12 @@ def _publishing(work: "Published", lock: Lock) -> Iterator[None]:
 def bring(step: Path, wanted: Callable[[str], bool]) -> None:
     """Fetch the files of the checkpoint `step` that are `wanted` and not here, where each process has a part alone.
 
-    Does nothing for other folders. Raises UserError.
+    Does nothing for other folders; a file that the bucket lacks is missing here, too. Raises UserError.
     """
     work = published(step)
     if work is not None and work.others is not None and step.is_dir():
         url = str(places.url_of(step))
-        with one_line(url):
+        with one_line(url), suppress(FileNotFoundError):
             fetch_step(url, step, wanted)
 
 
