@@ -14,10 +14,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from eve_jax.process import buckets, places
-from eve_jax.process.connect import peers
 from eve_jax.process.fetched import fetch_step
 from eve_jax.process.lock import Lock, held_around, locked
-from eve_jax.process.publishing import EVERY, Published, one_line
+from eve_jax.process.publishing import EVERY, Published, one_line, peers
 
 _held: dict[str, "Published"] = {}  # work folders of this process by their URLs
 

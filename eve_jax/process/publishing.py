@@ -10,7 +10,6 @@ from pathlib import Path
 
 from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
-from eve_jax.process.connect import peers
 from eve_jax.process.fetched import MANIFEST, Notes, fetch_step, writer_of
 from eve_jax.process.files import PART
 from eve_jax.process.lock import LOCK, Lock
@@ -21,6 +20,12 @@ CHECKPOINTS = "checkpoints"
 LAST = ("config.json", "eve_records.json")  # what a folder is recognized by: written when its other files are
 OWN = (LOCK, "cache", "logs")  # of the machine, or of the bucket alone
 EVERY = 30.0  # seconds between two looks for files that were changed
+
+
+def peers() -> Peers | None:
+    """Return the other processes of this run, None when it is the only one; without JAX, which most commands lack."""
+    connect = sys.modules.get("eve_jax.process.connect")
+    return None if connect is None else connect.peers()
 
 
 @contextmanager
