@@ -47,7 +47,7 @@ class Run:
             command = [sys.executable, "-m", *arguments, f"--workdir={work}", "--peer_timeout=10"]
             if count > 1:
                 command += [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={number}"]
-            own = env | {"EVE_CACHE": str(machine / "cache"), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+            own = {"EVE_CACHE": str(machine / "cache")} | env | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
             with (machine / "printed.txt").open("w") as out:
                 self.running.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=out, stderr=subprocess.STDOUT))
 
@@ -186,7 +186,8 @@ def test_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with serving() as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
-        Run(2, "s3://bkt/runs", recipe, programs | server.env, tmp_path / "machines" / "two").finish()
+        shared = programs | server.env | {"EVE_CACHE": str(tmp_path / "cache")}  # as on a machine with two GPUs
+        Run(2, "s3://bkt/runs", recipe, shared, tmp_path / "machines" / "two").finish()
         one = Run(1, "s3://bkt/runs", recipe, programs | server.env, tmp_path / "machines" / "one")
         one.finish()  # nothing is left but the report
         assert "taken over" not in one.printed()[0]
