@@ -24,6 +24,7 @@ from eve_jax.process.files import read_json
 from eve_jax.process.published import published
 
 INDEX, DATA = "manifest.ocdbt", "d"  # of a database: its root, and the folder of what it refers to
+ARRAY = "/.zarray"  # after an array's name: its description, next to its chunks
 PART = "ocdbt.process_{}/"
 AT_ONCE = 16  # arrays that are read at a time
 # As Orbax writes them: descriptions of arrays lie in the index.
@@ -58,6 +59,10 @@ def _merge(base: dict[str, Any], parts: Sequence[str]) -> None:
         own = {"driver": "ocdbt", "base": base | {"path": part}}
         child = ts.KvStore.open(own, context=context).result(timeout=patience)
         child.experimental_copy_range_to(parent).result(timeout=patience)
+    keys = {key.decode() for key in parent.list().result(timeout=patience)}
+    described = {key.removesuffix(ARRAY) for key in keys if key.endswith(ARRAY)}
+    if lacking := described ^ {key.rpartition("/")[0] for key in keys if not key.endswith(ARRAY)}:
+        raise ValueError(f"no process has written all of {sorted(lacking)[0]}")
     transaction.commit_async().result(timeout=patience)
 
 

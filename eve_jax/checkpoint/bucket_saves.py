@@ -31,18 +31,25 @@ CLEARED, DONE = "cleared", "done"  # what process 0 tells: that others may send,
 def each_on_its_own(options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of Orbax's manager for `options` of it, with which no process expects another's files.
 
-    Nobody waits for others within Orbax: `BucketSaves.seal` does, and tells all when one of them fails.
+    Nobody waits for others within Orbax: `BucketSaves.seal` does, and tells all when one of them fails. Trees are those
+    of `ocp.args.PyTreeSave`.
     """
     alone = ocp.options.MultiprocessingOptions(primary_host=None)
     options["async_options"].barrier_sync_fn = lambda *, key, timeout_ms: None
     return {
         "options": ocp.CheckpointManagerOptions(**options, multiprocessing_options=alone),
         "item_handlers": {
-            "params": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-            "optimizer": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "params": _of_a_part(alone),
+            "optimizer": _of_a_part(alone),
             "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
         },
     }
+
+
+def _of_a_part(alone: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
+    """What writes a tree of which this process may have no shard of an array: `merge` looks at the whole of it."""
+    own = ocp.handlers.BasePyTreeCheckpointHandler(multiprocessing_options=alone, enable_post_merge_validation=False)
+    return ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, handler_impl=own)
 
 
 @dataclass

@@ -157,9 +157,10 @@ class Checkpoints:
         """
         if step in self.manager.all_steps():
             return
+        tree: Any = ocp.args.StandardSave if self._parts is None else ocp.args.PyTreeSave
         items = {
-            "params": ocp.args.StandardSave(params),
-            "optimizer": ocp.args.StandardSave(optimizer),
+            "params": tree(params),
+            "optimizer": tree(optimizer),
             "meta": ocp.args.JsonSave(versioned(meta)),
         }
         self._finish()
