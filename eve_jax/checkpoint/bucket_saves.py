@@ -48,7 +48,7 @@ def each_on_its_own(options: dict[str, Any]) -> dict[str, Any]:
 
 def _of_a_part(alone: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
     """What writes a tree of which this process may have no shard of an array: `merge` looks at the whole of it."""
-    own = ocp.handlers.BasePyTreeCheckpointHandler(multiprocessing_options=alone, enable_post_merge_validation=False)
+    own = ocp.BasePyTreeCheckpointHandler(multiprocessing_options=alone, enable_post_merge_validation=False)
     return ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, handler_impl=own)
 
 
