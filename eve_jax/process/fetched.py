@@ -240,6 +240,7 @@ class Notes:
             if generation := self.generation(name):
                 _set_time(self.place / name, generation)
                 self.note(name, generation)
+        self.write()
 
     def generation(self, name: str) -> bytes:
         """Return the generation that the file is a copy of; b"" when it was changed since, or is not there."""

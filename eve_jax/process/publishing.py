@@ -83,8 +83,9 @@ class Published:
             return
         with one_line(self.url):
             if self.lock is not None:
-                self.publish()
-                self._notes.set_times()
+                with self._turn:
+                    self.publish()
+                    self._notes.set_times()
             self.others.gather("published")
             if self.lock is None:
                 self._pull_files(self._names())
