@@ -72,8 +72,8 @@ class Checkpoints:
         self._sums = Sums(peers())
         self.local = local
         self._work = published(folder)
-        several = self._work is not None and self._work.others is not None
-        self._parts = BucketSaves(self._work, self._work.others) if several else None
+        others = None if self._work is None else self._work.others
+        self._parts = BucketSaves(self._work, others) if self._work is not None and others is not None else None
         options: dict[str, Any] = {
             "preservation_policy": AnyPreservationPolicy(policies),
             "best_fn": None if best is None else best.value,  # without one, Orbax stores no metrics
@@ -84,7 +84,7 @@ class Checkpoints:
             ),
         }
         hush_orbax()
-        given = each_on_its_own(options) if several else {"options": ocp.CheckpointManagerOptions(**options)}
+        given = each_on_its_own(options) if self._parts else {"options": ocp.CheckpointManagerOptions(**options)}
         self.manager = ocp.CheckpointManager(self.folder, **given)
 
     @property
