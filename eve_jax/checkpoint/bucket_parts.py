@@ -85,7 +85,10 @@ def read(step: Path, item: str, wanted: Any) -> Any:
             here[writer] = here.get(writer, True) and (step / name).is_file()
     base = _base(folder, url, [number for number, all_here in here.items() if not all_here])
     context = ts.Context()
-    names, leaves = jax.tree.leaves(ocp.tree.get_param_names(wanted)), jax.tree.leaves(wanted)
+    names, leaves = (
+        jax.tree.leaves(ocp.tree.get_param_names(wanted, include_empty_nodes=False)),
+        jax.tree.leaves(wanted),
+    )
     found: list[jax.Array] = []
     try:
         pairs = zip(names, leaves, strict=True)

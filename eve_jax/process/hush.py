@@ -43,7 +43,7 @@ def tiff_error() -> str:
 def _hush_libtiff() -> list[Any]:
     """Take over the handlers of messages of the libtiff that Pillow has loaded; returns what has to live on.
 
-    Where it is not found, it goes on as it does.
+    Where it is not found, it continues as before.
     """
     from PIL import _imaging  # noqa: F401  which loads it
 

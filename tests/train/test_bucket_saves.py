@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tensorstore as ts
 
@@ -33,7 +34,7 @@ WIDTH = 1000  # of an array with a row by each process: too much for the index
 VALUES = np.random.default_rng(0).normal(size=(3, WIDTH)).astype(np.float32)
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 ROW = jax.ShapeDtypeStruct((3, WIDTH), np.float32, sharding=SHARDING)
-WANTED = {"a": ROW, "b": {"c": ROW}}
+WANTED = {"a": ROW, "none": optax.EmptyState(), "b": {"c": ROW}}
 
 
 def database(folder: Path, name: str, row: int) -> None:
