@@ -115,7 +115,7 @@ def test_a_bucket_is_all_that_hosts_share(
             time.sleep(draw.uniform(0, 0.7))
             two.kill(victims)
             seen.append(whole_steps(work))
-            if number == 3:  # one process goes on from here, elsewhere, to the end
+            if number == 3:  # one process resumes from here, elsewhere
                 for key in buckets.names_below(work):
                     if not key.endswith("run.lock"):
                         buckets.write(f"{scheme}://bkt/copy/{key}", buckets.read_whole(f"{work}/{key}"))
