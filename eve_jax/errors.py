@@ -82,6 +82,11 @@ def shorten(text: str, most: int = 300) -> str:
     return clip(" ".join(text.splitlines()), most)
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra of the project, for messages about a package that is missing."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def amount(count: int, noun: str) -> str:
     """Return how many there are of a thing: "1 step", "2,000 steps"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -16,9 +16,9 @@ from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import Field, FieldError, name_fields
-from eve_jax.process.connect import by_process_0, count, print_once
+from eve_jax.process.connect import by_process_0, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
-from eve_jax.process.published import in_bucket, work_folder
+from eve_jax.process.published import in_bucket, own, work_folder
 from eve_jax.process.section import Section
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
@@ -65,9 +65,9 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     for name in config.order:  # now, not after the stages before it
         with name_fields(f"config.stages.{name}.{{}}".format):
             check_present(config.stages[name].data.records, config.stages[name].data.images)
-    workdir = Path(expand(workdir, "workdir", work_folder))
+    workdir = own(Path(expand(workdir, "workdir", work_folder)))
     with ExitStack() as held:
-        if not held.enter_context(in_bucket(workdir, "the recipe", count())):
+        if not held.enter_context(in_bucket(workdir, "the recipe")):
             held.enter_context(written_by_one_run(workdir, "the recipe"))
         _run_stages(config, workdir)
 

@@ -6,7 +6,7 @@
 
     python -m launch.compile --config=serve:llm=qwen2.5-7b --topology=v5e:2x4      inference: rows and tokens a second
 
-Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (pip install 'eve-jax[tpu]') and no TPU, and
+Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (the extra `tpu`) and no TPU, and
 cpu:N, virtual devices. No data is needed: row shapes follow from the config.
 """
 

@@ -105,7 +105,7 @@ def _evaluate() -> None:
     from eve_jax.errors import name_fields
     from eve_jax.eval.report import table_lines
     from eve_jax.eval.summary import print_failures
-    from eve_jax.process.connect import count, distributed_run, is_leader
+    from eve_jax.process.connect import distributed_run, is_leader
     from eve_jax.process.places import shown
     from eve_jax.process.setup import setup
 
@@ -113,7 +113,7 @@ def _evaluate() -> None:
     _check_flags(ASKING)
     _required(checkpoint=CHECKPOINT.value, tasks=TASKS.value, out=OUT.value)
     out = Path(OUT.value or "")
-    with distributed_run(CLUSTER(), out), in_bucket(out, "the evaluation", count()), name_fields(as_flag):
+    with distributed_run(CLUSTER(), out), in_bucket(out, "the evaluation"), name_fields(as_flag):
         from eve_jax.eval.run import Run, run_tasks
         from eve_jax.infer.api import EVE
 

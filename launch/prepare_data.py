@@ -44,6 +44,7 @@ STEP = flags.DEFINE_integer("step", 0, "show: number of the step, from 0", lower
 ROWS = flags.DEFINE_integer("max_rows", 8, "show: rows at most", lower_bound=1)
 OUT = define_path("out", "", "show: page to write (.html)")
 BAD_RECORDS = "bad_records.jsonl"
+RECORDS = "RECORDS"  # what `inspect` takes without the name of a flag
 ACTIONS = ("convert", "inspect", "show")
 
 
@@ -55,7 +56,7 @@ def main(action: str) -> None:
 
 
 def _need(**values: Any) -> None:
-    missing = [f"--{name}" for name, value in values.items() if not value]
+    missing = [name if name == RECORDS else f"--{name}" for name, value in values.items() if not value]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given (see --help)")
 
@@ -86,6 +87,10 @@ def _flag(field: str) -> str:
     return {"data.records": "--from", "data.images": "--images"}.get(field, f"config.{field}")
 
 
+def _argument(field: str) -> str:
+    return RECORDS if field == "data.records" else _flag(field)
+
+
 def _inspect() -> None:
     from eve_jax.config.stage import Config
     from eve_jax.data.samples.sample_rule import SampleRule
@@ -94,9 +99,9 @@ def _inspect() -> None:
     config = CONFIG.value if CONFIG.value is None else Config.of(CONFIG.value)
     rule = None if config is None else SampleRule.of(config)
     names = FROM.value or (config.data.records if config is not None else "")
-    _need(**{"from": names})
+    _need(**{RECORDS: names})
     images = IMAGES.value or (config.data.images if config is not None else "")
-    with name_fields(_flag):
+    with name_fields(_argument):
         for line in inspect(names, images, rule):
             print(line)
 

@@ -62,7 +62,7 @@ flags.mark_flag_as_required("checkpoint")
 
 
 def main() -> None:
-    from eve_jax.errors import UserError, name_fields
+    from eve_jax.errors import UserError, install, name_fields
 
     with name_fields(as_flag):  # before anything is imported that takes long
         settings = serve_settings()
@@ -72,7 +72,7 @@ def main() -> None:
         from eve_jax.serve import app, process
         from eve_jax.serve.model import Served
     except ModuleNotFoundError as error:
-        raise UserError(f"the server needs {error.name}: pip install -c constraints.txt -e '.[serve]'") from error
+        raise UserError(f"the server needs {error.name}: {install('serve')}") from error
     from eve_jax.infer.api import EVE
     from eve_jax.infer.scheduler import Scheduler
     from eve_jax.process.setup import setup

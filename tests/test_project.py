@@ -118,10 +118,12 @@ def test_every_dependency_is_constrained(project, constraints):
         "clients",
         "cuda",
         "demo",
+        "gcs",
         "lmms",
         "mlflow",
         "page",
         "quant",
+        "s3",
         "serve",
         "test",
         "tfds",
@@ -162,6 +164,14 @@ def test_core_brings_no_second_framework(project, constraints):
     core = {requirement_name(r) for r in project["dependencies"]}
     assert core.isdisjoint({"tensorflow", "torch", "transformers"})
     assert "tensorflow" not in constraints
+
+
+def test_extras_are_installed_by_one_form_of_the_command():
+    """By `eve_jax.errors.install` in messages, and as it says in documents: nothing of this name is on an index."""
+    told = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *python_files()]
+    wrong = re.compile(r"""pip install (?:-e )?["'](?:eve[-_]jax|\.)\[|pip install [^\n]*["']eve[-_]jax\[""")
+    found = [f"{path}: {line}" for path in told for line in path.read_text().splitlines() if wrong.search(line)]
+    assert not [line for line in found if "tests/" not in line and "docs/eval.md" not in line], found
 
 
 def test_readme_names_both_commands():

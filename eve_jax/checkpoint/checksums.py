@@ -6,13 +6,14 @@ STEP/manifest.json is {"files": {path below STEP: [bytes, BLAKE2b of 16 bytes as
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from eve_jax.errors import UserError, shorten
 from eve_jax.process.beats import beat
+from eve_jax.process.fetched import writer_of
 from eve_jax.process.files import read_json, write_atomically
 from eve_jax.process.progress import spinner
 
@@ -24,25 +25,20 @@ _SHOWN = 2 << 30  # bytes whose checking is announced
 Sum = tuple[int, str]  # bytes and BLAKE2b of a file
 
 
-def written_by(path: PurePosixPath) -> int:
-    """Return the number of the process that wrote the file `path` of a checkpoint: Orbax's folders are named by it."""
-    return _process(path) or 0
-
-
-def _process(path: PurePosixPath) -> int | None:
-    names = (re.fullmatch(r"(?:ocdbt\.)?process_(\d+)", part) for part in path.parts)
-    return next((int(name[1]) for name in names if name), None)
-
-
 def sums(step: Path, share: tuple[int, int] = (0, 1)) -> dict[str, Sum]:
     """Return the sums of the files in the folders of `step`, by path. Raises OSError.
 
     share: (number, count) of the process whose files they are to be; it looks into no folder of another.
     """
-    paths = sorted(_files(step, step, share))
+    return sums_of(step, sorted(str(path.relative_to(step)) for path in _files(step, step, share)))
+
+
+def sums_of(step: Path, names: Sequence[str]) -> dict[str, Sum]:
+    """Return the sums of the files `names` below `step`, by name. Raises OSError."""
+    paths = [step / name for name in names]
     with ThreadPoolExecutor(_workers()) as pool:
         digests = list(pool.map(_checksum, paths))
-    return {str(p.relative_to(step)): (p.stat().st_size, d) for p, d in zip(paths, digests, strict=True)}
+    return {n: (p.stat().st_size, d) for n, p, d in zip(names, paths, digests, strict=True)}
 
 
 def _files(step: Path, folder: Path, share: tuple[int, int]) -> Iterator[Path]:
@@ -51,7 +47,7 @@ def _files(step: Path, folder: Path, share: tuple[int, int]) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
-            process = _process(PurePosixPath(path.relative_to(step)))
+            process = writer_of(path.relative_to(step).as_posix())
             if entry.is_dir():
                 if process is None or process % count == number:
                     yield from _files(step, path, share)
@@ -83,6 +79,8 @@ def damage(
     looks at what it wrote, and every `count`-th process's after it. A checkpoint without a manifest is only looked at:
     its item `needed` must be there.
     """
+    if pipe := pipe_in(step):
+        return f"{pipe} is a pipe or a device, not a file"
     if not (step / needed).is_dir():
         return f"{step} has no folder {needed}"
     if not has_manifest(step):
@@ -98,7 +96,7 @@ def damage(
     if not any(path.parts[0] == needed for path in known):
         return f"{step / MANIFEST} names no file of {needed}"
     number, count = share
-    wanted = [p for p in known if (not items or p.parts[0] in items) and written_by(p) % count == number]
+    wanted = [p for p in known if (not items or p.parts[0] in items) and (writer_of(str(p)) or 0) % count == number]
     mine = [(step / path, *known[path]) for path in wanted]
     for path, size, _ in mine:
         if not path.is_file():
@@ -106,6 +104,22 @@ def damage(
         if path.stat().st_size != size:
             return f"{path} has {path.stat().st_size} bytes instead of {size}"
     return _changed(step, mine) if contents else ""
+
+
+def pipe_in(step: Path) -> Path | None:
+    """Return what is a pipe or a device of the checkpoint `step`, or of its items: Orbax would wait for it for ever."""
+    for folder in (step, *(path for path in step.glob("*") if path.is_dir())):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
+                    return Path(entry.path)
+    return None
+
+
+def refuse_pipes(step: Path) -> None:
+    """Raise UserError for `pipe_in`, before Orbax reads the checkpoint `step`."""
+    if pipe := pipe_in(step):
+        raise UserError(f"{pipe} is a pipe or a device, not a file: remove it, or the checkpoint {step.name}")
 
 
 def _changed(step: Path, files: Sequence[tuple[Path, int, str]]) -> str:

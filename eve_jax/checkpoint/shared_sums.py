@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eve_jax.checkpoint.checksums import Sum, damage, sums, write_manifest
+from eve_jax.process.fetched import writer_of
 from eve_jax.process.files import read_json, write_atomically
 from eve_jax.process.peers import POLL, Peers
+from eve_jax.process.published import bring
 
 PART = "manifest.process_{}.json"
 
@@ -52,6 +54,12 @@ class Sums:
         write_manifest(step, files)
 
 
+def _is_share(name: str, items: Sequence[str], number: int, count: int) -> bool:
+    """Whether `damage` looks at the file `name` of a checkpoint."""
+    writer = writer_of(name)
+    return writer is None or ((not items or name.split("/")[0] in items) and writer % count == number)
+
+
 def _values(step: Path) -> str:
     """Where processes tell each other about `step`: by the names of its stage and its own."""
     return f"sums/{step.parent.parent.name}/{step.name}/"
@@ -72,8 +80,13 @@ def _sum_own(peers: Peers, step: Path, over: threading.Event) -> None:
 
 
 def damage_seen_by_all(step: Path, peers: Peers | None, items: Sequence[str] = (), contents: bool = True) -> str:
-    """What `damage` finds, in every process; each of several, which all call this, reads its share of the files."""
+    """What `damage` finds, in every process; each of several, which all call this, reads its share of the files.
+
+    Of a checkpoint in a bucket, the share is fetched first. Raises UserError.
+    """
+    number, count = (0, 1) if peers is None else (peers.index, peers.count)
+    bring(step, lambda name: _is_share(name, items, number, count))
     if peers is None:
         return damage(step, items, contents)
-    found = peers.gather("damage", damage(step, items, contents, (peers.index, peers.count)))
+    found = peers.gather("damage", damage(step, items, contents, (number, count)))
     return next((text for text in found if text), "")

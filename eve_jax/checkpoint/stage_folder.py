@@ -17,7 +17,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from eve_jax.checkpoint.best import Best
-from eve_jax.checkpoint.checksums import has_manifest
+from eve_jax.checkpoint.bucket_parts import read
+from eve_jax.checkpoint.bucket_saves import BucketSaves, each_on_its_own
+from eve_jax.checkpoint.checksums import has_manifest, refuse_pipes
 from eve_jax.checkpoint.local_copies import LocalCopies
 from eve_jax.checkpoint.orbax_errors import disk_reason
 from eve_jax.checkpoint.shared_sums import Sums, damage_seen_by_all
@@ -56,6 +58,8 @@ class Checkpoints:
         self.folder = (folder / CHECKPOINTS).resolve()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; checkpoints are kept in a folder of that name")
+        for step in steps_in(folder):
+            refuse_pipes(self.folder / str(step))
         policies: list[Any] = [LatestN(max(keep, 1))]
         if keep_every:
             policies.append(EveryNSteps(keep_every))
@@ -68,17 +72,20 @@ class Checkpoints:
         self._sums = Sums(peers())
         self.local = local
         self._work = published(folder)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies),
-            best_fn=None if best is None else best.value,  # without one, Orbax stores no metrics
-            cleanup_tmp_directories=True,
-            async_options=ocp.options.AsyncOptions(
+        others = None if self._work is None else self._work.others
+        self._parts = BucketSaves(self._work, others) if self._work is not None and others is not None else None
+        options: dict[str, Any] = {
+            "preservation_policy": AnyPreservationPolicy(policies),
+            "best_fn": None if best is None else best.value,  # without one, Orbax stores no metrics
+            "cleanup_tmp_directories": True,
+            "async_options": ocp.options.AsyncOptions(
                 post_finalization_callback=self._seal,
                 create_directories_asynchronously=False,  # a folder that cannot be written is found at once
             ),
-        )
+        }
         hush_orbax()
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        given = each_on_its_own(options) if self._parts else {"options": ocp.CheckpointManagerOptions(**options)}
+        self.manager = ocp.CheckpointManager(self.folder, **given)
 
     @property
     def latest(self) -> int | None:
@@ -101,25 +108,27 @@ class Checkpoints:
             wrong = damage_seen_by_all(self.folder / str(step), others, contents=step != final)
             if not wrong:
                 break
-            if jax.process_index() == 0:
-                self._rename(step, wrong)
+            self._rename(step, wrong)
         self._reload()
         if self.local is not None:
             self.local.choose(self.manager.latest_step())
 
     def set_aside(self, step: int, reason: str) -> None:
         """Rename checkpoint `step`, so that nothing takes it for a good one or overwrites it, and warn."""
-        if jax.process_index() == 0:
-            self._rename(step, reason)
+        self._rename(step, reason)
         self._reload()
 
     def _rename(self, step: int, reason: str) -> None:
+        if jax.process_index() and self._parts is None:
+            return  # process 0 does it for all
         path = self.folder / str(step)
         target = next(t for n in range(1000) if not (t := path.with_suffix(f"{SET_ASIDE}{n or ''}")).exists())
         path.rename(target)
+        self.found_damage = True
+        if jax.process_index():
+            return
         if self._work is not None:
             self._work.set_aside(path)
-        self.found_damage = True
         older = steps_in(self.folder.parent)
         then = f"the one before is of step {older[-1]}" if older else "there is none before it"
         print(f"checkpoint {step} is damaged: {reason}; it is now {target.name}; {then}", file=sys.stderr, flush=True)
@@ -148,9 +157,10 @@ class Checkpoints:
         """
         if step in self.manager.all_steps():
             return
+        tree: Any = ocp.args.StandardSave if self._parts is None else ocp.args.PyTreeSave
         items = {
-            "params": ocp.args.StandardSave(params),
-            "optimizer": ocp.args.StandardSave(optimizer),
+            "params": tree(params),
+            "optimizer": tree(optimizer),
             "meta": ocp.args.JsonSave(versioned(meta)),
         }
         self._finish()
@@ -161,7 +171,8 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics or None)
         except (OSError, ValueError) as error:
             self._fail(error)
-        self._sums.follow(self.folder / f"{step}{UNFINISHED}")
+        if self._parts is None:
+            self._sums.follow(self.folder / f"{step}{UNFINISHED}")
 
     def check(self) -> None:
         """UserError when the save in the background has failed; does not wait."""
@@ -180,6 +191,9 @@ class Checkpoints:
         """Parameters and optimizer of `step` with the shapes, dtypes and shardings of the abstract trees given."""
         if local := self._copied(step):
             return local.restore(params, optimizer)
+        if self._parts is not None:
+            place = self.folder / str(step)
+            return read(place, "params", params), read(place, "optimizer", optimizer)
         items = {
             "params": ocp.args.StandardRestore(params),
             "optimizer": ocp.args.StandardRestore(optimizer),
@@ -208,7 +222,7 @@ class Checkpoints:
     def _fail(self, error: Exception) -> None:
         """Remove what was written of the save that failed; UserError when the disk is to blame, else `error` itself."""
         self._failed = True
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 or self._parts is not None:
             for path in self.folder.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
         reason = disk_reason(error)
@@ -222,8 +236,14 @@ class Checkpoints:
         ) from error
 
     def _seal(self) -> None:
-        """Called by Orbax, in process 0, when all have written their files and the folder has not got its name yet."""
+        """Called by Orbax, in process 0, when all have written their files and the folder has not got its name yet.
+
+        In every process where each has a folder of its own, when that one has written.
+        """
         made = self.folder / f"{self._saving}{UNFINISHED}"
+        if self._parts is not None:
+            self._parts.seal(made, self.folder / str(self._saving))
+            return
         self._sums.seal(made)
         if self._work is not None:
             self._work.save(made, self.folder / str(self._saving))

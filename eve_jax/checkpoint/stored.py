@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from eve_jax.checkpoint.bucket_parts import in_parts, read
+from eve_jax.checkpoint.checksums import refuse_pipes
 from eve_jax.checkpoint.stage_folder import AGAIN, CHECKPOINTS
 from eve_jax.errors import UserError, shorten
 from eve_jax.model.eve import Params
@@ -39,6 +41,9 @@ def _tree(folder: Path, step: int, item: str) -> Any:
 def load_stored(folder: Path, step: int, wanted: Params) -> Params:
     """Some of the parameters of checkpoint `step`: `wanted` are shapes with shardings, by name."""
     places = {name: ocp.ArrayRestoreArgs(sharding=w.sharding, dtype=w.dtype) for name, w in wanted.items()}
+    step_folder = folder / CHECKPOINTS / str(step)
+    if in_parts(step_folder):
+        return read(step_folder, "params", wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=places, partial_restore=True)
     with _reader(folder / CHECKPOINTS / str(step)) as reader:
         return reader.restore(folder.resolve() / CHECKPOINTS / str(step) / "params", args=args)
@@ -51,6 +56,7 @@ def _reader(step: Path) -> Iterator[ocp.Checkpointer]:
     Raise UserError when they cannot be read: of a checkpoint without a manifest, that shows no sooner.
     """
     hush_orbax()
+    refuse_pipes(step)
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)

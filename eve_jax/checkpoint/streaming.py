@@ -27,6 +27,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.process.fetched import complete_step
+from eve_jax.process.published import bring
 from eve_jax.version import versioned
 
 CHUNK_BYTES = 1 << 20  # of a stored chunk, which a host reads whole of whose rows it needs any
@@ -107,6 +108,7 @@ class OrbaxSource:
 
     def __init__(self, folder: Path, step: int, cfg: ModelConfig, average: bool = False):
         self.cfg, self.folder, self.step = cfg, folder, step
+        bring(folder / CHECKPOINTS / str(step), lambda name: average or name.split("/")[0] != OPTIMIZER)
         self.shapes: Params = stored_shapes(folder, step)
         if average:
             complete_step(folder / CHECKPOINTS / str(step))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 
 from eve_jax.compile.capture import captured
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 from eve_jax.train.flops import peak_flops
 
 GIB = 2**30
@@ -93,7 +93,7 @@ def open_topology(name: str) -> Topology:
     if generation == "cpu":
         return Topology(name, _virtual(int(shape)), None)
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"--topology={name}: the TPU compiler is missing; install it with pip install 'eve-jax[tpu]'")
+        raise UserError(f"--topology={name}: the TPU compiler is missing: {install('tpu')}")
     for variable, value in LIBTPU.items():
         os.environ.setdefault(variable, value)
     from jax.experimental import topologies

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 
 _EMOJI = {
     "animal": "🐱🐸🐘🐷🐧🐟🐢🐼🦋🐵🐰🦆🦉🐶",
@@ -84,7 +84,7 @@ class Kind:
 
 
 def _needs_extra(package: str, error: ImportError) -> UserError:
-    return UserError(f"the demo needs the package {package} ({error}): install the extra with pip install -e '.[demo]'")
+    return UserError(f"the demo needs the package {package} ({error}): {install('demo')}")
 
 
 @cache

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 from eve_jax.sharding import GATHERED_RULES, platform, shards
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ def _library() -> Any:
     try:
         import qwix
     except ImportError as error:
-        raise UserError("quantized weights require qwix: pip install 'eve-jax[quant]'") from error
+        raise UserError(f"quantized weights require qwix: {install('quant')}") from error
     return qwix

@@ -45,6 +45,10 @@ class Refused(OSError):
 
 @functools.cache
 def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
+    return _tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)).result(timeout=PATIENCE)
+
+
+def _spec(scheme: str, bucket: str, endpoint: str) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "driver": DRIVERS[scheme],
         "bucket": bucket,
@@ -56,7 +60,18 @@ def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
         if endpoint:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             spec |= {"endpoint": endpoint.rstrip("/"), "aws_region": region}
-    return _tensorstore().KvStore.open(spec).result(timeout=PATIENCE)
+    return spec
+
+
+def folder_spec(url: str) -> dict[str, Any]:
+    """Return TensorStore's description of a store whose keys are the names of objects below the folder `url`."""
+    scheme, _, place = url.partition("://")
+    bucket, _, key = place.partition("/")
+    return _spec(scheme, bucket, _endpoint(scheme)) | {"path": f"{key}/"}
+
+
+def _endpoint(scheme: str) -> str:
+    return next(filter(None, map(os.environ.get, ENDPOINTS[scheme])), "")
 
 
 def _tensorstore() -> Any:
@@ -68,13 +83,13 @@ def _tensorstore() -> Any:
 def _open(url: str) -> tuple[Any, str]:
     scheme, _, place = url.partition("://")
     bucket, _, key = place.partition("/")
-    with _refusals(url):
-        return _store(scheme, bucket, os.getpid(), next(filter(None, map(os.environ.get, ENDPOINTS[scheme])), "")), key
+    with refusals(url):
+        return _store(scheme, bucket, os.getpid(), _endpoint(scheme)), key
 
 
 @contextmanager
-def _refusals(url: str) -> Iterator[None]:
-    """Raise `Refused` in place of TensorStore's errors."""
+def refusals(url: str) -> Iterator[None]:
+    """Raise `Refused` in the block in place of TensorStore's errors."""
     try:
         yield
     except TimeoutError:
@@ -94,7 +109,7 @@ def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes
     known: a generation; while it is still that one, (b"", known) is returned and nothing is read. Raises Refused.
     """
     store, key = _open(url)
-    with _refusals(url):
+    with refusals(url):
         found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
     if found.state == "missing":
         return None, b""
@@ -123,7 +138,7 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     """
     store, key = _open(url)
     try:
-        with _refusals(url):
+        with refusals(url):
             done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
     except Refused as error:
         if instead_of is None or UNMET not in str(error):
@@ -136,7 +151,7 @@ def remove(url: str, known: bytes | None = None) -> None:
     """Remove the object at `url`, if it has the generation `known` where one is given. Raises Refused."""
     store, key = _open(url)
     try:
-        with _refusals(url):
+        with refusals(url):
             store.write(key, None, if_equal=known).result(timeout=PATIENCE)
     except Refused as error:
         if known is None or UNMET not in str(error):
@@ -153,7 +168,7 @@ def names_below(url: str) -> list[str]:
     store, key = _open(url.rstrip("/"))
     below = f"{key}/" if key else ""
     between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
-    with _refusals(url):
+    with refusals(url):
         found = store.list(between).result(PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")

@@ -89,7 +89,7 @@ def distributed_run(cluster: Cluster, workdir: Path) -> Iterator[None]:
         if _peers is not None:
             _wait_for_reason(error, found)
             stopped = isinstance(error, KeyboardInterrupt)
-            text = "asked to stop" if stopped else " ".join(str(error).split()) or type(error).__name__
+            text = "asked to stop" if stopped else places.shown(" ".join(str(error).split())) or type(error).__name__
             _peers.fail(text, STOPPED if stopped else FAILED)
         raise
     _part()

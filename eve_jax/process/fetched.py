@@ -4,6 +4,7 @@ Of a stage folder of ours, the newest checkpoint that is whole comes along, with
 are not copied: each image is read when it is needed (`eve_jax.data.image_file`).
 """
 
+import fcntl
 import fnmatch
 import glob
 import hashlib
@@ -12,8 +13,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from eve_jax.process import buckets, places
 from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
 
 NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
+TURN = "fetch.lock"
 STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
+PART_OF = re.compile(r"(?:ocdbt\.)?process_(\d+)")
 MANIFEST = "manifest.json"  # of a checkpoint; written last, so that one without it is not finished
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _done: dict[tuple[Path, bool], str] = {}
@@ -43,7 +46,7 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
 
             about = f"{field}={url}" if field else url
             try:
-                with spinner(f"fetching {url}"):
+                with spinner(f"fetching {url}"), _in_turn():
                     found = _fetched(url, weights)
             except OSError as error:
                 where = "" if error.filename in (None, url) else f"{places.shown(str(error.filename))}: "
@@ -52,6 +55,16 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
                 raise UserError(f"{about}: there is no such object, and none below it")
             _done[place, weights] = str(place)
         return _done[place, weights]
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    """Let the processes of this machine, which may have the same folder of copies, change it one after the other."""
+    places.root().mkdir(parents=True, exist_ok=True)
+    with (places.root() / TURN).open("w") as file:
+        with suppress(OSError):  # of network file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def without_weights(url: str, field: str = "") -> str:
@@ -106,15 +119,24 @@ def _fetched(url: str, weights: bool) -> bool:
                 shutil.rmtree(other, ignore_errors=True)
         if whole:
             at = places.join(url, stage, "checkpoints", str(max(whole)))
-            fetch_step(at, folder / str(max(whole)), without=("optimizer",))
+            fetch_step(at, folder / str(max(whole)), lambda name: name.split("/")[0] != "optimizer")
     return True
 
 
-def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
+def writer_of(name: str) -> int | None:
+    """Return the number of the process that wrote the file `name` of a checkpoint: Orbax's folders are named by it.
+
+    None for what belongs to no part of a process: metadata, and the index of all parts.
+    """
+    found = (PART_OF.fullmatch(part) for part in name.split("/"))
+    return next((int(match[1]) for match in found if match), None)
+
+
+def fetch_step(url: str, folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """Copy the checkpoint at `url`, which its manifest names the files of, to `folder`, which then holds no other.
 
-    without: items that are left out; of a copy that is there, only what it lacks is fetched. Raises OSError, also for a
-    manifest that cannot be read.
+    wanted: of a file's name; others are left out. Of a copy that is there, only what it lacks is fetched. Raises
+    OSError, also for a manifest that cannot be read.
     """
     manifest = buckets.read_whole(places.join(url, MANIFEST))
     try:
@@ -122,10 +144,10 @@ def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
     except (ValueError, KeyError, TypeError):
         raise buckets.Refused(places.join(url, MANIFEST), "no manifest of a checkpoint") from None
     if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == manifest:
-        wanted = [n for n in listed if n.split("/")[0] not in without and all(map(places.is_name, n.split("/")))]
+        named = [n for n in listed if wanted(n) and all(map(places.is_name, n.split("/")))]
         buckets.together(
             lambda name: _one_file(places.join(url, name), folder / name),
-            [name for name in wanted if not (folder / name).is_file()],
+            [name for name in named if not (folder / name).is_file()],
         )
         return
     names = [n for n in buckets.names_below(url) if n != MANIFEST and ("/" not in n or n in listed)]
@@ -137,7 +159,7 @@ def fetch_step(url: str, folder: Path, without: tuple[str, ...] = ()) -> None:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             buckets.download(places.join(url, name), part / name)
 
-        buckets.together(one, [name for name in names if name.split("/")[0] not in without])
+        buckets.together(one, filter(wanted, names))
         (part / MANIFEST).write_bytes(manifest)
 
 
@@ -183,6 +205,12 @@ def _files(url: str, place: Path, names: list[str], there: Collection[str] = (""
     notes.write()
 
 
+def _set_time(path: Path, generation: bytes) -> None:
+    """Fingerprints of records have the time of their files: here one that all hosts' copies of an object share."""
+    time = int.from_bytes(hashlib.blake2b(generation, digest_size=7).digest(), "little")
+    os.utime(path, ns=(time, time))
+
+
 class Notes:
     """Which generations of the objects below `url` the files below `place` are copies of, kept between runs."""
 
@@ -203,10 +231,16 @@ class Notes:
         path.parent.mkdir(parents=True, exist_ok=True)
         with in_place_of(path) as part:
             generation = buckets.download(url, part)
-            # Fingerprints of records have the time of their files: here one that all hosts' copies of it share.
-            time = int.from_bytes(hashlib.blake2b(generation, digest_size=7).digest(), "little")
-            os.utime(part, ns=(time, time))
+            _set_time(part, generation)
         self.note(name, generation)
+
+    def set_times(self) -> None:
+        """Give files that were published the times that copies of them have."""
+        for name in self.known:
+            if generation := self.generation(name):
+                _set_time(self.place / name, generation)
+                self.note(name, generation)
+        self.write()
 
     def generation(self, name: str) -> bytes:
         """Return the generation that the file is a copy of; b"" when it was changed since, or is not there."""

@@ -16,6 +16,14 @@ from eve_jax.process.strict_json import without_repeats
 PART = ".part"  # ending of the name of a file or folder that is being written
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise UserError where `path` is a pipe, a device or a socket, at which a reader may wait without end."""
+    with suppress(OSError):  # of what is not there, or cannot be looked at: left to those who open it
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a pipe or a device; name a file")
+
+
 def read_text(path: Path) -> str:
     """Return the UTF-8 text of the file `path`, without a byte order mark. Raises UserError that names the file."""
     try:
@@ -26,9 +34,10 @@ def read_text(path: Path) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of the file `path`. Raises UserError, also for a pipe or a device, which may have no end."""
+    refuse_pipe(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path} is a {'folder' if path.is_dir() else 'pipe or a device'}; name a file")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -38,6 +47,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file `path`, with or without a byte order mark; raise UserError without one."""
+    refuse_pipe(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

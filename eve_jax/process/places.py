@@ -5,6 +5,7 @@ folders below `root()`, whose paths tell the URL:
 
     ROOT/read/s3/BUCKET/KEY      copies of what is there (`eve_jax.process.fetched`)
     ROOT/work/s3/BUCKET/KEY      work folders, for the one process that holds their lock (`eve_jax.process.published`)
+    ROOT/work-1/s3/BUCKET/KEY    the same of process 1 of a run, which may have the same ROOT as process 0
 """
 
 import functools
@@ -20,6 +21,7 @@ from eve_jax.process.caches import cache_folder
 URL = re.compile(r"(s3|gs)://(?=[^/])")
 SCHEMES = ("s3", "gs")
 READ, WORK = "read", "work"
+OTHER = re.compile(rf"{WORK}-\d+")  # the kind WORK of another process than 0
 FOLDER = "buckets"  # below that of caches
 
 
@@ -39,12 +41,18 @@ def root() -> Path:
 
 
 def folder_of(url: str, kind: str) -> Path:
-    """Return where what is at `url` lies here, of the `kind` READ or WORK. Raises UserError for no such URL."""
+    """Return where what is at `url` lies here, of the `kind` READ, WORK or that of `work_of`. Raises UserError for no
+    such URL."""
     scheme, _, rest = url.partition("://")
     parts = rest.rstrip("/").split("/")
     if scheme not in SCHEMES or not all(map(is_name, parts)):
         raise UserError(f"{url}: expected s3://BUCKET/KEY or gs://BUCKET/KEY, without empty parts, `.` and `..`")
     return root().joinpath(kind, scheme, *parts)
+
+
+def work_of(process: int) -> str:
+    """Return the kind of the places of work folders of the process of that number of a run."""
+    return f"{WORK}-{process}" if process else WORK
 
 
 def is_name(part: str) -> bool:
@@ -61,6 +69,7 @@ def url_of(path: str | Path, kinds: Iterable[str] = (READ, WORK)) -> str | None:
     if not text.startswith(f"{base}/"):
         return None
     kind, _, rest = text[len(base) + 1 :].partition("/")
+    kind = OTHER.sub(WORK, kind)
     scheme, _, place = rest.partition("/")
     return f"{scheme}://{place}" if kind in kinds and scheme in SCHEMES and place else None
 
@@ -70,7 +79,7 @@ def shown(text: str) -> str:
     if f"/{FOLDER}/" not in text:
         return text
     base = f"{root()}/"
-    return re.sub(f"{re.escape(base)}(?:{READ}|{WORK})/(s3|gs)/", r"\1://", text)
+    return re.sub(f"{re.escape(base)}(?:{READ}|{OTHER.pattern}|{WORK})/(s3|gs)/", r"\1://", text)
 
 
 def join(url: str, *names: str) -> str:

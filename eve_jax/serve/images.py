@@ -13,6 +13,7 @@ from eve_jax.data.image.patches import shown
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import BadImage
 from eve_jax.infer.image_cache import ImageCache, Patches
+from eve_jax.process.hush import tiff_errors_begin
 from eve_jax.serve.fetch import Fetcher
 from eve_jax.serve.messages import ImageRef
 from eve_jax.serve.problem import Problem
@@ -60,6 +61,7 @@ class ImageReader:
     def decoded(self, data: bytes, param: str) -> Image.Image:
         """The RGB image of a file, whatever type it was called. Raises Problem, for too many pixels before it decodes
         them."""
+        tiff_errors_begin()
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > self.settings.max_pixels:

@@ -11,6 +11,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eve_jax.errors import UserError
+from eve_jax.process.files import refuse_pipe
 from eve_jax.process.interrupt import tell
 from eve_jax.serve.app import Application
 
@@ -53,6 +55,8 @@ class Tls(NamedTuple):
     def check(self) -> None:
         """Raise UserError unless the files hold a certificate and its key, which no password protects."""
         names = f"--ssl_certfile={self.certificate}" + (f" --ssl_keyfile={self.key}" if self.key else "")
+        for path in filter(None, self):
+            refuse_pipe(Path(path))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.certificate, self.key or None, password=lambda: "")

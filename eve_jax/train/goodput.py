@@ -13,7 +13,7 @@ import jax
 from eve_jax.errors import amount
 from eve_jax.process.beats import beat
 from eve_jax.process.connect import is_leader, peers
-from eve_jax.process.files import write_json
+from eve_jax.process.files import refuse_pipe, write_json
 
 GOODPUT = "goodput.json"
 KINDS = ("start", "compile", "data", "save", "eval", "step")
@@ -32,6 +32,7 @@ class Goodput:
 
     def __init__(self, folder: Path):
         self.path = folder / GOODPUT
+        refuse_pipe(self.path)
         self.began = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.perf_counter()
         self.seconds = dict.fromkeys(KINDS, 0.0)
@@ -129,6 +130,7 @@ def describe(seconds: dict[str, float], steps: int) -> str:
 
 def read_goodput(folder: Path) -> list[dict[str, Any]]:
     """Sessions of a stage folder, each {began, first_step, last_step, seconds by kind}; killed ones as last saved."""
+    refuse_pipe(folder / GOODPUT)
     try:
         sessions = json.loads((folder / GOODPUT).read_text())
     except (OSError, ValueError):

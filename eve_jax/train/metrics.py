@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from eve_jax.config.evaluation import PREFIX
 from eve_jax.errors import UserError
-from eve_jax.process.files import write_atomically
+from eve_jax.process.files import refuse_pipe, write_atomically
 from eve_jax.process.named import describe_error, load_named
 
 METRICS = "metrics.jsonl"
@@ -137,8 +137,12 @@ def evaluated_names(lines: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return every whole line of the file metrics.jsonl; what a kill cut off or damage left is left out."""
+    """Return every whole line of the file metrics.jsonl; what a kill cut off or damage left is left out.
+
+    Raises UserError for a pipe.
+    """
     lines: list[dict[str, Any]] = []
+    refuse_pipe(path)
     for text in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
             line = json.loads(text)

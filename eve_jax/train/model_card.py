@@ -103,7 +103,10 @@ def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Ite
     for stage, config in zip(stages, configs, strict=True):
         data, optim, stats = config["data"], config["optim"], _stats(stage)
         changed = [f"{name} x{value:g}" for name, value in (optim.get("groups") or {}).items() if value is not None]
-        trains = ", ".join((*STAGES.get(config["stage"], ()), *changed))
+        there = [
+            group for group in STAGES.get(config["stage"], ()) if group != "align" or config["model"].get("align_width")
+        ]
+        trains = ", ".join((*there, *changed))
         if rank := config.get("lora", {}).get("rank"):
             trains = f"adapters of rank {rank}: " + (config["lora"]["on"] or trains)
         size = data["image_mode"] + (f" up to {data['max_size']}²" if data["max_size"] else "")

@@ -10,6 +10,7 @@ import numpy as np
 from eve_jax.config.evaluation import PREFIX, smaller_is_better
 from eve_jax.errors import InUse, amount
 from eve_jax.process.connect import is_leader
+from eve_jax.process.published import own
 from eve_jax.train.goodput import KINDS, describe, read_goodput
 from eve_jax.train.metrics import KNOWN, TIMED, Metric, evaluated_names, read_evaluations, read_metrics
 from eve_jax.train.shared_data import training_in_bucket
@@ -24,6 +25,7 @@ _COLORS = dict(zip(KINDS, ("#9aa3b2", "#d9a441", "#c8553d", "#7a5ea8", "#4f7fc4"
 def reported(folder: Path) -> Iterator[None]:
     """Draws `write_report` after the block, in one process, also when it ended early, but not in a folder that another
     run writes. A folder in a bucket is published at the end."""
+    folder = own(folder)
     with training_in_bucket(folder):
         try:
             yield

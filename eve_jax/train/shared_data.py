@@ -1,5 +1,6 @@
 """What the processes of a run do together when a stage begins."""
 
+import json
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,11 @@ from eve_jax.config.stage import Config
 from eve_jax.data.rows.pipeline import Inputs, StageData, open_stage_data
 from eve_jax.data.samples.sample_rule import SampleRule, hash_of
 from eve_jax.errors import UserError
-from eve_jax.process import cores
-from eve_jax.process.connect import count, is_leader
+from eve_jax.process import cores, places
+from eve_jax.process.connect import is_leader
 from eve_jax.process.lock import Lock, locked
 from eve_jax.process.peers import Peers
-from eve_jax.process.published import in_bucket
+from eve_jax.process.published import in_bucket, published
 from eve_jax.train.initial_state import check_origins
 from eve_jax.train.shared_bad_records import bad_records
 
@@ -35,14 +36,14 @@ def written_by_one_run(folder: Path, what: str) -> Iterator[Lock | None]:
 
 def training_in_bucket(folder: Path) -> AbstractContextManager[Lock | None]:
     """The context of a stage's folder that is in a bucket (`in_bucket`); of others, one that does nothing."""
-    return in_bucket(folder, "training", count())
+    return in_bucket(folder, "training")
 
 
 def same_everywhere(peers: Peers | None, what: str, value: str) -> None:
     """UserError unless all processes have the same `value` of `what`, a phrase for the message."""
     if peers is None:
         return
-    values = peers.gather("same", value)
+    values = peers.gather("same", places.shown(value))  # copies of one object may lie elsewhere on each host
     other = next((number for number, mine in enumerate(values) if mine != values[0]), None)
     if other is not None:
         raise UserError(f"process {other} has other {what} than process 0: all hosts need the same, at the same paths")
@@ -52,7 +53,7 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
     """Makes the folder of a stage; UserError unless all processes see the same one."""
     if peers is None or peers.index == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    if peers is None:
+    if peers is None or published(folder) is not None:
         return
     mark = folder / f".process0-{secrets.token_hex(8)}"
     if peers.index == 0:
@@ -66,6 +67,14 @@ def share_folder(folder: Path, peers: Peers | None) -> None:
             f"process {seen.index('')} does not see process 0's files in {folder}: the work folder must be on storage "
             "that all hosts share, since each writes its part of a checkpoint there"
         )
+
+
+def hand_out(folder: Path, peers: Peers, name: str) -> None:
+    """Wait until all processes have come here; what process 0 has written in `folder` is then there for all of them."""
+    if (work := published(folder)) is not None:
+        work.hand_out()
+    else:
+        peers.gather(name)
 
 
 def first_inputs(config: Config, folder: Path, fresh: bool) -> tuple[SampleRule | None, Inputs | None]:
@@ -103,19 +112,19 @@ def open_data_together(
     if peers.index == 0:
         inputs = inputs or Inputs.of(config, folder)
         inputs.records.keep_index()
-    peers.gather("indexed")
+    hand_out(folder, peers, "indexed")
     inputs = inputs or Inputs.of(config, folder, rule)
     what = "records, tokenizer or settings of the data"
 
     def turn(key: str) -> None:
         same_everywhere(peers, what, key)
         if peers.index > 0:
-            peers.gather("planned")
+            hand_out(folder, peers, "planned")
 
     if peers.index > 0 and saved is None:
         saved = {}  # process 0 alone measures again
     data = open_stage_data(config, folder, bad, turn, saved, inputs)
     if peers.index == 0:
-        peers.gather("planned")
-    same_everywhere(peers, what, f"{data.plan.hash} {hash_of(data.fingerprint)}")
+        hand_out(folder, peers, "planned")
+    same_everywhere(peers, what, f"{data.plan.hash} {hash_of(json.loads(places.shown(json.dumps(data.fingerprint))))}")
     return data

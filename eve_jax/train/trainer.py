@@ -27,7 +27,7 @@ from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
 from eve_jax.process.paths import expand
 from eve_jax.process.peers import StopAgreement
-from eve_jax.process.published import work_folder
+from eve_jax.process.published import own, work_folder
 from eve_jax.process.watchdog import Watchdog
 from eve_jax.train.average import with_average
 from eve_jax.train.data_bound import DataBound
@@ -160,7 +160,7 @@ def train(
         raise Interrupted(f"stopped before {config.name}; rerun the command to resume")
     config = Config.of(config)
     config.check_data()
-    folder = Path(expand(workdir, "workdir", work_folder)) / config.name
+    folder = own(Path(expand(workdir, "workdir", work_folder)) / config.name)
     with training_in_bucket(folder) as lock:
         _train(as_begun(folder, config), folder, quiet, open_tasks, lock)
     return folder

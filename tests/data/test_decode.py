@@ -272,3 +272,19 @@ def test_a_frame_of_several() -> None:
     for frame, grey in ((1, 128), (0, 64)):
         image.seek(frame)
         assert to_rgb(image).getpixel((0, 0)) == (grey, grey, grey)
+
+
+def test_what_libtiff_says_is_in_the_error_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "broken.tif"
+    Image.fromarray(noise).save(path, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[300:3000] = b"\xff" * 2700
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match=r"cannot be decoded \(OSError: decoder error -2; Using code not yet in table\)"):
+        open_image(path)
+    path.write_bytes(b"not a TIFF")
+    with pytest.raises(BadImage) as said:
+        open_image(path)
+    assert "table" not in str(said.value)
+    assert capfd.readouterr().err == ""

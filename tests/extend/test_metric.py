@@ -182,7 +182,9 @@ def test_a_writer_without_a_method(tmp_path: Path, own_module: Own) -> None:
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package one line; with it the charted metrics, and the same run when a stage is resumed."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"wandb requires the package wandb: pip install 'eve-jax\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"wandb requires the package wandb: pip install -c constraints.txt -e '\.\[wandb\]'"
+    ):
         split_writers("wandb")
     logged: list[dict] = []
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +181,21 @@ def test_of_a_stage_the_newest_whole_checkpoint_comes_without_its_optimizer(url:
     (found / "checkpoints/10/optimizer/o").unlink()
     with pytest.raises(UserError, match=rf"^{url}/checkpoints/10/optimizer/o: no such object$"):
         fetched.complete_step(found / "checkpoints/10")
+
+
+def test_processes_that_share_a_cache_fetch_in_turn(store: Buckets) -> None:
+    """As those of one machine with several GPUs do: each would remove what the other has fetched so far."""
+    store.put("a/config.json", b"{}")
+    step(store, "a", 2)
+    store.fault = lambda method, key: "slow0.3" if "/params/" in key else ""
+    code = "from eve_jax.process.fetched import fetch; print(fetch('s3://bkt/a'))"
+    command = [sys.executable, "-c", code]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    assert ended[0][0] == ended[1][0]
+    found = Path(ended[0][0].strip())
+    assert below(found / "checkpoints") == ["2/_METADATA", "2/manifest.json", "2/params/d/1"]
 
 
 def test_one_writer(url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:

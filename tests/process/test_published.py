@@ -1,17 +1,24 @@
 """Work folders in buckets: what is published and when, on which machine, and what a refusal leaves."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from eve_jax.errors import InUse, UserError
-from eve_jax.process import fetched
+from eve_jax.process import fetched, places, publishing
 from eve_jax.process.fetched import fetch
 from eve_jax.process.lock import locked
+from eve_jax.process.peers import Peers
 from eve_jax.process.published import in_bucket, published, sent, work_folder
+from eve_jax.process.publishing import Published
 from eve_jax.process.stored_path import StoredPath
 from tests.buckets import SAID, Buckets, below, step
+from tests.process.test_peers import distributed_run, three
+
+__all__ = ["three"]
 
 
 def checkpoint(folder: Path, number: int, text: bytes = b"p") -> Path:
@@ -108,11 +115,31 @@ def test_blocks_inside_share_the_lock(url: str, store: Buckets) -> None:
     assert not store.objects
 
 
-def test_several_processes_are_refused(store: Buckets) -> None:
-    said = "a run of several processes writes to a folder that all its hosts share, not to a bucket yet"
-    with pytest.raises(UserError, match=said), in_bucket(Path(work_folder("s3://bkt/a")), "training", processes=2):
-        pass
-    assert not store.objects
+def test_each_process_of_a_run_has_a_folder_of_its_own(
+    url: str, store: Buckets, three: list[Peers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With threads in the place of processes: process 0 publishes, and hands out what it has to the others."""
+    step(store, "a/stage", 2)
+    monkeypatch.setattr(publishing, "peers", lambda: three[0])
+    folders = [places.folder_of(f"{url}/stage", places.work_of(peers.index)) for peers in three]
+    assert len(set(folders)) == 3 and folders[0] == Path(work_folder(f"{url}/stage"))
+    assert {places.url_of(folder) for folder in folders} == {f"{url}/stage"}
+    assert places.shown(f"{folders[2]}/x") == f"{url}/stage/x"
+    with locked(folders[0], "training") as lock:
+        works = [
+            Published(f"{url}/stage", folder, None if peers.index else lock, peers)
+            for folder, peers in zip(folders, three, strict=True)
+        ]
+        assert distributed_run(*(work.pull for work in works)) == [None] * 3
+        assert [below(folder) for folder in folders] == [below(folders[0])] * 3
+        (folders[0] / "plan").mkdir()
+        (folders[0] / "plan" / "p").write_text("plan")
+        (folders[1] / "stray").touch()
+        assert distributed_run(*(work.hand_out for work in works)) == [None] * 3
+        assert [(folder / "plan" / "p").read_text() for folder in folders] == ["plan"] * 3
+        times = {(folder / "plan" / "p").stat().st_mtime_ns for folder in folders}
+        assert len(times) == 1, "fingerprints of records have them"
+        assert not (folders[1] / "stray").exists() and "a/stage/stray" not in store.objects
 
 
 def test_files_are_sent_when_they_are_whole(url: str, store: Buckets, tmp_path: Path) -> None:
@@ -143,3 +170,40 @@ def test_paths_in_files(url: str, store: Buckets, tmp_path: Path) -> None:
     store.remove("a/stage1/config.json")
     fetched._done.clear()
     assert stored.find(folder) is None
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_is_whole_in_the_bucket_while_it_is_written(store: Buckets, mode: str, tmp_path: Path) -> None:
+    """SQLite's file alone, copied in the midst of a transaction, would have a half of it, or nothing."""
+    folder = Path(work_folder("s3://bkt/a"))
+
+    def stored() -> list[tuple[int, int]]:
+        (tmp_path / "copy.db").write_bytes(store.objects["a/mlflow.db"][0])
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+            assert copy.execute("pragma integrity_check").fetchall() == [("ok",)]
+            return copy.execute("select count(*), sum(x = y) from t").fetchall()
+
+    with in_bucket(folder, "training"):
+        work = published(folder)
+        assert work is not None
+        with closing(sqlite3.connect(folder / "mlflow.db", isolation_level=None)) as writer:
+            writer.execute(f"pragma journal_mode={mode}")
+            writer.execute("pragma cache_size=4")  # pages, so that a transaction is written before it ends
+            writer.execute("create table t (x, y, filler)")
+            numbers = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 400)"
+            writer.execute(f"{numbers} insert into t select i, i, hex(randomblob(500)) from n")
+            work.publish()
+            assert stored() == [(400, 400)]
+            if mode == "wal":  # a reader then need not wait
+                writer.execute("begin")
+                writer.execute("update t set x = -x, filler = hex(randomblob(500))")
+                work.publish()
+                assert stored() == [(400, 400)]
+                writer.execute("commit")
+                work.publish()
+                assert stored() == [(400, 0)]
+        assert [name for name in store.objects if "mlflow" in name] == ["a/mlflow.db"]
+        (folder / "mlflow.db-journal").write_text("of a run that was killed: another state's")
+        work.pull()
+        assert not (folder / "mlflow.db-journal").exists()
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []

@@ -188,7 +188,7 @@ def test_killed_ten_times(name: str, scheme: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", SAID)
+@pytest.mark.parametrize("fault", [*SAID, "slow300"])  # the last: no answer comes
 def test_a_bucket_that_refuses_while_a_run_saves(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     write_dataset(data, "tiny")
@@ -211,3 +211,26 @@ def test_a_bucket_that_refuses_while_a_run_saves(fault: str, tmp_path: Path, mon
         found = Path(fetched.fetch("s3://bkt/runs/stage1"))
     assert start(str(tmp_path / "local"), str(data), programs, printed).wait() == 0
     assert lines(found) == lines(tmp_path / "local" / "stage1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_bucket_whose_answers_come_late(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of them, by up to two seconds: the run takes longer, and all is there."""
+    data, printed, draw = tmp_path / "data", tmp_path / "printed.txt", random.Random(scheme)
+    write_dataset(data, "tiny")
+    programs = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    assert start(str(tmp_path / "local"), str(data), programs, printed).wait() == 0, printed.read_text()
+    with serving() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        send(data, f"{scheme}://bkt/data")
+        server.fault = lambda method, key: f"slow{draw.choice((0, 0.05, 0.3, 2))}"
+        process = start(
+            f"{scheme}://bkt/runs", f"{scheme}://bkt/data", programs | {"EVE_CACHE": str(tmp_path / "1")}, printed
+        )
+        assert process.wait(timeout=900) == 0, printed.read_text()[-3000:]
+        server.fault = lambda method, key: ""
+        found = Path(fetched.fetch(f"{scheme}://bkt/runs/stage1"))
+    assert lines(found) == lines(tmp_path / "local" / "stage1")
+    assert "warning" not in printed.read_text()

@@ -31,7 +31,9 @@ def test_the_field() -> None:
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_without_the_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"config\.track: {name} requires .* pip install 'eve-jax\[{name}\]'"):
+    with pytest.raises(
+        UserError, match=rf"config\.track: {name} requires .* pip install -c constraints.txt -e '\.\[{name}\]'"
+    ):
         split_writers(name)
 
 

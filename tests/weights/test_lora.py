@@ -9,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eve_jax.checkpoint.adapters import adapted_by
 from eve_jax.checkpoint.frozen_weights import FROZEN, frozen_origins
 from eve_jax.checkpoint.stage_folder import Checkpoints
 from eve_jax.errors import UserError
-from eve_jax.model.eve import bind
+from eve_jax.model.eve import abstract_params, bind
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole, merge_adapters
 from eve_jax.weights.open import open_checkpoint
 from eve_jax.weights.peft_folder import export_peft
+from eve_jax.weights.stage_config import stage_config
 from tests import reference as ref
-from tests.model.adapters import adapter_values, with_adapters
-from tests.weights import folders
+from tests import reference_v1 as v1
+from tests.model.adapters import ALL, adapter_values, with_adapters
+from tests.weights import folders, folders_v1
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +73,73 @@ def test_merged_and_exported_are_adapter_and_base(made: tuple[Path, np.ndarray])
         export_peft(merged, work / "again")
 
 
+def of_dac(work: Path) -> tuple[Path, Any, list[Any]]:
+    """The base of `made`, a batch of the golden samples, and what makes the inputs of `transformers` of each."""
+    inputs = ref.tensors("A_inputs")
+    images = [inputs[f"pixel_values_{i}"] for i in (0, 1)]
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    return work / "base", ref.alone(), [ids, mask, ref.LENGTHS, lambda model: images]
+
+
+def of_rep(work: Path) -> tuple[Path, Any, list[Any]]:
+    """The same with a model that has gated deltas, which its export adds in."""
+    dac, batch, inputs = of_dac(work)
+    config = json.loads((dac / "config.json").read_text())
+    config["model"] |= {"parts": ["delta"], "variant": "rep"}
+    folder = work / "rep"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    params, rng = open_checkpoint(dac).params(), np.random.default_rng(1)
+    shapes = abstract_params(stage_config(folder)[0])
+    own = {n: jnp.asarray(0.1 * rng.normal(size=s.shape), s.dtype) for n, s in shapes.items() if n not in params}
+    assert len(own) == 4
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(0, {n: params.get(n, own.get(n)) for n in shapes}, {"count": jnp.int32(0)}, {"plan": ""})
+    checkpoints.close()
+    return folder, batch, inputs
+
+
+def of_v1(work: Path) -> tuple[Path, Any, list[Any]]:
+    """The same with EVEv1."""
+    hf = folders_v1.write(work / "hf_v1", "D2", aligning=False)
+    base = import_checkpoint(str(hf), work / "base_v1", quiet=True)
+    inputs = ref.tensors("D2_inputs")
+    batch = v1.alone("D2")
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    pictures = [v1.picture("D2", i) for i in range(2)]
+    return base, batch, [ids, mask, v1.lengths("D2"), lambda model: [model.preprocess(one) for one in pictures]]
+
+
 @pytest.mark.slow
-def test_in_peft_on_the_exported_base(made: tuple[Path, np.ndarray]) -> None:
+@pytest.mark.parametrize(("model", "groups"), [(of_dac, ALL), (of_rep, ALL[::2]), (of_v1, ALL[::2])])
+def test_in_peft_on_the_exported_base(
+    model: Any, groups: tuple[str, ...], made: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
     torch.set_num_threads(1)
-    work, wanted = made
-    base = export_checkpoint(work / "base", work / "exported_base", quiet=True)
-    folder = export_peft(work / "run", work / "peft", str(base))
+    of_base, batch, (ids, mask, lengths, pictures) = model(made[0])
+    opened = open_checkpoint(of_base)
+    cfg = with_adapters(opened.cfg, groups, dropout=0.1)
+    params, own = opened.params(), adapter_values(cfg)
+    write_run(tmp_path / "run", of_base, cfg, own, params)
+    wanted = np.asarray(bind(cfg, {**params, **own})(batch))
+    base = export_checkpoint(of_base, tmp_path / "base", quiet=True)
+    folder = export_peft(tmp_path / "run", tmp_path / "peft", str(base))
     plain = transformers.AutoModelForCausalLM.from_pretrained(base, trust_remote_code=True)
+    images = [torch.tensor(np.asarray(one)) for one in pictures(plain)]
     model = peft.PeftModel.from_pretrained(plain, folder).eval()
-    assert sum("lora_" in name for name, _ in model.named_parameters()) == 2 * (3 * 14 + 2)
-    inputs, batch = ref.tensors("A_inputs"), ref.alone()
+    adapted = len(adapted_by(cfg)) - sum(".layers." not in f".{name}" for name in adapted_by(cfg))
+    expected = 2 * (cfg.num_layers * adapted + len(adapted_by(cfg)) - adapted)
+    assert sum("lora_" in name for name, _ in model.named_parameters()) == expected
     with torch.no_grad():
         found = model(
-            input_ids=torch.tensor(inputs["input_ids"]),
-            images=[torch.tensor(inputs[f"pixel_values_{i}"]) for i in (0, 1)],
-            attention_mask=torch.tensor(inputs["attention_mask"].astype(np.int64)),
+            input_ids=torch.tensor(ids), images=images, attention_mask=torch.tensor(mask.astype(np.int64))
         ).logits
-    for i, length in enumerate(ref.LENGTHS):
+    without = np.asarray(bind(opened.cfg, params)(batch))
+    for i, length in enumerate(lengths):
         mine = ref.in_causal_order(batch, wanted, i, 0, length)
         np.testing.assert_allclose(found[i, :length], mine, rtol=0, atol=2e-5)
+        assert np.abs(mine - ref.in_causal_order(batch, without, i, 0, length)).max() > 1e-3
     assert peft.PeftConfig.from_pretrained(folder).base_model_name_or_path == str(base)

@@ -18,6 +18,7 @@ from PIL.ImageFile import ImageFile as LazyImage
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
 from eve_jax.data.image.rule import MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
+from eve_jax.process.hush import tiff_error, tiff_errors_begin
 
 # Formats of photos and of deep pixels; the plug-ins of all others, which few have looked at, are never asked.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "SGI", "FITS")
@@ -58,6 +59,7 @@ def shown(image: Image.Image, name: str) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
+    tiff_errors_begin()
     try:
         turn = UPRIGHT.get(orientation(image))
         rgb = to_rgb(image, file)
@@ -67,7 +69,8 @@ def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
     except OnlyHoles:
         raise BadImage("has no finite pixel", file) from None
     except Exception as e:  # Pillow's decoders raise whatever a broken file leads them to
-        raise BadImage(f"cannot be decoded ({one_line(e)})", file) from None
+        more = f"; {said}" if (said := tiff_error()) else ""
+        raise BadImage(f"cannot be decoded ({one_line(e)}{more})", file) from None
 
 
 def _check_header(image: Image.Image, file: object, max_pixels: int) -> None:
@@ -140,6 +143,7 @@ def _opened(file: ImageFile, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _identified(stream: BinaryIO, file: ImageFile, max_pixels: int) -> Image.Image:
+    tiff_errors_begin()
     try:
         head = stream.read(4)
         if not head:

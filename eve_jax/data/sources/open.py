@@ -6,9 +6,10 @@ from pathlib import Path
 
 from eve_jax.data.record import ReadByFields, Source
 from eve_jax.data.sources.formats import check_format
-from eve_jax.data.sources.forms import split_format
+from eve_jax.data.sources.forms import NAMES, split_format
 from eve_jax.data.sources.json_files import JsonFile
 from eve_jax.errors import Field, FieldError, UserError, shorten, warn
+from eve_jax.process.checks import hint, near_name
 from eve_jax.process.hub import HUB
 from eve_jax.process.named import is_named
 
@@ -32,6 +33,7 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     form, rest = split_format(name)
     if form and not Path(name).exists() and (Path(rest).exists() or not is_named(name)):
         return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index)]
+    _check_prefix(name)
     if name.startswith(HUB):
         from eve_jax.data.sources.hub import open_data_set
 
@@ -52,6 +54,16 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     if Path(name).is_dir():
         return _open_folder(Path(name), images_dir, index)
     return [_open_file(Path(name), images_dir, index)]
+
+
+def _check_prefix(name: str) -> None:
+    """Raise UserError for what stands before a colon and a file, and is no format."""
+    prefix, _, rest = name.partition(":")
+    if not rest or name.startswith((HUB, TFDS)) or Path(name).exists() or not (Path(rest).exists() or glob.glob(rest)):
+        return
+    near = near_name(prefix, NAMES)
+    if near or not is_named(name):
+        raise UserError(f"{name}: {prefix!r} is no format; expected one of {', '.join(NAMES)}{hint(near)}")
 
 
 def _in_form(source: Source, form: str, name: str) -> Source:

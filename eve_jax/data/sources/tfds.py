@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from eve_jax.data.image_file import StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError, install, shorten
 
 CAPTIONS = ("caption", "captions", "text", "captions/text")
 TALK = ("conversations/from", "conversations/value")
@@ -41,9 +41,7 @@ class TfdsSplit:
         except ModuleNotFoundError as e:
             if e.name != "tensorflow_datasets":
                 raise
-            raise UserError(
-                f"tfds:{name}: the package tensorflow-datasets is missing: pip install -c constraints.txt -e '.[tfds]'"
-            ) from None
+            raise UserError(f"tfds:{name}: the package tensorflow-datasets is missing: {install('tfds')}") from None
         folder = Path(self.name)
         if not folder.is_dir() and not OWN_NAME.fullmatch(self.name):
             raise UserError(

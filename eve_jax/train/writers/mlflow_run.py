@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eve_jax.errors import UserError, warn
+from eve_jax.errors import UserError, install, warn
 from eve_jax.process.files import read_json, write_json
 from eve_jax.process.named import describe_error
 from eve_jax.train.metrics import charted
@@ -21,7 +21,7 @@ MOST_METRICS, MOST_PARAMS, MOST_TEXT = 1000, 100, 500  # of a request; character
 def check_mlflow() -> None:
     """Raise UserError when the package is not installed."""
     if importlib.util.find_spec("mlflow") is None:
-        raise UserError("config.track: mlflow requires the package mlflow: pip install 'eve-jax[mlflow]'")
+        raise UserError(f"config.track: mlflow requires the package mlflow: {install('mlflow')}")
 
 
 class MlflowWriter:

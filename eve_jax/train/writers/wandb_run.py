@@ -5,7 +5,7 @@ import os
 import secrets
 from typing import Any
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 from eve_jax.process.files import read_json, write_json
 from eve_jax.process.named import describe_error
 from eve_jax.train.metrics import charted
@@ -17,7 +17,7 @@ KEPT = "wandb.json"  # in the stage folder: the id of its run, which a resumed o
 def check_wandb() -> None:
     """Raise UserError when the package is not installed."""
     if importlib.util.find_spec("wandb") is None:
-        raise UserError("config.track: wandb requires the package wandb: pip install 'eve-jax[wandb]'")
+        raise UserError(f"config.track: wandb requires the package wandb: {install('wandb')}")
 
 
 class WandbWriter:
