@@ -34,8 +34,8 @@ def caption_records(
     """
     new = new or Allowed()
     config.endpoint.check_given()
+    records = open_records(source, images, out, texts=False)
     with locked(out, "captioning"):
-        records = open_records(source, images, out, texts=False)
         folder = CaptionFolder(out, len(records), config.write.records_per_shard)
         folder.claim(config, records, new)
         if not folder.is_complete:

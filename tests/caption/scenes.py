@@ -23,7 +23,7 @@ def image_file(seed: int, size: tuple[int, int] = (40, 32), kind: str = "JPEG", 
     return data.getvalue()
 
 
-def write_images(folder: Path, count: int, more: Mapping[int, Mapping[str, Any]] = {}) -> str:  # noqa: B006
+def write_images(folder: Path, count: int, more: Mapping[int, Mapping[str, Any]] = {}) -> str:
     """Write `count` records of an image and an `alt` each, some with `more` fields; the name of the records' file."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []

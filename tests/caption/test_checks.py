@@ -56,7 +56,7 @@ def test_every_refusal_is_called_one() -> None:
         'The poster reads "According to the OCR text [0.1, 0.2, 0.3, 0.4]" above a drawing of a robot.',
         "A 42\" screen hangs next to a 12' ladder, and a sign on the door reads “Dr. Miller”.",
         "I can see two cats on a sofa, one of them asleep, with a lamp and a plant behind them.",
-        "一只猫坐在红色的沙发上，旁边有一盏灯。",
+        "一只猫坐在红色的沙发上\uff0c旁边有一盏灯。",
     ],
 )
 def test_what_looks_like_a_fault_and_is_none(text: str) -> None:

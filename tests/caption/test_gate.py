@@ -1,6 +1,7 @@
 """The gate learns how many requests an endpoint takes, and waits for one that is away. No real time passes."""
 
 import heapq
+import itertools
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_an_endpoint_that_is_always_busy_is_asked_less_and_less_often() -> None:
         gate.overloaded(gate.send(), now)
         assert gate.room(gate.closed_until - 0.01) == 0 and gate.room(gate.closed_until) >= 1
         now = gate.closed_until
-    pauses = [round(b - a, 6) for a, b in zip(times, times[1:], strict=False)]
+    pauses = [round(b - a, 6) for a, b in itertools.pairwise(times)]
     assert pauses[0] < 0.5 and pauses == sorted(pauses) and pauses[-1] == pytest.approx(MAX_PAUSE)
 
 
@@ -103,7 +104,7 @@ def test_one_probe_a_second_while_nobody_listens_then_fewer() -> None:
         gate.unreachable(now)
         now = gate.closed_until
     assert times[1:15] == [float(second) for second in range(1, 15)]
-    assert max(b - a for a, b in zip(times, times[1:], strict=False)) == pytest.approx(LONGEST_PROBE)
+    assert max(b - a for a, b in itertools.pairwise(times)) == pytest.approx(LONGEST_PROBE)
     gate.send()
     gate.answered()
     assert gate.room(now) >= 8  # back to where it was

@@ -23,7 +23,9 @@ def filled(text: str, alt: str = "", experts: dict | None = None) -> str:
 
 def test_variables_have_their_values() -> None:
     text = filled("{alt}|{tags}|{boxes}|{ocr}", "a café\nin Lisbon", EXPERTS)
-    assert text == "a café in Lisbon|espresso|cup: [0.100,0.200,0.300,0.400]\ntable: [0.000,0.000,1.000,1.000]|EXIT {alt}"
+    assert (
+        text == "a café in Lisbon|espresso|cup: [0.100,0.200,0.300,0.400]\ntable: [0.000,0.000,1.000,1.000]|EXIT {alt}"
+    )
     block = filled("{block}", "a café", EXPERTS)
     assert all(part in block for part in ("a café", "espresso", "cup: [0.100", "EXIT {alt}"))
 
