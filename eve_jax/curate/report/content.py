@@ -11,6 +11,7 @@ from eve_jax.data.image_file import ImageFile
 
 PAPER_RATE = 87_500  # captions a GPU-day: 700,000 on a node of eight A100 (arXiv 2407.08303, appendix)
 BINS = 24
+KEPT = "kept"  # the verdict of a card that is not rejected
 
 
 class Loss(NamedTuple):

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from eve_jax.curate.experts.draw import draw_findings
-from eve_jax.curate.report.content import Card, Content, Group, Histogram
+from eve_jax.curate.report.content import KEPT, Card, Content, Group, Histogram
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.view.document import visible
 from eve_jax.errors import UserError, clip
@@ -98,7 +98,7 @@ def _draw_samples(cards: Sequence[Card], part: SubFigure) -> None:
         _show(panel, card)
         lines = [f"web: {card.alt}" if card.alt else "", f"caption: {card.caption}" if card.caption else ""]
         text = "\n".join(textwrap.fill(clip(line, 260), 46) for line in lines if line)
-        panel.set_title(_plain(card.verdict), fontsize=8, color=GREEN if card.verdict == "kept" else RED)
+        panel.set_title(_plain(card.verdict), fontsize=8, color=GREEN if card.verdict == KEPT else RED)
         panel.text(0, -0.04, _plain(text), fontsize=7, va="top", color=INK, transform=panel.transAxes)
 
 

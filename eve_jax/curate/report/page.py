@@ -8,7 +8,7 @@ from PIL import Image
 
 from eve_jax.curate.experts.draw import draw_findings
 from eve_jax.curate.experts.form import Findings
-from eve_jax.curate.report.content import Card, Content, Group, Histogram
+from eve_jax.curate.report.content import KEPT, Card, Content, Group, Histogram
 from eve_jax.data.view.document import document, escaped, html_table
 from eve_jax.data.view.report_style import STYLE
 from eve_jax.data.view.thumbnails import Thumbnails
@@ -17,7 +17,6 @@ from eve_jax.errors import clip
 SAMPLE_SIDE, SMALL_SIDE = 384, 128  # pixels of the longer side of an image
 SAMPLE_BYTES, SMALL_BYTES = 12 * 2**20, 8 * 2**20  # of all images of either size
 MOST_TEXT = 1500  # characters
-KEPT = "kept"
 
 OWN_STYLE = """
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: .8rem }
@@ -137,6 +136,8 @@ def _groups(groups: Sequence[Group], thumbnails: Thumbnails) -> str:
 
 
 def _group(group: Group, thumbnails: Thumbnails) -> str:
+    if any(card.verdict for card in group.cards):
+        return f'<div class="group"><h3>{escaped(group.title)}</h3>\n{_samples(group.cards, thumbnails)}</div>'
     strip = "".join(
         f"<figure>{_image(card, thumbnails, {})}<figcaption>{'<br/>'.join(map(escaped, (*card.about, card.id)))}"
         "</figcaption></figure>"
