@@ -10,6 +10,7 @@ read and near-copies are left out. See docs/curation.md.
 from ml_collections import ConfigDict
 
 from configs.args import parse_args
+from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.errors import UserError
 
@@ -61,6 +62,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.dedup = ConfigDict()
     c.dedup.phash = 4  # bits in which the pHash of near-copies differs at most; -1 = off
     c.dedup.semantic = 0.0  # SemDeDup inside each cluster: cosine distance of duplicates, below; 0 = off
+
+    c.experts = ConfigDict(ExpertsConfig().to_dict())  # who looks at the images: `run`, names of ocr, boxes, tags
 
     c.write = ConfigDict()
     c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)

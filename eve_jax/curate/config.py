@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.checks import unexpected
 from eve_jax.process.cores import MOST_WORKERS
@@ -167,6 +168,7 @@ class CurateConfig(Section):
     embed: EmbedConfig
     select: SelectConfig
     dedup: DedupConfig
+    experts: ExpertsConfig
     write: WriteConfig
 
     @classmethod

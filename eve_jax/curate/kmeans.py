@@ -1,8 +1,8 @@
 """Spherical k-means in JAX, on any mesh: points stream to the devices in blocks, only centers stay there.
 
-    start          K points at random, or k-means++ on a sample of them
-    an iteration   every point to the center of the largest cosine; a center is the mean of its points, of length 1
-    empty          a cluster without points takes half of one of the largest: both centers move apart a little
+start          K points at random, or k-means++ on a sample of them
+an iteration   every point to the center of the largest cosine; a center is the mean of its points, of length 1
+empty          a cluster without points takes half of one of the largest: both centers move apart a little
 """
 
 from collections.abc import Callable, Iterator
@@ -134,9 +134,7 @@ def _sweep(points: Points, rows: np.ndarray, centers: np.ndarray, mesh: Mesh) ->
     return jax.tree.map(np.asarray, sums)
 
 
-def _blocks(
-    points: Points, rows: np.ndarray, clusters: int, mesh: Mesh
-) -> Iterator[tuple[np.ndarray, Array, Array]]:
+def _blocks(points: Points, rows: np.ndarray, clusters: int, mesh: Mesh) -> Iterator[tuple[np.ndarray, Array, Array]]:
     """Yield rows, their points over the devices, padded to one shape, and which are real (float32)."""
     size = mesh.size * min(max(PRODUCTS // clusters, LEAST), MOST, -(-len(rows) // mesh.size))
     sharding = NamedSharding(mesh, PartitionSpec(AXES))
@@ -187,7 +185,7 @@ def _specs(*axes: tuple[str, ...] | None) -> tuple[PartitionSpec, ...]:
 
 
 def _moved(sums: _Sums, centers: np.ndarray) -> tuple[np.ndarray, _Sums]:
-    """Return the centers of length 1 of the `sums`, empty clusters made halves of the largest; and the sums so split."""
+    """Return the centers of the `sums`, of length 1, empty clusters as halves of the largest; and the sums so split."""
     points, count = np.array(sums.points), np.array(sums.count)
     empty = np.flatnonzero(count == 0)
     length = np.linalg.norm(points, axis=1, keepdims=True)

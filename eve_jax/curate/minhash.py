@@ -12,7 +12,6 @@ import numpy as np
 
 PERMUTATIONS, BANDS = 64, 16
 ROWS = PERMUTATIONS // BANDS  # values of a band; captions that agree in one band are compared
-PRIME = (1 << 61) - 1
 SHINGLE = 3  # words
 
 
@@ -27,14 +26,12 @@ def _signature(caption: str) -> bytes:
         return b""
     shingles = {" ".join(words[start : start + SHINGLE]) for start in range(max(len(words) - SHINGLE + 1, 1))}
     hashes = np.array([zlib.crc32(shingle.encode()) for shingle in sorted(shingles)], np.uint64)
-    mixed = (_FACTORS[:, None] * hashes + _OFFSETS[:, None]) % np.uint64(PRIME)
-    return (mixed.min(axis=1) & np.uint64(0xFFFFFFFF)).astype("<u4").tobytes()
+    mixed = (_FACTORS[:, None] * hashes + _OFFSETS[:, None]) >> np.uint64(32)
+    return mixed.min(axis=1).astype("<u4").tobytes()
 
 
-# Factors below 2^29, so that their products with 32 bits stay below 2^61 + 2^61.
-_random = np.random.default_rng(0)
-_FACTORS = _random.integers(1, 1 << 29, PERMUTATIONS, np.uint64)
-_OFFSETS = _random.integers(0, 1 << 61, PERMUTATIONS, np.uint64)
+# Multiply-add-shift modulo 2^64: pairwise independent hashes of 32 bits (Dietzfelbinger, 1996).
+_FACTORS, _OFFSETS = np.random.default_rng(0).integers(0, 1 << 64, (2, PERMUTATIONS), np.uint64)
 
 
 def similar_pairs(found: np.ndarray, similarity: float) -> Iterator[np.ndarray]:

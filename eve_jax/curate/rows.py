@@ -34,7 +34,7 @@ class Rows:
         return Rows(self.index[at], self.id.take(pa.array(at)), self.pixels[at], self.bytes[at], self.phash[at])
 
     def by_size(self) -> np.ndarray:
-        """Return the numbers of the rows, the largest image first; then the larger file, the first id, the first row."""
+        """Return the numbers of the rows: largest image first, then the largest file, the first id, the first row."""
         keys = {"pixels": self.pixels, "bytes": self.bytes, "id": self.id, "index": self.index}
         order = [("pixels", "descending"), ("bytes", "descending"), ("id", "ascending"), ("index", "ascending")]
         return pc.sort_indices(pa.table(keys), order).to_numpy().astype(np.int64)
@@ -60,7 +60,7 @@ def _kept(measured: Stage, filtered: Stage, number: int) -> pa.Table:
 
 
 def by_shard(index: np.ndarray, size: int) -> Iterator[tuple[int, slice]]:
-    """Yield the number of each shard of `size` source records that has some of `index` (ascending), and where they are."""
+    """Yield each shard of `size` source records that has some of `index` (ascending), and where those are."""
     numbers = index // size
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(index)], strict=True):

@@ -39,7 +39,7 @@ def clip_identity(folder: str) -> str:
 
 
 def clip_embedder(folder: str, batch: int) -> Embedder:
-    """Return the embedder of a CLIP: the class token after the last norm, projected where the folder has the projection.
+    """Return the embedder of a CLIP: its class token after the last norm, projected if the folder has the projection.
 
     folder: of Hugging Face, of a complete CLIP or of its vision tower. batch: images at a time on all devices together.
     Raises UserError when there is no CLIP.

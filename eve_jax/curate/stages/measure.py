@@ -42,7 +42,6 @@ SCHEMA = pa.schema(
     }
 )
 EMPTY: dict[str, Any] = {field.name: "" if field.type == pa.string() else 0 for field in SCHEMA}
-}
 
 
 class Measured(NamedTuple):

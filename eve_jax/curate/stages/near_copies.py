@@ -1,7 +1,7 @@
 """Near-copies of an image: pHashes that differ in few bits, found without comparing each with each."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
@@ -44,7 +44,7 @@ def close_pairs(hashes: np.ndarray, most: int, extra: int = 0) -> Iterator[np.nd
     extra = extra or _extra(len(hashes), most)
     bands = most + extra
     edges = [BITS * band // bands for band in range(bands + 1)]
-    masks = [((1 << stop) - (1 << start)) for start, stop in zip(edges, edges[1:], strict=False)]
+    masks = [((1 << stop) - (1 << start)) for start, stop in pairwise(edges)]
     for chosen in combinations(masks, extra):
         keys = hashes & np.uint64(sum(chosen))
         for pairs in equal_pairs(keys):

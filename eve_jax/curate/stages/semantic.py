@@ -31,7 +31,7 @@ def semantic_copies(
 
 
 def _closest_before(unit: np.ndarray) -> np.ndarray:
-    """Return float32 [n]: the largest cosine of each row of `unit` float32 [n, D] with one before it; -1 of the first."""
+    """Return float32 [n]: the largest cosine of each row of `unit`, float32 [n, D], with one before it; first: -1."""
     closest = np.full(len(unit), -1, np.float32)
     for start in range(0, len(unit), BLOCK):
         block = unit[start : start + BLOCK]
