@@ -1,0 +1,99 @@
+"""The engine that calls a function for many shards: Daft, here or on a Ray cluster; no other file imports it.
+
+Daft schedules; what is computed is a plain function of a shard's number, which leaves its result as a file. So the
+files are the same whoever makes them, and every call does only what is missing.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from eve_jax.curate.config import EngineConfig
+from eve_jax.errors import UserError
+from eve_jax.process.cores import own_cores
+from eve_jax.process.progress import ProgressBar
+
+QUIET = {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+INSTALL = "pip install -c constraints.txt -e '.[curate]'"
+MOST_TASKS = 4096  # of Ray; each then makes several shards
+_used: list[EngineConfig] = []
+
+
+def run(make: Callable[[int], None], shards: Iterable[int], engine: EngineConfig, title: str) -> None:
+    """Call `make(number)` for each of the shards, several at a time, with a bar.
+
+    make: picklable; raises UserError or OSError for what users can change, whose text ends the run. Raises UserError.
+    """
+    numbers = list(shards)
+    if not numbers:
+        return
+    daft = start(engine)
+
+    @daft.cls(use_process=False)
+    class Work:
+        def __init__(self, make: Callable[[int], None]) -> None:
+            self.make = make
+
+        @daft.method(return_dtype=daft.DataType.string())
+        def call(self, number: int) -> str:
+            return _message(self.make, number)
+
+    table = daft.from_pydict({"number": numbers})
+    many = engine.runner == "ray"  # there, a partition is a task; here, a batch is what a thread takes at a time
+    table = table.into_partitions(min(len(numbers), MOST_TASKS)) if many else table.into_batches(1)
+    messages = table.select(Work(make).call(table["number"]).alias("message"))
+    with ProgressBar(title, len(numbers), unit="shards") as bar:
+        for row in messages.iter_rows():
+            if row["message"]:
+                raise UserError(row["message"])
+            bar.advance()
+
+
+def _message(make: Callable[[int], None], number: int) -> str:
+    """Return "" when the shard was made, else what went wrong, which Daft would wrap in its own words."""
+    try:
+        make(number)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or 'writing to the output folder'}: {error.strerror or error}; make room, then rerun"
+    return ""
+
+
+def start(engine: EngineConfig) -> Any:
+    """Return Daft with the runner of `engine`. Raises UserError without it, or when the process has another one."""
+    daft = _imported()
+    if _used and _used[0] != engine:
+        raise UserError(f"this process already works with {_used[0]}; start another one for {engine}")
+    if not _used:
+        if engine.runner == "ray":
+            _start_ray(daft, engine)
+        else:
+            daft.set_runner_native(engine.workers or own_cores())
+        _used.append(engine)
+    return daft
+
+
+@cache
+def _imported() -> Any:
+    os.environ.update(QUIET)
+    try:
+        import daft
+    except ImportError as error:
+        raise UserError(f"curation requires Daft ({error}): {INSTALL}") from None
+    return daft
+
+
+def _start_ray(daft: Any, engine: EngineConfig) -> None:
+    try:
+        import ray
+    except ImportError as error:
+        install = INSTALL.replace("curate", "curate,ray")
+        raise UserError(f"config.engine.runner=ray requires Ray ({error}): {install}") from None
+    try:
+        ray.init(address=engine.address or None, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+        daft.set_runner_ray(noop_if_initialized=True)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"no Ray cluster at config.engine.address={engine.address!r} ({said})") from None
