@@ -157,7 +157,7 @@ def outage(count: int = 600, away: float = 15.0, seed: int = 0) -> dict[str, Any
 
 
 def checks(count: int = 2000) -> dict[str, Any]:
-    """Return the share of `count` planted faults of each kind that the checks find, and of good captions they reject."""
+    """Return the share of `count` planted faults of each kind that the checks find, and of good captions rejected."""
     config = CaptionConfig.of(caption.get_config("densefusion"))
     prompt = fixed_text(parse_template(config.prompt.text, ""))
     checker = Checker(config.checks, prompt)

@@ -14,7 +14,7 @@ from eve_jax.caption.replies import Answer
 from eve_jax.data.record import digest_of
 
 GOOD = Answer("A bus, é 图.", "stop", 700, 5)
-NO = Answer(refused="refused: status 400: no", status=400)
+NO = Answer(rule="refused", words="status 400: no", status=400)
 
 
 def key(number: int) -> str:

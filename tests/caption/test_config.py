@@ -49,7 +49,7 @@ def test_wrong_types_and_numbers_out_of_range(field: Any) -> None:
 
 
 def test_urls() -> None:
-    assert read_urls("http://a:1/v1/, https://b/v1") == ["http://a:1/v1", "https://b/v1"]
+    assert read_urls("http://a:1/v1/, https://b/v1/chat/completions") == ["http://a:1/v1", "https://b/v1"]
     for text in ("a:1/v1", "http://", "http://a:x/v1", "ftp://a/v1", "http://[::1/v1", "http://a/v1?key=1"):
         with pytest.raises(FieldError, match=r"endpoint\.url"):
             read_urls(text)

@@ -59,13 +59,13 @@ def test_a_few_500s_are_asked_again_and_too_many_reject_the_image() -> None:
     with ScriptedEndpoint(script) as endpoint:
         found, _ = ask(endpoint.url, range(6), tries=3)
     assert found[:3] + found[4:] == answers(3) + answers(6)[4:]
-    assert found[3].refused == "server: status 500: boom"
+    assert (found[3].rule, found[3].words) == ("server", "status 500: boom")
 
 
 def test_a_refusal_is_an_answer_with_its_words() -> None:
     with ScriptedEndpoint(lambda asked: refusal(400, "image too large")) as endpoint:
         found, pool = ask(endpoint.url, [0])
-    assert found == [Answer(refused="refused: status 400: image too large", status=400)] and pool.sent == 1
+    assert found == [Answer(rule="refused", words="status 400: image too large", status=400)] and pool.sent == 1
 
 
 def test_retry_after_is_kept() -> None:
@@ -132,7 +132,7 @@ def test_timeouts_halve_and_do_not_count_against_an_image_unless_it_is_alone() -
     with Slow() as endpoint:
         found, pool = ask(endpoint.url, range(12), timeout=1.0, patience=60.0)
     assert found[:7] + found[8:] == answers(7) + answers(12)[8:]
-    assert found[7].refused.startswith("timeout: no answer in time")
+    assert found[7].rule == "timeout" and found[7].words.startswith("no answer in time")
     assert pool.endpoints[0].gate.refused <= 3
 
 
@@ -151,7 +151,7 @@ def test_a_403_for_one_image_is_its_own_fault() -> None:
             async with Pool(config_of(endpoint.url).endpoint, "k") as pool:
                 return [(await pool.ask(body(number)))[0] for number in range(2)]
 
-        assert [one.refused for one in asyncio.run(run())] == ["", "refused: status 403: flagged"]
+        assert [one.words for one in asyncio.run(run())] == ["", "status 403: flagged"]
 
 
 def test_stop_sends_no_more_and_lets_what_is_in_flight_finish() -> None:

@@ -32,6 +32,9 @@ def test_an_answer() -> None:
 def test_halves_of_surrogate_pairs_do_no_harm() -> None:
     body = b'{"choices": [{"message": {"content": "a \\ud83d b"}}]}'
     read(200, body).text.encode()
+    with pytest.raises(Refused) as error:
+        read(400, b'{"error": {"message": "a \\ud83d b"}}')
+    str(error.value).encode()
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}', b"7"])
