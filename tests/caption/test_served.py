@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def command(folder: Path) -> Iterator[str]:
 
 def test_a_model_behind_launch_serve(tmp_path: Path) -> None:
     records = write_images(tmp_path / "in", 20)
-    changes = {f"checks__{name}": value for name, value in ANYTHING.items()}
+    changes: dict[str, Any] = {f"checks__{name}": value for name, value in ANYTHING.items()}
     with command(folders.write_hf(tmp_path / "eve", *folders.golden())) as url:
         for name in ("one", "two"):
             config = config_of(url, endpoint__model="eve", endpoint__body=BODY, prompt__text="What is it?", **changes)
