@@ -30,11 +30,11 @@ class Reply(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request: its JSON body, headers in lower case, and how many there were of the same body, this one included."""
+    """A request: its JSON body, headers in lower case, and how many came of the same body, this one included."""
 
     body: dict[str, Any]
     headers: dict[str, str]
-    count: int
+    times: int
 
     @property
     def image(self) -> str:

@@ -299,4 +299,4 @@ def test_the_answer_is_a_function_of_the_request() -> None:
     """On which the comparisons above rely."""
     asked = Asked({"messages": [{"content": [{"image_url": {"url": "u"}}, {"text": "t"}]}], "seed": 0}, {}, 1)
     digest = hashlib.blake2b(b"u\0t\x000", digest_size=8).digest()
-    assert describe(asked) == describe(asked._replace(count=2)) == good_caption(int.from_bytes(digest, "big"))
+    assert describe(asked) == describe(asked._replace(times=2)) == good_caption(int.from_bytes(digest, "big"))
