@@ -117,6 +117,7 @@ def test_every_dependency_is_constrained(project, constraints):
     assert sorted(extras) == [
         "clients",
         "cuda",
+        "curate",
         "demo",
         "lmms",
         "mlflow",

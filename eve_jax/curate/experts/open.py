@@ -11,10 +11,11 @@ from eve_jax.curate.experts.config import BoxesConfig, ExpertsConfig, OcrConfig,
 from eve_jax.curate.experts.endpoint import ask_endpoint
 from eve_jax.curate.experts.form import EXPERTS, Finding, Findings
 
+LookAt = Callable[[UInt8[np.ndarray, "H W 3"]], Findings]
 Look = Callable[[UInt8[np.ndarray, "H W 3"]], list[Finding]]
 
 
-def open_experts(config: ExpertsConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], Findings]:
+def open_experts(config: ExpertsConfig) -> LookAt:
     """Return the function that has each expert of `config.run` look at an upright RGB image.
 
     Each is loaded here, once. Raises UserError, one line that names the field, for a package or file that is missing;
