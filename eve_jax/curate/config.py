@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from eve_jax.curate.experts.config import ExpertsConfig
+from eve_jax.curate.plan.config import PlanConfig
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.checks import unexpected
 from eve_jax.process.cores import MOST_WORKERS
@@ -170,6 +171,7 @@ class CurateConfig(Section):
     dedup: DedupConfig
     experts: ExpertsConfig
     write: WriteConfig
+    plan: PlanConfig
 
     @classmethod
     def of(cls, config: "ConfigDict | CurateConfig") -> "CurateConfig":
