@@ -27,7 +27,6 @@ TO = define_path("to", None, "folder for answers and captioned records", remote=
 NEW_ANSWERS = flags.DEFINE_bool("new_answers", False, "prompt, model or what is sent changed: ask for all again")
 NEW_RECORDS = flags.DEFINE_bool("new_records", False, "the records changed: caption what is new, keep the answers")
 RETRY = flags.DEFINE_list("retry", [], "ask again about images rejected for these reasons: refused, server, timeout")
-RETRIED = ("refused", "server", "timeout")
 flags.mark_flags_as_required(["config", "from", "to"])
 
 
@@ -39,13 +38,14 @@ def main() -> None:
     interrupt.ready()
     if importlib.util.find_spec("httpx") is None:
         raise UserError("the package httpx is missing: pip install -c constraints.txt -e '.[curate]'")
-    if unknown := [rule for rule in RETRY.value or [] if rule not in RETRIED]:
-        raise UserError(f"--retry={unknown[0]}: expected any of {', '.join(RETRIED)}")
     with name_fields(_flag):
         from eve_jax.caption.config import CaptionConfig
         from eve_jax.caption.folder import Allowed
+        from eve_jax.caption.replies import RULES
         from eve_jax.caption.write import caption_records, check_kept, funnel_lines
 
+        if unknown := [rule for rule in RETRY.value or [] if rule not in RULES]:
+            raise UserError(f"--retry={unknown[0]}: expected any of {', '.join(RULES)}")
         config = CaptionConfig.of(CONFIG.value)
         new = Allowed(NEW_ANSWERS.value or False, NEW_RECORDS.value or False, tuple(RETRY.value or ()))
         out = Path(TO.value or "")

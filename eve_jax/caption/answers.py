@@ -2,7 +2,7 @@
 
     OUT/answers/HOST-PID-TOKEN.jsonl
     {"key", "id", "text", "finish", "prompt_tokens", "tokens", "seconds", "time", "url"}
-    {"key", "rule", "id", "refused", "status", "seconds", "time", "url"}      the endpoint's last word on a request
+    {"key", "rule", "id", "words", "status", "seconds", "time", "url"}        the endpoint's last word on a request
 
 The key is a hash of what was sent: the image's bytes, the prompt, the model and how it samples. So an answer is found
 again whatever became of shards, filters and thresholds, and is paid for once. Every process writes a file of its own;
@@ -117,7 +117,7 @@ class AnswerLog:
             if line["key"] != key:
                 return None
             if "rule" in line:
-                return Answer(refused=f"{line['rule']}: {line['refused']}", status=line["status"])
+                return Answer(rule=line["rule"], words=line["words"], status=line["status"])
             return Answer(line["text"], line["finish"], line["prompt_tokens"], line["tokens"])
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}") from error
@@ -129,9 +129,8 @@ class AnswerLog:
         if self._broken:
             raise OSError("the answer log cannot be written")  # a line after half a line would be lost with it
         line: dict[str, Any] = {"key": key}
-        if answer.refused:
-            rule, _, words = answer.refused.partition(": ")
-            line |= {"rule": rule, **more, "refused": words, "status": answer.status}
+        if answer.rule:
+            line |= {"rule": answer.rule, **more, "words": answer.words, "status": answer.status}
         else:
             line |= {**more, "text": answer.text, "finish": answer.finish}
             line |= {"prompt_tokens": answer.prompt_tokens, "tokens": answer.tokens}

@@ -21,7 +21,7 @@ from eve_jax.caption.checks import Checker, Facts
 from eve_jax.caption.config import CaptionConfig, read_body
 from eve_jax.caption.endpoint import Pool
 from eve_jax.caption.prompts import Prompt, fixed_text, parse_template
-from eve_jax.caption.replies import Answer
+from eve_jax.caption.replies import REFUSED, Answer
 from eve_jax.caption.sent import Sent, shrink
 from eve_jax.data.record import digest_of
 from eve_jax.errors import shorten
@@ -30,7 +30,6 @@ ATTEMPTS = 2
 READ, ASK, CHECK, WRITE = "read", "ask", "check", "write"  # stages at which a record is rejected
 MORE = 2  # times the tokens, for an answer that was cut off
 TOKENS = ("max_tokens", "max_completion_tokens")  # fields of a request; the latter is what newer models have
-GIVEN_UP = ("server", "timeout")  # rules of refusals that are no word on the image: a smaller one is not tried
 
 
 class Outcome(NamedTuple):
@@ -82,16 +81,15 @@ class Asker:
     async def _attempt(self, question: Question, attempt: int) -> tuple[Outcome, Question, bool]:
         """Return the outcome, the question as it was taken (with a smaller image, perhaps), and whether it is final."""
         answer = await self._answer(question, attempt)
-        if answer.refused and _rule(answer) not in GIVEN_UP:
+        if answer.rule == REFUSED:
             smaller = await asyncio.to_thread(shrink, question.sent, self.config.image)
             if smaller is not None:
                 question = replace(question, sent=smaller)
                 answer = await self._answer(question, attempt)
-        if not answer.refused and answer.finish == "length":
+        if not answer.rule and answer.finish == "length":
             answer = await self._answer(question, attempt, MORE)
-        if answer.refused:
-            rule, _, words = answer.refused.partition(": ")
-            return Outcome("", attempt, ASK, rule, words), question, True
+        if answer.rule:
+            return Outcome("", attempt, ASK, answer.rule, answer.words), question, True
         if answer.finish == "length":
             value = f"not finished after {answer.tokens or 'the most'} tokens"
             return Outcome("", attempt, ASK, "length", value), question, True
@@ -154,10 +152,6 @@ class Asker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _rule(answer: Answer) -> str:
-    return answer.refused.partition(": ")[0]
 
 
 def _messages(question: Question) -> list[dict[str, Any]]:

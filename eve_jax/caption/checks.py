@@ -21,31 +21,37 @@ LIST_NUMBER = re.compile(r"(?:^|[.!?:\n]\s*)\(?\d{1,2}[.)]$")
 OPEN_END = re.compile(
     r"(?:\b(?:[Mm]rs?|[Mm]s|[Dd]r|[Pp]rof|e\.g|i\.e|vs|cf)\.|\b(?:the|an|and|or|its|their)\s*[.\u2026]+)$"
 )
-INCHES = re.compile(r"(\d)\"")
 ABLE = "help|assist|provide|describe|identify|see|view|access|process|generate|comply|fulfill|analyze|discuss|recognize"
 REFUSALS = re.compile(
     rf"""
-    ^\W*(?:i'?m\ |i\ am\ )?(?:(?:so|very)\ )?sorry\b
-    | \bi(?:'m|\ am)\ (?:sorry|afraid|unable|not\ able|not\ allowed|not\ permitted|programmed)\b
-    | \bi\ (?:can(?:no|')?t|can\ not|won't|will\ not|could\ not|couldn't)\ (?:\w+\ ){{0,3}}(?:{ABLE}|do\ that|make\ out)
-    | \bi\ (?:do\ not|don't)\ (?:\w+\ )?have\ (?:the\ )?(?:access|ability|capab)
-    | \bi\ (?:do\ not|don't)\ (?:\w+\ )?see\ (?:an|any|the)\ (?:image|photo)
+    (?:^|[.!?\n])\W*(?:i'?m\ |i\ am\ )?(?:(?:so|very)\ )?sorry\b
+    | \b(?:apologize|apologies)\b
     | \bas\ an?\ (?:ai|artificial|large\ language|language|vision|text-based|multimodal)\b
+    | \b(?:text-based|language|ai)\ (?:assistant|model)\b
     | \b(?:unable|not\ able|not\ possible|impossible)\ (?:for\ me\ )?to\ (?:{ABLE})
     | \bno\ (?:image|photo|attachment)s?\ (?:was|were|is|has\ been|have\ been|seems|appears)?\ ?(?:\w+\ )?
         (?:provided|attached|uploaded|shared|included|received)
+    | \b(?:image|photo|file)\ (?:\w+\ ){{0,2}}(?:not|n't|failed\ to)\ (?:be\ )?(?:load|open|display|available)
     | \b(?:please|could\ you|can\ you|you\ can|feel\ free\ to)\ (?:\w+\ )?(?:upload|attach|re-?send|share|provide)\b
+    | \byou(?:'ve|\ have)?\ (?:shared|provided|uploaded|attached|sent|posted)\b
     | \b(?:against|violat\w+|under)\ (?:\w+\ ){{0,2}}(?:guidelines|polic(?:y|ies)|terms\ of\ (?:use|service))\b
-    | \b(?:openai|anthropic|my\ training\ data|my\ programming|my\ guidelines)\b
-    | \bnot\ (?:appropriate|comfortable)\ (?:for\ me\ )?(?:to\ )?(?:{ABLE}|describing|providing|identifying)
-    | ^\W*(?:lo\ siento|je\ suis\ d\u00e9sol\u00e9e?|es\ tut\ mir\ leid|mi\ dispiace|desculpe|lamento|tyv\u00e4rr)\b
+    | \b(?:openai|anthropic|my\ (?:training|programming|guidelines|instructions|capabilities))\b
+    | \b(?:would\ not\ be|wouldn't\ be|is\ not|isn't|not)\ appropriate\b
+    | (?:^|[.!?\n])\W*(?:lo\ siento|je\ suis\ d\u00e9sol\u00e9e?|es\ tut\ mir\ leid|mi\ dispiace|desculpe|lamento)\b
     | (?:\u62b1\u6b49|\u5bf9\u4e0d\u8d77).{{0,12}}(?:\u65e0\u6cd5|\u4e0d\u80fd)
     | \u4f5c\u4e3a.{{0,8}}(?:AI|\u4eba\u5de5\u667a\u80fd|\u8bed\u8a00\u6a21\u578b)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+# The model speaks of itself: not the I of Charles I, which follows a name.
+MYSELF = re.compile(r"(?:^|[^\w\s]\s*|\b[a-z]+\s)I(?:'(?:m|ve|d|ll))?\s+[a-z]")
+MINE = re.compile(r"\b(?:my|me|myself|[Tt]he assistant)\b")
+SEES = re.compile(
+    r"\bI (?:can )?(?:also )?(?:clearly )?(?:see|notice|observe|spot)\b(?!.*(?:n't\b|\bnot?\b|\bunable\b))"
+)
+SENTENCES = re.compile(r"(?<=[.!?\n])\s+")
 MARKUP = re.compile(
-    r"<\|[^|>]{1,40}\|>|</?(?:image|img|s|box|ref|think|im_start|im_end)>|\[/?INST\]|<<SYS>>|^###\s", re.M
+    r"<\|[^|>]{1,40}\|>|</?(?:image|img|s|box|ref|think|im_start|im_end)>|\[/?INST\]|<<SYS>>|(?:^|\s)#{2,}\s"
 )
 SPOKEN = re.compile(
     r"""
@@ -167,7 +173,10 @@ class Checker:
 
 def _refusal(text: str, own: str, facts: Facts) -> str | None:
     found = REFUSALS.search(own)
-    return None if found is None else found[0]
+    if found is not None:
+        return found[0].strip(".!? \n")
+    sentences = SENTENCES.split(own)
+    return next((one for one in sentences if MINE.search(one) or (MYSELF.search(one) and not SEES.search(one))), None)
 
 
 def _coordinates(text: str, own: str, facts: Facts) -> str | None:
@@ -179,13 +188,18 @@ def _unfinished(text: str, own: str, facts: Facts) -> str | None:
     end = text.rstrip()
     if not ENDS.search(end) or LIST_NUMBER.search(end) or OPEN_END.search(end):
         return f"ends in {end[-30:]!r}"
-    plain = INCHES.sub(r"\1", end)
-    open_quote = plain.count('"') % 2 or plain.count("\u201c") > plain.count("\u201d")
-    return (
-        f"an open quote or parenthesis, ends in {end[-30:]!r}"
-        if open_quote or end.count("(") > end.count(")")
-        else None
-    )
+    if _open_quote(end) or end.count("(") > end.count(")"):
+        return f"an open quote or parenthesis, ends in {end[-30:]!r}"
+    return None
+
+
+def _open_quote(text: str) -> bool:
+    """Whether a quotation is not closed; a straight quote after a digit, outside of one, stands for inches."""
+    is_open = False
+    for found in re.finditer('"', text):
+        at = found.start()
+        is_open = not is_open and not (at and text[at - 1].isdigit())
+    return is_open or text.count("\u201c") > text.count("\u201d")
 
 
 def _too_few(names: Sequence[str], said: Sequence[bool], least: float) -> str | None:

@@ -22,8 +22,8 @@ MOST = 2**31 - 1  # of a seed
 
 
 def read_urls(text: str) -> list[str]:
-    """Return the URLs of `config.endpoint.url`, without a slash at their ends. Raise FieldError for what is none."""
-    urls = [url.rstrip("/") for url in split_names(text)]
+    """Return the URLs of `config.endpoint.url`, up to /v1. Raise FieldError for what is none."""
+    urls = [url.rstrip("/").removesuffix("/chat/completions") for url in split_names(text)]
     for url in urls:
         try:
             parts = urlsplit(url)

@@ -16,7 +16,18 @@ import httpx
 
 from eve_jax.caption.config import EndpointConfig, read_urls
 from eve_jax.caption.gate import Gate
-from eve_jax.caption.replies import Answer, Faulty, Overloaded, Refused, Stop, Unreachable, read_reply
+from eve_jax.caption.replies import (
+    REFUSED,
+    SERVER,
+    TIMEOUT,
+    Answer,
+    Faulty,
+    Overloaded,
+    Refused,
+    Stop,
+    Unreachable,
+    read_reply,
+)
 from eve_jax.errors import shorten
 
 CONNECT = 10.0  # seconds to connect
@@ -131,9 +142,9 @@ class Pool:
     async def ask(self, body: bytes) -> tuple[Answer, str]:
         """Return the answer to the JSON `body` and the URL it came from.
 
-        An answer that is `refused` is final: by the endpoint ("refused"), after as many failures as are allowed
-        ("server"), or without an answer in time although nothing else was in flight ("timeout"). Raises Stop when no
-        request can succeed, and Stopping after `stop`.
+        One with a `rule` is final: the endpoint refused it (REFUSED), failed as often as is allowed (SERVER), or did
+        not answer in time although nothing else was in flight (TIMEOUT). Raises Stop when no request can succeed, and
+        Stopping after `stop`.
         """
         faults = slow = 0
         while True:
@@ -145,7 +156,7 @@ class Pool:
                 self._failing(endpoint, error)
                 slow += int(error.slow and alone)
                 if slow >= ALONE:
-                    return Answer(refused=f"timeout: {error}", status=0), endpoint.url
+                    return Answer(rule=TIMEOUT, words=str(error), status=0), endpoint.url
             except Unreachable as error:
                 endpoint.gate.unreachable(self._clock())
                 self._failing(endpoint, error)
@@ -154,13 +165,13 @@ class Pool:
                 self._failing(endpoint, error)
                 faults += 1
                 if faults >= self.config.tries:
-                    return Answer(refused=f"server: {error}", status=500), endpoint.url
+                    return Answer(rule=SERVER, words=str(error), status=500), endpoint.url
                 self._serve()
                 await asyncio.sleep(min(2.0**faults / 4, LONGEST_WAIT))
             except Refused as error:
                 endpoint.gate.failed()
                 self._works(endpoint)
-                return Answer(refused=f"refused: {error}", status=error.status), endpoint.url
+                return Answer(rule=REFUSED, words=str(error), status=error.status), endpoint.url
             except BaseException:
                 endpoint.gate.failed()
                 raise

@@ -1,12 +1,14 @@
 """The folder of captioned records: what it is made of, what lies where, and when it is begun anew.
 
-OUT/caption.json      what it is made of; written first
-OUT/answers/          the answer log (`answers`), which is never removed
-OUT/asked/00003.jsonl what became of every record of a shard, in order, until the records are written
-OUT/00003.records, 00003.images, eve_records.json     the captioned records, as `launch.prepare_data` writes them
-OUT/rejected.jsonl    {"id", "where", "stage", "rule", "value", "caption"} of every record that was left out
-OUT/funnel.json       {"in", "kept", "rejected": {stage: {rule: count}}, "again"}: in = kept + all rejected
-OUT/usage.json        what the answers cost
+    OUT/caption.json      what it is made of; written first
+    OUT/answers/          the answer log (`answers`), which is never removed
+    OUT/asked/00003.jsonl what became of every record of a shard, in order, until the records are written
+    OUT/00003.records, 00003.images, eve_records.json     the captioned records, as `launch.prepare_data` writes them
+    OUT/rejected.jsonl    {"index", "id", "where", "stage", "rule", "value", "caption"} of each rejected record
+    OUT/funnel.json       {"in", "kept", "rejected": {stage: {rule: count}}, "again"}: in = kept + all rejected
+    OUT/usage.json        what the answers cost
+
+All but the answer log follows from the records and that log, and is made again from them.
 """
 
 import json

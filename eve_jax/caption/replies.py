@@ -29,6 +29,7 @@ NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 NO_MODEL = ("model_not_found", "model_not_available")
 UNKNOWN_MODEL = re.compile(r"\bmodel\b.{0,120}\b(not found|does not exist|not exist|unknown|no such)\b", re.I | re.S)
 THOUGHTS = re.compile(r"\s*<think>.*?</think>\s*", re.S)
+REFUSED, SERVER, TIMEOUT = RULES = ("refused", "server", "timeout")  # why a request has no answer
 KEY_FROM = "EVE_CAPTION_KEY or OPENAI_API_KEY"
 
 
@@ -40,15 +41,17 @@ class Answer:
         text: what the model wrote, without the thoughts that some models begin with.
         finish: why it ended: `stop`, `length` ...
         prompt_tokens, tokens: as the endpoint counts them, 0 where it does not.
-        refused: the endpoint's words where it refused the request, else "".
-        status: HTTP status of a refusal, else 200.
+        rule: why there is no answer, for good: REFUSED, SERVER or TIMEOUT; else "".
+        words: the endpoint's then.
+        status: of HTTP; 0 where there was none.
     """
 
     text: str = ""
     finish: str = "stop"
     prompt_tokens: int = 0
     tokens: int = 0
-    refused: str = ""
+    rule: str = ""
+    words: str = ""
     status: int = 200
 
 
@@ -129,10 +132,15 @@ def _answer(body: bytes) -> Answer:
     if text is not None and not isinstance(text, str):
         raise Faulty("the answer's content is not a text")
     tokens = [count if type(count) is int and count >= 0 else 0 for count in counts]
-    clean = (text or "").encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs
+    clean = _whole(text or "")
     if (found := THOUGHTS.match(clean)) is not None:
         clean = clean[found.end() :]
-    return Answer(clean, str(finish), *tokens)
+    return Answer(clean, _whole(str(finish)), *tokens)
+
+
+def _whole(text: str) -> str:
+    """Return `text` without halves of surrogate pairs, which JSON may hold and UTF-8 may not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _words(body: bytes, status: int) -> tuple[str, str]:
@@ -148,7 +156,7 @@ def _words(body: bytes, status: int) -> tuple[str, str]:
         code = next((one for one in (error.get("code"), error.get("type")) if one in (*NO_CREDIT, *NO_MODEL)), "")
     elif isinstance(error, str):
         text = error
-    return f"status {status}: {shorten(' '.join(text.split()), 200) or 'no message'}", code
+    return f"status {status}: {shorten(' '.join(_whole(text).split()), 200) or 'no message'}", code
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from eve_jax.caption.answers import AnswerLog
-from eve_jax.caption.ask import ATTEMPTS, CHECK, GIVEN_UP, READ, Asker, Outcome, Question
+from eve_jax.caption.ask import ATTEMPTS, CHECK, READ, Asker, Outcome, Question
 from eve_jax.caption.checks import Facts
 from eve_jax.caption.config import CaptionConfig
 from eve_jax.caption.endpoint import Pool, Stopping
 from eve_jax.caption.folder import SAME, CaptionFolder, Line
 from eve_jax.caption.prompts import Prompt, fill, parse_template, variables
-from eve_jax.caption.replies import Stop
+from eve_jax.caption.replies import SERVER, TIMEOUT, Stop
 from eve_jax.caption.same import RULE, caption_number, numbers_above
 from eve_jax.caption.sent import prepare
 from eve_jax.curate.experts.form import Findings, read_findings
@@ -117,14 +117,14 @@ class Watch:
         else:
             self.rejected[outcome.rule] += 1
             self.example = self.example or shorten(f"{outcome.value}: {outcome.caption}".rstrip(": "), 200)
-        self.failed = self.failed + 1 if outcome.rule in GIVEN_UP else 0
-        if self.failed >= FAILED_IN_A_ROW:
+        self.failed = self.failed + 1 if outcome.rule in (SERVER, TIMEOUT) else 0
+        if self.failed == FAILED_IN_A_ROW:
             raise Stop(
                 f"the endpoint failed at {self.failed} images in a row ({outcome.value}); rerun the command when it "
                 f"works, with --retry={outcome.rule} for those"
             )
         bad = self.rejected.total()
-        if self.first_bad and not self.kept and bad >= self.first_bad:
+        if self.first_bad and not self.kept and bad == self.first_bad:
             rules = ", ".join(f"{rule}: {count}" for rule, count in self.rejected.most_common())
             raise Stop(
                 f"the first {bad} answers were all rejected ({rules}), such as: {self.example}; change the prompt, the "
@@ -224,9 +224,12 @@ class _Shown:
             self.bar.set(self.done, text)
 
 
-def ask_all(captioner: Captioner, folder: CaptionFolder) -> None:
-    """Ask about the records of all shards that are not asked yet, with several shards under way at a time."""
-    todo = [number for number in range(folder.shards) if not folder.asked_file(number).is_file()]
+def ask_shards(captioner: Captioner, folder: CaptionFolder, numbers: Iterable[int]) -> None:
+    """Ask about the records of those of the shards `numbers` that are not asked yet, several of them at a time.
+
+    One process may do this for some shards while others do it for the rest: each has its gate, and its file of answers.
+    """
+    todo = [number for number in numbers if not folder.asked_file(number).is_file()]
     spans = {number: folder.span(number) for number in todo}
     lines: dict[int, dict[int, Line]] = {}
     done = folder.n_records - sum(map(len, spans.values()))

@@ -10,7 +10,7 @@ from eve_jax.caption.answers import AnswerLog
 from eve_jax.caption.ask import WRITE
 from eve_jax.caption.config import CaptionConfig
 from eve_jax.caption.folder import FUNNEL_FILE, REJECTED_FILE, SAME, USAGE_FILE, Allowed, CaptionFolder, Line
-from eve_jax.caption.run import Asking, Captioner, ask_all, settle_same, web_caption
+from eve_jax.caption.run import Asking, Captioner, ask_shards, settle_same, web_caption
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.markers import escape_markers
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
@@ -34,8 +34,8 @@ def caption_records(
     """
     new = new or Allowed()
     config.endpoint.check_given()
+    records = open_records(source, images, out, texts=False)
     with locked(out, "captioning"):
-        records = open_records(source, images, out, texts=False)
         folder = CaptionFolder(out, len(records), config.write.records_per_shard)
         folder.claim(config, records, new)
         if not folder.is_complete:
@@ -43,7 +43,7 @@ def caption_records(
             log = AnswerLog(folder.answers, new.retry)
             try:
                 captioner = Captioner(Asking(config, records), log, key)
-                ask_all(captioner, folder)
+                ask_shards(captioner, folder, range(folder.shards))
                 settle_same(captioner, folder, config.checks.same)
             finally:
                 log.close()
@@ -81,8 +81,8 @@ def _write_shard(
             except BadImage as error:  # it was whole when it was sent
                 stage, rule, value = WRITE, "image", f"{error.path}: {error.reason}"
         caption = {"caption": outcome.caption} if outcome.caption else {}
-        where = records.where(line.index)
-        rejected.append({"id": line.id, "where": where, "stage": stage, "rule": rule, "value": value, **caption})
+        place = {"index": line.index, "id": line.id, "where": records.where(line.index)}
+        rejected.append({**place, "stage": stage, "rule": rule, "value": value, **caption})
     summary = {"shard": writer.close(), "again": again, "rejected": rejected}
     write_json(folder.line_file(number), summary, indent=1, sort_keys=False)
 
