@@ -187,11 +187,8 @@ class CurateConfig(Section):
 
     def check(self) -> None:
         """Raise FieldError for what requires features that are not computed."""
-        needs: list[tuple[str, Any]] = [
-            ("select.clusters", self.select.clusters),
-            ("dedup.semantic", self.dedup.semantic),
-        ]
-        for field, value in needs:
+        needs = {"select.clusters": self.select.clusters, "dedup.semantic": self.dedup.semantic}
+        for field, value in needs.items():
             if value and self.embed.kind == NONE:
                 raise FieldError(Field(field), f"={value} requires features: set ", Field("embed.kind"))
         if self.dedup.semantic and not self.select.clusters:

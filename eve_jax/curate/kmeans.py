@@ -8,27 +8,29 @@ empty          a cluster without points takes half of one of the largest: both c
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int32, Num
+from jaxtyping import Array, Float, Float32, Int32
 
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import AXES
 
 PRODUCTS = 1 << 25  # cosines of a block, on each device: 128 MB
 LEAST, MOST = 256, 1 << 15  # points of a block, on each device
-APART = 1 / 1024  # how far the halves of a cluster that is split move, of each coordinate
+APART = 1 / 1024  # how far the halves of a cluster that is split move along each coordinate
 SAMPLE = 16  # points a cluster that k-means++ chooses from
 
 
 class Points(Protocol):
     """Points on the unit sphere, float32 [n, D] in pieces."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """Return the number of coordinates."""
 
     def __len__(self) -> int: ...
 
@@ -77,11 +79,11 @@ class Assigned(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Of some points, by cluster: their sum, their number; and the sum of all cosines."""
+    """Float arrays of NumPy or JAX. Of some points, by cluster: their sum, their number; and the sum of all cosines."""
 
-    points: Float[Array, "K D"]
-    count: Num[Array, " K"]
-    cosine: Float[Array, ""]
+    points: Any  # [K, D]
+    number: Any  # [K]
+    cosine: Any
 
 
 def fit(points: Points, settings: Settings, mesh: Mesh) -> Fit:
@@ -102,7 +104,7 @@ def fit(points: Points, settings: Settings, mesh: Mesh) -> Fit:
             found = _sweep(points, rows, centers, mesh)
             objective.append(float(found.cosine) / len(rows))
             sums = jax.tree.map(np.add, sums, found) if settings.batch else found
-            centers, sums = _moved(sums, centers)
+            centers, sums = _moved(sums, centers, random)
             bar.advance()
     return Fit(centers, objective)
 
@@ -184,20 +186,20 @@ def _specs(*axes: tuple[str, ...] | None) -> tuple[PartitionSpec, ...]:
     return tuple(PartitionSpec(*([one] if one else [])) for one in axes)
 
 
-def _moved(sums: _Sums, centers: np.ndarray) -> tuple[np.ndarray, _Sums]:
+def _moved(sums: _Sums, centers: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, _Sums]:
     """Return the centers of the `sums`, of length 1, empty clusters as halves of the largest; and the sums so split."""
-    points, count = np.array(sums.points), np.array(sums.count)
+    points, count = np.array(sums.points), np.array(sums.number)
     empty = np.flatnonzero(count == 0)
     length = np.linalg.norm(points, axis=1, keepdims=True)
     centers = np.where(length > 0, points / np.where(length > 0, length, 1), centers)
     largest = np.argsort(-count, kind="stable")[: len(count) - len(empty)]
     for number, cluster in enumerate(empty):
         whole = largest[number % len(largest)]
-        apart = APART * np.where(np.arange(centers.shape[1]) % 2, 1, -1)
-        centers[cluster], centers[whole] = (_unit(centers[whole] * (1 + side * apart)) for side in (1, -1))
+        apart = APART * random.choice((-1, 1), centers.shape[1])
+        centers[cluster], centers[whole] = (_unit(centers[whole] + side * apart) for side in (1, -1))
         points[cluster] = points[whole] = points[whole] / 2
         count[cluster] = count[whole] = count[whole] / 2
-    return centers.astype(np.float32), sums._replace(points=points, count=count)
+    return centers.astype(np.float32), sums._replace(points=points, number=count)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

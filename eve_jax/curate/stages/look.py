@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ class Look:
             return wanted
         return np.setdiff1d(wanted, self.stage.read(number, ["index"])["index"].to_numpy())
 
-    def _row(self, index: int) -> dict[str, object]:
+    def _row(self, index: int) -> dict[str, Any]:
         if getattr(_own, "config", None) != self.config:  # libraries' models are not for several threads
             _own.look, _own.config = open_experts(self.config), self.config
         image = open_image(self.source.open()[index].images[0], self.max_pixels)
