@@ -15,7 +15,7 @@ from eve_jax.curate.report.figure import draw_report
 from eve_jax.curate.report.page import page_of
 from eve_jax.curate.report.write import write_report
 from eve_jax.errors import UserError
-from tests.curate.curations import curate_here
+from tests.curate.web import curated, plain, scene, tiny, write_web
 
 FOUND = {
     "tags": [{"name": "espresso", "score": 0.94}],
@@ -93,8 +93,22 @@ def test_a_histogram_counts_every_finite_value() -> None:
 
 @pytest.fixture(scope="module")
 def curation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A curation of 45 records: 40 scenes, a small, a long and a broken image, a near-copy, a caption of two images."""
+    folder = tmp_path_factory.mktemp("curation")
+    images = [(f"s{n:02d}", scene(n), f"the scene number {n} of a long series of them") for n in range(40)]
+    images += [
+        ("small", scene(50, (60, 50)), "an image that is too small for anybody"),
+        ("long", scene(51, (400, 80)), "an image that is far too long for anybody"),
+        ("broken", scene(52), "a file that cannot be read at all"),
+        ("copy", scene(3, (110, 83)), "another title of what is shown elsewhere"),
+        ("same", scene(53), "the scene number 5 of a long series of them"),
+    ]
+    source = write_web(folder, images)
+    (folder / "images" / "broken.jpg").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patch:
-        return curate_here(patch, tmp_path_factory.mktemp("curation"))
+        plain(patch)
+        curated(tiny(select__rule="nearest:15"), source, folder / "out")
+    return folder / "out"
 
 
 def test_the_report_of_a_curation_adds_up(curation: Path) -> None:
@@ -104,30 +118,31 @@ def test_the_report_of_a_curation_adds_up(curation: Path) -> None:
     assert content.remaining()[-1][1] == content.kept == funnel["kept"]
     counts = {loss.rule: loss.count for loss in content.losses}
     assert counts["image"] == counts["short_edge"] == counts["aspect"] == counts["same_caption"] == 1
-    assert [one.title for one in content.histograms][:2] == ["short side, pixels", "long side over short"]
-    short = content.histograms[0]
-    assert sum(short.counts) == 44 and short.mark == 64  # but for the file that cannot be read
-    assert sum(len(group.cards) for group in content.clusters) == min(9 * 4, 36) or len(content.clusters) == 4
+    short, long, *_ = content.histograms
+    assert (short.title, long.title) == ("short side, pixels", "long side over short")
+    assert sum(short.counts) == sum(long.counts) == 44  # but for the file that cannot be read
+    assert (short.mark, long.mark) == (64, 3)
+    assert len(content.clusters) == 4
     for group in content.clusters:
         cosines = [float(card.about[0].split()[1]) for card in group.cards]
-        assert cosines == sorted(cosines, reverse=True)
-    assert [group.title for group in content.rejected if "short_edge" in group.title] == [
-        "filter, short_edge: 1 record"
-    ]
+        assert cosines == sorted(cosines, reverse=True) and 0 < len(cosines) <= 9
+    titles = [group.title for group in content.rejected]
+    assert "filter, short_edge: 1 record" in titles and not any("copy" in title for title in titles)
+    assert len(content.samples) == 12 and all(card.alt and card.verdict == "kept" for card in content.samples)
 
 
 def test_the_report_of_a_curation_shows_copies_next_to_what_is_kept(curation: Path) -> None:
-    content = curation_content(curation)
-    (same,) = (group for group in content.copies if group.title.startswith("same_caption"))
-    assert [card.id for card in same.cards] in (["p005", "same"], ["same", "p005"])
-    kept, left_out = same.cards
-    assert (kept.about, left_out.about) == (("kept",), ("left out",))
-    assert same.title == f"same_caption: {kept.id} kept, {left_out.id} left out"
+    pairs = {group.title.partition(":")[0]: group for group in curation_content(curation).copies}
+    assert {card.id for card in pairs["same_caption"].cards} == {"s05", "same"}
+    kept, left_out = pairs["near_copy"].cards
+    assert (kept.id, kept.about, left_out.id, left_out.about) == ("s03", ("kept",), "copy", ("left out",))
+    assert kept.file is not None and left_out.file is not None
+    assert pairs["near_copy"].title == "near_copy: s03 kept, copy left out"
 
 
 def test_reports_are_written_and_other_folders_refused(curation: Path, tmp_path: Path) -> None:
     page, picture = write_report(curation, to=tmp_path / "shown")
-    assert "the picture number 5 of a long series" in texts(page.read_text()) or "p00" in texts(page.read_text())
+    assert "the scene number 0 of a long series" in texts(page.read_text())
     with Image.open(picture) as image:
         assert image.format == "PNG" and image.width == 1300
     with pytest.raises(UserError, match=r"neither curated\.json of a curation nor caption\.json"):
