@@ -127,8 +127,8 @@ def _check_turns(record: Record) -> None:
     """Raise `BadRecord` for turns that nothing can be trained on; a record without any is an image alone."""
     if record.turns:
         check_turns(record.turns, len(record.images))
-        system = record.turns[0].role == "system"
-        check_roles(record.turns[system:], len(record.turns))
+    if any(turn.role == "human" for turn in record.turns):  # else a caption
+        check_roles(record.turns[record.turns[0].role == "system" :], len(record.turns))
 
 
 def caption_of(record: Record) -> str:
