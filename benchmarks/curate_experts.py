@@ -99,8 +99,9 @@ def _captioned(records: str, out: Path, config: Any, endpoint: ScriptedEndpoint)
 def signs(count: int = 100, seed: int = 0, curate_by: Curate = curate, keep: str = "") -> dict[str, Any]:
     """Return how many of the words on `count` signs are read by OCR, and get into captions with and without the block.
 
-    Keys: `word_recall` (share of signs whose word is among the words that OCR found, case aside), `captions_with_block`,
-    `captions_without_block` (shares of captions that have the word), `reports` (their paths, with `keep`).
+    Keys: `word_recall` (share of signs whose word is among the words that OCR found, case aside),
+    `captions_with_block`, `captions_without_block` (shares of signs whose caption has the word), `reports` (their
+    paths, with `keep`).
     """
     with _folder(keep) as folder:
         records, words = write_signs(folder, count, seed)
