@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from configs.curate import get_config
-from eve_jax.curate.config import CurateConfig
-from eve_jax.curate.plan.config import PlanConfig
+from eve_jax.curate.config import CurateConfig, PlanConfig
 from eve_jax.curate.plan.groups import copies_in_all
 from eve_jax.curate.plan.pilot import caption_cost
 from eve_jax.curate.plan.plan import lines, plan_of

@@ -26,7 +26,7 @@ def draw_report(content: Content, path: Path) -> None:
     """Write the picture of `content`. Raises OSError."""
     histograms, samples, clusters = content.histograms, content.samples[:MOST_SAMPLES], content.clusters[:MOST_CLUSTERS]
     heights = [
-        0.5 + 0.24 * (len(content.losses) + 1),
+        0.5 + max(0.24 * (len(content.losses) + 1), 0.2 * _fact_lines(content).count("\n")),
         2.2 * -(-len(histograms) // COLUMNS),
         3.9 * -(-len(samples) // COLUMNS),
         0.72 * -(-len(clusters) // 2) + 0.4 if clusters else 0,
@@ -69,8 +69,12 @@ def _draw_funnel(content: Content, part: SubFigure) -> None:
     bars.set_xticks([])
     bars.spines[:].set_visible(False)
     facts.axis("off")
+    facts.text(0, 1, _plain(_fact_lines(content)), va="top", fontsize=8, color=INK, linespacing=1.6)
+
+
+def _fact_lines(content: Content) -> str:
     lines = [textwrap.fill(clip(f"{name}: {text}", 160), 60, subsequent_indent="  ") for name, text in content.facts]
-    facts.text(0, 1, _plain("\n".join(lines)), va="top", fontsize=8, color=INK, linespacing=1.6)
+    return "\n".join(lines)
 
 
 def _grid(part: SubFigure, count: int) -> list[Axes]:
