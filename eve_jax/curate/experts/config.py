@@ -1,10 +1,9 @@
 """The section `experts` of a config: which experts look at the images, and what of their findings is kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from eve_jax.curate.experts.block import BlockLimits
 from eve_jax.curate.experts.form import EXPERTS
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.checks import unexpected
@@ -89,7 +88,6 @@ class ExpertsConfig(Section):
         timeout: seconds of one request to an endpoint.
         patience: seconds that an endpoint may be away, busy or failing before the run stops.
         ocr, boxes, tags: of each expert.
-        block: how much of the findings enters a prompt.
     """
 
     PATH: ClassVar[str] = "experts."
@@ -100,7 +98,6 @@ class ExpertsConfig(Section):
     ocr: OcrConfig = OcrConfig()
     boxes: BoxesConfig = BoxesConfig()
     tags: TagsConfig = TagsConfig()
-    block: BlockLimits = field(default_factory=BlockLimits)
 
     def check(self) -> None:
         """Raise FieldError for an expert that is named twice, or that has neither a folder nor an address."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eve_jax.curate.plan.config import PlanConfig
+from eve_jax.curate.config import PlanConfig
 from eve_jax.errors import UserError
 from eve_jax.process.files import read_json
 

@@ -18,7 +18,7 @@ from eve_jax.curate.verdicts import Verdicts
 from eve_jax.data.image.patches import open_image
 
 NAME, VERSION, RULE = "experts", 1, "refused"
-HOW = ("timeout", "patience", "block")  # settings that no finding depends on
+HOW = ("timeout", "patience")  # settings that no finding depends on
 SCHEMA = pa.schema({"index": pa.int64(), "experts": pa.string(), "refused": pa.string()})
 _own = threading.local()
 
