@@ -26,7 +26,7 @@ from eve_jax.errors import UserError
 from eve_jax.process.files import read_json, write_atomically, write_json
 
 NAME, VERSION, RECORDS = "write", 1, "records"
-GROUP = 8 << 20  # bytes of image files from which on a row group ends
+GROUP = 4 << 20  # bytes of image files from which on a row group ends
 OPTIONS: dict[str, Any] = {  # image files are compressed already
     "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
     "use_dictionary": False,
