@@ -11,6 +11,7 @@ Each function returns a dict; `python -m benchmarks.curate` prints them with the
 extras `curate` and `demo`; uses no network. Writes a temporary folder, 30 MB, or the folder --keep with the reports.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -162,17 +163,17 @@ def _scene(seed: int, size: tuple[int, int]) -> Image.Image:
 
 def moody(asked: Asked) -> Reply:
     """Answer with captions of various lengths; 15% of the images get half a sentence at first, 5% never better."""
-    number = hash_of(asked.image)
-    text = " ".join(good_caption(number + k) for k in range(1 + number % 3))
+    number = int.from_bytes(hashlib.blake2b(asked.image.encode(), digest_size=6).digest(), "big")
+    details = (
+        f" A small plate on the left is marked with the number {number % 9973}.",
+        f" Behind it, somebody has painted {number % 8999} in large white figures on a wall.",
+        f" The paper at the lower edge ends with page {number % 7919}.",
+    )
+    text = good_caption(number) + "".join(details[: 1 + number % 3])
     first = asked.body["seed"] == 0
     if number % 100 < 5 or (number % 100 < 15 and first):
         text = text[: len(text) // 2].rstrip(".,; ") + " and the"
     return completion(text, tokens=len(text) // 4)
-
-
-def hash_of(text: str) -> int:
-    """Return a number of 32 bits that depends on `text` alone."""
-    return int.from_bytes(text.encode()[-48:], "big") * 2654435761 >> 7 & 0xFFFFFFFF
 
 
 def plan(
