@@ -64,7 +64,8 @@ def write_signs(folder: Path, count: int, seed: int) -> tuple[str, dict[str, str
     """
     settings = settings_of("full")
     composer = TrainingComposer(settings, Random(f"{seed} signs"))
-    words, lines = {}, []
+    words: dict[str, str] = {}
+    lines = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
     while len(words) < count:
         scene = composer.scene()

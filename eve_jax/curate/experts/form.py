@@ -91,9 +91,10 @@ def _text(value: Any, where: str) -> str:
 
 
 def _share(value: Any, where: str) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:  # also refuses NaN
+    share = float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
+    if not 0 <= share <= 1:  # also refuses NaN
         raise UserError(f"{where}={value!r}: expected a number from 0 to 1")
-    return float(value)
+    return share
 
 
 def _box(value: Any, where: str) -> list[float]:
