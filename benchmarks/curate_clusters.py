@@ -130,7 +130,7 @@ def near_copies(count: int = 2000, copies: int = 200) -> dict[str, Any]:
     hashes = np.array([measure(_bytes(image, 90), "x", 10**8).phash for image in shown], np.uint64)
     first, group = np.unique(hashes, return_inverse=True)
     joined = {(int(a), int(b)) for pairs in close_pairs(first, NEAR) for a, b in np.sort(pairs, axis=1)}
-    same = {(a, b) for a in range(len(first)) for b in (a,)} | joined
+    same = {(one, one) for one in range(len(first))} | joined
     members = [np.flatnonzero(group == one) for one in range(len(first))]
     found = {(int(min(a, b)), int(max(a, b))) for x, y in same for a in members[x] for b in members[y] if a != b}
     related = planted | cropped | {(min(a, b), max(a, b)) for _, a in planted for _, b in cropped if b == a + 1}
