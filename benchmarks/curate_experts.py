@@ -42,6 +42,8 @@ from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.scenes import draw
 from eve_jax.demo.settings import settings_of
 
+LEAST = 0.9  # share of words that are read, and that captions have
+REQUESTS_OFF, TOKENS_OFF = 0.1, 0.2
 Curate = Callable[[CurateConfig, str, str, Path], dict[str, Any]]
 
 
@@ -103,12 +105,12 @@ def signs(count: int = 100, seed: int = 0, curate_by: Curate = curate, keep: str
 
     Keys: `word_recall` (share of signs whose word is among the words that OCR found, case aside),
     `captions_with_block`, `captions_without_block` (shares of signs whose caption has the word), `reports` (their
-    paths, with `keep`).
+    paths, with `keep`), `holds`.
     """
     with _folder(keep) as folder:
         records, words = write_signs(folder, count, seed)
         config = curation.get_config()
-        config.experts.run = ("ocr",)
+        config.experts.run = "ocr"
         config.dedup.phash = -1
         curate_by(CurateConfig.of(config), records, str(folder / "images"), folder / "curated")
         read = {
@@ -123,6 +125,7 @@ def signs(count: int = 100, seed: int = 0, curate_by: Curate = curate, keep: str
             captions = {record.id: caption_of(record) for record in open_records(str(folder / name))}
             found[f"captions_{name}_block"] = _share_with(words, captions)
             reports += write_report(folder / name, open_records(str(folder / "curated/records")))
+        found["holds"] = found["word_recall"] >= LEAST and found["captions_with_block"] >= LEAST
         return found | {"reports": [str(path) for path in reports] if keep else []}
 
 
@@ -182,7 +185,8 @@ def plan(
 ) -> dict[str, Any]:
     """Return what `launch.curate plan` predicts for `count` records against what a complete run then takes.
 
-    Keys: `requests`, `tokens`, `kept`, each [predicted, actual]; `requests_off`, `tokens_off`: shares of the actual.
+    Keys: `requests`, `tokens`, `kept`, each [predicted, actual]; `requests_off`, `tokens_off`: shares of the actual;
+    `holds`.
     """
     with _folder(keep) as folder:
         records, images = write_source(folder, count, seed), str(folder / "images")
@@ -203,7 +207,8 @@ def plan(
             "kept": (predicted.prediction.kept, kept),
         }
         off = {f"{name}_off": abs(guess / actual - 1) for name, (guess, actual) in pairs.items()}
-        return {name: [round(guess), actual] for name, (guess, actual) in pairs.items()} | off
+        holds = off["requests_off"] <= REQUESTS_OFF and off["tokens_off"] <= TOKENS_OFF
+        return {name: [round(guess), actual] for name, (guess, actual) in pairs.items()} | off | {"holds": holds}
 
 
 def _few(records: str, path: Path, count: int, seed: int) -> str:
