@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.dedup.semantic = 0.0  # SemDeDup inside each cluster: cosine distance of duplicates, below; 0 = off
 
     c.experts = x = ConfigDict()
-    x.run = ()  # who looks at the images that are left: any of "ocr", "boxes", "tags"
+    x.run = ""  # who looks at the images that are left: any of ocr,boxes,tags
     x.timeout = 60.0  # seconds of a request to an endpoint
     x.patience = 600.0  # seconds that an endpoint may be away or busy until the run ends, to be resumed
     x.ocr = ConfigDict()

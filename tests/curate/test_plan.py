@@ -24,7 +24,9 @@ def settings(**changes: Any) -> PlanConfig:
 
 def pilot_folder(folder: Path, **usage: float) -> str:
     folder.mkdir()
-    (folder / "funnel.json").write_text(json.dumps({"in": 200, "kept": 190, "rejected": {}, "again": 20}))
+    (folder / "funnel.json").write_text(
+        json.dumps({"in": 210, "kept": 190, "rejected": {"read": {"image": 10}}, "again": 20})
+    )
     found = {"requests": 230, "prompt_tokens": 161_000, "tokens": 20_000, "busy_seconds": 100.0} | usage
     (folder / "usage.json").write_text(json.dumps(found))
     return str(folder)
@@ -106,10 +108,10 @@ def test_a_pilot_says_what_captions_cost(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({}, r"funnel\.json: no such file"),
-        ({"funnel.json": {"in": 3}, "usage.json": {}}, r"config\.plan\.pilot=.*lacks 'kept'"),
+        ({"funnel.json": {"in": 3}, "usage.json": {}}, r"config\.plan\.pilot=.*lacks 'rejected'"),
         (
             {
-                "funnel.json": {"in": 0, "kept": 0},
+                "funnel.json": {"in": 2, "kept": 0, "rejected": {"read": {"image": 2}}},
                 "usage.json": {"requests": 0, "prompt_tokens": 0, "tokens": 0, "busy_seconds": 0},
             },
             "nothing was captioned there",

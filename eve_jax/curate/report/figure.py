@@ -64,7 +64,7 @@ def _draw_funnel(content: Content, part: SubFigure) -> None:
         share = f"  ({left / content.total:.1%})" if content.total else ""
         bars.text(content.total * 1.01, place, f"{left:,}{share}", va="center", fontsize=8, color=INK)
     bars.set_yticks(places, names, fontsize=8)
-    bars.invert_yaxis()
+    bars.set_ylim(max(len(steps), 6) - 0.4, -0.6)  # few bars are no thicker than many
     bars.set_xlim(0, max(content.total, 1) * 1.18)
     bars.set_xticks([])
     bars.spines[:].set_visible(False)
