@@ -32,6 +32,8 @@ def test_a_clip_must_be_named():
         ({"filter__aspect": 0.5}, "config.filter.aspect=0.5: expected 0, or the longer side over the shorter"),
         ({"filter__min_words": 70}, "config.filter.min_words=70 is above config.filter.max_words=60"),
         ({"filter__caption_similarity": 1.5}, "config.filter.caption_similarity=1.5: expected"),
+        ({"filter__languages": "english"}, "config.filter.languages='english': expected codes of two letters"),
+        ({"filter__formats": "JPG"}, "config.filter.formats='JPG': expected some of JPEG, PNG"),
         ({"select__rule": "nearest"}, "config.select.rule='nearest': expected all, nearest:N of each cluster"),
         ({"select__rule": "random:0"}, "config.select.rule='random:0'"),
         ({"select__clusters": 0}, "config.select.rule=nearest:12 requires config.select.clusters above 0"),

@@ -27,6 +27,16 @@ def open_embedder(config: EmbedConfig) -> Embedder:
     return Embedder(pixel_features, 4 * GRID)
 
 
+def check_embedder(config: EmbedConfig) -> None:
+    """Raise UserError for a model or a package that is missing."""
+    if config.kind == CLIP:
+        from eve_jax.hf.clip_teacher import describe_teacher
+
+        describe_teacher(config.model)
+    elif config.kind == LITE:
+        open_embedder(config).embed([])
+
+
 def identity(config: EmbedConfig) -> str:
     """Return a text that differs whenever the features do; of files, by their names, sizes and ends."""
     if config.kind == CLIP:
