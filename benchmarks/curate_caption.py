@@ -38,7 +38,8 @@ from eve_jax.process.progress import tracked
 
 ROOT = Path(__file__).parents[1]
 PLACES, SECONDS, FAULTS = 16, 0.5, 0.02
-KEPT = ("answers", "usage.json", "caption.json")  # what differs between two runs: the log, the clock, the address
+# What differs between two runs: the log, the clock, the address, and what shows them.
+KEPT = ("answers", "usage.json", "caption.json", "report.html", "report.png")
 
 
 def write_images(folder: Path, count: int) -> str:

@@ -10,7 +10,6 @@ read and near-copies are left out. See docs/curation.md.
 from ml_collections import ConfigDict
 
 from configs.args import parse_args
-from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.data.image.rule import MAX_PIXELS
 from eve_jax.errors import UserError
 
@@ -63,11 +62,42 @@ def get_config(arg: str = "") -> ConfigDict:
     c.dedup.phash = 4  # bits in which the pHash of near-copies differs at most; -1 = off
     c.dedup.semantic = 0.0  # SemDeDup inside each cluster: cosine distance of duplicates, below; 0 = off
 
-    c.experts = ConfigDict(ExpertsConfig().to_dict())  # who looks at the images: `run`, names of ocr, boxes, tags
+    c.experts = x = ConfigDict()
+    x.run = ""  # who looks at the images that are left: any of ocr,boxes,tags
+    x.timeout = 60.0  # seconds of a request to an endpoint
+    x.patience = 600.0  # seconds that an endpoint may be away or busy until the run ends, to be resumed
+    x.ocr = ConfigDict()
+    x.ocr.url = ""  # of an endpoint (docs/curation.md#experts); "" = rapidocr in this process
+    x.ocr.folder = ""  # of PP-OCR's networks; "" = those in rapidocr's wheel
+    x.ocr.score = 0.9  # certainty of a line, at least
+    x.ocr.threads = 1  # CPU threads of an image; 0 = all cores
+    x.boxes = ConfigDict()
+    x.boxes.url = ""
+    x.boxes.folder = ""  # node_modules/@vladmandic/human, or a folder with its centernet.json
+    x.boxes.score = 0.4
+    x.boxes.overlap = 0.5  # intersection over union at which two boxes of a class are one
+    x.boxes.most = 100
+    x.tags = ConfigDict()
+    x.tags.url = ""
+    x.tags.folder = ""  # with efficientnet-lite0*.pth and names.json; "" = the packages of the extra `curate`
+    x.tags.score = 0.3
+    x.tags.most = 5
 
     c.write = ConfigDict()
     c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)
     c.write.shard_records = 1000
+
+    c.plan = p = ConfigDict()  # of `launch.curate plan`: what a full run is predicted from
+    p.sample = 1000  # records that are looked at, drawn at random
+    p.pilot = ""  # folder that launch.caption made of some records: what a caption costs; "" = what the next three say
+    p.prompt_tokens = 3400.0  # of a record: an image of LLaVA-1.6 in five tiles (2,880), and DenseFusion's prompt
+    p.answer_tokens = 250.0  # of a record: 190 words (DenseFusion)
+    p.captions_per_gpu_day = 87_500.0  # DenseFusion, on an A100
+    p.gpus = 1.0  # behind the endpoints of the pilot
+    p.gpu_hour = 0.0  # price of an hour of a GPU
+    p.prompt_price = 0.0  # of a million tokens of prompts, of answers
+    p.answer_price = 0.0
+    p.currency = "USD"
 
     if chosen in (["evev1"], ["evev2"]):
         f.short_edge = 448 if chosen == ["evev1"] else 512

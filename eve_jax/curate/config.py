@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -21,6 +21,7 @@ ALL, NEAREST, BALANCED, RANDOM = "all", "nearest", "balanced", "random"
 BY_CLUSTER = (NEAREST, BALANCED)
 STARTS = ("sample", "k-means++")
 FORMS = ("parquet", "records")
+PATHS = ("embed.model", "experts.ocr.folder", "experts.boxes.folder", "experts.tags.folder", "plan.pilot")
 REMEDY = "; begin with get_config of configs/curate.py, which has every field"
 
 
@@ -156,6 +157,24 @@ class WriteConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanConfig(Section):
+    """The section `plan`: what a full run is predicted from."""
+
+    PATH = "plan."
+
+    sample: int = setting(low=1)
+    pilot: str
+    prompt_tokens: float = setting(low=0)
+    answer_tokens: float = setting(low=0)
+    captions_per_gpu_day: float = setting(low=0, between=True)
+    gpus: float = setting(low=0, between=True)
+    gpu_hour: float = setting(low=0)
+    prompt_price: float = setting(low=0)
+    answer_price: float = setting(low=0)
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurateConfig(Section):
     """The config of a curation."""
 
@@ -170,6 +189,7 @@ class CurateConfig(Section):
     dedup: DedupConfig
     experts: ExpertsConfig
     write: WriteConfig
+    plan: PlanConfig
 
     @classmethod
     def of(cls, config: "ConfigDict | CurateConfig") -> "CurateConfig":
@@ -179,17 +199,19 @@ class CurateConfig(Section):
         if "select" not in config or "dedup" not in config:
             raise UserError(f"--config={config.get('name', '?')} is not of a curation: use --config=curate:evev1 ...")
         values = config.copy_and_resolve_references().to_dict()
-        if isinstance(embed := values.get("embed"), dict) and isinstance(embed.get("model"), str):
-            embed["model"] = expand(embed["model"], "config.embed.model")
+        for path in PATHS:
+            section, _, name = path.rpartition(".")
+            node: Any = values
+            for part in section.split("."):
+                node = node.get(part) if isinstance(node, dict) else None
+            if isinstance(node, dict) and isinstance(node.get(name), str):
+                node[name] = expand(node[name], f"config.{path}")
         return cls.from_values(values, REMEDY)
 
     def check(self) -> None:
         """Raise FieldError for what requires features that are not computed."""
-        needs: list[tuple[str, Any]] = [
-            ("select.clusters", self.select.clusters),
-            ("dedup.semantic", self.dedup.semantic),
-        ]
-        for field, value in needs:
+        needs = {"select.clusters": self.select.clusters, "dedup.semantic": self.dedup.semantic}
+        for field, value in needs.items():
             if value and self.embed.kind == NONE:
                 raise FieldError(Field(field), f"={value} requires features: set ", Field("embed.kind"))
         if self.dedup.semantic and not self.select.clusters:

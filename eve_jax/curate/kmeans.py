@@ -8,27 +8,30 @@ empty          a cluster without points takes half of one of the largest: both c
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int32, Num
+from jaxtyping import Array, Float, Float32, Int32
 
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import AXES
 
 PRODUCTS = 1 << 25  # cosines of a block, on each device: 128 MB
 LEAST, MOST = 256, 1 << 15  # points of a block, on each device
-APART = 1 / 1024  # how far the halves of a cluster that is split move, of each coordinate
+CACHED = 1 << 19  # cosines that a CPU looks at before they leave its cache: 2 MB
+APART = 1 / 1024  # how far the halves of a cluster that is split move along each coordinate
 SAMPLE = 16  # points a cluster that k-means++ chooses from
 
 
 class Points(Protocol):
     """Points on the unit sphere, float32 [n, D] in pieces."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """Return the number of coordinates."""
 
     def __len__(self) -> int: ...
 
@@ -77,11 +80,11 @@ class Assigned(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Of some points, by cluster: their sum, their number; and the sum of all cosines."""
+    """Float arrays of NumPy or JAX. Of some points, by cluster: their sum, their number; and the sum of all cosines."""
 
-    points: Float[Array, "K D"]
-    count: Num[Array, " K"]
-    cosine: Float[Array, ""]
+    points: Any  # [K, D]
+    number: Any  # [K]
+    cosine: Any
 
 
 def fit(points: Points, settings: Settings, mesh: Mesh) -> Fit:
@@ -102,7 +105,7 @@ def fit(points: Points, settings: Settings, mesh: Mesh) -> Fit:
             found = _sweep(points, rows, centers, mesh)
             objective.append(float(found.cosine) / len(rows))
             sums = jax.tree.map(np.add, sums, found) if settings.batch else found
-            centers, sums = _moved(sums, centers)
+            centers, sums = _moved(sums, centers, random)
             bar.advance()
     return Fit(centers, objective)
 
@@ -136,7 +139,9 @@ def _sweep(points: Points, rows: np.ndarray, centers: np.ndarray, mesh: Mesh) ->
 
 def _blocks(points: Points, rows: np.ndarray, clusters: int, mesh: Mesh) -> Iterator[tuple[np.ndarray, Array, Array]]:
     """Yield rows, their points over the devices, padded to one shape, and which are real (float32)."""
-    size = mesh.size * min(max(PRODUCTS // clusters, LEAST), MOST, -(-len(rows) // mesh.size))
+    part_size = _part(clusters, mesh)
+    whole = min(max(PRODUCTS // clusters, LEAST), MOST, -(-len(rows) // mesh.size))
+    size = mesh.size * part_size * -(-whole // part_size)
     sharding = NamedSharding(mesh, PartitionSpec(AXES))
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -145,6 +150,13 @@ def _blocks(points: Points, rows: np.ndarray, clusters: int, mesh: Mesh) -> Iter
             block = np.concatenate([block, np.zeros((size - len(part), points.width), np.float32)])
         real = (np.arange(size) < len(part)).astype(np.float32)
         yield part, jax.device_put(block, sharding), jax.device_put(real, sharding)
+
+
+def _part(clusters: int, mesh: Mesh) -> int:
+    """Return how many points of a block a device compares with the centers at a time."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    most = CACHED // clusters if on_cpu else PRODUCTS // clusters
+    return 1 << max(min(most, MOST).bit_length() - 1, 6)
 
 
 def _nearest(block: Float[Array, "B D"], centers: Float[Array, "K D"]) -> tuple[Int32[Array, " B"], Float[Array, " B"]]:
@@ -163,13 +175,21 @@ def _adder(mesh: Mesh) -> Callable[[_Sums, Array, Array, Array], _Sums]:
     @jax.jit(donate_argnums=0)
     @partial(jax.shard_map, mesh=mesh, in_specs=_specs(None, AXES, AXES, None), out_specs=PartitionSpec())
     def add(sums: _Sums, block: Array, real: Array, centers: Array) -> _Sums:
-        own, cosine = _nearest(block, centers)
         clusters = len(centers)
-        found = _Sums(
-            jax.ops.segment_sum(block, own, clusters),  # padding is 0
-            jax.ops.segment_sum(real, own, clusters),
-            jnp.sum(cosine * real),
-        )
+
+        def body(found: _Sums, part: tuple[Array, Array]) -> tuple[_Sums, None]:
+            points, real = part
+            own, cosine = _nearest(points, centers)
+            more = _Sums(
+                jax.ops.segment_sum(points, own, clusters),  # padding is 0
+                jax.ops.segment_sum(real, own, clusters),
+                jnp.sum(cosine * real),
+            )
+            return jax.tree.map(jnp.add, found, more), None
+
+        none = jax.tree.map(lambda one: jax.lax.pcast(jnp.zeros_like(one), AXES, to="varying"), sums)
+        parts = tuple(one.reshape(-1, _part(clusters, mesh), *one.shape[1:]) for one in (block, real))
+        found, _ = jax.lax.scan(body, none, parts)
         return jax.tree.map(jnp.add, sums, jax.lax.psum(found, AXES))
 
     return add
@@ -177,27 +197,34 @@ def _adder(mesh: Mesh) -> Callable[[_Sums, Array, Array, Array], _Sums]:
 
 @cache
 def _assigner(mesh: Mesh) -> Callable[[Array, Array], tuple[Array, Array]]:
-    return jax.jit(jax.shard_map(_nearest, mesh=mesh, in_specs=_specs(AXES, None), out_specs=PartitionSpec(AXES)))
+    """Return the program that finds the center of every point of a block."""
+
+    def nearest(block: Array, centers: Array) -> tuple[Array, Array]:
+        parts = block.reshape(-1, _part(len(centers), mesh), block.shape[1])
+        own, cosine = jax.lax.map(lambda part: _nearest(part, centers), parts)
+        return own.ravel(), cosine.ravel()
+
+    return jax.jit(jax.shard_map(nearest, mesh=mesh, in_specs=_specs(AXES, None), out_specs=PartitionSpec(AXES)))
 
 
 def _specs(*axes: tuple[str, ...] | None) -> tuple[PartitionSpec, ...]:
     return tuple(PartitionSpec(*([one] if one else [])) for one in axes)
 
 
-def _moved(sums: _Sums, centers: np.ndarray) -> tuple[np.ndarray, _Sums]:
+def _moved(sums: _Sums, centers: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, _Sums]:
     """Return the centers of the `sums`, of length 1, empty clusters as halves of the largest; and the sums so split."""
-    points, count = np.array(sums.points), np.array(sums.count)
+    points, count = np.array(sums.points), np.array(sums.number)
     empty = np.flatnonzero(count == 0)
     length = np.linalg.norm(points, axis=1, keepdims=True)
     centers = np.where(length > 0, points / np.where(length > 0, length, 1), centers)
     largest = np.argsort(-count, kind="stable")[: len(count) - len(empty)]
     for number, cluster in enumerate(empty):
         whole = largest[number % len(largest)]
-        apart = APART * np.where(np.arange(centers.shape[1]) % 2, 1, -1)
-        centers[cluster], centers[whole] = (_unit(centers[whole] * (1 + side * apart)) for side in (1, -1))
+        apart = APART * random.choice((-1, 1), centers.shape[1])
+        centers[cluster], centers[whole] = (_unit(centers[whole] + side * apart) for side in (1, -1))
         points[cluster] = points[whole] = points[whole] / 2
         count[cluster] = count[whole] = count[whole] / 2
-    return centers.astype(np.float32), sums._replace(points=points, count=count)
+    return centers.astype(np.float32), sums._replace(points=points, number=count)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

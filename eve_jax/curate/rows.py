@@ -61,6 +61,8 @@ def _kept(measured: Stage, filtered: Stage, number: int) -> pa.Table:
 
 def by_shard(index: np.ndarray, size: int) -> Iterator[tuple[int, slice]]:
     """Yield each shard of `size` source records that has some of `index` (ascending), and where those are."""
+    if not len(index):
+        return
     numbers = index // size
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(index)], strict=True):

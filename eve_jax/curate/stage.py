@@ -67,6 +67,11 @@ class Stage:
             yield self.read(number, columns)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write `table` to the file `path`: complete or not at all."""
-    write_atomically(path, lambda part: pq.write_table(table, part, compression="zstd"))
+def write_parquet(path: Path, table: pa.Table, files: str = "") -> None:
+    """Write `table` to the file `path`: complete or not at all.
+
+    files: the column, as Parquet calls it, of files that are compressed already.
+    """
+    compression = dict.fromkeys(table.column_names, "zstd") | ({files: "none"} if files else {})
+    dictionary = [name for name in table.column_names if not files.startswith(name)] if files else True
+    write_atomically(path, lambda part: pq.write_table(table, part, compression=compression, use_dictionary=dictionary))

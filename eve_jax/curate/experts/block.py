@@ -29,7 +29,7 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class BlockLimits(Section):
-    """The section `experts.block` of a config: how much of what experts found enters the prompt.
+    """The section `experts.block` of a config for captions: how much of what experts found enters the prompt.
 
     Attributes:
         boxes: the most boxes, of which the smallest are kept.

@@ -1,10 +1,9 @@
 """The section `experts` of a config: which experts look at the images, and what of their findings is kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from eve_jax.curate.experts.block import BlockLimits
 from eve_jax.curate.experts.form import EXPERTS
 from eve_jax.errors import Field, FieldError
 from eve_jax.process.checks import unexpected
@@ -19,6 +18,14 @@ def _address(expert: str) -> Callable[[str], None]:
             raise unexpected(Field(f"experts.{expert}.url"), text, "http://HOST:PORT/PATH, https://HOST/PATH or ''")
 
     return check
+
+
+def expert_names(text: str) -> list[str]:
+    """Return the experts that `experts.run` names. Raise FieldError for unknown ones, and for one named twice."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if any(name not in EXPERTS for name in names) or len({*names}) < len(names):
+        raise unexpected(Field("experts.run"), text, f"some of {', '.join(EXPERTS)}, each once, or ''")
+    return names
 
 
 @dataclass(frozen=True)
@@ -85,31 +92,32 @@ class ExpertsConfig(Section):
     """The section `experts` of a config.
 
     Attributes:
-        run: the experts that look at each image, in any order; () for none.
+        run: the experts that look at each image, separated by commas, in any order; "" for none.
         timeout: seconds of one request to an endpoint.
         patience: seconds that an endpoint may be away, busy or failing before the run stops.
         ocr, boxes, tags: of each expert.
-        block: how much of the findings enters a prompt.
     """
 
     PATH: ClassVar[str] = "experts."
 
-    run: tuple[str, ...] = setting((), choices=EXPERTS)
+    run: str = setting("", reads=expert_names)
     timeout: float = setting(60.0, low=0, between=True)
     patience: float = setting(600.0, low=0)
     ocr: OcrConfig = OcrConfig()
     boxes: BoxesConfig = BoxesConfig()
     tags: TagsConfig = TagsConfig()
-    block: BlockLimits = field(default_factory=BlockLimits)
 
     def check(self) -> None:
-        """Raise FieldError for an expert that is named twice, or that has neither a folder nor an address."""
-        if len({*self.run}) < len(self.run):
-            raise FieldError(Field("experts.run"), f"={self.run}: an expert is named twice")
-        if "boxes" in self.run and not self.boxes.folder and not self.boxes.url:
+        """Raise FieldError for a detector that has neither a folder nor an address."""
+        if "boxes" in self.names and not self.boxes.folder and not self.boxes.url:
             raise FieldError(
                 Field("experts.boxes.folder"),
                 "='': the detector needs the folder of its weights: npm install @vladmandic/human, then name ",
                 "node_modules/@vladmandic/human; or an address in ",
                 Field("experts.boxes.url"),
             )
+
+    @property
+    def names(self) -> list[str]:
+        """Return the experts that `run` names."""
+        return expert_names(self.run)

@@ -1,7 +1,6 @@
 """What a report shows of a folder that `launch.caption` made."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 
 from eve_jax.curate.report.content import PAPER_RATE, Card, Content, Group, Histogram, Loss, histogram, spread
 from eve_jax.curate.report.records import caption_of, file_of, findings_of, record_cards
+from eve_jax.curate.report.rejected import Line, picked_lines
 from eve_jax.data.record import BadRecord
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.errors import amount
 from eve_jax.process.files import read_json
 
 CAPTION, FUNNEL, REJECTED, USAGE = "caption.json", "funnel.json", "rejected.jsonl", "usage.json"
@@ -76,28 +75,11 @@ def _histograms(records: Records, checks: Mapping[str, Any]) -> list[Histogram]:
 
 
 def _rejected(path: Path, losses: list[Loss], source: Records | None) -> list[Group]:
-    wanted = {(loss.stage, loss.rule): {*spread(loss.count, OF_RULE)} for loss in losses}
-    seen = dict.fromkeys(wanted, 0)
-    cards: dict[tuple[str, str], list[Card]] = {key: [] for key in wanted}
-    for line in _lines(path / REJECTED):
-        key = line["stage"], line["rule"]
-        if key in wanted:
-            if seen[key] in wanted[key]:
-                cards[key].append(_card(line, source))
-            seen[key] += 1
-    return [
-        Group(f"{loss.stage}, {loss.rule}: {amount(loss.count, 'record')}", cards[loss.stage, loss.rule])
-        for loss in losses
-    ]
+    picked = picked_lines(path / REJECTED, losses, {}, OF_RULE)
+    return [Group(loss.title, [_card(line, source) for line in lines]) for loss, lines in picked.items()]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
-def _card(line: Mapping[str, Any], source: Records | None) -> Card:
+def _card(line: Line, source: Records | None) -> Card:
     """Return the card of a rejected record, which says the rule, what it found, and the caption."""
     index, verdict = line.get("index"), f"{line['rule']}: {line['value']}"
     card = Card(str(line["id"]), caption=line.get("caption", ""), verdict=verdict)

@@ -8,18 +8,25 @@ import numpy as np
 
 from eve_jax.curate.experts.form import Findings
 from eve_jax.data.image_file import ImageFile
+from eve_jax.errors import amount
 
 PAPER_RATE = 87_500  # captions a GPU-day: 700,000 on a node of eight A100 (arXiv 2407.08303, appendix)
 BINS = 24
 KEPT = "kept"  # the verdict of a card that is not rejected
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """Records that a rule left out: the stage it belongs to, and how many they are."""
 
     stage: str
     rule: str
     count: int
+
+    @property
+    def title(self) -> str:
+        """Return the title of its sheet."""
+        return f"{self.stage}, {self.rule}: {amount(self.count, 'record')}"
 
 
 class Histogram(NamedTuple):

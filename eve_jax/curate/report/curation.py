@@ -1,7 +1,6 @@
 """What a report shows of a folder that `launch.curate` made."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from eve_jax.curate.report.content import Card, Content, Group, Histogram, Loss, histogram, spread
 from eve_jax.curate.report.records import card_of, file_of, record_cards
+from eve_jax.curate.report.rejected import Line, picked_lines
 from eve_jax.curate.stage import Stage
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.errors import UserError, amount
@@ -53,12 +53,6 @@ class Folder:
         assert stage is not None
         return pa.concat_tables(stage.tables(spread(self.curated["shards"], SHARDS), columns))
 
-    def rejected(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of rejected.jsonl."""
-        with (self.path / REJECTED).open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
-
 
 def curation_content(path: Path) -> Content:
     """Return what is shown of the curation in the folder `path`. Raises UserError."""
@@ -68,7 +62,7 @@ def curation_content(path: Path) -> Content:
         Loss(stage["stage"], rule, count) for stage in funnel["stages"] for rule, count in stage["rejected"].items()
     ]
     source, config = folder.curated["source"], folder.curated["config"]
-    picked = _picked(folder, losses)
+    picked = picked_lines(path / REJECTED, losses, dict.fromkeys(COPIES, PAIRS), OF_RULE)
     return Content(
         title=f"Curation {config['name']}",
         facts=[
@@ -82,10 +76,10 @@ def curation_content(path: Path) -> Content:
         histograms=_histograms(folder),
         samples=record_cards(open_records(str(path / RECORDS)), SAMPLES),
         clusters=_clusters(folder),
-        copies=_copies(folder, picked),
+        copies=_copies(folder, [line for loss, lines in picked.items() if loss.rule in COPIES for line in lines]),
         rejected=[
-            Group(_title(loss), [_rejected_card(folder, line) for line in picked[loss.stage, loss.rule]])
-            for loss in losses
+            Group(loss.title, [_rejected_card(folder, line) for line in lines])
+            for loss, lines in picked.items()
             if loss.rule not in COPIES
         ],
     )
@@ -137,37 +131,16 @@ def _clusters(folder: Folder) -> list[Group]:
     return groups
 
 
-def _picked(folder: Folder, losses: list[Loss]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return some lines of rejected.jsonl for each rule, at equal distances."""
-    wanted = {
-        (loss.stage, loss.rule): {*spread(loss.count, PAIRS if loss.rule in COPIES else OF_RULE)} for loss in losses
-    }
-    seen = dict.fromkeys(wanted, 0)
-    picked: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in wanted}
-    for line in folder.rejected():
-        key = line["stage"], line["rule"]
-        if key in wanted:
-            if seen[key] in wanted[key]:
-                picked[key].append(line)
-            seen[key] += 1
-    return picked
-
-
-def _copies(folder: Folder, picked: Mapping[tuple[str, str], list[dict[str, Any]]]) -> list[Group]:
+def _copies(folder: Folder, lines: Sequence[Line]) -> list[Group]:
     """Return pairs: the record that is kept, and one that was left out for it."""
-    lines = [line for (_, rule), some in picked.items() if rule in COPIES for line in some]
     places = _places(folder, {line["value"] for line in lines})
-    return [
-        Group(
-            f"{line['rule']}: {line['value']} kept, {line['id']} left out",
-            [
-                card_of(folder.records, places[line["value"]], "kept"),
-                card_of(folder.records, line["index"], "left out"),
-            ],
-        )
-        for line in lines
-        if line["value"] in places
-    ]
+    groups = []
+    for line in lines:
+        if line["value"] in places:
+            kept = card_of(folder.records, places[line["value"]], "kept")
+            title = f"{line['rule']}: {line['value']} kept, {line['id']} left out"
+            groups.append(Group(title, [kept, card_of(folder.records, line["index"], "left out")]))
+    return groups
 
 
 def _places(folder: Folder, ids: set[str]) -> dict[str, int]:
@@ -183,9 +156,5 @@ def _places(folder: Folder, ids: set[str]) -> dict[str, int]:
     return found
 
 
-def _rejected_card(folder: Folder, line: Mapping[str, Any]) -> Card:
+def _rejected_card(folder: Folder, line: Line) -> Card:
     return Card(str(line["id"]), file_of(folder.records, line["index"]), (str(line["value"]),))
-
-
-def _title(loss: Loss) -> str:
-    return f"{loss.stage}, {loss.rule}: {amount(loss.count, 'record')}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import NullFormatter
 
 from eve_jax.curate.experts.draw import draw_findings
 from eve_jax.curate.report.content import KEPT, Card, Content, Group, Histogram
@@ -25,7 +26,7 @@ def draw_report(content: Content, path: Path) -> None:
     """Write the picture of `content`. Raises OSError."""
     histograms, samples, clusters = content.histograms, content.samples[:MOST_SAMPLES], content.clusters[:MOST_CLUSTERS]
     heights = [
-        0.5 + 0.24 * (len(content.losses) + 1),
+        0.5 + max(0.24 * (len(content.losses) + 1), 0.2 * _fact_lines(content).count("\n")),
         2.2 * -(-len(histograms) // COLUMNS),
         3.9 * -(-len(samples) // COLUMNS),
         0.72 * -(-len(clusters) // 2) + 0.4 if clusters else 0,
@@ -63,13 +64,17 @@ def _draw_funnel(content: Content, part: SubFigure) -> None:
         share = f"  ({left / content.total:.1%})" if content.total else ""
         bars.text(content.total * 1.01, place, f"{left:,}{share}", va="center", fontsize=8, color=INK)
     bars.set_yticks(places, names, fontsize=8)
-    bars.invert_yaxis()
+    bars.set_ylim(max(len(steps), 6) - 0.4, -0.6)  # few bars are no thicker than many
     bars.set_xlim(0, max(content.total, 1) * 1.18)
     bars.set_xticks([])
     bars.spines[:].set_visible(False)
     facts.axis("off")
-    lines = [textwrap.shorten(f"{name}: {text}", 70, placeholder=" ...") for name, text in content.facts]
-    facts.text(0, 1, _plain("\n".join(lines)), va="top", fontsize=8, color=INK, linespacing=1.6)
+    facts.text(0, 1, _plain(_fact_lines(content)), va="top", fontsize=8, color=INK, linespacing=1.6)
+
+
+def _fact_lines(content: Content) -> str:
+    lines = [textwrap.fill(clip(f"{name}: {text}", 160), 60, subsequent_indent="  ") for name, text in content.facts]
+    return "\n".join(lines)
 
 
 def _grid(part: SubFigure, count: int) -> list[Axes]:
@@ -85,10 +90,12 @@ def _draw_histograms(histograms: Sequence[Histogram], part: SubFigure) -> None:
         panel.stairs(one.counts, one.edges, fill=True, color=BLUE)
         if one.log:
             panel.set_xscale("log")
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
         if one.mark is not None:
             panel.axvline(one.mark, color=RED, linestyle="--", linewidth=1)
         panel.set_title(_plain(one.title), fontsize=9)
-        panel.tick_params(labelsize=7)
+        panel.tick_params(which="both", labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,6 @@ from eve_jax.curate.verdicts import Verdicts
 from eve_jax.data.image.patches import open_image
 
 NAME, VERSION, RULE = "experts", 1, "refused"
-HOW = ("timeout", "patience", "block")  # settings that no finding depends on
 SCHEMA = pa.schema({"index": pa.int64(), "experts": pa.string(), "refused": pa.string()})
 _own = threading.local()
 
@@ -53,7 +53,7 @@ class Look:
             return wanted
         return np.setdiff1d(wanted, self.stage.read(number, ["index"])["index"].to_numpy())
 
-    def _row(self, index: int) -> dict[str, object]:
+    def _row(self, index: int) -> dict[str, Any]:
         if getattr(_own, "config", None) != self.config:  # libraries' models are not for several threads
             _own.look, _own.config = open_experts(self.config), self.config
         image = open_image(self.source.open()[index].images[0], self.max_pixels)
@@ -65,7 +65,7 @@ class Look:
 
 def look_stage(measure: Measure, config: ExpertsConfig, index: np.ndarray) -> Look:
     """Return what has experts look at the records `index`, int64 [n] ascending, of those that `measure` measured."""
-    settings = {name: value for name, value in asdict(config).items() if name not in HOW}
+    settings = {name: asdict(getattr(config, name)) for name in sorted(config.names)}
     key = key_of(NAME, VERSION, settings, measure.stage.key)
     return Look(Stage(measure.stage.out, NAME, key), measure.source, measure.size, measure.max_pixels, config, index)
 

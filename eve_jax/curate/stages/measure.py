@@ -18,7 +18,7 @@ from eve_jax.data.image.patches import open_reduced
 from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.text.encode import check_turns
+from eve_jax.data.text.encode import check_roles, check_turns
 
 NAME, VERSION = "measure", 1
 SIDE = 128  # pixels of the shorter side that JPEG is decoded to at least
@@ -111,8 +111,7 @@ def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, A
     try:
         record = records.read(index)[0]
         row |= {"id": record.id, "caption": caption_of(record)}
-        if record.turns:
-            check_turns(record.turns, len(record.images))
+        _check_turns(record)
         if len(record.images) != 1:
             return row | {"rule": "images", "reason": f"{len(record.images)} images, not one"}
         data = image_bytes(record.images[0])
@@ -122,6 +121,14 @@ def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, A
         return row | {"rule": "image", "reason": f"{error.path}: {error.reason}"}
     except BadRecord as error:
         return row | {"id": row["id"] or error.id, "rule": "record", "reason": error.reason}
+
+
+def _check_turns(record: Record) -> None:
+    """Raise `BadRecord` for turns that nothing can be trained on; a record without any is an image alone."""
+    if record.turns:
+        check_turns(record.turns, len(record.images))
+    if any(turn.role == "human" for turn in record.turns):  # else a caption
+        check_roles(record.turns[record.turns[0].role == "system" :], len(record.turns))
 
 
 def caption_of(record: Record) -> str:
@@ -137,7 +144,7 @@ def measure(data: bytes, name: str, max_pixels: int) -> Measured:
     gray = image.convert("L")
     small = np.asarray(gray.resize((GRAY, GRAY), Image.Resampling.LANCZOS))
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return Measured(width, height, len(data), kind, gray.entropy(), float(small.mean()), phash(small), digest)
+    return Measured(width, height, len(data), kind, abs(gray.entropy()), float(small.mean()), phash(small), digest)
 
 
 def phash(gray: np.ndarray) -> int:

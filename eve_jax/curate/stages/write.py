@@ -3,7 +3,7 @@
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from eve_jax.curate.config import WriteConfig
 from eve_jax.curate.rows import by_shard
-from eve_jax.curate.stage import Stage, key_of, write_parquet
+from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.look import findings
 from eve_jax.curate.stages.measure import Measure, caption_of
 from eve_jax.data.image_file import StoredImage, image_bytes
@@ -22,9 +23,14 @@ from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record
 from eve_jax.data.sources.shards import DATASET_FILE, Shard
 from eve_jax.errors import UserError
-from eve_jax.process.files import read_json, write_json
+from eve_jax.process.files import read_json, write_atomically, write_json
 
 NAME, VERSION, RECORDS = "write", 1, "records"
+GROUP = 8 << 20  # bytes of image files from which on a row group ends
+OPTIONS: dict[str, Any] = {  # image files are compressed already
+    "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
+    "use_dictionary": False,
+}
 TURN = pa.struct({"from": pa.string(), "value": pa.string()})
 SCHEMA = pa.schema(
     {
@@ -75,8 +81,7 @@ class Write:
                 writer.add(record)
             write_json(self._mark(number), {"shard": writer.close()})
         else:
-            rows = [_row(record, data) for record, data in self._records(index)]
-            write_parquet(self._mark(number), pa.Table.from_pylist(rows, SCHEMA))
+            write_atomically(self._mark(number), partial(_write_rows, self._records(index)))
 
     def _records(self, index: np.ndarray) -> Iterator[tuple[Record, bytes]]:
         """Yield the records with the bytes of their images. Raises UserError for an image that changed."""
@@ -118,6 +123,21 @@ def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
     image = StoredImage(str(record.images[0]), partial(io.BytesIO, data))
     kept = {"alt": caption_of(record)} | ({"experts": experts} if experts else {})
     return record._replace(images=(image,), kept={**record.kept, **kept}), data
+
+
+def _write_rows(records: Iterable[tuple[Record, bytes]], part: Path) -> None:
+    """Write the records to the Parquet file `part`; no more than a row group is in memory."""
+    with pq.ParquetWriter(part, SCHEMA, **OPTIONS) as writer:
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for record, data in records:
+            rows.append(_row(record, data))
+            size += len(data)
+            if size >= GROUP:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows, size = [], 0
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
 
 def _row(record: Record, data: bytes) -> dict[str, Any]:
