@@ -56,7 +56,7 @@ def write_images(folder: Path, count: int) -> str:
 
 def contents(out: Path) -> dict[str, bytes]:
     """Return the files of a finished run that are the same for every one."""
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name not in APART}
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name not in KEPT}
 
 
 def _command(records: str, out: Path, url: str, shard: int) -> subprocess.Popen[bytes]:
