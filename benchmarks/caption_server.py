@@ -121,6 +121,11 @@ class ScriptedEndpoint:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open: each carries one request at a time, so at least as many as are in flight."""
+        return len(self._connections)
+
     def leave(self) -> None:
         """Listen no more, and break all connections."""
         self._call(self._leave())
