@@ -29,16 +29,16 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.address = ""  # ray: of the cluster; "" = the one this machine is part of, or a new one here
     c.engine.workers = 0  # native: threads at work; 0 = one for each core
 
-    c.filter = f = ConfigDict()  # the rules, in this order; 0 or () switches one off
+    c.filter = f = ConfigDict()  # the rules, in this order; 0 or "" switches one off
     f.short_edge = 0  # pixels that the shorter side has at least
     f.aspect = 0.0  # longer side over shorter, at most
     f.min_bytes = 0  # of the image file
     f.max_bytes = 0
-    f.formats = ()  # JPEG, PNG ...: only these
+    f.formats = ""  # only these, such as JPEG,PNG,WEBP
     f.entropy = 0.0  # bits of the histogram of gray values, at least; a blank image has 0
     f.min_words = 0  # of the caption
     f.max_words = 0
-    f.languages = ()  # of the caption, ISO 639-1: en ...; only these
+    f.languages = ""  # of the caption, ISO 639-1: only these, such as en,de
     f.language_words = 4  # captions of fewer words are in any language
     f.caption_similarity = 0.0  # captions of at least this Jaccard similarity (estimated by MinHash) are the same one
     f.caption_copies = 1  # images kept of the same caption: the largest

@@ -35,6 +35,7 @@ RECORDS = define_path(
     several=True,
     remote=fetched.fetch,
 )
+DRAW = flags.DEFINE_bool("draw", True, "draw report.html and report.png when the curation is done")
 JSON = flags.DEFINE_bool("json", False, "plan: print one line of JSON")
 NAMES = {"data.records": "--from", "data.images": "--images"}
 CURATE, PLAN, REPORT = "curate", "plan", "report"
@@ -60,15 +61,17 @@ def _need(**values: Any) -> None:
 def _curate() -> None:
     from eve_jax.curate.config import CurateConfig
     from eve_jax.curate.funnel import lines
-    from eve_jax.curate.report.write import write_report
     from eve_jax.curate.run import curate
 
     _need(config=CONFIG.value, **{"from": FROM.value}, to=TO.value)
     config, out = CurateConfig.of(CONFIG.value), Path(TO.value or "")
     funnel = curate(config, FROM.value or "", IMAGES.value or "", out)
     print("\n".join(lines(funnel)))
-    page, _ = write_report(out)
-    print(f"report: {page}")
+    if DRAW.value:
+        from eve_jax.curate.report.write import write_report
+
+        page, _ = write_report(out)
+        print(f"report: {page}")
     print(f"done: {out}")
 
 
