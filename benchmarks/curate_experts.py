@@ -78,7 +78,7 @@ def write_signs(folder: Path, count: int, seed: int, scale: int) -> tuple[str, d
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
         image.save(folder / f"images/{name}.png")
         words[name] = scene.sign.word
-        lines.append(json.dumps({"id": name, "image": f"{name}.png", "caption": f"picture {len(words)} from the web"}))
+        lines.append(json.dumps({"id": name, "image": f"{name}.png", "caption": f"photo {len(words)} from the web"}))
     (folder / "signs.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder / "signs.jsonl"), words
 
@@ -155,7 +155,7 @@ def write_source(folder: Path, count: int, seed: int) -> str:
         if kind == 2:
             path.write_bytes(path.read_bytes()[:200])
         told = other if kind == 4 else number
-        text = f"what the page number {told} says about its only picture, {told * 7919 % 10007} of them"
+        text = f"what the page number {told} says about its only photo, {told * 7919 % 10007} of them"
         lines.append(json.dumps({"id": f"r{number}", "image": f"{number}.jpg", "caption": text}))
     (folder / "web.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder / "web.jsonl")
