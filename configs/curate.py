@@ -62,7 +62,32 @@ def get_config(arg: str = "") -> ConfigDict:
     c.dedup.phash = 4  # bits in which the pHash of near-copies differs at most; -1 = off
     c.dedup.semantic = 0.0  # SemDeDup inside each cluster: cosine distance of duplicates, below; 0 = off
 
-    c.experts = x = ConfigDict()
+    c.experts = _experts()
+
+    c.write = ConfigDict()
+    c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)
+    c.write.shard_records = 1000
+
+    c.plan = _plan()
+
+    if chosen in (["evev1"], ["evev2"]):
+        f.short_edge = 448 if chosen == ["evev1"] else 512
+        f.aspect = 3.0
+        f.entropy = 1.0
+        c.embed.kind = "clip"
+        s.rule, s.clusters = "nearest:300", 50_000
+    if chosen == ["tiny"]:
+        c.shard_records = c.write.shard_records = 16
+        f.short_edge, f.aspect, f.min_words, f.max_words = 64, 3.0, 2, 60
+        f.caption_similarity = 0.9
+        c.embed.kind, c.embed.batch = "pixels", 8
+        s.rule, s.clusters, s.iterations = "nearest:12", 4, 5
+    return c
+
+
+def _experts() -> ConfigDict:
+    """Return who looks at the images that are left, and what of their findings is kept."""
+    x = ConfigDict()
     x.run = ""  # who looks at the images that are left: any of ocr,boxes,tags
     x.timeout = 60.0  # seconds of a request to an endpoint
     x.patience = 600.0  # seconds that an endpoint may be away or busy until the run ends, to be resumed
@@ -82,12 +107,12 @@ def get_config(arg: str = "") -> ConfigDict:
     x.tags.folder = ""  # with efficientnet-lite0*.pth and names.json; "" = the packages of the extra `curate`
     x.tags.score = 0.3
     x.tags.most = 5
+    return x
 
-    c.write = ConfigDict()
-    c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)
-    c.write.shard_records = 1000
 
-    c.plan = p = ConfigDict()  # of `launch.curate plan`: what a full run is predicted from
+def _plan() -> ConfigDict:
+    """Return what `launch.curate plan` predicts a full run from."""
+    p = ConfigDict()
     p.sample = 1000  # records that are looked at, drawn at random
     p.pilot = ""  # folder that launch.caption made of some records: what a caption costs; "" = what the next three say
     p.prompt_tokens = 3400.0  # of a record: an image of LLaVA-1.6 in five tiles (2,880), and DenseFusion's prompt
@@ -98,17 +123,4 @@ def get_config(arg: str = "") -> ConfigDict:
     p.prompt_price = 0.0  # of a million tokens of prompts, of answers
     p.answer_price = 0.0
     p.currency = "USD"
-
-    if chosen in (["evev1"], ["evev2"]):
-        f.short_edge = 448 if chosen == ["evev1"] else 512
-        f.aspect = 3.0
-        f.entropy = 1.0
-        c.embed.kind = "clip"
-        s.rule, s.clusters = "nearest:300", 50_000
-    if chosen == ["tiny"]:
-        c.shard_records = c.write.shard_records = 16
-        f.short_edge, f.aspect, f.min_words, f.max_words = 64, 3.0, 2, 60
-        f.caption_similarity = 0.9
-        c.embed.kind, c.embed.batch = "pixels", 8
-        s.rule, s.clusters, s.iterations = "nearest:12", 4, 5
-    return c
+    return p

@@ -6,7 +6,7 @@
 
 --from takes any of our sources (JSON, JSONL, Parquet, tar, TFDS, prepared shards, hf:ORG/NAME). OUT/records then holds
 the records that are left, OUT/rejected.jsonl why each of the others is not there, OUT/funnel.json the counts,
-OUT/report.html and report.png what happened, in pictures. Rerun the command to resume after an interruption, or with
+OUT/report.html and report.png what happened, in images. Rerun the command to resume after an interruption, or with
 other thresholds: nothing is decoded again.
 `plan` looks at a sample and says what the full run and its captions will take; it writes nothing.
 `report` draws the reports of a folder of launch.curate or launch.caption again. See docs/curation.md.
