@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.curate_images import ROOT, files_of, write_photos
 
-TINY = ["--config=curate:tiny", "--config.shard_records=50", "--config.write.shard_records=40"]
+TINY = ["--nodraw", "--config=curate:tiny", "--config.shard_records=50", "--config.write.shard_records=40"]
 
 
 def tiny_command(python: str, source: tuple[str, str], out: Path, *more: str) -> list[str]:

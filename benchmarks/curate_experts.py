@@ -59,8 +59,8 @@ def _folder(keep: str) -> Any:
             shutil.rmtree(folder)
 
 
-def write_signs(folder: Path, count: int, seed: int) -> tuple[str, dict[str, str]]:
-    """Write `count` records with scenes of the demo that have a sign, at twice the demo's size, as PNG.
+def write_signs(folder: Path, count: int, seed: int, scale: int) -> tuple[str, dict[str, str]]:
+    """Write `count` records with scenes of the demo that have a sign, at `scale` times the demo's size, as PNG.
 
     Returns the name of the records' file, and the word on the sign of each id.
     """
@@ -75,9 +75,10 @@ def write_signs(folder: Path, count: int, seed: int) -> tuple[str, dict[str, str
             continue
         name = f"sign{len(words):04d}"
         image = draw(scene)
-        image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC).save(folder / f"images/{name}.png")
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+        image.save(folder / f"images/{name}.png")
         words[name] = scene.sign.word
-        lines.append(json.dumps({"id": name, "image": f"{name}.png", "caption": f"picture {len(words)} from the web"}))
+        lines.append(json.dumps({"id": name, "image": f"{name}.png", "caption": f"photo {len(words)} from the web"}))
     (folder / "signs.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder / "signs.jsonl"), words
 
@@ -100,7 +101,9 @@ def _captioned(records: str, out: Path, config: Any, endpoint: ScriptedEndpoint)
     return caption_records(CaptionConfig.of(config), records, "", out)
 
 
-def signs(count: int = 100, seed: int = 0, curate_by: Curate = curate, keep: str = "") -> dict[str, Any]:
+def signs(
+    count: int = 100, seed: int = 0, scale: int = 1, curate_by: Curate = curate, keep: str = ""
+) -> dict[str, Any]:
     """Return how many of the words on `count` signs are read by OCR, and get into captions with and without the block.
 
     Keys: `word_recall` (share of signs whose word is among the words that OCR found, case aside),
@@ -108,7 +111,7 @@ def signs(count: int = 100, seed: int = 0, curate_by: Curate = curate, keep: str
     paths, with `keep`), `holds`.
     """
     with _folder(keep) as folder:
-        records, words = write_signs(folder, count, seed)
+        records, words = write_signs(folder, count, seed, scale)
         config = curation.get_config()
         config.experts.run = "ocr"
         config.dedup.phash = -1
@@ -152,7 +155,7 @@ def write_source(folder: Path, count: int, seed: int) -> str:
         if kind == 2:
             path.write_bytes(path.read_bytes()[:200])
         told = other if kind == 4 else number
-        text = f"what the page number {told} says about its only picture, {told * 7919 % 10007} of them"
+        text = f"what the page number {told} says about its only photo, {told * 7919 % 10007} of them"
         lines.append(json.dumps({"id": f"r{number}", "image": f"{number}.jpg", "caption": text}))
     (folder / "web.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder / "web.jsonl")
@@ -227,7 +230,7 @@ def _caption_all(records: str, images: str, out: Path, endpoint: ScriptedEndpoin
 def main(argv: Sequence[str]) -> None:
     """Print what is asked for, as lines or as one line of JSON."""
     known = {
-        "signs": lambda: signs(FLAGS.signs, FLAGS.seed, keep=FLAGS.keep and f"{FLAGS.keep}/signs"),
+        "signs": lambda: signs(FLAGS.signs, FLAGS.seed, FLAGS.scale, keep=FLAGS.keep and f"{FLAGS.keep}/signs"),
         "plan": lambda: plan(FLAGS.records, FLAGS.sample, seed=FLAGS.seed, keep=FLAGS.keep and f"{FLAGS.keep}/plan"),
     }
     found = {name: known[name]() for name in FLAGS.what}
@@ -244,6 +247,7 @@ FLAGS = flags.FLAGS
 if __name__ == "__main__":
     flags.DEFINE_list("what", ["signs", "plan"], "what is measured")
     flags.DEFINE_integer("signs", 100, "signs that are read", 1)
+    flags.DEFINE_integer("scale", 1, "size of the signs' images, times the demo's", 1)
     flags.DEFINE_integer("records", 5000, "records of the source that is planned", 1)
     flags.DEFINE_integer("sample", 1000, "records that the plan looks at", 1)
     flags.DEFINE_integer("seed", 0, "of what is drawn")

@@ -27,7 +27,7 @@ from eve_jax.process.progress import tracked
 
 ROOT = Path(__file__).parents[1]
 SHORT = 448
-PLAIN = ["--config=curate", f"--config.filter.short_edge={SHORT}", "--config.dedup.phash=-1"]
+PLAIN = ["--nodraw", "--config=curate", f"--config.filter.short_edge={SHORT}", "--config.dedup.phash=-1"]
 EVERY = 0.05  # seconds between two looks at the memory
 
 

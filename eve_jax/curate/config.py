@@ -1,12 +1,14 @@
 """The config of a curation, checked as a whole before anything is made; configs/curate.py says what its fields mean."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from eve_jax.curate.experts.config import ExpertsConfig
+from eve_jax.data.image.patches import FORMATS
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.checks import unexpected
 from eve_jax.process.cores import MOST_WORKERS
@@ -42,6 +44,24 @@ def read_rule(text: str) -> Selection:
     return Selection(found[1], int(found[2])) if found else Selection(ALL, 0)
 
 
+def read_formats(text: str) -> list[str]:
+    """Return the formats of image files that `filter.formats` names, with commas. Raise FieldError."""
+    return _listed("filter.formats", text, lambda name: name in FORMATS, f"some of {', '.join(FORMATS)}, with commas")
+
+
+def read_languages(text: str) -> list[str]:
+    """Return the languages that `filter.languages` names, ISO 639-1 with commas. Raise FieldError."""
+    is_code = re.compile("[a-z]{2}").fullmatch
+    return _listed("filter.languages", text, lambda name: bool(is_code(name)), "codes of two letters, such as en,de")
+
+
+def _listed(field: str, text: str, allowed: Callable[[str], bool], expected: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not all(map(allowed, names)):
+        raise unexpected(Field(field), text, expected)
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig(Section):
     """The section `engine`: where the work is done."""
@@ -68,11 +88,11 @@ class FilterConfig(Section):
     aspect: float = setting(low=0)
     min_bytes: int = setting(low=0)
     max_bytes: int = setting(low=0)
-    formats: tuple[str, ...]
+    formats: str = setting(reads=read_formats)
     entropy: float = setting(low=0, high=8)
     min_words: int = setting(low=0)
     max_words: int = setting(low=0)
-    languages: tuple[str, ...]
+    languages: str = setting(reads=read_languages)
     language_words: int = setting(low=1)
     caption_similarity: float = setting(low=0, high=1)
     caption_copies: int = setting(low=1)

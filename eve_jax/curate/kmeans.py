@@ -177,7 +177,7 @@ def _adder(mesh: Mesh) -> Callable[[_Sums, Array, Array, Array], _Sums]:
     def add(sums: _Sums, block: Array, real: Array, centers: Array) -> _Sums:
         clusters = len(centers)
 
-        def body(found: _Sums, part: tuple[Array, Array]) -> tuple[_Sums, None]:
+        def body(found: _Sums, part: tuple[Array, ...]) -> tuple[_Sums, None]:
             points, real = part
             own, cosine = _nearest(points, centers)
             more = _Sums(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError, shorten
-from eve_jax.process.files import write_atomically
+from eve_jax.process.files import PART, write_atomically
 
 STAGES = "stages"
 
@@ -65,6 +65,12 @@ class Stage:
         """Yield several shards in order."""
         for number in shards:
             yield self.read(number, columns)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the files in a folder that a killed process left unfinished."""
+    for part in folder.glob(f"*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def write_parquet(path: Path, table: pa.Table, files: str = "") -> None:

@@ -77,7 +77,7 @@ def test_languages(tmp_path):
     pytest.importorskip("py3langid")
     texts = {"en": "a photo of a dog in the park", "de": "ein Hund läuft durch den Park", "short": "Hund im Park"}
     web = write_web(tmp_path, [(id, scene(n), text) for n, (id, text) in enumerate(texts.items())])
-    curated(tiny(**PLAIN, filter__languages=("en",)), web, tmp_path / "out")
+    curated(tiny(**PLAIN, filter__languages="en"), web, tmp_path / "out")
     assert {id: line["value"] for id, line in rejected(tmp_path / "out").items()} == {"de": "de"}
 
 
@@ -104,7 +104,7 @@ def test_another_threshold_decodes_nothing_again(source, tmp_path, monkeypatch):
     funnel = curated(tiny(filter__short_edge=80), source, tmp_path)
     assert funnel["stages"][2]["rejected"]["short_edge"] > 10
     assert not embedded
-    added = {path.name.partition("-")[0] for path in (tmp_path / "stages").iterdir() if path.name not in stages}
+    added = {path.name.partition("-")[0] for path in (tmp_path / "stages").glob("*/") if path.name not in stages}
     assert added == {"filter", "captions", "cluster"}
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import curate_engines
+from benchmarks.curate_images import write_photos
 from eve_jax.curate import engine
 from eve_jax.curate.config import EngineConfig
 from eve_jax.errors import UserError
@@ -94,3 +97,23 @@ def test_ray(tmp_path):
         pytest.importorskip("ray")
     found = curate_engines.ray(tmp_path, images=300)
     assert found["holds"], json.dumps(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_what_a_rerun_completes(tmp_path, number):
+    pytest.importorskip("daft")
+    source = write_photos(tmp_path / "web", 600, 200)
+    more = ["--config.shard_records=40", "--config.select.rule=nearest:60", "--nodraw"]
+    assert run(source, tmp_path / "whole", *more).returncode == 0
+    begun = command(source, tmp_path / "cut", *more)
+    with subprocess.Popen(begun, cwd=ROOT, stderr=subprocess.PIPE, text=True) as stopped:
+        while not list((tmp_path / "cut").glob("stages/measure*/*2.parquet")):
+            time.sleep(0.01)
+        stopped.send_signal(number)
+        said = stopped.stderr.read()
+    assert stopped.returncode == 130, said
+    assert "interrupted; rerun the command to resume" in said
+    assert "Traceback" not in said and "Fatal" not in said
+    assert run(source, tmp_path / "cut", *more).returncode == 0
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""report.png: the funnel, the distributions and some images of a report, as one picture."""
+"""report.png: the funnel, the distributions and some images of a report, as one image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SIDE = 320  # pixels of the longer side of an image
 
 
 def draw_report(content: Content, path: Path) -> None:
-    """Write the picture of `content`. Raises OSError."""
+    """Write the image of `content`. Raises OSError."""
     histograms, samples, clusters = content.histograms, content.samples[:MOST_SAMPLES], content.clusters[:MOST_CLUSTERS]
     heights = [
         0.5 + max(0.24 * (len(content.losses) + 1), 0.2 * _fact_lines(content).count("\n")),

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eve_jax.curate.config import WriteConfig
-from eve_jax.curate.rows import by_shard
-from eve_jax.curate.stage import Stage, key_of
+from eve_jax.curate.rows import Wanted, by_shard
+from eve_jax.curate.stage import Stage, key_of, remove_parts
 from eve_jax.curate.stages.look import findings
 from eve_jax.curate.stages.measure import Measure, caption_of
 from eve_jax.data.image_file import StoredImage, image_bytes
@@ -26,7 +26,7 @@ from eve_jax.errors import UserError
 from eve_jax.process.files import read_json, write_atomically, write_json
 
 NAME, VERSION, RECORDS = "write", 1, "records"
-GROUP = 8 << 20  # bytes of image files from which on a row group ends
+GROUP = 4 << 20  # bytes of image files from which on a row group ends
 OPTIONS: dict[str, Any] = {  # image files are compressed already
     "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
     "use_dictionary": False,
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """Makes an output shard: `config.shard_records` of the records `index`, int64 [n] ascending.
+    """Makes an output shard: `config.shard_records` of the records that are `wanted`.
 
     looked: the stage of the experts' findings, None without.
     """
@@ -53,8 +53,13 @@ class Write:
     stage: Stage
     measure: Measure
     config: WriteConfig
-    index: np.ndarray
+    wanted: Wanted
     looked: Stage | None
+
+    @property
+    def index(self) -> np.ndarray:
+        """Return the records, int64 [n] ascending."""
+        return self.wanted.index
 
     @property
     def shards(self) -> int:
@@ -64,6 +69,8 @@ class Write:
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not there, and make the folder."""
         self.stage.folder.mkdir(parents=True, exist_ok=True)
+        if (self.stage.folder / DATASET_FILE).is_file():  # killed while it was given its name
+            return []
         return [number for number in range(self.shards) if not self._mark(number).is_file()]
 
     def _mark(self, number: int) -> Path:
@@ -104,15 +111,17 @@ class Write:
                 write_dataset(self.stage.folder, [Shard(*mark) for mark in marks])
             for number in range(self.shards):
                 self._mark(number).unlink(missing_ok=True)
+        remove_parts(self.stage.folder)
         shutil.rmtree(folder, ignore_errors=True)
         self.stage.folder.rename(folder)
 
 
 def write_stage(measure: Measure, config: WriteConfig, index: np.ndarray, looked: Stage | None) -> Write:
     """Return what writes the records `index`, int64 [n] ascending, of those that `measure` measured."""
-    inputs = (measure.stage.key, looked.key if looked else "", hashlib.blake2b(index.tobytes()).hexdigest())
+    wanted = Wanted.of(measure.stage.out, index)
+    inputs = (measure.stage.key, looked.key if looked else "", wanted.path.name)
     stage = Stage(measure.stage.out, NAME, key_of(NAME, VERSION, asdict(config), *inputs))
-    return Write(stage, measure, config, index, looked)
+    return Write(stage, measure, config, wanted, looked)
 
 
 def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
