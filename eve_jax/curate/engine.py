@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.pool import ThreadPool
 from threading import Condition
 from typing import Any
 
@@ -90,12 +91,22 @@ class _Calls:
 _calls = _Calls()
 
 
+@cache
+def _threads() -> ThreadPool:
+    """Return threads of Python's, which end with the process.
+
+    Those of Daft have a Python state for a call alone: what libraries keep for a thread is lost after each, and JAX,
+    whose own is then removed without the interpreter, ends the process.
+    """
+    return ThreadPool(max([own_cores(), *(engine.workers for engine in _used)]))
+
+
 def _message(make: Callable[[int], None], number: int) -> str:
     """Return "" when the shard was made, else what went wrong, which Daft would wrap in its own words."""
     try:
         with _calls.one() as wanted:
             if wanted:
-                make(number)
+                _threads().apply(make, (number,))
     except UserError as error:
         return str(error)
     except OSError as error:
