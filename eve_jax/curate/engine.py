@@ -4,6 +4,7 @@ Daft schedules; what is computed is a plain function of a shard's number, which 
 files are the same whoever makes them, and every call does only what is missing.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -98,7 +99,9 @@ def _threads() -> ThreadPool:
     Those of Daft have a Python state for a call alone: what libraries keep for a thread is lost after each, and JAX,
     whose own is then removed without the interpreter, ends the process.
     """
-    return ThreadPool(max([own_cores(), *(engine.workers for engine in _used)]))
+    threads = ThreadPool(max([own_cores(), *(engine.workers for engine in _used)]))
+    atexit.register(threads.terminate)  # does not wait for those at work
+    return threads
 
 
 def _message(make: Callable[[int], None], number: int) -> str:
