@@ -4,10 +4,12 @@ Daft schedules; what is computed is a plain function of a shard's number, which 
 files are the same whoever makes them, and every call does only what is missing.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.pool import ThreadPool
 from threading import Condition
 from typing import Any
 
@@ -90,12 +92,24 @@ class _Calls:
 _calls = _Calls()
 
 
+@cache
+def _threads() -> ThreadPool:
+    """Return threads of Python's, which end with the process.
+
+    Those of Daft have a Python state for a call alone: what libraries keep for a thread is lost after each, and JAX,
+    whose own is then removed without the interpreter, ends the process.
+    """
+    threads = ThreadPool(max([own_cores(), *(engine.workers for engine in _used)]))
+    atexit.register(threads.terminate)  # does not wait for those at work
+    return threads
+
+
 def _message(make: Callable[[int], None], number: int) -> str:
     """Return "" when the shard was made, else what went wrong, which Daft would wrap in its own words."""
     try:
         with _calls.one() as wanted:
             if wanted:
-                make(number)
+                _threads().apply(make, (number,))
     except UserError as error:
         return str(error)
     except OSError as error:
