@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing.pool import ThreadPool
-from threading import Condition
+from threading import Condition, Lock
 from typing import Any
 
 from eve_jax.curate.config import EngineConfig
@@ -90,6 +90,7 @@ class _Calls:
 
 
 _calls = _Calls()
+_making = Lock()
 
 
 @cache
@@ -109,7 +110,9 @@ def _message(make: Callable[[int], None], number: int) -> str:
     try:
         with _calls.one() as wanted:
             if wanted:
-                _threads().apply(make, (number,))
+                with _making:
+                    threads = _threads()
+                threads.apply(make, (number,))
     except UserError as error:
         return str(error)
     except OSError as error:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.curate_images import write_photos
 from eve_jax.curate import engine
 from eve_jax.curate.config import EngineConfig
 from eve_jax.errors import UserError
+from eve_jax.process.cores import own_cores
 from tests.curate.web import files_of, plain, scenes
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,21 @@ def test_what_users_can_change_ends_a_run_with_its_own_words():
         engine.run(make, range(6), NATIVE, "working")
     engine.run(made.append, [10, 11, 12], NATIVE, "working")
     assert sorted(made)[-3:] == [10, 11, 12]
+
+
+def test_shards_are_made_in_threads_that_last():
+    pytest.importorskip("daft")
+    seen = []
+
+    def make(number):
+        time.sleep(0.001)
+        seen.append((threading.get_ident(), type(threading.current_thread()).__name__))
+
+    for start in (0, 50):
+        engine.run(make, range(start, start + 50), NATIVE, "working")
+    # For Python a thread of Daft's is a dummy, whose state ends with the call.
+    assert len(seen) == 100 and {kind for _, kind in seen} == {"DummyProcess"}
+    assert len({thread for thread, _ in seen}) <= own_cores()
 
 
 def test_a_second_engine_is_refused():
