@@ -12,6 +12,8 @@ COMMANDS = {
     "eval": "scores of a model on benchmarks and on questions of your own",
     "convert": "import, export, or make a checkpoint self-contained",
     "prepare_data": "convert records into shards, measure and draw them",
+    "curate": "select images as the papers do: filters, clusters, near-copies",
+    "caption": "caption the images of records through OpenAI-style endpoints",
     "compile": "compile a stage for an absent TPU slice: memory, FLOPs, step time",
 }
 

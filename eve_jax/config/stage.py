@@ -37,6 +37,8 @@ from eve_jax.sharding import parse_mesh
 NOT_FINITE = ("stop", "skip")  # what a run does about a step whose loss or gradient is not finite
 MOST = 2**63 - 1  # of a seed
 EMA = Field("optim.ema")
+# Configs of other commands, by a section that no stage has.
+NOT_STAGES = {"serve": "inference, for launch.compile", "prompt": "captions, for launch.caption"}
 REMEDY = "; begin with get_config of configs/base.py, which has every field"
 
 
@@ -214,9 +216,10 @@ class Config(Section):
 
 
 def refuse_inference(config: ConfigDict) -> None:
-    """Raise UserError for `configs/serve.py`, which only `launch.compile` takes."""
-    if "serve" in config:
-        raise UserError(f"--config={config.name} is of inference, for launch.compile alone; nothing trains with it")
+    """Raise UserError for a config that one command alone takes, and that trains nothing."""
+    for section, what in NOT_STAGES.items():
+        if section in config:
+            raise UserError(f"--config={config.name} is of {what} alone; nothing trains with it")
 
 
 def plain_values(config: ConfigDict) -> dict[str, Any]:

@@ -5,7 +5,7 @@ How the fields of a record are read, whatever the source, is in `fields`.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -25,6 +25,9 @@ ROLES: dict[str, Role] = {
     "chatgpt": "gpt",
     "model": "gpt",
 }
+# What the web said of the image, and what experts (OCR, detectors, tags) found in it: docs/curation.md.
+KEPT_FIELDS = ("alt", "experts")
+NOTHING_KEPT: Mapping[str, Any] = {}  # a dict, which other processes can be sent
 BOM = b"\xef\xbb\xbf"  # UTF-8 byte order mark, which some editors put before a text
 T = TypeVar("T")
 
@@ -60,12 +63,16 @@ class Turn(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One conversation with its images; `where` says in which file and at which place (from 1) it stands."""
+    """One conversation with its images; `where` says in which file and at which place (from 1) it stands.
+
+    kept: fields of KEPT_FIELDS that it has; they go with it from source to source, and nothing trains on them.
+    """
 
     id: str
     images: tuple[ImageFile, ...]
     turns: tuple[Turn, ...]
     where: str
+    kept: Mapping[str, Any] = NOTHING_KEPT
 
 
 class Fields(NamedTuple):
@@ -107,9 +114,13 @@ class Source(Protocol):
 
 @runtime_checkable
 class ReadByFields(Source, Protocol):
-    """A source whose records are read by the names of their fields; `form` is the only form of texts, "" for any."""
+    """A source whose records are read by the names of their fields.
+
+    form: the only form of texts, "" for any. texts: False also reads records without texts, as images alone.
+    """
 
     form: str
+    texts: bool
 
 
 def text_of(value: object, what: str) -> str:

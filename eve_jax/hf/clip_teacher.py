@@ -45,7 +45,7 @@ def open_teacher(folder: str | Path, cfg: ClipConfig) -> dict[str, TensorInfo]:
     tensors = open_tensors(Path(folder))
     if not any(name.startswith("vision_model.") for name in tensors):  # newer releases save the tower without a prefix
         tensors = {f"vision_model.{name}": info for name, info in tensors.items()}
-    sized = _tower_only(cfg)
+    sized = tower_only(cfg)
     shapes = abstract_params(sized)
     expected = ((n, e.their_shape(shapes[e.ours].shape)) for e in _table(cfg) for n in e.names(sized))
     found = {name: info.shape for name, info in tensors.items()}
@@ -59,7 +59,7 @@ def _table(cfg: ClipConfig) -> list[Entry]:
 
 def load_teacher(folder: str | Path, cfg: ClipConfig) -> Params:
     """The weights (numpy) of that tower under our names (`teacher.`). Raises UserError as `open_teacher` does."""
-    tensors, sized = open_teacher(folder, cfg), _tower_only(cfg)
+    tensors, sized = open_teacher(folder, cfg), tower_only(cfg)
     params: Params = {}
     for entry in _table(cfg):
         parts = [entry.to_ours(tensors[n].read()) for n in entry.names(sized)]
@@ -67,9 +67,9 @@ def load_teacher(folder: str | Path, cfg: ClipConfig) -> Params:
     return params
 
 
-def _tower_only(cfg: ClipConfig) -> ModelConfig:
-    """The smallest model that has such a teacher."""
-    return ModelConfig(1, 1, 1, 1, 1, 1, 2, parts=(), teacher=cfg)
+def tower_only(cfg: ClipConfig) -> ModelConfig:
+    """The smallest model that has such a teacher, in float32."""
+    return ModelConfig(1, 1, 1, 1, 1, 1, 2, parts=(), dtype="float32", teacher=cfg)
 
 
 def one_teacher(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:

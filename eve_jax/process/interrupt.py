@@ -59,10 +59,14 @@ def tell(stream: Any, text: bytes) -> None:
 
 
 class StopRequest:
-    """While active, the first Ctrl-C or SIGTERM sets `wanted`; a second Ctrl-C interrupts at once."""
+    """While active, the first Ctrl-C or SIGTERM sets `wanted`; a second Ctrl-C interrupts at once.
 
-    def __init__(self) -> None:
+    doing: what is done before the end, for people.
+    """
+
+    def __init__(self, doing: str = "stopping after this step, saving") -> None:
         self.wanted = asked()
+        self._text = f"\n{doing} (Ctrl-C again to stop at once) ...\n".encode()
         self._old: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -70,7 +74,7 @@ class StopRequest:
         if self.wanted and number == signal.SIGINT:
             raise KeyboardInterrupt
         _asked = self.wanted = True
-        tell(sys.stdout, b"\nstopping after this step, saving (Ctrl-C again to stop at once) ...\n")
+        tell(sys.stdout, self._text)
 
     def __enter__(self) -> "StopRequest":
         here = threading.current_thread() is threading.main_thread()  # others get no signals

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from eve_jax.data.image_file import ImageFile, StoredImage
+from eve_jax.data.view.thumbnails import SIDE, Thumbnails
 from eve_jax.eval import registry
 from eve_jax.eval.outcome import Answered, Outcome
 from eve_jax.eval.own import OwnQuestions
 from eve_jax.eval.report import table_lines, write_reports
-from eve_jax.eval.report.sheet import GROUPS, MOST_IMAGES, SIDE, Thumbnails, sheet_of
+from eve_jax.eval.report.sheet import GROUPS, MOST_IMAGES, sheet_of
 from eve_jax.eval.report.values import brief, duration, finite, flat, number
 from eve_jax.eval.sources.base import Item
 from tests.eval.outcomes import ABOUT, outcome_of, recorded, with_protocol
@@ -165,12 +166,12 @@ def test_images_are_bounded_in_number_size_and_bytes(tmp_path: Path) -> None:
     assert [card.id for card in shown["wrong"][1]] == ["0", "5", "10", "15", "20", "25", "30", "35"]
     card = shown["correct"][1][0]
     assert (len(card.images), card.more) == (MOST_IMAGES, 2)
-    ((url, about), *_) = Thumbnails().of(card)
+    ((url, about), *_) = Thumbnails().of(card.images)
     image = Image.open(io.BytesIO(b64decode(url.partition(",")[2])))
     assert (image.size, about) == ((SIDE, SIDE // 2), "1200 × 600 pixels")
     full = Thumbnails(2 * len(url))
-    assert [bool(url) for url, _ in full.of(card)] == [True, True, False, False]
-    assert next(iter(full.of(card))) == ("", "image left out: the page is full")
+    assert [bool(url) for url, _ in full.of(card.images)] == [True, True, False, False]
+    assert next(iter(full.of(card.images))) == ("", "image left out: the page is full")
     assert "2 more images" in "".join(elements(written(tmp_path / "out", [outcome])[2]).itertext())
 
 

@@ -54,7 +54,7 @@ class ShardWriter:
         """Adds a record; width and height of its images. Raises `BadImage` before anything is written."""
         ready = [self._prepared(image) for image in record.images]
         entries = [entry if data is None else self._write_image(image, entry, data) for image, entry, data in ready]
-        line = json.dumps({"id": record.id, "images": entries, "turns": record.turns}).encode()
+        line = json.dumps({"id": record.id, "images": entries, "turns": record.turns, **record.kept}).encode()
         with _written(self._paths[0].parent):
             self._records.write(line)
         self._digest.update(line)

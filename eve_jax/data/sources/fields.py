@@ -19,6 +19,7 @@ from eve_jax.data.sources.doubts import doubts_of
 from eve_jax.data.sources.forms import CAPTIONS, FORMS, PAIRS, QUERY, QUESTION, TALKS, TEXT_FIELDS, described, of_form
 from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
+from eve_jax.data.sources.kept_fields import kept_fields
 from eve_jax.data.sources.learned import check_record
 from eve_jax.data.sources.media import IMAGE_SUFFIXES, SCAN, media_kind, suffix_of
 from eve_jax.data.sources.member_names import Owner, different_from_members, member_order
@@ -43,7 +44,7 @@ class Place(NamedTuple):
     images_dir: the folder that image paths start from; None for a source whose images are stored in it.
     records_dir: the folder of the records file, in which the files of `file_name` and the like are looked for, too.
     owner: of a source whose images are stored under names, see `eve_jax.data.sources.member_names`.
-    form: of FORMS, that alone is read; "" for any.
+    form: of FORMS, that alone is read; "" for any. texts: whether a record without texts is refused.
     """
 
     where: str
@@ -52,6 +53,7 @@ class Place(NamedTuple):
     records_dir: str | None = None
     owner: Owner | None = None
     form: str = ""
+    texts: bool = True
 
     def folders(self, field: str) -> list[str] | None:
         """The folders that image paths in `field` may start from."""
@@ -85,7 +87,7 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         given = {name: value for name, value in raw.items() if not is_empty(value)}
         _check_downloaded(given)
         found = _find_images(given, stored, place)
-        dialogue = _dialogue(raw, given, found, place.form)
+        dialogue = _dialogue(raw, given, found, place)
         values = _placed(found.images, dialogue.parts, place)
         check_record({name: value for name, value in raw.items() if name not in KNOWN}, dialogue.turns)
         if values:
@@ -97,14 +99,18 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         if fields.unused:
             _refuse_media(given, fields.unused, found.images._replace(values=values))
         doubts = doubts_of(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
-        return Record(id, images, turns, place.where), fields._replace(doubts=(*dialogue.fields.doubts, *doubts))
+        record = Record(id, images, turns, place.where, kept_fields(given))
+        return record, fields._replace(doubts=(*dialogue.fields.doubts, *doubts))
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
     except RecursionError:
         raise BadRecord("a field is nested too deeply", place.where, id) from None
 
 
-def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, form: str) -> Dialogue:
+def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, place: Place) -> Dialogue:
+    form = place.form
+    if not place.texts and given.keys().isdisjoint(TEXT_FIELDS):
+        return Dialogue((), (), Fields())
     try:
         if form and given.keys().isdisjoint(FORMS[form]):
             raise BadRecord(f"is not in the format {described(form)}, by which its source is named")

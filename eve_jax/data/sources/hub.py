@@ -25,8 +25,8 @@ from eve_jax.process.hub import CARD, Snapshot, is_offline, reason
 FOOTERS = 16  # read at a time
 
 
-def open_data_set(name: str, images_dir: str | Path = "") -> list[Source]:
-    """Return the Parquet files that `name` stands for, in the order of their names.
+def open_data_set(name: str, images_dir: str | Path = "", texts: bool = True) -> list[Source]:
+    """Return the Parquet files that `name` stands for, in the order of their names; `texts` as for `ParquetRecords`.
 
     Raise UserError when the hub does not give them, and for a config or a split that the data set has not.
     """
@@ -42,7 +42,7 @@ def open_data_set(name: str, images_dir: str | Path = "") -> list[Source]:
             f"them and name the folder, or try hf:{data_set.id}@refs/convert/parquet"
         )
     with ThreadPoolExecutor(FOOTERS) as pool:
-        return list(pool.map(lambda path: HubParquet(snapshot, path, sizes[path], images_dir), split.files))
+        return list(pool.map(lambda path: HubParquet(snapshot, path, sizes[path], images_dir, texts), split.files))
 
 
 def _chosen(data_set: DataSet, splits: list[Split]) -> Split:
@@ -87,9 +87,11 @@ class HubParquet(ParquetRecords):
     `path` is its name there, for messages. Raises Unreachable when the hub does not give what is asked for.
     """
 
-    def __init__(self, snapshot: Snapshot, file: str, size: int, images_dir: str | Path = "") -> None:
+    def __init__(
+        self, snapshot: Snapshot, file: str, size: int, images_dir: str | Path = "", texts: bool = True
+    ) -> None:
         self._snapshot, self._name, self._size = snapshot, file, size
-        super().__init__(PurePosixPath(snapshot.name, file).as_posix(), images_dir)
+        super().__init__(PurePosixPath(snapshot.name, file).as_posix(), images_dir, texts)
 
     def _check_there(self) -> None:
         """Leave it to the reading of the footer."""

@@ -107,6 +107,7 @@ class JsonFile:
 
     tables: Path | None = None
     form = ""  # of `eve_jax.data.sources.forms`, that alone is read
+    texts = True  # False also reads records without texts
 
     def __init__(self, path: str | Path, images_dir: str | Path = "", index: Path | None = None) -> None:
         self.path, self.images_dir = Path(path), str(images_dir)
@@ -199,7 +200,7 @@ class JsonFile:
     def read(self, index: int) -> tuple[Record, Fields]:
         """Return the record, parsed, and its fields. Raises `BadRecord`."""
         data, where = self._read(index)
-        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside, form=self.form)
+        place = Place(where, where.rpartition("/")[2], self.images_dir, self._beside, form=self.form, texts=self.texts)
         return read_record(parse_json(data, where), place)
 
     def fingerprint(self) -> str:

@@ -20,7 +20,7 @@ KINDS = (
 )
 
 
-def open_sources(name: str, images_dir: str | Path = "", index: Path | None = None) -> list[Source]:
+def open_sources(name: str, images_dir: str | Path = "", index: Path | None = None, texts: bool = True) -> list[Source]:
     """The sources that one entry of `config.data.records` stands for.
 
     A `.parquet` or `.tar` file, any other file as JSON or JSONL; a pattern with `*`; a folder with the shards that
@@ -28,20 +28,21 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     hub; `tfds:NAME[:SPLIT]` or `tfds:FOLDER[:SPLIT]`;
     `module:Class`, a class of the user's own (`eve_jax.data.sources.own`), unless a file has that name. Before a file,
     pattern or folder of files, `FORMAT:` says which form of texts alone is read (`eve_jax.data.sources.forms`).
-    index: the folder where indexes are kept (`kept_index`). Raises `UserError` when there is nothing of that name.
+    index: the folder where indexes are kept (`kept_index`). texts: False also reads records without texts, whose images
+    are captioned. Raises `UserError` when there is nothing of that name.
     """
     form, rest = split_format(name)
     if form and not Path(name).exists() and (Path(rest).exists() or not is_named(name)):
-        return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index)]
+        return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index, texts)]
     _check_prefix(name)
     if name.startswith(HUB):
         from eve_jax.data.sources.hub import open_data_set
 
-        return open_data_set(name, images_dir)
+        return open_data_set(name, images_dir, texts)
     if name.startswith(TFDS):
         from eve_jax.data.sources.tfds import TfdsSplit
 
-        return [TfdsSplit(name.removeprefix(TFDS))]
+        return [TfdsSplit(name.removeprefix(TFDS), texts)]
     if is_named(name) and not Path(name).exists():
         from eve_jax.data.sources.own import OwnSource
 
@@ -50,10 +51,10 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
         paths = sorted(glob.glob(name))
         if not paths:
             raise FieldError(f"{name}: no file matches; ", Field("data.records"), f" takes {KINDS}")
-        return [_open_file(Path(path), images_dir, index) for path in paths]
+        return [_open_file(Path(path), images_dir, index, texts) for path in paths]
     if Path(name).is_dir():
-        return _open_folder(Path(name), images_dir, index)
-    return [_open_file(Path(name), images_dir, index)]
+        return _open_folder(Path(name), images_dir, index, texts)
+    return [_open_file(Path(name), images_dir, index, texts)]
 
 
 def _check_prefix(name: str) -> None:
@@ -74,32 +75,40 @@ def _in_form(source: Source, form: str, name: str) -> Source:
     return source
 
 
-def _parquet(path: Path, images_dir: str | Path, _: Path | None) -> Source:
+def _json(path: Path, images_dir: str | Path, index: Path | None, texts: bool) -> Source:
+    source = JsonFile(path, images_dir, index)
+    source.texts = texts
+    return source
+
+
+def _parquet(path: Path, images_dir: str | Path, _: Path | None, texts: bool) -> Source:
     from eve_jax.data.sources.parquet import ParquetRecords
 
-    return ParquetRecords(path, images_dir)
+    return ParquetRecords(path, images_dir, texts)
 
 
-def _tar(path: Path, images_dir: str | Path, _: Path | None) -> Source:
+def _tar(path: Path, images_dir: str | Path, _: Path | None, texts: bool) -> Source:
     from eve_jax.data.sources.tar import TarFile
 
-    return TarFile(path)
+    source = TarFile(path)
+    source.texts = texts
+    return source
 
 
-OPENERS: dict[str, Callable[[Path, str | Path, Path | None], Source]] = {
+OPENERS: dict[str, Callable[[Path, str | Path, Path | None, bool], Source]] = {
     ".parquet": _parquet,
     ".tar": _tar,
-    ".jsonl": JsonFile,
-    ".json": JsonFile,
+    ".jsonl": _json,
+    ".json": _json,
 }
 
 
-def _open_file(path: Path, images_dir: str | Path, index: Path | None) -> Source:
+def _open_file(path: Path, images_dir: str | Path, index: Path | None, texts: bool) -> Source:
     check_format(path)
-    return OPENERS.get(path.suffix, JsonFile)(path, images_dir, index)
+    return OPENERS.get(path.suffix, _json)(path, images_dir, index, texts)
 
 
-def _open_folder(folder: Path, images_dir: str | Path, index: Path | None) -> list[Source]:
+def _open_folder(folder: Path, images_dir: str | Path, index: Path | None, texts: bool) -> list[Source]:
     from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shards
 
     if (folder / DATASET_FILE).is_file():
@@ -118,5 +127,5 @@ def _open_folder(folder: Path, images_dir: str | Path, index: Path | None) -> li
         names = ", ".join(path.name for several in others for path in several)
         warn(f"{folder}: its {paths[0].suffix} files are read, not {shorten(names, 200)}; name files to read others")
     if paths:
-        return [_open_file(path, images_dir, index) for path in paths]
+        return [_open_file(path, images_dir, index, texts) for path in paths]
     raise FieldError(f"{folder}: no records in this folder; ", Field("data.records"), f" takes {KINDS}")

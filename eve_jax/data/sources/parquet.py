@@ -36,14 +36,15 @@ FOOTER_END = 8  # bytes after a file's footer: its size, and PAR1
 class ParquetRecords:
     """The records of a Parquet file, see `base.Source`; images given by path alone are relative to `images_dir`.
 
-    Of a file that img2dataset writes next to a folder of images, they are those in the folder.
+    Of a file that img2dataset writes next to a folder of images, they are those in the folder. texts: False also reads
+    records without texts.
     """
 
     tables: Path | None = None
     form = ""  # of `eve_jax.data.sources.forms`, that alone is read
 
-    def __init__(self, path: str | Path, images_dir: str | Path = "") -> None:
-        self.path, self.images_dir = Path(path), str(images_dir)
+    def __init__(self, path: str | Path, images_dir: str | Path = "", texts: bool = True) -> None:
+        self.path, self.images_dir, self.texts = Path(path), str(images_dir), texts
         self._check_there()
         try:
             self._file = self._open()
@@ -55,7 +56,7 @@ class ParquetRecords:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"{path}: has several columns called {shorten(repr(twice))}; give each a name of its own")
-        if not set(names) & set(TEXT_FIELDS):
+        if texts and not set(names) & set(TEXT_FIELDS):
             raise UserError(
                 f"{path}: has neither conversations nor a caption, but the columns {shorten(', '.join(names))}; "
                 f"{nearest(dict.fromkeys(names))}"
@@ -126,7 +127,7 @@ class ParquetRecords:
             raise BadRecord(f"cannot be read ({shorten(str(e), 200)})", where) from None
         name = f"{self.path.name}#{index + 1}"
         images_dir = self.images_dir if self._downloads is None else str(self._downloads)
-        return read_record(raw, Place(where, name, images_dir, str(self.path.parent), form=self.form))
+        return read_record(raw, Place(where, name, images_dir, str(self.path.parent), form=self.form, texts=self.texts))
 
     def _downloaded(self, key: Any) -> str | None:
         """Return the name of the image that img2dataset downloaded under that key, None for none."""

@@ -122,11 +122,12 @@ RECORDS = Field("data.records")
 FIRST = 16  # records of a source, by which its format is recognized
 
 
-def open_records(records: str, images_dir: str | Path = "", index: Path | None = None) -> Records:
+def open_records(records: str, images_dir: str | Path = "", index: Path | None = None, texts: bool = True) -> Records:
     """Opens the sources `records`, see `split_names` and `open_sources`; image paths are relative to `images_dir`.
 
-    index: the folder for the indexes of large files (`Records.keep_index`), which need not be there. Raises `UserError`
-    when there are none, or for one that cannot be opened.
+    index: the folder for the indexes of large files (`Records.keep_index`), which need not be there. texts: False also
+    reads records without texts: to caption their images. Raises `UserError` when there are none, or for one that cannot
+    be opened.
     """
     names = split_names(records)
     if not names:
@@ -134,7 +135,7 @@ def open_records(records: str, images_dir: str | Path = "", index: Path | None =
     _check_images(images_dir)
     if len(set(names)) < len(names):
         raise FieldError(RECORDS, f"={records!r} names a source twice; set ", Field("data.repeats"), " instead")
-    sources = {name: _opened(name, images_dir, len(names) > 1, index) for name in names}
+    sources = {name: _opened(name, images_dir, len(names) > 1, index, texts) for name in names}
     _check_once(sources)
     opened = Records(sources)
     if not len(opened):
@@ -203,9 +204,11 @@ def _check_once(sources: Mapping[str, Sequence[Source]]) -> None:
             found[real] = shown
 
 
-def _opened(name: str, images_dir: str | Path, of_several: bool, index: Path | None = None) -> list[Source]:
+def _opened(
+    name: str, images_dir: str | Path, of_several: bool, index: Path | None = None, texts: bool = True
+) -> list[Source]:
     try:
-        return open_sources(name, images_dir, index)
+        return open_sources(name, images_dir, index, texts)
     except UserError as e:
         if of_several and not is_named(name) and not os.path.exists(name):
             raise UserError(f"{e}; commas separate sources: write \\, for one that is part of a path") from None

@@ -1,7 +1,8 @@
 """Prepared records: ArrayRecord shards that hold conversations and image files, made by `launch.prepare_data`.
 
     FOLDER/eve_records.json       the list of shards; written last
-    FOLDER/00003.records          conversations, as JSON: {"id", "images": [[number, width, height] ...], "turns"}
+    FOLDER/00003.records          conversations, as JSON: {"id", "images": [[number, width, height] ...], "turns"}, and
+                                  what else goes with a record, if anything: {"alt", "experts"}
     FOLDER/00003.images           the image files that those name by number, as they are
 
 Conversations and images lie apart, and every image's size is next to its number, so that planning reads no image;
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from eve_jax.data.image_file import StoredImage
-from eve_jax.data.record import BadRecord, Fields, Recent, Record, Turn, digest_of
+from eve_jax.data.record import KEPT_FIELDS, BadRecord, Fields, Recent, Record, Turn, digest_of
 from eve_jax.errors import UserError, amount, shorten
 from eve_jax.process.files import read_json
 
@@ -86,7 +87,9 @@ class Shards:
             if not all(type(n) is int and n >= 0 for entry in raw["images"] for n in entry):
                 raise ValueError("an image without a number and a size")
             images = tuple(self._image(image_file, *entry) for entry in raw["images"])
-            return Record(str(raw["id"]), images, tuple(Turn(*turn) for turn in raw["turns"]), where), Fields()
+            turns = tuple(Turn(*turn) for turn in raw["turns"])
+            kept = {name: raw[name] for name in KEPT_FIELDS if name in raw}
+            return Record(str(raw["id"]), images, turns, where, kept), Fields()
         except Exception as e:  # array_record raises RuntimeError; damage that it overlooks may look like anything
             raise BadRecord(f"the shard is damaged ({' '.join(str(e).split())[:200]})", where) from None
 

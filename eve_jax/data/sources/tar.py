@@ -46,6 +46,7 @@ class TarFile:
 
     tables: Path | None = None
     form = ""  # of `eve_jax.data.sources.forms`, that alone is read
+    texts = True  # False also reads records without texts
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -112,7 +113,8 @@ class TarFile:
             StoredImage(f"{where}[{number}]", partial(self._stream, offset, size), file_name=key + self._rests[rest])
             for number, (_, rest, offset, size) in enumerate((m for m in members if m[0] == IMAGE), 1)
         ]
-        record, fields = read_record(raw, Place(where, key, owner=partial(self._owner, key), form=self.form), images)
+        place = Place(where, key, owner=partial(self._owner, key), form=self.form, texts=self.texts)
+        record, fields = read_record(raw, place, images)
         shown = [f".{ending}" if ending else "(no ending)" for ending in self._endings]
         names = {kind: [shown[m[1]] for m in members if m[0] == kind] for kind in (IMAGE, TEXT, OTHER)}
         used = (*names[IMAGE], *names[TEXT], *(name for name in fields.used if name != own))

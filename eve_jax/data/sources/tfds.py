@@ -30,12 +30,16 @@ _lock = Lock()
 
 
 class TfdsSplit:
-    """The records of a split of a TensorFlow data set, see `base.Source`; `name` is NAME[:SPLIT], train by default."""
+    """The records of a split of a TensorFlow data set, see `base.Source`; `name` is NAME[:SPLIT], train by default.
+
+    texts: False also reads examples without texts.
+    """
 
     tables: Path | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, texts: bool = True) -> None:
         self.name, self._split = _split_off(name)
+        self._with_texts = texts
         try:
             import tensorflow_datasets as tfds  # takes seconds to load
         except ModuleNotFoundError as e:
@@ -62,7 +66,7 @@ class TfdsSplit:
         self._info = builder.info
         self.path = Path(builder.data_dir) / self._split
         features = set(self._info.features.keys())
-        if not features & {"conversations", "caption", "captions", "text"}:
+        if texts and not features & {"conversations", "caption", "captions", "text"}:
             raise UserError(
                 f"tfds:{name}: has neither conversations nor a caption, but the features {', '.join(sorted(features))}"
             )
@@ -84,7 +88,7 @@ class TfdsSplit:
         except Exception as e:  # array_record's RuntimeError, protobuf's DecodeError
             raise BadRecord(f"cannot be read ({' '.join(str(e).split())[:200]})", where) from None
         values = {name: _values(feature) for name, feature in example.features.feature.items()}
-        return read_record(_raw(values, where), Place(where, where.removeprefix("tfds:")))
+        return read_record(_raw(values, where), Place(where, where.removeprefix("tfds:"), texts=self._with_texts))
 
     def fingerprint(self) -> str:
         """Return a hash of the data set's name, version and split, of its files' paths, sizes and times."""

@@ -137,7 +137,7 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
     said = len(turns)
     system, turns = _split_system(turns, template)
     if not template.caption:
-        _check_roles(turns, said)
+        check_roles(turns, said)
     placed = _place_images(turns, n_images, style.ask)
     text = Text(style.special_text)
     if template.caption:
@@ -259,7 +259,7 @@ def _images_to_front(pieces: Sequence[str]) -> list[str]:
     return [""] + ["\n"] * (len(pieces) - 2) + ["\n" + text if text else ""]
 
 
-def _check_roles(turns: Sequence[Turn], said: int) -> None:
+def check_roles(turns: Sequence[Turn], said: int) -> None:
     """Raise `BadRecord` unless the last of `said` turns, which begin with a human one, alternate."""
     if not turns:
         raise BadRecord("no human turn")

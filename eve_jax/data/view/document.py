@@ -10,6 +10,7 @@ import html
 import io
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ def visible(text: str) -> str:
     """Return `text` with a visible sign for control characters other than tabs and line ends; XML has all the rest."""
     text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text)
     return re.sub(r"[\x7f-\x9f\ufffe\uffff]", "\ufffd", text)
+
+
+def html_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str] = (), text_from: int | None = None
+) -> str:
+    """Return a table of cells that are HTML already, `head` escaped here.
+
+    numbers: names in `head` of columns that are aligned to the right. text_from: the column from which on cells hold
+    long texts.
+    """
+    kinds = [' class="n"' if name in numbers else "" for name in head]
+    if text_from is not None:
+        kinds[text_from:] = [' class="text"'] * (len(head) - text_from)
+    top = "".join(f"<th{kind}>{escaped(name)}</th>" for name, kind in zip(head, kinds, strict=True))
+    lines = "\n".join(
+        f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>" for row in rows
+    )
+    return f'<div class="table"><table>\n<tr>{top}</tr>\n{lines}\n</table></div>'
 
 
 def data_url(image: Image.Image, kind: str = "PNG", **settings: Any) -> str:

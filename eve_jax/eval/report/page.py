@@ -6,10 +6,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eve_jax.data.view.document import document, escaped
+from eve_jax.data.view.document import document, escaped, html_table
+from eve_jax.data.view.report_style import STYLE
+from eve_jax.data.view.thumbnails import Thumbnails
 from eve_jax.eval.report.markdown import HOW, disagreement_cells, disagreement_line, numbers_of
-from eve_jax.eval.report.sheet import Card, Sheet, Thumbnails
-from eve_jax.eval.report.style import STYLE
+from eve_jax.eval.report.sheet import Card, Sheet
 from eve_jax.eval.report.table import COLUMNS, PAPERS, cells, notes
 from eve_jax.eval.report.values import NONE, flat, interval, number
 
@@ -57,15 +58,7 @@ def _anchor(name: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], text_from: int | None = None) -> str:
-    """Return a table of cells that are HTML already. `text_from`: the column from which on cells hold long texts."""
-    kinds = [' class="n"' if name in NUMBERS else "" for name in head]
-    if text_from is not None:
-        kinds[text_from:] = [' class="text"'] * (len(head) - text_from)
-    top = "".join(f"<th{kind}>{escaped(name)}</th>" for name, kind in zip(head, kinds, strict=True))
-    lines = "\n".join(
-        f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>" for row in rows
-    )
-    return f'<div class="table"><table>\n<tr>{top}</tr>\n{lines}\n</table></div>'
+    return html_table(head, rows, NUMBERS, text_from)
 
 
 def _bar(value: float, top: float, ends: Sequence[float] | None, papers: Mapping[str, Any]) -> str:
@@ -140,7 +133,7 @@ def _scorer(entry: Mapping[str, Any]) -> str:
 def _card(card: Card, kind: str, thumbnails: Thumbnails) -> str:
     images = "".join(
         f'<img src="{url}" alt="{escaped(about)}" title="{escaped(about)}"/>' if url else f"<p>{escaped(about)}</p>"
-        for url, about in thumbnails.of(card)
+        for url, about in thumbnails.of(card.images)
     )
     more = f"<p>{card.more} more images</p>" if card.more else ""
     facts = [("answer", card.answer or "(empty)"), ("read as", card.read or NONE), ("expected", card.gold or NONE)]

@@ -1,13 +1,9 @@
 """Which questions the reports show of a task, and their images, bounded in number and bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
-from eve_jax.data.image.patches import open_image
-from eve_jax.data.image_file import BadImage, ImageFile, one_line
-from eve_jax.data.view.document import data_url
+from eve_jax.data.image_file import ImageFile
 from eve_jax.errors import clip
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.report.values import brief, number
@@ -17,8 +13,6 @@ from eve_jax.eval.task import Verdict
 GROUPS = {"wrong": 8, "not parsed, so wrong": 6, "partly correct": 4, "correct": 6}
 MOST_PROMPT, MOST_ANSWER = 700, 400  # characters
 MOST_IMAGES = 4  # of a question
-SIDE, QUALITY = 224, 80  # longer side of an image in pixels, JPEG quality
-PAGE_BYTES = 24 * 2**20  # of all images of a page
 
 
 @dataclass(frozen=True)
@@ -88,28 +82,3 @@ def _card(outcome: Outcome, place: int) -> Card:
         images=images[:MOST_IMAGES],
         more=max(0, len(images) - MOST_IMAGES),
     )
-
-
-class Thumbnails:
-    """Makes the small images of a page until they have PAGE_BYTES together."""
-
-    def __init__(self, most: int = PAGE_BYTES) -> None:
-        self._left = most
-
-    def of(self, card: Card) -> Iterator[tuple[str, str]]:
-        """Yield a data URL and the size in pixels of each image, or "" and why there is none."""
-        for file in card.images:
-            if self._left <= 0:
-                yield "", "image left out: the page is full"
-                continue
-            try:
-                image = open_image(file)
-                about = f"{image.width} × {image.height} pixels"
-                image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2)
-                url = data_url(image, "JPEG", quality=QUALITY)
-            except Exception as error:  # a file that was moved or damaged since: the report is more than its images
-                reason = error.reason if isinstance(error, BadImage) else one_line(error)
-                yield "", f"image cannot be shown: {reason}"
-                continue
-            self._left -= len(url)
-            yield url, about

@@ -1,4 +1,4 @@
-"""The style sheet of report.html, for light and dark displays."""
+"""The style sheet that reports of evaluations and of curation share, for light and dark displays."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f24; --soft: #5f6670; --rule: #d9dce1; --paper: #fff; --card: #f7f8fa;
