@@ -35,6 +35,8 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
         params={
             "Global.log_level": "critical",
             "Global.text_score": config.score,
+            "Det.limit_type": "min",
+            "Det.limit_side_len": config.short_side,
             "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             "EngineConfig.onnxruntime.inter_op_num_threads": threads,
             # Named, since rapidocr downloads what it does not find by itself.
