@@ -8,7 +8,7 @@ As in Fig. 6 of the EVEv2 paper: the same images with three kinds of captions, a
 
 | made | what it is |
 |---|---|
-| llm, llm_chat, stage1, captions | as in the demo: an LLM, then an EVE that learns from right captions of other images |
+| llm, llm_chat, stage1, captions | as in the demo: an LLM, and an EVE that learns from right captions of other images |
 | captioner | it learns to caption with what the web and experts say, from images with right captions |
 | curated/ | web-like images (their captions: file names, hashtags, errors ...), sorted out, read by OCR |
 | captioned/ | captions by the captioner alone, behind the server of launch.serve |
@@ -84,7 +84,7 @@ def student(whole: ConfigDict, captions: str, seed: int, name: str) -> ConfigDic
     if name == "pretrain":
         c.init = "WORKDIR/llm_chat"
         c.data.records, c.data.images = SOURCES[captions], ""
-        c.eval.records, c.eval.images = "WORKDIR/unseen/records.jsonl", "WORKDIR/unseen"
+        c.eval.records, c.eval.images = "WORKDIR/unseen/records.jsonl", "WORKDIR/unseen/images"
         c.eval.every = max(c.train.steps // 6, 1)
     return c
 

@@ -112,9 +112,7 @@ def _check_loop(loop: LoopConfig, order: tuple[str, ...]) -> None:
     if loop.captioner not in order:
         raise unexpected(Field("loop.captioner"), loop.captioner, f"one of {', '.join(order)}")
     after = order[order.index(loop.captioner) + 1 :]
-    names = [
-        loop.run_name(one, seed, stage) for one in loop.sets for seed in range(loop.seeds) for stage in loop.stages
-    ]
+    names = [run for one in loop.sets for stage in loop.stages for run in loop.runs(one, stage)]
     if missing := [name for name in names if name not in after]:
         raise FieldError(
             Field("order"),

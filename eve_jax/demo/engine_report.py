@@ -37,12 +37,8 @@ def compare_captions(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
     """
     assert config.demo is not None and config.loop is not None
     loop = config.loop
-    scores = {
-        captions: [
-            scores_of(config.demo, workdir, loop.run_name(captions, seed, loop.stages[1])) for seed in range(loop.seeds)
-        ]
-        for captions in loop.sets
-    }
+    answering = {name: loop.runs(name, loop.stages[1]) for name in loop.sets}
+    scores = {name: [scores_of(config.demo, workdir, run) for run in runs] for name, runs in answering.items()}
     report = {
         "captions": caption_quality(config.demo.dataset, loop.sets, workdir),
         "accuracy": {name: _by_task(found) for name, found in scores.items()},

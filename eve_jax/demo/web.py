@@ -58,23 +58,21 @@ def write_web(folder: Path, settings: DemoSettings, name: str, count: int, bad: 
     off. The same arguments give the same bytes; what is there is kept, and made anew when they differ. Raises UserError
     where `folder` holds something else.
     """
-    made_of = {
-        "version": VERSION,
-        "noise": NOISE,
-        "name": name,
-        "count": count,
-        "bad": bad,
-        "settings": asdict(settings),
-    }
+    made_of = {"version": VERSION, "noise": NOISE, "name": name, "count": count, "bad": bad}
+    _keep(folder, made_of | {"settings": asdict(settings)}, lambda made: _write(made, settings, name, count, bad))
+    return folder
+
+
+def _keep(folder: Path, made_of: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Have `write` make `folder`, unless it was made of the same before. Raises UserError for one of something else."""
     if (folder / MARKER).is_file() and read_json(folder / MARKER) == json.loads(json.dumps(made_of)):
-        return folder
+        return
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise UserError(f"{folder} holds something else than images for this demo: choose another --workdir")
     with folder_in_place_of(folder) as made:
-        _write(made, settings, name, count, bad)
+        write(made)
         write_json(made / MARKER, made_of)
         shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 def _write(folder: Path, settings: DemoSettings, name: str, count: int, bad: float) -> None:
@@ -95,9 +93,8 @@ def _write(folder: Path, settings: DemoSettings, name: str, count: int, bad: flo
             _spoil(folder / IMAGES / path, rng)
         else:
             truth.append({"id": identity, "caption": right})
-    for file, lines in ((RECORDS, records), (TRUTH, truth)):
-        with open(folder / file, "w", encoding="utf-8") as out:
-            out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    _write_lines(folder / RECORDS, records)
+    _write_lines(folder / TRUTH, truth)
 
 
 class WebCaptions:
@@ -170,15 +167,30 @@ def read_truth(folder: Path) -> dict[str, str]:
         return {line["id"]: line["caption"] for line in map(json.loads, lines)}
 
 
-def write_unseen(file: Path, settings: DemoSettings, count: int) -> None:
-    """Write `count` records of images of held-out compositions with right captions; images next to `file`."""
+def write_unseen(folder: Path, settings: DemoSettings, count: int) -> Path:
+    """Write `count` records of images of held-out compositions with right captions, and return `folder`.
+
+    What is there is kept, and made anew when the arguments differ, as by `write_web`.
+    """
+    made_of = {"version": VERSION, "count": count, "settings": asdict(settings)}
+    _keep(folder, made_of, lambda made: _write_unseen(made, settings, count))
+    return folder
+
+
+def _write_unseen(folder: Path, settings: DemoSettings, count: int) -> None:
     rng = Random("unseen")
     scenes: list[Scene] = []
     while len(scenes) < count:
-        scenes += [asked[0] for asked, question in HeldoutComposer(settings, rng).questions() if len(asked) == 1]
-    records: list[dict[str, Any]] = []
-    file.parent.mkdir(parents=True, exist_ok=True)
+        scenes += [asked[0] for asked, _ in HeldoutComposer(settings, rng).questions() if len(asked) == 1]
+    records: list[Record] = []
+    (folder / IMAGES).mkdir()
     for number, scene in enumerate(scenes[:count]):
-        draw(scene).save(file.parent / f"{number:04d}.png", compress_level=1)
-        records.append(record_of(f"unseen-{number:04d}", [f"{number:04d}.png"], [("", caption(scene, rng))]))
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+        path = f"{number:04d}.png"
+        draw(scene).save(folder / IMAGES / path, compress_level=1)
+        records.append(record_of(f"unseen-{number:04d}", [path], [("", caption(scene, rng))]))
+    _write_lines(folder / RECORDS, records)
+
+
+def _write_lines(file: Path, records: Sequence[Record]) -> None:
+    with open(file, "w", encoding="utf-8") as out:
+        out.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -76,7 +75,7 @@ def test_bad_images_are_of_four_kinds_and_have_no_truth(web: Path) -> None:
 
 def test_captions_of_the_web_are_noisy(tmp_path: Path) -> None:
     assert sum(NOISE.values()) == pytest.approx(1)
-    folder = write_web(tmp_path / "web", replace(TINY, object_size=(8, 8), cell=8), "web", 400, 0.0)
+    folder = write_web(tmp_path / "web", TINY, "web", 400, 0.0)
     truths, vocabulary = read_truth(folder), Vocabulary(TINY)
     texts = {line["id"]: line["conversations"][0]["value"] for line in lines(folder / RECORDS)}
     agreement = vocabulary.agreement(texts, truths, truths)
@@ -167,16 +166,19 @@ def test_a_package_that_is_missing_is_told_before_anything_is_trained(
     engine.check_installed(loop)
 
 
-@pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the web curated, and the captioner's lessons, without Daft and OCR."""
-    plain(monkeypatch)
+    workdir = tmp_path_factory.mktemp("prepared")
     c = engine_demo.get_config("tiny")
     c.loop.curate.experts.run = ()
     loop = RecipeConfig.of(c).loop
     assert loop is not None
-    engine.prepare(loop, TINY, tmp_path)
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        plain(patch)
+        patch.setattr(engine, "write_report", lambda folder: None)
+        engine.prepare(loop, TINY, workdir)
+    return workdir
 
 
 def test_lessons_have_the_prompts_that_are_asked(prepared: Path) -> None:
@@ -201,15 +203,14 @@ def test_curation_leaves_no_bad_image(prepared: Path) -> None:
     assert len(records) == 80 and {record.id for record in records} <= {*read_truth(prepared / "web")}
     rejected = Counter(one["stage"] for one in lines(prepared / "curated" / "rejected.jsonl"))
     assert rejected["filter"] + rejected["measure"] == 120 - len(read_truth(prepared / "web"))
-    unseen = open_records(str(prepared / "unseen" / "records.jsonl"), prepared / "unseen")
-    assert len(unseen) == 12
+    assert len(open_records(str(prepared / "unseen" / RECORDS), prepared / "unseen" / IMAGES)) == 12
 
 
 def test_unseen_images_are_of_held_out_compositions(tmp_path: Path) -> None:
-    write_unseen(tmp_path / "records.jsonl", TINY, 20)
+    folder = write_unseen(tmp_path / "unseen", TINY, 20)
     split, vocabulary = Split(TINY), Vocabulary(TINY)
-    found = lines(tmp_path / "records.jsonl")
-    assert len(found) == 20 and all((tmp_path / one["image"]).is_file() for one in found)
+    found = lines(folder / RECORDS)
+    assert len(found) == 20 and all((folder / IMAGES / one["image"]).is_file() for one in found)
     for one in found:
         names = vocabulary.names_in(one["conversations"][-1]["value"])
         words = [word for word in split.words if word in names]

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from eve_jax import EVE
+from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.prompt import Prompt
 from tests.vllm import exports
@@ -204,3 +206,43 @@ def test_http_refuses_roles(server):
     refused = server.chat([{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}])
     assert refused["status"] == 400
     assert "turns of user and assistant alternate" in refused["error"]["message"]
+
+
+def test_captions_of_launch_caption(server, tmp_path):
+    """The command's captions are what the engine answers to the same prompt; weights that never learned to end are made
+    to after NEW tokens."""
+    eve = EVE.from_pretrained(server.folder, dtype="float32")
+    (end, *_) = eve.stop_ids
+    prompt = "What is it?"
+    expected = {}
+    with (tmp_path / "records.jsonl").open("w") as file:
+        for number in range(6):
+            picture = exports.image(number, 160 + 32 * number, 128)
+            picture.save(tmp_path / f"{number}.png")
+            file.write(json.dumps({"id": f"r{number}", "image": f"{number}.png", "alt": "a block"}) + "\n")
+            (ids,) = eve.engine.generate([eve.prompt(f"<image>\n{prompt}", [picture])], NEW, [])
+            expected[f"r{number}"] = eve.decode(ids[: ids.index(end)] if end in ids else ids)
+    (tmp_path / "prompt.txt").write_text(prompt)
+    fields = {
+        "endpoint.url": f"{server.address}/v1",
+        "endpoint.model": server.folder,
+        "endpoint.temperature": 0.0,
+        "endpoint.body": json.dumps({"logit_bias": {str(end): 100}, "min_tokens": NEW}),
+        "checks.min_words": 0,
+        "checks.repetition": 0.0,
+        **dict.fromkeys((f"checks.{name}" for name in ("finished", "refusals", "leaks", "coordinates")), False),
+    }
+    command = [sys.executable, "-m", "launch.caption", f"--config=caption:prompt={tmp_path / 'prompt.txt'}"]
+    command += [f"--from={tmp_path / 'records.jsonl'}", f"--images={tmp_path}", f"--to={tmp_path / 'out'}"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    for _ in range(2):  # the second time, all is there
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    captions = {record.id: record.turns[-1].text for record in open_records(str(tmp_path / "out"))}
+    rejected = [json.loads(line)["rule"] for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert len(captions) + len(rejected) == 6 and {*rejected} <= {"empty"} and len(captions) >= 3
+    # What may be half a character at the end is not sent.
+    for id, text in captions.items():
+        assert text.rstrip("\ufffd").strip() == expected[id].rstrip("\ufffd").strip()
