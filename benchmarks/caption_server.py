@@ -30,11 +30,11 @@ class Reply(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request: its JSON body, headers in lower case, and how many there were of the same body, this one included."""
+    """A request: its JSON body, headers in lower case, and how many came of the same body, this one included."""
 
     body: dict[str, Any]
     headers: dict[str, str]
-    count: int
+    times: int
 
     @property
     def image(self) -> str:
@@ -120,6 +120,11 @@ class ScriptedEndpoint:
         self._call(self._leave())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open: each carries one request at a time, so at least as many as are in flight."""
+        return len(self._connections)
 
     def leave(self) -> None:
         """Listen no more, and break all connections."""

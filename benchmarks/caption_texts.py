@@ -52,7 +52,7 @@ THINGS = [
 ANIMALS = ("a {color} dog", "two cats", "a flock of gulls", "a {color} horse", "a parrot", "several ducks")
 PLACES = (
     "on a cobbled square",
-    "beside a narrow canal",
+    "along a narrow canal",
     "in a kitchen with tiled walls",
     "at the edge of a wheat field",
     "inside a crowded railway station",
@@ -198,7 +198,7 @@ REFUSALS = (
     "I apologize for the inconvenience, but I cannot fulfill this request.",
     "Apologies, but I don't have the capability to analyze images.",
     "My apologies, I can't process visual input.",
-    "I'm just a text-based assistant and can't see pictures.",
+    "I'm just a text-based assistant and can't see photos.",
     "I cannot determine what is in the image, since it did not load.",
     "I can't comment on the identity of the people shown.",
     "It is against my policy to describe individuals.",

@@ -29,16 +29,16 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.address = ""  # ray: of the cluster; "" = the one this machine is part of, or a new one here
     c.engine.workers = 0  # native: threads at work; 0 = one for each core
 
-    c.filter = f = ConfigDict()  # the rules, in this order; 0 or () switches one off
+    c.filter = f = ConfigDict()  # the rules, in this order; 0 or "" switches one off
     f.short_edge = 0  # pixels that the shorter side has at least
     f.aspect = 0.0  # longer side over shorter, at most
     f.min_bytes = 0  # of the image file
     f.max_bytes = 0
-    f.formats = ()  # JPEG, PNG ...: only these
+    f.formats = ""  # only these, such as JPEG,PNG,WEBP
     f.entropy = 0.0  # bits of the histogram of gray values, at least; a blank image has 0
     f.min_words = 0  # of the caption
     f.max_words = 0
-    f.languages = ()  # of the caption, ISO 639-1: en ...; only these
+    f.languages = ""  # of the caption, ISO 639-1: only these, such as en,de
     f.language_words = 4  # captions of fewer words are in any language
     f.caption_similarity = 0.0  # captions of at least this Jaccard similarity (estimated by MinHash) are the same one
     f.caption_copies = 1  # images kept of the same caption: the largest
@@ -62,8 +62,33 @@ def get_config(arg: str = "") -> ConfigDict:
     c.dedup.phash = 4  # bits in which the pHash of near-copies differs at most; -1 = off
     c.dedup.semantic = 0.0  # SemDeDup inside each cluster: cosine distance of duplicates, below; 0 = off
 
-    c.experts = x = ConfigDict()
-    x.run = ()  # who looks at the images that are left: any of "ocr", "boxes", "tags"
+    c.experts = _experts()
+
+    c.write = ConfigDict()
+    c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)
+    c.write.shard_records = 1000
+
+    c.plan = _plan()
+
+    if chosen in (["evev1"], ["evev2"]):
+        f.short_edge = 448 if chosen == ["evev1"] else 512
+        f.aspect = 3.0
+        f.entropy = 1.0
+        c.embed.kind = "clip"
+        s.rule, s.clusters = "nearest:300", 50_000
+    if chosen == ["tiny"]:
+        c.shard_records = c.write.shard_records = 16
+        f.short_edge, f.aspect, f.min_words, f.max_words = 64, 3.0, 2, 60
+        f.caption_similarity = 0.9
+        c.embed.kind, c.embed.batch = "pixels", 8
+        s.rule, s.clusters, s.iterations = "nearest:12", 4, 5
+    return c
+
+
+def _experts() -> ConfigDict:
+    """Return who looks at the images that are left, and what of their findings is kept."""
+    x = ConfigDict()
+    x.run = ""  # who looks at the images that are left: any of ocr,boxes,tags
     x.timeout = 60.0  # seconds of a request to an endpoint
     x.patience = 600.0  # seconds that an endpoint may be away or busy until the run ends, to be resumed
     x.ocr = ConfigDict()
@@ -83,12 +108,12 @@ def get_config(arg: str = "") -> ConfigDict:
     x.tags.folder = ""  # with efficientnet-lite0*.pth and names.json; "" = the packages of the extra `curate`
     x.tags.score = 0.3
     x.tags.most = 5
+    return x
 
-    c.write = ConfigDict()
-    c.write.form = "parquet"  # parquet | records (ArrayRecord shards, as launch.prepare_data writes them)
-    c.write.shard_records = 1000
 
-    c.plan = p = ConfigDict()  # of `launch.curate plan`: what a full run is predicted from
+def _plan() -> ConfigDict:
+    """Return what `launch.curate plan` predicts a full run from."""
+    p = ConfigDict()
     p.sample = 1000  # records that are looked at, drawn at random
     p.pilot = ""  # folder that launch.caption made of some records: what a caption costs; "" = what the next three say
     p.prompt_tokens = 3400.0  # of a record: an image of LLaVA-1.6 in five tiles (2,880), and DenseFusion's prompt
@@ -99,17 +124,4 @@ def get_config(arg: str = "") -> ConfigDict:
     p.prompt_price = 0.0  # of a million tokens of prompts, of answers
     p.answer_price = 0.0
     p.currency = "USD"
-
-    if chosen in (["evev1"], ["evev2"]):
-        f.short_edge = 448 if chosen == ["evev1"] else 512
-        f.aspect = 3.0
-        f.entropy = 1.0
-        c.embed.kind = "clip"
-        s.rule, s.clusters = "nearest:300", 50_000
-    if chosen == ["tiny"]:
-        c.shard_records = c.write.shard_records = 16
-        f.short_edge, f.aspect, f.min_words, f.max_words = 64, 3.0, 2, 60
-        f.caption_similarity = 0.9
-        c.embed.kind, c.embed.batch = "pixels", 8
-        s.rule, s.clusters, s.iterations = "nearest:12", 4, 5
-    return c
+    return p

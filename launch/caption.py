@@ -43,6 +43,8 @@ def main() -> None:
         from eve_jax.caption.folder import Allowed
         from eve_jax.caption.replies import RULES
         from eve_jax.caption.write import caption_records, check_kept, funnel_lines
+        from eve_jax.curate.report.write import write_report
+        from eve_jax.data.sources.records import open_records
 
         if unknown := [rule for rule in RETRY.value or [] if rule not in RULES]:
             raise UserError(f"--retry={unknown[0]}: expected any of {', '.join(RULES)}")
@@ -52,6 +54,7 @@ def main() -> None:
         key = os.environ.get("EVE_CAPTION_KEY") or os.environ.get("OPENAI_API_KEY") or ""
         with in_bucket(out, "captioning"):
             funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key, new)
+            write_report(out, open_records(FROM.value or "", IMAGES.value or "", texts=False))
     print("\n".join(funnel_lines(funnel)))
     check_kept(funnel, out)
     print(shown(f"done: {out}"))

@@ -6,7 +6,7 @@
 
 --from takes any of our sources (JSON, JSONL, Parquet, tar, TFDS, prepared shards, hf:ORG/NAME). OUT/records then holds
 the records that are left, OUT/rejected.jsonl why each of the others is not there, OUT/funnel.json the counts,
-OUT/report.html and report.png what happened, in pictures. Rerun the command to resume after an interruption, or with
+OUT/report.html and report.png what happened, in images. Rerun the command to resume after an interruption, or with
 other thresholds: nothing is decoded again.
 `plan` looks at a sample and says what the full run and its captions will take; it writes nothing.
 `report` draws the reports of a folder of launch.curate or launch.caption again. See docs/curation.md.
@@ -35,6 +35,7 @@ RECORDS = define_path(
     several=True,
     remote=fetched.fetch,
 )
+DRAW = flags.DEFINE_bool("draw", True, "draw report.html and report.png when the curation is done")
 JSON = flags.DEFINE_bool("json", False, "plan: print one line of JSON")
 NAMES = {"data.records": "--from", "data.images": "--images"}
 CURATE, PLAN, REPORT = "curate", "plan", "report"
@@ -60,15 +61,17 @@ def _need(**values: Any) -> None:
 def _curate() -> None:
     from eve_jax.curate.config import CurateConfig
     from eve_jax.curate.funnel import lines
-    from eve_jax.curate.report.write import write_report
     from eve_jax.curate.run import curate
 
     _need(config=CONFIG.value, **{"from": FROM.value}, to=TO.value)
     config, out = CurateConfig.of(CONFIG.value), Path(TO.value or "")
     funnel = curate(config, FROM.value or "", IMAGES.value or "", out)
     print("\n".join(lines(funnel)))
-    page, _ = write_report(out)
-    print(f"report: {page}")
+    if DRAW.value:
+        from eve_jax.curate.report.write import write_report
+
+        page, _ = write_report(out)
+        print(f"report: {page}")
     print(f"done: {out}")
 
 

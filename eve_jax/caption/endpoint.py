@@ -5,6 +5,7 @@ counts against the image; `Pool.ask` returns an answer, or the endpoint's last w
 """
 
 import asyncio
+import logging
 import sys
 import time
 from collections import deque
@@ -30,6 +31,7 @@ from eve_jax.caption.replies import (
 )
 from eve_jax.errors import shorten
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs every request
 CONNECT = 10.0  # seconds to connect
 LONGEST_WAIT = 10.0  # seconds between two requests for an image that the endpoint failed at
 ALONE = 2  # times that a request, the only one in flight, may find no answer in time

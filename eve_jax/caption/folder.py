@@ -164,6 +164,7 @@ class Allowed:
 def describe(config: CaptionConfig, records: Records) -> dict[str, Any]:
     """Return what captioned records are made of: what is asked, which records, and what else decides about them."""
     values = config.to_dict()
+    max_pixels = values["image"].pop("max_pixels")  # says which images are rejected, not what is sent of the others
     asked = {f"endpoint.{name}": values["endpoint"][name] for name in PAID}
     for section in ("prompt", "image"):
         asked |= {f"{section}.{name}": value for name, value in values[section].items()}
@@ -174,6 +175,7 @@ def describe(config: CaptionConfig, records: Records) -> dict[str, Any]:
         "source": digest_of([records.fingerprint()]),
         "names": records.names,
         "records": len(records),
+        "max_pixels": max_pixels,
         "checks": values["checks"],
         "write": values["write"],
     }

@@ -4,14 +4,16 @@
     if gate.room(now): gate.send()          # then, of each request, one of
     gate.answered() | gate.overloaded(now) | gate.unreachable(now) | gate.failed()
 
-The limit doubles with every round of answers until the endpoint is overloaded (429, 503, a timeout), which halves it.
-From then on it returns within a round to just below where that happened, and probes beyond it by one request now and
-then. While nobody listens a single request is sent now and then.
+The limit grows by half with every round of answers until the endpoint is overloaded (429, 503, a timeout), which halves
+it. From then on it returns within a round or two to just below where that happened, and probes beyond it by one request
+now and then. While nobody listens a single request is sent now and then.
 """
 
 from dataclasses import dataclass, field
 
-PROBE_EVERY = 10  # rounds of answers at the limit between two attempts at one request more
+GROWTH = 0.5  # of the limit, for each answer: a round of answers that come at once exceeds the places by half at most
+PROBE_EVERY = 10  # rounds of answers at the limit between two attempts at one request more,
+PROBE_ANSWERS = 50  # and answers, at least
 FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between two requests while nobody listens
 BACK_OFF = 15.0  # the pause grows to 1/BACK_OFF of the time that nobody has listened
 MIN_PAUSE, MAX_PAUSE = 0.2, 60.0  # seconds after an overload with one request in flight, without Retry-After
@@ -41,6 +43,7 @@ class Gate:
     closed_until: float = 0.0
     down_since: float | None = None
     _cut_at: int = 0  # requests up to this number were sent before the last cut, and do not cut again
+    _answers: int = 0  # since then
     _pause: float = MIN_PAUSE
 
     def __post_init__(self) -> None:
@@ -63,15 +66,16 @@ class Gate:
     def answered(self) -> None:
         """Count an answer: the endpoint can take what it was sent."""
         self.in_flight -= 1
+        self._answers += 1
         self.down_since, self._pause = None, MIN_PAUSE
         if self.ceiling is not None and self.limit >= self.ceiling + 1:  # it takes more than it did
             self.ceiling = None
         if self.ceiling is None or self.limit + 1 < self.ceiling:
-            self.limit += 1  # a round of `limit` answers doubles it
+            self.limit += GROWTH
             if self.ceiling is not None:
                 self.limit = min(self.limit, self.ceiling - 1)
         else:
-            self.limit += 1 / (PROBE_EVERY * self.limit)
+            self.limit += 1 / max(PROBE_EVERY * self.limit, PROBE_ANSWERS)
         self.limit = min(self.limit, float(self.most))
 
     def overloaded(self, number: int, now: float, retry_after: float | None = None) -> None:
@@ -86,7 +90,9 @@ class Gate:
         if number > self._cut_at:
             self.ceiling = max(min(self.limit, float(self.in_flight + 1)), 1.0)
             self.limit = max(self.limit / 2, 1.0)
-            self._cut_at = self.sent
+            self._cut_at, self._answers = self.sent, 0
+        elif not self._answers and self.ceiling is not None:  # what is still in flight is what it has places for
+            self.ceiling = max(min(self.ceiling, float(self.in_flight + 1)), 1.0)
         if retry_after is not None:
             self._close(now + min(max(retry_after, 0.0), MAX_RETRY_AFTER))
         elif self.in_flight == 0:  # nothing can be answered meanwhile that would show that there is room again

@@ -131,11 +131,11 @@ def _answer(body: bytes) -> Answer:
         raise Faulty(f"the answer is not a chat completion ({type(error).__name__}): {shown}") from None
     if text is not None and not isinstance(text, str):
         raise Faulty("the answer's content is not a text")
-    tokens = [count if type(count) is int and count >= 0 else 0 for count in counts]
+    prompt_tokens, tokens = (count if type(count) is int and count >= 0 else 0 for count in counts)
     clean = _whole(text or "")
     if (found := THOUGHTS.match(clean)) is not None:
         clean = clean[found.end() :]
-    return Answer(clean, _whole(str(finish)), *tokens)
+    return Answer(clean, _whole(str(finish)), prompt_tokens, tokens)
 
 
 def _whole(text: str) -> str:

@@ -92,9 +92,9 @@ class Asking:
 
 
 class Piece(NamedTuple):
-    """A record to ask about: its number, and the attempts that are made."""
+    """A record to ask about: its number in the source, and the attempts that are made."""
 
-    index: int
+    record: int
     attempts: Sequence[int] = range(ATTEMPTS)
 
 
@@ -181,7 +181,7 @@ class Captioner:
         for piece in pieces:
             id = ""
             try:
-                question = await asyncio.to_thread(self.asking.question, piece.index)
+                question = await asyncio.to_thread(self.asking.question, piece.record)
                 id = question.id
                 outcome = await asker.caption(question, piece.attempts)
             except NotAsked as error:
@@ -189,7 +189,7 @@ class Captioner:
             except Stopping:
                 return
             self._watch.see(outcome)
-            take(Line(piece.index, id, outcome))
+            take(Line(piece.record, id, outcome))
             shown.done += 1
 
     async def _look(self, stop: StopRequest, pool: Pool, shown: "_Shown", tasks: list[asyncio.Task[None]]) -> None:

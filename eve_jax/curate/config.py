@@ -1,13 +1,14 @@
 """The config of a curation, checked as a whole before anything is made; configs/curate.py says what its fields mean."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from eve_jax.curate.experts.config import ExpertsConfig
-from eve_jax.curate.plan.config import PlanConfig
+from eve_jax.data.image.patches import FORMATS
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.process.checks import unexpected
 from eve_jax.process.cores import MOST_WORKERS
@@ -22,6 +23,7 @@ ALL, NEAREST, BALANCED, RANDOM = "all", "nearest", "balanced", "random"
 BY_CLUSTER = (NEAREST, BALANCED)
 STARTS = ("sample", "k-means++")
 FORMS = ("parquet", "records")
+PATHS = ("embed.model", "experts.ocr.folder", "experts.boxes.folder", "experts.tags.folder", "plan.pilot")
 REMEDY = "; begin with get_config of configs/curate.py, which has every field"
 
 
@@ -40,6 +42,24 @@ def read_rule(text: str) -> Selection:
             Field("select.rule"), text, f"{ALL}, {NEAREST}:N of each cluster, {BALANCED}:N or {RANDOM}:N in all"
         )
     return Selection(found[1], int(found[2])) if found else Selection(ALL, 0)
+
+
+def read_formats(text: str) -> list[str]:
+    """Return the formats of image files that `filter.formats` names, with commas. Raise FieldError."""
+    return _listed("filter.formats", text, lambda name: name in FORMATS, f"some of {', '.join(FORMATS)}, with commas")
+
+
+def read_languages(text: str) -> list[str]:
+    """Return the languages that `filter.languages` names, ISO 639-1 with commas. Raise FieldError."""
+    is_code = re.compile("[a-z]{2}").fullmatch
+    return _listed("filter.languages", text, lambda name: bool(is_code(name)), "codes of two letters, such as en,de")
+
+
+def _listed(field: str, text: str, allowed: Callable[[str], bool], expected: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not all(map(allowed, names)):
+        raise unexpected(Field(field), text, expected)
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +88,11 @@ class FilterConfig(Section):
     aspect: float = setting(low=0)
     min_bytes: int = setting(low=0)
     max_bytes: int = setting(low=0)
-    formats: tuple[str, ...]
+    formats: str = setting(reads=read_formats)
     entropy: float = setting(low=0, high=8)
     min_words: int = setting(low=0)
     max_words: int = setting(low=0)
-    languages: tuple[str, ...]
+    languages: str = setting(reads=read_languages)
     language_words: int = setting(low=1)
     caption_similarity: float = setting(low=0, high=1)
     caption_copies: int = setting(low=1)
@@ -157,6 +177,24 @@ class WriteConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanConfig(Section):
+    """The section `plan`: what a full run is predicted from."""
+
+    PATH = "plan."
+
+    sample: int = setting(low=1)
+    pilot: str
+    prompt_tokens: float = setting(low=0)
+    answer_tokens: float = setting(low=0)
+    captions_per_gpu_day: float = setting(low=0, between=True)
+    gpus: float = setting(low=0, between=True)
+    gpu_hour: float = setting(low=0)
+    prompt_price: float = setting(low=0)
+    answer_price: float = setting(low=0)
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurateConfig(Section):
     """The config of a curation."""
 
@@ -181,8 +219,13 @@ class CurateConfig(Section):
         if "select" not in config or "dedup" not in config:
             raise UserError(f"--config={config.get('name', '?')} is not of a curation: use --config=curate:evev1 ...")
         values = config.copy_and_resolve_references().to_dict()
-        if isinstance(embed := values.get("embed"), dict) and isinstance(embed.get("model"), str):
-            embed["model"] = expand(embed["model"], "config.embed.model")
+        for path in PATHS:
+            section, _, name = path.rpartition(".")
+            node: Any = values
+            for part in section.split("."):
+                node = node.get(part) if isinstance(node, dict) else None
+            if isinstance(node, dict) and isinstance(node.get(name), str):
+                node[name] = expand(node[name], f"config.{path}")
         return cls.from_values(values, REMEDY)
 
     def check(self) -> None:

@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+import pyarrow.compute as pc
+
 from eve_jax.curate.rows import Rows, texts
 from eve_jax.curate.stage import Stage
 from eve_jax.curate.stages.filter import UNUSABLE
@@ -32,13 +34,13 @@ class Funnel:
         counts: dict[str, Counter[str]] = {stage: Counter() for stage in MEASURED}
         for number in range(shards):
             verdict = filtered.read(number, ["rule", "value"])
-            said = measured.read(number, ["index", "id", "where"])
-            columns = [*said.columns, *verdict.columns]
+            left_out = pc.not_equal(verdict["rule"], "")
+            said = measured.read(number, ["index", "id", "where"]).filter(left_out)
+            columns = [*said.columns, *verdict.filter(left_out).columns]
             for index, id, where, rule, value in zip(*(column.to_pylist() for column in columns), strict=True):
-                if rule:
-                    stage = UNUSABLE.get(rule, "filter")
-                    counts[stage][rule] += 1
-                    self._write(index=index, id=id, where=where, stage=stage, rule=rule, value=value)
+                stage = UNUSABLE.get(rule, "filter")
+                counts[stage][rule] += 1
+                self._write(index=index, id=id, where=where, stage=stage, rule=rule, value=value)
         for stage in MEASURED:
             self._count(stage, counts[stage])
 

@@ -21,6 +21,7 @@ from eve_jax.sharding import AXES
 
 PRODUCTS = 1 << 25  # cosines of a block, on each device: 128 MB
 LEAST, MOST = 256, 1 << 15  # points of a block, on each device
+CACHED = 1 << 19  # cosines that a CPU looks at before they leave its cache: 2 MB
 APART = 1 / 1024  # how far the halves of a cluster that is split move along each coordinate
 SAMPLE = 16  # points a cluster that k-means++ chooses from
 
@@ -138,7 +139,9 @@ def _sweep(points: Points, rows: np.ndarray, centers: np.ndarray, mesh: Mesh) ->
 
 def _blocks(points: Points, rows: np.ndarray, clusters: int, mesh: Mesh) -> Iterator[tuple[np.ndarray, Array, Array]]:
     """Yield rows, their points over the devices, padded to one shape, and which are real (float32)."""
-    size = mesh.size * min(max(PRODUCTS // clusters, LEAST), MOST, -(-len(rows) // mesh.size))
+    part_size = _part(clusters, mesh)
+    whole = min(max(PRODUCTS // clusters, LEAST), MOST, -(-len(rows) // mesh.size))
+    size = mesh.size * part_size * -(-whole // part_size)
     sharding = NamedSharding(mesh, PartitionSpec(AXES))
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -147,6 +150,13 @@ def _blocks(points: Points, rows: np.ndarray, clusters: int, mesh: Mesh) -> Iter
             block = np.concatenate([block, np.zeros((size - len(part), points.width), np.float32)])
         real = (np.arange(size) < len(part)).astype(np.float32)
         yield part, jax.device_put(block, sharding), jax.device_put(real, sharding)
+
+
+def _part(clusters: int, mesh: Mesh) -> int:
+    """Return how many points of a block a device compares with the centers at a time."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    most = CACHED // clusters if on_cpu else PRODUCTS // clusters
+    return 1 << max(min(most, MOST).bit_length() - 1, 6)
 
 
 def _nearest(block: Float[Array, "B D"], centers: Float[Array, "K D"]) -> tuple[Int32[Array, " B"], Float[Array, " B"]]:
@@ -165,13 +175,21 @@ def _adder(mesh: Mesh) -> Callable[[_Sums, Array, Array, Array], _Sums]:
     @jax.jit(donate_argnums=0)
     @partial(jax.shard_map, mesh=mesh, in_specs=_specs(None, AXES, AXES, None), out_specs=PartitionSpec())
     def add(sums: _Sums, block: Array, real: Array, centers: Array) -> _Sums:
-        own, cosine = _nearest(block, centers)
         clusters = len(centers)
-        found = _Sums(
-            jax.ops.segment_sum(block, own, clusters),  # padding is 0
-            jax.ops.segment_sum(real, own, clusters),
-            jnp.sum(cosine * real),
-        )
+
+        def body(found: _Sums, part: tuple[Array, ...]) -> tuple[_Sums, None]:
+            points, real = part
+            own, cosine = _nearest(points, centers)
+            more = _Sums(
+                jax.ops.segment_sum(points, own, clusters),  # padding is 0
+                jax.ops.segment_sum(real, own, clusters),
+                jnp.sum(cosine * real),
+            )
+            return jax.tree.map(jnp.add, found, more), None
+
+        none = jax.tree.map(lambda one: jax.lax.pcast(jnp.zeros_like(one), AXES, to="varying"), sums)
+        parts = tuple(one.reshape(-1, _part(clusters, mesh), *one.shape[1:]) for one in (block, real))
+        found, _ = jax.lax.scan(body, none, parts)
         return jax.tree.map(jnp.add, sums, jax.lax.psum(found, AXES))
 
     return add
@@ -179,7 +197,14 @@ def _adder(mesh: Mesh) -> Callable[[_Sums, Array, Array, Array], _Sums]:
 
 @cache
 def _assigner(mesh: Mesh) -> Callable[[Array, Array], tuple[Array, Array]]:
-    return jax.jit(jax.shard_map(_nearest, mesh=mesh, in_specs=_specs(AXES, None), out_specs=PartitionSpec(AXES)))
+    """Return the program that finds the center of every point of a block."""
+
+    def nearest(block: Array, centers: Array) -> tuple[Array, Array]:
+        parts = block.reshape(-1, _part(len(centers), mesh), block.shape[1])
+        own, cosine = jax.lax.map(lambda part: _nearest(part, centers), parts)
+        return own.ravel(), cosine.ravel()
+
+    return jax.jit(jax.shard_map(nearest, mesh=mesh, in_specs=_specs(AXES, None), out_specs=PartitionSpec(AXES)))
 
 
 def _specs(*axes: tuple[str, ...] | None) -> tuple[PartitionSpec, ...]:

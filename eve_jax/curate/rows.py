@@ -1,13 +1,17 @@
 """The records that are left after a stage, as columns in memory: some 50 bytes a record and its id."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eve_jax.curate.stage import Stage
+from eve_jax.curate.stage import STAGES, Stage
+from eve_jax.process.files import write_atomically
 
 COLUMNS = ("index", "id", "width", "height", "bytes", "phash")
 
@@ -57,6 +61,36 @@ def kept_rows(measured: Stage, filtered: Stage, shards: int) -> Rows:
 def _kept(measured: Stage, filtered: Stage, number: int) -> pa.Table:
     kept = pc.equal(filtered.read(number, ["rule"])["rule"], "")
     return measured.read(number, list(COLUMNS)).filter(kept)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Indices of records in a file: work that goes to other machines names it instead of holding millions of them."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, out: Path, index: np.ndarray) -> "Wanted":
+        """Return those of `index`, int64 [n] ascending, in a file below `out` that is named by their hash."""
+        path = out / STAGES / f"rows-{hashlib.blake2b(index.tobytes(), digest_size=8).hexdigest()}.npy"
+        if not path.is_file():
+            write_atomically(path, partial(_save, index=index))
+        return cls(path)
+
+    @property
+    def index(self) -> np.ndarray:
+        """Return the indices, mapped from the file."""
+        return _mapped(self.path)
+
+
+def _save(path: Path, index: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, index)
+
+
+@cache
+def _mapped(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
 
 
 def by_shard(index: np.ndarray, size: int) -> Iterator[tuple[int, slice]]:

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from eve_jax.curate.config import NONE, CurateConfig
+from eve_jax.curate.embedders.open import check_embedder
 from eve_jax.curate.engine import run, start
+from eve_jax.curate.experts.open import open_experts
 from eve_jax.curate.features import Features
 from eve_jax.curate.funnel import FUNNEL, REJECTED, Funnel
 from eve_jax.curate.rows import Rows, kept_rows
-from eve_jax.curate.stage import STAGES, Stage
+from eve_jax.curate.stage import STAGES, Stage, remove_parts
 from eve_jax.curate.stages.captions import caption_stage, same_captions
 from eve_jax.curate.stages.cluster import Clusters, cluster_stage, clustered, no_clusters
 from eve_jax.curate.stages.embed import embed_stage
-from eve_jax.curate.stages.filter import filter_stage
+from eve_jax.curate.stages.filter import filter_stage, language
 from eve_jax.curate.stages.look import look_stage, refused
 from eve_jax.curate.stages.measure import Measure, Source, measure_stage
 from eve_jax.curate.stages.near_copies import near_copies
@@ -58,8 +60,12 @@ def curate(config: CurateConfig, records: str, images: str, out: Path) -> dict[s
     source, a setting or a folder that cannot be used, and when nothing is left.
     """
     start(config.engine)
+    _check_models(config)
     source = Source(records, images, out / INDEX)
     with locked(out, "the curation"):
+        for folder in (out, *(out / STAGES).glob("*/")):
+            remove_parts(folder)
+        (out / STAGES).mkdir(exist_ok=True)
         opened = source.open()
         (out / INDEX).mkdir(exist_ok=True)
         opened.keep_index()
@@ -73,6 +79,15 @@ def curate(config: CurateConfig, records: str, images: str, out: Path) -> dict[s
             raise UserError(f"{out}: no record is left; {REJECTED} says of each why, {FUNNEL} counts the rules")
         _write(work, funnel, rows)
         return funnel.summary()
+
+
+def _check_models(config: CurateConfig) -> None:
+    """Raise UserError for models and packages that are missing, before hours of work that precede them."""
+    if config.filter.languages:
+        language("")
+    check_embedder(config.embed)
+    if config.experts.run:
+        open_experts(config.experts)
 
 
 def _stages(work: Work, funnel: Funnel) -> Rows:

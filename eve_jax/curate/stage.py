@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from eve_jax.data.record import digest_of
 from eve_jax.errors import UserError, shorten
-from eve_jax.process.files import write_atomically
+from eve_jax.process.files import PART, write_atomically
 
 STAGES = "stages"
 
@@ -67,6 +67,17 @@ class Stage:
             yield self.read(number, columns)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write `table` to the file `path`: complete or not at all."""
-    write_atomically(path, lambda part: pq.write_table(table, part, compression="zstd"))
+def remove_parts(folder: Path) -> None:
+    """Remove the files in a folder that a killed process left unfinished."""
+    for part in folder.glob(f"*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def write_parquet(path: Path, table: pa.Table, files: str = "") -> None:
+    """Write `table` to the file `path`: complete or not at all.
+
+    files: the column, as Parquet calls it, of files that are compressed already.
+    """
+    compression = dict.fromkeys(table.column_names, "zstd") | ({files: "none"} if files else {})
+    dictionary = [name for name in table.column_names if not files.startswith(name)] if files else True
+    write_atomically(path, lambda part: pq.write_table(table, part, compression=compression, use_dictionary=dictionary))

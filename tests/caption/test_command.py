@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     arguments = (f"--config={config}", f"--from={folder}/records.jsonl", f"--images={folder}", f"--to={out}")
     endpoint = (f"--config.endpoint.url={url}", "--config.endpoint.model=m")
-    keys = {"EVE_CAPTION_KEY": "", "OPENAI_API_KEY": "", "NO_PROXY": "127.0.0.1"}
+    keys: dict[str, Any] = {"EVE_CAPTION_KEY": "", "OPENAI_API_KEY": "", "NO_PROXY": "127.0.0.1"}
     return launch("launch.caption", *arguments, *endpoint, *more, **(keys | env))
 
 

@@ -54,7 +54,7 @@ def test_more_requests_than_places_are_all_answered() -> None:
 def test_a_few_500s_are_asked_again_and_too_many_reject_the_image() -> None:
     def script(asked: Asked) -> Reply | str:
         number = number_of(asked)
-        return refusal(500, "boom") if number == 3 or asked.count <= number % 3 else said(asked)
+        return refusal(500, "boom") if number == 3 or asked.times <= number % 3 else said(asked)
 
     with ScriptedEndpoint(script) as endpoint:
         found, _ = ask(endpoint.url, range(6), tries=3)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 def test_thirty_kills_leave_the_same_bytes_and_pay_twice_for_what_was_in_flight_alone() -> None:
     found = curate_caption.kills()
     assert found["identical"] and found["kills"] >= 25, found
-    assert found["answers_lost_bound_held"], found
+    assert found["within_flight"], found
 
 
 def test_an_endpoint_of_sixteen_places_with_errors_is_used_well() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,9 @@ def test_captioned_records(tmp_path: Path, records: str) -> None:
 
 
 def test_the_prompt_has_what_is_known(tmp_path: Path) -> None:
-    more = {0: {"experts": BOX}, 1: {"alt": "", "caption": "a café"}, 2: {"experts": json.dumps(BOX)}}
+    more: dict[int, Any] = {0: {"experts": BOX}, 1: {"alt": "", "caption": "a café"}, 2: {"experts": json.dumps(BOX)}}
     records = write_images(tmp_path / "in", 3, more)
-    off = {"checks__classes": 0.0, "endpoint__concurrency": 1, "endpoint__start": 1}
+    off: dict[str, Any] = {"checks__classes": 0.0, "endpoint__concurrency": 1, "endpoint__start": 1}
     _, endpoint = run(records, tmp_path / "out", arg="densefusion", **off)
     prompts = {asked.image: asked.prompt for asked in endpoint.requests}
     assert len(prompts) == 3
@@ -93,7 +92,7 @@ def test_a_question_and_records_with_conversations(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_record_is_said_and_stops_nothing(tmp_path: Path) -> None:
-    more = {
+    more: dict[int, Any] = {
         1: {"image": "missing.jpg"},
         2: {"image": ["0.jpg", "3.jpg"]},
         4: {"experts": {"boxes": [{"name": 7}]}},
@@ -286,7 +285,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
 def test_ctrl_c_lets_what_is_in_flight_finish(tmp_path: Path, records: str) -> None:
     def script(asked: Asked) -> str:
         if endpoint.running == 3:
-            threading.Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.SIGTERM))).start()
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return describe(asked)
 
     with ScriptedEndpoint(script, seconds=0.5) as endpoint:
@@ -300,4 +299,4 @@ def test_the_answer_is_a_function_of_the_request() -> None:
     """On which the comparisons above rely."""
     asked = Asked({"messages": [{"content": [{"image_url": {"url": "u"}}, {"text": "t"}]}], "seed": 0}, {}, 1)
     digest = hashlib.blake2b(b"u\0t\x000", digest_size=8).digest()
-    assert describe(asked) == describe(asked._replace(count=2)) == good_caption(int.from_bytes(digest, "big"))
+    assert describe(asked) == describe(asked._replace(times=2)) == good_caption(int.from_bytes(digest, "big"))

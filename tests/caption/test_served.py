@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ END = 256  # <|im_end|> of the tokenizer of bytes
 TOKENS = 12
 # The weights of the tests never learned to end: the end is made certain after so many tokens.
 BODY = '{"logit_bias": {"%d": 100}, "min_tokens": %d}' % (END, TOKENS)  # noqa: UP031
+SHORT: dict[str, Any] = {
+    "prompt__text": "What is it?",
+    "endpoint__model": "eve",
+    "endpoint__max_tokens": 100,
+}  # a token is a byte
 ANYTHING = {
     "min_words": 0,
     "finished": False,
@@ -44,13 +50,14 @@ def command(folder: Path) -> Iterator[str]:
 
 def test_a_model_behind_launch_serve(tmp_path: Path) -> None:
     records = write_images(tmp_path / "in", 20)
-    changes = {f"checks__{name}": value for name, value in ANYTHING.items()}
+    changes: dict[str, Any] = {f"checks__{name}": value for name, value in ANYTHING.items()}
     with command(folders.write_hf(tmp_path / "eve", *folders.golden())) as url:
         for name in ("one", "two"):
-            config = config_of(url, endpoint__model="eve", endpoint__body=BODY, prompt__text="What is it?", **changes)
+            config = config_of(url, endpoint__body=BODY, **SHORT, **changes)
             funnel = caption_records(config, records, str(tmp_path / "in"), tmp_path / name, "k1")
             rules = {rule for stage in funnel["rejected"].values() for rule in stage}
-            assert rules <= {"empty"} and funnel["kept"] >= 15, funnel
+            rejected = (tmp_path / name / "rejected.jsonl").read_text()
+            assert rules <= {"empty"} and funnel["kept"] >= 15, rejected
     found = open_records(str(tmp_path / "one"))
     assert all(record.turns[0].text for record in found)
 
@@ -66,7 +73,8 @@ def test_a_server_that_is_full_is_asked_less(tmp_path: Path) -> None:
     scripted = Scripted(eve, "A red bus stands on a square, and a dog waits next to it.")
     scripted.most, scripted.pace = 3, 0.001
     with serving(eve, scripted, ServeSettings(quiet=True), context=1024) as address:
-        config = config_of(f"{address.url}/v1", endpoint__model="eve", checks__same=0)
+        config = config_of(f"{address.url}/v1", checks__same=0, **SHORT)
         funnel = caption_records(config, records, str(tmp_path / "in"), tmp_path / "out")
-    assert funnel == {"in": 12, "kept": 12, "rejected": {}, "again": 0}
+    rejected = (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert funnel == {"in": 12, "kept": 12, "rejected": {}, "again": 0}, rejected
     assert len(scripted.requests) == 12

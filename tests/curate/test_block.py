@@ -81,6 +81,9 @@ def test_findings_come_back_from_their_json() -> None:
         ({"boxes": [CUP | {"box": [0, 0, 1]}]}, "record 7: boxes[0].box=[0, 0, 1]: expected [x1, y1, x2, y2]"),
         ({"boxes": [CUP | {"box": [0, 0, 300, 20]}]}, "shares of the image"),
         ({"boxes": [CUP | {"box": [0.5, 0, 0.2, 1]}]}, "shares of the image"),
+        ({"boxes": [CUP | {"box": [0, 0, 10**400, 1]}]}, "shares of the image"),
+        ({"boxes": [CUP | {"box": [0, 0, "1", True]}]}, "shares of the image"),
+        ('{"tags": [{"name": "cat", "score": 1e999}]}', "tags[0].score=inf: expected a number from 0 to 1"),
     ],
 )
 def test_other_forms_are_one_line_that_names_the_place(value: Any, message: str) -> None:

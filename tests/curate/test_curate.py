@@ -2,24 +2,19 @@
 
 import io
 import json
-import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import bad_corpus
+from benchmarks.curate import OTHERWISE, named
 from eve_jax.curate.stages import measure as measuring
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from tests.curate.web import curated, files_of, plain, scene, scenes, tiny, write_web
 
-# What is bad for other reasons than in training: curation is of one image, and its caption may be absent.
-OTHERWISE = {
-    **{"good_text": "images", "answer_alone": "images", "too_long": "max_words"},
-    **dict.fromkeys(("no_conversations", "empty_conversations"), "min_words"),
-}
 PLAIN = {"embed__kind": "none", "select__clusters": 0, "select__rule": "all"}  # no features, no clusters
 
 
@@ -82,7 +77,7 @@ def test_languages(tmp_path):
     pytest.importorskip("py3langid")
     texts = {"en": "a photo of a dog in the park", "de": "ein Hund läuft durch den Park", "short": "Hund im Park"}
     web = write_web(tmp_path, [(id, scene(n), text) for n, (id, text) in enumerate(texts.items())])
-    curated(tiny(**PLAIN, filter__languages=("en",)), web, tmp_path / "out")
+    curated(tiny(**PLAIN, filter__languages="en"), web, tmp_path / "out")
     assert {id: line["value"] for id, line in rejected(tmp_path / "out").items()} == {"de": "de"}
 
 
@@ -94,13 +89,10 @@ def test_bad_files_are_named_and_do_not_stop_the_run(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
     by_index = {line["index"]: line for line in lines}
     for number, case in enumerate(cases):
-        if case.id in OTHERWISE:
-            assert by_index[number]["rule"] == OTHERWISE[case.id]
-        elif not case.found:
-            assert number not in by_index, case.id
+        if case.found or case.id in OTHERWISE:
+            assert named(case, by_index.get(number)), (case, by_index.get(number))
         else:
-            assert by_index[number]["stage"] in ("ingest", "measure"), case.id
-            assert re.search(case.reason, by_index[number]["value"]), (case.id, by_index[number])
+            assert number not in by_index, case.id
 
 
 def test_another_threshold_decodes_nothing_again(source, tmp_path, monkeypatch):
@@ -112,7 +104,7 @@ def test_another_threshold_decodes_nothing_again(source, tmp_path, monkeypatch):
     funnel = curated(tiny(filter__short_edge=80), source, tmp_path)
     assert funnel["stages"][2]["rejected"]["short_edge"] > 10
     assert not embedded
-    added = {path.name.partition("-")[0] for path in (tmp_path / "stages").iterdir() if path.name not in stages}
+    added = {path.name.partition("-")[0] for path in (tmp_path / "stages").glob("*/") if path.name not in stages}
     assert added == {"filter", "captions", "cluster"}
 
 

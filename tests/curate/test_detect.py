@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def test_peaks_become_boxes_in_shares_of_the_image(folder: Path) -> None:
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     image[20, 40, 0] = 204  # class 2, at x=40, y=20
-    image[20, 44, 0] = 150  # beside a stronger one: no peak
+    image[20, 44, 0] = 150  # next to a stronger one: no peak
     image[8, 4, 1] = 153  # class 7, whose box is cut at the left edge
     image[60, 60, 1] = 60  # not certain enough
     for path in (folder, folder / "models"):

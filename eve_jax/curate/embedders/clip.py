@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from eve_jax.curate.embedders.open import Embedder, Images
+from eve_jax.curate.embedders.form import Embedder, Images
 from eve_jax.data.record import digest_of
 from eve_jax.hf.clip_teacher import describe_teacher, load_teacher, tower_only
 from eve_jax.hf.safetensors_io import open_tensors

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from eve_jax.curate.embedders.open import Embedder, Images
+from eve_jax.curate.embedders.form import Embedder, Images
 from eve_jax.errors import UserError, shorten
 
 KEYS = ("EVE_EMBED_KEY", "OPENAI_API_KEY")  # environment variables of the key, in this order

@@ -1,23 +1,13 @@
 """Embedders: functions from images to features, each with a text that stands for what the features depend on."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from PIL import Image
 
 from eve_jax.curate.config import CLIP, ENDPOINT, LITE, EmbedConfig
+from eve_jax.curate.embedders.form import Embedder, Images
 
-Images = Sequence[UInt8[np.ndarray, "H W 3"]]
 GRID = 8  # of `pixels`
-
-
-class Embedder(NamedTuple):
-    """embed: upright RGB images of any sizes to float32 [n, D]. side: pixels of their shorter side that it looks at."""
-
-    embed: Callable[[Images], Float32[np.ndarray, "n D"]]
-    side: int
 
 
 def open_embedder(config: EmbedConfig) -> Embedder:
@@ -35,6 +25,16 @@ def open_embedder(config: EmbedConfig) -> Embedder:
 
         return Embedder(features, SIDE)
     return Embedder(pixel_features, 4 * GRID)
+
+
+def check_embedder(config: EmbedConfig) -> None:
+    """Raise UserError for a model or a package that is missing."""
+    if config.kind == CLIP:
+        from eve_jax.hf.clip_teacher import describe_teacher
+
+        describe_teacher(config.model)
+    elif config.kind == LITE:
+        open_embedder(config).embed([])
 
 
 def identity(config: EmbedConfig) -> str:

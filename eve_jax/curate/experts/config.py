@@ -20,6 +20,14 @@ def _address(expert: str) -> Callable[[str], None]:
     return check
 
 
+def expert_names(text: str) -> list[str]:
+    """Return the experts that `experts.run` names. Raise FieldError for unknown ones, and for one named twice."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if any(name not in EXPERTS for name in names) or len({*names}) < len(names):
+        raise unexpected(Field("experts.run"), text, f"some of {', '.join(EXPERTS)}, each once, or ''")
+    return names
+
+
 @dataclass(frozen=True)
 class OcrConfig(Section):
     """The section `experts.ocr`: lines of text, by rapidocr (extra `curate`) or an endpoint.
@@ -86,7 +94,7 @@ class ExpertsConfig(Section):
     """The section `experts` of a config.
 
     Attributes:
-        run: the experts that look at each image, in any order; () for none.
+        run: the experts that look at each image, separated by commas, in any order; "" for none.
         timeout: seconds of one request to an endpoint.
         patience: seconds that an endpoint may be away, busy or failing before the run stops.
         ocr, boxes, tags: of each expert.
@@ -94,7 +102,7 @@ class ExpertsConfig(Section):
 
     PATH: ClassVar[str] = "experts."
 
-    run: tuple[str, ...] = setting((), choices=EXPERTS)
+    run: str = setting("", reads=expert_names)
     timeout: float = setting(60.0, low=0, between=True)
     patience: float = setting(600.0, low=0)
     ocr: OcrConfig = OcrConfig()
@@ -102,13 +110,16 @@ class ExpertsConfig(Section):
     tags: TagsConfig = TagsConfig()
 
     def check(self) -> None:
-        """Raise FieldError for an expert that is named twice, or that has neither a folder nor an address."""
-        if len({*self.run}) < len(self.run):
-            raise FieldError(Field("experts.run"), f"={self.run}: an expert is named twice")
-        if "boxes" in self.run and not self.boxes.folder and not self.boxes.url:
+        """Raise FieldError for a detector that has neither a folder nor an address."""
+        if "boxes" in self.names and not self.boxes.folder and not self.boxes.url:
             raise FieldError(
                 Field("experts.boxes.folder"),
                 "='': the detector needs the folder of its weights: npm install @vladmandic/human, then name ",
                 "node_modules/@vladmandic/human; or an address in ",
                 Field("experts.boxes.url"),
             )
+
+    @property
+    def names(self) -> list[str]:
+        """Return the experts that `run` names."""
+        return expert_names(self.run)

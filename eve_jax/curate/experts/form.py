@@ -90,17 +90,27 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+def _number(value: Any) -> float:
+    """Return a number as a float, NaN for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
 def _share(value: Any, where: str) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:  # also refuses NaN
+    share = _number(value)
+    if not 0 <= share <= 1:  # also refuses NaN
         raise UserError(f"{where}={value!r}: expected a number from 0 to 1")
-    return float(value)
+    return share
 
 
 def _box(value: Any, where: str) -> list[float]:
-    whole = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == 4
-    if not whole or not all(isinstance(at, Real) and not isinstance(at, bool) and math.isfinite(at) for at in value):
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != 4:
         raise UserError(f"{where}={value!r}: expected [x1, y1, x2, y2]")
-    x1, y1, x2, y2 = (float(at) for at in value)
+    x1, y1, x2, y2 = (_number(at) for at in value)
     if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):
         raise UserError(f"{where}={value!r}: expected 0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1, shares of the image")
     return [x1, y1, x2, y2]

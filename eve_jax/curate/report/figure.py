@@ -1,4 +1,4 @@
-"""report.png: the funnel, the distributions and some images of a report, as one picture."""
+"""report.png: the funnel, the distributions and some images of a report, as one image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ SIDE = 320  # pixels of the longer side of an image
 
 
 def draw_report(content: Content, path: Path) -> None:
-    """Write the picture of `content`. Raises OSError."""
+    """Write the image of `content`. Raises OSError."""
     histograms, samples, clusters = content.histograms, content.samples[:MOST_SAMPLES], content.clusters[:MOST_CLUSTERS]
     heights = [
-        0.5 + 0.24 * (len(content.losses) + 1),
+        0.5 + max(0.24 * (len(content.losses) + 1), 0.2 * _fact_lines(content).count("\n")),
         2.2 * -(-len(histograms) // COLUMNS),
         3.9 * -(-len(samples) // COLUMNS),
         0.72 * -(-len(clusters) // 2) + 0.4 if clusters else 0,
@@ -64,13 +64,17 @@ def _draw_funnel(content: Content, part: SubFigure) -> None:
         share = f"  ({left / content.total:.1%})" if content.total else ""
         bars.text(content.total * 1.01, place, f"{left:,}{share}", va="center", fontsize=8, color=INK)
     bars.set_yticks(places, names, fontsize=8)
-    bars.invert_yaxis()
+    bars.set_ylim(max(len(steps), 6) - 0.4, -0.6)  # few bars are no thicker than many
     bars.set_xlim(0, max(content.total, 1) * 1.18)
     bars.set_xticks([])
     bars.spines[:].set_visible(False)
     facts.axis("off")
+    facts.text(0, 1, _plain(_fact_lines(content)), va="top", fontsize=8, color=INK, linespacing=1.6)
+
+
+def _fact_lines(content: Content) -> str:
     lines = [textwrap.fill(clip(f"{name}: {text}", 160), 60, subsequent_indent="  ") for name, text in content.facts]
-    facts.text(0, 1, _plain("\n".join(lines)), va="top", fontsize=8, color=INK, linespacing=1.6)
+    return "\n".join(lines)
 
 
 def _grid(part: SubFigure, count: int) -> list[Axes]:

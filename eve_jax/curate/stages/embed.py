@@ -10,7 +10,7 @@ import numpy as np
 from eve_jax.curate.config import EmbedConfig
 from eve_jax.curate.embedders.open import Embedder, identity, open_embedder
 from eve_jax.curate.features import feature_file, read_features, write_features
-from eve_jax.curate.rows import by_shard
+from eve_jax.curate.rows import Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.measure import Measure, Source
 from eve_jax.data.image.patches import open_reduced
@@ -22,7 +22,7 @@ _one_at_a_time = Lock()  # a model uses all cores, or the accelerator, by itself
 
 @dataclass(frozen=True, eq=False)
 class Embed:
-    """Makes the features of the records of a shard that are in `index`, int64 [n] ascending, and not there yet.
+    """Makes the features of the records of a shard that are in `wanted` and not there yet.
 
     Its key does not depend on the filter: after a threshold changed, only what was never embedded is.
     """
@@ -32,7 +32,12 @@ class Embed:
     size: int
     max_pixels: int
     config: EmbedConfig
-    index: np.ndarray
+    wanted: Wanted
+
+    @property
+    def index(self) -> np.ndarray:
+        """Return the records, int64 [n] ascending."""
+        return self.wanted.index
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards whose features are not all there, and make the folder."""
@@ -76,4 +81,11 @@ def _opened(config: EmbedConfig) -> Embedder:
 def embed_stage(measure: Measure, config: EmbedConfig, index: np.ndarray) -> Embed:
     """Return what embeds the records `index`, int64 [n] ascending, of those that `measure` measured."""
     key = key_of(NAME, VERSION, {"model": identity(config)}, measure.stage.key)
-    return Embed(Stage(measure.stage.out, NAME, key), measure.source, measure.size, measure.max_pixels, config, index)
+    return Embed(
+        Stage(measure.stage.out, NAME, key),
+        measure.source,
+        measure.size,
+        measure.max_pixels,
+        config,
+        Wanted.of(measure.stage.out, index),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eve_jax.curate.config import FilterConfig
+from eve_jax.curate.config import FilterConfig, read_formats, read_languages
 from eve_jax.curate.minhash import signatures
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.measure import Measure
@@ -93,7 +93,7 @@ def _rules(table: pa.Table, rules: FilterConfig) -> Iterator[Rule]:
     if rules.max_bytes:
         yield Rule("max_bytes", size > rules.max_bytes, size)
     if rules.formats:
-        yield Rule("format", ~np.isin(formats, rules.formats), formats)
+        yield Rule("format", ~np.isin(formats, read_formats(rules.formats)), formats)
     if rules.entropy:
         yield Rule("entropy", entropy < rules.entropy, entropy.tolist())
     if rules.min_words:
@@ -103,12 +103,12 @@ def _rules(table: pa.Table, rules: FilterConfig) -> Iterator[Rule]:
     if rules.languages:
         usable = pc.equal(table["rule"], "").to_numpy()
         judged = usable & (words >= rules.language_words)
-        found = np.array([_language(c) if judge else "" for c, judge in zip(captions, judged, strict=True)])
-        yield Rule("language", judged & ~np.isin(found, rules.languages), found)
+        found = np.array([language(c) if judge else "" for c, judge in zip(captions, judged, strict=True)])
+        yield Rule("language", judged & ~np.isin(found, read_languages(rules.languages)), found)
 
 
-def _language(text: str) -> str:
-    """Return the language that a caption is probably in, ISO 639-1."""
+def language(text: str) -> str:
+    """Return the language that a caption is probably in, ISO 639-1. Raises UserError without py3langid."""
     return _classify()(text)[0]
 
 

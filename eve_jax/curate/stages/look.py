@@ -11,28 +11,32 @@ from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.curate.experts.endpoint import ImageRefused
 from eve_jax.curate.experts.form import write_findings
 from eve_jax.curate.experts.open import open_experts
-from eve_jax.curate.rows import Rows, by_shard
+from eve_jax.curate.rows import Rows, Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.measure import Measure, Source
 from eve_jax.curate.verdicts import Verdicts
 from eve_jax.data.image.patches import open_image
 
 NAME, VERSION, RULE = "experts", 1, "refused"
-HOW = ("timeout", "patience")  # settings that no finding depends on
 SCHEMA = pa.schema({"index": pa.int64(), "experts": pa.string(), "refused": pa.string()})
 _own = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """Makes the findings about the records of a shard that are in `index`, int64 [n] ascending, and not there yet."""
+    """Makes the findings about the records of a shard that are in `wanted` and not there yet."""
 
     stage: Stage
     source: Source
     size: int
     max_pixels: int
     config: ExpertsConfig
-    index: np.ndarray
+    wanted: Wanted
+
+    @property
+    def index(self) -> np.ndarray:
+        """Return the records, int64 [n] ascending."""
+        return self.wanted.index
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards whose findings are not all there, and make the folder."""
@@ -66,9 +70,16 @@ class Look:
 
 def look_stage(measure: Measure, config: ExpertsConfig, index: np.ndarray) -> Look:
     """Return what has experts look at the records `index`, int64 [n] ascending, of those that `measure` measured."""
-    settings = {name: value for name, value in asdict(config).items() if name not in HOW}
+    settings = {name: asdict(getattr(config, name)) for name in sorted(config.names)}
     key = key_of(NAME, VERSION, settings, measure.stage.key)
-    return Look(Stage(measure.stage.out, NAME, key), measure.source, measure.size, measure.max_pixels, config, index)
+    return Look(
+        Stage(measure.stage.out, NAME, key),
+        measure.source,
+        measure.size,
+        measure.max_pixels,
+        config,
+        Wanted.of(measure.stage.out, index),
+    )
 
 
 def refused(look: Look, rows: Rows) -> Verdicts:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from eve_jax.curate.config import WriteConfig
-from eve_jax.curate.rows import by_shard
-from eve_jax.curate.stage import Stage, key_of, write_parquet
+from eve_jax.curate.rows import Wanted, by_shard
+from eve_jax.curate.stage import Stage, key_of, remove_parts
 from eve_jax.curate.stages.look import findings
 from eve_jax.curate.stages.measure import Measure, caption_of
 from eve_jax.data.image_file import StoredImage, image_bytes
@@ -22,9 +23,14 @@ from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record
 from eve_jax.data.sources.shards import DATASET_FILE, Shard
 from eve_jax.errors import UserError
-from eve_jax.process.files import read_json, write_json
+from eve_jax.process.files import read_json, write_atomically, write_json
 
 NAME, VERSION, RECORDS = "write", 1, "records"
+GROUP = 4 << 20  # bytes of image files from which on a row group ends
+OPTIONS: dict[str, Any] = {  # image files are compressed already
+    "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
+    "use_dictionary": False,
+}
 TURN = pa.struct({"from": pa.string(), "value": pa.string()})
 SCHEMA = pa.schema(
     {
@@ -39,7 +45,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """Makes an output shard: `config.shard_records` of the records `index`, int64 [n] ascending.
+    """Makes an output shard: `config.shard_records` of the records that are `wanted`.
 
     looked: the stage of the experts' findings, None without.
     """
@@ -47,8 +53,13 @@ class Write:
     stage: Stage
     measure: Measure
     config: WriteConfig
-    index: np.ndarray
+    wanted: Wanted
     looked: Stage | None
+
+    @property
+    def index(self) -> np.ndarray:
+        """Return the records, int64 [n] ascending."""
+        return self.wanted.index
 
     @property
     def shards(self) -> int:
@@ -58,6 +69,8 @@ class Write:
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not there, and make the folder."""
         self.stage.folder.mkdir(parents=True, exist_ok=True)
+        if (self.stage.folder / DATASET_FILE).is_file():  # killed while it was given its name
+            return []
         return [number for number in range(self.shards) if not self._mark(number).is_file()]
 
     def _mark(self, number: int) -> Path:
@@ -75,8 +88,7 @@ class Write:
                 writer.add(record)
             write_json(self._mark(number), {"shard": writer.close()})
         else:
-            rows = [_row(record, data) for record, data in self._records(index)]
-            write_parquet(self._mark(number), pa.Table.from_pylist(rows, SCHEMA))
+            write_atomically(self._mark(number), partial(_write_rows, self._records(index)))
 
     def _records(self, index: np.ndarray) -> Iterator[tuple[Record, bytes]]:
         """Yield the records with the bytes of their images. Raises UserError for an image that changed."""
@@ -99,15 +111,17 @@ class Write:
                 write_dataset(self.stage.folder, [Shard(*mark) for mark in marks])
             for number in range(self.shards):
                 self._mark(number).unlink(missing_ok=True)
+        remove_parts(self.stage.folder)
         shutil.rmtree(folder, ignore_errors=True)
         self.stage.folder.rename(folder)
 
 
 def write_stage(measure: Measure, config: WriteConfig, index: np.ndarray, looked: Stage | None) -> Write:
     """Return what writes the records `index`, int64 [n] ascending, of those that `measure` measured."""
-    inputs = (measure.stage.key, looked.key if looked else "", hashlib.blake2b(index.tobytes()).hexdigest())
+    wanted = Wanted.of(measure.stage.out, index)
+    inputs = (measure.stage.key, looked.key if looked else "", wanted.path.name)
     stage = Stage(measure.stage.out, NAME, key_of(NAME, VERSION, asdict(config), *inputs))
-    return Write(stage, measure, config, index, looked)
+    return Write(stage, measure, config, wanted, looked)
 
 
 def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
@@ -118,6 +132,21 @@ def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
     image = StoredImage(str(record.images[0]), partial(io.BytesIO, data))
     kept = {"alt": caption_of(record)} | ({"experts": experts} if experts else {})
     return record._replace(images=(image,), kept={**record.kept, **kept}), data
+
+
+def _write_rows(records: Iterable[tuple[Record, bytes]], part: Path) -> None:
+    """Write the records to the Parquet file `part`; no more than a row group is in memory."""
+    with pq.ParquetWriter(part, SCHEMA, **OPTIONS) as writer:
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for record, data in records:
+            rows.append(_row(record, data))
+            size += len(data)
+            if size >= GROUP:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows, size = [], 0
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
 
 def _row(record: Record, data: bytes) -> dict[str, Any]:
