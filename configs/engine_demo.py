@@ -16,7 +16,7 @@ As in Fig. 6 of the EVEv2 paper: the same images with three kinds of captions, a
 | SET_SEED_pretrain, SET_SEED_questions | a student of each set and seed: EVEv1.0 (dense), from llm_chat |
 
 Students differ in their captions and seeds alone: images, order, steps, learning rates and questions are the same.
-Requires the extras demo, serve and curate; `--config.loop.curate.experts.run="()"` does without OCR. Leaves
+Requires the extras demo, serve and curate; `--config.loop.curate.experts.run=` does without OCR. Leaves
 engine_demo.json, engine_demo.md and engine_demo.png. Result: docs/curation.md#fig-6-in-small.
 Arguments: tiny, captioner=FOLDER
 """
@@ -98,7 +98,7 @@ def curation(tiny: bool) -> ConfigDict:
     c.select.clusters, c.select.iterations = (4, 5) if tiny else (24, 20)
     c.select.rule = "balanced:80" if tiny else "balanced:2400"
     c.dedup.phash = -1  # it hashes gray values: signs with one word in two colors would be copies of each other
-    c.experts.run = ("ocr",)
+    c.experts.run = "ocr"
     c.experts.ocr.short_side = 256  # letters are 20 pixels high and more
     return c
 

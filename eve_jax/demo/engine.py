@@ -45,11 +45,11 @@ NO_FILTER = FilterConfig(
     aspect=0.0,
     min_bytes=0,
     max_bytes=0,
-    formats=(),
+    formats="",
     entropy=0.0,
     min_words=0,
     max_words=0,
-    languages=(),
+    languages="",
     language_words=1,
     caption_similarity=0.0,
     caption_copies=1,
@@ -61,10 +61,10 @@ PACKAGES = ("daft", "httpx", "uvicorn")  # of the extras curate and serve
 def check_installed(loop: LoopConfig) -> None:
     """Raise UserError, before anything is trained, where a package of curation, captions or the server is missing."""
     experts = loop.curate.experts
-    reads = ("rapidocr",) if "ocr" in experts.run and not experts.ocr.url else ()
+    reads = ("rapidocr",) if "ocr" in experts.names and not experts.ocr.url else ()
     for package in (*PACKAGES, *reads):
         if importlib.util.find_spec(package) is None:
-            without = '; or go without OCR: --config.loop.curate.experts.run="()"' if package in reads else ""
+            without = '; or go without OCR: --config.loop.curate.experts.run=' if package in reads else ""
             raise UserError(
                 f"this demo requires {package}: pip install -c constraints.txt -e '.[demo,serve,curate]'{without}"
             )

@@ -160,7 +160,7 @@ def test_a_package_that_is_missing_is_told_before_anything_is_trained(
     with pytest.raises(UserError, match=r"requires rapidocr: pip install.*or go without OCR: --config.loop.curate"):
         recipe.run_recipe(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    config.loop.curate.experts.run = ()
+    config.loop.curate.experts.run = ""
     loop = RecipeConfig.of(config).loop
     assert loop is not None
     engine.check_installed(loop)
@@ -171,7 +171,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the web curated, and the captioner's lessons, without Daft and OCR."""
     workdir = tmp_path_factory.mktemp("prepared")
     c = engine_demo.get_config("tiny")
-    c.loop.curate.experts.run = ()
+    c.loop.curate.experts.run = ""
     loop = RecipeConfig.of(c).loop
     assert loop is not None
     with pytest.MonkeyPatch.context() as patch:
