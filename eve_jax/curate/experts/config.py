@@ -36,7 +36,7 @@ class OcrConfig(Section):
         url: the endpoint's address; "": rapidocr in this process.
         folder: with the files *_det_*.onnx, *_rec_*.onnx and *_cls_*.onnx of PP-OCR; "": those in rapidocr's wheel.
         score: the least certainty of a line that is kept.
-        short_side: pixels to which an image's shorter side is enlarged, if it is less, before text is looked for.
+        short_side: pixels to which the shorter side of an image with its border is enlarged, before text is looked for.
         threads: CPU threads of an image; 0: all cores.
     """
 
