@@ -88,7 +88,7 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     if config.demo is not None and config.loop is not None:
         from eve_jax.demo.engine import prepare
 
-        prepare(config.loop, config.demo.dataset, workdir)
+        prepare(config.loop, config.demo, workdir)
     init = ""
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")

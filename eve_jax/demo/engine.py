@@ -28,10 +28,10 @@ from eve_jax.data.markers import escape_markers
 from eve_jax.data.record import Record
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import DATASET_FILE
+from eve_jax.demo.config import DemoConfig
 from eve_jax.demo.dataset import record_of
 from eve_jax.demo.finish import FIT
 from eve_jax.demo.loop_config import CAPTIONED, RECAPTIONED, LoopConfig
-from eve_jax.demo.settings import DemoSettings
 from eve_jax.demo.web import IMAGES, RECORDS, read_truth, write_unseen, write_web
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
@@ -55,26 +55,27 @@ NO_FILTER = FilterConfig(
     caption_copies=1,
 )
 CHUNK = 256  # tokens of prompts that are read between two blocks of decoding
-PACKAGES = ("daft", "httpx", "uvicorn")  # of the extras curate and serve
+PACKAGES = ("daft", "httpx")  # of the extra curate
 
 
 def check_installed(loop: LoopConfig) -> None:
     """Raise UserError, before anything is trained, where a package of curation, captions or the server is missing."""
     experts = loop.curate.experts
     reads = ("rapidocr",) if "ocr" in experts.names and not experts.ocr.url else ()
-    for package in (*PACKAGES, *reads):
+    serves = () if loop.caption.endpoint.url else ("uvicorn",)
+    for package in (*PACKAGES, *serves, *reads):
         if importlib.util.find_spec(package) is None:
-            without = '; or go without OCR: --config.loop.curate.experts.run=' if package in reads else ""
+            without = "; or go without OCR: --config.loop.curate.experts.run=" if package in reads else ""
             raise UserError(
                 f"this demo requires {package}: pip install -c constraints.txt -e '.[demo,serve,curate]'{without}"
             )
 
 
-def prepare(loop: LoopConfig, settings: DemoSettings, workdir: Path) -> None:
+def prepare(loop: LoopConfig, demo: DemoConfig, workdir: Path) -> None:
     """Write the web, curate it, and write what the captioner learns from. What is there is kept."""
-    write_web(workdir / WEB, settings, WEB, loop.web, loop.bad)
-    write_web(workdir / TAUGHT, settings, TAUGHT, loop.taught, 0.0)
-    write_unseen(workdir / UNSEEN, settings, loop.unseen)
+    write_web(workdir / WEB, demo.dataset, WEB, loop.web, loop.bad, demo.seed)
+    write_web(workdir / TAUGHT, demo.dataset, TAUGHT, loop.taught, 0.0, demo.seed)
+    write_unseen(workdir / UNSEEN, demo.dataset, loop.unseen, demo.seed)
     print("curating the web's images", flush=True)
     funnel = curate(loop.curate, str(workdir / WEB / RECORDS), str(workdir / WEB / IMAGES), workdir / CURATED)
     print("\n".join(curation_lines(funnel)), flush=True)

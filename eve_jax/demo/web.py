@@ -51,15 +51,15 @@ NOISE = {
 }
 
 
-def write_web(folder: Path, settings: DemoSettings, name: str, count: int, bad: float) -> Path:
+def write_web(folder: Path, settings: DemoSettings, name: str, count: int, bad: float, seed: int = 0) -> Path:
     """Write `count` web-like images of scenes such as train the demo, and return `folder`.
 
-    name: of the set; others have other scenes. bad: share of the images that are blank, a thumbnail, a banner or cut
-    off. The same arguments give the same bytes; what is there is kept, and made anew when they differ. Raises UserError
-    where `folder` holds something else.
+    name: of the set; others, and other seeds, have other scenes. bad: share of the images that are blank, a thumbnail,
+    a banner or cut off. The same arguments give the same bytes; what is there is kept, and made anew when they differ.
+    Raises UserError where `folder` holds something else.
     """
-    made_of = {"version": VERSION, "noise": NOISE, "name": name, "count": count, "bad": bad}
-    _keep(folder, made_of | {"settings": asdict(settings)}, lambda made: _write(made, settings, name, count, bad))
+    made_of = {"version": VERSION, "noise": NOISE, "name": name, "count": count, "bad": bad, "seed": seed}
+    _keep(folder, made_of | {"settings": asdict(settings)}, lambda made: _write(made, settings, name, count, bad, seed))
     return folder
 
 
@@ -75,9 +75,9 @@ def _keep(folder: Path, made_of: dict[str, Any], write: Callable[[Path], None]) 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, settings: DemoSettings, name: str, count: int, bad: float) -> None:
-    composer = TrainingComposer(settings, Random(f"{name} scenes"))
-    rng = Random(f"{name} web")
+def _write(folder: Path, settings: DemoSettings, name: str, count: int, bad: float, seed: int) -> None:
+    composer = TrainingComposer(settings, Random(f"{seed} {name} scenes"))
+    rng = Random(f"{seed} {name} web")
     scenes = [composer.scene() for _ in range(count)]
     truths = [caption(scene, composer.rng) for scene in scenes]
     web = WebCaptions(settings, scenes, truths, rng)
@@ -167,18 +167,18 @@ def read_truth(folder: Path) -> dict[str, str]:
         return {line["id"]: line["caption"] for line in map(json.loads, lines)}
 
 
-def write_unseen(folder: Path, settings: DemoSettings, count: int) -> Path:
+def write_unseen(folder: Path, settings: DemoSettings, count: int, seed: int = 0) -> Path:
     """Write `count` records of images of held-out compositions with right captions, and return `folder`.
 
     What is there is kept, and made anew when the arguments differ, as by `write_web`.
     """
-    made_of = {"version": VERSION, "count": count, "settings": asdict(settings)}
-    _keep(folder, made_of, lambda made: _write_unseen(made, settings, count))
+    made_of = {"version": VERSION, "count": count, "seed": seed, "settings": asdict(settings)}
+    _keep(folder, made_of, lambda made: _write_unseen(made, settings, count, seed))
     return folder
 
 
-def _write_unseen(folder: Path, settings: DemoSettings, count: int) -> None:
-    rng = Random("unseen")
+def _write_unseen(folder: Path, settings: DemoSettings, count: int, seed: int) -> None:
+    rng = Random(f"{seed} unseen")
     scenes: list[Scene] = []
     while len(scenes) < count:
         scenes += [asked[0] for asked, _ in HeldoutComposer(settings, rng).questions() if len(asked) == 1]

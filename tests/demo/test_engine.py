@@ -43,6 +43,8 @@ def test_the_web_is_the_same_each_time(web: Path, tmp_path: Path) -> None:
     assert all((again / file).read_bytes() == (web / file).read_bytes() for file in files)
     before = (again / RECORDS).stat().st_mtime_ns
     assert write_web(again, TINY, "web", WEB, 0.25) == again and (again / RECORDS).stat().st_mtime_ns == before
+    write_web(again, TINY, "web", WEB, 0.25, seed=1)
+    assert (again / RECORDS).read_bytes() != (web / RECORDS).read_bytes()
     write_web(again, TINY, "web", WEB - 1, 0.25)
     assert len(lines(again / RECORDS)) == WEB - 1
     (tmp_path / "mine").mkdir()
@@ -172,12 +174,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("prepared")
     c = engine_demo.get_config("tiny")
     c.loop.curate.experts.run = ""
-    loop = RecipeConfig.of(c).loop
-    assert loop is not None
+    config = RecipeConfig.of(c)
+    assert config.loop is not None and config.demo is not None
     with pytest.MonkeyPatch.context() as patch:
         plain(patch)
         patch.setattr(engine, "write_report", lambda folder: None)
-        engine.prepare(loop, TINY, workdir)
+        engine.prepare(config.loop, config.demo, workdir)
     return workdir
 
 
