@@ -114,6 +114,7 @@ def captions(tiny: bool) -> ConfigDict:
     c.checks.min_words = 2  # "A cat."
     c.checks.same = 0  # many images show a cat and nothing else
     if tiny:  # it has learned nothing, not even to end an answer
+        c.endpoint.temperature = 1.0
         c.endpoint.body = f'{{"logit_bias": {{"{END}": 100}}, "min_tokens": 6}}'
         c.checks.min_words, c.checks.first_bad = 0, 0
         c.checks.finished = c.checks.leaks = c.checks.refusals = c.checks.coordinates = False
