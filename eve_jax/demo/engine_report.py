@@ -115,11 +115,11 @@ def verdicts(scores: Mapping[str, Sequence[float]]) -> dict[str, str]:
         if name != best:
             gain = mean(scores[best]) - mean(values)
             error = math.hypot(standard_error(scores[best]), standard_error(values))
-            word = "above" if gain > 0 else "below"
             size = "more than" if abs(gain) > 2 * error else "within"
+            side = f"{gain:.1%} above" if gain > 0 else f"{-gain:.1%} below" if gain < 0 else "level with"
             said[name] = (
-                f"{best} is {abs(gain):.1%} {word} {name}, {size} two standard errors of the difference ({error:.1%}) "
-                f"over {len(values)} seeds."
+                f"{best} is {side} {name}, {size} two standard errors of the difference ({error:.1%}) over "
+                f"{len(values)} seeds."
             )
     return said
 
