@@ -1,4 +1,4 @@
-"""The picture of the engine's demo, Fig. 6 of the EVEv2 paper in small: captions, and what is learned from them."""
+"""The image of the engine's demo, Fig. 6 of the EVEv2 paper in small: captions, and what is learned from them."""
 
 import textwrap
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SAYS = {
 
 
 def draw_engine(report: Mapping[str, Any], path: Path) -> None:
-    """Draw the picture: captions against the truth, loss while students learn, accuracies with standard errors."""
+    """Draw the image: captions against the truth, loss while students learn, accuracies with standard errors."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3, width_ratios=(2, 2.2, 3.6))

@@ -26,12 +26,12 @@ from eve_jax.infer.api import EVE
 from eve_jax.process.files import read_json, write_json
 from eve_jax.train.metrics import read_evaluations
 
-REPORT, TABLE, PICTURE, ANSWERS = "engine_demo.json", "engine_demo.md", "engine_demo.png", "answers"
+REPORT, TABLE, CHART, ANSWERS = "engine_demo.json", "engine_demo.md", "engine_demo.png", "answers"
 ALL = "all"
 
 
 def compare_captions(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
-    """Write engine_demo.json, its table and picture into `workdir`, print the table, and return the report.
+    """Write engine_demo.json, its table and image into `workdir`, print the table, and return the report.
 
     `config` is that of configs/engine_demo.py, whose stages are all trained.
     """
@@ -52,7 +52,7 @@ def compare_captions(config: RecipeConfig, workdir: Path) -> dict[str, Any]:
         "verdict": verdicts({name: [one[ALL] for one in found] for name, found in scores.items()}),
     }
     write_report(report, workdir / REPORT)
-    draw_engine(report, workdir / PICTURE)
+    draw_engine(report, workdir / CHART)
     rows = table_rows(report)
     (workdir / TABLE).write_text(markdown(rows) + "".join(f"\n{line}\n" for line in report["verdict"].values()))
     _print(rows, report, workdir)
@@ -164,4 +164,4 @@ def _print(rows: list[list[str]], report: Mapping[str, Any], workdir: Path) -> N
         table.add_row(*row)
     Console(width=140).print(table)
     print("\n".join(report["verdict"].values()))
-    print(f"see {', '.join(str(workdir / name) for name in (REPORT, TABLE, PICTURE))}")
+    print(f"see {', '.join(str(workdir / name) for name in (REPORT, TABLE, CHART))}")

@@ -33,7 +33,7 @@ SPAM = (
     "Buy now, best price",
     "untitled",
     "Image may be subject to copyright",
-    "Follow us for daily pictures",
+    "Follow us for more every day",
     "Download in HD",
 )
 TAGS = ("love", "cute", "photooftheday", "instagood", "art", "happy", "nofilter")
@@ -125,7 +125,7 @@ class WebCaptions:
 
     def _short(self, number: int) -> str:
         thing = self._thing(number)
-        return self.rng.choice((thing, f"{thing} picture", f"Photo of {a(thing)}" if thing.islower() else thing))
+        return self.rng.choice((thing, f"{thing} wallpaper", f"Photo of {a(thing)}" if thing.islower() else thing))
 
     def _wrong(self, number: int) -> str:
         return self._vocabulary.with_an_error(self.truths[number], self.rng)

@@ -217,10 +217,10 @@ def test_captions_of_launch_caption(server, tmp_path):
     expected = {}
     with (tmp_path / "records.jsonl").open("w") as file:
         for number in range(6):
-            picture = exports.image(number, 160 + 32 * number, 128)
-            picture.save(tmp_path / f"{number}.png")
+            block = exports.image(number, 160 + 32 * number, 128)
+            block.save(tmp_path / f"{number}.png")
             file.write(json.dumps({"id": f"r{number}", "image": f"{number}.png", "alt": "a block"}) + "\n")
-            (ids,) = eve.engine.generate([eve.prompt(f"<image>\n{prompt}", [picture])], NEW, [])
+            (ids,) = eve.engine.generate([eve.prompt(f"<image>\n{prompt}", [block])], NEW, [])
             expected[f"r{number}"] = eve.decode(ids[: ids.index(end)] if end in ids else ids)
     (tmp_path / "prompt.txt").write_text(prompt)
     fields = {
