@@ -2,7 +2,7 @@
 
 Each is a key of the last line, which is JSON, with `holds` for what it is held to:
 
-    cpu          CPU time of a curation next to hand-written code (at most 1.15 times), 2,000 photos of 0.66 MP
+    cpu          CPU time of a curation next to hand-written code (at most 1.15 times), 5,000 photos of 0.66 MP
     memory       its memory at the peak: at most 350 MB, and no more for 200,000 records than for 2,000
     workers      1 and 4 threads leave the same bytes      ray   so do the native runner and two nodes of Ray
     kills        30 SIGKILLs at random moments leave the same bytes
@@ -30,7 +30,7 @@ from configs.curate import get_config
 
 WHAT = flags.DEFINE_list("what", [], "names of the figures; default: all")
 FOLDER = flags.DEFINE_string("folder", "", "where images and outputs lie; default: a temporary folder")
-PHOTOS = flags.DEFINE_integer("photos", 2000, "cpu: photos", lower_bound=10)
+PHOTOS = flags.DEFINE_integer("photos", 5000, "cpu: photos", lower_bound=10)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "cpu: rounds, of which the medians count", lower_bound=1)
 RECORDS = flags.DEFINE_list("records", ["2000", "200000"], "memory: few and many records")
 JSON = flags.DEFINE_bool("json", False, "print one line of JSON, last")

@@ -72,7 +72,8 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
     """Return what `count` SIGKILLs at random moments cost a run over `images` images.
 
     The kills come after random numbers of answers, spread over the run; the last run ends by itself. Keys: `identical`
-    (rows and bytes as in an undisturbed run), `kills`, `asked_twice` (answers that the endpoint gave more than once),
+    (rows and bytes as in an undisturbed run), `kills`, `kills_while_asking` (the others came while the run started or
+    read the log), `asked_twice` (answers that the endpoint gave more than once),
     `most_lost_by_a_kill` (answers that were given and are not in the log), `in_flight` (connections at a kill, each
     with a request or with an answer that the run has not read, at most), `within_flight` (no kill lost more answers
     than there were connections).
@@ -84,7 +85,7 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
         with ScriptedEndpoint(places=PLACES, seconds=0.0) as endpoint:
             assert _command(records, folder / "whole", endpoint.url, 256).wait() == 0
         moments = sorted(random_.randrange(1, images) for _ in range(count))
-        lost, open_then = [0], []
+        lost, open_then, killed = [0], [], 0
         with ScriptedEndpoint(places=PLACES, seconds=seconds / 4) as endpoint:
             for moment in tracked(moments, "killing runs", off=False):
                 run = _command(records, folder / "out", endpoint.url, 256)
@@ -94,6 +95,7 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
                 open_then.append(endpoint.connections if run.poll() is None else 0)
                 if run.poll() is None:
                     os.killpg(run.pid, signal.SIGKILL)
+                    killed += 1
                 run.wait()
                 time.sleep(seconds)  # what is in flight at the endpoint is served, and paid for
                 lost.append(sum(endpoint.served.values()) - _logged(folder / "out"))
@@ -104,7 +106,8 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
         return {
             "identical": identical,
             "images": images,
-            "kills": sum(map(bool, open_then)),
+            "kills": killed,
+            "kills_while_asking": sum(map(bool, open_then)),
             "asked_twice": twice,
             "most_lost_by_a_kill": max(costs),
             "in_flight": max(open_then),

@@ -42,18 +42,23 @@ def main() -> None:
         from eve_jax.caption.config import CaptionConfig
         from eve_jax.caption.folder import Allowed
         from eve_jax.caption.replies import RULES
-        from eve_jax.caption.write import caption_records, check_kept, funnel_lines
-        from eve_jax.curate.report.write import write_report
-        from eve_jax.data.sources.records import open_records
 
         if unknown := [rule for rule in RETRY.value or [] if rule not in RULES]:
             raise UserError(f"--retry={unknown[0]}: expected any of {', '.join(RULES)}")
         config = CaptionConfig.of(CONFIG.value)
+        config.endpoint.check_given()
+
+        from eve_jax.caption.write import caption_records, check_kept, funnel_lines
+
         new = Allowed(NEW_ANSWERS.value or False, NEW_RECORDS.value or False, tuple(RETRY.value or ()))
         out = Path(TO.value or "")
         key = os.environ.get("EVE_CAPTION_KEY") or os.environ.get("OPENAI_API_KEY") or ""
         with in_bucket(out, "captioning"):
             funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key, new)
+
+            from eve_jax.curate.report.write import write_report  # it takes seconds to import
+            from eve_jax.data.sources.records import open_records
+
             write_report(out, open_records(FROM.value or "", IMAGES.value or "", texts=False))
     print("\n".join(funnel_lines(funnel)))
     check_kept(funnel, out)

@@ -12,6 +12,7 @@ other thresholds: nothing is decoded again.
 `report` draws the reports of a folder of launch.curate or launch.caption again. See docs/curation.md.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def main(action: str) -> None:
     interrupt.ready()
     with name_fields(lambda field: NAMES.get(field, f"config.{field}")):
         {CURATE: _curate, PLAN: _plan, REPORT: _report}[action]()
+
+
+def interruptible(action: str) -> None:
+    """Run `main`. Threads of the engine that are in the midst of a shard can only be left behind."""
+    try:
+        main(action)
+    except KeyboardInterrupt:
+        print("\ninterrupted; rerun the command to resume", file=sys.stderr, flush=True)
+        os._exit(130)
 
 
 def _need(**values: Any) -> None:
@@ -101,4 +111,4 @@ if __name__ == "__main__":
     chosen = CURATE
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         chosen = take_action(sys.argv, "launch.curate", (PLAN, REPORT))
-    run(lambda: main(chosen))
+    run(lambda: interruptible(chosen))

@@ -123,6 +123,7 @@ def test_every_dependency_is_constrained(project, constraints):
         "mlflow",
         "page",
         "quant",
+        "ray",
         "serve",
         "test",
         "tfds",

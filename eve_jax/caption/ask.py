@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from eve_jax.caption.answers import AnswerLog
@@ -118,8 +119,13 @@ class Asker:
         if task is None:
             task = asyncio.create_task(self._paid(key, fields, question))
             self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(partial(self._done, key))
         return await asyncio.shield(task)
+
+    def _done(self, key: str, task: "asyncio.Task[Answer]") -> None:
+        self._under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # is taken notice of, also where those who waited for it are gone
 
     async def _paid(self, key: str, fields: dict[str, Any], question: Question) -> Answer:
         began = time.monotonic()

@@ -4,18 +4,23 @@ Daft schedules; what is computed is a plain function of a shard's number, which 
 files are the same whoever makes them, and every call does only what is missing.
 """
 
+import atexit
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from multiprocessing.pool import ThreadPool
+from threading import Condition, Lock
 from typing import Any
 
 from eve_jax.curate.config import EngineConfig
-from eve_jax.errors import UserError
+from eve_jax.errors import Hanging, UserError
 from eve_jax.process.cores import own_cores
 from eve_jax.process.progress import ProgressBar
 
 QUIET = {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 INSTALL = "pip install -c constraints.txt -e '.[curate]'"
+PATIENCE = 10.0  # seconds that shards at work get when a run ends before they do
 MOST_TASKS = 4096  # of Ray; each then makes several shards
 _used: list[EngineConfig] = []
 
@@ -43,17 +48,71 @@ def run(make: Callable[[int], None], shards: Iterable[int], engine: EngineConfig
     many = engine.runner == "ray"  # there, a partition is a task; here, a batch is what a thread takes at a time
     table = table.into_partitions(min(len(numbers), MOST_TASKS)) if many else table.into_batches(1)
     messages = table.select(Work(make).call(table["number"]).alias("message"))
-    with ProgressBar(title, len(numbers), unit="shards") as bar:
-        for row in messages.iter_rows():
-            if row["message"]:
-                raise UserError(row["message"])
-            bar.advance()
+    _calls.stopped = False
+    try:
+        with ProgressBar(title, len(numbers), unit="shards") as bar:
+            for row in messages.iter_rows():
+                if row["message"]:
+                    raise UserError(row["message"])
+                bar.advance()
+    except UserError as error:
+        if not _calls.stop():
+            raise Hanging(str(error)) from None
+        raise
+    except BaseException:
+        _calls.stop()
+        raise
+
+
+class _Calls:
+    """The calls of this process that are at work: when one failed no other begins, and Python waits for them to end."""
+
+    def __init__(self) -> None:
+        self.stopped, self._count, self._changed = False, 0, Condition()
+
+    @contextmanager
+    def one(self) -> Iterator[bool]:
+        """Count a call while the block runs; yields whether it is still wanted."""
+        with self._changed:
+            self._count += 1
+        try:
+            yield not self.stopped
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def stop(self) -> bool:
+        """Begin no more calls, and wait a while for those at work; return whether they have ended."""
+        with self._changed:
+            self.stopped = True
+            return self._changed.wait_for(lambda: not self._count, PATIENCE)
+
+
+_calls = _Calls()
+_making = Lock()
+
+
+@cache
+def _threads() -> ThreadPool:
+    """Return threads of Python's, which end with the process.
+
+    Those of Daft have a Python state for a call alone: what libraries keep for a thread is lost after each, and JAX,
+    whose own is then removed without the interpreter, ends the process.
+    """
+    threads = ThreadPool(max([own_cores(), *(engine.workers for engine in _used)]))
+    atexit.register(threads.terminate)  # does not wait for those at work
+    return threads
 
 
 def _message(make: Callable[[int], None], number: int) -> str:
     """Return "" when the shard was made, else what went wrong, which Daft would wrap in its own words."""
     try:
-        make(number)
+        with _calls.one() as wanted:
+            if wanted:
+                with _making:
+                    threads = _threads()
+                threads.apply(make, (number,))
     except UserError as error:
         return str(error)
     except OSError as error:

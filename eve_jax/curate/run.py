@@ -14,7 +14,7 @@ import numpy as np
 from eve_jax.curate.config import NONE, CurateConfig
 from eve_jax.curate.embedders.open import check_embedder
 from eve_jax.curate.engine import run, start
-from eve_jax.curate.experts.open import open_experts
+from eve_jax.curate.experts.open import opened_experts
 from eve_jax.curate.features import Features
 from eve_jax.curate.funnel import FUNNEL, REJECTED, Funnel
 from eve_jax.curate.rows import Rows, kept_rows
@@ -87,7 +87,7 @@ def _check_models(config: CurateConfig) -> None:
         language("")
     check_embedder(config.embed)
     if config.experts.run:
-        open_experts(config.experts)
+        opened_experts(config.experts)
 
 
 def _stages(work: Work, funnel: Funnel) -> Rows:

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from eve_jax.data.image_file import ImageFile
@@ -28,6 +27,7 @@ ROLES: dict[str, Role] = {
 }
 # What the web said of the image, and what experts (OCR, detectors, tags) found in it: docs/curation.md.
 KEPT_FIELDS = ("alt", "experts")
+NOTHING_KEPT: Mapping[str, Any] = {}  # a dict, which other processes can be sent
 BOM = b"\xef\xbb\xbf"  # UTF-8 byte order mark, which some editors put before a text
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Record(NamedTuple):
     images: tuple[ImageFile, ...]
     turns: tuple[Turn, ...]
     where: str
-    kept: Mapping[str, Any] = MappingProxyType({})
+    kept: Mapping[str, Any] = NOTHING_KEPT
 
 
 class Fields(NamedTuple):

@@ -1,6 +1,7 @@
 """How one image gets its caption: what is tried again, with what, and how often; and that every answer is paid once."""
 
 import asyncio
+import gc
 import io
 import json
 from collections.abc import Callable
@@ -175,3 +176,24 @@ def test_bad_json_is_asked_again_once_then_rejected(tmp_path: Path, text: str) -
 def test_facts_are_looked_for(tmp_path: Path) -> None:
     found, _ = caption(tmp_path, lambda asked: GOOD, checks__ocr=1.0)
     assert (found[0].rule, found[0].value) == ("ocr", "0 of 1 mentioned, not exit")
+
+
+def test_an_error_that_nobody_waits_for_any_more_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio does that when a task is removed, at any moment, in the midst of other code."""
+
+    async def run(url: str) -> None:
+        config = config_of(url)
+        async with Pool(config.endpoint) as pool:
+            asker = Asker(config, pool, AnswerLog(tmp_path))
+            task = asyncio.create_task(asker.caption(Question(BIG, Prompt("", "what is it?"), Facts())))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.sleep(0.4)
+            assert pool.sent == 1 and pool.in_flight == 0
+
+    with ScriptedEndpoint(lambda asked: refusal(401, "bad key"), seconds=0.2) as endpoint:
+        asyncio.run(run(endpoint.url))
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

@@ -1,6 +1,7 @@
 """Every field of the config of `launch.caption` refuses what it cannot have, in a line that names it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,13 @@ def test_endpoint_and_model_have_to_be_given() -> None:
         config.endpoint[name] = " "
         with pytest.raises(UserError, match=f"config.endpoint.{name} {says}"):
             CaptionConfig.of(config).endpoint.check_given()
+
+
+def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Say what {alt} is.\n")
+    assert caption.get_config(f"prompt={tmp_path}/mine.txt").prompt.text == "Say what {alt} is."
+    with pytest.raises(UserError, match="no such file"):
+        caption.get_config("prompt=/nowhere.txt")
 
 
 def test_configs_of_stages_are_refused() -> None:

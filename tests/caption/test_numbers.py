@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 def test_thirty_kills_leave_the_same_bytes_and_pay_twice_for_what_was_in_flight_alone() -> None:
     found = curate_caption.kills()
-    assert found["identical"] and found["kills"] >= 25, found
+    assert found["identical"] and found["kills"] == 30 and found["kills_while_asking"] >= 15, found
     assert found["within_flight"], found
 
 

@@ -1,5 +1,6 @@
 """The report of captions: what was kept and rejected, with images, experts and both captions."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_rejected_captions_have_their_images_where_the_source_is_named(captioned
             assert card.alt == (f"alt {card.id[1]}" if has_image else "")
 
 
+@pytest.mark.slow
 def test_the_command_draws_it_again(captioned: tuple[Path, str, str], tmp_path: Path) -> None:
     out, records, images = captioned
     done = launch(
@@ -76,6 +78,19 @@ def test_the_command_draws_it_again(captioned: tuple[Path, str, str], tmp_path: 
     assert page.count("data:image/jpeg;base64,") == 9 and "missing file" not in page and "empty file" in page
     with Image.open(tmp_path / "report.png") as image:
         assert image.width == 1300
+
+
+@pytest.mark.slow
+def test_the_command_plans_with_captions_as_a_pilot(captioned: tuple[Path, str, str]) -> None:
+    out, records, images = captioned
+    given = (f"--from={records}", f"--images={images}", "--config=curate")
+    done = launch("launch.curate", "plan", *given, f"--config.plan.pilot={out}", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["records"], found["kept"], found["requests"]) == (10, 9, 11)  # two of nine were asked twice
+    assert found["prompt_tokens"] == 700 * 11 and found["storage"]["images"] > 0
+    wrong = launch("launch.curate", "plan", f"--from={records}")
+    assert (wrong.returncode, wrong.stderr) == (1, "error: --config must be given (see --help)\n")
 
 
 def test_captions_that_were_all_rejected_have_a_report(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from benchmarks.caption_texts import good_caption
 from eve_jax.caption.answers import AnswerLog
 from eve_jax.caption.folder import Allowed
 from eve_jax.caption.replies import Stop
-from eve_jax.caption.write import caption_records, funnel_lines
+from eve_jax.caption.write import caption_records, check_kept, funnel_lines
 from eve_jax.data.image_file import image_bytes
 from eve_jax.data.record import Turn
 from eve_jax.data.sources.records import open_records
@@ -253,6 +253,13 @@ def test_an_endpoint_that_fails_one_image_after_the_other_ends_the_run(
         run(records, tmp_path / "out", script, endpoint__tries=1)
     funnel, _ = run(records, tmp_path / "out", new=Allowed(retry=("server",)))
     assert funnel["kept"] == 20
+
+
+def test_nothing_kept_is_an_error_after_all_is_written(tmp_path: Path, records: str) -> None:
+    funnel, _ = run(records, tmp_path / "out", lambda asked: "A bus.")
+    assert funnel == json.loads((tmp_path / "out" / "funnel.json").read_text()) and funnel["kept"] == 0
+    with pytest.raises(UserError, match=r"no caption was kept, of 20 records; see rejected\.jsonl there"):
+        check_kept(funnel, tmp_path / "out")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, records: str) -> None:

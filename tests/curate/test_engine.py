@@ -2,16 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import curate_engines
+from benchmarks.curate_images import write_photos
 from eve_jax.curate import engine
 from eve_jax.curate.config import EngineConfig
 from eve_jax.errors import UserError
+from eve_jax.process.cores import own_cores
 from tests.curate.web import files_of, plain, scenes
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +62,21 @@ def test_what_users_can_change_ends_a_run_with_its_own_words():
     assert sorted(made)[-3:] == [10, 11, 12]
 
 
+def test_shards_are_made_in_threads_that_last():
+    pytest.importorskip("daft")
+    seen = []
+
+    def make(number):
+        time.sleep(0.001)
+        seen.append((threading.get_ident(), type(threading.current_thread()).__name__))
+
+    for start in (0, 50):
+        engine.run(make, range(start, start + 50), NATIVE, "working")
+    # For Python a thread of Daft's is a dummy, whose state ends with the call.
+    assert len(seen) == 100 and {kind for _, kind in seen} == {"DummyProcess"}
+    assert len({thread for thread, _ in seen}) <= own_cores()
+
+
 def test_a_second_engine_is_refused():
     pytest.importorskip("daft")
     engine.start(NATIVE)
@@ -94,3 +114,23 @@ def test_ray(tmp_path):
         pytest.importorskip("ray")
     found = curate_engines.ray(tmp_path, images=300)
     assert found["holds"], json.dumps(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_what_a_rerun_completes(tmp_path, number):
+    pytest.importorskip("daft")
+    source = write_photos(tmp_path / "web", 600, 200)
+    more = ["--config.shard_records=40", "--config.select.rule=nearest:60", "--nodraw"]
+    assert run(source, tmp_path / "whole", *more).returncode == 0
+    begun = command(source, tmp_path / "cut", *more)
+    with subprocess.Popen(begun, cwd=ROOT, stderr=subprocess.PIPE, text=True) as stopped:
+        while not list((tmp_path / "cut").glob("stages/measure*/*2.parquet")):
+            time.sleep(0.01)
+        stopped.send_signal(number)
+        said = stopped.stderr.read()
+    assert stopped.returncode == 130, said
+    assert "interrupted; rerun the command to resume" in said
+    assert "Traceback" not in said and "Fatal" not in said
+    assert run(source, tmp_path / "cut", *more).returncode == 0
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -160,6 +161,23 @@ def test_ocr_reads_lines_in_order_with_their_places() -> None:
         assert 30 < x1 * 640 < 50 and top - 5 < y1 * 320 < top + 25 and x2 > 0.4 and y2 * 320 < top + 75
     assert read_findings({"ocr": found}, "sign") == {"ocr": found}
     assert make_ocr(OcrConfig())(np.full((64, 64, 3), 255, np.uint8)) == []
+
+
+@pytest.mark.slow
+def test_ocr_is_the_same_in_several_threads() -> None:
+    pytest.importorskip("rapidocr")
+    signs = []
+    for number in range(6):
+        sign = Image.new("RGB", (200 + 40 * number, 160 + 10 * number), "white")
+        ImageDraw.Draw(sign).text(
+            (20, 20), f"GATE {number} TO {number * 37}", "black", ImageFont.load_default(30 + number)
+        )
+        signs.append(np.asarray(sign))
+    read = make_ocr(OcrConfig())
+    expected = [read(sign) for sign in signs]
+    assert all(expected)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, signs * 2)) == expected * 2
 
 
 def test_findings_are_drawn_where_they_are() -> None:

@@ -1,7 +1,9 @@
 """All experts of a config as one function: image -> findings."""
 
 from collections.abc import Callable
+from functools import cache
 from operator import itemgetter
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,22 @@ from eve_jax.curate.experts.form import EXPERTS, Finding, Findings
 
 LookAt = Callable[[UInt8[np.ndarray, "H W 3"]], Findings]
 Look = Callable[[UInt8[np.ndarray, "H W 3"]], list[Finding]]
+_opening = Lock()
+
+
+def opened_experts(config: ExpertsConfig) -> LookAt:
+    """Return `open_experts(config)`, the same function in all of this process."""
+    with _opening:
+        return _opened(config)
+
+
+@cache
+def _opened(config: ExpertsConfig) -> LookAt:
+    return open_experts(config)
 
 
 def open_experts(config: ExpertsConfig) -> LookAt:
-    """Return the function that has each expert of `config.run` look at an upright RGB image.
+    """Return the function that has each expert of `config.run` look at an upright RGB image; for several threads.
 
     Each is loaded here, once. Raises UserError, one line that names the field, for a package or file that is missing;
     the function raises what `ask_endpoint` raises.

@@ -1,6 +1,5 @@
 """Experts look at the images that are left: their findings are a column, in a file a shard; what is there stays."""
 
-import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.curate.experts.endpoint import ImageRefused
 from eve_jax.curate.experts.form import write_findings
-from eve_jax.curate.experts.open import open_experts
+from eve_jax.curate.experts.open import opened_experts
 from eve_jax.curate.rows import Rows, Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.measure import Measure, Source
@@ -19,7 +18,6 @@ from eve_jax.data.image.patches import open_image
 
 NAME, VERSION, RULE = "experts", 1, "refused"
 SCHEMA = pa.schema({"index": pa.int64(), "experts": pa.string(), "refused": pa.string()})
-_own = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +57,10 @@ class Look:
         return np.setdiff1d(wanted, self.stage.read(number, ["index"])["index"].to_numpy())
 
     def _row(self, index: int) -> dict[str, Any]:
-        if getattr(_own, "config", None) != self.config:  # libraries' models are not for several threads
-            _own.look, _own.config = open_experts(self.config), self.config
+        look = opened_experts(self.config)
         image = open_image(self.source.open()[index].images[0], self.max_pixels)
         try:
-            return {"index": index, "experts": write_findings(_own.look(np.asarray(image))), "refused": ""}
+            return {"index": index, "experts": write_findings(look(np.asarray(image))), "refused": ""}
         except ImageRefused as error:
             return {"index": index, "experts": "", "refused": str(error)}
 

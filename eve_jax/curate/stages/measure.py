@@ -150,8 +150,8 @@ def measure(data: bytes, name: str, max_pixels: int) -> Measured:
 def phash(gray: np.ndarray) -> int:
     """Return the perceptual hash of a gray image uint8 [32, 32], an unsigned integer of 64 bits.
 
-    Bit 8 u + v is whether the DCT-II coefficient (u + 1, v + 1) is above the median of these 64 coefficients
-    (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1).
+    Bit 8 u + v, from the highest, says if the DCT-II coefficient (u + 1, v + 1) is above the median of these 64,
+    after Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
     basis = _dct()
     low = (basis @ gray.astype(np.float64) @ basis.T).ravel()

@@ -13,7 +13,7 @@ def select(rows: Rows, selection: Selection, seed: int, cluster: np.ndarray, sim
     """Return which of `rows` the `selection` takes; cluster int32 [n], similarity float32 [n] to its center.
 
     nearest:N takes the N of each cluster that are most similar to its center, of equally similar ones the first ids
-    (EVEv1, section 3.2, takes 300); random:N takes N of all; balanced:N takes N, as many of each cluster as is
+    (EVEv1 takes 300); random:N takes N of all; balanced:N takes N, as many of each cluster as is
     possible, at random.
     """
     if selection.rule == ALL:

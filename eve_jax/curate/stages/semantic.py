@@ -17,7 +17,7 @@ def semantic_copies(
     """Return what is left of `rows` (of which `features` has those of the same number) without semantic duplicates.
 
     Within a cluster, the records are taken in order, the least similar to the center first; one whose cosine distance
-    to any before it is below `epsilon` is left out (SemDeDup, section 3, which keeps the hard examples). The value is
+    to any before it is below `epsilon` is left out (SemDeDup keeps the hard examples). The value is
     the largest similarity to one before it.
     """
     closest = np.full(len(rows), -1, np.float32)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record, Turn
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
+from tests.data.source_files import write_tfds
 
 EXPERTS = {"tags": [{"name": "cup", "score": 0.9}], "ocr": [{"text": "EXIT", "score": 0.99, "box": [0, 0, 0.5, 0.25]}]}
 
@@ -93,3 +96,18 @@ def test_what_json_cannot_hold_is_left_out_and_loses_no_record(tmp_path: Path) -
     experts = pa.array([{"tags": b"\xff"}])
     pq.write_table(pa.table({"image": image, "caption": ["a"], "experts": experts}), tmp_path / "r.parquet")
     assert dict(open_records(str(tmp_path / "r.parquet"))[0].kept) == {}
+
+
+def test_a_tensorflow_data_set_of_images_alone(tmp_path: Path) -> None:
+    features = {"image": tfds.features.Image(), "alt": tfds.features.Text()}
+    write_tfds(tmp_path, features, [{"image": io.BytesIO(jpeg()), "alt": "a cup"}])
+    name = f"tfds:{tmp_path}/talk/1.0.0"
+    with pytest.raises(UserError, match="has neither conversations nor a caption"):
+        open_records(name)
+    record = open_records(name, texts=False)[0]
+    assert record.kept == {"alt": "a cup"} and record.turns == () and len(record.images) == 1
+
+
+def test_records_can_be_sent_to_other_processes() -> None:
+    record = Record("1", (), (Turn("gpt", "a"),), "x")
+    assert pickle.loads(pickle.dumps(record)) == record
