@@ -31,7 +31,7 @@ class Selection(NamedTuple):
     """What `select.rule` says: which rule, and how many records (of each cluster for NEAREST, in all for others)."""
 
     rule: str
-    count: int
+    number: int
 
 
 def read_rule(text: str) -> Selection:

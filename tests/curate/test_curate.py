@@ -41,7 +41,8 @@ def test_the_records_that_are_left_are_those_of_the_source(source, tmp_path, for
         origin = theirs[record.id]
         assert record.turns == origin.turns
         assert record.kept["alt"] == origin.turns[-1].text
-        assert np.array_equal(open_image(record.images[0]), open_image(origin.images[0]))
+        ours_pixels, theirs_pixels = (np.asarray(open_image(one.images[0])) for one in (record, origin))
+        assert np.array_equal(ours_pixels, theirs_pixels)
 
 
 def test_every_rule_names_what_it_leaves_out(tmp_path):
@@ -99,7 +100,7 @@ def test_another_threshold_decodes_nothing_again(source, tmp_path, monkeypatch):
     curated(tiny(), source, tmp_path)
     stages = {path.name for path in (tmp_path / "stages").iterdir()}
     monkeypatch.setattr(measuring, "measure_record", None)
-    embedded = []
+    embedded: list[object] = []
     monkeypatch.setattr("eve_jax.curate.stages.embed.open_embedder", embedded.append)
     funnel = curated(tiny(filter__short_edge=80), source, tmp_path)
     assert funnel["stages"][2]["rejected"]["short_edge"] > 10

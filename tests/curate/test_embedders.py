@@ -69,6 +69,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server
+        assert isinstance(server, Server)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server.asked.append((self.path, dict(self.headers), body))
         busy = len(server.asked) <= server.busy

@@ -128,7 +128,7 @@ def test_a_stop_leaves_what_a_rerun_completes(tmp_path, number):
         while not list((tmp_path / "cut").glob("stages/measure*/*2.parquet")):
             time.sleep(0.01)
         stopped.send_signal(number)
-        said = stopped.stderr.read()
+        _, said = stopped.communicate()
     assert stopped.returncode == 130, said
     assert "interrupted; rerun the command to resume" in said
     assert "Traceback" not in said and "Fatal" not in said

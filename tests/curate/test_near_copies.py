@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from eve_jax.curate.config import Selection
+from eve_jax.curate.features import Features
 from eve_jax.curate.groups import collapsed, spare_rows
 from eve_jax.curate.minhash import equal_pairs, signatures, similar_pairs
 from eve_jax.curate.rows import Rows, by_shard
@@ -121,9 +122,13 @@ def test_random_takes_so_many_and_others_for_another_seed():
     assert (kept[0] != kept[1]).any()
 
 
-class Held:
+class Held(Features):
+    """Features in memory."""
+
+    points: np.ndarray
+
     def __init__(self, points):
-        self.points = points / np.linalg.norm(points, axis=1, keepdims=True)
+        object.__setattr__(self, "points", points / np.linalg.norm(points, axis=1, keepdims=True))
 
     def rows(self, rows):
         return self.points[rows].astype(np.float32)

@@ -19,13 +19,13 @@ def select(rows: Rows, selection: Selection, seed: int, cluster: np.ndarray, sim
     if selection.rule == ALL:
         return Verdicts.all_kept(len(rows))
     if selection.rule == NEAREST:
-        kept = ranks(cluster, by_similarity(rows, cluster, similarity)) < selection.count
+        kept = ranks(cluster, by_similarity(rows, cluster, similarity)) < selection.number
         return Verdicts(kept, [NEAREST] * int((~kept).sum()), [f"{value:.4g}" for value in similarity[~kept].tolist()])
     order = np.random.default_rng(seed).permutation(len(rows))
     if selection.rule == BALANCED:
         order = order[np.argsort(ranks(cluster, order)[order], kind="stable")]  # the first of each cluster come first
     kept = np.zeros(len(rows), bool)
-    kept[order[: selection.count]] = True
+    kept[order[: selection.number]] = True
     left = np.flatnonzero(~kept)
     return Verdicts(kept, [selection.rule] * len(left), [str(one) for one in cluster[left]])
 
