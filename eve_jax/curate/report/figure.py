@@ -4,10 +4,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from eve_jax.curate.experts.draw import draw_findings
 from eve_jax.curate.report.content import KEPT, Card, Content, Group, Histogram
@@ -19,6 +20,7 @@ WIDTH, DPI = 13.0, 100  # inches, pixels an inch
 COLUMNS = 4  # of samples and of histograms
 MOST_SAMPLES, MOST_CLUSTERS, MOST_OF_CLUSTER = 8, 12, 9
 BLUE, GRAY, RED, GREEN, INK = "#2f6fd0", "#d5d8de", "#ce2c32", "#168a48", "#1e2026"
+TICKS = 4  # of an axis by factors
 SIDE = 320  # pixels of the longer side of an image
 
 
@@ -90,8 +92,9 @@ def _draw_histograms(histograms: Sequence[Histogram], part: SubFigure) -> None:
         panel.stairs(one.counts, one.edges, fill=True, color=BLUE)
         if one.log:
             panel.set_xscale("log")
-            panel.xaxis.set_major_formatter("{x:g}")
-            panel.xaxis.set_minor_formatter(NullFormatter())
+            ticks = np.geomspace(one.edges[0], one.edges[-1], TICKS)  # by itself it labels powers of ten alone
+            panel.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+            panel.xaxis.set_minor_locator(NullLocator())
         if one.mark is not None:
             panel.axvline(one.mark, color=RED, linestyle="--", linewidth=1)
         panel.set_title(_plain(one.title), fontsize=9)
@@ -103,8 +106,9 @@ def _draw_samples(cards: Sequence[Card], part: SubFigure) -> None:
     """Draw images with their findings, below them web caption and caption."""
     for panel, card in zip(_grid(part, len(cards)), cards, strict=True):
         _show(panel, card)
-        lines = [f"web: {card.alt}" if card.alt else "", f"caption: {card.caption}" if card.caption else ""]
-        text = "\n".join(textwrap.fill(clip(line, 260), 46) for line in lines if line)
+        tags = ", ".join(f"{one['name']} {one['score']:.2f}" for one in card.findings.get("tags", ()))
+        lines = {"web": card.alt, "tags": tags, "caption": card.caption}
+        text = "\n".join(textwrap.fill(clip(f"{name}: {line}", 260), 46) for name, line in lines.items() if line)
         panel.set_title(_plain(card.verdict), fontsize=8, color=GREEN if card.verdict == KEPT else RED)
         panel.text(0, -0.04, _plain(text), fontsize=7, va="top", color=INK, transform=panel.transAxes)
 
