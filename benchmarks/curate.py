@@ -16,7 +16,6 @@ A complete run takes hours of a free machine; `cpu` and `kmeans` are of a machin
 """
 
 import json
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from absl import app, flags
 
 from benchmarks import bad_corpus, curate_clusters, curate_engines, curate_images
 from benchmarks.child import child
+from benchmarks.curate_corpus import OTHERWISE, named
 from configs.curate import get_config
 
 WHAT = flags.DEFINE_list("what", [], "names of the figures; default: all")
@@ -34,11 +34,6 @@ PHOTOS = flags.DEFINE_integer("photos", 5000, "cpu: photos", lower_bound=10)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "cpu: rounds, of which the medians count", lower_bound=1)
 RECORDS = flags.DEFINE_list("records", ["2000", "200000"], "memory: few and many records")
 JSON = flags.DEFINE_bool("json", False, "print one line of JSON, last")
-# Bad for training, and otherwise for curation, which is of one image whose caption may be absent: their rules.
-OTHERWISE = {
-    **{"good_text": "images", "answer_alone": "images", "too_long": "max_words"},
-    **dict.fromkeys(("no_conversations", "empty_conversations"), "min_words"),
-}
 
 
 def corpus(folder: Path) -> dict[str, Any]:
@@ -58,15 +53,6 @@ def corpus(folder: Path) -> dict[str, Any]:
     adds_up = adds_up and len(said) == len(lines) == funnel["in"] - funnel["kept"]
     bad = sum(bool(case.found) for case in cases)
     return {"bad": bad, "unnamed": unnamed, "lost": lost, "holds": adds_up and not unnamed and not lost}
-
-
-def named(case: bad_corpus.Case, line: dict[str, Any] | None) -> bool:
-    """Return whether the `line` of rejected.jsonl says what is wrong with the `case`."""
-    if line is None:
-        return False
-    if case.id in OTHERWISE:
-        return line["rule"] == OTHERWISE[case.id]
-    return line["stage"] in ("ingest", "measure") and re.search(case.reason, line["value"]) is not None
 
 
 def measured(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -30,6 +30,7 @@ def _items(arg: str) -> Iterator[str]:
     parts = [part for part in arg.split(",") if part]
     while parts:
         ends = range(len(parts), 1, -1)
-        end = next((n for n in ends if os.path.exists(os.path.expanduser(",".join(parts[:n]).partition("=")[2]))), 1)
+        named = (n for n in ends if os.path.exists(os.path.expanduser(",".join(parts[:n]).partition("=")[2])))
+        end = next(named, 1) if "=" in parts[0] else 1  # a switch has no value
         yield ",".join(parts[:end])
         del parts[:end]

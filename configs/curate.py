@@ -95,6 +95,7 @@ def _experts() -> ConfigDict:
     x.ocr.url = ""  # of an endpoint (docs/curation.md#experts); "" = rapidocr in this process
     x.ocr.folder = ""  # of PP-OCR's networks; "" = those in rapidocr's wheel
     x.ocr.score = 0.9  # certainty of a line, at least
+    x.ocr.short_side = 736  # pixels to which a shorter side is enlarged; less is faster, small writing is missed
     x.ocr.threads = 1  # CPU threads of an image; 0 = all cores
     x.boxes = ConfigDict()
     x.boxes.url = ""

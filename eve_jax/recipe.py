@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import RecipeConfig
-from eve_jax.errors import Field, FieldError, name_fields
-from eve_jax.process.connect import by_process_0, print_once
+from eve_jax.errors import Field, FieldError, UserError, name_fields
+from eve_jax.process.connect import by_process_0, count, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.published import in_bucket, own, work_folder
 from eve_jax.process.section import Section
@@ -65,6 +65,12 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     for name in config.order:  # now, not after the stages before it
         with name_fields(f"config.stages.{name}.{{}}".format):
             check_present(config.stages[name].data.records, config.stages[name].data.images)
+    if config.loop is not None:
+        from eve_jax.demo.engine import check_installed
+
+        if count() > 1:
+            raise UserError(f"{config.name} curates and captions in one process: run it on one host")
+        check_installed(config.loop)
     workdir = own(Path(expand(workdir, "workdir", work_folder)))
     with ExitStack() as held:
         if not held.enter_context(in_bucket(workdir, "the recipe")):
@@ -79,14 +85,26 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
                 from eve_jax.demo.dataset import write_dataset
 
                 write_dataset(workdir / "data", seed=config.demo.seed, settings=config.demo.dataset)
+    if config.demo is not None and config.loop is not None:
+        from eve_jax.demo.engine import prepare
+
+        prepare(config.loop, config.demo, workdir)
     init = ""
     for number, name in enumerate(config.order, 1):
         print_once(f"[{number}/{len(config.order)}] {name}")
         fields = name_fields(f"config.stages.{name}.{{}}".format)
         with fields, reported(workdir / config.stages[name].name):
             init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
+        if config.loop is not None and name == config.loop.captioner:
+            from eve_jax.demo.engine import caption_web
+
+            caption_web(config.loop, workdir, Path(init))
     with by_process_0("report") as mine:
-        if mine and config.compare is not None:
+        if mine and config.loop is not None:
+            from eve_jax.demo.engine_report import compare_captions
+
+            compare_captions(config, workdir)
+        elif mine and config.compare is not None:
             from eve_jax.demo.variants import compare
 
             compare(config, workdir)

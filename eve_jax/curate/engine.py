@@ -14,12 +14,11 @@ from threading import Condition, Lock
 from typing import Any
 
 from eve_jax.curate.config import EngineConfig
-from eve_jax.errors import Hanging, UserError
+from eve_jax.errors import Hanging, UserError, install
 from eve_jax.process.cores import own_cores
 from eve_jax.process.progress import ProgressBar
 
 QUIET = {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-INSTALL = "pip install -c constraints.txt -e '.[curate]'"
 PATIENCE = 10.0  # seconds that shards at work get when a run ends before they do
 MOST_TASKS = 4096  # of Ray; each then makes several shards
 _used: list[EngineConfig] = []
@@ -140,7 +139,7 @@ def _imported() -> Any:
     try:
         import daft
     except ImportError as error:
-        raise UserError(f"curation requires Daft ({error}): {INSTALL}") from None
+        raise UserError(f"curation requires Daft ({error}): {install('curate')}") from None
     return daft
 
 
@@ -148,8 +147,7 @@ def _start_ray(daft: Any, engine: EngineConfig) -> None:
     try:
         import ray
     except ImportError as error:
-        install = INSTALL.replace("curate", "curate,ray")
-        raise UserError(f"config.engine.runner=ray requires Ray ({error}): {install}") from None
+        raise UserError(f"config.engine.runner=ray requires Ray ({error}): {install('curate,ray')}") from None
     try:
         ray.init(address=engine.address or None, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
         daft.set_runner_ray(noop_if_initialized=True)

@@ -9,7 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from eve_jax.caption.config import CaptionConfig
 from eve_jax.config.stage import REMEDY, Config, check_name, plain_values, refuse_inference
+from eve_jax.curate.config import CurateConfig
+from eve_jax.demo.loop_config import LoopConfig
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.model.config import VARIANTS
@@ -60,6 +63,7 @@ class RecipeConfig(Section):
     stages: dict[str, Config]
     demo: DemoConfig | None = None
     compare: CompareConfig | None = None
+    loop: LoopConfig | None = None
 
     @classmethod
     def of(cls, config: "ConfigDict | RecipeConfig") -> "RecipeConfig":
@@ -72,7 +76,8 @@ class RecipeConfig(Section):
                 f"--config={config.name} is one stage, not a recipe: use launch.train, or a recipe such as demo"
             )
         values = plain_values(config)
-        return cls.from_values(values | {"stages": _stages(values.get("stages"))}, REMEDY)
+        made = {"stages": _stages(values.get("stages"))} | ({"loop": _loop(values["loop"])} if "loop" in values else {})
+        return cls.from_values(values | made, REMEDY)
 
     def check(self) -> None:
         """Raise FieldError for an order of stages that are not there."""
@@ -86,8 +91,11 @@ class RecipeConfig(Section):
             )
         if self.compare is not None:
             _check_compared(self.compare, self.order)
-            if self.demo is None:
-                raise FieldError(Field("compare"), " requires the section ", Field("demo"))
+        if self.loop is not None:
+            _check_loop(self.loop, self.order)
+        for name in ("compare", "loop"):
+            if getattr(self, name) is not None and self.demo is None:
+                raise FieldError(Field(name), " requires the section ", Field("demo"))
 
 
 def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:
@@ -97,6 +105,33 @@ def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:
     for name in (f"{variant}_{stage}" for variant in compare.variants for stage in compare.stages):
         if name not in order:
             raise FieldError(Field("compare.stages"), f": there is no stage {name!r}; stages: {', '.join(order)}")
+
+
+def _check_loop(loop: LoopConfig, order: tuple[str, ...]) -> None:
+    """Raise FieldError unless the captioner, and after it every student, is among the stages of the recipe."""
+    if loop.captioner not in order:
+        raise unexpected(Field("loop.captioner"), loop.captioner, f"one of {', '.join(order)}")
+    after = order[order.index(loop.captioner) + 1 :]
+    names = [run for one in loop.sets for stage in loop.stages for run in loop.runs(one, stage)]
+    if missing := [name for name in names if name not in after]:
+        raise FieldError(
+            Field("order"),
+            f" has no stage {missing[0]!r} after {loop.captioner}, as the sets and seeds of ",
+            Field("loop"),
+            " ask for",
+        )
+
+
+def _loop(values: Any) -> Any:
+    """Return the section `loop`, the configs in it made as by their own commands; see `_stages`."""
+    if not isinstance(values, dict):
+        return values
+    made = dict(values)
+    for name, kind in (("curate", CurateConfig), ("caption", CaptionConfig)):
+        with name_fields(f"config.loop.{name}.{{}}".format):
+            if isinstance(one := made.get(name), dict):
+                made[name] = kind.from_values(one, REMEDY)
+    return made
 
 
 def _stages(values: Any) -> Any:

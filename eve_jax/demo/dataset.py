@@ -88,7 +88,7 @@ def _read_mark(folder: Path) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
-class _Album:
+class Album:
     """Collects scenes under file names, to be drawn at the end."""
 
     def __init__(self, jpeg_share: float, rng: Random) -> None:
@@ -119,7 +119,7 @@ def _write(folder: Path, settings: DemoSettings, seed: int) -> dict[str, int]:
     def rng(purpose: str) -> Random:
         return Random(f"{seed} {purpose}")
 
-    album = _Album(settings.jpeg_share, rng("formats"))
+    album = Album(settings.jpeg_share, rng("formats"))
     composer = TrainingComposer(settings, rng("images"))
     shown = [composer.scene() for _ in range(settings.caption_images)]
     paths = [album.add(scene, "train") for scene in shown]
@@ -183,7 +183,7 @@ def _dialogue(scene: Scene, composer: TrainingComposer, describe: float, longest
     return turns
 
 
-def _pair_records(n: int, name: str, album: _Album, composer: TrainingComposer) -> list[Record]:
+def _pair_records(n: int, name: str, album: Album, composer: TrainingComposer) -> list[Record]:
     records = []
     for i in range(n):
         scenes, asked = composer.pair()
@@ -193,7 +193,7 @@ def _pair_records(n: int, name: str, album: _Album, composer: TrainingComposer) 
 
 
 def _questions(
-    images: Sequence[tuple[str, Scene]], pairs: int, album: _Album, composer: TrainingComposer
+    images: Sequence[tuple[str, Scene]], pairs: int, album: Album, composer: TrainingComposer
 ) -> list[Record]:
     share = composer.settings.describe_share
     records = [
@@ -205,7 +205,7 @@ def _questions(
     return records
 
 
-def _sft(settings: DemoSettings, album: _Album, composer: TrainingComposer) -> list[Record]:
+def _sft(settings: DemoSettings, album: Album, composer: TrainingComposer) -> list[Record]:
     records = []
     for i in range(settings.sft_images):
         scene = composer.scene()
@@ -219,7 +219,7 @@ def _sft(settings: DemoSettings, album: _Album, composer: TrainingComposer) -> l
     return records
 
 
-def _heldout(settings: DemoSettings, album: _Album, rng: Random) -> list[Record]:
+def _heldout(settings: DemoSettings, album: Album, rng: Random) -> list[Record]:
     records = []
     for i, (scenes, question) in enumerate(HeldoutComposer(settings, rng).questions()):
         images = [album.add(scene, "heldout") for scene in scenes]

@@ -22,6 +22,7 @@ from eve_jax.data.image_file import image_bytes
 from eve_jax.data.record import Turn
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
+from eve_jax.process import interrupt
 from eve_jax.process.interrupt import Interrupted
 from tests.caption.scenes import config_of, files_of, image_file, write_images
 
@@ -289,7 +290,9 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
     assert funnel["kept"] == 20 and sum(endpoint.received.values()) == 14
 
 
-def test_ctrl_c_lets_what_is_in_flight_finish(tmp_path: Path, records: str) -> None:
+def test_ctrl_c_lets_what_is_in_flight_finish(tmp_path: Path, records: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_asked", False)  # as it was for the tests that follow in this process
+
     def script(asked: Asked) -> str:
         if endpoint.running == 3:
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()

@@ -133,7 +133,7 @@ def test_unknown_topologies_list_the_known(name, first):
 
 def test_without_the_tpu_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"eve-jax\[tpu\]"):
+    with pytest.raises(UserError, match=r"pip install .*\[tpu\]"):
         open_topology("v5e:4x4")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import bad_corpus
-from benchmarks.curate import OTHERWISE, named
+from benchmarks.curate_corpus import OTHERWISE, named
 from eve_jax.curate.stages import measure as measuring
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.sources.records import open_records

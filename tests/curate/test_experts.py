@@ -187,3 +187,24 @@ def test_findings_are_drawn_where_they_are() -> None:
     assert changed.min(0).tolist() == [26, 100] and changed.max(0).tolist() == [80, 180]
     assert not np.asarray(image).any()  # the image itself stays as it is
     assert np.array_equal(np.asarray(draw_findings(image, {"tags": [{"name": "a", "score": 1.0}]})), np.asarray(image))
+
+
+def test_ocr_of_large_writing_in_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`short_side` is the size to which rapidocr enlarges; large words are read at a third of its own."""
+    rapidocr = pytest.importorskip("rapidocr")
+    from matplotlib import font_manager
+    from PIL import Image, ImageDraw, ImageFont
+
+    sizes = []
+    made = rapidocr.RapidOCR
+
+    def make(params: dict[str, Any]) -> Any:
+        sizes.append(params["Det.limit_side_len"])
+        return made(params=params)
+
+    monkeypatch.setattr(rapidocr, "RapidOCR", make)
+    image = Image.new("RGB", (160, 64), "white")
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 30)
+    ImageDraw.Draw(image).text((80, 32), "MARKET", "black", font, anchor="mm")
+    found = make_ocr(OcrConfig(short_side=256))(np.asarray(image))
+    assert [one["text"] for one in found] == ["MARKET"] and sizes == [256]

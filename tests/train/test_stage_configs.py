@@ -39,7 +39,7 @@ def test_every_stage_config_trains_on_the_demos_records(data, tmp_path, config):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--config=stage9"], "unknown config 'stage9'; known: demo, "),
+        (["--config=stage9"], "unknown config 'stage9'; known: caption, curate, demo, "),
         (["--config=stage3", "--config.optim.lrr=1"], "no field config.optim.lrr; did you mean config.optim.lr?"),
         (["--config=stage3:llm=nope"], "unknown LLM 'nope'"),
         (["--config=stage3", "--config.data.records=/nope.jsonl"], "/nope.jsonl"),

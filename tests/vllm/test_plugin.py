@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from eve_jax import EVE
+from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.prompt import Prompt
 from tests.vllm import exports
@@ -204,3 +206,52 @@ def test_http_refuses_roles(server):
     refused = server.chat([{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}])
     assert refused["status"] == 400
     assert "turns of user and assistant alternate" in refused["error"]["message"]
+
+
+def captions_at(url: str, model: str, end: int, folder: Path, out: Path) -> dict[str, str]:
+    """The captions, by id, that the command gets for the images of `folder` at an address; run twice, the second time
+    all is there. Weights that never learned to end are made to after NEW tokens."""
+    fields = {
+        "endpoint.url": url,
+        "endpoint.model": model,
+        "endpoint.temperature": 0.0,
+        "endpoint.body": json.dumps({"logit_bias": {str(end): 100}, "min_tokens": NEW}),
+        "checks.min_words": 0,
+        "checks.repetition": 0.0,
+        **dict.fromkeys((f"checks.{name}" for name in ("finished", "refusals", "leaks", "coordinates")), False),
+    }
+    command = [sys.executable, "-m", "launch.caption", f"--config=caption:prompt={folder / 'prompt.txt'}"]
+    command += [f"--from={folder / 'records.jsonl'}", f"--images={folder}", f"--to={out}"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    for _ in range(2):
+        own = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert {one["rule"] for one in rejected} <= {"empty"}
+    return {record.id: record.turns[-1].text for record in open_records(str(out))}
+
+
+def test_captions_are_those_of_our_server(server, tmp_path):
+    """`launch.caption` gets the same captions from vLLM and from our own server."""
+    pytest.importorskip("uvicorn")
+    from eve_jax.infer.scheduler import SchedulerSettings
+    from eve_jax.serve.local import served_here
+    from eve_jax.serve.settings import ServeSettings
+
+    with (tmp_path / "records.jsonl").open("w") as file:
+        for number in range(6):
+            exports.image(number, 160 + 32 * number, 128).save(tmp_path / f"{number}.png")
+            file.write(json.dumps({"id": f"r{number}", "image": f"{number}.png", "alt": "a block"}) + "\n")
+    (tmp_path / "prompt.txt").write_text("What is it?")
+    eve = EVE.from_pretrained(server.folder, dtype="float32")
+    (end, *_) = eve.stop_ids
+    theirs = captions_at(f"{server.address}/v1", str(server.folder), end, tmp_path, tmp_path / "theirs")
+    slots = SchedulerSettings(slots=2, context=1024)
+    with served_here(eve, ServeSettings(names=("eve",), quiet=True), slots) as url:
+        own = captions_at(url, "eve", end, tmp_path, tmp_path / "ours")
+    assert len({*own.values()}) >= 3, "captions that differ tell something"
+    # What may be half a character at the end is not sent.
+    assert {id: text.rstrip("\ufffd") for id, text in theirs.items()} == {
+        id: text.rstrip("\ufffd") for id, text in own.items()
+    }

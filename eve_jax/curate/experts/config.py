@@ -36,6 +36,7 @@ class OcrConfig(Section):
         url: the endpoint's address; "": rapidocr in this process.
         folder: with the files *_det_*.onnx, *_rec_*.onnx and *_cls_*.onnx of PP-OCR; "": those in rapidocr's wheel.
         score: the least certainty of a line that is kept.
+        short_side: pixels to which the shorter side of an image with its border is enlarged, before text is looked for.
         threads: CPU threads of an image; 0: all cores.
     """
 
@@ -44,6 +45,7 @@ class OcrConfig(Section):
     url: str = setting("", reads=_address("ocr"))
     folder: str = ""
     score: float = setting(0.9, low=0, high=1)
+    short_side: int = setting(736, low=32, high=4096)
     threads: int = setting(1, low=0, high=1024)
 
 

