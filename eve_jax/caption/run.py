@@ -9,7 +9,6 @@ same bytes.
 """
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.records import Records
 from eve_jax.errors import UserError, shorten
+from eve_jax.process.cores import own_cores
 from eve_jax.process.interrupt import Interrupted, StopRequest
 from eve_jax.process.progress import ProgressBar
 
@@ -154,7 +154,7 @@ class Captioner:
     async def _ask(
         self, pieces: Iterator[Piece], take: Callable[[Line], None], shown: "_Shown", stop: StopRequest
     ) -> None:
-        cores = os.cpu_count() or 1
+        cores = own_cores()
         with ThreadPoolExecutor(cores, "images") as threads:
             asyncio.get_running_loop().set_default_executor(threads)
             async with Pool(self.config.endpoint, self.key) as pool:
