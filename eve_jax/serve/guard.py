@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eve_jax.serve.metrics import Metrics
-from eve_jax.serve.problem import Problem, busy
+from eve_jax.serve.problem import Problem, busy, stopping
 from eve_jax.serve.settings import ServeSettings
 from eve_jax.serve.streams import ClientGone
 
@@ -83,7 +83,7 @@ class _Guarded:
         """Answer it, whatever happens."""
         try:
             await self._answer()
-        except ClientGone:  # uvicorn closes a connection without an answer, or with half of one
+        except (ClientGone, asyncio.CancelledError):  # uvicorn closes a connection with half an answer, or none
             self.status = GONE
         finally:
             self._release()
@@ -103,6 +103,8 @@ class _Guarded:
             problem.headers = dict(error.headers or {})
         except ClientGone:
             raise
+        except asyncio.CancelledError:  # by the server, whose time to end is over
+            problem = stopping()
         except Exception:
             print(f"error: request {self.id}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             problem = Problem(f"internal error; the server's log has more under request id {self.id}", status=500)

@@ -42,3 +42,8 @@ class Problem(Exception):
 def busy(message: str, seconds: int = 1) -> Problem:
     """Return the error that asks to try again after `seconds`."""
     return Problem(message, status=503, Retry_After=str(seconds))
+
+
+def stopping() -> Problem:
+    """Return the error of requests that come, or are not answered yet, when the server ends."""
+    return busy("the server is stopping: try again later", 10)
