@@ -76,8 +76,8 @@ def serve(
 ) -> None:
     """Serve `app` at a socket that listens until SIGTERM or Ctrl-C, then let running answers end.
 
-    A second signal ends at once. header_time: seconds for a request's headers; drain_time: seconds for answers to end, 0 = as long as they take.
-    tls: https in place of http. Raises what kept the model from being served.
+    A second signal ends at once. header_time: seconds for a request's headers; drain_time: seconds for answers to
+    end, 0 = as long as they take. tls: https in place of http. Raises what kept the model from being served.
     """
     more_connections()
     server = Server(config(app, header_time, tls), drain_time)
