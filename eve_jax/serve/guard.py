@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eve_jax.serve.metrics import Metrics
@@ -20,6 +21,7 @@ from eve_jax.serve.settings import ServeSettings
 from eve_jax.serve.streams import ClientGone
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+HOST_HEADER = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d*)?")  # its address or its name, with a port
 GONE = 499  # in the log, of a client that did not wait
 DRAINED = 2  # times the limit, and seconds: what of a body that is too large is read before the answer
 CLOSING = {"connection": "close"}
@@ -52,6 +54,17 @@ class Guard:
             path = path[len(root) :]
         scope["path"] = path.rstrip("/") or "/"
         await _Guarded(self, scope, receive, send).run()
+
+    def check_host(self, scope: Scope) -> None:
+        """Raise Problem for a request that calls the server by a name that is not its own: a page of another site may
+        have its name resolved to this machine (DNS rebinding), and browsers then take the answers for its own."""
+        hosts, given = self.settings.hosts, Headers(scope=scope).get("host")
+        if not hosts or given is None:  # as HTTP/1.0 may have it, which no browser speaks
+            return
+        found = HOST_HEADER.fullmatch(given.lower())
+        if not found or (found[1] or found[2]) not in hosts:
+            text = "this server is not called so: the Host header names none of its hosts (--allowed_hosts adds some)"
+            raise Problem(text, status=421)
 
     def check_key(self, scope: Scope) -> None:
         """Raise Problem for a request without a key that is needed; takes as long whatever the key is."""
@@ -92,6 +105,11 @@ class _Guarded:
     async def _answer(self) -> None:
         try:
             self._check_framing()
+            self.guard.check_host(self.scope)
+            root = self.guard.settings.root_path
+            if root and self.scope["path"] == root:  # the page's relative addresses need the slash
+                await RedirectResponse(f"{root}/")(self.scope, self.receive, self.send)
+                return
             self.guard.check_key(self.scope)
             self._check_length()
             await self.guard.app(self.scope, self.receive, self.send)
