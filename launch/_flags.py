@@ -163,6 +163,8 @@ def _expected(name: str, value: str, said: str) -> str:
             parser.convert(value)
         except ValueError:
             return "a whole number" if isinstance(parser, flags.IntegerParser) else "a number"
+    if isinstance(parser, flags.EnumParser):
+        return " | ".join(filter(None, parser.enum_values))
     if "as a ConfigDict" in said:
         return f"its fields one by one, --{name}.FIELD=VALUE"
     return ""

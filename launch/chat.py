@@ -79,11 +79,13 @@ def main() -> None:
 
     from eve_jax.infer.api import EVE
     from eve_jax.infer.settings import check_settings
+    from eve_jax.process.hub import refuse_empty
     from eve_jax.process.setup import setup
 
     setup(computes=True)
     with name_fields(as_flag):
         check_settings(**settings())
+        refuse_empty(CHECKPOINT.value or "")
         with Waiting(f"reading the checkpoint {shown(CHECKPOINT.value or '')} ..."):
             eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         if PROMPT.value is not None:

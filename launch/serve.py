@@ -33,6 +33,12 @@ KEYS = flags.DEFINE_multi_string(
 )
 DOMAINS = flags.DEFINE_list("media_domains", [], "hosts whose images are fetched by URL; default: data URIs only")
 ORIGINS = flags.DEFINE_list("cors_origins", [], "sites whose pages may use this server, such as https://a.org")
+HOSTS = flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "names by which requests may call this server, such as that of a proxy; default: localhost and --host where it "
+    "listens at a loopback address without a key, else any",
+)
 ROOT = flags.DEFINE_string("root_path", "", "what a proxy has before the server's paths, such as /eve")
 CERTIFICATE = define_path("ssl_certfile", "", "PEM file of a certificate with its chain: https in place of http")
 KEY = define_path("ssl_keyfile", "", "PEM file of its key, without a password; default: in --ssl_certfile")
@@ -63,7 +69,9 @@ flags.mark_flag_as_required("checkpoint")
 
 def main() -> None:
     from eve_jax.errors import UserError, install, name_fields
+    from eve_jax.process.hub import refuse_empty
 
+    refuse_empty(CHECKPOINT.value or "")
     with name_fields(as_flag):  # before anything is imported that takes long
         settings = serve_settings()
     if KEY.value and not CERTIFICATE.value:
@@ -71,6 +79,7 @@ def main() -> None:
     try:
         from eve_jax.serve import app, process
         from eve_jax.serve.model import Served
+        from eve_jax.serve.settings import named
     except ModuleNotFoundError as error:
         raise UserError(f"the server needs {error.name}: {install('serve')}") from error
     from eve_jax.infer.api import EVE
@@ -83,11 +92,14 @@ def main() -> None:
     if tls:
         tls.check()
     listener = process.listening(HOST.value or "", PORT.value or 0)  # before the checkpoint is read, which takes long
+    settings = named(settings, listener.getsockname()[0], HOST.value or "")
     setup(computes=True)
     say(f"reading the checkpoint {shown(CHECKPOINT.value or '')} ...")
     with name_fields(as_flag):
         eve = EVE.from_pretrained(CHECKPOINT.value or "", **MODEL())
         served = Served(eve, settings, slots.context)
+        if least := served.short_of():
+            say(f"warning: --context={served.context}: a chat's prompt has at least {least} tokens, all are refused")
         scheduler = Scheduler(eve.engine, replace(slots, context=served.context))
         process.serve(app.build(served, scheduler), listener, settings.header_time, DRAIN.value or 0, tls)
 
@@ -105,6 +117,7 @@ def serve_settings() -> "ServeSettings":
         media_domains=tuple(name.lower() for name in DOMAINS.value or ()),
         origins=tuple(site.lower() for site in ORIGINS.value or ()),
         root_path=ROOT.value or "",
+        hosts=tuple(name.lower().strip("[]") for name in HOSTS.value or ()),
         max_tokens=MAX_TOKENS.value or 0,
         temperature=TEMPERATURE.value or 0.0,
         max_images=MAX_IMAGES.value or 0,

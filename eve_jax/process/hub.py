@@ -93,10 +93,16 @@ def local_model(given: str) -> str:
     return given if name is None else str(_resolved(name).folder)
 
 
+def refuse_empty(given: str | Path) -> None:
+    """Raise UserError for a checkpoint's name that is empty, as of a variable that is not set: as a path it would be
+    the current folder."""
+    if not str(given).strip():
+        raise UserError("the checkpoint's name is empty: name a folder, or a model of the hub as ORG/NAME")
+
+
 def find_folder(given: str | Path) -> Path:
     """Return the folder `given`, or that of the hub's model `given` with all its files. Raise UserError for neither."""
-    if not str(given).strip():  # which a path takes for the folder that we are in
-        raise UserError("the checkpoint's name is empty: name a folder, or a model of the hub as ORG/NAME")
+    refuse_empty(given)
     name = hub_name(str(given))
     if name is not None:
         found = _resolved(name).folder

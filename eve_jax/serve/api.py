@@ -25,7 +25,7 @@ from eve_jax.serve.images import Fits, ImageReader
 from eve_jax.serve.messages import Conversation, ImageRef, read_messages
 from eve_jax.serve.metrics import Metrics
 from eve_jax.serve.model import Served, grid_facts
-from eve_jax.serve.problem import Problem, busy
+from eve_jax.serve.problem import Problem, busy, stopping
 from eve_jax.serve.render import CompletionForm, Form, merged, usage
 from eve_jax.serve.runner import Running, Scheduling
 from eve_jax.serve.settings import ServeSettings
@@ -55,7 +55,7 @@ class State:
     def check(self) -> None:
         """Raise Problem when questions are not taken."""
         if self.stopping:
-            raise busy("the server is stopping", 10)
+            raise stopping()
         if not self.ready:
             raise busy("the server is starting: it compiles its programs", 10)
 

@@ -6,7 +6,7 @@ that would change the answer and is not implemented is refused by name (`eve_jax
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,7 @@ from eve_jax.serve.problem import Problem
 from eve_jax.serve.refused import check_refused, is_number
 
 MOST_SEED = 2**63 - 1
+MOST_DIGITS = 1000  # of a whole number: Python refuses to read more than some 4,000
 MOST_CHOICES = 8
 MOST_STOP_IDS = 32
 MOST_PROMPTS = 16
@@ -121,7 +122,7 @@ class Answering(Body):
 class ImageSizes(Body):
     """How images are resized."""
 
-    fit: str | None = Field(None, pattern="^(fill|shrink)$", description="absent: the model's")
+    fit: Literal["fill", "shrink"] | None = Field(None, description="absent: the model's")
     max_size: int | None = Field(
         None, ge=1, description="side of the largest image area in pixels; absent: the model's"
     )
@@ -257,20 +258,37 @@ class GridBody(ImageSizes):
 def parse_json(data: bytes) -> Any:
     """Return the JSON value of a body.
 
-    Raises Problem where it is none, also for NaN, half characters, deep nesting, and two values of one name.
+    Raises Problem where it is none, also for NaN, half characters, deep nesting, and two values of one name; in words
+    of this server, since those of Python's exceptions speak of Python.
     """
     try:
         text = data.decode()
-        found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=without_repeats)
+        found = json.loads(
+            text, parse_constant=_no_constant, parse_int=_whole_number, object_pairs_hook=without_repeats
+        )
         if "\\u" in text:  # may be half of a surrogate pair
             encodable("body", json.dumps(found, ensure_ascii=False))
         return found
-    except (UserError, RecursionError, ValueError) as error:
-        raise Problem(f"the body is not valid JSON in UTF-8 ({shorten(str(error), 200)})") from None
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start + 1:,} begins no character of UTF-8"
+    except json.JSONDecodeError as error:
+        mark = ", a byte order mark" if text.startswith("\ufeff") else ""
+        why = f"line {error.lineno:,}, column {error.colno:,}{mark}"
+    except RecursionError:
+        why = "its values are nested too deeply"
+    except (UserError, ValueError) as error:  # of the functions here
+        why = shorten(str(error), 200)
+    raise Problem(f"the body is not valid JSON in UTF-8 ({why})")
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(name)
+    raise ValueError(f"{name} is not a number")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} characters, at most {MOST_DIGITS:,} are read")
+    return int(digits)
 
 
 def read(kind: type[Model], given: Any) -> Model:

@@ -12,14 +12,16 @@ from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eve_jax.serve.metrics import Metrics
-from eve_jax.serve.problem import Problem, busy
+from eve_jax.serve.problem import Problem, busy, stopping
 from eve_jax.serve.settings import ServeSettings
 from eve_jax.serve.streams import ClientGone
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+HOST_HEADER = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d*)?")  # its address or its name, with a port
 GONE = 499  # in the log, of a client that did not wait
 DRAINED = 2  # times the limit, and seconds: what of a body that is too large is read before the answer
 CLOSING = {"connection": "close"}
@@ -53,6 +55,17 @@ class Guard:
         scope["path"] = path.rstrip("/") or "/"
         await _Guarded(self, scope, receive, send).run()
 
+    def check_host(self, scope: Scope) -> None:
+        """Raise Problem for a request that calls the server by a name that is not its own: a page of another site may
+        have its name resolved to this machine (DNS rebinding), and browsers then take the answers for its own."""
+        hosts, given = self.settings.hosts, Headers(scope=scope).get("host")
+        if not hosts or given is None:  # as HTTP/1.0 may have it, which no browser speaks
+            return
+        found = HOST_HEADER.fullmatch(given.lower())
+        if not found or (found[1] or found[2]) not in hosts:
+            text = "this server is not called so: the Host header names none of its hosts (--allowed_hosts adds some)"
+            raise Problem(text, status=421)
+
     def check_key(self, scope: Scope) -> None:
         """Raise Problem for a request without a key that is needed; takes as long whatever the key is."""
         if not self.digests or self.is_open(scope["path"]):
@@ -83,7 +96,7 @@ class _Guarded:
         """Answer it, whatever happens."""
         try:
             await self._answer()
-        except ClientGone:  # uvicorn closes a connection without an answer, or with half of one
+        except (ClientGone, asyncio.CancelledError):  # uvicorn closes a connection with half an answer, or none
             self.status = GONE
         finally:
             self._release()
@@ -92,6 +105,11 @@ class _Guarded:
     async def _answer(self) -> None:
         try:
             self._check_framing()
+            self.guard.check_host(self.scope)
+            root = self.guard.settings.root_path
+            if root and self.scope["path"] == root:  # the page's relative addresses need the slash
+                await RedirectResponse(f"{root}/")(self.scope, self.receive, self.send)
+                return
             self.guard.check_key(self.scope)
             self._check_length()
             await self.guard.app(self.scope, self.receive, self.send)
@@ -103,6 +121,8 @@ class _Guarded:
             problem.headers = dict(error.headers or {})
         except ClientGone:
             raise
+        except asyncio.CancelledError:  # by the server, whose time to end is over
+            problem = stopping()
         except Exception:
             print(f"error: request {self.id}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             problem = Problem(f"internal error; the server's log has more under request id {self.id}", status=500)

@@ -17,7 +17,7 @@ from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.prompt import Prompt
 from eve_jax.serve.fields import Answering, ImageSizes
 from eve_jax.serve.images import FORMATS
-from eve_jax.serve.messages import Conversation
+from eve_jax.serve.messages import Conversation, read_messages
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.settings import ServeSettings
 
@@ -38,6 +38,11 @@ class Served:
     def name(self) -> str:
         """The name that answers have."""
         return self.settings.names[0]
+
+    def short_of(self) -> int:
+        """Return the tokens of the shortest chat where the context has no room for it and an answer, else 0."""
+        least = len(self.chat(read_messages([{"role": "user", "content": "a"}]), ()))
+        return least if least >= self.context else 0
 
     def check(self, name: str | None) -> None:
         """Raise Problem for a model of another name."""

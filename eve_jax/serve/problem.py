@@ -14,6 +14,7 @@ TYPES = {
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
     413: "RequestTooLargeError",
+    421: "MisdirectedRequestError",
     422: "UnprocessableEntityError",
     500: "InternalServerError",
     503: "ServiceUnavailableError",
@@ -42,3 +43,8 @@ class Problem(Exception):
 def busy(message: str, seconds: int = 1) -> Problem:
     """Return the error that asks to try again after `seconds`."""
     return Problem(message, status=503, Retry_After=str(seconds))
+
+
+def stopping() -> Problem:
+    """Return the error of requests that come, or are not answered yet, when the server ends."""
+    return busy("the server is stopping: try again later", 10)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import resource
 import signal
@@ -18,18 +19,22 @@ from typing import Any, NamedTuple
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, amount
 from eve_jax.process.files import refuse_pipe
 from eve_jax.process.interrupt import tell
 from eve_jax.serve.app import Application
 
 BACKLOG = 2048
 IDLE = 30  # seconds that a connection is kept without a request
+LAST = 5  # seconds, when the time to end in is over, for answers to become errors
 HEADERS = 65_536  # bytes of a request's headers at most
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a socket bound to `host` and `port`, not yet listening. Raises UserError when it cannot be."""
+    """Return a socket that listens at `host` and `port`, where connections wait. Raises UserError when it cannot be.
+
+    Only one that listens keeps others from the port: SO_REUSEADDR, for a restart at once, lets several be bound to it.
+    """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,6 +45,7 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         raise UserError(f"--host={host} --port={port}: {error.strerror}; name another port") from error
@@ -68,13 +74,13 @@ class Tls(NamedTuple):
 def serve(
     app: Application, listener: socket.socket, header_time: float, drain_time: float, tls: Tls | None = None
 ) -> None:
-    """Serve `app` at a bound socket until SIGTERM or Ctrl-C, then let running answers end; a second one ends at once.
+    """Serve `app` at a socket that listens until SIGTERM or Ctrl-C, then let running answers end.
 
-    header_time: seconds for a request's headers; drain_time: seconds for answers to end, 0 = as long as they take.
-    tls: https in place of http. Raises what kept the model from being served.
+    A second signal ends at once. header_time: seconds for a request's headers; drain_time: seconds for answers to
+    end, 0 = as long as they take. tls: https in place of http. Raises what kept the model from being served.
     """
     more_connections()
-    server = Server(config(app, header_time, drain_time, tls))
+    server = Server(config(app, header_time, tls), drain_time)
     app.state.failed = lambda: setattr(server, "should_exit", True)
     app.state.compiled = spare_collections
     host, port = listener.getsockname()[:2]
@@ -88,7 +94,7 @@ def serve(
         os._exit(0)
 
 
-def config(app: Application, header_time: float, drain_time: float, tls: Tls | None = None) -> uvicorn.Config:
+def config(app: Application, header_time: float, tls: Tls | None = None) -> uvicorn.Config:
     """Return uvicorn's settings for `serve`."""
     application: Any = app
     return uvicorn.Config(
@@ -101,7 +107,6 @@ def config(app: Application, header_time: float, drain_time: float, tls: Tls | N
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=int(drain_time) or None,
         h11_max_incomplete_event_size=HEADERS,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=(tls.key or None) if tls else None,
@@ -109,7 +114,31 @@ def config(app: Application, header_time: float, drain_time: float, tls: Tls | N
 
 
 class Server(uvicorn.Server):
-    """Ends well by a signal: uvicorn's own raises it once more when it is done."""
+    """Ends well by a signal, where uvicorn's own raises it once more when it is done; answers that take longer than
+    `drain_time` seconds (0: none does) then end as errors, where uvicorn cuts them off."""
+
+    def __init__(self, config: uvicorn.Config, drain_time: float = 0):
+        super().__init__(config)
+        self.drain_time = drain_time
+        config.timeout_graceful_shutdown = math.ceil(drain_time + LAST) if drain_time else None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the requests end that are under way."""
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(self.drain_time, self._cancel) if self.drain_time else None
+        try:
+            await super().shutdown(sockets)
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def _cancel(self) -> None:
+        tasks = [task for task in self.server_state.tasks if not task.done()]
+        if tasks:
+            left = amount(len(tasks), "request")
+            tell(sys.stderr, f"{left} did not end within {self.drain_time:g} seconds: answered as errors\n".encode())
+        for task in tasks:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

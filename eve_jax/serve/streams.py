@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from eve_jax.infer.requests import Finish, Token
 from eve_jax.serve.metrics import Metrics
-from eve_jax.serve.problem import Problem
+from eve_jax.serve.problem import Problem, stopping
 from eve_jax.serve.runner import Running
 from eve_jax.serve.text import Decode, Detokenizer, StopStrings, Stripped
 
@@ -101,7 +101,7 @@ class Answers:
                     print(f"error: {event.finish.error}", file=sys.stderr, flush=True)
                     raise Problem("the model gave no answer to this; the server's log says why", status=500)
                 if piece.reason == "cancelled":
-                    raise Problem("the server is stopping: try again later", status=503, Retry_After="10")
+                    raise stopping()
                 if piece.text or piece.tokens or piece.reason:
                     yield piece
                 if all(choice.done for choice in self.choices):
@@ -177,6 +177,8 @@ class EventStream:
                 await give(event_bytes(event))
         except Problem as problem:
             await give(event_bytes(problem.body))
+        except asyncio.CancelledError:  # the time to end in is over, or nobody is there to read this
+            await give(event_bytes(stopping().body))
         await give(DONE)
         await send({"type": "http.response.body", "body": b""})
 

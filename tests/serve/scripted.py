@@ -135,12 +135,13 @@ def serving(
     reader: ImageReader | None = None,
     context: int = 512,
     tls: process.Tls | None = None,
+    drain_time: float = 5,
 ) -> Iterator[Address]:
     """A server in a thread of this process."""
     listener = process.listening("127.0.0.1", 0)
     made = app.build(Served(eve, settings, context), scheduler, reader)
     made.state.say = lambda text: None
-    server = process.Server(process.config(made, settings.header_time, 5, tls))
+    server = process.Server(process.config(made, settings.header_time, tls), drain_time)
     thread = threading.Thread(target=uvicorn.Server.run, args=[server, [listener]], daemon=True)
     thread.start()
     wait_for(lambda: server.started, 30)

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from eve_jax.serve import app, process
 from eve_jax.serve.fields import ChatBody
 from eve_jax.serve.model import Served
 from eve_jax.serve.settings import ServeSettings
-from tests.serve.bodies import CHAT, HTTP, chat, events, image, png, uri
+from tests.serve.bodies import CHAT, HTTP, chat, image, png, uri
 from tests.serve.scripted import Address, Scripted, serving, wait_for
 
 KEYS = ("secret-1", "sécret-2")
@@ -294,27 +293,3 @@ def test_health_is_that_of_the_model(eve: EVE) -> None:
         assert HTTP.get(f"{address.url}/v1/models").status_code == 200
         scheduler.warm.set()
         wait_for(lambda: HTTP.get(f"{address.url}/health").status_code == 200)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_server_that_stops_ends_its_answers_first(eve: EVE, stream: bool) -> None:
-    scheduler = Scripted(eve)
-    scheduler.pace = 0.01
-    answers: list[httpx.Response] = []
-    with serving(eve, scheduler, ServeSettings(quiet=True)) as address:
-
-        def ask() -> None:
-            answers.append(HTTP.post(address.url + CHAT, json=chat(stream=stream), timeout=30))
-
-        asking = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in asking:
-            thread.start()
-        wait_for(lambda: scheduler.running == 3)
-    for thread in asking:
-        thread.join(10)
-    assert [answer.status_code for answer in answers] == [200] * 3 and scheduler.closed is True
-    for answer in answers:
-        ends = events(answer.text)[-1:] if stream else [answer.json()]
-        assert [one["choices"][0]["finish_reason"] for one in ends] == ["stop"]
-    with pytest.raises(httpx.ConnectError):
-        HTTP.get(f"{address.url}/health")

@@ -11,11 +11,14 @@ import pytest
 
 from eve_jax import EVE
 from eve_jax.errors import UserError, name_fields
+from eve_jax.serve.messages import read_messages
+from eve_jax.serve.model import Served
 from eve_jax.serve.process import Tls
-from eve_jax.serve.settings import ServeSettings, keys_of
+from eve_jax.serve.settings import ServeSettings, keys_of, named
 from tests.launcher import launch
-from tests.serve.bodies import CHAT, HTTP, chat
+from tests.serve.bodies import CHAT, HTTP, chat, user
 from tests.serve.scripted import Scripted, serving
+from tests.serve.test_guard import raw, rest
 
 NO_OPENSSL = "openssl is not installed: there is no certificate to test with"
 
@@ -34,6 +37,47 @@ def test_paths_below_that_of_a_proxy(eve: EVE) -> None:
             assert HTTP.get(address.url + path).status_code == 401
 
 
+def test_the_path_of_a_proxy_without_its_slash_leads_to_the_page(eve: EVE) -> None:
+    with serving(eve, Scripted(eve), ServeSettings(root_path="/a/eve", api_keys=("k",), quiet=True)) as address:
+        given = HTTP.get(f"{address.url}/a/eve")
+        assert (given.status_code, given.headers["location"]) == (307, "/a/eve/") and given.headers["x-request-id"]
+        assert HTTP.get(address.url + given.headers["location"]).headers["content-type"].startswith("text/html")
+
+
+def test_names_that_are_not_those_of_the_server(eve: EVE) -> None:
+    """As of a page whose name was made to stand for this machine: its browser would let it read the answers."""
+    settings = named(ServeSettings(hosts=("proxy.example",), quiet=True), "127.0.0.1", "Me.local")
+    with serving(eve, Scripted(eve), settings) as address:
+        for name in ("localhost", "LocalHost:8000", "127.0.0.1:1", "[::1]", "[::1]:80", "me.local", "proxy.example"):
+            assert HTTP.get(f"{address.url}/health", headers={"Host": name}).status_code == 200, name
+        assert HTTP.post(address.url + CHAT, json=chat()).status_code == 200  # as clients call it by default
+        others = ("evil.com", "evil.com:8000", "127.0.0.1.evil.com", "localhost:a", "a@localhost", "::1", "x.me.local")
+        for name in others:
+            for path in ("/", "/health", "/v1/models", "/nothing"):
+                given = HTTP.get(address.url + path, headers={"Host": name})
+                assert given.status_code == 421 and given.json()["error"]["type"] == "MisdirectedRequestError", name
+                assert "--allowed_hosts" in given.json()["error"]["message"]
+        assert HTTP.post(address.url + CHAT, json=chat(), headers={"Host": "evil.com"}).status_code == 421
+        assert rest(raw(address, b"GET /health HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")  # a probe of a proxy
+
+
+def test_a_server_of_this_machine_without_a_key_takes_its_own_names_alone() -> None:
+    own = ("localhost", "127.0.0.1", "::1", "me.local")
+    bare, key, told = ServeSettings(), ServeSettings(api_keys=("k",)), ServeSettings(hosts=("a.org",))
+    for address in ("127.0.0.1", "127.8.0.1", "::1"):
+        assert set(named(bare, address, "Me.local").hosts) == {*own, address}
+        assert set(named(told, address, "Me.local").hosts) == {*own, address, "a.org"}
+        assert named(key, address, "me.local").hosts == ()
+    for address in ("0.0.0.0", "10.0.0.1", "::"):
+        assert named(bare, address, "a").hosts == named(key, address, "a").hosts == ()
+        assert named(told, address, "a").hosts == ("a.org",)
+
+
+def test_a_context_without_room_for_a_chat(eve: EVE) -> None:
+    least = len(Served(eve, ServeSettings(), 512).chat(read_messages([user("a")]), ()))
+    assert [Served(eve, ServeSettings(), least + more).short_of() for more in (-1, 0, 1)] == [least, least, 0]
+
+
 @pytest.mark.parametrize("root", ["eve", "/eve/", "/", "/a b", "/a//b", "/a?b"])
 def test_paths_of_proxies_that_are_none(root: str) -> None:
     with pytest.raises(UserError, match=r"root_path='.*': expected a path such as /eve"):
@@ -46,6 +90,7 @@ def test_paths_of_proxies_that_are_none(root: str) -> None:
         *[("api_keys", key, "empty or has white space") for key in ("", " zq", "zq\n", "zq 1")],
         *[("media_domains", host, "--media_domains") for host in ("https://a.org", "a.org:443", "a.org/", "*", "")],
         *[("names", names, "--served_model_name") for names in (("",), ("a", "b", "a"))],
+        *[("hosts", host, "--allowed_hosts") for host in ("https://a.org", "a.org:443", "a.org/", "*", "")],
         *[("origins", site, "--cors_origins") for site in ("a.org", "https://a.org/", "null", "https://*.org", "")],
     ],
 )

@@ -165,12 +165,17 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         (["--checkpoint=", "--port=0"], "the checkpoint's name is empty"),
         (["--checkpoint=x", "--host=300.1.1.1"], "--host=300.1.1.1"),
         (["--checkpoint=x", "--temperature=3"], "--temperature"),
+        (["--checkpoint=x", "--temperature=nan", "--port=0"], "--temperature=nan: expected 0 to 2"),
+        (["--checkpoint=x", "--weights=int2"], "--weights=int2: expected int8 | int4"),
+        (["--checkpoint=x", "--allowed_hosts=http://a"], "--allowed_hosts='http://a': expected hosts"),
         (["--port=8000"], "--checkpoint must be given"),
     ],
 )
 def test_errors_of_the_command_are_one_line(flags: list[str], says: str) -> None:
     done = launch("launch.serve", *flags)
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("reading the checkpoint")]
+    lines = done.stderr.splitlines()
+    line = lines.pop()
+    assert lines == (["reading the checkpoint /nonexistent ..."] if "/nonexistent" in flags[0] else [])
     assert done.returncode == 1 and line.startswith("error: ") and says in line
 
 
