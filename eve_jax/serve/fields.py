@@ -123,9 +123,7 @@ class ImageSizes(Body):
     """How images are resized."""
 
     fit: Literal["fill", "shrink"] | None = Field(None, description="absent: the model's")
-    max_size: int | None = Field(
-        None, ge=1, description="side of the largest image area in pixels; absent: the model's"
-    )
+    max_size: int | None = Field(None, description="side of the largest image area in pixels; absent: the model's")
 
 
 MESSAGES: dict[str, Any] = {

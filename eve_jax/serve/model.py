@@ -52,6 +52,8 @@ class Served:
     def rule(self, body: ImageSizes) -> ImageRule:
         """The image rule of a request. Raises Problem for a size that cannot be."""
         own = self.eve.rule.images
+        if body.max_size is not None and body.max_size < own.patch:
+            raise Problem(f"max_size: expected at least {own.patch}, the pixels of a patch's side", "max_size")
         try:
             return replace(own, fit=body.fit or own.fit, max_size=body.max_size or own.max_size)
         except UserError as error:

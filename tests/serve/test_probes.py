@@ -164,7 +164,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a prompt that is far too long": (chat(LONG * 5000), "input_tokens", "tokens"),
     "images that are too long": (chat([image(uri(png(800, 800)))] * 2), "input_tokens", "image tokens included"),
     "a wrong fit": (chat([image()], fit="x"), "fit", "'fill' or 'shrink'"),
-    "a wrong size": (chat([image()], max_size=7), "max_size", "at least 32"),
+    "a wrong size": (chat([image()], max_size=7), "max_size", "expected at least 32"),
+    "no size": (chat([image()], max_size=0), "max_size", "expected at least 32"),
+    "a negative size": (chat([image()], max_size=-1), "max_size", "expected at least 32"),
     "half a character": (chat("\ud800"), None, "not valid JSON"),
 }
 
