@@ -27,6 +27,6 @@ def check_generation(folder: Path, vocab_size: int) -> None:
         if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocab_size for i in ids):
             kind = "a token id, or several," if name == SEVERAL else "a token id"
             raise UserError(
-                f"{file}: {name} is {given!r}: expected {kind} of 0 to {vocab_size - 1}, or null; correct it, or remove "
-                "it where there is no such token"
+                f"{file}: {name} is {given!r}: expected {kind} of 0 to {vocab_size - 1}, or null; correct it, or "
+                "remove it where there is no such token"
             )
