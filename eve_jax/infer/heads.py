@@ -17,7 +17,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, logical_axes
 from eve_jax.model.head_groups import grouped_heads
 from eve_jax.model.quantized import is_quantized, refined
-from eve_jax.sharding import parameter_sharding, shards
+from eve_jax.sharding import along_whole, shards
 
 OF_HEADS = ("heads", "head_rows")  # logical axes that heads lie along
 # Heads [..., groups, heads of each, H, ...] to others; `axis` is that of a group's heads, `of_kv` true for k and v.
@@ -91,10 +91,8 @@ def _changed(
 
 def _placed(move: Callable[[Array], Array], axes: tuple[str | None, ...], mesh: Mesh, x: Array) -> Array:
     """`x`, a weight or a part of a quantized one, with its heads moved; as it is where it has no heads."""
-    if x.shape[axes.index(next(a for a in axes if a in OF_HEADS))] == 1:
-        return x
-    where = parameter_sharding(mesh, axes, jax.eval_shape(move, x).shape)
-    return jax.jit(move, out_shardings=where)(x)
+    along = next(number for number, logical in enumerate(axes) if logical in OF_HEADS)
+    return x if x.shape[along] == 1 else along_whole(x, move, axes, along, mesh)
 
 
 def _by_group(x: Array, sizes: tuple[int, int, int], change: Callable[[Array], Array]) -> Array:
