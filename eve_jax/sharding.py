@@ -6,14 +6,13 @@ model's code says only logical axes. Without `use(mesh)`, or on one device, noth
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental import mesh_utils
@@ -244,36 +243,6 @@ def gather(weight: Array, axes: tuple[str | None, ...], dtype: np.dtype) -> Arra
         return weight
     stored = parameter_sharding(mesh, axes, weight.shape)
     return _moved(weight, parameter_sharding(mesh, axes, weight.shape, GATHERED_RULES), stored)
-
-
-def along_whole(
-    x: Array, change: Callable[[Array], Array], axes: tuple[str | None, ...], along: int, mesh: Mesh
-) -> Array:
-    """`change` made to a parameter [layers, ...] of logical `axes`, which lies on `mesh` and whose result lies there.
-
-    `change` mixes what lies along the dimension `along`, and changes only its size. Each device gathers that dimension
-    of a layer at a time, so that none holds more than its share and a layer; the compiler, left to itself, replicates
-    the parameter.
-    """
-    before = parameter_sharding(mesh, axes, x.shape).spec
-    after = parameter_sharding(mesh, axes, jax.eval_shape(change, x).shape).spec
-    divided, wanted = _names(before[along]), _names(after[along])
-    parts = math.prod(mesh.shape[name] for name in wanted)
-
-    def one(layer: Array) -> Array:
-        # Collectives of int4 are not to be had on every platform.
-        whole = layer[None].astype(jnp.int8) if layer.dtype == jnp.int4 else layer[None]
-        if divided:
-            whole = jax.lax.all_gather(whole, divided, axis=along, tiled=True)
-        whole = change(whole)
-        if wanted:
-            size = whole.shape[along] // parts
-            whole = jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(wanted) * size, size, along)
-        return whole[0].astype(layer.dtype)
-
-    by_layer = partial(jax.lax.map, one)
-    moved = jax.shard_map(by_layer, mesh=mesh, in_specs=before, out_specs=after, check_vma=False)
-    return jax.jit(moved)(x)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
