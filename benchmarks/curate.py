@@ -21,12 +21,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import bad_corpus, curate_clusters, curate_engines, curate_images
 from benchmarks.child import child
 from benchmarks.curate_corpus import OTHERWISE, named
 from configs.curate import get_config
+from eve_jax.errors import UserError
+from eve_jax.process import interrupt
+from launch._flags import run
 
 WHAT = flags.DEFINE_list("what", [], "names of the figures; default: all")
 FOLDER = flags.DEFINE_string("folder", "", "where images and outputs lie; default: a temporary folder")
@@ -75,13 +78,14 @@ def measured(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     }
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Measure, print a line each, and all of them as JSON."""
+    interrupt.ready()
     folder = Path(FOLDER.value or tempfile.mkdtemp(prefix="eve-curate-"))
     known = measured(folder)
     unknown = [name for name in WHAT.value if name not in known]
     if unknown:
-        raise app.UsageError(f"--what={unknown[0]}: expected some of {', '.join(known)}")
+        raise UserError(f"--what={unknown[0]}: expected some of {', '.join(known)}")
     found = {}
     for name in WHAT.value or known:
         found[name] = known[name]()
@@ -91,4 +95,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

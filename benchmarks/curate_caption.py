@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.caption_server import ScriptedEndpoint
@@ -34,7 +34,9 @@ from eve_jax.caption.checks import Checker
 from eve_jax.caption.config import CaptionConfig
 from eve_jax.caption.prompts import fixed_text, parse_template
 from eve_jax.caption.write import caption_records
+from eve_jax.process import interrupt
 from eve_jax.process.progress import tracked
+from launch._flags import run
 
 ROOT = Path(__file__).parents[1]
 PLACES, SECONDS, FAULTS = 16, 0.5, 0.02
@@ -178,8 +180,9 @@ def checks(count: int = 2000) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Print what is asked for, as lines or as one line of JSON."""
+    interrupt.ready()
     known = {
         "kills": lambda: kills(FLAGS.images, FLAGS.kills, FLAGS.seed),
         "places": lambda: places(seed=FLAGS.seed),
@@ -203,4 +206,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("kills", 30, "kills", 1)
     flags.DEFINE_integer("seed", 0, "of the moments and errors")
     flags.DEFINE_bool("json", False, "print one line of JSON")
-    app.run(main)
+    run(main)

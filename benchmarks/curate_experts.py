@@ -15,14 +15,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.caption_server import Asked, Reply, ScriptedEndpoint, completion
@@ -41,6 +41,8 @@ from eve_jax.data.sources.records import open_records
 from eve_jax.demo.compose import TrainingComposer
 from eve_jax.demo.scenes import draw
 from eve_jax.demo.settings import settings_of
+from eve_jax.process import interrupt
+from launch._flags import run
 
 LEAST = 0.9  # share of words that are read, and that captions have
 REQUESTS_OFF, TOKENS_OFF = 0.1, 0.2
@@ -227,8 +229,9 @@ def _caption_all(records: str, images: str, out: Path, endpoint: ScriptedEndpoin
     return caption_records(CaptionConfig.of(config), records, images, out)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Print what is asked for, as lines or as one line of JSON."""
+    interrupt.ready()
     known = {
         "signs": lambda: signs(FLAGS.signs, FLAGS.seed, FLAGS.scale, keep=FLAGS.keep and f"{FLAGS.keep}/signs"),
         "plan": lambda: plan(FLAGS.records, FLAGS.sample, seed=FLAGS.seed, keep=FLAGS.keep and f"{FLAGS.keep}/plan"),
@@ -253,4 +256,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seed", 0, "of what is drawn")
     flags.DEFINE_string("keep", "", "folder to work in, which is kept")
     flags.DEFINE_bool("json", False, "print one line of JSON")
-    app.run(main)
+    run(main)

@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks.data_ceiling import FEW, ceilings
 from benchmarks.data_images import measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
+from benchmarks.extras import want
 from eve_jax.data.plan.lengths import Lengths
 from eve_jax.data.plan.plan import Plan, PlanSettings, build_plan
 from eve_jax.process import interrupt
@@ -155,6 +156,9 @@ def memory(folder: Path, console: Console) -> dict[str, Any]:
 
 def main() -> None:
     interrupt.ready()
+    if not CEILING.value:
+        want("torch", "torch")
+        want("transformers", "torch")
     console = Console(stderr=True)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))

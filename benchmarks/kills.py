@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,7 @@ from rich.table import Table
 from configs import demo
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, UNFINISHED, steps_in
 from eve_jax.demo.dataset import write_dataset
+from eve_jax.process import interrupt
 from eve_jax.train.metrics import TIMED, read_metrics
 from launch._flags import run
 
@@ -122,7 +123,8 @@ def trial(number: int, name: signal.Signals, moment: float, whole: Path) -> tupl
     return [str(number), name.name, f"{moment:.1f}", at, str(status), resumed, "equal" if same else "DIFFERENT"], right
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
+    interrupt.ready()
     console = Console(width=120)
     folder = Path(WORKDIR.value or "").resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -157,4 +159,4 @@ if __name__ == "__main__":
         sys.argv.remove(RUN)
         run(run_stages)
     else:
-        app.run(main)
+        run(main)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
-
 from eve_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 TIMEOUT = 300.0  # seconds of an answer
@@ -62,8 +63,10 @@ class Answer:
         return (self.events[-1][0] - self.events[0][0]) / after if after else None
 
 
-async def ask(client: httpx.AsyncClient, one: Ask, new: int, answer: Answer) -> Answer:
+async def ask(client: "httpx.AsyncClient", one: Ask, new: int, answer: Answer) -> Answer:
     """Hear `answer`, of exactly `new` tokens, as it comes; with an error where it has others or none."""
+    import httpx
+
     more = {"max_tokens": new, "temperature": 0, "ignore_eos": True, "stream": True, "return_token_ids": True}
     body = one.body | more | {"stream_options": {"include_usage": True}}
     try:
@@ -92,8 +95,10 @@ def _hear(answer: Answer, event: dict[str, Any]) -> None:
         answer.cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
 
 
-def client_of(url: str) -> httpx.AsyncClient:
+def client_of(url: str) -> "httpx.AsyncClient":
     """A client without limits of its own, of a server of this machine. Raises UserError for one elsewhere."""
+    import httpx
+
     if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(f"{url}: only servers of this machine are put under load")
     limits = httpx.Limits(max_connections=None)
@@ -104,7 +109,7 @@ async def closed(url: str, asks: Sequence[Ask], new: int, at_a_time: int) -> lis
     """Closed loop: `at_a_time` clients, each of which asks again once it has its answer, until all `asks` are done."""
     left, answers = iter(asks), []
 
-    async def one_client(client: httpx.AsyncClient) -> None:
+    async def one_client(client: "httpx.AsyncClient") -> None:
         for one in left:
             answers.append(await ask(client, one, new, Answer(time.perf_counter())))
 
@@ -122,7 +127,7 @@ async def opened(url: str, asks: Sequence[Ask], new: int, rate: float, seed: int
     start = time.perf_counter()
     due = start
 
-    async def later(client: httpx.AsyncClient, one: Ask, at: float) -> Answer:
+    async def later(client: "httpx.AsyncClient", one: Ask, at: float) -> Answer:
         await asyncio.sleep(at - time.perf_counter())
         return await ask(client, one, new, Answer(at))
 

@@ -13,7 +13,7 @@ Reported: seconds to the first token (TTFT), of a further token (TPOT), between 
 `long` wait so long), how many waits of the server for pieces of the long prompts took at most two of the block that
 followed (`within`, of `waits`), tokens and requests a second, programs compiled after the start, memory, errors. Every
 request is one that no server has seen before. Takes about twenty minutes on two free cores. With --json a line of JSON
-comes last.
+comes last. Needs the extras `serve` and, for httpx, `test`.
 """
 
 import asyncio
@@ -37,9 +37,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import servers, vllm_plugin, workload
+from benchmarks.extras import want
 from benchmarks.load import CHAT, COMPLETIONS, Ask, Figures, HeldUp, closed, figures, held_up, opened
 from benchmarks.servers import Server
 from benchmarks.timing import machine
+from eve_jax.process import interrupt
 from launch._flags import run
 
 SLOTS = flags.DEFINE_integer("slots", 8, "of the server that is compared", lower_bound=1)
@@ -201,6 +203,9 @@ def show(found: dict[str, list[Row]]) -> None:
 
 
 def main() -> None:
+    interrupt.ready()
+    want("httpx", "test")
+    want("uvicorn", "serve")
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         found = measure(start(stack, Path(name)))

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
-
 from eve_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -28,14 +26,19 @@ class Server:
 
     def compiled(self) -> int | None:
         """Programs that it has compiled; None where it does not say."""
-        found = COMPILED.search(httpx.get(f"{self.url}/metrics", trust_env=False).text)
+        found = COMPILED.search(self._metrics())
         return int(float(found[1])) if found else None
 
     def stalls(self) -> dict[float, int]:
         """How many waits for others' prompts before a block of tokens, in times of that block, were up to each bound;
         empty where it does not say."""
-        found = STALLS.findall(httpx.get(f"{self.url}/metrics", trust_env=False).text)
+        found = STALLS.findall(self._metrics())
         return {float(bound): int(float(count)) for bound, count in found}
+
+    def _metrics(self) -> str:
+        import httpx
+
+        return httpx.get(f"{self.url}/metrics", trust_env=False).text
 
     def peak(self) -> int:
         """The largest resident memory of the process and of each one below it, in bytes, added up."""
@@ -85,6 +88,8 @@ def vllm(python: str, export: Path, context: int) -> list[str]:
 
 
 def _healthy(url: str) -> bool:
+    import httpx
+
     try:
         return httpx.get(f"{url}/health", trust_env=False, timeout=5).status_code == 200
     except httpx.HTTPError:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from benchmarks.extras import want
 from launch._flags import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "where folders, records and the stage go; what is done is used again")
@@ -136,6 +137,8 @@ def text_logits(folder: Path) -> np.ndarray:
 def main() -> None:
     from eve_jax.process.setup import setup
 
+    want("torch", "torch")
+    want("transformers", "torch")
     setup()
     start = time.time()
     work = Path(WORKDIR.value or "")

@@ -1,6 +1,5 @@
 """Comparisons on a machine that others may use: candidates in turn, medians, the spread of ratios within a round."""
 
-import importlib.util
 import os
 import platform
 import statistics
@@ -13,7 +12,7 @@ import jax
 from rich.console import Console
 from rich.progress import track
 
-from eve_jax.errors import UserError
+from benchmarks.extras import want
 from eve_jax.process import host_memory, interrupt
 
 REST = 0.5  # seconds
@@ -33,15 +32,9 @@ def begin(torch: bool) -> None:
     """
     interrupt.ready()
     if torch:
-        want_torch()
+        want("torch", "torch", "--notorch")
     print(f"{machine()}; jax {jax.__version__}", flush=True)
     host_memory.keep_freed()
-
-
-def want_torch() -> None:
-    """Raises UserError where PyTorch is missing, before anything is measured."""
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch is missing: pip install -c constraints.txt -e '.[torch]', or --notorch")
 
 
 def interleaved(candidates: Mapping[str, Callable[[], Any]], rounds: int, what: str) -> dict[str, Times]:

@@ -130,3 +130,11 @@ def test_the_checks_see_what_they_are_for():
         assert OUTSIDE_SECTION.search(one_line(text)), text
     for text in ("MANIFEST = 'manifest.json'", "SPECIAL 3", "step / MANIFEST"):
         assert not OUTSIDE_SECTION.search(one_line(text)), text
+
+
+def test_pages_with_quantized_weights_name_the_extra() -> None:
+    """Commands that quantize fail without it."""
+    pages = [path for path in files(".md") if re.search(r"weights=int[48]", path.read_text(encoding="utf-8"))]
+    assert pages
+    lacking = [path.name for path in pages if not re.search(r"\bquant[`\]]", path.read_text(encoding="utf-8"))]
+    assert lacking == []

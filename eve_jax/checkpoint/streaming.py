@@ -4,8 +4,10 @@ Orbax saves trees of whole arrays. Here a leaf is a `Lazy`, whose pieces are mad
 holds a layer of one parameter where a plain save would hold the model.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,8 +98,24 @@ def write_checkpoint(folder: Path, source: ParamSource, done: Done, meta: dict[s
             "params": ocp.args.PyTreeSave(tree),
             "meta": ocp.args.JsonSave(versioned(meta or {"plan": "", "steps": 0})),
         }
-        manager.save(0, args=ocp.args.Composite(**items))
+        with _unlogged():
+            manager.save(0, args=ocp.args.Composite(**items))
     write_manifest(target / "0")
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the tracebacks of UserErrors out of Orbax's log: it logs each of them before it raises it here."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+
+    log = logging.getLogger("absl")
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
 
 
 class OrbaxSource:

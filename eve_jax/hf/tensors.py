@@ -14,6 +14,7 @@ from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
+from eve_jax.hf.generation import check_generation
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed
 from eve_jax.hf.prefixes import without_prefix
@@ -37,6 +38,7 @@ class HfSource:
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
         warn_unknown(self.config, folder / CONFIG)
+        check_generation(folder, self.cfg.vocab_size)
         self.weights = stored_weights(self.config, folder)
         stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
         self.tensors: dict[str, Any] = without_prefix(stored, folder, is_plain(self.config))

@@ -91,10 +91,37 @@ def _changed(
 
 def _placed(move: Callable[[Array], Array], axes: tuple[str | None, ...], mesh: Mesh, x: Array) -> Array:
     """`x`, a weight or a part of a quantized one, with its heads moved; as it is where it has no heads."""
-    if x.shape[axes.index(next(a for a in axes if a in OF_HEADS))] == 1:
-        return x
-    where = parameter_sharding(mesh, axes, jax.eval_shape(move, x).shape)
-    return jax.jit(move, out_shardings=where)(x)
+    along = next(number for number, logical in enumerate(axes) if logical in OF_HEADS)
+    return x if x.shape[along] == 1 else _along_whole(x, move, axes, along, mesh)
+
+
+def _along_whole(
+    x: Array, change: Callable[[Array], Array], axes: tuple[str | None, ...], along: int, mesh: Mesh
+) -> Array:
+    """`change` made to a parameter [layers, ...] of logical `axes`, which lies on `mesh` and whose result lies there.
+
+    `change` mixes what lies along the dimension `along`, and changes only its size. Each device gathers that dimension
+    of a layer at a time, so that none holds more than its share and a layer; the compiler, left to itself, replicates
+    the parameter.
+    """
+    new = jax.eval_shape(change, x).shape
+    before, after = parameter_sharding(mesh, axes, x.shape), parameter_sharding(mesh, axes, new)
+    divided, wanted = before.spec[along], after.spec[along]
+    size = after.shard_shape(new)[along]
+
+    def one(layer: Array) -> Array:
+        # Collectives of int4 are not to be had on every platform.
+        whole = layer[None].astype(jnp.int8) if layer.dtype == jnp.int4 else layer[None]
+        if divided:
+            whole = jax.lax.all_gather(whole, divided, axis=along, tiled=True)
+        whole = change(whole)
+        if wanted:
+            whole = jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(wanted) * size, size, along)
+        return whole[0].astype(layer.dtype)
+
+    by_layer = partial(jax.lax.map, one)
+    moved = jax.shard_map(by_layer, mesh=mesh, in_specs=before.spec, out_specs=after.spec, check_vma=False)
+    return jax.jit(moved)(x)
 
 
 def _by_group(x: Array, sizes: tuple[int, int, int], change: Callable[[Array], Array]) -> Array:

@@ -11,9 +11,9 @@ from eve_jax.data.text.templates import fitting_templates, get_template, special
 from eve_jax.data.text.tokenizer import CHAT_FILE, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.hf.chat_template import chat_template
 from eve_jax.hf.config import INFERENCE_FIT, OURS
+from eve_jax.hf.generation import GENERATION, IDS
 from eve_jax.process.files import read_json, write_json
 
-GENERATION = "generation_config.json"
 MODELING = Path(__file__).parents[1] / "hf" / "torch_eve"
 
 
@@ -47,7 +47,7 @@ def write_tokens(target: Path, config: dict[str, Any], data: dict[str, Any], tex
         if not text_only:
             _chat(target, tokenizer, dialogue, bool(data.get("image_first", False)))
     if not (target / GENERATION).is_file():
-        ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(k) is not None}
+        ids = {k: config[k] for k in IDS if config.get(k) is not None}
         write_json(target / GENERATION, ids)
 
 

@@ -53,7 +53,7 @@ def test_a_folder_opens_as_what_it_was_made_of(exported, hf):
     )
 
 
-def test_what_it_is_not_for(exported, tmp_path):
+def test_what_it_is_not_for(exported, tmp_path, caplog):
     folder, weights = exported
     other = {"int8": "int4", "int4": "int8"}[weights]
     with pytest.raises(UserError, match=f"^--weights={other}: .* holds {weights} weights"), name_fields("--{}".format):
@@ -62,6 +62,7 @@ def test_what_it_is_not_for(exported, tmp_path):
         open_checkpoint(folder).params()
     with pytest.raises(UserError, match=f"holds {weights} weights"):
         import_checkpoint(str(folder), tmp_path / "ours", quiet=True)
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [], "one line, no tracebacks"
     with pytest.raises(UserError, match=f"has {weights} weights already"):
         export_checkpoint(folder, tmp_path / "again", quiet=True)
     assert not list(tmp_path.glob("[!.]*"))
