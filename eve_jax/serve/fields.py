@@ -24,6 +24,7 @@ from eve_jax.infer.sampling import MOST_BIASES
 from eve_jax.infer.stopping import LONGEST_STOP, MOST_STOPS
 from eve_jax.process.checks import encodable
 from eve_jax.process.strict_json import without_repeats
+from eve_jax.serve.message_schema import MESSAGES
 from eve_jax.serve.problem import Problem
 from eve_jax.serve.refused import check_refused, is_number
 
@@ -124,51 +125,6 @@ class ImageSizes(Body):
 
     fit: Literal["fill", "shrink"] | None = Field(None, description="absent: the model's")
     max_size: int | None = Field(None, description="side of the largest image area in pixels; absent: the model's")
-
-
-MESSAGES: dict[str, Any] = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "required": ["role", "content"],
-        "properties": {
-            "role": {"enum": ["system", "developer", "user", "assistant"]},
-            "content": {
-                "oneOf": [
-                    {"type": "string"},
-                    {
-                        "type": "array",
-                        "items": {
-                            "oneOf": [
-                                {
-                                    "type": "object",
-                                    "required": ["type", "text"],
-                                    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-                                },
-                                {
-                                    "type": "object",
-                                    "required": ["type", "image_url"],
-                                    "properties": {
-                                        "type": {"const": "image_url"},
-                                        "image_url": {
-                                            "type": "object",
-                                            "required": ["url"],
-                                            "properties": {
-                                                "url": {"type": "string"},
-                                                "detail": {"enum": ["auto", "low", "high", "original"]},
-                                            },
-                                        },
-                                    },
-                                },
-                            ]
-                        },
-                    },
-                ]
-            },
-        },
-    },
-}
 
 
 class ChatBody(Answering, ImageSizes):

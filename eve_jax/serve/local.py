@@ -28,7 +28,7 @@ def served_here(eve: EVE, settings: ServeSettings, slots: SchedulerSettings) -> 
     served = Served(eve, settings, slots.context)
     application = app.build(served, Scheduler(eve.engine, replace(slots, context=served.context)))
     listener = process.listening("127.0.0.1", 0)
-    server = process.Server(process.config(application, settings.header_time, DRAIN))
+    server = process.Server(process.config(application, settings.header_time), DRAIN)
     state = application.state
     state.failed = lambda: setattr(server, "should_exit", True)
     state.say = lambda text: None

@@ -32,7 +32,7 @@ print("the same")
 
 @pytest.mark.parametrize("name", ["moe", pytest.param("moe int4", marks=pytest.mark.slow)])
 def test_no_weight_is_replicated_on_its_way(name: str) -> None:
-    """The compiler says so on stderr when it makes a whole array on every device to move it."""
+    """The compiler warns on stderr when it makes a whole array on every device to move it."""
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "TF_CPP_MIN_LOG_LEVEL": "0"}
     done = subprocess.run([sys.executable, "-c", CODE, name], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout == "the same\n", done.stderr[-3000:]
