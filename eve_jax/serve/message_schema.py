@@ -1,4 +1,4 @@
-"""The form of `messages` of a chat, as the OpenAPI document has it; what they hold is read by `eve_jax.serve.messages`."""
+"""The form of `messages` of a chat in the OpenAPI document; `eve_jax.serve.messages` reads what they hold."""
 
 from typing import Any
 
