@@ -47,7 +47,9 @@ def test_a_mesh_answers_as_one_device():
 @pytest.mark.parametrize("model", ["moe", "moe int4", "one head", "three heads", "switched", "switched together"])
 def test_every_mesh_answers_as_one_device(model):
     specs = ["data:2", "tensor:2", "tensor:4", "data:2,tensor:2", "fsdp:2,tensor:4", "data:2,fsdp:2,tensor:2"]
-    specs += ["data:8", "tensor:8", "data:4,tensor:2", "data:2,tensor:4"]
+    specs += ["data:8", "data:4,tensor:2", "data:2,tensor:4"]
+    if model != "switched together":  # its four query heads, which it norms together, cannot be filled up to eight
+        specs.append("tensor:8")
     found = printed(start(8, "tests.infer.on_meshes", model, "", *specs))
     for spec in specs:
         check(found[spec], found[""], spec)
