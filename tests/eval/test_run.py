@@ -96,6 +96,7 @@ def test_a_marker_in_a_question_is_text(eve: EVE, asked: list[Ask], tmp_path: Pa
     assert "Is <image> a tag, \\<image> another?" in said
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(hf: Path, eve: EVE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had not been killed, with another batch size; what was answered is not asked again."""
     write_hub(tmp_path, "mme")

@@ -84,6 +84,7 @@ def test_no_host_holds_a_checkpoint_whole(tmp_path, monkeypatch, stored):
         assert found["grown"] < found["share"] + 90e6 + 2 * found["largest"] * (stored == "trained"), found
 
 
+@pytest.mark.slow
 def test_weights_of_a_checkpoint_and_of_a_training_run(hf, eve, tmp_path):
     """On 4 devices: each holds its share alone, and a second copy is made only of what has another dtype."""
     records = write_records(tmp_path, 5)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from eve_jax.weights.open import open_checkpoint
 from tests.train.stages_on_disk import DAC, started
@@ -13,6 +14,7 @@ from tests.train.stages_on_disk import DAC, started
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_from_eight_devices(tmp_path):
     flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.train.resharded", str(tmp_path)]
