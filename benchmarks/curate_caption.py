@@ -29,6 +29,7 @@ from PIL import Image
 
 from benchmarks.caption_server import ScriptedEndpoint
 from benchmarks.caption_texts import good_caption, leaking, refusing, repetitive, unfinished
+from benchmarks.curate_figures import show
 from configs import caption
 from eve_jax.caption.checks import Checker
 from eve_jax.caption.config import CaptionConfig
@@ -189,14 +190,7 @@ def main() -> None:
         "outage": lambda: outage(seed=FLAGS.seed),
         "checks": checks,
     }
-    found = {name: known[name]() for name in FLAGS.what}
-    if FLAGS.json:
-        print(json.dumps(found))
-        return
-    for name, figures in found.items():
-        print(name)
-        for key, value in figures.items():
-            print(f"  {key:24} {value:.4g}" if isinstance(value, float) else f"  {key:24} {value}")
+    show(known, FLAGS.what, FLAGS.json)
 
 
 FLAGS = flags.FLAGS

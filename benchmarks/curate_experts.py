@@ -27,6 +27,7 @@ from PIL import Image
 
 from benchmarks.caption_server import Asked, Reply, ScriptedEndpoint, completion
 from benchmarks.caption_texts import good_caption
+from benchmarks.curate_figures import show
 from configs import caption
 from configs import curate as curation
 from eve_jax.caption.config import CaptionConfig
@@ -236,14 +237,7 @@ def main() -> None:
         "signs": lambda: signs(FLAGS.signs, FLAGS.seed, FLAGS.scale, keep=FLAGS.keep and f"{FLAGS.keep}/signs"),
         "plan": lambda: plan(FLAGS.records, FLAGS.sample, seed=FLAGS.seed, keep=FLAGS.keep and f"{FLAGS.keep}/plan"),
     }
-    found = {name: known[name]() for name in FLAGS.what}
-    if FLAGS.json:
-        print(json.dumps(found))
-        return
-    for name, figures in found.items():
-        print(name)
-        for key, value in figures.items():
-            print(f"  {key:24} {value:.4g}" if isinstance(value, float) else f"  {key:24} {value}")
+    show(known, FLAGS.what, FLAGS.json)
 
 
 FLAGS = flags.FLAGS

@@ -7,16 +7,14 @@ nobody listens                               Unreachable
 401, 402, 404, 405, 3xx, an unknown model    Stop: no request can succeed until the user changes something
 """
 
-import email.utils
 import json
-import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process.posting import retry_after
 
 BUSY = (408, 425, 429, 502, 503, 504)
 HOPELESS = {
@@ -103,7 +101,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, where: str)
     if status == 400 and UNKNOWN_MODEL.search(words):
         raise Stop(f"{where}: {words}; {HOPELESS[404]}")
     if status in BUSY:
-        raise Overloaded(words, _seconds(headers.get("retry-after")))
+        raise Overloaded(words, retry_after(headers.get("retry-after")))
     if status >= 500:
         raise Faulty(words)
     raise Refused(words, status)
@@ -157,17 +155,3 @@ def _words(body: bytes, status: int) -> tuple[str, str]:
     elif isinstance(error, str):
         text = error
     return f"status {status}: {shorten(' '.join(_whole(text).split()), 200) or 'no message'}", code
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, a number or a date; None for none, or for what is neither."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -38,7 +38,11 @@ NOT_FINITE = ("stop", "skip")  # what a run does about a step whose loss or grad
 MOST = 2**63 - 1  # of a seed
 EMA = Field("optim.ema")
 # Configs of other commands, by a section that no stage has.
-NOT_STAGES = {"serve": "inference, for launch.compile", "prompt": "captions, for launch.caption"}
+NOT_STAGES = {
+    "serve": "inference, for launch.compile",
+    "prompt": "captions, for launch.caption",
+    "dedup": "a curation, for launch.curate",
+}
 REMEDY = "; begin with get_config of configs/base.py, which has every field"
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process.posting import NotAnswered, Refused, post_once
 
 RETRIES, PAUSE = 5, 3.0
 
@@ -79,19 +78,17 @@ class HttpJudge:
             "max_tokens": question.max_tokens,
         }
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
+        data = json.dumps(body).encode()
         reason = ""
         for trial in range(RETRIES):
             if trial:
                 time.sleep(self.pause)
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return _text(response.read())
-            except urllib.error.HTTPError as error:
-                reason = f"status {error.code}: {shorten(error.read().decode(errors='replace'), 200)}"
-                if error.code < 500 and error.code not in (408, 429):
-                    break
-            except (OSError, ValueError, LookupError, TypeError) as error:
+                return _text(post_once(self.url, data, headers, self.timeout))
+            except Refused as error:
+                reason = str(error)
+                break
+            except (NotAnswered, ValueError, LookupError, TypeError) as error:
                 reason = shorten(str(error) or type(error).__name__, 200)
         raise JudgeFailed(
             f"judge {self.url} ({self.model}): no reply ({reason}); check the address, the model, the key"

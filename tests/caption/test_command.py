@@ -65,9 +65,10 @@ def test_what_is_wrong_is_one_line_and_makes_nothing(folder: Path, tmp_path: Pat
         assert not out.exists()
 
 
-def test_captions_are_not_a_config_to_train_with(tmp_path: Path) -> None:
-    done = launch("launch.train", "--config=caption", f"--workdir={tmp_path}/work")
-    assert "error: --config=caption is of captions, for launch.caption alone" in one_line(done)
+@pytest.mark.parametrize(("config", "what"), [("caption", "captions"), ("curate", "a curation")])
+def test_what_is_no_config_to_train_with(tmp_path: Path, config: str, what: str) -> None:
+    done = launch("launch.train", f"--config={config}", f"--workdir={tmp_path}/work")
+    assert f"error: --config={config} is of {what}, for launch.{config} alone" in one_line(done)
 
 
 def test_an_endpoint_that_refuses_the_key(folder: Path, tmp_path: Path) -> None:

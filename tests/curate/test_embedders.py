@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from eve_jax.curate.config import EmbedConfig
-from eve_jax.curate.embedders import endpoint
 from eve_jax.curate.embedders.open import identity, open_embedder
 from eve_jax.curate.features import Features, feature_file, read_features, unit, write_features
 from eve_jax.curate.stage import Stage
 from eve_jax.errors import UserError
+from eve_jax.process import posting
 from tests.curate.web import scene
 
 
@@ -76,14 +76,14 @@ class Handler(BaseHTTPRequestHandler):
         answer = server.answer if server.answer is not None else {"data": [{"embedding": [1.0, len(server.asked)]}]}
         self.send_response(429 if busy else server.status)
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def log_message(self, *_):
         pass
 
 
 def test_endpoint_is_asked_again_while_it_is_busy(monkeypatch):
-    monkeypatch.setattr(endpoint.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(posting.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("EVE_EMBED_KEY", "secret")
     server = Server(busy=3)
     found = open_embedder(config("endpoint", "m", server.url)).embed([np.asarray(scene(n)) for n in range(4)])
@@ -137,3 +137,11 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "000000.arrow").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"000000.arrow cannot be read .*; remove it, then rerun"):
         read_features(tmp_path / "000000.arrow")
+
+
+def test_an_answer_that_is_no_json_is_named_at_once():
+    server = Server(answer=b"<html>")
+    with pytest.raises(UserError, match=r"\(m\): the answer has no data\[0\].embedding"):
+        open_embedder(config("endpoint", "m", server.url)).embed([np.asarray(scene(0))])
+    assert len(server.asked) == 1
+    server.shutdown()

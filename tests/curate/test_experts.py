@@ -77,7 +77,7 @@ def test_an_endpoint_gets_the_image_and_its_list_is_kept_by_score(server: Any, m
 def test_a_busy_endpoint_is_asked_again_and_retry_after_is_kept(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     url, handler = server
     pauses: list[float] = []
-    monkeypatch.setattr("eve_jax.curate.experts.endpoint.time.sleep", pauses.append)
+    monkeypatch.setattr("eve_jax.process.posting.time.sleep", pauses.append)
     handler.script = [answer("busy", 429, Retry_After="7"), answer("", 503), answer("", 500), answer([LINE])]
     assert ask_endpoint("ocr", url, 5, 600)(IMAGE) == [LINE]
     assert pauses == [7.0, 1.0, 2.0]

@@ -4,24 +4,20 @@ import base64
 import io
 import json
 import os
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
 from eve_jax.curate.embedders.form import Embedder, Images
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import UserError
+from eve_jax.process.posting import Refused, post
 
 KEYS = ("EVE_EMBED_KEY", "OPENAI_API_KEY")  # environment variables of the key, in this order
 AT_ONCE = 16  # requests
 SIDE, QUALITY = 448, 95  # pixels of the shorter side, and JPEG quality, of what is sent
-PATIENCE, LONGEST = 600.0, 60.0  # seconds until an endpoint that does not answer ends the run; between two tries
-BUSY = (408, 425, 429, 500, 502, 503, 504)
+PATIENCE = 600.0  # seconds until an endpoint that does not answer ends the run
 
 
 def endpoint_embedder(url: str, model: str) -> Embedder:
@@ -43,22 +39,12 @@ def endpoint_embedder(url: str, model: str) -> Embedder:
 
 def _ask(address: str, model: str, image: np.ndarray) -> list[float]:
     """Return the embedding of one image; waits while the endpoint is busy or away."""
-    request = urllib.request.Request(address, _body(model, image), _headers())
-    begun, pause = time.monotonic(), 0.5
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-                return _embedding(json.loads(response.read()), address)
-        except urllib.error.HTTPError as error:
-            reason = f"status {error.code}: {shorten(error.read().decode(errors='replace'), 200)}"
-            if error.code not in BUSY:
-                raise UserError(f"{address} ({model}): {reason}") from None
-        except (OSError, ValueError) as error:
-            reason = shorten(str(error) or type(error).__name__, 200)
-        if time.monotonic() + pause - begun > PATIENCE:
-            raise UserError(f"{address} ({model}): no answer for {PATIENCE:.0f} s ({reason}); rerun to resume")
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST)
+    about = f"{address} ({model})"
+    try:
+        answer = post(about, address, _body(model, image), _headers(), PATIENCE, PATIENCE)
+    except Refused as error:
+        raise UserError(f"{about}: {error}") from None
+    return _embedding(answer, about)
 
 
 def _body(model: str, image: np.ndarray) -> bytes:
@@ -76,8 +62,8 @@ def _headers() -> dict[str, str]:
     return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def _embedding(answer: Any, address: str) -> list[float]:
+def _embedding(answer: bytes, about: str) -> list[float]:
     try:
-        return [float(value) for value in answer["data"][0]["embedding"]]
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{address}: the answer has no data[0].embedding ({error})") from None
+        return [float(value) for value in json.loads(answer)["data"][0]["embedding"]]
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{about}: the answer has no data[0].embedding ({error})") from None

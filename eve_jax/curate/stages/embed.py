@@ -10,9 +10,10 @@ import numpy as np
 from eve_jax.curate.config import EmbedConfig
 from eve_jax.curate.embedders.open import Embedder, identity, open_embedder
 from eve_jax.curate.features import feature_file, read_features, write_features
-from eve_jax.curate.rows import Wanted, by_shard
+from eve_jax.curate.rows import Wanted
 from eve_jax.curate.stage import Stage, key_of
-from eve_jax.curate.stages.measure import Measure, Source
+from eve_jax.curate.stages.adding import Adding
+from eve_jax.curate.stages.measure import Measure
 from eve_jax.data.image.patches import open_reduced
 from eve_jax.errors import UserError
 
@@ -21,33 +22,19 @@ _one_at_a_time = Lock()  # a model uses all cores, or the accelerator, by itself
 
 
 @dataclass(frozen=True, eq=False)
-class Embed:
-    """Makes the features of the records of a shard that are in `wanted` and not there yet.
+class Embed(Adding):
+    """Makes the features of the records of a shard that are in `wanted` and not there yet."""
 
-    Its key does not depend on the filter: after a threshold changed, only what was never embedded is.
-    """
-
-    stage: Stage
-    source: Source
-    size: int
-    max_pixels: int
     config: EmbedConfig
-    wanted: Wanted
 
-    @property
-    def index(self) -> np.ndarray:
-        """Return the records, int64 [n] ascending."""
-        return self.wanted.index
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the shards whose features are not all there, and make the folder."""
-        self.stage.folder.mkdir(parents=True, exist_ok=True)
-        return [number for number, span in by_shard(self.index, self.size) if len(self._left(number, span))]
+    def made(self, number: int) -> np.ndarray:
+        """Return the records of shard `number` that have features, int64 [n]."""
+        path = feature_file(self.stage, number)
+        return read_features(path)[0] if path.is_file() else np.zeros(0, np.int64)
 
     def __call__(self, number: int) -> None:
         """Write the features of shard `number`."""
-        span = next(span for shard, span in by_shard(self.index, self.size) if shard == number)
-        left = self._left(number, span)
+        left = self.left(number)
         path = feature_file(self.stage, number)
         with _one_at_a_time:
             found = np.concatenate([*self._embedded(left)]).astype(np.float16)
@@ -58,12 +45,6 @@ class Embed:
             left, found = np.concatenate([index, left]), np.concatenate([features, found])
         order = np.argsort(left, kind="stable")
         write_features(path, left[order], found[order])
-
-    def _left(self, number: int, span: slice) -> np.ndarray:
-        """Return those of the shard's records that have no features yet."""
-        path = feature_file(self.stage, number)
-        wanted = self.index[span]
-        return np.setdiff1d(wanted, read_features(path)[0]) if path.is_file() else wanted
 
     def _embedded(self, index: np.ndarray) -> Iterator[np.ndarray]:
         embedder, records = _opened(self.config), self.source.open()
@@ -86,6 +67,6 @@ def embed_stage(measure: Measure, config: EmbedConfig, index: np.ndarray) -> Emb
         measure.source,
         measure.size,
         measure.max_pixels,
-        config,
         Wanted.of(measure.stage.out, index),
+        config,
     )

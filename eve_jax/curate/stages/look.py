@@ -12,7 +12,8 @@ from eve_jax.curate.experts.form import write_findings
 from eve_jax.curate.experts.open import opened_experts
 from eve_jax.curate.rows import Rows, Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of
-from eve_jax.curate.stages.measure import Measure, Source
+from eve_jax.curate.stages.adding import Adding
+from eve_jax.curate.stages.measure import Measure
 from eve_jax.curate.verdicts import Verdicts
 from eve_jax.data.image.patches import open_image
 
@@ -21,40 +22,24 @@ SCHEMA = pa.schema({"index": pa.int64(), "experts": pa.string(), "refused": pa.s
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Look(Adding):
     """Makes the findings about the records of a shard that are in `wanted` and not there yet."""
 
-    stage: Stage
-    source: Source
-    size: int
-    max_pixels: int
     config: ExpertsConfig
-    wanted: Wanted
 
-    @property
-    def index(self) -> np.ndarray:
-        """Return the records, int64 [n] ascending."""
-        return self.wanted.index
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the shards whose findings are not all there, and make the folder."""
-        self.stage.folder.mkdir(parents=True, exist_ok=True)
-        return [number for number, span in by_shard(self.index, self.size) if len(self._left(number, span))]
+    def made(self, number: int) -> np.ndarray:
+        """Return the records of shard `number` that have findings, int64 [n]."""
+        if not self.stage.shard(number).is_file():
+            return np.zeros(0, np.int64)
+        return self.stage.read(number, ["index"])["index"].to_numpy()
 
     def __call__(self, number: int) -> None:
         """Write the findings of shard `number`."""
-        span = next(span for shard, span in by_shard(self.index, self.size) if shard == number)
-        rows = [self._row(int(one)) for one in self._left(number, span)]
+        rows = [self._row(int(one)) for one in self.left(number)]
         if self.stage.shard(number).is_file():
             rows += self.stage.read(number).to_pylist()
         rows.sort(key=lambda row: row["index"])
         self.stage.write(number, {name: [row[name] for row in rows] for name in SCHEMA.names}, SCHEMA)
-
-    def _left(self, number: int, span: slice) -> np.ndarray:
-        wanted = self.index[span]
-        if not self.stage.shard(number).is_file():
-            return wanted
-        return np.setdiff1d(wanted, self.stage.read(number, ["index"])["index"].to_numpy())
 
     def _row(self, index: int) -> dict[str, Any]:
         look = opened_experts(self.config)
@@ -74,8 +59,8 @@ def look_stage(measure: Measure, config: ExpertsConfig, index: np.ndarray) -> Lo
         measure.source,
         measure.size,
         measure.max_pixels,
-        config,
         Wanted.of(measure.stage.out, index),
+        config,
     )
 
 
