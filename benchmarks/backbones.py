@@ -6,6 +6,7 @@ memory to spare. The first table takes a second, a slice some minutes of the pro
 file --rows, and are not made again. Needs the extra `tpu` for the slices, and no TPU.
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from launch._flags import run
 
 ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
 SLICED = flags.DEFINE_bool("slices", True, "find the smallest slices, which compiles")
+JSON = flags.DEFINE_bool("json", False, "print the rows as a line of JSON last")
 ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
 STATE_BYTES = 12  # of a parameter that trains: its weight and two moments in float32
@@ -96,6 +98,7 @@ def main() -> None:
     file = Path(ROWS.value) if ROWS.value else None
     kept = file.read_text().splitlines() if file and file.is_file() else []
     print(HEAD, "|---" * HEAD.count(" |") + "|", sep="\n", flush=True)
+    rows = []
     for llm in (name for name in LLMS if not name.startswith(OWN) and ONLY.value in name):
         line = next((line for line in kept if f"`{llm}`" in line), "")
         if not line:
@@ -104,6 +107,9 @@ def main() -> None:
                 kept.append(line)
                 file.write_text("\n".join(kept) + "\n")
         print(line, flush=True)
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    if JSON.value:
+        print(json.dumps(rows))
 
 
 if __name__ == "__main__":
