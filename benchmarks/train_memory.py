@@ -91,6 +91,7 @@ def train(name: str) -> dict[str, Any]:
         losses.append(float(metrics["loss"]))
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     memory = functions.fused.lower(state, {}, jax.device_put(batch)).compile().memory_analysis()
+    assert memory is not None
     own = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     done = tokens * (len(losses) - 1)
     return {

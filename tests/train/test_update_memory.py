@@ -48,6 +48,7 @@ def test_moments_are_not_copied() -> None:
     update = jax.jit(partial(apply_update, StepRule(cfg, tx, LR)), donate_argnums=0, compiler_options=AS_USERS)
     state = TrainState(jnp.int32(0), params, tx.init(params))
     memory = update.lower(abstract(state), abstract(sums_of(params))).compile().memory_analysis()
+    assert memory is not None
     assert memory.temp_size_in_bytes < 1.1 * sum(p.nbytes for p in params.values())
     assert memory.alias_size_in_bytes >= 3 * sum(p.nbytes for p in params.values())
 
