@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from eve_jax import sharding
 from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
@@ -165,7 +165,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
     with captured():  # what the TPU compiler says of a program of one addition
-        functions = StepFunctions(cfg, tx, lr, mesh, options=config.compile.options)
+        options = "" if isinstance(mesh, AbstractMesh) else config.compile.options  # which has no compiler to ask
+        functions = StepFunctions(cfg, tx, lr, mesh, options=options)
     sums = None
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]

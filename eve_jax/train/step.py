@@ -14,7 +14,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.model.loss import TARGET_WEIGHT, LossSums, training_sums
 from eve_jax.process import host_memory
-from eve_jax.process.compiler_options import options_for
+from eve_jax.process.compiler_options import Options, options_for
 from eve_jax.train.metrics import Metric, StepView, measure
 from eve_jax.train.rounding import in_float32, updated
 
@@ -241,7 +241,7 @@ class StepFunctions:
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
         with sharding.use(mesh):
-            self.options = options_for(options, sharding.device())
+            self.options = options_for(options, sharding.device()) if options else Options({})
         compiled = partial(jax.jit, donate_argnums=0, compiler_options=self.options.taken or None)
         self.fused = compiled(partial(train_step, rule))
         self.accumulate = compiled(partial(accumulate, rule))
