@@ -48,9 +48,9 @@ def parse_options(text: str) -> dict[str, str]:
     for item in filter(None, map(str.strip, text.split(","))):
         name, equals, value = item.partition("=")
         if item != AUTO and not (equals and value and _NAME.fullmatch(name)):
-            raise FieldError(FIELD, f": {item!r} is neither {AUTO} nor NAME=VALUE, with commas between several")
+            raise FieldError(FIELD, f"={text!r}: {item!r} is neither {AUTO} nor NAME=VALUE, with commas between")
         if name in found:
-            raise FieldError(FIELD, f": {name} comes twice")
+            raise FieldError(FIELD, f"={text!r}: {name} comes twice")
         found[name] = value
     return found
 
@@ -72,7 +72,7 @@ def options_for(text: str, device: jax.Device) -> Options:
         except jax.errors.JaxRuntimeError as error:
             named = _UNKNOWN.search(str(error))
             if named is None or named[1] not in wanted:
-                raise FieldError(FIELD, f": {str(error).splitlines()[0]}") from error
+                raise FieldError(FIELD, f"={text!r}: {str(error).splitlines()[0]}") from error
             unknown.append(named[1])
             del wanted[named[1]]
     return Options(wanted, tuple(unknown))
