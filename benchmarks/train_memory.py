@@ -41,7 +41,7 @@ GIB = 2**30
 
 
 def resident(what: str) -> int:
-    """Return VmRSS or VmHWM of this process, bytes."""
+    """Return a figure of this process by its name in /proc/self/status, such as VmHWM, bytes."""
     found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
@@ -90,6 +90,7 @@ def train(name: str) -> dict[str, Any]:
         state, metrics = functions(state, {}, [jax.device_put(batch)])
         losses.append(float(metrics["loss"]))
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    peak = resident("VmHWM")
     memory = functions.fused.lower(state, {}, jax.device_put(batch)).compile().memory_analysis()
     assert memory is not None
     own = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -100,7 +101,7 @@ def train(name: str) -> dict[str, Any]:
         "steps": len(losses),
         "losses": [losses[0], losses[-1]],
         "account_bytes": own + memory.temp_size_in_bytes,
-        "peak_resident_bytes": resident("VmHWM"),
+        "peak_resident_bytes": peak,
         "tokens_per_s": done / took,
         "tokens_per_cpu_s": done / cpu,
     }
