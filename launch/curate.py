@@ -44,9 +44,10 @@ CURATE, PLAN, REPORT = "curate", "plan", "report"
 
 def main(action: str) -> None:
     from eve_jax.errors import name_fields
-    from eve_jax.process import interrupt
+    from eve_jax.process import host_memory, interrupt
 
     interrupt.ready()
+    host_memory.return_freed()
     with name_fields(lambda field: NAMES.get(field, f"config.{field}")):
         {CURATE: _curate, PLAN: _plan, REPORT: _report}[action]()
 

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from eve_jax.curate.config import WriteConfig
 from eve_jax.curate.rows import Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of, remove_parts
-from eve_jax.curate.stages.look import findings
 from eve_jax.curate.stages.measure import Measure, caption_of
 from eve_jax.data.image_file import StoredImage, image_bytes
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
@@ -30,6 +29,8 @@ GROUP = 4 << 20  # bytes of image files from which on a row group ends
 OPTIONS: dict[str, Any] = {  # image files are compressed already
     "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
     "use_dictionary": False,
+    "write_batch_size": 8,  # images, after which the size of a page is looked at
+    "data_page_size": 1 << 18,
 }
 TURN = pa.struct({"from": pa.string(), "value": pa.string()})
 SCHEMA = pa.schema(
@@ -93,7 +94,11 @@ class Write:
     def _records(self, index: np.ndarray) -> Iterator[tuple[Record, bytes]]:
         """Yield the records with the bytes of their images. Raises UserError for an image that changed."""
         records = self.measure.source.open()
-        found = [""] * len(index) if self.looked is None else findings(self.looked, index, self.measure.size)
+        found = [""] * len(index)
+        if self.looked is not None:
+            from eve_jax.curate.stages.look import findings  # imports the experts
+
+            found = findings(self.looked, index, self.measure.size)
         digests: list[str] = []
         for number, span in by_shard(index, self.measure.size):
             at = index[span] - number * self.measure.size
