@@ -28,6 +28,10 @@ from eve_jax.process.progress import tracked
 ROOT = Path(__file__).parents[1]
 SHORT = 448
 PLAIN = ["--nodraw", "--config=curate", f"--config.filter.short_edge={SHORT}", "--config.dedup.phash=-1"]
+KEPT = pa.schema(
+    {"id": pa.string(), "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "alt": pa.string()}
+)
+GROUP = 50  # records that the hand-written code writes at a time
 EVERY = 0.05  # seconds between two looks at the memory
 
 
@@ -203,7 +207,9 @@ def floor(records: str, images: str, to: str) -> None:
 def _half(lines: list[str], images: str, to: str, number: int) -> None:
     frequency = np.arange(1, 9)[:, None]
     basis = np.cos(np.pi * frequency * (2 * np.arange(32) + 1) / 64)
-    measures, kept = [], []
+    measures: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    written = pq.ParquetWriter(Path(to, f"records{number}.parquet"), KEPT, compression="none", use_dictionary=False)
     for line in lines:
         record = json.loads(line)
         data = Path(images, record["image"]).read_bytes()
@@ -216,14 +222,18 @@ def _half(lines: list[str], images: str, to: str, number: int) -> None:
         phash = int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
         one = {"id": record["id"], "width": width, "height": height, "bytes": len(data), "format": image.format}
         one |= {"entropy": np.float32(gray.entropy()), "brightness": float(small.mean()), "caption": record["caption"]}
-        measures.append(one | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest(), "phash": str(phash)})
+        measures.append(one | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest(), "phash": phash})
         if min(width, height) >= SHORT:
             kept.append({"id": record["id"], "image": {"bytes": data, "path": None}, "alt": record["caption"]})
-    table = pa.Table.from_pylist(measures)
-    hashes = pa.array([int(one) for one in table["phash"].to_pylist()], pa.uint64())
-    table = table.set_column(table.column_names.index("phash"), "phash", hashes)
+        if len(kept) == GROUP:
+            written.write_table(pa.Table.from_pylist(kept, KEPT))
+            kept = []
+    if kept:
+        written.write_table(pa.Table.from_pylist(kept, KEPT))
+    written.close()
+    columns = {name: [one[name] for one in measures] for name in measures[0] if name != "phash"}
+    table = pa.table(columns | {"phash": pa.array([one["phash"] for one in measures], pa.uint64())})
     pq.write_table(table, Path(to, f"measures{number}.parquet"), compression="zstd")
-    pq.write_table(pa.Table.from_pylist(kept), Path(to, f"records{number}.parquet"), compression="none")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,7 @@ SCAN_BYTES = 1 << 20
 _DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 
 
-def _scan_items(
-    block: bytes, base: int, state: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scan_items(block: bytes, base: int, state: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from eve_jax.data.sources.json_items import scan_items  # of arrays alone: imports numba, which takes long
 
     return scan_items(block, base, state, most)

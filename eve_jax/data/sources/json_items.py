@@ -6,9 +6,7 @@ from eve_jax.data.sources.json_scan import COUNT, DEPTH, ESCAPED, EXTRA, OPEN, S
 from eve_jax.process.compiled import njit
 
 
-def scan_items(
-    block: bytes, base: int, state: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scan_items(block: bytes, base: int, state: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return first byte, end and number, int64 [n] each, of the first `most` items that begin in `block`.
 
     base: the byte of the file that `block` begins with. The last one's end is that of the block if it is not in it.
