@@ -8,7 +8,6 @@ answered is not asked again. See docs/curation.md.
 """
 
 import importlib.util
-import os
 from pathlib import Path
 
 from absl import flags
@@ -39,7 +38,7 @@ def main() -> None:
     if importlib.util.find_spec("httpx") is None:
         raise UserError("the package httpx is missing: pip install -c constraints.txt -e '.[curate]'")
     with name_fields(_flag):
-        from eve_jax.caption.config import CaptionConfig
+        from eve_jax.caption.config import CaptionConfig, key_of_environment
         from eve_jax.caption.folder import Allowed
         from eve_jax.caption.replies import RULES
 
@@ -52,9 +51,8 @@ def main() -> None:
 
         new = Allowed(NEW_ANSWERS.value or False, NEW_RECORDS.value or False, tuple(RETRY.value or ()))
         out = Path(TO.value or "")
-        key = os.environ.get("EVE_CAPTION_KEY") or os.environ.get("OPENAI_API_KEY") or ""
         with in_bucket(out, "captioning"):
-            funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key, new)
+            funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key_of_environment(), new)
 
             from eve_jax.curate.report.write import write_report  # it takes seconds to import
             from eve_jax.data.sources.records import open_records

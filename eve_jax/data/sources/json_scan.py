@@ -45,7 +45,7 @@ def scan_lines(block: bytes, base: int, state: np.ndarray) -> tuple[np.ndarray, 
 
 
 def nth_line(block: bytes, n: int) -> tuple[bytes, int] | None:
-    """Return line `n`, from 0, of those in `block` that are not blank, and how many lines are before it; None without."""
+    """Return line `n`, from 0, of those in `block` that are not blank, and how many lines stand before it; or None."""
     left = n
     for number, line in enumerate(block.split(b"\n")):
         if line.strip(BLANK):
