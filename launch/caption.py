@@ -3,8 +3,8 @@
 
 Asks an OpenAI-style endpoint (launch.serve, vLLM, SGLang, others) about every image, checks what it says, and writes
 records that config.data.records=OUT names. --config=caption:densefusion fuses what experts found with what is seen. The
-key is read from EVE_CAPTION_KEY or OPENAI_API_KEY. Ctrl-C and SIGTERM stop; rerun the command to resume: what was
-answered is not asked again. See docs/curation.md.
+key is read from EVE_CAPTION_KEY or OPENAI_API_KEY. --config.engine.runner=ray asks from a cluster. Ctrl-C and SIGTERM
+stop; rerun the command to resume: what was answered is not asked again. See docs/curation.md.
 """
 
 import importlib.util
