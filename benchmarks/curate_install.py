@@ -1,6 +1,7 @@
 """What the extra `curate` adds to an installation: the sizes of the files of its packages, where they are installed."""
 
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -55,5 +56,5 @@ def _size(name: str) -> float:
     files = distribution(name).files
     if files is None:
         raise PackageNotFoundError(name)
-    places = (file.locate() for file in files)
+    places = (Path(file.locate()) for file in files)
     return sum(place.stat().st_size for place in places if place.is_file()) / 1e6

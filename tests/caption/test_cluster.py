@@ -143,5 +143,8 @@ def test_two_nodes_of_ray_leave_the_files_of_one_process(tmp_path: Path) -> None
             done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
         assert sum(endpoint.received.values()) == 80
-    assert files_of(tmp_path / "out-ray") == files_of(tmp_path / "out-native")
+    left = {runner: files_of(tmp_path / f"out-{runner}") for runner in ("native", "ray")}
+    drawn = {"report.html", "report.png"}  # with how fast it was
+    assert left["ray"].keys() == left["native"].keys() > drawn
+    assert {n for n in left["ray"] if left["ray"][n] != left["native"][n]} <= drawn
     assert len(list((tmp_path / "out-ray/answers").iterdir())) == 2
