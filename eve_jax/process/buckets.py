@@ -43,9 +43,25 @@ class Refused(OSError):
         super().__init__(errno.EREMOTEIO, why, url)
 
 
+class TakenOver(Refused):
+    """A folder in a bucket that another run writes by now."""
+
+
 @functools.cache
 def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
-    return _tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)).result(timeout=PATIENCE)
+    return answer(_tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)), PATIENCE)
+
+
+def answer(asked: Any, patience: float) -> Any:
+    """Return what TensorStore was `asked` for. Raises TimeoutError after so many seconds; it is not tried again then.
+
+    What goes on after its time could be written over something newer.
+    """
+    try:
+        return asked.result(timeout=patience)
+    except TimeoutError:
+        asked.cancel()
+        raise
 
 
 def _spec(scheme: str, bucket: str, endpoint: str) -> dict[str, Any]:
@@ -110,7 +126,8 @@ def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes
     """
     store, key = _open(url)
     with refusals(url):
-        found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
+        asked = store.read(key, if_not_equal=known or None, byte_range=part)
+        found = answer(asked, PATIENCE + CHUNK / SLOWEST)
     if found.state == "missing":
         return None, b""
     generation = bytes(found.stamp.generation)
@@ -139,7 +156,7 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     store, key = _open(url)
     try:
         with refusals(url):
-            done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
+            done = answer(store.write(key, data, if_equal=instead_of), PATIENCE + len(data) / SLOWEST)
     except Refused as error:
         if instead_of is None or UNMET not in str(error):
             raise
@@ -152,7 +169,7 @@ def remove(url: str, known: bytes | None = None) -> None:
     store, key = _open(url)
     try:
         with refusals(url):
-            store.write(key, None, if_equal=known).result(timeout=PATIENCE)
+            answer(store.write(key, None, if_equal=known), PATIENCE)
     except Refused as error:
         if known is None or UNMET not in str(error):
             raise
@@ -169,7 +186,7 @@ def names_below(url: str) -> list[str]:
     below = f"{key}/" if key else ""
     between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
     with refusals(url):
-        found = store.list(between).result(PATIENCE * 5)
+        found = answer(store.list(between), PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
     keys = [name.decode("utf-8", "replace") for name in found]
@@ -219,9 +236,14 @@ def _tail(url: str, place: int) -> tuple[bytes | None, bytes]:
 
 def upload(path: Path, url: str) -> bytes:
     """Write the file `path` to `url` and return its generation. Raises OSError."""
+    return write(url, content(path, url))
+
+
+def content(path: Path, url: str) -> bytes:
+    """Return what is in the file `path`, which is to be written to `url`. Raises OSError, also for one too large."""
     if path.stat().st_size > LARGEST:
         raise Refused(url, f"{path.name} has more than {LARGEST >> 30} GiB, which no single request can write")
-    return write(url, path.read_bytes())
+    return path.read_bytes()
 
 
 def together(do: Any, items: Iterable[Any]) -> list[Any]:
