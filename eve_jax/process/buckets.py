@@ -49,19 +49,7 @@ class TakenOver(Refused):
 
 @functools.cache
 def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
-    return answer(_tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)), PATIENCE)
-
-
-def answer(asked: Any, patience: float) -> Any:
-    """Return what TensorStore was `asked` for. Raises TimeoutError after so many seconds; it is not tried again then.
-
-    What goes on after its time could be written over something newer.
-    """
-    try:
-        return asked.result(timeout=patience)
-    except TimeoutError:
-        asked.cancel()
-        raise
+    return _tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)).result(timeout=PATIENCE)
 
 
 def _spec(scheme: str, bucket: str, endpoint: str) -> dict[str, Any]:
@@ -126,8 +114,7 @@ def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes
     """
     store, key = _open(url)
     with refusals(url):
-        asked = store.read(key, if_not_equal=known or None, byte_range=part)
-        found = answer(asked, PATIENCE + CHUNK / SLOWEST)
+        found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
     if found.state == "missing":
         return None, b""
     generation = bytes(found.stamp.generation)
@@ -156,7 +143,7 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     store, key = _open(url)
     try:
         with refusals(url):
-            done = answer(store.write(key, data, if_equal=instead_of), PATIENCE + len(data) / SLOWEST)
+            done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
     except Refused as error:
         if instead_of is None or UNMET not in str(error):
             raise
@@ -169,7 +156,7 @@ def remove(url: str, known: bytes | None = None) -> None:
     store, key = _open(url)
     try:
         with refusals(url):
-            answer(store.write(key, None, if_equal=known), PATIENCE)
+            store.write(key, None, if_equal=known).result(timeout=PATIENCE)
     except Refused as error:
         if known is None or UNMET not in str(error):
             raise
@@ -186,7 +173,7 @@ def names_below(url: str) -> list[str]:
     below = f"{key}/" if key else ""
     between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
     with refusals(url):
-        found = answer(store.list(between), PATIENCE * 5)
+        found = store.list(between).result(PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
     keys = [name.decode("utf-8", "replace") for name in found]

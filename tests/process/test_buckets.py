@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,22 +84,6 @@ def test_a_bucket_that_does_not_answer(url: str, store: Buckets, monkeypatch: py
     store.fault = lambda method, key: "slow1"
     with pytest.raises(Refused, match="does not answer, or too slowly"):
         buckets.write(f"{url}-late/x", b"")
-
-
-def test_a_write_that_took_too_long_is_not_tried_again(
-    url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It could otherwise take the place of what is written after it."""
-    monkeypatch.setattr(buckets, "RETRIES", {"max_retries": 20, "initial_delay": "50ms", "max_delay": "50ms"})
-    buckets._store.cache_clear()
-    monkeypatch.setattr(buckets, "PATIENCE", 0.3)
-    store.fault = lambda method, key: "reset" if method in ("PUT", "POST") else ""
-    with pytest.raises(Refused, match="does not answer, or too slowly"):
-        buckets.write(f"{url}/x", b"old")
-    store.fault = lambda method, key: ""
-    buckets.write(f"{url}/x", b"new")
-    time.sleep(0.5)
-    assert store.objects["a/x"][0] == b"new"
 
 
 def test_answers_that_are_cut_off_are_never_taken_for_whole(url: str, store: Buckets, tmp_path: Path) -> None:
