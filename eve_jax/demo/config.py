@@ -3,6 +3,7 @@
 All stages are checked before the first one begins, and before the demo's data is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,9 @@ from eve_jax.demo.loop_config import LoopConfig
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.model.config import VARIANTS
+from eve_jax.process.at_step import at_step
 from eve_jax.process.checks import unexpected
+from eve_jax.process.paths import WORKDIR
 from eve_jax.process.section import Section, setting
 
 
@@ -89,6 +92,7 @@ class RecipeConfig(Section):
                 Field("order"),
                 f'="{tuple(self.stages)[:2]}"; stages: {", ".join(self.stages)}',
             )
+        _check_starts([self.stages[name] for name in self.order])
         if self.compare is not None:
             _check_compared(self.compare, self.order)
         if self.loop is not None:
@@ -96,6 +100,28 @@ class RecipeConfig(Section):
         for name in ("compare", "loop"):
             if getattr(self, name) is not None and self.demo is None:
                 raise FieldError(Field(name), " requires the section ", Field("demo"))
+
+
+def _check_starts(stages: Sequence[Config]) -> None:
+    """Raise FieldError for a stage that starts from a step of an earlier one which does not keep it."""
+    before: dict[str, Config] = {}
+    for stage in stages:
+        place, step = at_step(stage.init)
+        origin = before.get(place.removeprefix(f"{WORKDIR}/")) if place.startswith(f"{WORKDIR}/") else None
+        before[stage.name] = stage
+        if origin is None or step is None or step == origin.train.steps:
+            continue
+        train = origin.train
+        kept = train.keep_every and step % train.keep_every == 0 and step % train.save_every == 0
+        if not step or not kept or (train.steps and step > train.steps):
+            raise FieldError(
+                Field(f"stages.{stage.name}.init"),
+                f"={stage.init}: {origin.name} keeps no checkpoint of step {step}; choose one up to its last, and ",
+                Field(f"stages.{origin.name}.train.save_every"),
+                " and ",
+                Field(f"stages.{origin.name}.train.keep_every"),
+                " that divide it",
+            )
 
 
 def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:
