@@ -290,21 +290,6 @@ def newest_step(folder: Path, fall_back: bool = True, together: Peers | None = N
     raise UserError(f"{folder / CHECKPOINTS} holds no finished checkpoint; {AGAIN}")
 
 
-def check_step(folder: Path, step: int, together: Peers | None = None) -> None:
-    """Raise UserError, which names the steps that are there, unless the stage folder has a sound checkpoint of `step`.
-
-    together: as for `newest_step`.
-    """
-    if step not in (steps := steps_in(folder)):
-        there = ", ".join(map(str, steps)) or "none"
-        raise UserError(
-            f"{folder}@{step}: the folder has no checkpoint of step {step}; steps that it has: {there}. A run keeps the "
-            "newest ones, and those that config.train.keep_every divides"
-        )
-    if found := damage_seen_by_all(folder / CHECKPOINTS / str(step), together, ("params", "meta")):
-        raise UserError(f"{folder}@{step}: the checkpoint is damaged: {found}; {AGAIN}")
-
-
 def read_meta(folder: Path, step: int) -> dict[str, Any]:
     """The JSON saved with checkpoint `step` of a stage folder; empty when there is none. Raises UserError."""
     path = folder / CHECKPOINTS / str(step) / "meta" / "metadata"

@@ -10,8 +10,9 @@ import numpy as np
 
 from eve_jax import sharding
 from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, frozen_origins
+from eve_jax.checkpoint.named_step import check_step
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
-from eve_jax.checkpoint.stage_folder import Checkpoints, check_step, newest_step
+from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names

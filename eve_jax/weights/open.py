@@ -10,7 +10,8 @@ import jax
 
 from eve_jax.checkpoint.adapters import merge
 from eve_jax.checkpoint.frozen_weights import Origin, origins
-from eve_jax.checkpoint.stage_folder import CONFIG, check_step, newest_step, read_config, steps_in
+from eve_jax.checkpoint.named_step import check_step
+from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, steps_in
 from eve_jax.checkpoint.stored import load_stored, stored_shapes
 from eve_jax.checkpoint.streaming import OrbaxSource, Referring, check_shapes
 from eve_jax.checkpoint.vision_copies import Completed, ParamSource, add_vision_copies, copied_from, fold
