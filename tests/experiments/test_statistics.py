@@ -20,7 +20,7 @@ def table(random: np.random.Generator, shape: tuple[int, int], parts: tuple[floa
 def test_spread() -> None:
     found = spread(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
     assert found.seeds == (0.5, 1.0, 0.0)
-    assert found == pytest.approx((0.5, 0.5, 0.5 / 3**0.5, found.seeds))
+    assert found[:3] == pytest.approx((0.5, 0.5, 0.5 / 3**0.5))
     assert spread(np.ones((1, 4)))[:3] == (1.0, None, None)
 
 
@@ -57,9 +57,9 @@ def test_a_real_difference_is_found_and_none_is_made_up(monkeypatch: pytest.Monk
 def test_pairing_takes_out_what_arms_share() -> None:
     random = np.random.default_rng(0)
     shared = table(random, (3, 200), (5.0, 5.0, 0.0))
-    one, other = (shared + 0.1 * random.standard_normal(shared.shape) + shift for shift in (0.0, 0.05))
+    one, other = (shared + 0.1 * random.standard_normal(shared.shape) + shift for shift in (0.0, 0.2))
     effect = effects({"a": one, "b": other})["b", "a"]
-    assert effect.is_clear and effect.value == pytest.approx(0.05, abs=0.02)
+    assert effect.is_clear and effect.value == pytest.approx(0.2, abs=0.02)
     assert effect == effects({"a": one, "b": other})["b", "a"], "the same tables, the same draws"
     assert effect.seeds == pytest.approx((other - one).mean(axis=1))
 
@@ -90,8 +90,8 @@ def test_arms_without_noise_and_tables_that_do_not_fit() -> None:
             0.02,
             (0.01, 0.03),
             (-0.01, 0.05),
-            "x is above y by 2.0 points (95% interval +1.0 to +3.0): clear on its own, but not among as many differences "
-            "as are looked at here.",
+            "x is above y by 2.0 points (95% interval +1.0 to +3.0): clear on its own, but not among as many "
+            "differences as are looked at here.",
         ),
     ],
 )
