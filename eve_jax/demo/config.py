@@ -16,6 +16,7 @@ from eve_jax.curate.config import CurateConfig
 from eve_jax.demo.loop_config import LoopConfig
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
+from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.model.config import VARIANTS
 from eve_jax.process.at_step import at_step
 from eve_jax.process.checks import unexpected
@@ -34,6 +35,7 @@ class DemoConfig(Section):
     answer_batch: int = setting(low=1)
     max_new_tokens: int = setting(low=1)
     settings: dict[str, Any] | None = None  # fields of the size's DemoSettings that are others
+    held_texts: int | None = setting(None, low=1)  # documents, and as many chats, that are written to WORKDIR/texts
 
     def check(self) -> None:
         """Raise FieldError for settings that the dataset does not have."""
@@ -67,6 +69,7 @@ class RecipeConfig(Section):
     demo: DemoConfig | None = None
     compare: CompareConfig | None = None
     loop: LoopConfig | None = None
+    experiment: ExperimentConfig | None = None
 
     @classmethod
     def of(cls, config: "ConfigDict | RecipeConfig") -> "RecipeConfig":
@@ -97,6 +100,8 @@ class RecipeConfig(Section):
             _check_compared(self.compare, self.order)
         if self.loop is not None:
             _check_loop(self.loop, self.order)
+        if self.experiment is not None:
+            self.experiment.check_stages(self.order)
         for name in ("compare", "loop"):
             if getattr(self, name) is not None and self.demo is None:
                 raise FieldError(Field(name), " requires the section ", Field("demo"))
