@@ -21,9 +21,9 @@ from eve_jax.train.flops import Tokens, peak_flops, step_flops
 FILL = 0.97  # of the slots of rows (docs/train.md#packing-efficiency)
 MFU = 0.4  # share of a chip's peak that useful FLOPs are taken to reach
 CHIPS = {"v5e": "TPU v5 lite", "v6e": "TPU v6 lite", "H100": "NVIDIA H100"}
-# Useful FLOP/s of two cores of an Intel Xeon, in the demo's stage 2.1 (0.093 s a step; benchmarks/README.md), and the
-# seconds that a stage takes to start with programs that are kept, and that a point takes to be scored.
-CORES_FLOPS, START, SCORE = 2.9e10, 15.0, 20.0
+# Useful FLOP/s of two cores of an Intel Xeon in the demo's stage 2.1, 0.093 s a step (benchmarks/README.md), seconds
+# that a stage takes to start when its programs are kept, and those that a point takes to be scored.
+CORES_FLOPS, START, SCORE = 8.3e10, 15.0, 20.0
 
 
 @dataclass(frozen=True)
