@@ -84,11 +84,14 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
 
 
 def _write_data(demo: DemoConfig, workdir: Path) -> None:
-    """Write the demo's records, and held-out texts where its config asks for some."""
+    """Write the demo's records, and what else its config asks for: captions of other quality, held-out texts."""
+    from eve_jax.demo.caption_sets import write_caption_sets
     from eve_jax.demo.dataset import write_dataset
     from eve_jax.demo.variants import write_texts
 
     write_dataset(workdir / "data", seed=demo.seed, settings=demo.dataset)
+    if demo.caption_sets:
+        write_caption_sets(workdir / "captions", workdir / "data", demo.dataset, demo.seed)
     if demo.held_texts:
         write_texts(workdir, demo.dataset, demo.seed, demo.held_texts)
 

@@ -35,6 +35,7 @@ class DemoConfig(Section):
     answer_batch: int = setting(low=1)
     max_new_tokens: int = setting(low=1)
     settings: dict[str, Any] | None = None  # fields of the size's DemoSettings that are others
+    caption_sets: bool | None = None  # True: captions of other quality are written to WORKDIR/captions
     held_texts: int | None = setting(None, low=1)  # documents, and as many chats, that are written to WORKDIR/texts
 
     def check(self) -> None:

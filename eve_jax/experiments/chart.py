@@ -16,6 +16,7 @@ from eve_jax.experiments.statistics import Table, spread
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import column, smooth
 
+COLUMNS = 3  # of panels
 COLORS = ("#7b818c", "#d9822b", "#2f6fd0", "#16803c", "#7a5ea8", "#c8553d", "#2f8f8b", "#b0862c")
 
 
@@ -24,9 +25,10 @@ def draw(experiment: ExperimentConfig, found: Gathered, workdir: Path, path: Pat
     shown = [measure for measure in MEASURES if measure.key in found.tables]
     scatter = experiment.chart == "scatter" and {ACCURACY, TEXT_LOSS} <= {*shown}
     panels = bool(experiment.curve) + len(shown) + scatter
-    figure = Figure(figsize=(4.2 * panels, 4.4), layout="constrained")
+    rows, columns = -(-panels // COLUMNS), min(panels, COLUMNS)
+    figure = Figure(figsize=(4.4 * columns, 3.9 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = iter(figure.subplots(1, panels, squeeze=False)[0])
+    axes = iter([figure.add_subplot(rows, columns, place + 1) for place in range(panels)])
     if experiment.curve:
         _draw_losses(next(axes), experiment, workdir)
     if scatter:
@@ -54,6 +56,8 @@ def _draw_losses(panel: Axes, experiment: ExperimentConfig, workdir: Path) -> No
             color = _color(experiment, arm)
             panel.plot(seen, smooth(column(metrics, "loss")), color=color, linewidth=0.9, alpha=0.8, label=label)
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("{x:.3g}")
     panel.legend(fontsize=7, frameon=False)
     _finish(panel, f"training loss of {experiment.curve} (nats, running mean)", "samples seen")
 

@@ -15,23 +15,19 @@ from eve_jax.train.metrics import read_metrics
 
 
 class Measure(NamedTuple):
-    """What is measured: its name in reports, the unit of its values times `scale`, and digits that are printed.
-
-    column: of the tables. best: 1 where more is better, -1 where less is.
-    """
+    """What is measured: its name in reports, the unit of its values times `scale`, and digits that are printed."""
 
     key: str
     title: str
     unit: str
     scale: float
     digits: int
-    best: int
 
 
-ACCURACY = Measure("accuracy", "accuracy", "points", 100.0, 1, 1)
-ANSWER_LOSS = Measure("answer_loss", "loss of the right answer", "nats", 1.0, 3, -1)
-TEXT_LOSS = Measure("text_loss", "text loss", "nats", 1.0, 3, -1)
-CURVE_TEXT_LOSS = Measure("curve_text_loss", "text loss at the end of the curve's stage", "nats", 1.0, 3, -1)
+ACCURACY = Measure("accuracy", "accuracy", "points", 100.0, 1)
+ANSWER_LOSS = Measure("answer_loss", "loss of the right answer", "nats", 1.0, 3)
+TEXT_LOSS = Measure("text_loss", "text loss", "nats", 1.0, 3)
+CURVE_TEXT_LOSS = Measure("curve_text_loss", "text loss before fine-tuning", "nats", 1.0, 3)
 MEASURES = (ACCURACY, ANSWER_LOSS, TEXT_LOSS, CURVE_TEXT_LOSS)
 
 

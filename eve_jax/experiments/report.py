@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
 from eve_jax.errors import amount
 from eve_jax.experiments.chart import draw
 from eve_jax.experiments.config import ExperimentConfig
-from eve_jax.experiments.gather import CURVE_TEXT_LOSS, MEASURES, Gathered, Measure, gather
+from eve_jax.experiments.gather import ACCURACY, CURVE_TEXT_LOSS, MEASURES, Gathered, Measure, gather
 from eve_jax.experiments.score import values_of
 from eve_jax.experiments.statistics import LEVEL, Spread, effects, spread, words
 from eve_jax.process.files import write_atomically, write_json
@@ -127,9 +128,12 @@ def _lines(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequenc
             )
             yield ""
             yield from (f"- {line['words']}" for line in lines)
-    if len(experiment.steps):
+    if experiment.steps:
         yield ""
         yield from markdown(_curve_rows(content, shown))
+    if content["groups"]:
+        yield ""
+        yield from markdown(_group_rows(content))
     if experiment.deviations:
         yield ""
         yield "Not as in the paper:"
@@ -147,6 +151,15 @@ def _curve_rows(content: dict[str, Any], shown: Sequence[Measure]) -> list[list[
     return rows
 
 
+def _group_rows(content: dict[str, Any]) -> list[list[str]]:
+    """Accuracy by kind of question."""
+    rows = [["accuracy (points)", *(arm["label"] for arm in content["arms"].values())]]
+    for group, arms in content["groups"].items():
+        cells = [_cell(spread(np.array(arms[arm])[:, None]), ACCURACY) for arm in content["arms"]]
+        rows.append([group, *cells])
+    return rows
+
+
 def _print(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequence[Measure], files: list[Path]) -> None:
     rows = table_rows(content, shown)
     table = Printed(title=experiment.title)
@@ -156,7 +169,13 @@ def _print(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequenc
         table.add_row(*row)
     Console(width=140).print(table)
     print("\n".join(_notes(content)))
-    clear = [line["words"] for lines in content["differences"].values() for line in lines if line["clear"]]
-    total = sum(map(len, content["differences"].values()))
-    print(f"{len(clear)} of {amount(total, 'difference')} are clear:" if total else "", *clear, sep="\n  ")
+    clear = [
+        f"{measure.title}: {line['words']}"
+        for measure in shown
+        for line in content["differences"][measure.key]
+        if line["clear"]
+    ]
+    if total := sum(map(len, content["differences"].values())):
+        head = f"{len(clear)} of {amount(total, 'difference')} can be told from 0{':' if clear else ''}"
+        print(head, *clear, sep="\n  ")
     print(f"see {', '.join(map(str, files))}", flush=True)
