@@ -87,7 +87,7 @@ def grow(
     stages, steps = list(trunk), ()
     for seed in range(a.seeds):
         for arm in a.of:
-            before = f"{WORKDIR}/{trunk[-1].name}"
+            before = f"{WORKDIR}/{trunk[-1].name}" if trunk else ""
             for kind, make in own.items():
                 s = _named(make(arm), stage_name(arm, seed, kind), seed, before)
                 stages.append(s)
