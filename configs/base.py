@@ -36,8 +36,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.name = "base"  # folder of the stage below the work folder
     c.stage = "3"  # which groups of weights train: llm | 1 | 2.1 | 2.2 | 3 (eve_jax/config/stages.py)
     c.seed = 0  # of initialization and of the data plan
-    # Checkpoint to start from: a stage's folder, an imported or a Hugging Face folder, ORG/NAME[@REVISION] of the hub;
-    # "" = random weights.
+    # Checkpoint to start from: a stage's folder (FOLDER@STEP: that step of it), an imported or a Hugging Face folder,
+    # ORG/NAME[@REVISION] of the hub; "" = random weights.
     c.init = llm if local else ""
     # CLIP's folder or hub id, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
     c.teacher = ""

@@ -21,6 +21,7 @@ from typing import Any
 
 from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
+from eve_jax.process.at_step import AT_STEP
 from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
 
 NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
@@ -54,7 +55,9 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
                 where = "" if error.filename in (None, url) else f"{places.shown(str(error.filename))}: "
                 raise UserError(f"{about}: {where}{error.strerror or error}") from error
             if not found:
-                raise UserError(f"{about}: there is no such object, and none below it")
+                named = AT_STEP.fullmatch(url)
+                step = f"; @{named[2]} names a step of a folder here: copy {named[1]} first" if named else ""
+                raise UserError(f"{about}: there is no such object, and none below it{step}")
             _done[place, weights] = str(place)
         return _done[place, weights]
 

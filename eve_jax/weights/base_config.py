@@ -15,6 +15,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.process.at_step import folder_of
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import read_json, write_json
@@ -90,7 +91,7 @@ def keep_base(folder: Path, config: Config) -> None:
     (folder / BASE).unlink(missing_ok=True)
     try:
         if config.init:
-            keep_base_facts(Path(config.init), folder)
+            keep_base_facts(Path(folder_of(config.init)), folder)
         write_json(folder / HF_CONFIG, base_config(folder, config))
     except UserError as error:
         print_once(f"warning: {error}")
@@ -104,7 +105,7 @@ def base_config(folder: Path, config: Config) -> dict[str, Any]:
     resumes = bool(steps_in(folder))
     if resumes and ((folder / HF_CONFIG).is_file() or not config.init):
         return carried_config(folder)
-    return carried_config(Path(config.init)) if config.init else {}
+    return carried_config(Path(folder_of(config.init))) if config.init else {}
 
 
 def max_positions(config: Mapping[str, Any], folder: Path) -> int:
@@ -122,6 +123,7 @@ def stored_paths(config: Config, folder: Path) -> dict[str, Any]:
     for field in (*FIELDS, *LISTS):
         section, _, name = field.rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
+        value = folder_of(value) if field == "init" else value
         paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
         named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
         stored = [StoredPath.of(path, folder)._asdict() for path in named]
@@ -154,6 +156,7 @@ def _origins(folder: Path, init: str) -> list[Path]:
         at, place = stored.absolute, stored.find(folder, _is_model)
         places = [place] if place else []
     else:
+        init = folder_of(init)
         every = [Path(init), *(up / init for up in folder.resolve().parents)]
         places = list({place.resolve(): place for place in reversed(every) if _is_model(place)}.values())[::-1]
     if not places:

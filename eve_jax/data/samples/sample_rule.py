@@ -20,6 +20,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Field, FieldError
+from eve_jax.process.at_step import folder_of
 
 Fingerprint = dict[str, Any]
 NO_LIMIT = sys.maxsize
@@ -62,7 +63,7 @@ class SampleRule:
         d = config.data
         images = ImageRule.of(d)
         check_long(d.long, images.mode)  # before the tokenizer is loaded
-        folder = d.tokenizer or config.init
+        folder = d.tokenizer or folder_of(config.init)
         if not folder:
             name = Field("data.tokenizer")
             raise FieldError(name, " is empty: name a folder with a tokenizer.json or tokenizer.model")
