@@ -1,11 +1,11 @@
 """Figures of the data pipeline: python -m benchmarks.data [--quick] [--json]
 
 How full planned rows are next to padded batches, how fast plans are made and how large they are, how many images a
-core turns into rows next to the usual PyTorch way, how many one process and several turn into rows at most (alone by
---ceiling), and how the memory of a training process depends on the number of records. Times are of the processor, one
-thread, without numba's compilation (which is kept between runs). Prints tables and, with --json, a line of JSON last.
---quick leaves out more than 1 M records and the ceiling, and takes a minute; all of it takes about seven, 4 GB of
-memory and 2 GB in --folder. Needs the extra `torch`.
+core turns into rows next to Pillow alone and to the usual PyTorch way (alone by --images), how many one process and
+several turn into rows at most (alone by --ceiling), and how the memory of a training process depends on the number of
+records. Times are of the processor, one thread, without numba's compilation (which is kept between runs). Prints tables
+and, with --json, a line of JSON last. --quick leaves out more than 1 M records and the ceiling, and takes a minute; all
+of it takes about seven, 4 GB of memory and 2 GB in --folder. Needs the extra `torch`; `jpeg` for a part of the images.
 """
 
 import json
@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.data_ceiling import FEW, ceilings
-from benchmarks.data_images import measure_images
+from benchmarks.data_images import PHOTO, TITLES, TORCH, measure_images
 from benchmarks.data_tables import CASES, lengths_of, padded_fill, synthetic_counts
 from benchmarks.extras import want
 from eve_jax.data.plan.lengths import Lengths
@@ -35,6 +35,7 @@ from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
 CEILING = flags.DEFINE_bool("ceiling", False, "only images a second by threads and by worker processes")
+IMAGES = flags.DEFINE_bool("images", False, "only images a second and core by each way")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 FOLDER = flags.DEFINE_string("folder", "", 'where temporary files go; "" = the system\'s folder for them')
 ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES = 8192, 8, 64, 2
@@ -114,13 +115,23 @@ def linearity(console: Console) -> dict[str, Any]:
 
 
 def images(folder: Path) -> dict[str, Any]:
-    """Images a second and core, next to PyTorch's usual way."""
-    rates = measure_images(folder, 16 if QUICK.value else 48, 3 if QUICK.value else 5)
-    table = Table("1024x768 JPEG to about 800^2", "images a second and core")
-    table.add_row("packed uint8 rows (eve_jax)", f"{rates['ours']:.1f}")
-    table.add_row("Pillow + CLIPImageProcessor + padding collate (PyTorch)", f"{rates['torch']:.1f}")
+    """Images a second and core by each way, next to PyTorch's usual one."""
+    n, rounds = (16, 3) if QUICK.value else (48, 5)
+    found = {
+        "1024x768": measure_images(folder / "web", n, rounds),
+        "4000x3000": measure_images(folder / "photos", n // 4, rounds, PHOTO),
+    }
+    table = Table("JPEG to about 800^2, images a second and core", *found)
+    for name, title in TITLES.items():
+        rates = [f"{of.get(name, float('nan')):.1f}" for of in found.values()]
+        table.add_row(title, *rates)
     Console(width=112).print(table)
-    return {"images_per_core_s": rates["ours"], "images_speedup_over_torch": rates["ours"] / rates["torch"]}
+    web = found["1024x768"]
+    return {
+        "images_per_core_s": found,
+        "images_speedup_over_pillow": {name: rate / web["pillow"] for name, rate in web.items()},
+        "images_speedup_over_torch": {name: rate / web[TORCH] for name, rate in web.items()},
+    }
 
 
 def ceiling(folder: Path) -> dict[str, Any]:
@@ -163,8 +174,13 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="data_benchmark_", dir=FOLDER.value or None))
     try:
-        figures = ceiling(folder) if CEILING.value else {**planning(console), **images(folder)}
-        if not QUICK.value and not CEILING.value:
+        if CEILING.value:
+            figures = ceiling(folder)
+        elif IMAGES.value:
+            figures = images(folder)
+        else:
+            figures = {**planning(console), **images(folder)}
+        if not (QUICK.value or CEILING.value or IMAGES.value):
             figures |= {**linearity(console), **memory(folder, console), **ceiling(folder)}
     finally:
         shutil.rmtree(folder)

@@ -8,20 +8,21 @@ import io
 import time
 
 import numpy as np
-from PIL import Image
 
+from eve_jax.data.image.patches import Pixels
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import Fields, Record, Turn
 from eve_jax.data.rows import build
 
 DECODE = 1 / 44  # seconds: a JPEG of 1024x768 decoded and resized to 800^2, by `benchmarks.data_images`
 SIDE = 800
-_IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+_IMAGE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 
 
-def _decoded(file: ImageFile, max_pixels: int = 0) -> Image.Image:
+def _decoded(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None) -> Pixels:
     time.sleep(DECODE)
-    return _IMAGE
+    return Pixels(_IMAGE, (SIDE, SIDE))
 
 
 class SlowImages:
@@ -30,7 +31,7 @@ class SlowImages:
     tables = None
 
     def __init__(self) -> None:
-        build.open_image = _decoded
+        build.open_pixels = _decoded
 
     def __len__(self) -> int:
         return 20_000

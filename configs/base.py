@@ -164,6 +164,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
+    d.draft = False  # True: JPEG is decoded to 1/2, 1/4 or 1/8 where that leaves enough pixels; faster, not exact
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once

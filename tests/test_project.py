@@ -120,6 +120,7 @@ def test_every_dependency_is_constrained(project, constraints):
         "curate",
         "demo",
         "gcs",
+        "jpeg",
         "lmms",
         "mlflow",
         "page",

@@ -171,7 +171,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
         count = work.micro_batches
         waiting = nbytes([batch])  # a step's micro-batches are sent to the devices together
         more = [0.0, step] if drops_out(cfg) else [total] if cfg.aligns else []
-        accumulate = (sums, trainable, frozen, batch, *more)
+        begins: Any = ShapeDtypeStruct((), jnp.bool_, sharding=sharding.replicated(mesh))
+        accumulate = (sums, begins, trainable, frozen, batch, *more)
         programs = [
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),

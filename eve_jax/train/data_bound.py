@@ -56,5 +56,5 @@ def remedy(data: DataConfig, own_cores: int) -> str:
         return f"set config.data.workers={more} (now {workers}; {own_cores} cores, one process reads no faster)"
     return (
         f"all of its {own_cores} cores read images (config.data.workers={workers}): it takes more cores, smaller "
-        "images or Pillow-SIMD (docs/data.md#pillow-simd)"
+        "images or cheaper decoding (docs/data.md#faster-images)"
     )

@@ -138,13 +138,18 @@ class StepRule(NamedTuple):
 def accumulate(
     rule: StepRule,
     sums: Sums,
+    begins: jax.Array | bool,
     trainable: Params,
     frozen: Params,
     batch: Batch,
     per_image: jax.Array | float = 0.0,
     step: jax.Array | None = None,
 ) -> Sums:
-    """Return `sums` with those of one more micro-batch; `step` is the number of steps taken, where dropout needs it."""
+    """Return `sums` with those of one more micro-batch; `step` is the number of steps taken, where dropout needs it.
+
+    `begins`: it is the first of a step, and what is in `sums` is of the step before: it counts as zero.
+    """
+    sums = jax.tree.map(lambda s: jnp.where(begins, jnp.zeros_like(s), s), sums)
     key = None if step is None else _dropout_key(rule.cfg, step, sums.targets)
     with sharding.use(rule.mesh):
         return jax.tree.map(jnp.add, sums, gradient_sums(rule.cfg, trainable, frozen, batch, per_image, key))
@@ -169,9 +174,7 @@ def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainSt
     also the optimizer's count of steps. A mean over nothing is NaN in the metrics: loss and gradient norm of a step
     without a target, align_loss of one without an image.
     """
-    targets = jnp.maximum(sums.divisor, 1)
-    grads = jax.tree.map(lambda g: g / targets, in_float32(sums.grads))
-    updates, opt = rule.tx.update(grads, state.optimizer, in_float32(state.trainable))
+    grads = _mean_grads(sums)
     metrics = {
         "loss": _mean(sums.loss, sums.divisor),
         "lr": rule.schedule(_taken(state)),
@@ -181,17 +184,32 @@ def apply_update(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainSt
     }
     if rule.cfg.aligns:
         metrics["align_loss"] = _mean(sums.align, sums.images)
-    metrics |= measure(rule.metrics, StepView(state.trainable, grads, updates, dict(metrics)))
+
+    def update(taken: bool, sums: Sums, trainable: Params, old: Any) -> tuple[Params, Any, Metrics]:
+        if not (taken or rule.metrics):
+            return trainable, old, {}
+        grads = _mean_grads(sums)
+        updates, new = rule.tx.update(grads, old, in_float32(trainable))
+        own = measure(rule.metrics, StepView(trainable, grads, updates, dict(metrics)))
+        return (updated(trainable, updates, state.step), new, own) if taken else (trainable, old, own)
+
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    new = updated(state.trainable, updates, state.step), opt
-    kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, (state.trainable, state.optimizer))
-    return TrainState(state.step + 1, rule.place(kept[0]), rule.place_moments(kept[1])), metrics
+    old = state.trainable, state.optimizer
+    with sharding.use(rule.mesh):
+        on_cpu = sharding.platform() == "cpu"
+    if on_cpu:  # XLA would copy all moments there to choose between old and new ones
+        branches = (partial(update, True), partial(update, False))
+        *kept, own = jax.lax.cond(finite, *branches, sums, *old)
+    else:
+        *new, own = update(True, sums, *old)
+        kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, list(old))
+    return TrainState(state.step + 1, rule.place(kept[0]), rule.place_moments(kept[1])), metrics | own
 
 
-def update_and_clear(rule: StepRule, state: TrainState, sums: Sums) -> tuple[TrainState, Metrics, Sums]:
-    """Return `apply_update` and zero sums, placed like the parameters: by default they would be replicated."""
-    zeros = jax.tree.map(jnp.zeros_like, sums)
-    return *apply_update(rule, state, sums), zeros._replace(grads=rule.place(zeros.grads))
+def _mean_grads(sums: Sums) -> Params:
+    """Gradients of the mean loss in float32."""
+    divisor = jnp.maximum(sums.divisor, 1)
+    return jax.tree.map(lambda g: g / divisor, in_float32(sums.grads))
 
 
 def train_step(rule: StepRule, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -220,7 +238,7 @@ class StepFunctions:
         self.cfg = cfg
         self.fused = jax.jit(partial(train_step, rule), donate_argnums=0)
         self.accumulate = jax.jit(partial(accumulate, rule), donate_argnums=0)
-        self.update = jax.jit(partial(update_and_clear, rule), donate_argnums=(0, 1))
+        self.update = jax.jit(partial(apply_update, rule), donate_argnums=0)
         self._sums: Sums | None = None
 
     def __call__(self, state: TrainState, frozen: Params, batches: list[Batch]) -> tuple[TrainState, Metrics]:
@@ -229,7 +247,8 @@ class StepFunctions:
             return self.fused(state, frozen, batches[0])
         sums, self._sums = self._sums or _zero_sums(state, TARGET_WEIGHT in batches[0]), None
         more = (image_weight(self.cfg, batches), *([state.step] if drops_out(self.cfg) else []))
-        for batch in batches:
-            sums = self.accumulate(sums, state.trainable, frozen, batch, *more)
-        state, metrics, self._sums = self.update(state, sums)
+        for number, batch in enumerate(batches):
+            sums = self.accumulate(sums, number == 0, state.trainable, frozen, batch, *more)
+        state, metrics = self.update(state, sums)
+        self._sums = sums
         return state, metrics

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from eve_jax.batch import RowShape
-from eve_jax.data.image.patches import open_image, patchify, unpatchify
+from eve_jax.data.image.patches import Pixels, open_pixels, patchify, unpatchify
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.plan import MicroBatch, PlanSettings, build_plan
 from eve_jax.data.rows.align_arrays import most_images, place_images, teacher_image
@@ -47,7 +47,13 @@ def test_places_are_where_the_teacher_looks(pool: int, width: int, height: int) 
     if pool > 1:
         assert np.array_equal(order[arrays["pool_inv"]], np.arange(shape.patches))
     pooled = mean[order][: 2 * places * pool**2].reshape(2 * places, pool**2, 3).mean(axis=1)
-    seen = teacher_image(image, rule).reshape(6, 4, 6, 4, 3).swapaxes(1, 2).reshape(36, 16, 3).mean(axis=1)
+    seen = (
+        teacher_image(Pixels(np.asarray(image), image.size), rule)
+        .reshape(6, 4, 6, 4, 3)
+        .swapaxes(1, 2)
+        .reshape(36, 16, 3)
+        .mean(axis=1)
+    )
     seen = np.concatenate([seen, seen])
     np.testing.assert_allclose(seen[arrays["teacher_idx"][: 2 * places]], pooled, atol=6)
     assert set(arrays["teacher_idx"][places : 2 * places] // 36) == {1}
@@ -72,7 +78,8 @@ def test_rows(tmp_path: Path) -> None:
     assert batch["teacher_images"].shape == (3, 3, 24, 24, 3)
     images = [*records[2].images, *records[1].images]
     for number, file in enumerate(images):
-        assert np.array_equal(batch["teacher_images"][0, number], teacher_image(open_image(file), rule.images))
+        seen = teacher_image(open_pixels(file, rule.images), rule.images)
+        assert np.array_equal(batch["teacher_images"][0, number], seen)
     assert not batch["teacher_images"][1:].any()
     np.testing.assert_allclose(batch["align_weight"].sum(axis=1), [3, 0, 0], rtol=1e-6)
     h, w = lengths.entry_grids(2)[0]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
+from eve_jax.data.image import resample
 from eve_jax.data.image.patches import open_image, patchify, resize
 from eve_jax.data.image.rule import FITS, MODES, PATCH, SQUARE, ImageRule
 from eve_jax.errors import UserError
@@ -40,6 +41,12 @@ def normalised_chw(rgb: np.ndarray) -> np.ndarray:
     """float32 [3, H, W] as the model of upstream sees it."""
     scaled = (rgb * (1 / 255)).astype(np.float32)
     return np.ascontiguousarray(((scaled - MEAN) / STD).transpose(2, 0, 1))
+
+
+@pytest.fixture(params=[0, 1 << 62], ids=["own", "pillow"])
+def resizing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which images are resized."""
+    monkeypatch.setattr(resample, "FEW", request.param)
 
 
 def test_size_table() -> None:
@@ -73,7 +80,7 @@ def test_sizes_and_token_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_pixels(name: str, tmp_path: Path) -> None:
+def test_pixels(name: str, tmp_path: Path, resizing: None) -> None:
     golden = GOLDEN["images"][name]
     synthetic(name).save(tmp_path / golden["file"])
     image = open_image(tmp_path / golden["file"])
@@ -86,7 +93,7 @@ def test_pixels(name: str, tmp_path: Path) -> None:
             assert hashlib.sha256(pixels.tobytes()).hexdigest() == expected["sha256"], (kind, max_size)
 
 
-def test_pixels_given_in_full() -> None:
+def test_pixels_given_in_full(resizing: None) -> None:
     given_pixels = load_file(GOLDEN_DIR / "E_pixels_v2.safetensors")
     assert given_pixels
     for key, expected in given_pixels.items():

@@ -213,6 +213,19 @@ def test_a_kept_plan_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(made) == 4
 
 
+def test_draft_from_a_config(tmp_path: Path) -> None:
+    """The log says that it is on; a run that began without it does not resume with it."""
+    config = stage_config(tmp_path)
+    exact = open_stage_data(config, tmp_path / "stage")
+    assert "draft" not in exact.summary()
+    config.data.draft = True
+    drafts = open_stage_data(config, tmp_path / "other")
+    assert "JPEG images decoded in part, not exact (config.data.draft)" in drafts.summary()
+    assert drafts.plan.hash == exact.plan.hash
+    with pytest.raises(UserError, match="the image rule is not what its checkpoints were trained with"):
+        open_stage_data(config, tmp_path / "stage", saved=exact.fingerprint)
+
+
 def test_a_mixture_from_a_config(tmp_path: Path) -> None:
     config = stage_config(tmp_path)
     write_records(tmp_path / "more", 20, seed=1)

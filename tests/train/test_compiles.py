@@ -76,7 +76,7 @@ def test_one_gradient_function_a_shape_and_one_update(first):
     shapes = set(load_plan(folder / "first" / c.name / "plan").batch_shape.tolist())
     assert len(shapes) == 2
     assert programs["jit(accumulate)"] == len(shapes)
-    assert programs["jit(update_and_clear)"] == 1
+    assert programs["jit(apply_update)"] == 1
     assert not programs["jit(fused)"]
 
 

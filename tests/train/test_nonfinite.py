@@ -37,7 +37,7 @@ def test_the_step_leaves_weights_and_optimizer_alone():
     for grad, loss in ((good, 3.0), (good, np.nan), (infinite, 3.0), (good, 3.0)):
         before = jax.device_get(state)
         sums = Sums({"w": jnp.asarray(grad)}, *map(jnp.float32, (loss, 2, 0, 0)))
-        state, metrics, _ = functions.update(state, sums)
+        state, metrics = functions.update(state, sums)
         rates.append(float(metrics["lr"]))
         finite = np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
         assert finite == (np.isfinite(loss) and np.isfinite(grad).all())

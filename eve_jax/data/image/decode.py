@@ -1,6 +1,7 @@
 """Pixels of an image as a viewer shows them: which way is up, and RGB of any mode."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,16 @@ UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+# The same of arrays [H, W, ...].
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda rgb: rgb[:, ::-1],
+    3: lambda rgb: rgb[::-1, ::-1],
+    4: lambda rgb: rgb[::-1],
+    5: lambda rgb: rgb.swapaxes(0, 1),
+    6: lambda rgb: np.rot90(rgb, -1),
+    7: lambda rgb: rgb[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
 }
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
@@ -43,6 +54,12 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # a broken EXIF block is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels [H, W, 3] that are stored in an EXIF orientation as a viewer shows them."""
+    turn = _TURNS.get(orientation)
+    return rgb if turn is None else np.ascontiguousarray(turn(rgb))
 
 
 def to_rgb(image: Image.Image, file: object = "an image") -> Image.Image:

@@ -1,7 +1,7 @@
 """Images: what size they get, how they are read, and how they become patches.
 
 file -> image_size (header only, for planning) -> ImageRule.resized -> grid of patches (32x32 pixels; EVEv1: 28x28)
-file -> open_image (RGB as a viewer shows it) -> resize (bicubic) -> patchify -> uint8 [h * w, 3072]
+file -> open_pixels (RGB as a viewer shows it) -> bicubic -> patchify -> uint8 [h * w, 3072]
 
 A file is a path, or a `StoredImage` that a source of records (a tar, a Parquet file ...) keeps inside.
 """
@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
-from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
+from eve_jax.data.image import jpeg
+from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb, turned
+from eve_jax.data.image.resample import resized
 from eve_jax.data.image.rule import MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 from eve_jax.process.hush import tiff_error, tiff_errors_begin
@@ -44,6 +46,30 @@ def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     with _opened(file, max_pixels) as image:
         return _upright_rgb(image, file)
+
+
+class Pixels(NamedTuple):
+    """An image's `rgb`, uint8 [H, W, 3], and its size (width, height) as a viewer shows it; W and H may be less."""
+
+    rgb: np.ndarray
+    size: tuple[int, int]
+
+
+def open_pixels(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None) -> Pixels:
+    """Return the pixels of `open_image`, for patches at `grid` (h, w) or under `rule`.
+
+    With `rule.draft`, a JPEG image is decoded to a half, a quarter or an eighth of its sides where neither gets shorter
+    than that of its patches. Raises `BadImage`.
+    """
+    with _opened(file, rule.max_pixels) as image:
+        upright = _upright_size(image)
+        turn = orientation(image)
+        if rule.draft:
+            h, w = grid or rule.grid(*upright)
+            side = (w * rule.patch, h * rule.patch)
+            image.draft(None, side[::-1] if turn >= 5 else side)
+        rgb = jpeg.decoded(image)
+        return Pixels(np.asarray(_upright_rgb(image, file)) if rgb is None else turned(rgb, turn), upright)
 
 
 class Reduced(NamedTuple):
@@ -121,14 +147,14 @@ def load_patches(
 
     Raises `BadImage`.
     """
-    return cut(open_image(file, rule.max_pixels), rule, grid)
+    return cut(open_pixels(file, rule, grid), rule, grid)
 
 
-def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """`load_patches` of an RGB image."""
+def cut(image: Pixels, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """`load_patches` of an image's pixels."""
     natural = rule.grid(*image.size)
     h, w = grid or natural
-    return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural
+    return patchify(bicubic(image.rgb, w * rule.patch, h * rule.patch), rule.patch), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
@@ -136,9 +162,9 @@ def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
     return bicubic(image, *rule.resized(*image.size))
 
 
-def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """The RGB `image` at another size, uint8 [height, width, 3]."""
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+def bicubic(image: Image.Image | np.ndarray, width: int, height: int) -> np.ndarray:
+    """The RGB `image`, uint8 [H, W, 3] if it is an array, at another size, uint8 [height, width, 3]."""
+    return resized(np.asarray(image), width, height)
 
 
 def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:

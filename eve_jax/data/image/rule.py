@@ -31,7 +31,8 @@ class ImageRule:
     max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
     squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
-    max_pixels: of an image file; larger ones are not decoded.
+    max_pixels: of an image file; larger ones are not decoded. draft: JPEG files of training are decoded to a half, a
+    quarter or an eighth where that leaves enough pixels, which is faster and not exact (docs/data.md#faster-images).
     """
 
     mode: str = "anyratio_hd"
@@ -41,6 +42,7 @@ class ImageRule:
     patch: int = PATCH
     teacher: tuple[int, int] = (336, 14)
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
+    draft: bool = field(default=False, repr=False)  # no part of its size
 
     @classmethod
     def of(
@@ -60,7 +62,8 @@ class ImageRule:
         teacher = tuple(data.get("teacher", cls.teacher))
         try:
             most = data.get("max_pixels", MAX_PIXELS)
-            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most)
+            draft = data.get("draft", False)
+            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most, draft)
         except FieldError as error:
             parts = (Field(FIELDS.get(part, part)) if isinstance(part, Field) else part for part in error.parts)
             raise FieldError(*parts) from None

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from eve_jax.batch import RowShape, TeacherShape, place_arrays, zeros
-from eve_jax.data.image.patches import bicubic
+from eve_jax.data.image.patches import Pixels, bicubic
 from eve_jax.data.image.rule import ImageRule, teacher_grid
 from eve_jax.data.image.square import on_canvas
 from eve_jax.data.plan.lengths import Lengths
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
     from eve_jax.data.plan.plan import Plan
 
 
-def teacher_image(image: Image.Image, rule: ImageRule) -> np.ndarray:
-    """The RGB `image` as the teacher sees it, uint8 [s, s, 3]."""
+def teacher_image(image: Pixels, rule: ImageRule) -> np.ndarray:
+    """The `image` as the teacher sees it, uint8 [s, s, 3]."""
     side, patch = rule.teacher
     h, w = teacher_grid(*image.size, side, patch)
-    return on_canvas(bicubic(image, w * patch, h * patch), side, patch)[0]
+    return on_canvas(bicubic(image.rgb, w * patch, h * patch), side, patch)[0]
 
 
 def teacher_shape(rule: ImageRule, images: int) -> TeacherShape:

@@ -123,6 +123,8 @@ class StageData:
         ):
             if count:
                 parts.append(f"{count:,} {what} to fit (config.data.long)")
+        if self.builder.rule.images.draft:
+            parts.append("JPEG images decoded in part, not exact (config.data.draft)")
         if left_out:
             parts.append(f"{amount(left_out, 'record')} left out, see {self.bad.path}")
         return "; ".join(parts)

@@ -117,9 +117,10 @@ class SampleRule:
         return [] if self.special_text else ["text"]
 
     @property
-    def _limits(self) -> list[int]:
-        """Limits that decide which records are left out, where they are not the default."""
-        return [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
+    def _limits(self) -> list[int | str]:
+        """Limits that decide which records are left out, and how images are decoded, where they are not the default."""
+        most: list[int | str] = [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
+        return [*most, "draft"] if self.images.draft else most
 
     def table_key(self, version: int) -> str:
         """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""
@@ -131,7 +132,7 @@ class SampleRule:
         return {
             "tokenizer": tokenizer_hash(self.tokenizer),
             "template": hash_of(_changed_fields(get_template(self.template))),
-            "image_rule": hash_of(_changed_fields(self.images)),
+            "image_rule": hash_of(_changed_fields(self.images) | ({"draft": True} if self.images.draft else {})),
             "settings": hash_of([self.image_first, self.max_tokens, self.too_long, *self._later]),
         }
 
