@@ -48,7 +48,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
+    m.update(_family_fields())
     # Channels between the two patch convolutions; EVEv1: of the patches.
     m.patch_hidden = sizes.get("patch_hidden", 1024)
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
@@ -95,6 +95,20 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.track = ""  # services that get metrics and config: wandb, mlflow (extras of those names), with commas
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
+
+
+def _family_fields() -> ConfigDict:
+    """The defaults of the fields of `config.model` by which members of the family differ (docs/family.md)."""
+    m = ConfigDict()
+    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's)
+    m.image_attention = "causal"  # what a token sees besides those before it: causal | image (its own) | prefix
+    m.rope = "1d"  # 1d | thw (queries and keys with a part for row and column) | sections (half a head by each)
+    m.index_rule = "token"  # rotary positions count every token (token), an image as one (thw), as its side (max+1)
+    m.place_theta = 1e4  # of rows and columns, with rope=thw
+    m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
+    m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
+    m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
+    return m
 
 
 def adapt(c: ConfigDict, rank: str) -> ConfigDict:
@@ -159,10 +173,12 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
+    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail
+    d.image_mode = "anyratio_hd"
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.area = (0, 0)  # smallest and largest area of an image in pixels for image_mode=neo; (0, 0) = the mode's own
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square

@@ -128,17 +128,22 @@ def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None
     """`load_patches` of an RGB image."""
     natural = rule.grid(*image.size)
     h, w = grid or natural
-    return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural
+    return patchify(resampled(image, w * rule.patch, h * rule.patch, rule.filter), rule.patch), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
-    """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
-    return bicubic(image, *rule.resized(*image.size))
+    """The RGB `image` at the size of `rule`, uint8 [H, W, 3], by its filter, antialiased when it shrinks."""
+    return resampled(image, *rule.resized(*image.size), rule.filter)
 
 
 def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:
     """The RGB `image` at another size, uint8 [height, width, 3]."""
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return resampled(image, width, height, "BICUBIC")
+
+
+def resampled(image: Image.Image, width: int, height: int, by: str) -> np.ndarray:
+    """The RGB `image` at another size, uint8 [height, width, 3], by a filter of Pillow's."""
+    return np.asarray(image.resize((width, height), Image.Resampling[by]))
 
 
 def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:
