@@ -1,0 +1,116 @@
+"""Other members of the family train: packed as alone, on meshes as on one device, through a stage of each of NEO's."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from eve_jax.batch import RowShape
+from eve_jax.checkpoint.stage_folder import steps_in
+from eve_jax.data.rows.build import Batch, lay_out
+from eve_jax.data.rows.spell import Sample
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import bind, init_params
+from eve_jax.train.metrics import TIMED, read_metrics
+from eve_jax.train.step import gradient_sums
+from eve_jax.train.trainer import train
+from launch._configs import load_config
+from tests import family, reference
+from tests.train.placing import demo_data
+
+SHAPE = RowShape(24, 12, 92)
+# A model that nobody has tried: EVEv2's patch embedding and vision weights with what NEO's images see, and SAIL's rules.
+MIXED: dict[str, dict[str, Any]] = {
+    "dac, image, thw": {"image_attention": "image", "rope": "thw", "index_rule": "thw", "extra_layers": 1},
+    "dac, prefix, sections": {"image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
+}
+
+
+def samples() -> list[Sample]:
+    """Three samples of text and images, with targets behind the last image."""
+    rng = np.random.default_rng(0)
+    found = []
+    for grids in ([(2, 3)], [], [(3, 1), (1, 2)]):
+        ids = rng.integers(1, 300, 14).astype(np.int32)
+        ids[2 : 2 + len(grids)] = reference.IMAGE_ID
+        labels = np.where(np.arange(14) > 7, ids, -100).astype(np.int32)
+        found.append(Sample(ids, labels, grids))
+    return found
+
+
+def row(cfg: ModelConfig, which: list[int], seed: int = 1) -> Batch:
+    """A row of samples, each image's pixels its own whatever else is in the row."""
+    every = samples()
+    rows = lay_out([every[i] for i in which], SHAPE, cfg.layout)
+    patches, at = np.zeros((SHAPE.patches, 3072), np.uint8), 0
+    for i in which:
+        count = sum(h * w for h, w in every[i].grids)
+        patches[at : at + count] = np.random.default_rng(seed + i).integers(0, 256, (count, 3072))
+        at += count
+    return {name: value[None] for name, value in (rows | {"patches": patches}).items()}
+
+
+@pytest.mark.parametrize("routing", ["split", pytest.param("masked", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in MIXED])
+def test_switches_combine_with_divided_weights_and_packing(name: str, routing: str) -> None:
+    """Loss and gradients of three samples in one row and in rows of their own; what a neighbor holds changes nothing."""
+    cfg = replace(reference.config(routing=routing), **MIXED[name])
+    params = init_params(cfg, 0)
+    sums = jax.jit(gradient_sums, static_argnums=0)
+    packed = sums(cfg, params, {}, row(cfg, [0, 1, 2]))
+    alone = sums(cfg, params, {}, {n: np.concatenate(v) for n, v in _each(cfg).items()})
+    np.testing.assert_allclose(packed.loss, alone.loss, rtol=1e-6)
+    for weight, gradient in alone.grads.items():
+        close = np.linalg.norm(packed.grads[weight] - gradient) <= 1e-5 * np.linalg.norm(gradient)
+        assert close, weight
+    forward = jax.jit(lambda batch: bind(cfg, params)(batch))
+    first, second = row(cfg, [0, 2]), row(cfg, [0, 2], seed=7)
+    second["patches"][0, :6] = first["patches"][0, :6]
+    length = 14 - 1 + cfg.layout.tokens_of(2, 3)
+    ours, theirs = (np.asarray(forward(batch))[0][batch["perm"][0, :length]] for batch in (first, second))
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(np.asarray(forward(first)) - np.asarray(forward(second))).max() > 1e-3
+
+
+def _each(cfg: ModelConfig) -> dict[str, list[np.ndarray]]:
+    rows = [row(cfg, [i]) for i in range(3)]
+    return {name: [one[name] for one in rows] for name in rows[0]}
+
+
+@pytest.mark.slow
+def test_neo_packed_equals_unpacked() -> None:
+    cfg = family.neo()
+    sums = jax.jit(gradient_sums, static_argnums=0)
+    rows = [family.neo_row(cfg, [case], RowShape(16, 0, 112)) for case in family.CASES]
+    alone = sums(cfg, family.neo_params(cfg), {}, {n: np.concatenate([one[n] for one in rows]) for n in rows[0]})
+    packed = sums(cfg, family.neo_params(cfg), {}, family.neo_row(cfg))
+    np.testing.assert_allclose(packed.loss, alone.loss, rtol=1e-6)
+    for name, gradient in alone.grads.items():
+        assert np.linalg.norm(packed.grads[name] - gradient) <= 1e-5 * np.linalg.norm(gradient), name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "config", ["neo_pt", *(pytest.param(c, marks=pytest.mark.slow) for c in ("neo_mt", "neo_sft"))]
+)
+def test_a_stage_trains_and_resumes_with_the_same_bits(config: str, tmp_path: Path) -> None:
+    data = demo_data(tmp_path / "data")
+    c = load_config(f"{config}:llm=tiny,extra=1")
+    c.data.update(records=f"{data}/sft.jsonl", images=f"{data}/images", tokenizer=f"{data}/tokenizer")
+    c.data.update(row_tokens=512, max_tokens=512, rows=2, micro_batches=1, max_shapes=1, area=(1024, 16_384))
+    c.model.patch_hidden = 32
+    c.optim.warmup, c.optim.warmup_steps = 0.25, 0
+    c.train.update(steps=4, save_every=2, keep=4)
+    folder = train(c, tmp_path, quiet=True)
+    wanted = [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(folder)]
+    assert len(wanted) == 4 and steps_in(folder) == [2, 4]
+    sizes = json.loads((folder / "config.json").read_text())["model"]
+    assert (sizes["image_attention"], sizes["extra_layers"], sizes["num_layers"]) == ("image", 1, 3)
+    shutil.rmtree(folder / "checkpoints" / "4")
+    again = train(c, tmp_path, quiet=True)
+    assert [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(again)] == wanted
