@@ -109,6 +109,7 @@ def _family_fields() -> ConfigDict:
     m.place_theta = 1e4  # of rows and columns, with rope=thw
     m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
     m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
+    m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
     m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
     return m
 

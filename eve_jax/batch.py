@@ -45,14 +45,15 @@ class Layout(NamedTuple):
 
     specials: whether an image has class and split tokens. index: how rotary positions count, of INDEX_RULES: every
     token; an image once (thw); an image by its longer side (max+1). sees: of SEES, the tokens that one sees: those
-    before it; also all of its image; also all of the sample's beginning up to its first image. places: whether rows
-    say where in its image a patch is.
+    before it; also all of its image; also all of the sample's beginning up to its first image, and the text token
+    `close` right behind that. places: whether rows say where in its image a patch is.
     """
 
     specials: bool = True
     index: str = "token"
     sees: str = "causal"
     places: bool = False
+    close: int = -1
 
     def specials_of(self, h: int) -> int:
         """Return the number of special tokens of an image with `h` rows of patches."""

@@ -75,6 +75,54 @@ def neo_params(cfg: ModelConfig) -> Params:
     return {name: jnp.asarray(value) for name, value in from_hf(cfg, tensors("neo_weights")).items()}
 
 
+def sail(**changes: Any) -> ModelConfig:
+    """Sizes of SAIL's golden model, float32."""
+    c, ids = facts("sail_meta")["config"], facts("sail_meta")["special_ids"]
+    sizes: dict[str, Any] = {
+        "vocab_size": c["vocab_size"],
+        "hidden_size": c["hidden_size"],
+        "intermediate_size": c["intermediate_size"],
+        "num_layers": c["num_hidden_layers"],
+        "num_heads": c["num_attention_heads"],
+        "num_kv_heads": c["num_key_value_heads"],
+        "head_dim": 128,
+        "rope_theta": c["rope_theta"],
+        "rms_norm_eps": c["rms_norm_eps"],
+        "qkv_bias": False,
+        "parts": (),
+        "sub_patch": c["vision_patch_size"] // 2,
+        "patch_embed": "linear",
+        "image_attention": "prefix",
+        "rope": "sections",
+        "index_rule": "max+1",
+        "patch_token": ids["vpatch"],
+        "close_token": ids["vision_end"],
+    }
+    plain: dict[str, Any] = {"dtype": "float32", "frozen_dtype": "float32", "remat": "none"}
+    return ModelConfig(**sizes | plain | changes)
+
+
+@cache
+def sail_params(cfg: ModelConfig) -> Params:
+    """The golden weights of SAIL, bfloat16 as float32."""
+    found = from_hf(cfg, tensors("sail_weights"))
+    return {name: jnp.asarray(value).astype(jnp.float32) for name, value in found.items()}
+
+
+def sail_ids(name: str) -> np.ndarray:
+    """Golden ids of SAIL with IMAGE_ID in place of the patches."""
+    ids = tensors("sail_io")[name].astype(np.int32)
+    patches = np.flatnonzero(ids == facts("sail_meta")["special_ids"]["vpatch"])
+    ids[patches[0]] = IMAGE_ID
+    return np.delete(ids, patches[1:])
+
+
+def sail_pixels() -> np.ndarray:
+    """The golden image in our order: patches [12, 192], float32, since no bytes have such values."""
+    flat = tensors("sail_io")["patches"].reshape(-1, 3, 2, 4, 2, 4)
+    return flat.transpose(0, 2, 4, 3, 5, 1).reshape(len(flat), -1)
+
+
 def by_their_names(cfg: ModelConfig, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays with our names and layout by the names that the golden files have."""
     found = {}

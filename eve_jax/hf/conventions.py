@@ -15,7 +15,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.config import CONFIG, PATCH_FIELDS, SIZES, V1, is_plain, model_config
 from eve_jax.hf.families import FAMILIES
-from eve_jax.hf.family import data_fields, member, patch_token
+from eve_jax.hf.family import data_fields, image_tokens, member
 from eve_jax.hf.image_sizes import image_settings
 from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
 from eve_jax.hf.section import REQUIRED, located, read_section
@@ -40,7 +40,7 @@ def describe(folder: Path) -> tuple[dict[str, Any], str]:
     config.json is not that of a model we know.
     """
     hf = read_json(folder / CONFIG)
-    cfg = replace(model_config(hf, folder), **patch_token(hf, folder))
+    cfg = replace(model_config(hf, folder), **image_tokens(hf, folder))
     names = (*SIZES, *PATCH_FIELDS) if member(hf) else SIZES if is_plain(hf) else (*SIZES, "patch_hidden")
     template = read_section(hf, folder).get("template") or member(hf) or chat_template(hf)
     return {name: getattr(cfg, name) for name in names}, template

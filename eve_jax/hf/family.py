@@ -84,11 +84,12 @@ def _alone(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def patch_token(hf: dict[str, Any], folder: Path) -> dict[str, int]:
-    """Return the token whose embedding is added to SAIL's patches, by the tokenizer in `folder`; {} for others."""
+def image_tokens(hf: dict[str, Any], folder: Path) -> dict[str, int]:
+    """Return the fields of `ModelConfig` that the tokenizer in `folder` tells of SAIL; {} for other models."""
     if member(hf) != SAIL:
         return {}
-    return {"patch_token": load_tokenizer(folder).token_id("<vpatch>")}
+    tokenizer = load_tokenizer(folder)
+    return {"patch_token": tokenizer.token_id("<vpatch>"), "close_token": tokenizer.token_id("</vision>")}
 
 
 def data_fields(hf: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
-from eve_jax.hf.family import member, patch_token, plain_part
+from eve_jax.hf.family import image_tokens, member, plain_part
 from eve_jax.hf.generation import check_generation
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed
@@ -42,7 +42,7 @@ class HfSource:
         self.weights = stored_weights(self.config, folder)
         stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
         own_names = member(self.config) == NEO  # prefixes are part of them
-        self.cfg = replace(self.cfg, **patch_token(self.config, folder))
+        self.cfg = replace(self.cfg, **image_tokens(self.config, folder))
         self.tensors: dict[str, Any] = stored if own_names else without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)

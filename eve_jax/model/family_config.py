@@ -26,7 +26,7 @@ class FamilyFields(Section):
     image_attention: what a token sees besides those before it (`eve_jax.batch.Layout.sees`). index_rule: how rotary
     positions count (`Layout.index`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
     patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
-    extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
+    close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none. extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
     and train as a group of their own (NEO's pre-buffer).
     """
 
@@ -39,13 +39,15 @@ class FamilyFields(Section):
     place_theta: float = setting(1e4, low=0, between=True)
     patch_theta: float = setting(1e4, low=0, between=True)
     patch_token: int = setting(-1, low=-1)
+    close_token: int = setting(-1, low=-1)
     extra_layers: int = setting(0, low=0)
 
     @property
     def layout(self) -> Layout:
         """What the rows of this model hold of images."""
         places = self.patch_embed in WITH_PLACES or self.rope != "1d"
-        return Layout(self.patch_embed in WITH_SPECIALS, self.index_rule, self.image_attention, places)
+        specials, close = self.patch_embed in WITH_SPECIALS, self.close_token
+        return Layout(specials, self.index_rule, self.image_attention, places, close)
 
     @property
     def whole_images(self) -> bool:

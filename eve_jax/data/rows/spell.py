@@ -93,9 +93,13 @@ def spell_out(sample: Sample, layout: Layout = EVE_LAYOUT) -> Tokens:
             spans.append((length, length + len(image_kind) - 1))
             length += len(image_kind)
     index, after = _numbered(length, spans, sample.grids, layout.index)
-    end = _ends(length, spans, layout.sees)
-    joint = (np.concatenate(parts) for parts in (kind, value, label))
-    return Tokens(*joint, index, end, np.concatenate(place), after)
+    kinds, values, labels = (np.concatenate(parts) for parts in (kind, value, label))
+    if layout.sees == "prefix" and spans:
+        behind = spans[0][1] + 1
+        closed = behind < length and kinds[behind] == TEXT and values[behind] == layout.close
+        spans = [(0, spans[0][1] + int(closed))]
+    end = _ends(length, [] if layout.sees == "causal" else spans)
+    return Tokens(kinds, values, labels, index, end, np.concatenate(place), after)
 
 
 def _numbered(
@@ -112,9 +116,9 @@ def _numbered(
     return numbers[:-1], int(numbers[-1])
 
 
-def _ends(length: int, spans: Sequence[tuple[int, int]], sees: str) -> np.ndarray:
-    """The number of the last token that each of `length` tokens with images at `spans` sees."""
+def _ends(length: int, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The number of the last token that each of `length` tokens sees, those of a span all of it."""
     end = np.arange(length, dtype=np.int32)
-    for first, last in spans if sees == "image" else spans[:1] if sees == "prefix" else ():
-        end[first if sees == "image" else 0 : last + 1] = last
+    for first, last in spans:
+        end[first : last + 1] = last
     return end
