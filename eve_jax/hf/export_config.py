@@ -100,10 +100,7 @@ def _member_config(
     kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
     """config.json of another member of the family, with the settings that eve_jax reads in a section of its own."""
-    plain = replace(
-        cfg, patch_embed="v2", image_attention="causal", rope="1d", index_rule="token", patch_token=-1, close_token=-1
-    )
-    plain = replace(plain, extra_layers=0, parts=())
+    plain = replace(cfg, parts=(), **{field.name: field.default for field in fields(FamilyFields)})
     llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
     ours = {OURS: _settings(data, *DATA_FIELDS)}
     if kind == SAIL:

@@ -26,8 +26,9 @@ class FamilyFields(Section):
     image_attention: what a token sees besides those before it (`eve_jax.batch.Layout.sees`). index_rule: how rotary
     positions count (`Layout.index`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
     patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
-    close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none. extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
-    and train as a group of their own (NEO's pre-buffer).
+    close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none.
+    extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's and train as a group of
+    their own (NEO's pre-buffer).
     """
 
     PATH = "model."

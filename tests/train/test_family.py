@@ -24,11 +24,14 @@ from tests import family, reference
 from tests.train.placing import demo_data
 
 SHAPE = RowShape(24, 12, 92)
-# A model that nobody has tried: EVEv2's patch embedding and vision weights with what NEO's images see, and SAIL's rules.
+# Models that nobody has tried: EVEv2's patch embedding and vision weights with NEO's and with SAIL's rules.
 MIXED: dict[str, dict[str, Any]] = {
     "dac, image, thw": {"image_attention": "image", "rope": "thw", "index_rule": "thw", "extra_layers": 1},
     "dac, prefix, sections": {"image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
 }
+
+
+STAGES = ("neo_mt", "neo_sft")
 
 
 def samples() -> list[Sample]:
@@ -58,7 +61,7 @@ def row(cfg: ModelConfig, which: list[int], seed: int = 1) -> Batch:
 @pytest.mark.parametrize("routing", ["split", pytest.param("masked", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in MIXED])
 def test_switches_combine_with_divided_weights_and_packing(name: str, routing: str) -> None:
-    """Loss and gradients of three samples in one row and in rows of their own; what a neighbor holds changes nothing."""
+    """Loss and gradients of three samples in one row as in rows of their own; what a neighbor holds has no part."""
     cfg = replace(reference.config(routing=routing), **MIXED[name])
     params = init_params(cfg, 0)
     sums = jax.jit(gradient_sums, static_argnums=0)
