@@ -7,10 +7,11 @@ embedding. The first convolution needs no gradient of its input, the pixels. The
 
 Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values; where
 queries and keys are twice as wide, 6 N H p) and twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, and
-those that images see behind themselves, of which a local layer sees no more than its window for each token. Norms, rotary angles and the like are left out, as is
-usual, and so is EVEv1's aligning loss (2% of a step, benchmarks/aligning.py). Model FLOPs are those; what the machine
-does on top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a
-kernel computes and masks, both branches when `model.routing` is "masked".
+those that images see behind themselves, of which a local layer sees no more than its window for each token. Norms,
+rotary angles and the like are left out, as is usual, and so is EVEv1's aligning loss (2% of a step,
+benchmarks/aligning.py). Model FLOPs are those; what the machine does on top of them: the recomputation that
+`model.remat` and the chunked loss ask for, the pairs across samples that a kernel computes and masks, both branches
+when `model.routing` is "masked".
 """
 
 import functools
