@@ -46,7 +46,7 @@ class Layout(NamedTuple):
     specials: whether an image has class and split tokens. index: how rotary positions count, of INDEX_RULES: every
     token; an image once (thw); an image by its longer side (max+1). sees: of SEES, the tokens that one sees: those
     before it; also all of its image; also all of the sample's beginning up to its first image, and the text token
-    `close` right behind that. places: whether rows say where in its image a patch is.
+    `close` directly behind that. places: whether rows say where in its image a patch is.
     """
 
     specials: bool = True
