@@ -1,20 +1,27 @@
-"""NEO's folders: opened, imported, exported, asked and scored; its start from a plain LLM."""
+"""NEO's and SAIL's folders: opened, imported, exported, asked and scored; its start from a plain LLM."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tokenizers import processors
 
+from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
+from eve_jax.hf.export_config import check_exported
 from eve_jax.infer.api import EVE
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.eve import init_params
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import family as ref
+from tests.data.synthetic import byte_tokenizer
 
 FILES = {
     "neo_config.json": "config.json",
@@ -119,6 +126,7 @@ def test_the_start_from_a_plain_llm(tmp_path: Path) -> None:
     assert len(made) == 7 + 17 * 5
 
 
+@pytest.mark.slow
 def test_questions_and_losses(tmp_path: Path) -> None:
     """By the folder alone: prompts are the golden ones, so are answers; the loss of a record is that of its case."""
     folder = neo_folder(tmp_path / "neo")
@@ -130,8 +138,67 @@ def test_questions_and_losses(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prompt.ids, golden.ids)
     np.testing.assert_array_equal(prompt.patches[0], golden.patches[0])
     answer = eve.answer("What is shown?", [image], max_new_tokens=16)
-    assert answer.ids == ref.tensors("neo_generate")["one.new_ids"].tolist()
+    assert answer.tokens == ref.tensors("neo_generate")["one.new_ids"].tolist()
     records = tmp_path / "records.json"
     records.write_text(json.dumps([{"id": "1", "image": str(image), "conversations": case["conversations"]}]))
     (line,) = eve.score(records).lines
     assert line.n_target == case["n_target"] and line.loss == pytest.approx(case["loss_token"], abs=5e-6)
+
+
+def sail_folder(folder: Path) -> tuple[Path, ModelConfig]:
+    """A random SAIL with the golden model's sizes and a tokenizer of bytes, which puts `<s>` before a text."""
+    tokenizer = byte_tokenizer(("<s>", "</s>", "<vision>", "<vpatch>", "</vision>"))
+    inner = tokenizer.inner  # type: ignore[attr-defined]
+    first = tokenizer.token_id("<s>")
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", first)])
+    folder.mkdir()
+    inner.save(str(folder / "tokenizer.json"))
+    tokens = {"patch_token": tokenizer.token_id("<vpatch>"), "close_token": tokenizer.token_id("</vision>")}
+    cfg = ref.sail(vocab_size=264, **tokens)
+    made = ref.by_their_names(cfg, {name: np.asarray(value) for name, value in init_params(cfg, 3).items()})
+    save_file({name: np.ascontiguousarray(value) for name, value in made.items()}, folder / "model.safetensors")
+    config = ref.facts("sail_meta")["config"] | {"vocab_size": 264, "head_dim": 128}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "torch_dtype"}))
+    return folder, cfg
+
+
+@pytest.mark.slow
+def test_sail_is_opened_asked_and_goes_back(tmp_path: Path) -> None:
+    """Images stand before the bos token; an export has the names and the field that tell SAIL from Mistral."""
+    folder, cfg = sail_folder(tmp_path / "sail")
+    eve = EVE.from_pretrained(folder)
+    assert sizes(eve.engine.cfg) == sizes(cfg)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 29, 3), np.uint8))
+    prompt = eve.prompt("What?", [image])
+    begin, close, bos = (eve.tokenizer.token_id(token) for token in ("<vision>", "</vision>", "<s>"))
+    text = eve.tokenizer.encode("[INST] What? [/INST]")
+    assert prompt.ids.tolist() == [begin, IMAGE_ID, close, bos, *text]
+    assert prompt.grids == [(3, 4)] and len(prompt) == 12 + 3 + len(text)
+    assert len(eve.answer("What?", [image], max_new_tokens=4).tokens) <= 4
+    image.save(tmp_path / "image.png")
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps([{"id": "1", "image": str(tmp_path / "image.png"), "conversations": turns}]))
+    (line,) = eve.score(records).lines
+    assert line.n_vision == 12 and 0 < line.loss < 20
+    out = export_checkpoint(
+        import_checkpoint(str(folder), tmp_path / "stage", quiet=True), tmp_path / "out", quiet=True
+    )
+    before, after = (load_file(place / "model.safetensors") for place in (folder, out))
+    assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["vision_patch_size"]) == ("mistral", 8)
+    assert sizes(open_checkpoint(out).cfg) == sizes(cfg)
+
+
+def test_a_model_that_no_other_program_has_is_not_exported(tmp_path: Path) -> None:
+    cfg = replace(ref.neo(), index_rule="token")
+    with pytest.raises(
+        UserError, match=r"model\.patch_embed=conv_gelu_rope: no program but eve_jax has a model with it"
+    ):
+        check_exported(cfg)
+    check_exported(ref.neo())
+    check_exported(ref.sail())
+    stage = import_checkpoint(str(neo_folder(tmp_path / "neo")), tmp_path / "stage", quiet=True)
+    with pytest.raises(UserError, match=r"model\.extra_layers=2: what is left without it is not the LLM"):
+        export_checkpoint(stage, tmp_path / "out", text_only=True, quiet=True)
