@@ -138,7 +138,7 @@ def test_questions_and_losses(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prompt.ids, golden.ids)
     np.testing.assert_array_equal(prompt.patches[0], golden.patches[0])
     answer = eve.answer("What is shown?", [image], max_new_tokens=16)
-    assert answer.tokens == ref.tensors("neo_generate")["one.new_ids"].tolist()
+    assert answer.new_ids == ref.tensors("neo_generate")["one.new_ids"].tolist()
     records = tmp_path / "records.json"
     records.write_text(json.dumps([{"id": "1", "image": str(image), "conversations": case["conversations"]}]))
     (line,) = eve.score(records).lines
@@ -174,7 +174,7 @@ def test_sail_is_opened_asked_and_goes_back(tmp_path: Path) -> None:
     text = eve.tokenizer.encode("[INST] What? [/INST]")
     assert prompt.ids.tolist() == [begin, IMAGE_ID, close, bos, *text]
     assert prompt.grids == [(3, 4)] and len(prompt) == 12 + 3 + len(text)
-    assert len(eve.answer("What?", [image], max_new_tokens=4).tokens) <= 4
+    assert len(eve.answer("What?", [image], max_new_tokens=4).new_ids) <= 4
     image.save(tmp_path / "image.png")
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
     records = tmp_path / "records.json"
