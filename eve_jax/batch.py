@@ -38,6 +38,7 @@ class TeacherShape(NamedTuple):
 
 INDEX_RULES = ("token", "thw", "max+1")
 SEES = ("causal", "image", "prefix")
+WITH_SPECIALS = ("v2", "v1")  # patch embeddings that give an image class and split tokens
 
 
 class Layout(NamedTuple):
@@ -54,6 +55,13 @@ class Layout(NamedTuple):
     sees: str = "causal"
     places: bool = False
     close: int = -1
+
+    @classmethod
+    def of(cls, model: Any) -> "Layout":
+        """Return that of the section `model` of a config, or of the sizes of a model."""
+        specials = model.patch_embed in WITH_SPECIALS
+        places = not specials or model.rope != "1d"
+        return cls(specials, model.index_rule, model.image_attention, places, model.close_token)
 
     def specials_of(self, h: int) -> int:
         """Return the number of special tokens of an image with `h` rows of patches."""

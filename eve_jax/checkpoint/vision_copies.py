@@ -52,7 +52,7 @@ def add_vision_copies(cfg: ModelConfig, params: Params) -> Params:
             continue
         if weight.copy_of in params:
             made[name] = params[weight.copy_of].copy()
-        elif weight.start is not None:
+        elif weight.changes_matrix and weight.start is not None:
             shape = abstract_params(cfg)[name]
             made[name] = jnp.full(shape.shape, weight.start, shape.dtype)
     return {**params, **made}

@@ -12,8 +12,6 @@ from eve_jax.process.section import Section, setting
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, NEO's two
 # convolutions with rotary positions between them, SAIL's matrix.
 PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear")
-WITH_SPECIALS = ("v2", "v1")  # those that give an image class and split tokens
-WITH_PLACES = ("conv_gelu_rope",)  # those that look at where in its image a patch is
 # Rotary positions: one number a token; queries and keys with a further part for row and column; or the pairs of a head
 # in two halves, by rows and by columns.
 ROPES = ("1d", "thw", "sections")
@@ -46,9 +44,7 @@ class FamilyFields(Section):
     @property
     def layout(self) -> Layout:
         """What the rows of this model hold of images."""
-        places = self.patch_embed in WITH_PLACES or self.rope != "1d"
-        specials, close = self.patch_embed in WITH_SPECIALS, self.close_token
-        return Layout(specials, self.index_rule, self.image_attention, places, close)
+        return Layout.of(self)
 
     @property
     def whole_images(self) -> bool:

@@ -11,7 +11,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import stage3
-from eve_jax.config.stage import Config
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import BadRecord, Record, Turn
 from eve_jax.data.samples.measure import table_name
@@ -157,6 +156,6 @@ def test_a_stage_without_a_rule(changes: dict[str, Any], says: str) -> None:
 def test_the_rule_of_a_stage(tmp_path: Any) -> None:
     byte_tokenizer().save(tmp_path)
     config = stage(tokenizer=str(tmp_path), template="qwen2", max_tokens=5000, row_tokens=256, image_first=True)
-    rule = SampleRule.of(Config.of(config))
+    rule = SampleRule.of(config)
     assert (rule.images, rule.template, rule.image_first) == (ImageRule.of(config.data), "qwen2", True)
     assert (rule.max_tokens, rule.too_long) == (256, "drop")

@@ -76,7 +76,7 @@ class SampleRule:
         tokenizer.add(get_template(d.template).adds)
         check_template(tokenizer, d.template)
         most = min(d.max_tokens, d.row_tokens)
-        layout = config.model.layout
+        layout = Layout.of(config.model)
         return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text, layout)
 
     def __post_init__(self) -> None:
