@@ -229,7 +229,7 @@ def _specs(
         for i, name in enumerate(entry.names(cfg)):
             kind = matrices.get(entry.ours)
             stored = packed_specs(name, shape, kind) if kind else [(name, dtypes[entry.ours], shape)]
-            rows += [(i if entry.stacked else before, *spec) for spec in stored]
+            rows += [(entry.first + i if entry.stacked else before, *spec) for spec in stored]
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eve_jax.data.image.patches import patchify, resize
+from eve_jax.data.image.patches import patchify, resize, unpatchify
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.size_rules import sail_size
 from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.text.encode import IMAGE_ID, encode_chat, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
-from eve_jax.data.text.templates import check_template
+from eve_jax.data.text.templates import check_template, get_template
+from eve_jax.data.view.take_apart import take_apart
 from eve_jax.errors import UserError
 from eve_jax.model.plain_patches import IMAGENET_MEAN, IMAGENET_STD
 from tests import family as ref
@@ -72,6 +73,18 @@ def test_an_area_that_is_none(given: tuple[int, int]) -> None:
         ImageRule("anyratio_ld", area=(1, 2))
 
 
+def test_rows_without_special_tokens_are_taken_apart(tokenizer: Any) -> None:
+    """Two images, and one in a later turn, as the pixels that they were made of."""
+    cfg = ref.neo()
+    for case in ("two", "middle"):
+        shown = take_apart(ref.neo_row(cfg, [case]), 0, ["a"], tokenizer)
+        (sample,) = shown.samples
+        found = [piece.image for piece in sample.pieces if piece.image is not None]
+        wanted = [unpatchify(p, *grid) for p, grid in zip(ref.neo_patches(case), ref.neo_grids(case), strict=True)]
+        assert len(found) == len(wanted) and all(map(np.array_equal, found, wanted))
+        assert sample.counts.specials == 0 and "<img>" in sample.pieces[0].text
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("neo")
@@ -98,8 +111,6 @@ def test_conversations_of_neo(case: dict[str, Any], tokenizer: Any) -> None:
 
 
 def test_the_tokenizer_of_a_base_gets_the_tokens_that_it_lacks(tmp_path: Path) -> None:
-    from eve_jax.data.text.templates import get_template
-
     given = byte_tokenizer()
     first = given.vocab_size
     adds = get_template("neo").adds

@@ -9,16 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from eve_jax.batch import RowShape
 from eve_jax.checkpoint.stage_folder import steps_in
+from eve_jax.checkpoint.stored import stored_shapes
 from eve_jax.data.rows.build import Batch, lay_out
 from eve_jax.data.rows.spell import Sample
+from eve_jax.hf.names import plain_llm
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import bind, init_params
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.step import gradient_sums
 from eve_jax.train.trainer import train
+from eve_jax.weights.import_export import export_checkpoint
+from eve_jax.weights.open import open_checkpoint
 from launch._configs import load_config
 from tests import family, reference
 from tests.train.placing import demo_data
@@ -117,3 +122,56 @@ def test_a_stage_trains_and_resumes_with_the_same_bits(config: str, tmp_path: Pa
     shutil.rmtree(folder / "checkpoints" / "4")
     again = train(c, tmp_path, quiet=True)
     assert [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(again)] == wanted
+
+
+def plain_llm_folder(folder: Path, tokenizer: Path) -> dict[str, np.ndarray]:
+    """A random Qwen3 of the size `tiny` in `folder`, with a tokenizer; returns its tensors."""
+    cfg = ModelConfig(
+        **{"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 160, "num_layers": 2, "num_heads": 4},
+        **{"num_kv_heads": 2, "head_dim": 16, "qk_norm": "head", "qkv_bias": False, "parts": ()},
+    )
+    params = init_params(cfg, 5)
+    tensors: dict[str, np.ndarray] = {}
+    for entry in plain_llm(cfg):
+        values = params[entry.ours] if entry.stacked else [params[entry.ours]]
+        pairs = zip(entry.names(cfg), values, strict=True)
+        tensors |= {name: np.ascontiguousarray(entry.to_theirs(np.asarray(value))) for name, value in pairs}
+    shutil.copytree(tokenizer, folder)
+    save_file(tensors, folder / "model.safetensors")
+    config = {"model_type": "qwen3", "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 160}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config))
+    return tensors
+
+
+@pytest.mark.slow
+def test_from_a_plain_llm_to_a_folder_of_neo(tmp_path: Path) -> None:
+    """Pre-training leaves every weight of the LLM as it is and stores none of them; the export is NEO's form."""
+    data = demo_data(tmp_path / "data")
+    tensors = plain_llm_folder(tmp_path / "qwen", data / "tokenizer")
+    stages = {}
+    for config in ("neo_pt", "neo_mt"):
+        c = load_config(f"{config}:llm={tmp_path / 'qwen'},extra=1")
+        c.data.update(records=f"{data}/sft.jsonl", images=f"{data}/images", area=(1024, 16_384))
+        c.data.update(row_tokens=512, max_tokens=512, rows=2, micro_batches=1, max_shapes=1)
+        c.model.update(patch_hidden=32, frozen_dtype="float32")
+        c.optim.warmup, c.optim.warmup_steps = 0.25, 0
+        c.init = str(stages.get("neo_pt", tmp_path / "qwen"))
+        c.train.update(steps=2, save_every=2)
+        stages[config] = train(c, tmp_path, quiet=True)
+    stored = stored_shapes(stages["neo_pt"], 2)
+    assert {name.split(".")[0] for name in stored} == {"patch_embed", "extra", "layers"}
+    assert all("_place." in name for name in stored if name.startswith("layers."))
+    out = export_checkpoint(stages["neo_pt"], tmp_path / "out", quiet=True)
+    made = load_file(out / "model.safetensors")
+    for name, value in tensors.items():
+        number = name.split(".")[2]
+        moved = name.replace(f"layers.{number}.", f"layers.{int(number) + 1}.") if number.isdecimal() else name
+        np.testing.assert_array_equal(made[f"language_model.{moved}"], value, err_msg=name)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["llm_config"]["num_hidden_layers"]) == ("neo_chat", 3)
+    assert config["llm_config"]["extra_num_layers"] == 1
+    again = open_checkpoint(out)
+    assert again.cfg.layout == family.neo().layout and again.data["area"] == [1024, 16_384]
+    trained = open_checkpoint(stages["neo_mt"]).params()
+    assert any(np.any(trained[n] != v) for n, v in again.params().items() if n.startswith("layers.mlp"))
