@@ -110,6 +110,7 @@ def _family_fields() -> ConfigDict:
     m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
     m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
     m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
+    m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less
     m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
     return m
 
@@ -242,7 +243,7 @@ def get_neo_config(llm: str, extra: str = "") -> ConfigDict:
     elif extra:
         raise UserError(f"extra={extra}: {m.llm} is NEO already, with {m.extra_layers} extra layers")
     c.data.image_mode, c.data.template, c.data.max_aspect = NEO, NEO, 0.0
-    c.data.area = NEO_AREA
+    c.data.area, m.longest_image = NEO_AREA, 4096
     c.data.rows = 64
     c.optim.b1, c.optim.b2, c.optim.weight_decay = 0.9, 0.95, 0.01
     c.optim.loss_weights = "sqrt"

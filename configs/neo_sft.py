@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("neo_sft", arg, llm="qwen3-1.7b", extra="", lora="")
     c = base.get_neo_config(a["llm"], a["extra"])
     c.name, c.stage = "neo_sft", "3"
-    c.data.area = (65_536, 16_777_216)
+    c.data.area, c.model.longest_image = (65_536, 16_777_216), 16_384
     c.data.max_tokens = c.data.row_tokens = 34_816
     c.data.micro_batches = 1
     c.optim.lr, c.optim.min_lr = 6e-5, 6e-6

@@ -47,7 +47,8 @@ class Layout(NamedTuple):
     specials: whether an image has class and split tokens. index: how rotary positions count, of INDEX_RULES: every
     token; an image once (thw); an image by its longer side (max+1). sees: of SEES, the tokens that one sees: those
     before it; also all of its image; also all of the sample's beginning up to its first image, and the text token
-    `close` directly behind that. places: whether rows say where in its image a patch is.
+    `close` directly behind that. places: whether rows say where in its image a patch is. longest: the most tokens of an
+    image, 0 for any number.
     """
 
     specials: bool = True
@@ -55,13 +56,14 @@ class Layout(NamedTuple):
     sees: str = "causal"
     places: bool = False
     close: int = -1
+    longest: int = 0
 
     @classmethod
     def of(cls, model: Any) -> "Layout":
         """Return that of the section `model` of a config, or of the sizes of a model."""
         specials = model.patch_embed in WITH_SPECIALS
         places = not specials or model.rope != "1d"
-        return cls(specials, model.index_rule, model.image_attention, places, model.close_token)
+        return cls(specials, model.index_rule, model.image_attention, places, model.close_token, model.longest_image)
 
     def specials_of(self, h: int) -> int:
         """Return the number of special tokens of an image with `h` rows of patches."""
@@ -70,6 +72,13 @@ class Layout(NamedTuple):
     def tokens_of(self, h: int, w: int) -> int:
         """Return the number of tokens of an image of `h` x `w` patches."""
         return h * w + self.specials_of(h)
+
+    def refuses(self, h: int, w: int) -> str:
+        """Return why an image of `h` x `w` patches is not taken, "" where it is."""
+        tokens = self.tokens_of(h, w)
+        if not self.longest or tokens <= self.longest:
+            return ""
+        return f"an image of {tokens} tokens, more than config.model.longest_image={self.longest}"
 
 
 EVE_LAYOUT = Layout()

@@ -31,7 +31,10 @@ SIZES = (
     *SWITCHES,
 )
 # Fields of `ModelConfig` that a member of the family decides; a plain LLM has none.
-PATCH_FIELDS = ("patch_hidden", "sub_patch", *(field.name for field in fields(FamilyFields)))
+PATCH_FIELDS = (
+    *("patch_hidden", "sub_patch"),
+    *(field.name for field in fields(FamilyFields) if field.name != "longest_image"),  # of training alone
+)
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 V1 = "eve"  # model_type of EVEv1
 SWITCHED = "eve-switched"  # model_type of EVEv2 on another base than the original's: ours, with its switches in OURS

@@ -12,6 +12,7 @@ from eve_jax.hf.config import (
     LLM,
     MODELLING,
     OURS,
+    PATCH_FIELDS,
     STATED,
     SWITCHED,
     TEACHER_SIZES,
@@ -131,7 +132,7 @@ def check_exported(cfg: ModelConfig) -> None:
         return
     for field in fields(FamilyFields):
         value = getattr(cfg, field.name)
-        if value != field.default and (field.name, value) != ("patch_embed", "v1"):
+        if field.name in PATCH_FIELDS and value != field.default and (field.name, value) != ("patch_embed", "v1"):
             raise UserError(
                 f"model.{field.name}={value}: no program but eve_jax has a model with it and the rest of this one; "
                 "export the LLM alone with --text_only"

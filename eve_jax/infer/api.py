@@ -110,7 +110,7 @@ class EVE:
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
-        layout = checkpoint.cfg.layout
+        layout = checkpoint.here.layout
         rule = SampleRule(tokenizer, sizes, template, first, special_text=special, layout=layout)
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)

@@ -25,8 +25,9 @@ class FamilyFields(Section):
     positions count (`Layout.index`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
     patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
     close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none.
-    extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's and train as a group of
-    their own (NEO's pre-buffer).
+    longest_image: the most tokens of an image, 0 for as many as a row has room for: attention on TPUs and GPUs looks
+    as far behind each query. extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
+    and train as a group of their own (NEO's pre-buffer).
     """
 
     PATH = "model."
@@ -39,6 +40,7 @@ class FamilyFields(Section):
     patch_theta: float = setting(1e4, low=0, between=True)
     patch_token: int = setting(-1, low=-1)
     close_token: int = setting(-1, low=-1)
+    longest_image: int = setting(0, low=0)
     extra_layers: int = setting(0, low=0)
 
     @property

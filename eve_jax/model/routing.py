@@ -92,8 +92,9 @@ def _ahead(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Ahead 
 
 
 def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
-    """The most tokens that one sees behind itself in rows of `length`: those of an image, of which all may be one."""
-    return length - 1 if cfg.image_attention == "prefix" else max(vision_slots - 1, 0)
+    """The most tokens that one sees behind itself in rows of `length`: of the longest image, or of all as one."""
+    longest = min(vision_slots, cfg.longest_image or vision_slots)
+    return length - 1 if cfg.image_attention == "prefix" else max(longest - 1, 0)
 
 
 def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:

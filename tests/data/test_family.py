@@ -13,7 +13,8 @@ from eve_jax.data.image.patches import patchify, resize, unpatchify
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.size_rules import sail_size
 from eve_jax.data.record import BadRecord, Turn
-from eve_jax.data.text.encode import IMAGE_ID, encode_chat, prompt_ids
+from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.view.take_apart import take_apart
@@ -121,3 +122,13 @@ def test_the_tokenizer_of_a_base_gets_the_tokens_that_it_lacks(tmp_path: Path) -
     again = load_tokenizer(tmp_path)
     assert again.vocab_size == first + 13 and again.encode("a<img>b")[1] == first + 1
     assert again.encode("<img>", special_text=False) != [first + 1]
+
+
+def test_an_image_that_is_longer_than_training_takes(tokenizer: Any) -> None:
+    layout = ref.neo(longest_image=6).layout
+    taken = SampleRule(tokenizer, rule("tiny"), "neo", layout=layout)
+    sample = ref.neo_sample("one")
+    encoded = Encoded(sample.ids, sample.labels)
+    assert taken.fit(encoded, [(2, 3)])[1] == [(2, 3)]
+    with pytest.raises(BadRecord, match=r"an image of 8 tokens, more than config\.model\.longest_image=6"):
+        taken.fit(encoded, [(2, 4)])

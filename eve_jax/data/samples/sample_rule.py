@@ -14,7 +14,7 @@ import numpy as np
 
 from eve_jax.batch import EVE_LAYOUT, Layout
 from eve_jax.data.image.rule import MAX_PIXELS, ImageRule
-from eve_jax.data.record import Record, Turn
+from eve_jax.data.record import BadRecord, Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
 from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
@@ -89,9 +89,12 @@ class SampleRule:
     def fit(self, encoded: Encoded, grids: Grids) -> tuple[Encoded, Grids]:
         """Return a sample with images of `grids` (h, w), with its text cut or its images smaller if it is too long.
 
-        Raises `BadRecord` when it stays too long.
+        Raises `BadRecord` when it stays too long, or an image has more tokens than the model takes.
         """
-        return fitted(encoded, grids, self.max_tokens, self.too_long, self.layout)
+        fitting = fitted(encoded, grids, self.max_tokens, self.too_long, self.layout)
+        if reason := next(filter(None, (self.layout.refuses(h, w) for h, w in fitting[1])), ""):
+            raise BadRecord(reason)
+        return fitting
 
     def cut(self, encoded: Encoded, grids: Grids) -> Encoded:
         """Return the sample that `fit` gives for images whose `grids` it gave. Raises `BadRecord` as it does."""
