@@ -1,5 +1,7 @@
 """Attention of packed rows by the Pallas kernel for TPU, splash attention, in one call with a static mask."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -26,9 +28,24 @@ def splash(
     end(i) is at most i + `reach`. The static mask, causal and moved by `reach`, says which tiles are visited; within
     one the kernel compares the key's number with that of the query, in whose place end(i) - `reach` is given.
     """
-    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     length, heads, size = q.shape[1:]
+    reach = min(reach, length - 2)  # a mask that hides nothing would not be looked at
+    attend = kernel_of(length, heads, window, reach, interpret)
+
+    def row(q: Array, k: Array, v: Array, segment: Array, end: Array | None) -> Array:
+        own = attend if end is None else _numbered(attend, end - reach)
+        return own(q, k, v, segment_ids=SegmentIds(segment, segment))
+
+    q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
+    return jax.vmap(row)(q, k, v, segment, end).swapaxes(1, 2).astype(q.dtype)
+
+
+def kernel_of(length: int, heads: int, window: int, reach: int, interpret: bool = False) -> Any:
+    """Return the kernel for rows of `length`; its three mask infos say which tiles it visits."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
     block = next(b for b in (SPLASH_BLOCK, 256, LANES) if length % b == 0)
     sizes = kernels.BlockSizes(
         block_q=block,
@@ -40,22 +57,17 @@ def splash(
         block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
         block_kv_dq=block,
     )
-    shape, reach = (length, length), min(reach, length - 2)  # a mask that hides nothing would not be looked at
+    shape = (length, length)
     seen = kernels.LocalMask(shape, (window - 1, 0), 0) if window else kernels.CausalMask(shape, reach)
-    mask = kernels.MultiHeadMask([seen] * heads)
-    attend = kernels.make_splash_mha_single_device(
-        mask, block_sizes=sizes, residual_checkpoint_name=ATTENTION, interpret=interpret
+    return kernels.make_splash_mha_single_device(
+        kernels.MultiHeadMask([seen] * heads),
+        block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
+        interpret=interpret,
     )
 
-    def row(q: Array, k: Array, v: Array, segment: Array, end: Array | None) -> Array:
-        own = attend if end is None else _numbered(attend, end - reach)
-        return own(q, k, v, segment_ids=kernels.SegmentIds(segment, segment))
 
-    q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
-    return jax.vmap(row)(q, k, v, segment, end).swapaxes(1, 2).astype(q.dtype)
-
-
-def _numbered(kernel: Array, numbers: Int[Array, "L"]) -> Array:
+def _numbered(kernel: Any, numbers: Int[Array, "L"]) -> Any:
     """`kernel`, a pytree with the numbers of the queries in each of its three mask infos, with other `numbers`."""
     infos, rest = kernel.tree_flatten()
     return type(kernel).tree_unflatten(rest, [info._replace(q_sequence=numbers) for info in infos])

@@ -16,6 +16,7 @@ from eve_jax.errors import UserError
 from eve_jax.model import attention, blocked
 from eve_jax.model.attention import cached_attention, check_kernel
 from eve_jax.model.layer_cache import BLOCK, HeldLayer
+from eve_jax.model.splash import kernel_of
 from tests import reference as ref
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
@@ -104,6 +105,14 @@ def test_images_that_see_all_of_themselves(kernel: str, reach: int, monkeypatch:
     ours, golden = (jax.jit(partial(gradients, f))(q, k, v, SEGMENT) for f in (attend, formula))
     for mine, theirs in zip(ours, golden, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+def test_the_image_rule_visits_few_more_tiles() -> None:
+    """At most 1.4 times those of causal attention, in a row of 4,096 tokens with images of 1,024, back and forth."""
+    causal, image = (kernel_of(4096, 2, 0, reach) for reach in (0, 1023))
+    for name in ("fwd_mask_info", "dq_mask_info", "dkv_mask_info"):
+        few, more = (int((getattr(kernel, name).block_mask > 0).sum()) for kernel in (causal, image))
+        assert few < more <= 1.4 * few, name
 
 
 def test_kernels_for_plain_attention_alone_are_refused() -> None:
