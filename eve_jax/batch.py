@@ -44,7 +44,7 @@ WITH_SPECIALS = ("v2", "v1")  # patch embeddings that give an image class and sp
 class Layout(NamedTuple):
     """What images are in a row of a model, and what its tokens are numbered by and see (docs/design.md#row-contract).
 
-    specials: whether an image has class and split tokens. index: how rotary positions count, of INDEX_RULES: every
+    specials: whether an image has class and split tokens. index_rule: how rotary positions count, of INDEX_RULES: every
     token; an image once (thw); an image by its longer side (max+1). sees: of SEES, the tokens that one sees: those
     before it; also all of its image; also all of the sample's beginning up to its first image, and the text token
     `close` directly behind that. places: whether rows say where in its image a patch is. longest: the most tokens of an
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
     """
 
     specials: bool = True
-    index: str = "token"
+    index_rule: str = "token"
     sees: str = "causal"
     places: bool = False
     close: int = -1
@@ -115,7 +115,7 @@ _POOLS = {"pool": ("P", np.int32), "pool_inv": ("P", np.int32)}  # absent where 
 def token_arrays(shape: RowShape, layout: Layout = EVE_LAYOUT) -> dict[str, ArraySpec]:
     """Return the arrays of one row of `shape` that follow from its tokens: all but patches and those of the teacher."""
     arrays = dict(_TOKENS)
-    arrays |= _INDEX if layout.index != "token" else {}
+    arrays |= _INDEX if layout.index_rule != "token" else {}
     arrays |= _END if layout.sees != "causal" else {}
     arrays |= _PLACE if layout.places else {}
     return _specs(arrays, {"P": shape.patches, "S": shape.specials, "T": shape.text, "L": shape.length})

@@ -22,7 +22,7 @@ from eve_jax.sharding import make_mesh
 DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 SHAPE = RowShape(36, 7, 85)
 SIZES = {"R": 3, "P": 36, "S": 7, "T": 85, "L": 128, "12 s²": 3072, "I": 2, "s": 24, "A": 9, "2": 2, "3": 3}
-EVERY = Layout(index="thw", sees="image", places=True)
+EVERY = Layout(index_rule="thw", sees="image", places=True)
 SQUARE = ImageRule("square", max_size=96, patch=8, teacher=(24, 4))  # a place is 2 x 2 patches
 
 

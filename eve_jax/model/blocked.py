@@ -207,7 +207,7 @@ def _row_backward(
         sums, d_mine = _by_size(which, window_sizes(len(seen.segment) // BLOCK, window), attend)
         return sums, d_mine.swapaxes(1, 2).reshape(kv_heads, groups, BLOCK, size)
 
-    zero = tuple(jnp.zeros(x.shape, jnp.float32) for x in (k, v))
+    zero = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     (d_k, d_v), d_q = jax.lax.scan(block, zero, _windows(seen, window))
     return _joined(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype)
 

@@ -21,8 +21,8 @@ ROPES = ("1d", "thw", "sections")
 class FamilyFields(Section):
     """The fields of a model by which members of the family differ.
 
-    image_attention: what a token sees besides those before it (`eve_jax.batch.Layout.sees`). index_rule: how rotary
-    positions count (`Layout.index`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
+    image_attention, index_rule: what a token sees besides those before it, and how rotary positions count
+    (`eve_jax.batch.Layout`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
     patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
     close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none.
     longest_image: the most tokens of an image, 0 for as many as a row has room for: attention on TPUs and GPUs looks

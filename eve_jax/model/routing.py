@@ -209,7 +209,7 @@ class CachedRows(NamedTuple):
     ) -> "CachedRows":
         numbers = Numbers.of(cfg, batch)
         if cfg.index_rule == "token":  # other rules' numbers count from the sample's beginning
-            numbers = numbers._replace(index=numbers.index + start[:, None])
+            numbers = numbers._replace(number=numbers.number + start[:, None])
         sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
         last = batch["position" if cfg.image_attention == "causal" else "end"] + start[:, None]
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None

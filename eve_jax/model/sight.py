@@ -83,7 +83,7 @@ Kind = Int[Array, ""] | None  # number of a layer's kind; None where all layers 
 class Numbers(NamedTuple):
     """What rotary positions count: a number a token, and, where the model has those, rows and columns in images."""
 
-    index: Int[Array, "B T"]
+    number: Int[Array, "B T"]
     place: Int[Array, "B T 2"] | None = None
 
     @classmethod
@@ -158,16 +158,16 @@ def _angles(cfg: ModelConfig, numbers: Numbers, kind: str) -> tuple[Angles, ...]
     """Cosines and sines of each part of a head: of the token's number, of its row and column, or of both in halves."""
     frequencies = rotary_frequencies(cfg, kind)
     if cfg.rope == "1d" or (numbers.place is None and cfg.rope == "sections"):
-        return (_turns(cfg, kind, numbers.index[..., None] * frequencies),)
-    place = jnp.zeros((*numbers.index.shape, 2), jnp.int32) if numbers.place is None else numbers.place
+        return (_turns(cfg, kind, numbers.number[..., None] * frequencies),)
+    place = jnp.zeros((*numbers.number.shape, 2), jnp.int32) if numbers.place is None else numbers.place
     if cfg.rope == "sections":
-        both = (numbers.index[..., None] + place).astype(jnp.float32)
+        both = (numbers.number[..., None] + place).astype(jnp.float32)
         pairs = jnp.repeat(both, frequencies.shape[0] // 2, axis=-1)
         return (_turns(cfg, kind, pairs * frequencies),)
     size = cfg.head_dim // 2
     own = cfg.place_theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size) * (kind != "nope")
     by_place = (_turns(cfg, "nope", place[..., axis, None] * own) for axis in (0, 1))
-    return (_turns(cfg, kind, numbers.index[..., None] * frequencies), *by_place)
+    return (_turns(cfg, kind, numbers.number[..., None] * frequencies), *by_place)
 
 
 def _turns(cfg: ModelConfig, kind: str, angles: Float[Array, "B T F"]) -> Angles:

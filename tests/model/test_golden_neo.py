@@ -24,7 +24,7 @@ SCALE = np.abs(OUT["packed.logits"]).max()
 def test_positions_and_what_tokens_see(case: str) -> None:
     tokens = spell_out(ref.neo_sample(case), ref.neo().layout)
     t, h, w = OUT[f"{case}.thw"]
-    np.testing.assert_array_equal(np.stack([tokens.index, *tokens.place.T]), [t, h, w])
+    np.testing.assert_array_equal(np.stack([tokens.number, *tokens.place.T]), [t, h, w])
     order = np.arange(len(t))
     sees = (order <= order[:, None]) | (t == t[:, None])
     np.testing.assert_array_equal(order <= tokens.end[:, None], sees)

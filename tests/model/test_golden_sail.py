@@ -46,7 +46,7 @@ def row() -> Batch:
 def test_positions_and_mask() -> None:
     tokens = spell_out(sample(), ref.sail().layout)
     _, height, width = IO["position_ids"]
-    np.testing.assert_array_equal(tokens.index[:, None] + tokens.place, np.stack([height, width], axis=1))
+    np.testing.assert_array_equal(tokens.number[:, None] + tokens.place, np.stack([height, width], axis=1))
     np.testing.assert_array_equal(np.arange(len(height)) <= tokens.end[:, None], IO["mask"])
 
 

@@ -23,27 +23,27 @@ class Sample(NamedTuple):
 class Tokens(NamedTuple):
     """The tokens of a sample in causal order, images spelt out; arrays [n].
 
-    index: what rotary positions count. end: the number, in these tokens, of the last one that each sees. place: row and
-    column of a patch in its image, zeros for others, [n, 2]. after: the index of a token that would follow.
+    number: what rotary positions count. end: which of these tokens is the last that each sees. place: row and column of
+    a patch in its image, zeros for others, [n, 2]. after: the number of a token that would follow.
     """
 
     kind: np.ndarray  # PATCH, SPECIAL or TEXT
     value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
     label: np.ndarray  # IGNORE where nothing is learned
-    index: np.ndarray
+    number: np.ndarray
     end: np.ndarray
     place: np.ndarray
     after: int
 
     def cut(self, start: int, stop: int) -> "Tokens":
         """Return the tokens from `start` to before `stop`, which count on; between them no token sees a later one."""
-        kind, value, label, index, end, place = (part[start:stop] for part in self[:-1])
-        after = self.after if stop == len(self.kind) else int(self.index[stop])
-        return Tokens(kind, value, label, index, end - np.int32(start), place, after)
+        kind, value, label, number, end, place = (part[start:stop] for part in self[:-1])
+        after = self.after if stop == len(self.kind) else int(self.number[stop])
+        return Tokens(kind, value, label, number, end - np.int32(start), place, after)
 
     def counted_from(self, number: int) -> "Tokens":
         """Return the tokens as they are behind others, of which the next one would count as `number`."""
-        return self._replace(index=self.index + np.int32(number), after=self.after + number)
+        return self._replace(number=self.number + np.int32(number), after=self.after + number)
 
 
 def joined(tokens: Sequence[Tokens]) -> Tokens:
@@ -92,14 +92,14 @@ def spell_out(sample: Sample, layout: Layout = EVE_LAYOUT) -> Tokens:
             place.append(image_place)
             spans.append((length, length + len(image_kind) - 1))
             length += len(image_kind)
-    index, after = _numbered(length, spans, sample.grids, layout.index)
+    number, after = _numbered(length, spans, sample.grids, layout.index_rule)
     kinds, values, labels = (np.concatenate(parts) for parts in (kind, value, label))
     if layout.sees == "prefix" and spans:
         behind = spans[0][1] + 1
         closed = behind < length and kinds[behind] == TEXT and values[behind] == layout.close
         spans = [(0, spans[0][1] + int(closed))]
     end = _ends(length, [] if layout.sees == "causal" else spans)
-    return Tokens(kinds, values, labels, index, end, np.concatenate(place), after)
+    return Tokens(kinds, values, labels, number, end, np.concatenate(place), after)
 
 
 def _numbered(
