@@ -51,7 +51,10 @@ def joined(tokens: Sequence[Tokens]) -> Tokens:
     if not tokens:
         none = np.zeros(0, np.int32)
         return Tokens(none.astype(np.int8), none, none, none, none, none.reshape(0, 2), 0)
-    return Tokens(*(np.concatenate(parts) for parts in list(zip(*tokens, strict=True))[:-1]), tokens[-1].after)
+    kind, value, label, number, end, place = (
+        np.concatenate(parts) for parts in zip(*(t[:-1] for t in tokens), strict=True)
+    )
+    return Tokens(kind, value, label, number, end, place, tokens[-1].after)
 
 
 def image_tokens(h: int, w: int, layout: Layout = EVE_LAYOUT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
