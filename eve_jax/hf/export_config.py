@@ -1,6 +1,6 @@
 """Our sizes and settings to Hugging Face's config.json: of an EVE model, or of the plain LLM in it."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from eve_jax.data.image.size_rules import SAIL
@@ -25,7 +25,7 @@ from eve_jax.hf.family import SAIL_PATCH, exported_member, llm_part, neo_config
 from eve_jax.hf.generation import IDS
 from eve_jax.hf.rope import rope_fields
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig, ModelFields
-from eve_jax.model.family_config import FamilyFields
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.llms import SWITCHES
 
 # What is written for a model that began with random weights; others have the fields of the config they came from.
@@ -101,7 +101,7 @@ def _member_config(
     kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
     """config.json of another member of the family, with the settings that eve_jax reads in a section of its own."""
-    plain = replace(cfg, parts=(), **{field.name: field.default for field in fields(FamilyFields)})
+    plain = replace(cfg, parts=(), **EVE_FIELDS)
     llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
     ours = {OURS: _settings(data, *DATA_FIELDS)}
     if kind == SAIL:
@@ -130,11 +130,11 @@ def check_exported(cfg: ModelConfig) -> None:
     """Raise UserError, naming it, for what neither the modeling file of an export nor another member's has."""
     if exported_member(cfg):
         return
-    for field in fields(FamilyFields):
-        value = getattr(cfg, field.name)
-        if field.name in PATCH_FIELDS and value != field.default and (field.name, value) != ("patch_embed", "v1"):
+    for name, default in EVE_FIELDS.items():
+        value = getattr(cfg, name)
+        if name in PATCH_FIELDS and value != default and (name, value) != ("patch_embed", "v1"):
             raise UserError(
-                f"model.{field.name}={value}: no program but eve_jax has a model with it and the rest of this one; "
+                f"model.{name}={value}: no program but eve_jax has a model with it and the rest of this one; "
                 "export the LLM alone with --text_only"
             )
     if cfg.patch_embed == "v1" and (own := switched(cfg)):

@@ -3,7 +3,8 @@
 docs/family.md has the table of members; a switch is free to combine with every variant, backbone and routing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from eve_jax.batch import INDEX_RULES, SEES, Layout
 from eve_jax.errors import Field, FieldError
@@ -52,6 +53,10 @@ class FamilyFields(Section):
     def whole_images(self) -> bool:
         """Whether an image, or what else sees all of itself, can only be read as a whole."""
         return self.patch_embed == "v1" or self.image_attention != "causal"
+
+
+# The values of EVEv2, and of a model without any member's switches.
+EVE_FIELDS: dict[str, Any] = {field.name: field.default for field in fields(FamilyFields)}
 
 
 def check_family(cfg: FamilyFields, layers: int, head_dim: int, kinds: tuple[str, ...], aligning: bool) -> None:

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.hf.section import WEIGHTS
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
 from eve_jax.model.eve import quantizable
-from eve_jax.model.family_config import FamilyFields
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.quantized import QUANTIZED, check_weights
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.hub import find_folder
@@ -206,7 +206,7 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
             f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
             "model as it is, with --notext_only"
         )
-    return replace(cfg, parts=(), **{field.name: field.default for field in fields(FamilyFields)})
+    return replace(cfg, parts=(), **EVE_FIELDS)
 
 
 def _check_variant(variant: str) -> None:
