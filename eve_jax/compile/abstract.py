@@ -13,7 +13,7 @@ from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
 
 from eve_jax import sharding
-from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
+from eve_jax.batch import EVE_LAYOUT, ROW_MULTIPLE, Layout, RowShape, batch_arrays
 from eve_jax.compile.topology import Chip
 from eve_jax.config.optim import TOKEN
 from eve_jax.config.stage import Config
@@ -157,7 +157,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     moments = abstract_optimizer(tx, trainable, mesh)
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
-    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
+    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns, cfg.layout)
     weighed = config.optim.loss_weights != TOKEN
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
@@ -186,7 +186,12 @@ def _sums_of(trainable: Params) -> Params:
 
 
 def abstract_batch(
-    shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
+    shape: RowShape,
+    rows: int,
+    mesh: Mesh,
+    rule: ImageRule = ANY_RULE,
+    taught: bool = False,
+    layout: Layout = EVE_LAYOUT,
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
@@ -194,7 +199,8 @@ def abstract_batch(
     """
     place = sharding.batch_sharding(mesh)
     images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
-    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher_shape(rule, images) if taught else None)
+    teacher = teacher_shape(rule, images) if taught else None
+    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher, layout)
     return {name: ShapeDtypeStruct(*spec, sharding=place) for name, spec in arrays.items()}
 
 

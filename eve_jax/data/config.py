@@ -35,6 +35,7 @@ class DataConfig(Section, Mapping[str, Any]):
     max_aspect: float = setting(low=0)
     max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
     draft: bool
+    area: tuple[int, int] = setting(low=0)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
     repeats: str = setting(reads=partial(parse_numbers, "repeats"))
