@@ -125,14 +125,14 @@ def sail_pixels() -> np.ndarray:
 
 def by_their_names(cfg: ModelConfig, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays with our names and layout by the names that the golden files have."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for entry in eve_names(cfg):
         values = params[entry.ours] if entry.stacked else [params[entry.ours]]
         found |= {name: entry.to_theirs(value) for name, value in zip(entry.names(cfg), values, strict=True)}
     return found
 
 
-def with_images(ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> np.ndarray:
+def with_images(ids: np.ndarray, grids: Sequence[tuple[int, int]]) -> np.ndarray:
     """Where each token of `ids` stays, with the first of each image's patches as IMAGE_ID; -1 for the others."""
     kept = np.array(ids, np.int32)
     at = 0

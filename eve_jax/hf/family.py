@@ -84,7 +84,7 @@ def _alone(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def image_tokens(hf: dict[str, Any], folder: Path) -> dict[str, int]:
+def image_tokens(hf: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the fields of `ModelConfig` that the tokenizer in `folder` tells of SAIL; {} for other models."""
     if member(hf) != SAIL:
         return {}

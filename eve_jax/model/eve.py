@@ -196,8 +196,9 @@ class Eve(nnx.Module):
         the residual stream [R, D] and `recent` with the token; all are those of groups of layers.
         """
         x = self._words(token[:, None])
-        counts = self.cfg.index_rule != "token" and number is not None  # else as the tokens
-        rows = DecodingRows.of(self.cfg, length, step, number if counts else length)
+        if number is None or self.cfg.index_rule == "token":
+            number = length
+        rows = DecodingRows.of(self.cfg, length, step, number)
         x, recent = extend_layers(weights, recent, x, rows, held)
         return x[:, 0], recent
 

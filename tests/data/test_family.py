@@ -99,7 +99,8 @@ def test_conversations_of_neo(case: dict[str, Any], tokenizer: Any) -> None:
     check_template(tokenizer, "neo")
     turns = [Turn(turn["from"], turn["value"]) for turn in case["conversations"]]
     sizes = case["tokens_per_image"]
-    encoded, asked = (f(turns, tokenizer, "neo", len(sizes)) for f in (encode_chat, prompt_ids))
+    encoded = encode_chat(turns, tokenizer, "neo", len(sizes))
+    asked = prompt_ids(turns, tokenizer, "neo", len(sizes))
 
     def expanded(ids: np.ndarray, values: np.ndarray, patch: int) -> list[int]:
         left = iter(sizes)

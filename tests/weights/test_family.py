@@ -22,7 +22,9 @@ from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import family as ref
 from tests.data.synthetic import byte_tokenizer
+from tests.launcher import launch
 
+CHAT = ("--max_new_tokens=16", "--json")
 FILES = {
     "neo_config.json": "config.json",
     "neo_tokenizer.json": "tokenizer.json",
@@ -202,3 +204,17 @@ def test_a_model_that_no_other_program_has_is_not_exported(tmp_path: Path) -> No
     stage = import_checkpoint(str(neo_folder(tmp_path / "neo")), tmp_path / "stage", quiet=True)
     with pytest.raises(UserError, match=r"model\.extra_layers=2: what is left without it is not the LLM"):
         export_checkpoint(stage, tmp_path / "out", text_only=True, quiet=True)
+
+
+@pytest.mark.slow
+def test_by_the_command_line_alone(tmp_path: Path) -> None:
+    folder, image = neo_folder(tmp_path / "neo"), ref.FOLDER / "neo_image_a.png"
+    done = launch("launch.chat", f"--checkpoint={folder}", f"--image={image}", "--prompt=What is shown?", *CHAT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["new_ids"] == ref.tensors("neo_generate")["one.new_ids"].tolist()
+    case = ref.facts("neo_meta")["cases"]["one"]
+    records, out = tmp_path / "records.json", tmp_path / "scores.jsonl"
+    records.write_text(json.dumps([{"id": "1", "image": str(image), "conversations": case["conversations"]}]))
+    done = launch("launch.score", f"--checkpoint={folder}", f"--records={records}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["loss"] == pytest.approx(case["loss_token"], abs=5e-6)
