@@ -27,7 +27,7 @@ SIZES = ("demo", "1.5b", "paper")
 WEIGHTS = {"qwen2.5-1.5b": "hf:Qwen/Qwen2.5-1.5B", "qwen2.5-7b": "hf:Qwen/Qwen2.5-7B"}
 BATCH = {"stage1": 1024, "captions": 1024, "sft": 512}  # samples of a step (EVEv2 paper, Table 5)
 BENCHMARKS = "gqa,seed,textvqa"  # whose average Fig. 5 shows
-Stage = Callable[[str], ConfigDict]  # arm -> a stage of it
+Stage = Callable[[str], ConfigDict | None]  # arm -> a stage of it, None for an arm that has none of the kind
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ def grow(
         for arm in a.of:
             before = f"{WORKDIR}/{trunk[-1].name}" if trunk else ""
             for kind, make in own.items():
-                s = _named(make(arm), stage_name(arm, seed, kind), seed, before)
+                made = make(arm)
+                if made is None:
+                    continue
+                s = _named(made, stage_name(arm, seed, kind), seed, before)
                 stages.append(s)
                 before = f"{WORKDIR}/{s.name}"
                 if kind != curve or a.points == 1:
@@ -97,8 +100,9 @@ def grow(
                 steps = _steps(s.train.steps, a.points)
                 s.train.save_every = s.train.keep_every = math.gcd(*steps)
                 for step in steps:
-                    name = stage_name(arm, seed, scored, step)
-                    stages.append(_named(own[scored](arm), name, seed, f"{before}@{step}"))
+                    point = own[scored](arm)
+                    assert point is not None
+                    stages.append(_named(point, stage_name(arm, seed, scored, step), seed, f"{before}@{step}"))
     c.order = tuple(s.name for s in stages)
     c.stages = ConfigDict({s.name: s for s in stages})
     return steps
