@@ -85,7 +85,7 @@ def test_what_captions_train() -> None:
         (fig9, "size=1.5b", "stage2_2", (1.551e9, 2.861e9), 1.50e21),
         (fig9, "size=paper", "stage1+stage2_1+stage2_2", (7.631e9, 14.157e9), 7.2e21),
         (fig10, "size=1.5b", "hd", (1.551e9, 1.551e9), 1.63e20),
-        (v1_parts, "size=1.5b", "eve+no_pal+no_stage1", (1.555e9, 1.877e9), 2.6e19),
+        (v1_parts, "size=1.5b", "eve+no_pal+no_stage1", (1.557e9, 1.877e9), 2.6e19),
         (v1_parts, "size=paper", "eve+no_pal+no_stage1", (6.768e9, 7.115e9), 5.3e20),
         (fig10, "size=paper", "maxl+ld+hd+anyresolution", (6.756e9, 6.756e9), 3.19e21),
     ],
