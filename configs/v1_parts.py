@@ -1,6 +1,6 @@
 """EVEv1's ablations: the aligning loss, the pre-alignment and its learning rate (EVEv1 paper, Tables 4 and 5, Fig. 5).
 
-    python -m launch.recipe --config=v1_parts --workdir=runs/v1                   some 2 hours on 2 cores, 3 seeds
+    python -m launch.recipe --config=v1_parts --workdir=runs/v1                   some 40 minutes on 2 cores, 3 seeds
     python -m launch.recipe --config=v1_parts:of=eve+no_pal,seeds=10 --workdir=runs/v1
     python -m launch.recipe --config=v1_parts:tiny --workdir=runs/tiny_v1         the same at test size
     python -m launch.recipe --config=v1_parts:size=paper,llm=VICUNA_DIR,teacher=CLIP_DIR,data=FOLDER,bench=FOLDER ...
@@ -40,8 +40,8 @@ ARMS |= {f"no_stage1{name}": tree.Arm(f"no stage 1, rate x {by:g}") for name, by
 STEPS = {"prealign": ("v1_prealign", 150), "pretrain": ("v1_pretrain", 600), "sft": ("v1_sft", 750)}
 SAMPLES = {"1.5b": (558_000, 558_000, 665_000), "paper": (4_000_000, 4_000_000, 665_000)}
 BATCH = {"prealign": 512, "pretrain": 512, "sft": 128}
-DEMO_SIZES = {"llm": (0, 0, 33, 33), "llm_chat": (0, 0, 74, 18)}
-DEMO_SIZES |= {"prealign": (128, 96, 9, 9), "pretrain": (128, 96, 9, 9), "sft": (128, 96, 66, 10)}
+DEMO_SIZES = {name: fig5.DEMO_SIZES[name] for name in ("llm", "llm_chat")}
+DEMO_SIZES |= {"prealign": (160, 96, 11, 11), "pretrain": (160, 96, 11, 11), "sft": (160, 96, 34, 8)}
 REAL_SIZES = {"prealign": (640, 480, 80, 80), "pretrain": (640, 480, 80, 80), "sft": (640, 480, 300, 120)}
 DEMO_DEVIATIONS = (
     *fig5.DEMO_DEVIATIONS,
