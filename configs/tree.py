@@ -7,6 +7,9 @@ records; `1.5b` and `paper` are the papers' settings on Qwen2.5-1.5B and on the 
                     places of records by --config.stages.STAGE.data.records
     bench=FOLDER    data of the benchmarks (docs/eval.md#data)
     llm=...         the base LLM as for other configs, instead of the size's own
+
+Rows and micro-batches are made for eight chips (`launch.compile` finds others); four of them hold a model that answers
+(`config.experiment.mesh`).
 """
 
 import math
@@ -103,9 +106,18 @@ def grow(
                     point = own[scored](arm)
                     assert point is not None
                     stages.append(_named(point, stage_name(arm, seed, scored, step), seed, f"{before}@{step}"))
+    for s in stages if a.size != "demo" else ():
+        _for_eight_chips(s)
     c.order = tuple(s.name for s in stages)
     c.stages = ConfigDict({s.name: s for s in stages})
     return steps
+
+
+def _for_eight_chips(s: ConfigDict) -> None:
+    """Divide a step into micro-batches of two rows a chip, four of shorter ones, which leave room for the weights."""
+    rows = s.data.rows * s.data.micro_batches
+    s.data.rows = 16 if s.data.row_tokens > 4096 else 32 if not rows % 32 else 16
+    s.data.micro_batches = rows // s.data.rows
 
 
 def _named(s: ConfigDict, name: str, seed: int, init: str) -> ConfigDict:
@@ -212,7 +224,7 @@ def experiment(a: Args, title: str, arms: Mapping[str, Arm], **fields: Any) -> C
         "fit": "" if demo_size else "fill",
         "rows": 32,
         "max_new_tokens": demo.ANSWER if demo_size else 0,
-        "mesh": "" if demo_size else "tensor:-1",
+        "mesh": "" if demo_size else "data:-1,tensor:4",
         "chart": "curves" if a.points > 1 else "bars",
         "paper": {arm: arms[arm].paper for arm in a.of if arms[arm].paper},
     }

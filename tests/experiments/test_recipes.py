@@ -217,6 +217,8 @@ def test_every_recipe_says_how_it_is_not_the_papers() -> None:
         for size in tree.SIZES:
             config = made(module, f"size={size}")
             assert config.experiment.deviations
+            for stage in stages(config) if size != "demo" else ():
+                assert stage.data.rows % 8 == 0 and stage.data.rows // 8 * stage.data.row_tokens <= 16_384, stage.name
             assert config.experiment.answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
             text = re.sub(r"\s+", " ", module.__doc__)
             assert "paper" in text and f"--config={config.name}" in text
