@@ -6,8 +6,8 @@
 
 configs/fig8.py trains and scores all of the figure's mixtures: 0:0:10, 10:0:0, 3:7:0, 5:5:0, 7:3:0 and 7:2:1 (EVEv1.0,
 that is `dense`, on captions, 2 to 10 M samples). The ratio is that of samples, synthesized : language-only : web, and
-holds in every step. An epoch ends when the source that is smallest for its part has come once; `config.train.steps` sets
-another length.
+holds in every step. An epoch ends when the source that is smallest for its part has come once; `config.train.steps`
+sets another length.
 Arguments: llm=NAME, variant=NAME, ratio=A:B:C.
 """
 
