@@ -1,6 +1,6 @@
 """The papers' variants as they learn from captions: EVEv1.0, v1.2, v1.5, v2.0 (EVEv2 paper, Fig. 5 in both versions).
 
-    python -m launch.recipe --config=fig5 --workdir=runs/fig5                       about an hour on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig5 --workdir=runs/fig5                       some 45 minutes on 2 cores, 3 seeds
     python -m launch.recipe --config=fig5:tiny --workdir=runs/tiny5                 the same at test size
     python -m launch.recipe --config=fig5:points=4,seeds=5 --workdir=...            a curve of four points
     python -m launch.recipe --config=fig5:llm=qwen2.5-1.5b,data=FOLDER,bench=FOLDER --workdir=...    on eight chips
@@ -41,13 +41,13 @@ ARMS = {
     "dense_all": tree.Arm("EVEv1.0, all trains"),
 }
 SAMPLES = {"1.5b": (4_000_000, 4_000_000, 665_000), "paper": (10_000_000, 8_000_000, 665_000)}
-# Sizes of samples, for the cost: width, height, text tokens, targets. Of the demo the means of its records.
+# Sizes of samples, for the cost: width, height, text tokens, targets. Of the demo those of a mean record, measured.
 DEMO_SIZES = {
-    "llm": (0, 0, 33, 33),
-    "llm_chat": (0, 0, 74, 18),
-    "stage1": (128, 128, 9, 9),
-    "captions": (128, 128, 9, 9),
-    "questions": (128, 128, 66, 10),
+    "llm": (0, 0, 33, 32),
+    "llm_chat": (0, 0, 46, 7),
+    "stage1": (160, 96, 11, 11),
+    "captions": (160, 96, 11, 11),
+    "questions": (160, 96, 34, 8),
 }
 REAL_SIZES = {"stage1": (1000, 1000, 150, 150), "captions": (1000, 1000, 150, 150), "sft": (640, 480, 300, 120)}
 DEMO_DEVIATIONS = (

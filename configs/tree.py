@@ -7,6 +7,9 @@ records; `1.5b` and `paper` are the papers' settings on Qwen2.5-1.5B and on the 
                     places of records by --config.stages.STAGE.data.records
     bench=FOLDER    data of the benchmarks (docs/eval.md#data)
     llm=...         the base LLM as for other configs, instead of the size's own
+
+Rows and micro-batches are made for eight chips (`launch.compile` finds others); four of them hold a model that answers
+(`config.experiment.mesh`).
 """
 
 import math
@@ -27,7 +30,7 @@ SIZES = ("demo", "1.5b", "paper")
 WEIGHTS = {"qwen2.5-1.5b": "hf:Qwen/Qwen2.5-1.5B", "qwen2.5-7b": "hf:Qwen/Qwen2.5-7B"}
 BATCH = {"stage1": 1024, "captions": 1024, "sft": 512}  # samples of a step (EVEv2 paper, Table 5)
 BENCHMARKS = "gqa,seed,textvqa"  # whose average Fig. 5 shows
-Stage = Callable[[str], ConfigDict]  # arm -> a stage of it
+Stage = Callable[[str], ConfigDict | None]  # arm -> a stage of it, None for an arm that has none of the kind
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,10 @@ def grow(
         for arm in a.of:
             before = f"{WORKDIR}/{trunk[-1].name}" if trunk else ""
             for kind, make in own.items():
-                s = _named(make(arm), stage_name(arm, seed, kind), seed, before)
+                made = make(arm)
+                if made is None:
+                    continue
+                s = _named(made, stage_name(arm, seed, kind), seed, before)
                 stages.append(s)
                 before = f"{WORKDIR}/{s.name}"
                 if kind != curve or a.points == 1:
@@ -97,11 +103,21 @@ def grow(
                 steps = _steps(s.train.steps, a.points)
                 s.train.save_every = s.train.keep_every = math.gcd(*steps)
                 for step in steps:
-                    name = stage_name(arm, seed, scored, step)
-                    stages.append(_named(own[scored](arm), name, seed, f"{before}@{step}"))
+                    point = own[scored](arm)
+                    assert point is not None
+                    stages.append(_named(point, stage_name(arm, seed, scored, step), seed, f"{before}@{step}"))
+    for s in stages if a.size != "demo" else ():
+        _for_eight_chips(s)
     c.order = tuple(s.name for s in stages)
     c.stages = ConfigDict({s.name: s for s in stages})
     return steps
+
+
+def _for_eight_chips(s: ConfigDict) -> None:
+    """Divide a step into micro-batches of two rows a chip, four of shorter ones, which leave room for the weights."""
+    rows = s.data.rows * s.data.micro_batches
+    s.data.rows = 16 if s.data.row_tokens > 4096 else 32 if not rows % 32 else 16
+    s.data.micro_batches = rows // s.data.rows
 
 
 def _named(s: ConfigDict, name: str, seed: int, init: str) -> ConfigDict:
@@ -208,7 +224,7 @@ def experiment(a: Args, title: str, arms: Mapping[str, Arm], **fields: Any) -> C
         "fit": "" if demo_size else "fill",
         "rows": 32,
         "max_new_tokens": demo.ANSWER if demo_size else 0,
-        "mesh": "" if demo_size else "tensor:-1",
+        "mesh": "" if demo_size else "data:-1,tensor:4",
         "chart": "curves" if a.points > 1 else "bars",
         "paper": {arm: arms[arm].paper for arm in a.of if arms[arm].paper},
     }

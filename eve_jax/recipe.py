@@ -98,12 +98,12 @@ def _write_data(demo: DemoConfig, workdir: Path) -> None:
 
 def _score(experiment: ExperimentConfig, workdir: Path, stage: Config) -> None:
     """Score a trained stage of an experiment, if it is one of those that are."""
-    from eve_jax.experiments.score import placed, score_stage
+    from eve_jax.experiments.score import score_stage
 
     asked = stage.name in {point.scored for point in experiment.points}
     of_texts = experiment.texts and stage.name in (*experiment.trained, experiment.before)
     if asked or of_texts:
-        score_stage(placed(experiment, workdir), workdir, stage, texts_alone=not asked)
+        score_stage(experiment, workdir, stage, texts_alone=not asked)
 
 
 def _run_stages(config: RecipeConfig, workdir: Path) -> None:

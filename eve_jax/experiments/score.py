@@ -57,8 +57,7 @@ def placed(experiment: ExperimentConfig, workdir: Path) -> ExperimentConfig:
 def score_stage(experiment: ExperimentConfig, workdir: Path, stage: Config, texts_alone: bool = False) -> None:
     """Measure the trained stage, unless it was, and keep the values. With several processes, all must call it.
 
-    experiment: its paths resolved. texts_alone: the losses of texts and nothing else. Raises UserError, after which
-    what was answered is kept.
+    texts_alone: the losses of texts and nothing else. Raises UserError, after which what was answered is kept.
     """
     out, folder = workdir / FOLDER / stage.name, workdir / stage.name
     of = _of(experiment, stage, folder, texts_alone)
@@ -72,6 +71,7 @@ def score_stage(experiment: ExperimentConfig, workdir: Path, stage: Config, text
     if (known := _known(out)) is not None and "values" in known:
         return
     print_once(f"{stage.name}: scoring")
+    experiment = placed(experiment, workdir)
     eve = EVE.from_pretrained(folder, experiment.fit or stage.data.fit, mesh=experiment.mesh)
     values = Values(texts=_text_losses(eve, experiment))
     if not texts_alone:

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import required_placeholder
 
-from configs import base, demo, demo_v1, engine_demo, evev1, evev2, stage3, v1_sft, variants
+from configs import base, demo, demo_v1, engine_demo, evev1, evev2, fig10, stage3, v1_sft, variants
 from eve_jax.config import stages
 from eve_jax.config.stage import Config
 from eve_jax.demo.config import RecipeConfig
@@ -176,7 +176,7 @@ def test_values_stay_what_they_are() -> None:
         Config.of(config)
 
 
-@pytest.mark.parametrize("module", [demo, demo_v1, engine_demo, evev1, evev2, variants])
+@pytest.mark.parametrize("module", [demo, demo_v1, engine_demo, evev1, evev2, fig10, variants])
 def test_every_recipe_is_checked_as_a_whole(module: Any) -> None:
     config = module.get_config()
     recipe = RecipeConfig.of(config)
