@@ -87,7 +87,8 @@ class CaptionFolder:
         """Return what `write_asked` wrote. Raises UserError for a file that is damaged."""
         file = self.asked_file(name)
         try:
-            return [Line.of_json(text) for text in file.read_text().splitlines()]
+            with file.open(encoding="utf-8", newline="\n") as lines:  # a caption may have other ends of lines in it
+                return [Line.of_json(text) for text in lines]
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{file}: damaged ({error}); remove it, and rerun the command: nothing is asked again"

@@ -83,6 +83,16 @@ def test_the_prompt_has_what_is_known(tmp_path: Path) -> None:
     assert kept == [{"alt": "alt 0", "experts": BOX}, {"alt": "a café"}, {"alt": "alt 2", "experts": json.dumps(BOX)}]
 
 
+def test_other_ends_of_lines_in_a_caption(tmp_path: Path) -> None:
+    """What Python takes for the end of a line besides a line feed is part of a caption, and of an id."""
+    ends = "\u2028 \x85 \u2029 \x0b \x0c \x1c \r\n"
+    records = write_images(tmp_path / "in", 3, {1: {"id": f"one{ends}two"}})
+    funnel, _ = run(records, tmp_path / "out", lambda asked: describe(asked).replace(" ", f" {ends} ", 1))
+    assert funnel["kept"] == 3
+    found = open_records(str(tmp_path / "out"))
+    assert found[1].id == f"one{ends}two" and all(ends in record.turns[0].text for record in found)
+
+
 def test_a_question_and_records_with_conversations(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cup."}]
     records = write_images(tmp_path / "in", 2, {0: {"alt": None, "conversations": talk}})
