@@ -10,7 +10,7 @@ Each is a key of the last line, which is JSON, with `holds` for what it is held 
     kmeans       within 0.5% of faiss's objective at 1.5 times its CPU time    devices   8 devices are one to 1e-5
     million      1M x 512 into 1,000 clusters within 6 GB
     near_copies  recall and precision of 0.99 on planted ones    selection   nearest:300 as by hand on 20,000
-    install      the extra `curate` adds at most 450 MB to what the project requires
+    install      the native engine with all that it requires takes at most 450 MB
     captions, experts   the figures of benchmarks.curate_caption and benchmarks.curate_experts
 
 A complete run takes hours of a free machine; `cpu` and `kmeans` are of a machine that does nothing else.

@@ -1,4 +1,4 @@
-"""What the extra `curate` adds to an installation: the sizes of the files of its packages, where they are installed."""
+"""What the engine and the extra `curate` take of a disk: the sizes of the files of their packages as installed here."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -9,31 +9,35 @@ from packaging.utils import canonicalize_name
 
 from eve_jax.errors import install
 
-PROJECT, EXTRA, MOST_MB = "eve-jax", "curate", 450.0
+PROJECT, EXTRA, ENGINE, MOST_MB = "eve-jax", "curate", "daft", 450.0
 
 
 def installed() -> dict[str, Any]:
-    """Return the MB of the packages that `.[curate]` requires and the project alone does not."""
+    """Return the MB of the native engine with all that it requires, which is what is held to MOST_MB, and those that
+    `.[curate]`, with its experts, adds to what the project requires.
+    """
     try:
-        added = _required(PROJECT, EXTRA).keys() - _required(PROJECT, "").keys()
-        sizes = {name: _size(name) for name in added}
+        engine = {ENGINE, *_required(ENGINE, "")}
+        added = _required(PROJECT, EXTRA) - _required(PROJECT, "")
+        sizes = {name: _size(name) for name in engine | added}
     except PackageNotFoundError as error:
         return {"error": f"{error} is not installed: {install(EXTRA)}", "holds": False}
     if not added:
         return {"error": f"the installed project has no extra {EXTRA}: {install(EXTRA)}", "holds": False}
-    largest = sorted(sizes, key=lambda name: -sizes[name])[:4]
-    total = sum(sizes.values())
+    engine_mb, added_mb = (sum(sizes[name] for name in names) for names in (engine, added))
     return {
-        "packages": len(added),
-        "mb": round(total),
-        "largest": {name: round(sizes[name]) for name in largest},
-        "holds": total <= MOST_MB,
+        "engine_packages": len(engine),
+        "engine_mb": round(engine_mb),
+        "extra_packages": len(added),
+        "extra_mb": round(added_mb),
+        "largest": {name: round(sizes[name]) for name in sorted(sizes, key=lambda name: -sizes[name])[:5]},
+        "holds": engine_mb <= MOST_MB,
     }
 
 
-def _required(name: str, extra: str) -> dict[str, None]:
+def _required(name: str, extra: str) -> set[str]:
     """Return the packages that `name[extra]` requires here, and those that these require."""
-    found: dict[str, None] = {}
+    found: set[str] = set()
     left = [(name, extra)]
     seen = set()
     while left:
@@ -46,7 +50,7 @@ def _required(name: str, extra: str) -> dict[str, None]:
             if wanted.marker is not None and not wanted.marker.evaluate({"extra": one[1]}):
                 continue
             other = canonicalize_name(wanted.name)
-            found[other] = None
+            found.add(other)
             left += [(other, more) for more in ("", *wanted.extras)]
     return found
 

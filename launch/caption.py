@@ -15,7 +15,7 @@ from absl import flags
 from eve_jax.process import fetched
 from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config
-from launch._flags import define_path, run
+from launch._flags import define_path, leaving_threads, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -68,4 +68,4 @@ def _flag(field: str) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: leaving_threads(main))

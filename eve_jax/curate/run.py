@@ -19,7 +19,7 @@ from eve_jax.curate.rows import Rows, kept_rows
 from eve_jax.curate.stage import STAGES, Stage, remove_parts
 from eve_jax.curate.stages.captions import caption_stage, same_captions
 from eve_jax.curate.stages.cluster import Clusters, cluster_stage, clustered, no_clusters
-from eve_jax.curate.stages.filter import filter_stage, language
+from eve_jax.curate.stages.filter import check_languages, filter_stage
 from eve_jax.curate.stages.measure import Measure, Source, measure_stage
 from eve_jax.curate.stages.near_copies import near_copies
 from eve_jax.curate.stages.select import select
@@ -80,7 +80,7 @@ def curate(config: CurateConfig, records: str, images: str, out: Path) -> dict[s
 def _check_models(config: CurateConfig) -> None:
     """Raise UserError for models and packages that are missing, before hours of work that precede them."""
     if config.filter.languages:
-        language("")
+        check_languages(config.filter.languages)
     if config.embed.kind != NONE:
         from eve_jax.curate.embedders.open import check_embedder  # takes longer to import than 100 images to measure
 
@@ -161,8 +161,7 @@ def _write(work: Work, funnel: Funnel, rows: Rows) -> None:
         "records": {"key": write.stage.key, "count": len(rows)},
     }
     known = read_json(out / CURATED) if (out / CURATED).is_file() else {}
-    there = known.get("records") == curated["records"] and not write.stage.folder.exists() and (out / RECORDS).is_dir()
-    if not there:
+    if known.get("records") != curated["records"] or not write.is_published(out / RECORDS):
         run(write, write.missing(), work.config.engine, "writing records")
     write_json(out / FUNNEL, funnel.summary(), sort_keys=False)
     write_json(out / CURATED, curated, sort_keys=False)

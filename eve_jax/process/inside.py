@@ -13,7 +13,7 @@ def is_inside(path: str, folder: str) -> bool:
     """
     if not folder:
         return True
-    real, root = _followed(path), _real(os.path.abspath(folder))
+    real, root = _followed(path), _folder(folder)
     return real == root or real.startswith(root if root.endswith(os.sep) else root + os.sep)
 
 
@@ -31,7 +31,11 @@ def _followed(path: str) -> str:
     above, name = os.path.split(path)
     if name in ("", ".", "..") or os.path.islink(path):
         return os.path.realpath(path)
-    return os.path.join(_real(os.path.abspath(above)), name)
+    return os.path.join(_folder(above), name)
+
+
+def _folder(path: str) -> str:
+    return _real(path if os.path.isabs(path) else os.path.abspath(path))
 
 
 @lru_cache(4096)

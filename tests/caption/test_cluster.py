@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def config(url: str, **changes: Any) -> CaptionConfig:
-    given = {"engine__runner": "ray", "engine__workers": 3, "write__records_per_shard": 4}
+    given: dict[str, Any] = {"engine__runner": "ray", "engine__workers": 3, "write__records_per_shard": 4}
     return config_of(url, **(given | changes))
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> str:
     """Records of which one has a broken image and one an id of other letters."""
-    name = write_images(tmp_path / "in", 22, {3: {"id": "Zürich 中"}, 9: {"image": "gone.jpg"}})
-    return name
+    return write_images(tmp_path / "in", 22, {3: {"id": "Zürich 中"}, 9: {"image": "gone.jpg"}})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def caption(records: str, out: Path, made: Callable[[str], CaptionConfig], scrip
 
 
 def test_several_processes_leave_the_files_of_one(tmp_path: Path, records: str, parts: list[cluster.Part]) -> None:
-    caption(records, tmp_path / "one", lambda url: config(url, engine__runner="native", engine__workers=0))
+    caption(records, tmp_path / "one", partial(config, engine__runner="native", engine__workers=0))
     endpoint = caption(records, tmp_path / "three", config)
     assert files_of(tmp_path / "three") == files_of(tmp_path / "one")
     assert len(files_of(tmp_path / "one")) > 6
@@ -65,8 +65,12 @@ def test_the_parts_ask_no_more_at_once_than_one_process(
     tmp_path: Path, records: str, parts: list[cluster.Part]
 ) -> None:
     for number, (most, workers) in enumerate(((8, 3), (2, 5), (64, 100), (1, 4))):
-        changes = {"endpoint__concurrency": most, "endpoint__start": min(most, 4), "engine__workers": workers}
-        caption(records, tmp_path / f"out{number}", lambda url, changes=changes: config(url, **changes))
+        changes: dict[str, Any] = {
+            "endpoint__concurrency": most,
+            "endpoint__start": min(most, 4),
+            "engine__workers": workers,
+        }
+        caption(records, tmp_path / f"out{number}", partial(config, **changes))
         part = parts[-1]
         assert part.parts == min(most, workers, 6)  # shards
         assert part.parts <= part.parts * part.config.endpoint.concurrency <= most
@@ -81,9 +85,9 @@ def test_what_is_there_is_not_asked_again(tmp_path: Path, records: str, parts: l
         asked.append(one)
         return describe(one) if len(asked) <= 12 else refusal(401, "no credit")
 
-    one_at_a_time = {"endpoint__concurrency": 3, "endpoint__start": 1}
+    one_at_a_time: dict[str, Any] = {"endpoint__concurrency": 3, "endpoint__start": 1}
     with pytest.raises(UserError, match="no credit"):
-        caption(records, tmp_path / "cut", lambda url: config(url, **one_at_a_time), ends)
+        caption(records, tmp_path / "cut", partial(config, **one_at_a_time), ends)
     rest = caption(records, tmp_path / "cut", config)
     assert sum(rest.received.values()) == 21 - 12
     assert len(parts[-1].todo) < 6
