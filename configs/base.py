@@ -91,6 +91,9 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.eval = _eval_fields()
 
+    c.compile = ConfigDict()
+    # of XLA's compiler for the step, NAME=VALUE with commas; auto: those of the kind of chip, docs/compile.md
+    c.compile.options = "auto"
     c.profile = ConfigDict()
     c.profile.steps = ""  # steps to trace, "10:12"; the trace is left in profile/ of the stage's folder
 

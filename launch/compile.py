@@ -28,6 +28,7 @@ ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips togethe
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)
 SHAPE = flags.DEFINE_enum("shape", "mixed", ["mixed", "vision", "text"], "which row shape of the default menu")
 JSON = flags.DEFINE_bool("json", False, "print the figures as one line of JSON, last")
+AGAINST = flags.DEFINE_string("against", "", "a file with an earlier report (--json > FILE) to compare this one with")
 SEARCH = flags.DEFINE_bool("search", False, "find the largest micro-batch or, with --topologies, the smallest slice")
 flags.mark_flags_as_required(["config"])
 
@@ -53,6 +54,7 @@ def main() -> None:
         serve()
         return
     config = Config.of(CONFIG.value)
+    earlier = read_report(AGAINST.value) if AGAINST.value else None
     options = {
         "mesh": MESH.value or config.mesh,
         "rows": ROWS.value,
@@ -83,6 +85,8 @@ def main() -> None:
         raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
     summary["config"] = config.name
     show(summary)
+    if earlier:
+        show_against(earlier, summary)
     if JSON.value:
         print(json.dumps(summary), flush=True)
     if not summary["fits"]:
@@ -100,7 +104,7 @@ def serve() -> None:
     from eve_jax.errors import UserError
     from eve_jax.sharding import make_mesh
 
-    given = [f"--{flag.name}" for flag in (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH) if flag.present]
+    given = [f"--{flag.name}" for flag in (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH, AGAINST) if flag.present]
     if given:
         raise UserError(f"{given[0]} is for training: of inference the config says it, --config.serve.rows=N and so on")
     if not TOPOLOGY.value:

@@ -40,6 +40,43 @@ def test_temporaries_are_not_taken_anew():
         assert faults("leave") > 1000  # how many more depends on the kernel, which may bring several pages at a fault
 
 
+SETTLE = """
+import sys
+from eve_jax.process import host_memory
+assert sys.argv[1] == "never" or host_memory.keep_freed()
+def resident():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+before = resident()
+def use():
+    block = bytearray(200 << 20)
+    block[:] = b"1" * len(block)
+    del block
+    return resident() - before
+first = use()
+memory = host_memory._machine()
+host_memory.settle(int(memory * float(sys.argv[2])))
+settled = resident() - before
+print(first, settled, use())
+"""
+
+
+def resident(mode: str, share: float) -> list[int]:
+    """MiB more than before: after 400 MB were freed, after programs of a share of the memory came, and once more."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SETTLE, mode, str(share)]
+    return [*map(int, subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split())]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_memory_is_given_back_where_programs_need_much():
+    """What compiling took always goes back; what is freed later stays where programs need little of the machine."""
+    first, settled, later = resident("keep", 0.01)
+    assert min(first, later) >= 200 and settled < 50
+    first, settled, later = resident("keep", 0.2)
+    assert first >= 200 and max(settled, later) < 50
+    assert max(resident("never", 0.01)) < 50
+
+
 def test_nothing_is_done_where_an_accelerator_may_be():
     code = "from eve_jax.process import host_memory; print(host_memory.keep_freed())"
     env = os.environ | {"JAX_PLATFORMS": "tpu"}

@@ -26,6 +26,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
 from eve_jax.model.loss import TARGET_WEIGHT
+from eve_jax.process.compiler_options import Options, options_for
 from eve_jax.train.frozen_base import abstract_base
 from eve_jax.train.optimizer import abstract_optimizer, optimizer
 from eve_jax.train.schedule import schedule
@@ -79,6 +80,7 @@ class Step(NamedTuple):
     sums: Sums | None  # None with a single micro-batch
     batch: dict[str, ShapeDtypeStruct]
     programs: list[Program]
+    options: Options  # of the compiler
 
 
 def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
@@ -161,7 +163,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     weighed = config.optim.loss_weights != TOKEN
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
-    functions = StepFunctions(cfg, tx, lr, mesh)
+    options = options_for(config.compile.options, mesh.devices.flat[0])
+    functions = StepFunctions(cfg, tx, lr, mesh, options=options.taken)
     sums = None
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
@@ -177,7 +180,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
         ]
-    return Step(cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs)
+    return Step(cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs, options)
 
 
 def _sums_of(trainable: Params) -> Params:

@@ -38,7 +38,7 @@ class Collective(NamedTuple):
     """A collective: bytes are of one execution on one chip.
 
     payload: the larger of what it takes and what it gives. wire: what a chip has to receive, for groups of any size at
-    most. arrays: results, for a reduce-scatter operands.
+    most. arrays: results, for a reduce-scatter operands. waits: nothing is computed while it runs.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Collective(NamedTuple):
     times: float
     arrays: tuple[Array, ...]
     op_name: str
+    waits: bool = False
 
 
 @dataclass
@@ -54,13 +55,15 @@ class Counts:
     """Totals of one call on one chip.
 
     hbm: bytes read from and written to the main memory, of instructions outside fusions. cycles: the compiler's own
-    estimates (TPU), collectives and custom kernels left out. unknown: loops taken to run once.
+    estimates (TPU), collectives and custom kernels left out. uncounted: the part of `hbm` of instructions that have no
+    such estimate, such as gathers. unknown: loops taken to run once.
     """
 
     products: list[Product] = field(default_factory=list)
     collectives: list[Collective] = field(default_factory=list)
     hbm: float = 0
     cycles: float = 0
+    uncounted: float = 0
     unknown: list[str] = field(default_factory=list)
 
     @property
@@ -72,6 +75,11 @@ class Counts:
     def wire(self) -> float:
         """Bytes that a chip receives from others."""
         return sum(c.wire * c.times for c in self.collectives)
+
+    @property
+    def waited_for(self) -> float:
+        """Bytes that a chip receives while it computes nothing."""
+        return sum(c.wire * c.times for c in self.collectives if c.waits)
 
     def by_kind(self) -> dict[str, dict[str, float]]:
         """Executions, bytes and the largest single payload of each kind of collective."""
@@ -89,7 +97,7 @@ def count(text: str) -> Counts:
     module = parse(text)
     runs = executions(module)
     counts = Counts(unknown=runs.unknown)
-    seen: set[tuple[str, str, str]] = set()
+    seen: dict[tuple[str, str, str], int] = {}
     for name, times in runs.times.items():
         computation, schedule = module.computations[name], runs.inside[name]
         for instruction in computation.values():
@@ -99,13 +107,30 @@ def count(text: str) -> Counts:
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
                 # One that runs next to computations appears in several fusions of a schedule: its start, them, its end.
                 key = schedule, instruction.opcode, instruction.attribute("channel_id") or instruction.name
+                collective = _collective(computation, instruction, times)
                 if schedule == name or key not in seen:
-                    counts.collectives.append(_collective(computation, instruction, times))
-                seen |= {key} if schedule != name else set()
+                    counts.collectives.append(collective)
+                elif key in seen:
+                    counts.collectives[seen[key]] = counts.collectives[seen[key]]._replace(waits=False)
+                if schedule != name:
+                    seen.setdefault(key, len(counts.collectives) - 1)
             if schedule == name:
-                counts.hbm += times * _traffic(module, computation, instruction)
-                counts.cycles += times * sum(map(int, _CYCLES.findall(instruction.rest)))
+                traffic, cycles = _traffic(module, computation, instruction), _CYCLES.findall(instruction.rest)
+                counts.hbm += times * traffic
+                counts.cycles += times * sum(map(int, cycles))
+                counts.uncounted += times * traffic * _has_no_estimate(module, instruction, cycles)
     return counts
+
+
+def _has_no_estimate(module: Module, instruction: Instruction, cycles: list[str]) -> bool:
+    """Whether the compiler has no cycles for an instruction that is neither a collective nor a custom kernel.
+
+    Copies that run next to computations have starts of their own, and cost no time.
+    """
+    if cycles or instruction.opcode == "custom-call" or instruction.opcode.endswith("-start"):
+        return False
+    inner = [i for name in instruction.called for i in module.computations.get(name, Computation()).values()]
+    return not any(i.opcode.removesuffix("-start") in COLLECTIVES for i in (instruction, *inner))
 
 
 def product_flops(computation: Computation, instruction: Instruction) -> float:
@@ -171,7 +196,8 @@ def _collective(computation: Computation, instruction: Instruction, times: float
     taken, made = (sum(a.nbytes for a in arrays) for arrays in (given, got))
     wire = {"all-gather": made - taken, "reduce-scatter": taken - made, "all-reduce": 2 * taken}.get(kind, taken)
     arrays = given if kind == "reduce-scatter" else got
-    return Collective(kind, max(taken, made), wire, times, arrays, instruction.op_name)
+    waits = not instruction.opcode.endswith("-start")
+    return Collective(kind, max(taken, made), wire, times, arrays, instruction.op_name, waits)
 
 
 def _traffic(module: Module, computation: Computation, instruction: Instruction) -> float:

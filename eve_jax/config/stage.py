@@ -30,6 +30,7 @@ from eve_jax.model.lora_config import LoraConfig
 from eve_jax.model.quantized import check_weights
 from eve_jax.process.at_step import folder_of
 from eve_jax.process.checks import unexpected
+from eve_jax.process.compiler_options import parse_options
 from eve_jax.process.paths import expand_config
 from eve_jax.process.places import shown
 from eve_jax.process.section import Section, setting
@@ -89,6 +90,15 @@ class ProfileConfig(Section):
     steps: str = setting(reads=profiled_steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompileConfig(Section):
+    """The section `compile` of a stage's config."""
+
+    PATH = "compile."
+
+    options: str = setting(reads=parse_options)
+
+
 def check_name(text: str) -> None:
     """Raise FieldError unless `text` can be the name of a folder."""
     if text in ("", ".", "..") or "/" in text or "\0" in text:
@@ -110,6 +120,7 @@ class Config(Section):
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+    compile: CompileConfig
     profile: ProfileConfig
     mesh: str = setting(reads=parse_mesh)
     track: str

@@ -1,9 +1,14 @@
 """The product of tokens with a weight."""
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eve_jax.model.quantized import is_quantized, multiply
+from eve_jax.process.cpu_flags import has_flag
 from eve_jax.sharding import one_cpu
+
+BFLOAT16 = "avx512_bf16"  # the flag of a processor with instructions for products of bfloat16
 
 
 def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
@@ -17,4 +22,31 @@ def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array
     weight = weight.astype(x.dtype)
     if not one_cpu():
         return x @ weight
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[1])
+    flat = x.reshape(-1, x.shape[-1])
+    y = _in_float32(flat, weight) if x.dtype == jnp.bfloat16 and has_flag(BFLOAT16) else flat @ weight
+    return y.reshape(*x.shape[:-1], weight.shape[1])
+
+
+def _rounded(x: Float[Array, "M D"], y: Float[Array, "D N"]) -> Float[Array, "M N"]:
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _in_float32(x: Float[Array, "T D"], weight: Float[Array, "D F"]) -> Float[Array, "T F"]:
+    """x @ weight of bfloat16, each of it and of its gradients added up in float32 and rounded once.
+
+    XLA has fast products of bfloat16 for a float32 result alone: twice the rate of a bfloat16 one.
+    """
+    return _rounded(x, weight)
+
+
+def _forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _rounded(x, weight), (x, weight)
+
+
+def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, weight = kept
+    return _rounded(g, weight.T), _rounded(x.T, g)
+
+
+_in_float32.defvjp(_forward, _backward)

@@ -1,7 +1,9 @@
 """Memory of the host: what is freed stays with a process that computes, in large pages; with others it does not.
 
 XLA's CPU backend takes the temporaries of a program from `malloc` at each call. glibc gives large blocks back to the
-system when they are freed, which then zeroes them again, page by page, at the next call: a quarter of a step's time.
+system when they are freed, which then zeroes them again, page by page, at the next call: up to a quarter of a step's
+time. But kept blocks leave holes that later ones do not fit, so that a process comes to hold up to three times what its
+programs need: memory is kept where there is much more of it.
 """
 
 import ctypes
@@ -13,10 +15,13 @@ from pathlib import Path
 
 ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")  # modules that bring JAX another backend
 # of <malloc.h> and <sys/mman.h>
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+_GIVES_BACK = ((_MMAP_MAX, 1 << 16), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 128 << 10))
 _MADV_HUGEPAGE = 14
 _ABOVE = 4096
+LITTLE = 1 / 16  # of the machine's memory: the most that programs may need where freed memory is kept
 RESERVED = 0.5  # of the machine's memory: addresses only, memory is taken when it is first used
+_keeps = False
 
 
 def _on_cpu() -> bool:
@@ -31,6 +36,7 @@ def keep_freed() -> bool:
 
     To be called before JAX starts its threads, each of which would have a heap of its own otherwise.
     """
+    global _keeps
     if not sys.platform.startswith("linux") or not _on_cpu():
         return False
     libc = ctypes.CDLL(None)
@@ -41,7 +47,7 @@ def keep_freed() -> bool:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    size = int(RESERVED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    size = int(RESERVED * _machine())
     reserve = libc.malloc(size)  # the heap grows by it; a refusal (NULL) leaves the heap as it is
     libc.malloc(_ABOVE)  # never freed: what is below the heap's last block outlives malloc_trim, which protobuf calls
     libc.free(reserve)
@@ -49,6 +55,7 @@ def keep_freed() -> bool:
         if line.endswith("[heap]"):
             start, end = (int(address, 16) for address in line.split()[0].split("-"))
             libc.madvise(start, end - start, _MADV_HUGEPAGE)
+    _keeps = True
     return True
 
 
@@ -58,3 +65,23 @@ def return_freed() -> None:
     To be called before pyarrow is imported.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+
+def settle(needed: int) -> None:
+    """Give back what was freed so far, such as what compiling took; a program that needs `needed` bytes is to run now.
+
+    Where that is more than LITTLE of the machine's memory, what is freed later is given back as well. Nothing is done
+    where `keep_freed` did nothing.
+    """
+    if not _keeps:
+        return
+    libc = ctypes.CDLL(None)
+    if needed > LITTLE * _machine():
+        for option, value in _GIVES_BACK:
+            libc.mallopt(option, value)
+    libc.malloc_trim(0)
+
+
+def _machine() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Flags of XLA for runs on NVIDIA GPUs (docs/gpu.md#flags-of-xla); TPUs run with the compiler's own settings."""
+"""Flags of XLA for runs on NVIDIA GPUs (docs/gpu.md#flags-of-xla); for TPUs see `compiler_options`."""
 
 import os
 from collections.abc import Callable, MutableMapping

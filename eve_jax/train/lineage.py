@@ -9,6 +9,7 @@ from eve_jax.checkpoint.stage_folder import CONFIG, read_config, read_meta, step
 from eve_jax.config.from_hub import kept_fields
 from eve_jax.config.optim import LATER_OPTIM
 from eve_jax.config.stage import Config
+from eve_jax.data.config import LATER_DATA
 from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import hash_of
@@ -27,6 +28,7 @@ FREE_FIELDS = (
     "model.llm",
     "mesh",
     "track",
+    "compile.options",
     "profile.steps",
     "data.records",
     "data.images",
@@ -135,6 +137,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
     same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | LATER_DATA
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
+    same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)
     if not flat.get("lora.rank"):
         flat = {key: value for key, value in flat.items() if not key.startswith("lora.")}

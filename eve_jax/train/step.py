@@ -1,5 +1,6 @@
 """One optimizer step over micro-batches of any row shapes: gradient sums, divided once by the step's targets."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from eve_jax.model import dropout
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.model.loss import TARGET_WEIGHT, LossSums, training_sums
+from eve_jax.process import host_memory
 from eve_jax.train.metrics import Metric, StepView, measure
 from eve_jax.train.rounding import in_float32, updated
 
@@ -233,22 +235,42 @@ class StepFunctions:
         schedule: optax.Schedule,
         mesh: Mesh | None = None,
         metrics: tuple[Metric, ...] = (),
+        options: Mapping[str, str] | None = None,
     ):
+        """`options` are those of the compiler (`eve_jax.process.compiler_options`)."""
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
-        self.fused = jax.jit(partial(train_step, rule), donate_argnums=0)
-        self.accumulate = jax.jit(partial(accumulate, rule), donate_argnums=0)
-        self.update = jax.jit(partial(apply_update, rule), donate_argnums=0)
+        compiled = partial(jax.jit, donate_argnums=0, compiler_options=dict(options or {}) or None)
+        self.fused = compiled(partial(train_step, rule))
+        self.accumulate = compiled(partial(accumulate, rule))
+        self.update = compiled(partial(apply_update, rule))
         self._sums: Sums | None = None
+        self._settled: set[Any] = set()
 
     def __call__(self, state: TrainState, frozen: Params, batches: list[Batch]) -> tuple[TrainState, Metrics]:
         """Take one step; `state` is donated. Metrics stay on the device."""
         if len(batches) == 1:
+            self._settle(self.fused, state, frozen, batches[0])
             return self.fused(state, frozen, batches[0])
         sums, self._sums = self._sums or _zero_sums(state, TARGET_WEIGHT in batches[0]), None
         more = (image_weight(self.cfg, batches), *([state.step] if drops_out(self.cfg) else []))
         for number, batch in enumerate(batches):
-            sums = self.accumulate(sums, number == 0, state.trainable, frozen, batch, *more)
+            arguments = (sums, number == 0, state.trainable, frozen, batch, *more)
+            self._settle(self.accumulate, *arguments)
+            sums = self.accumulate(*arguments)
+        self._settle(self.update, state, sums)
         state, metrics = self.update(state, sums)
         self._sums = sums
         return state, metrics
+
+    def _settle(self, function: Any, *arguments: Any) -> None:
+        """On a CPU, compile `function` before its first call with such arguments: its memory decides what is kept."""
+        if jax.default_backend() != "cpu":
+            return
+        key = function, tuple(map(jnp.shape, jax.tree.leaves(arguments)))
+        if key in self._settled:
+            return
+        self._settled.add(key)
+        memory = function.lower(*arguments).compile().memory_analysis()  # the call that follows does not compile again
+        own = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        host_memory.settle(own + memory.temp_size_in_bytes)

@@ -127,6 +127,25 @@ def test_loop_of_the_tpu_compiler():
     }
     assert counts.wire == trips * 2 * 7 / 8 * 2**19
     assert counts.cycles == trips * 100
+    assert counts.waited_for == trips * 7 / 8 * 2**19, "the gather runs next to a product, the other does not"
+    assert counts.uncounted < trips * 100, "of scalars"
+
+
+def test_what_the_compiler_has_no_cycles_for():
+    """A gather without an estimate costs what it moves; with one it is among the cycles."""
+    estimate = ', backend_config={"window_config":{"estimated_cycles":"100"}}'
+    text = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (a: bf16[128,512], i: s32[64,1]) -> bf16[64,512] {
+  %a = bf16[128,512]{1,0} parameter(0)
+  %i = s32[64,1]{1,0} parameter(1)
+  ROOT %g = bf16[64,512]{1,0} gather(%a, %i), offset_dims={1}, slice_sizes={1,512}ESTIMATE
+}
+"""
+    counts = count(text.replace("ESTIMATE", ""))
+    assert (counts.cycles, counts.uncounted) == (0, counts.hbm) == (0, 2 * 64 * 512 * 2)
+    counts = count(text.replace("ESTIMATE", estimate))
+    assert (counts.cycles, counts.uncounted) == (100, 0)
 
 
 def test_loop_of_unknown_length_counts_once_and_is_named():

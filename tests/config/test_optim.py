@@ -8,6 +8,7 @@ import pytest
 from configs import stage1, stage2_1, stage3
 from eve_jax.config.optim import LATER_OPTIM
 from eve_jax.config.stage import Config
+from eve_jax.data.config import LATER_DATA
 from eve_jax.errors import FieldError
 from eve_jax.train.lineage import _settings
 
@@ -75,5 +76,8 @@ def test_a_run_that_began_before_these_fields_goes_by_the_same_settings() -> Non
     for name, value in LATER_OPTIM.items():
         assert now["optim"][name] == value
         del before["optim"][name]
+    for name, value in LATER_DATA.items():
+        assert now["data"][name] == value
+        del before["data"][name]
     assert _settings(now) == _settings(before)
     assert "optim.moments" in _settings(json.loads(checked(moments="int8").to_json()))

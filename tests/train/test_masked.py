@@ -19,7 +19,7 @@ from eve_jax.data.rows.pipeline import StageData, open_stage_data
 from eve_jax.errors import UserError
 from eve_jax.infer import score
 from eve_jax.model.loss import samples_with_targets
-from eve_jax.process import interrupt
+from eve_jax.process import host_memory, interrupt
 from eve_jax.train.masked import Masked, describe_broken
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import write_report
@@ -181,8 +181,13 @@ def test_the_step_without_a_target_changes_nothing():
         assert int(state.step) == int(before.step) + 1
 
 
-def test_one_micro_batch_of_several():
-    """A masked micro-batch next to a sound one: loss, gradient and update of the sound one alone."""
+def test_one_micro_batch_of_several(monkeypatch):
+    """A masked micro-batch next to a sound one: loss, gradient and update of the sound one alone.
+
+    Each of the three programs says once, before it runs, what it needs of the memory.
+    """
+    needs: list[int] = []
+    monkeypatch.setattr(host_memory, "settle", needs.append)
     cfg = ref.config()
     sound = ref.alone()
     masked = {**sound, "loss_weight": np.zeros_like(sound["loss_weight"]), "patches": np.zeros_like(sound["patches"])}
@@ -194,6 +199,9 @@ def test_one_micro_batch_of_several():
         state = TrainState(jnp.int32(0), params, optax.adam(lr).init(params))
         state, metrics = functions(state, {}, batches)
         results.append((jax.device_get(metrics), jax.device_get(state.trainable)))
+    stored = sum(value.nbytes for value in jax.tree.leaves((results[0][1], ref.params(cfg))))
+    assert len(needs) == 3
+    assert min(needs) > stored  # weights and their gradients, or moments
     samples = sum(len(np.unique(row[row > 0])) for row in np.asarray(sound["segment"]))
     alone, after = results[0]
     assert alone["samples_with_targets"] == samples
