@@ -16,7 +16,7 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
-LATER_DATA = {"draft": False}  # fields that came later, and what was done before them
+LATER_DATA = {"draft": False, "area": [0, 0]}  # fields that came later, and what was done before them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,6 @@ FREE_FIELDS = (
     "train.writers",
 )
 
-LATER_DATA = {"data.area": [0, 0]}
 BEFORE = {"data.special_text": True}  # what was done before it was a field
 
 
@@ -135,7 +134,7 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
-    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | LATER_DATA
+    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()}
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)
