@@ -133,14 +133,19 @@ def verdicts(scores: Mapping[str, Sequence[float]]) -> dict[str, str]:
             gain = mean(scores[best]) - mean(values)
             error = math.hypot(standard_error(scores[best]), standard_error(values))
             size = "more than" if abs(gain) > 2 * error else "within"
-            side = f"{gain:.1%} above" if gain > 0 else f"{-gain:.1%} below" if gain < 0 else "level with"
+            side = f"{points(gain)} above" if gain > 0 else f"{points(-gain)} below" if gain < 0 else "level with"
             pair = pairs[name]
             said[name] = (
-                f"{best} is {side} {name}, {size} two standard errors of the difference ({error:.1%}) over "
-                f"{len(values)} seeds; seed by seed {', '.join(f'{one:+.1%}' for one in pair['seeds'])}: "
-                f"{pair['mean']:+.1%} \N{PLUS-MINUS SIGN} {pair['error']:.1%}."
+                f"{best} is {side} {name}, {size} two standard errors of the difference ({points(error)}) over "
+                f"{len(values)} seeds; seed by seed {', '.join(f'{100 * one:+.1f}' for one in pair['seeds'])}: "
+                f"{100 * pair['mean']:+.1f} \N{PLUS-MINUS SIGN} {points(pair['error'])}."
             )
     return said
+
+
+def points(share: float) -> str:
+    """Return a difference of accuracies in words."""
+    return f"{100 * share:.1f} points"
 
 
 def _by_task(found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
