@@ -13,6 +13,7 @@ Each is a key of the last line, which is JSON, with `holds` for what it is held 
     install      the native engine with all that it requires takes at most 450 MB
     captions, experts   the figures of benchmarks.curate_caption and benchmarks.curate_experts
 
+What students learn from the captions is by `python -m launch.recipe --config=engine_demo`.
 A complete run takes hours of a free machine; `cpu` and `kmeans` are of a machine that does nothing else.
 """
 

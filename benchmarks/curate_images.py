@@ -36,11 +36,16 @@ EVERY = 0.05  # seconds between two looks at the memory
 
 
 class Cost(NamedTuple):
-    """CPU seconds of a command with its processes, its wall seconds, MB of memory at the peak (PSS of all of them)."""
+    """CPU seconds of a command with its processes, its wall seconds, and MB of memory at the peak.
+
+    memory: PSS of all of them. resident: RSS of all of them, which counts what they share with each other and with
+    other programs in full, and so does not depend on what else runs.
+    """
 
     cpu: float
     wall: float
     memory: float
+    resident: float
 
 
 def write_photos(folder: Path, count: int, side: int = 810) -> tuple[str, str]:
@@ -73,16 +78,18 @@ def photo(seed: int, side: int) -> Image.Image:
 
 def cost(command: list[str], env: dict[str, str] | None = None) -> Cost:
     """Run a command to its end and return what it takes. Raises CalledProcessError."""
-    before, began, most = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0.0
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    most = resident = 0.0
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            most = max(most, sum(map(_pss, _family(process.pid))))
+            family = [_memory(pid) for pid in _family(process.pid)]
+            most, resident = max(most, sum(one for one, _ in family)), max(resident, sum(one for _, one in family))
             time.sleep(EVERY)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu, time.monotonic() - began, most / 1e6)
+    return Cost(cpu, time.monotonic() - began, most / 1e6, resident / 1e6)
 
 
 def _family(pid: int) -> list[int]:
@@ -94,13 +101,14 @@ def _family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
-def _pss(pid: int) -> float:
-    """Return the bytes of a process, pages that several share divided among them."""
+def _memory(pid: int) -> tuple[float, float]:
+    """Return the bytes of a process, pages that several share divided among them, and in full."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
-        return 0.0
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0.0)
+        return 0.0, 0.0
+    sizes = {line.split()[0]: line.split()[1] for line in text.splitlines()[1:]}
+    return 1024.0 * int(sizes["Pss:"]), 1024.0 * int(sizes["Rss:"])
 
 
 def curate_command(source: tuple[str, str], out: Path, *more: str) -> list[str]:
@@ -129,13 +137,14 @@ def against_floor(folder: Path, count: int, rounds: int = 3) -> dict[str, Any]:
         "floor_cpu_s": round(floor_cpu, 2),
         "ratio": round(cpu / floor_cpu, 3),
         "memory_mb": round(max(one.memory for one in ours)),
+        "resident_mb": round(max(one.resident for one in ours)),
         "floor_memory_mb": round(max(one.memory for one in floor)),
         "holds": cpu <= 1.15 * floor_cpu,
     }
 
 
 def memory(folder: Path, counts: tuple[int, int], most: float = 350.0) -> dict[str, Any]:
-    """Return the peak of memory of few and of many records of small images, which many records share."""
+    """Return the peak of resident memory of few and of many records of small images, which many records share."""
     small = write_photos(folder / "small", counts[0], 80)
     found = {}
     for count in counts:
@@ -147,10 +156,10 @@ def memory(folder: Path, counts: tuple[int, int], most: float = 350.0) -> dict[s
         out = folder / f"memory{count}"
         shutil.rmtree(out, ignore_errors=True)
         command = curate_command((str(records), small[1]), out, "--config.filter.short_edge=0")
-        found[str(count)] = round(cost(command).memory)
+        found[str(count)] = round(cost(command).resident)
         shutil.rmtree(out)
     low, high = found.values()
-    return {"memory_mb": found, "growth": round(high / low, 3), "holds": high <= most and high <= 1.25 * low}
+    return {"resident_mb": found, "growth": round(high / low, 3), "holds": high <= most and high <= 1.25 * low}
 
 
 def workers(folder: Path, count: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,9 @@ from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.process import interrupt
 from eve_jax.process.interrupt import Interrupted
-from tests.caption.scenes import config_of, files_of, image_file, write_images
+from tests.caption.scenes import config_of, files_of, image_file, rejected, run, write_images
 
-Script = Callable[[Asked], Reply | str]
 BOX = {"boxes": [{"name": "cup", "score": 0.9, "box": [0.1, 0.2, 0.3, 0.4]}]}
-
-
-def run(
-    records: str, out: Path, script: Script = describe, new: Allowed | None = None, arg: str = "", **changes: Any
-) -> tuple[dict[str, Any], ScriptedEndpoint]:
-    """The funnel of a run on records whose images lie next to them, and the endpoint that it asked."""
-    settings = {"write__records_per_shard": 8, **changes}
-    with ScriptedEndpoint(script) as endpoint:
-        endpoint.keep_requests = True
-        config = config_of(endpoint.url, arg, **settings)
-        return caption_records(config, records, str(Path(records).parent), out, "", new), endpoint
-
-
-def rejected(out: Path) -> dict[str, tuple[str, str, str]]:
-    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
-    return {line["id"]: (line["stage"], line["rule"], line["value"]) for line in lines}
 
 
 @pytest.fixture
@@ -81,24 +63,6 @@ def test_the_prompt_has_what_is_known(tmp_path: Path) -> None:
     assert "cup" not in by_alt["a café"]
     kept = [dict(record.kept) for record in open_records(str(tmp_path / "out"))]
     assert kept == [{"alt": "alt 0", "experts": BOX}, {"alt": "a café"}, {"alt": "alt 2", "experts": json.dumps(BOX)}]
-
-
-def test_nothing_to_ask_about(tmp_path: Path) -> None:
-    records = write_images(tmp_path / "in", 3, {number: {"image": "gone.jpg"} for number in range(3)})
-    funnel, endpoint = run(records, tmp_path / "out")
-    assert funnel["rejected"] == {"read": {"image": 3}} and not endpoint.received
-    assert json.loads((tmp_path / "out" / "usage.json").read_text())["busy_seconds"] == 0
-    assert "missing file" in rejected(tmp_path / "out")["r2"][2]
-
-
-def test_other_ends_of_lines_in_a_caption(tmp_path: Path) -> None:
-    """What Python takes for the end of a line besides a line feed is part of a caption, and of an id."""
-    ends = "\u2028 \x85 \u2029 \x0b \x0c \x1c \r\n"
-    records = write_images(tmp_path / "in", 3, {1: {"id": f"one{ends}two"}})
-    funnel, _ = run(records, tmp_path / "out", lambda asked: describe(asked).replace(" ", f" {ends} ", 1))
-    assert funnel["kept"] == 3
-    found = open_records(str(tmp_path / "out"))
-    assert found[1].id == f"one{ends}two" and all(ends in record.turns[0].text for record in found)
 
 
 def test_a_question_and_records_with_conversations(tmp_path: Path) -> None:
@@ -196,15 +160,6 @@ def test_a_complete_folder_is_left_alone(tmp_path: Path, records: str) -> None:
     _, endpoint = run(records, tmp_path / "out")
     assert not endpoint.received
     assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_records_that_somebody_removed_are_written_again(tmp_path: Path, records: str) -> None:
-    run(records, tmp_path / "out")
-    whole = files_of(tmp_path / "out")
-    for name in ("00001.images", "00000.records"):
-        (tmp_path / "out" / name).unlink()
-        _, endpoint = run(records, tmp_path / "out")
-        assert not endpoint.received and files_of(tmp_path / "out") == whole
 
 
 def test_another_threshold_asks_nobody_and_gives_what_a_new_run_would(tmp_path: Path, records: str) -> None:
