@@ -83,7 +83,7 @@ class Step(NamedTuple):
     options: Options  # of the compiler
 
 
-def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
+def menu(data: DataConfig, row_tokens: int = 0, layout: Layout = EVE_LAYOUT) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
     Captions alone (templates of `caption`) come with an image each, so they have no text-only rows. `row_tokens`
@@ -98,7 +98,7 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
             f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
         )
     side = ImageRule.of(data).size // data.patch
-    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1)
+    special = SPECIALS_SLACK * layout.specials_of(side) / layout.tokens_of(side, side)
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)
@@ -122,7 +122,7 @@ def plan_work(
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)
         row_tokens = min(data.row_tokens, -(-enough // ROW_MULTIPLE) * ROW_MULTIPLE)
-    shapes = menu(data, row_tokens)
+    shapes = menu(data, row_tokens, config.sizes.layout)
     if shape not in shapes:
         raise UserError(f"--shape={shape}: the menu of {config.name} has {', '.join(shapes)}")
     length = shapes[shape].length
