@@ -7,6 +7,7 @@ Counted in the traced step (forward, backward, what is computed again), on no de
 
 import argparse
 import importlib
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="v1_prealign")
     parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print the figures as a line of JSON last")
     args = parser.parse_args()
     config = importlib.import_module(f"configs.{args.config}").get_config()
     cfg = ModelConfig.from_dict(config.model.to_dict() | {"attention": "chunked"})  # no branches to be counted
@@ -74,6 +76,8 @@ def main() -> None:
         table.add_row(name, f"{value / args.rows / 1e12:.1f}")
     Console().print(table)
     print(f"the aligning loss and its teacher are {1 - without / with_it:.1%} of the step's FLOPs")
+    if args.json:
+        print(json.dumps({"flops_a_row": with_it / args.rows, "share": 1 - without / with_it}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and are not made again; with --noslices, which takes a second, the others have n
 slices, and no TPU.
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from launch._flags import run
 
 ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
 SLICED = flags.DEFINE_bool("slices", True, "find the smallest slices, which compiles")
+JSON = flags.DEFINE_bool("json", False, "print the rows as a line of JSON last")
 ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
 STATE_BYTES = 16  # of a parameter that trains: its weight, two moments and the sum of its gradients in float32
@@ -116,8 +118,10 @@ def main() -> None:
             with file.open("a") as out:
                 out.write(f"{lines[llm]}\n")
     print(HEAD, "|---" * (HEAD.count("|") - 1) + "|", sep="\n")
-    for llm in wanted:
-        print(lines.get(llm) or row(llm, ""))
+    shown = [lines.get(llm) or row(llm, "") for llm in wanted]
+    print(*shown, sep="\n")
+    if JSON.value:
+        print(json.dumps([[cell.strip() for cell in line.strip("|").split("|")] for line in shown]))
 
 
 if __name__ == "__main__":

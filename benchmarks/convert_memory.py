@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,7 @@ from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 
 GB = flags.DEFINE_float("gb", 3.0, "size of the synthetic checkpoint, 1e9 bytes", lower_bound=0.6)
 FOLDER = flags.DEFINE_string("folder", "", 'where to write; "" = a temporary folder')
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 STEP = flags.DEFINE_enum("step", "all", ["all", "import", "export"], "what this process does (the script calls itself)")
 BFLOAT16 = np.dtype(jnp.bfloat16)
 
@@ -85,17 +87,20 @@ def largest(cfg: ModelConfig) -> int:
 
 
 def compare(folder: Path) -> None:
-    """Both conversions, and the table."""
+    """Both conversions, and what they took."""
     cfg = sizes(GB.value * 1e9)
     total = sum(s.size for s in abstract_params(cfg).values()) * BFLOAT16.itemsize
     write_synthetic(folder / "original", cfg)
     limit = 2 * largest(cfg) + 0.6e9
     print(f"model {total / 1e9:.2f} GB, {cfg.num_layers} layers, largest stacked weight {largest(cfg) / 1e9:.3f} GB")
+    figures: dict[str, Any] = {"model_bytes": total, "limit_bytes": limit}
     for step in ("import", "export"):
         used, seconds = measured(step, folder)
+        figures[step] = {"peak_bytes": used, "seconds": seconds}
         verdict = "within" if used <= limit else "ABOVE"
         print(f"{step}: peak {used / 1e9:.3f} GB, {verdict} 2 x largest + 0.6 = {limit / 1e9:.3f} GB; {seconds:.0f} s")
-    print(f"bits of the export: {'the same' if same_bits(folder / 'original', folder / 'out') else 'DIFFERENT'}")
+    figures["same_bits"] = same_bits(folder / "original", folder / "out")
+    print(f"bits of the export: {'the same' if figures['same_bits'] else 'DIFFERENT'}")
     big = ModelConfig.from_dict(llm_sizes("qwen2.5-7b"))
     weights = sum(s.size for s in abstract_params(big).values()) * BFLOAT16.itemsize
     one = big.vocab_size * big.hidden_size * BFLOAT16.itemsize
@@ -103,6 +108,8 @@ def compare(folder: Path) -> None:
         f"EVE-7B is {weights / 1e9:.1f} GB in bfloat16, its largest stacked weight {largest(big) / 1e9:.1f} GB; what a "
         f"conversion holds at once is one layer of one weight, or the word embedding, {one / 1e9:.1f} GB"
     )
+    if JSON.value:
+        print(json.dumps(figures))
 
 
 def main(argv: list[str]) -> None:

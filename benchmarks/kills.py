@@ -13,6 +13,7 @@ SIGTERM did not end in 130.
 Writes the work folder (about 100 MB, removed run by run); compiled programs of the runs are kept in it.
 """
 
+import json
 import os
 import random
 import shutil
@@ -39,6 +40,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "folder of the runs")
 KILLS = flags.DEFINE_integer("kills", 20, "how many runs are ended by SIGKILL", lower_bound=0)
 TERMS = flags.DEFINE_integer("terms", 10, "how many runs are ended by SIGTERM", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 12, "steps of a stage", lower_bound=2)
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 SEED = flags.DEFINE_integer("seed", 0, "of the moments")
 
 ROOT = Path(__file__).parents[1]
@@ -142,15 +144,20 @@ def main() -> None:
     draw = random.Random(SEED.value)
     table = Table("", "signal", "after s", "in", "status", "checkpoints then", "metrics")
     wrong = 0
+    ended: dict[str, dict[str, int]] = {}
     signals = [signal.SIGKILL] * (KILLS.value or 0) + [signal.SIGTERM] * (TERMS.value or 0)
     for number, name in enumerate(signals, 1):
         with console.status(f"run {number} of {len(signals)}: {name.name}"):
             row, right = trial(number, name, draw.uniform(0.02, 1.0) * seconds, whole)
         table.add_row(*row)
+        ended.setdefault(name.name, {})[row[3]] = ended.get(name.name, {}).get(row[3], 0) + 1
         console.print("  ".join(row), highlight=False)
         wrong += not right
     console.print(table)
     console.print(f"{len(signals) - wrong} of {len(signals)} runs as the undisturbed one")
+    if JSON.value:
+        figures = {"runs": len(signals), "equal": len(signals) - wrong, "ended_in": ended}
+        print(json.dumps({"undisturbed_seconds": seconds, **figures}), flush=True)
     sys.exit(bool(wrong))
 
 

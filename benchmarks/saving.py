@@ -12,12 +12,14 @@ memory: trains stage 1 of the demo at test size and prints the resident memory a
 5% of the one after a tenth of the steps. Both write below --workdir (removed first).
 """
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/saving", "folder to write in")
 MEGABYTES = flags.DEFINE_integer("megabytes", 1200, "stall: size of a checkpoint (1e6 bytes)", lower_bound=3)
 SAVES = flags.DEFINE_integer("saves", 3, "stall: how many", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 2000, "memory: how many", lower_bound=20)
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 LARGEST_SHARE, LARGEST_GROWTH = 0.1, 0.05
 
 
@@ -56,6 +59,7 @@ def stall() -> bool:
     checkpoints = Checkpoints(folder, keep=1)
     table = Table("save", "held up (s)", "until written (s)", "share")
     right = True
+    figures = []
     for number in range(1, (SAVES.value or 0) + 1):
         began = time.perf_counter()
         checkpoints.save(number, params, optimizer, {})
@@ -65,10 +69,18 @@ def stall() -> bool:
             checkpoints.check()
         written = time.perf_counter() - began
         table.add_row(str(number), f"{held_up:.3f}", f"{written:.2f}", f"{held_up / written:.1%}")
+        figures.append({"held_up_s": held_up, "written_s": written})
         right &= held_up < LARGEST_SHARE * written
     checkpoints.close()
     Console().print(table)
+    _print({"saves": figures})
     return right
+
+
+def _print(figures: dict[str, Any]) -> None:
+    """The figures as the last line, if --json asks for it."""
+    if JSON.value:
+        print(json.dumps(figures), flush=True)
 
 
 def resident(pid: int) -> float:
@@ -111,6 +123,7 @@ def memory() -> bool:
     for share, mark in enumerate(marks, 1):
         table.add_row(f"{share * total // 10:,}", f"{mark:,.0f}")
     Console().print(table)
+    _print({"resident_mb": {share * total // 10: mark for share, mark in enumerate(marks, 1)}})
     return bool(np.less(marks[-1], (1 + LARGEST_GROWTH) * marks[0]))
 
 

@@ -37,6 +37,7 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing is computed here, least of all on an accelerator of this machine
     import jax
 
+    from eve_jax.compile.against import read_report, show_against
     from eve_jax.compile.report import show, summarise
     from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
     from eve_jax.compile.topology import open_topology

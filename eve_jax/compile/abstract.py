@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from eve_jax import sharding
 from eve_jax.batch import EVE_LAYOUT, ROW_MULTIPLE, Layout, RowShape, batch_arrays
+from eve_jax.compile.capture import captured
 from eve_jax.compile.topology import Chip
 from eve_jax.config.optim import TOKEN
 from eve_jax.config.stage import Config
@@ -163,7 +164,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     weighed = config.optim.loss_weights != TOKEN
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
-    options = options_for(config.compile.options, mesh.devices.flat[0])
+    with captured():  # what the TPU compiler says of a program of one addition
+        options = options_for(config.compile.options, mesh.devices.flat[0])
     functions = StepFunctions(cfg, tx, lr, mesh, options=options.taken)
     sums = None
     if work.micro_batches == 1:

@@ -67,7 +67,7 @@ def options_for(text: str, device: jax.Device) -> Options:
     while wanted:
         probe = jax.ShapeDtypeStruct((), "float32", sharding=SingleDeviceSharding(device))
         try:
-            jax.jit(lambda x: x + 1).lower(probe).compile(compiler_options=wanted)
+            jax.jit(lambda x: x + 1).lower(probe).compile(compiler_options={**wanted})
             break
         except jax.errors.JaxRuntimeError as error:
             named = _UNKNOWN.search(str(error))

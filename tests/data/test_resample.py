@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,9 +94,18 @@ def test_the_first_few_images_are_pillows(monkeypatch: pytest.MonkeyPatch) -> No
     ways: list[str] = []
     monkeypatch.setattr(resample, "FEW", 2)
     monkeypatch.setattr(resample, "_images", iter(range(10)))
-    for name in ("by_pillow", "by_passes"):
+
+    def noting(name: str) -> Callable[..., np.ndarray]:
         way = getattr(resample, name)
-        monkeypatch.setattr(resample, name, lambda *args, name=name, way=way: (ways.append(name), way(*args))[1])
+
+        def noted(*args: Any) -> np.ndarray:
+            ways.append(name)
+            return way(*args)
+
+        return noted
+
+    for name in ("by_pillow", "by_passes"):
+        monkeypatch.setattr(resample, name, noting(name))
     order = installed()
     monkeypatch.setattr(resample, "_order", lambda: order)
     ways.clear()

@@ -30,7 +30,7 @@ def test_unknown_ones_are_left_out_with_a_line(monkeypatch: pytest.MonkeyPatch) 
     device = jax.devices()[0]
     monkeypatch.setitem(DEFAULTS, device.device_kind, {KNOWN: "1", UNKNOWN: "true", f"{UNKNOWN}_2": "3"})
     found = options_for(f"auto,{KNOWN}=2", device)
-    assert found == ({KNOWN: "2"}, (UNKNOWN, f"{UNKNOWN}_2"))
+    assert (found.taken, found.unknown) == ({KNOWN: "2"}, (UNKNOWN, f"{UNKNOWN}_2"))
     assert found.lines() == [
         f"config.compile.options={KNOWN}=2",
         f"compiler options left out, which this compiler does not know: {UNKNOWN}, {UNKNOWN}_2",

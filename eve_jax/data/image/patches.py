@@ -54,6 +54,11 @@ class Pixels(NamedTuple):
     rgb: np.ndarray
     size: tuple[int, int]
 
+    @classmethod
+    def of(cls, image: "Image.Image | Pixels") -> "Pixels":
+        """Return the pixels of an RGB image."""
+        return image if isinstance(image, Pixels) else cls(np.asarray(image), image.size)
+
 
 def open_pixels(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None = None) -> Pixels:
     """Return the pixels of `open_image`, for patches at `grid` (h, w) or under `rule`.
@@ -150,8 +155,11 @@ def load_patches(
     return cut(open_pixels(file, rule, grid), rule, grid)
 
 
-def cut(image: Pixels, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """`load_patches` of an image's pixels."""
+def cut(
+    image: Image.Image | Pixels, rule: ImageRule, grid: tuple[int, int] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """`load_patches` of an RGB image, or of its pixels."""
+    image = Pixels.of(image)
     natural = rule.grid(*image.size)
     h, w = grid or natural
     return patchify(resampled(image.rgb, w * rule.patch, h * rule.patch, rule.filter), rule.patch), natural

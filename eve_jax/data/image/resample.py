@@ -87,9 +87,9 @@ def _order() -> Order | None:
 
 def order_of(pillow: Callable[[np.ndarray, int, int], np.ndarray]) -> Order | None:
     """Return the first of ORDERS that gives the values of `pillow`, a function as `resized`, on a few small images."""
-    known = [(rgb, *size, pillow(rgb, *size)) for rgb, size in _samples()]
+    known = [(rgb, size, pillow(rgb, *size)) for rgb, size in _samples()]
     for order in ORDERS:
-        if all(np.array_equal(by_passes(rgb, *size, order), theirs) for rgb, *size, theirs in known):
+        if all(np.array_equal(by_passes(rgb, *size, order), theirs) for rgb, size, theirs in known):
             return order
     return None
 

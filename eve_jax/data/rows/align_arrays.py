@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from eve_jax.batch import RowShape, TeacherShape, place_arrays, zeros
 from eve_jax.data.image.patches import Pixels, bicubic
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from eve_jax.data.plan.plan import Plan
 
 
-def teacher_image(image: Pixels, rule: ImageRule) -> np.ndarray:
+def teacher_image(image: Image.Image | Pixels, rule: ImageRule) -> np.ndarray:
     """The `image` as the teacher sees it, uint8 [s, s, 3]."""
+    image = Pixels.of(image)
     side, patch = rule.teacher
     h, w = teacher_grid(*image.size, side, patch)
     return on_canvas(bicubic(image.rgb, w * patch, h * patch), side, patch)[0]
