@@ -27,6 +27,8 @@ stage 2 or of both (here 4 M in each). It mentions no seeds.
 Arguments: tiny, size=demo|1.5b|paper, llm=NAME, data=FOLDER, bench=FOLDER, seeds=N, points=N, of=ARM+ARM...
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import tree
@@ -78,7 +80,6 @@ def recipe(name: str, a: tree.Args, title: str, arms: dict[str, tree.Arm], parts
             "captions": lambda arm: _all(arm, tree.captions_stage(c, captions, parts[arm])),
             "questions": lambda arm: tree.demo_stage(c, *OWN["questions"], parts[arm]),
         }
-        sizes, deviations = DEMO_SIZES, DEMO_DEVIATIONS
     else:
         first, second, last = SAMPLES[a.size]
         c, scored = ConfigDict({"name": name}), "sft"
@@ -87,9 +88,10 @@ def recipe(name: str, a: tree.Args, title: str, arms: dict[str, tree.Arm], parts
             "captions": lambda arm: _all(arm, tree.real_captions(a, second, parts[arm])),
             "sft": lambda arm: tree.real_sft(a, last, parts[arm]),
         }
-        sizes, deviations = REAL_SIZES, REAL_DEVIATIONS
     steps = tree.grow(c, trunk, own, a, "captions", scored)
-    fields = {"curve": "captions", "steps": steps, "scored": scored, "sizes": sizes, "deviations": deviations}
+    fields: dict[str, Any] = {"curve": "captions", "steps": steps, "scored": scored}
+    fields["sizes"] = DEMO_SIZES if a.size == "demo" else REAL_SIZES
+    fields["deviations"] = DEMO_DEVIATIONS if a.size == "demo" else REAL_DEVIATIONS
     c.experiment = tree.experiment(a, title, arms, **fields)
     return c
 

@@ -67,17 +67,19 @@ def read_args(name: str, arg: str, arms: Mapping[str, Arm], llm: str, seeds: int
         given = f"llm={base}" if base else "tiny"
         raise UserError(f"--config={name}:{arg}: {given} does not go with size={size}")
     base = base or {"demo": "", "1.5b": "qwen2.5-1.5b", "paper": llm}[size]
-    numbers = {}
-    for key, default in (("seeds", 2 if a["tiny"] else seeds if size == "demo" else 1), ("points", 1)):
-        text = a[key] or str(default)
-        if not text.isdecimal() or not 1 <= int(text) <= 100:
-            raise UserError(f"--config={name}:{key}={text}: expected a number from 1 to 100")
-        numbers[key] = int(text)
+    default = 2 if a["tiny"] else seeds if size == "demo" else 1
+    runs, points = _number(name, "seeds", a["seeds"] or str(default)), _number(name, "points", a["points"])
     chosen = tuple(a["of"].split("+")) if a["of"] else tuple(arms)
     if unknown := [one for one in chosen if one not in arms]:
         raise UserError(f"--config={name}:of={a['of']}: unknown arm {unknown[0]!r}; known: {', '.join(arms)}")
-    folders = {key: expand(a[key], key, fetch) if a[key] else "" for key in ("data", "bench")}
-    return Args(a["tiny"], size, base, **folders, **numbers, of=chosen, more={key: a[key] for key in more})
+    data, bench = (expand(a[key], key, fetch) if a[key] else "" for key in ("data", "bench"))
+    return Args(a["tiny"], size, base, data, bench, runs, points, chosen, {key: a[key] for key in more})
+
+
+def _number(name: str, key: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise UserError(f"--config={name}:{key}={text}: expected a number from 1 to 100")
+    return int(text)
 
 
 def grow(
@@ -87,7 +89,8 @@ def grow(
 
     The first stage of an arm starts where the trunk ends, unless it says where; each later one from the one before.
     """
-    stages, steps = list(trunk), ()
+    stages = list(trunk)
+    steps: tuple[int, ...] = ()
     for seed in range(a.seeds):
         for arm in a.of:
             before = f"{WORKDIR}/{trunk[-1].name}" if trunk else ""

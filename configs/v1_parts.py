@@ -21,6 +21,7 @@ Arguments: tiny, size=demo|1.5b|paper, llm=NAME, teacher=DIR, data=FOLDER, bench
 """
 
 from dataclasses import replace
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -60,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     trunk = [_demo_stage(a, name, *variants.SHARED[name]) for name in ("llm", "llm_chat")] if demo_size else []
     own = {kind: _stage(a, kind) for kind in STEPS}
     tree.grow(c, trunk, own, a, "pretrain", "sft")
-    fields = {"curve": "pretrain", "steps": (), "scored": "sft"}
+    fields: dict[str, Any] = {"curve": "pretrain", "steps": (), "scored": "sft"}
     fields["sizes"] = DEMO_SIZES if demo_size else REAL_SIZES
     fields["deviations"] = DEMO_DEVIATIONS if demo_size else fig5.REAL_DEVIATIONS[2:]
     if not demo_size:

@@ -121,7 +121,8 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
         fields = name_fields(f"config.stages.{name}.{{}}".format)
         with fields, reported(workdir / config.stages[name].name):
             init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
-            if config.experiment is not None:
+        if config.experiment is not None:
+            with name_fields("config.experiment.{}".format):
                 _score(config.experiment, workdir, config.stages[name])
         if config.loop is not None and name == config.loop.captioner:
             from eve_jax.demo.engine import caption_web

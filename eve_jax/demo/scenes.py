@@ -164,8 +164,8 @@ def zoomed(scene: Scene, factor: float) -> Scene:
 
     sign = scene.sign
     if sign is not None:
-        lengths = {name: scaled(getattr(sign, name)) for name in ("x", "y", "width", "height", "letter_size")}
-        sign = replace(sign, **lengths)
+        x, y, width, height = map(scaled, (sign.x, sign.y, sign.width, sign.height))
+        sign = Sign(sign.word, sign.color, x, y, width, height, scaled(sign.letter_size))
     items = tuple(Item(item.kind, scaled(item.x), scaled(item.y), scaled(item.size)) for item in scene.items)
     width, height = scaled(scene.width), scaled(scene.height)
     return replace(scene, width=width, height=height, items=items, sign=sign, zoom=scene.zoom * factor)

@@ -85,7 +85,9 @@ def values_of(workdir: Path, name: str) -> Values:
     known = _known(workdir / FOLDER / name)
     if known is None or "values" not in known:
         raise UserError(f"{workdir / FOLDER / name} has no scores: rerun the recipe, which asks what is missing")
-    return Values(**known["values"])
+    found = Values(**known["values"])
+    texts = {text: {id: (total, count) for id, (total, count) in own.items()} for text, own in found.texts.items()}
+    return replace(found, texts=texts)
 
 
 def _known(out: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from eve_jax.experiments.score import FOLDER, VALUES, Values
 QUESTIONS, PASSAGES = 24, 6
 
 
-def section(**changes) -> ExperimentConfig:
+def section(**changes: Any) -> ExperimentConfig:
     """The section of two arms, two seeds and two points."""
     values = {
         "title": "Two arms",

@@ -14,6 +14,7 @@ from eve_jax.config.stage import Config
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import UserError
+from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.cost import cost_lines, costs
 
 
@@ -24,6 +25,11 @@ def made(module: Any, arg: str = "") -> RecipeConfig:
         stage.init = "" if stage.init.startswith("hf:") else stage.init
         stage.data.tokenizer = "" if stage.data.tokenizer.startswith("hf:") else stage.data.tokenizer
     return RecipeConfig.of(config)
+
+
+def section(config: RecipeConfig) -> ExperimentConfig:
+    assert config.experiment is not None
+    return config.experiment
 
 
 def stages(config: RecipeConfig) -> list[Config]:
@@ -43,7 +49,7 @@ def test_the_tree_of_fig5() -> None:
     assert config.order[7] == "dac_0_captions" and config.order[11] == "dense_1_captions", "seed by seed"
     captions = config.stages["dac_1_captions"]
     assert (captions.train.save_every, captions.train.keep_every, captions.train.keep) == (200, 200, 1)
-    assert [point.scored for point in config.experiment.points[:3]] == list(first[1:])
+    assert [point.scored for point in section(config).points[:3]] == list(first[1:])
 
 
 def test_arms_of_a_seed_differ_in_their_weights_alone() -> None:
@@ -61,11 +67,11 @@ def test_arms_of_a_seed_differ_in_their_weights_alone() -> None:
 
 
 def test_what_captions_train() -> None:
-    found = {one.kind: one for one in costs(made(fig5).experiment, stages(made(fig5))[:3])}
+    found = {one.kind: one for one in costs(section(made(fig5)), stages(made(fig5))[:3])}
     assert found["stage1"].trainable < found["stage1"].parameters / 5
     by_arm = dict(zip(fig5.ARMS, stages(made(fig5, "seeds=1"))[3::2], strict=True))
     config = made(fig5, "seeds=1")
-    trains = {arm: costs(config.experiment, [stage])[0].trainable for arm, stage in by_arm.items()}
+    trains = {arm: costs(section(config), [stage])[0].trainable for arm, stage in by_arm.items()}
     assert trains["dense"] == found["stage1"].trainable, "the patch embedding alone"
     assert trains["dense"] < trains["rep"] < trains["moe"] < trains["dac"]
     assert trains["dense_all"] == found["llm"].parameters
@@ -94,11 +100,11 @@ def test_parameters_and_cost_of_the_real_sizes(
     module: Any, arg: str, arms: str, parameters: tuple[float, float], flops: float
 ) -> None:
     config = made(module, f"{arg},of={arms}")
-    found = costs(config.experiment, stages(config))
+    found = costs(section(config), stages(config))
     assert min(one.parameters for one in found) == pytest.approx(parameters[0], rel=1e-3)
     assert max(one.parameters for one in found) == pytest.approx(parameters[1], rel=1e-3)
     assert sum(one.flops for one in found) == pytest.approx(flops, rel=0.02)
-    text = "\n".join(cost_lines(config.experiment, stages(config)))
+    text = "\n".join(cost_lines(section(config), stages(config)))
     assert re.search(r"hours of one chip at 40% of its peak: v5e [\d,]+, v6e [\d,]+, H100 [\d,]+;", text)
 
 
@@ -106,7 +112,7 @@ def test_the_cost_by_arithmetic() -> None:
     """Two FLOPs a token and weight of its own kind, twice where the layers are frozen, three times where they train."""
     layers = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
     config = made(fig5, "size=1.5b,of=dac")
-    stage1, captions, sft = (one.flops for one in costs(config.experiment, stages(config)))
+    stage1, captions, sft = (one.flops for one in costs(section(config), stages(config)))
     vision, text = 4e6 * (625 + 26), 4e6 * 150
     assert stage1 == pytest.approx(2 * layers * 2 * (vision + text), rel=0.1), "the head and attention come to it"
     assert captions == pytest.approx(2 * layers * (3 * vision + 2 * text), rel=0.1)
@@ -116,7 +122,7 @@ def test_the_cost_by_arithmetic() -> None:
 def test_samples_of_the_real_sizes() -> None:
     for arg, captions in (("size=1.5b", 4e6), ("size=paper", 8e6)):
         config = made(fig5, f"{arg},of=dac")
-        found = {one.kind: one for one in costs(config.experiment, stages(config))}
+        found = {one.kind: one for one in costs(section(config), stages(config))}
         assert found["captions"].samples == pytest.approx(captions, rel=0.02)
         assert found["sft"].samples == pytest.approx(665e3, rel=0.02)
 
@@ -174,7 +180,8 @@ def test_the_mixtures_of_fig8() -> None:
         "WORKDIR/captions/web.jsonl",
         "WORKDIR/data/captions.jsonl",
     )
-    assert config.demo.caption_sets and config.stages["7-2-1_0_captions"].stage == "2.2", "everything trains"
+    assert config.demo is not None and config.demo.caption_sets
+    assert config.stages["7-2-1_0_captions"].stage == "2.2", "everything trains"
 
 
 def test_the_sources_of_fig6() -> None:
@@ -183,7 +190,7 @@ def test_the_sources_of_fig6() -> None:
     assert records == [f"WORKDIR/{file}" for file in fig6.RECORDS.values() for _ in range(2)]
     assert config.stages["web_0_stage1"].init == "WORKDIR/llm_chat"
     assert config.stages["cap_0_questions"].data.records == "WORKDIR/data/questions.jsonl"
-    assert tuple(made(fig6, "size=1.5b").experiment.arms) == tuple(fig6.REAL)
+    assert tuple(section(made(fig6, "size=1.5b")).arms) == tuple(fig6.REAL)
     with pytest.raises(UserError, match=r"size=demo has no arm 'los_cap'; it has web, cap, recap"):
         fig6.get_config("of=los_cap")
 
@@ -194,10 +201,10 @@ def test_the_modes_of_fig10_are_four(size: str) -> None:
     rules = [ImageRule.of(config.stages[f"{arm}_0_captions"].data) for arm in fig10.ARMS]
     image = (200, 100) if size == "demo" else (1920, 1080)
     assert len({rule.resized(*image) for rule in rules}) == 4
-    per_step = {}
+    per_step: dict[str, list[float]] = {}
     for stage in stages(config):
-        if (kind := config.experiment.kind(stage.name)) in ("stage1", "captions", "questions", "sft"):
-            cost = costs(config.experiment, [stage])[0]
+        if (kind := section(config).kind(stage.name)) in ("stage1", "captions", "questions", "sft"):
+            cost = costs(section(config), [stage])[0]
             per_step.setdefault(kind, []).append(cost.samples / stage.train.steps)
     assert all(max(found) < 1.5 * min(found) for found in per_step.values()), "as many samples a step in every mode"
 
@@ -207,7 +214,7 @@ def test_fig9_fine_tunes_from_the_stages_of_the_recipe() -> None:
         config = made(fig9, f"size={size},seeds=1")
         assert config.order[-3:] == ("stage1_0_sft", "stage2_1_0_sft", "stage2_2_0_sft")
         assert [config.stages[name].init for name in config.order[-3:]] == [f"WORKDIR/{arm}" for arm in fig9.ARMS]
-    assert {point.trained for point in config.experiment.points} == {""}
+    assert {point.trained for point in section(config).points} == {""}
     with pytest.raises(UserError, match="leave out points"):
         fig9.get_config("points=3")
 
@@ -216,11 +223,11 @@ def test_every_recipe_says_how_it_is_not_the_papers() -> None:
     for module in (fig5, fig5_parts, fig6, fig8, fig9, fig10, v1_parts):
         for size in tree.SIZES:
             config = made(module, f"size={size}")
-            assert config.experiment.deviations
+            assert section(config).deviations
             for stage in stages(config) if size != "demo" else ():
                 assert stage.data.rows % 8 == 0 and stage.data.rows // 8 * stage.data.row_tokens <= 16_384, stage.name
-            assert config.experiment.answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
-            text = re.sub(r"\s+", " ", module.__doc__)
+            assert section(config).answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
+            text = re.sub(r"\s+", " ", str(module.__doc__))
             assert "paper" in text and f"--config={config.name}" in text
 
 
@@ -235,6 +242,6 @@ def test_the_arms_of_v1_parts() -> None:
     assert stage["no_stage1_0_pretrain"].train.steps == 750 == stage["eve_0_pretrain"].train.steps + 150
     assert stage["no_stage1_x4_0_pretrain"].optim.lr == pytest.approx(4 * stage["eve_0_pretrain"].optim.lr)
     assert [stage[f"{arm}_0_pretrain"].sizes.aligns for arm in ("eve", "no_pal", "no_stage1")] == [True, False, True]
-    assert tuple(made(v1_parts).experiment.arms) == v1_parts.FIRST
+    assert tuple(section(made(v1_parts)).arms) == v1_parts.FIRST
     with pytest.raises(UserError, match="leave out points"):
         v1_parts.get_config("points=3")

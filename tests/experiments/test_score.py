@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,11 @@ from eve_jax.eval.outcome import Answered, Outcome
 from eve_jax.eval.own import OwnQuestions
 from eve_jax.eval.task import Verdict
 from eve_jax.experiments import score
+from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.score import FOLDER, VALUES, Values, score_stage, values_of, with_outcomes
 from tests.experiments.made_up import section, values
 
-STAGE = SimpleNamespace(name="old_0_questions", data=SimpleNamespace(fit="shrink"))
+STAGE: Any = SimpleNamespace(name="old_0_questions", data=SimpleNamespace(fit="shrink"))
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What models were opened, in place of opening them; their values are made up."""
     opened: list[tuple] = []
 
-    def answered(eve, experiment, out: Path, found: Values) -> Values:
+    def answered(eve: None, experiment: ExperimentConfig, out: Path, found: Values) -> Values:
         opened.append(("asked", experiment.answers))
         (out / "answers").mkdir(exist_ok=True)
         if (out / "answers" / "half").exists() or len(opened) != 2:
@@ -58,7 +60,7 @@ def test_what_was_asked_is_kept_until_something_changes(tmp_path: Path, asked: l
     assert (tmp_path / "work" / FOLDER / STAGE.name / "answers" / "half").exists(), "the answers before are kept"
     assert asked[0] == (STAGE.name, "shrink", "") and asked[1] == ("asked", f"{tmp_path}/work/held.jsonl")
     kept = values_of(tmp_path / "work", STAGE.name)
-    assert kept.scores and kept.texts == {"text": {"0": [2.0, 1]}}
+    assert kept.scores and kept.texts == {"text": {"0": (2.0, 1)}}
 
     count = len(asked)
     score_stage(section(), tmp_path / "work", STAGE)
@@ -90,8 +92,9 @@ def test_values_of_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
         Answered("b", "?", "dog", Verdict({}, 0.0)),
         Answered("c", "?", None, None, error="the image is damaged"),
     ]
-    chosen = [SimpleNamespace(task=task, digest="d")]
-    found = with_outcomes(Values(), chosen, [Outcome(task, [None] * 3, good)])
+    chosen: Any = [SimpleNamespace(task=task, digest="d")]
+    items: Any = [None] * 3
+    found = with_outcomes(Values(), chosen, [Outcome(task, items, good)])
     assert found.scores == {"held.own": {"a": 1.0, "b": 0.0}}
     assert found.categories == {"held.own": {"a": "read"}} and found.digests == {"held.own": "d"}
     assert "held.own: 1 question without a verdict; the first, the image is damaged" in capsys.readouterr().err

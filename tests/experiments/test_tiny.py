@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.eval.report.compare import compare_lines
@@ -52,7 +53,7 @@ def test_tiny(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         _adds_what_is_missing(tmp_path, config, content)
 
 
-def _adds_what_is_missing(workdir: Path, config, content: dict) -> None:
+def _adds_what_is_missing(workdir: Path, config: ConfigDict, content: dict) -> None:
     """Ask again a point whose scores are of something else, and one whose scores were lost: to the same end."""
     assert steps_in(workdir / "dac_1_captions") == [4, 8], "the step of the point, and the last"
     first, second = (workdir / FOLDER / f"dac_{seed}_questions" / VALUES for seed in (0, 1))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_a_stage_starts_from_the_step(work: Path, tmp_path: Path, init: str, cha
 
 def test_other_steps_are_named(work: Path, tmp_path: Path) -> None:
     says = r"llm@6: the folder has no checkpoint of step 6; steps that it has: 5, 7\. A run keeps"
-    config = SimpleNamespace(init=f"{work}/llm@6", seed=0, data=SimpleNamespace(tokenizer="t"), teacher="")
+    config: Any = SimpleNamespace(init=f"{work}/llm@6", seed=0, data=SimpleNamespace(tokenizer="t"), teacher="")
     for read in (lambda: started(tmp_path / "a", DENSE, "1", work / "llm@6"), lambda: check_origins(config, DENSE)):
         with pytest.raises(UserError, match=says):
             read()
