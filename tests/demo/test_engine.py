@@ -242,10 +242,10 @@ def made_up() -> dict:
 def test_verdicts() -> None:
     said = engine_report.verdicts({"raw": [0.30, 0.34], "captioned": [0.59, 0.63], "recaptioned": [0.60, 0.60]})
     assert said == {
-        "raw": "recaptioned is 28.0 points above raw, more than two standard errors of the difference (2.0 points) over 2 "
-        "seeds; seed by seed +30.0, +26.0: +28.0 ± 2.0 points.",
-        "captioned": "recaptioned is 1.0 points below captioned, within two standard errors of the difference (2.0 points) "
-        "over 2 seeds; seed by seed +1.0, -3.0: -1.0 ± 2.0 points.",
+        "raw": "recaptioned is 28.0 points above raw, more than two standard errors of the difference (2.0 points) "
+        "over 2 seeds; seed by seed +30.0, +26.0: +28.0 ± 2.0 points.",
+        "captioned": "recaptioned is 1.0 points below captioned, within two standard errors of the difference (2.0 "
+        "points) over 2 seeds; seed by seed +1.0, -3.0: -1.0 ± 2.0 points.",
     }
 
 
