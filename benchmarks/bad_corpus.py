@@ -278,26 +278,23 @@ def wrong(cases: list[Case], lines: dict[str, list[tuple[str, str]]]) -> list[st
     ]
 
 
-def main(folder: Path, as_json: bool = False) -> int:
+def main(folder: Path) -> int:
     """Writes the corpus, plans and builds all its rows, prints what became of each case; 1 if anything is wrong."""
     cases = write_corpus(folder)
     data = open_stage_data(corpus_config(folder), folder / "stage")
     for step in range(data.plan.steps):
         for micro_batch in data.plan.step(step):
             data.builder.build(micro_batch)
-    lines = reported(folder / "stage", cases)
-    mistakes = wrong(cases, lines)
+    mistakes = wrong(cases, lines := reported(folder / "stage", cases))
     table = Table("record", "found", "reason", title=f"{len(cases)} records in {folder}")
     for case in sorted(cases, key=lambda case: (case.found, case.id)):
         said = "; ".join(reason for _, reason in lines[case.id]) or "used, as a viewer shows it"
         table.add_row(case.id, case.found or "-", escape(f"WRONG: {said}" if case.id in mistakes else said))
     Console().print(table)
-    if as_json:
-        print(json.dumps({"records": len(cases), "wrong": mistakes}))
+    print(json.dumps({"records": len(cases), "wrong": mistakes}))
     return 1 if mistakes else 0
 
 
 if __name__ == "__main__":
     target = flags.DEFINE_string("to", "", "folder for the corpus; a temporary one by default")
-    json_line = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
-    app.run(lambda _: main(Path(target.value or tempfile.mkdtemp(prefix="bad_corpus_")), json_line.value))
+    app.run(lambda _: main(Path(target.value or tempfile.mkdtemp(prefix="bad_corpus_"))))

@@ -80,7 +80,7 @@ BENCHMARKS = {
     "eval": Benchmark("eval --json", TORCH, 8),
     "serve": Benchmark("serve --json", ("httpx", "uvicorn")),
     "vllm_plugin": Benchmark("vllm_plugin", ("vllm",), 16),
-    "bad_corpus": Benchmark("bad_corpus --json"),
+    "bad_corpus": Benchmark("bad_corpus"),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from eve_jax import sharding
 from eve_jax.batch import EVE_LAYOUT, ROW_MULTIPLE, Layout, RowShape, batch_arrays
@@ -27,7 +27,7 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
 from eve_jax.model.loss import TARGET_WEIGHT
-from eve_jax.process.compiler_options import Options, options_for
+from eve_jax.process.compiler_options import Options
 from eve_jax.train.frozen_base import abstract_base
 from eve_jax.train.optimizer import abstract_optimizer, optimizer
 from eve_jax.train.schedule import schedule
@@ -165,8 +165,8 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
     with captured():  # what the TPU compiler says of a program of one addition
-        options = options_for(config.compile.options, mesh.devices.flat[0])
-    functions = StepFunctions(cfg, tx, lr, mesh, options=options.taken)
+        options = "" if isinstance(mesh, AbstractMesh) else config.compile.options  # which has no compiler to ask
+        functions = StepFunctions(cfg, tx, lr, mesh, options=options)
     sums = None
     if work.micro_batches == 1:
         programs = [Program("step", functions.fused, (state, frozen, batch), 1, 0)]
@@ -182,7 +182,9 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
             Program("gradients", functions.accumulate, accumulate, count, nbytes([moments]) + (count - 1) * waiting),
             Program("update", functions.update, (state, sums), 1, nbytes([frozen]) + count * waiting),
         ]
-    return Step(cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs, options)
+    return Step(
+        cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs, functions.options
+    )
 
 
 def _sums_of(trainable: Params) -> Params:

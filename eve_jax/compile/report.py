@@ -12,7 +12,8 @@ from eve_jax import sharding
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
-from eve_jax.compile.topology import GIB, Chip, Topology
+from eve_jax.compile.estimate import estimate, roofline
+from eve_jax.compile.topology import GIB, Topology
 from eve_jax.model.blocked import SCOPE
 from eve_jax.model.eve import LAYERS
 from eve_jax.model.loss import by_targets
@@ -22,7 +23,6 @@ from eve_jax.train.flops import slots, step_flops
 SAMPLES = 4  # in a row, for the useful part of attention: about what the recipe's rows hold (configs/stage*.py)
 WIDTH = 112  # columns of a table that goes to a file
 SPARE = 0.1  # of the HBM that should stay free
-KERNEL_RATE = 0.5  # of the peak, that attention kernels reach: of public figures, 40% to 60%
 WITHIN = 0.05  # how far FLOPs found may be from the formula's
 
 
@@ -99,8 +99,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         * (1 if sys.platform == "darwin" else 1024),
     }
     if chip and fit:
-        summary |= _roofline(chip, summary, sum(b.program.times * b.counts.cycles for b in built))
-        summary |= _estimate(chip, summary, built)
+        summary |= roofline(chip, summary, built) | estimate(chip, summary, built)
     return summary
 
 
@@ -164,38 +163,6 @@ def _whole_weights(step: Step, built: list[Built]) -> list[str]:
             if name:
                 moved.add(f"{collective.kind} of {name}")
     return sorted(moved)
-
-
-def _roofline(chip: Chip, summary: dict[str, Any], cycles: float) -> dict[str, Any]:
-    """Seconds that a step takes at the least if computation, memory and links each ran at their peak, all at once."""
-    seconds = {
-        "compute": summary["hlo_flops_per_chip"] / chip.flops,
-        "hbm": summary["hbm_bytes_moved"] / chip.bandwidth,
-        "ici": summary["collective_bytes_received"] / chip.ici,
-    }
-    bound = max(seconds, key=lambda k: seconds[k])
-    estimated = cycles / chip.clock + summary["attention_kernel_flops_per_chip"] / chip.flops
-    return {
-        "roofline_seconds": seconds,
-        "roofline_bound": bound,
-        "roofline_step_seconds": seconds[bound],
-        "roofline_mfu": summary["useful_flops_per_chip"] / chip.flops / seconds[bound],
-        "compiler_estimate_seconds": estimated,  # of what has cycles, and attention at its peak
-        "compiler_estimate_mfu": summary["useful_flops_per_chip"] / chip.flops / estimated,
-    }
-
-
-def _estimate(chip: Chip, summary: dict[str, Any], built: list[Built]) -> dict[str, Any]:
-    """Seconds of a step by part, one after the other: what the compiler has cycles for, and what it has none for."""
-    parts = {
-        "cycles": sum(b.program.times * b.counts.cycles for b in built) / chip.clock,
-        "attention": summary["attention_kernel_flops_per_chip"] / chip.flops / KERNEL_RATE,
-        "gathers": sum(b.program.times * b.counts.uncounted for b in built) / chip.bandwidth,
-        "waiting": sum(b.program.times * b.counts.waited_for for b in built) / chip.ici,
-    }
-    seconds = sum(parts.values())
-    mfu = summary["useful_flops_per_chip"] / chip.flops / seconds
-    return {"estimate_parts": parts, "estimate_seconds": seconds, "estimate_mfu": mfu}
 
 
 def show(summary: dict[str, Any], console: Console | None = None) -> None:

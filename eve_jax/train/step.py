@@ -1,6 +1,5 @@
 """One optimizer step over micro-batches of any row shapes: gradient sums, divided once by the step's targets."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind, logical_axes
 from eve_jax.model.loss import TARGET_WEIGHT, LossSums, training_sums
 from eve_jax.process import host_memory
+from eve_jax.process.compiler_options import Options, options_for
 from eve_jax.train.metrics import Metric, StepView, measure
 from eve_jax.train.rounding import in_float32, updated
 
@@ -235,12 +235,14 @@ class StepFunctions:
         schedule: optax.Schedule,
         mesh: Mesh | None = None,
         metrics: tuple[Metric, ...] = (),
-        options: Mapping[str, str] | None = None,
+        options: str = "",
     ):
-        """`options` are those of the compiler (`eve_jax.process.compiler_options`)."""
+        """`options` of the compiler are as in `config.compile.options`. Raises FieldError for a bad one."""
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
-        compiled = partial(jax.jit, donate_argnums=0, compiler_options=dict(options or {}) or None)
+        with sharding.use(mesh):
+            self.options = options_for(options, sharding.device()) if options else Options({})
+        compiled = partial(jax.jit, donate_argnums=0, compiler_options=self.options.taken or None)
         self.fused = compiled(partial(train_step, rule))
         self.accumulate = compiled(partial(accumulate, rule))
         self.update = compiled(partial(apply_update, rule))

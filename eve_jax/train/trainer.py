@@ -22,7 +22,6 @@ from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData
 from eve_jax.errors import Hanging
 from eve_jax.model.attention import check_kernel
 from eve_jax.model.eve import Params
-from eve_jax.process.compiler_options import options_for
 from eve_jax.process.connect import is_leader, peers, print_once
 from eve_jax.process.interrupt import Interrupted, StopRequest, asked
 from eve_jax.process.lock import Lock
@@ -246,16 +245,13 @@ def _open(
         tx = optimizer(config.optim, lr, cfg, factors)
         non_finite = NonFinite(config.train.nan, folder, data, cfg, mesh)
         begin = start(config, cfg, mesh, tx, checkpoints, folder)
-        for line in (*data.notes(), data.summary()):
+        functions = StepFunctions(cfg, tx, lr, mesh, metrics, config.compile.options)
+        for line in (*data.notes(), data.summary(), *functions.options.lines()):
             print_once(f"{config.name}: {line}")
         if is_leader():
             drop_lines_after(folder, begin.step if saved else -1, keep_lost=checkpoints.found_damage)
         evaluations.resume(begin.step, checkpoints.best)
         goodput.first_step = goodput.last_step = begin.step
-        options = options_for(config.compile.options, mesh.devices.flat[0])
-        for line in options.lines():
-            print_once(f"{config.name}: {line}")
-        functions = StepFunctions(cfg, tx, lr, mesh, metrics, options.taken)
         meter = Meter(cfg, trained_groups(factors), list(mesh.devices.flat))
         about = RunInfo(folder, config.name, begin.step, steps, json.loads(config.to_json()), quiet)
         log = MetricsLog(open_writers(writers, about) if is_leader() else [], t.log_every, meter)

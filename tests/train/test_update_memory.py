@@ -53,9 +53,19 @@ def test_moments_are_not_copied() -> None:
     assert memory.alias_size_in_bytes >= 3 * sum(p.nbytes for p in params.values())
 
 
-@pytest.mark.parametrize("fields", [{}, {"moments": "int8", "ema": 0.9}, {"rule": "muon", "weight_decay": 0.1}])
-def test_a_branch_chooses_the_same(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps with sound gradients, without a target, and with infinite ones: as where arrays are chosen, to the bit."""
+@pytest.mark.parametrize(
+    ("fields", "apart"),
+    [
+        ({}, 0.0),
+        pytest.param({"moments": "int8", "ema": 0.9}, 0.0, marks=pytest.mark.slow),
+        pytest.param({"rule": "muon", "weight_decay": 0.1}, 1e-6, marks=pytest.mark.slow),
+    ],
+)
+def test_a_branch_chooses_the_same(fields: dict[str, Any], apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps with sound gradients, without a target, and with infinite ones: as where arrays are chosen.
+
+    To the bit but for Muon, whose matrix products XLA fuses in another way.
+    """
     cfg = ref.config()
     ends = []
     for platform in ("cpu", "tpu"):
@@ -71,4 +81,4 @@ def test_a_branch_chooses_the_same(fields: dict[str, Any], monkeypatch: pytest.M
             state, metrics = update(state, sums)
         ends.append(jax.device_get((state, metrics)))
     for mine, other in zip(*map(jax.tree.leaves, ends), strict=True):
-        np.testing.assert_array_equal(mine, other)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=apart)
