@@ -102,6 +102,19 @@ def test_records_that_somebody_removed_are_written_again(tmp_path, form):
         assert files_of(tmp_path / "out") == whole
 
 
+def test_a_damaged_shard_is_named(tmp_path):
+    source = scenes(tmp_path, 12)
+    curated(tiny(**PLAIN), source, tmp_path / "out")
+    shard = next((tmp_path / "out/stages").glob("measure*/000000.parquet"))
+    whole = shard.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:200] + b"x" * 200 + whole[400:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"000000.parquet cannot be read \(.*\); remove it, then rerun"):
+            curated(tiny(**PLAIN, filter__min_words=3), source, tmp_path / "out")
+    shard.unlink()
+    assert curated(tiny(**PLAIN, filter__min_words=3), source, tmp_path / "out")["kept"] > 6
+
+
 def test_an_image_that_is_gone_when_it_is_written(tmp_path):
     source = scenes(tmp_path, 12)
     curated(tiny(**PLAIN), source, tmp_path / "out")
