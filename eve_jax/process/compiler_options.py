@@ -48,9 +48,11 @@ def parse_options(text: str) -> dict[str, str]:
     for item in filter(None, map(str.strip, text.split(","))):
         name, equals, value = item.partition("=")
         if item != AUTO and not (equals and value and _NAME.fullmatch(name)):
-            raise FieldError(FIELD, f": {item!r} is neither {AUTO} nor NAME=VALUE, with commas between several")
+            raise FieldError(
+                FIELD, f"={text!r}: {item!r} is neither {AUTO} nor NAME=VALUE, with commas between several"
+            )
         if name in found:
-            raise FieldError(FIELD, f": {name} comes twice")
+            raise FieldError(FIELD, f"={text!r}: {name} comes twice")
         found[name] = value
     return found
 
