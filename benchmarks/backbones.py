@@ -2,8 +2,10 @@
 
 Every base LLM by name with its parameters in each stage (EVEv2's vision weights from stage 2.1 on) and the smallest v5e
 slice that holds stage 3, where everything trains, with a row of the longest sample on each chip and a tenth of the
-memory to spare. The first table takes a second, a slice some minutes of the processor. Finished rows are kept in the
-file --rows, and are not made again. Needs the extra `tpu` for the slices, and no TPU.
+memory to spare. A slice takes some minutes of the processor, so the small LLMs come first, slices that have no room for
+the state are left out, and LLMs whose arrays and layers are alike share one. Finished rows are kept in the file --rows,
+and are not made again; with --noslices, which takes a second, the others have none. Needs the extra `tpu` for the
+slices, and no TPU.
 """
 
 import json
@@ -15,6 +17,7 @@ from absl import flags
 from benchmarks.child import child
 from configs.stage3 import get_config
 from eve_jax.batch import ROW_MULTIPLE
+from eve_jax.compile.report import SPARE
 from eve_jax.compile.topology import CHIPS, SLICES
 from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import VARIANTS, ModelConfig
@@ -27,7 +30,8 @@ SLICED = flags.DEFINE_bool("slices", True, "find the smallest slices, which comp
 JSON = flags.DEFINE_bool("json", False, "print the rows as a line of JSON last")
 ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
-STATE_BYTES = 12  # of a parameter that trains: its weight and two moments in float32
+STATE_BYTES = 16  # of a parameter that trains: its weight, two moments and the sum of its gradients in float32
+CONSTANTS = ("rope_theta", "local_rope_theta", "rope_type", "rope_scaling", "rms_norm_eps")  # which take no memory
 OWN = ("demo", "tiny")  # sizes of no public LLM
 HEAD = "| base | `llm=` | LLM | stage 1 | stage 2.1 | stage 3 | smallest v5e slice for stage 3 |"
 FAMILIES = {
@@ -65,8 +69,8 @@ def slice_of(llm: str) -> str:
     slots = -(-get_config(f"llm={llm}").data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
     state = STATE_BYTES * parameters(llm, *STAGES["stage3"])[0]
     for shape in SLICES["v5e"]:
-        if state > math.prod(map(int, shape.split("x"))) * CHIPS["v5e"].hbm:
-            continue  # not even the weights and the moments have room
+        if state > math.prod(map(int, shape.split("x"))) * (1 - SPARE) * CHIPS["v5e"].hbm:
+            continue  # not even the state has room
         work = (f"--rows={math.prod(map(int, shape.split('x')))}", f"--row_tokens={slots}")
         found = child(
             "launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", "--search", "--json", *work
@@ -83,33 +87,41 @@ def billions(count: int) -> str:
     return f"{count / 1e9:.3g} G"
 
 
-def row(llm: str) -> str:
-    """A line of the table."""
+def alike(llm: str) -> tuple[object, ...]:
+    """What the memory of a step follows from."""
+    return tuple((name, value) for name, value in LLMS[llm].items() if name not in CONSTANTS)
+
+
+def row(llm: str, found: str) -> str:
+    """A line of the table, with the slice that was found."""
     family = next(title for start, title in FAMILIES.items() if llm.startswith(start))
     cells = [family, f"`{llm}`", billions(llm_alone(llm))]
     for number, variant in STAGES.values():
         whole, trains = parameters(llm, number, variant)
         cells.append(billions(whole) if trains == whole else f"{billions(whole)}, {billions(trains)} train")
-    cells.append(slice_of(llm) if SLICED.value else "")
+    cells.append(found)
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     file = Path(ROWS.value) if ROWS.value else None
     kept = file.read_text().splitlines() if file and file.is_file() else []
-    print(HEAD, "|---" * HEAD.count(" |") + "|", sep="\n", flush=True)
-    rows = []
-    for llm in (name for name in LLMS if not name.startswith(OWN) and ONLY.value in name):
-        line = next((line for line in kept if f"`{llm}`" in line), "")
-        if not line:
-            line = row(llm)
-            if file:
-                kept.append(line)
-                file.write_text("\n".join(kept) + "\n")
-        print(line, flush=True)
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    names = [name for name in LLMS if not name.startswith(OWN)]
+    lines = {name: line for name in names for line in kept if f"`{name}`" in line}
+    slices = {alike(name): line.split("|")[-2].strip() for name, line in lines.items()}
+    wanted = [name for name in names if ONLY.value in name]
+    for llm in sorted(set(wanted) - set(lines), key=llm_alone) if SLICED.value else ():
+        if alike(llm) not in slices:
+            slices[alike(llm)] = slice_of(llm)
+        lines[llm] = row(llm, slices[alike(llm)])
+        if file:
+            with file.open("a") as out:
+                out.write(f"{lines[llm]}\n")
+    print(HEAD, "|---" * (HEAD.count("|") - 1) + "|", sep="\n")
+    shown = [lines.get(llm) or row(llm, "") for llm in wanted]
+    print(*shown, sep="\n")
     if JSON.value:
-        print(json.dumps(rows))
+        print(json.dumps([[cell.strip() for cell in line.strip("|").split("|")] for line in shown]))
 
 
 if __name__ == "__main__":

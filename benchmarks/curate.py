@@ -10,8 +10,10 @@ Each is a key of the last line, which is JSON, with `holds` for what it is held 
     kmeans       within 0.5% of faiss's objective at 1.5 times its CPU time    devices   8 devices are one to 1e-5
     million      1M x 512 into 1,000 clusters within 6 GB
     near_copies  recall and precision of 0.99 on planted ones    selection   nearest:300 as by hand on 20,000
+    install      the native engine with all that it requires takes at most 450 MB
     captions, experts   the figures of benchmarks.curate_caption and benchmarks.curate_experts
 
+What students learn from the captions is by `python -m launch.recipe --config=engine_demo`.
 A complete run takes hours of a free machine; `cpu` and `kmeans` are of a machine that does nothing else.
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import bad_corpus, curate_clusters, curate_engines, curate_images
+from benchmarks import bad_corpus, curate_clusters, curate_engines, curate_images, curate_install
 from benchmarks.child import child
 from benchmarks.curate_corpus import OTHERWISE, named
 from configs.curate import get_config
@@ -73,6 +75,7 @@ def measured(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         "million": curate_clusters.a_million,
         "near_copies": curate_clusters.near_copies,
         "selection": curate_clusters.selection,
+        "install": curate_install.installed,
         "captions": lambda: child("benchmarks.curate_caption", "--json"),
         "experts": lambda: child("benchmarks.curate_experts", "--json"),
     }

@@ -41,6 +41,8 @@ from launch._flags import run
 
 ROOT = Path(__file__).parents[1]
 PLACES, SECONDS, FAULTS = 16, 0.5, 0.02
+EXTRA, OVER_FLOOR = 0.05, 1.3  # requests more than images, as a share; seconds
+FOUND = {"repetition": 0.95, "half_sentence": 0.95, "refusal": 1.0, "leaked_prompt": 1.0}  # shares, at least
 # What differs between two runs: the log, the clock, the address, and what shows them.
 KEPT = ("answers", "usage.json", "caption.json", "report.html", "report.png")
 
@@ -106,6 +108,7 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
             twice = sum(endpoint.served.values()) - len(endpoint.served)
             costs = [after - before for before, after in itertools.pairwise(lost)]
             identical = status == 0 and contents(folder / "out") == contents(folder / "whole")
+        within = all(cost <= there for cost, there in zip(costs, open_then, strict=True))
         return {
             "identical": identical,
             "images": images,
@@ -114,7 +117,8 @@ def kills(images: int = 2000, count: int = 30, seed: int = 0, seconds: float = 0
             "asked_twice": twice,
             "most_lost_by_a_kill": max(costs),
             "in_flight": max(open_then),
-            "within_flight": all(cost <= there for cost, there in zip(costs, open_then, strict=True)),
+            "within_flight": within,
+            "holds": identical and within and sum(map(bool, open_then)) >= count // 2,
         }
     finally:
         shutil.rmtree(folder)
@@ -151,15 +155,17 @@ def places(count: int = 600, seed: int = 0) -> dict[str, Any]:
     Keys: `answered` (share), `extra_requests` (share), `seconds`, `floor` (no place ever empty), `over_floor`.
     """
     found = _timed(count, FAULTS, 0.0, seed)
-    extra = found["sent"] / count - 1
-    return {**found, "extra_requests": extra, "over_floor": found["seconds"] / found["floor"]}
+    extra, over = found["sent"] / count - 1, found["seconds"] / found["floor"]
+    holds = found["answered"] == 1 and extra <= EXTRA and over <= OVER_FLOOR
+    return {**found, "extra_requests": extra, "over_floor": over, "holds": holds}
 
 
 def outage(count: int = 600, away: float = 15.0, seed: int = 0) -> dict[str, Any]:
     """Return the seconds that an endpoint which is away for `away` seconds adds to a run: key `added_seconds`."""
     without = _timed(count, 0.0, 0.0, seed)
     found = _timed(count, 0.0, away, seed)
-    return {**found, "away": away, "added_seconds": found["seconds"] - without["seconds"]}
+    added = found["seconds"] - without["seconds"]
+    return {**found, "away": away, "added_seconds": added, "holds": found["answered"] == 1 and added <= 1.2 * away}
 
 
 def checks(count: int = 2000) -> dict[str, Any]:
@@ -172,13 +178,15 @@ def checks(count: int = 2000) -> dict[str, Any]:
         return sum(checker.fault(text) is not None for text in texts) / count
 
     seeds = range(count)
-    return {
+    found = {
         "repetition": share([repetitive(seed) for seed in seeds]),
         "half_sentence": share([unfinished(seed) for seed in seeds]),
         "refusal": share([refusing(seed) for seed in seeds]),
         "leaked_prompt": share([leaking(seed, prompt) for seed in seeds]),
         "good_rejected": share([good_caption(seed) for seed in seeds]),
     }
+    holds = all(found[kind] >= least for kind, least in FOUND.items()) and found["good_rejected"] <= 0.01
+    return {**found, "holds": holds}
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def on_nodes(command: list[str]) -> int:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1)
     try:
-        return subprocess.run([*command, f"--config.engine.address={cluster.address}"], cwd=ROOT).returncode
+        return subprocess.run([*command, f"--config.engine.address={cluster.address}"]).returncode
     finally:
         cluster.shutdown()
 

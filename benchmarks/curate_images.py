@@ -28,15 +28,24 @@ from eve_jax.process.progress import tracked
 ROOT = Path(__file__).parents[1]
 SHORT = 448
 PLAIN = ["--nodraw", "--config=curate", f"--config.filter.short_edge={SHORT}", "--config.dedup.phash=-1"]
+KEPT = pa.schema(
+    {"id": pa.string(), "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "alt": pa.string()}
+)
+GROUP = 50  # records that the hand-written code writes at a time
 EVERY = 0.05  # seconds between two looks at the memory
 
 
 class Cost(NamedTuple):
-    """CPU seconds of a command with its processes, its wall seconds, MB of memory at the peak (PSS of all of them)."""
+    """CPU seconds of a command with its processes, its wall seconds, and MB of memory at the peak.
+
+    memory: PSS of all of them. resident: RSS of all of them, which counts what they share with each other and with
+    other programs in full, and so does not depend on what else runs.
+    """
 
     cpu: float
     wall: float
     memory: float
+    resident: float
 
 
 def write_photos(folder: Path, count: int, side: int = 810) -> tuple[str, str]:
@@ -69,16 +78,18 @@ def photo(seed: int, side: int) -> Image.Image:
 
 def cost(command: list[str], env: dict[str, str] | None = None) -> Cost:
     """Run a command to its end and return what it takes. Raises CalledProcessError."""
-    before, began, most = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0.0
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    most = resident = 0.0
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            most = max(most, sum(map(_pss, _family(process.pid))))
+            family = [_memory(pid) for pid in _family(process.pid)]
+            most, resident = max(most, sum(one for one, _ in family)), max(resident, sum(one for _, one in family))
             time.sleep(EVERY)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu, time.monotonic() - began, most / 1e6)
+    return Cost(cpu, time.monotonic() - began, most / 1e6, resident / 1e6)
 
 
 def _family(pid: int) -> list[int]:
@@ -90,13 +101,14 @@ def _family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
-def _pss(pid: int) -> float:
-    """Return the bytes of a process, pages that several share divided among them."""
+def _memory(pid: int) -> tuple[float, float]:
+    """Return the bytes of a process, pages that several share divided among them, and in full."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
-        return 0.0
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0.0)
+        return 0.0, 0.0
+    sizes = {line.split()[0]: line.split()[1] for line in text.splitlines()[1:]}
+    return 1024.0 * int(sizes["Pss:"]), 1024.0 * int(sizes["Rss:"])
 
 
 def curate_command(source: tuple[str, str], out: Path, *more: str) -> list[str]:
@@ -125,13 +137,14 @@ def against_floor(folder: Path, count: int, rounds: int = 3) -> dict[str, Any]:
         "floor_cpu_s": round(floor_cpu, 2),
         "ratio": round(cpu / floor_cpu, 3),
         "memory_mb": round(max(one.memory for one in ours)),
+        "resident_mb": round(max(one.resident for one in ours)),
         "floor_memory_mb": round(max(one.memory for one in floor)),
         "holds": cpu <= 1.15 * floor_cpu,
     }
 
 
 def memory(folder: Path, counts: tuple[int, int], most: float = 350.0) -> dict[str, Any]:
-    """Return the peak of memory of few and of many records of small images, which many records share."""
+    """Return the peak of resident memory of few and of many records of small images, which many records share."""
     small = write_photos(folder / "small", counts[0], 80)
     found = {}
     for count in counts:
@@ -143,10 +156,10 @@ def memory(folder: Path, counts: tuple[int, int], most: float = 350.0) -> dict[s
         out = folder / f"memory{count}"
         shutil.rmtree(out, ignore_errors=True)
         command = curate_command((str(records), small[1]), out, "--config.filter.short_edge=0")
-        found[str(count)] = round(cost(command).memory)
+        found[str(count)] = round(cost(command).resident)
         shutil.rmtree(out)
     low, high = found.values()
-    return {"memory_mb": found, "growth": round(high / low, 3), "holds": high <= most and high <= 1.25 * low}
+    return {"resident_mb": found, "growth": round(high / low, 3), "holds": high <= most and high <= 1.25 * low}
 
 
 def workers(folder: Path, count: int) -> dict[str, Any]:
@@ -203,7 +216,9 @@ def floor(records: str, images: str, to: str) -> None:
 def _half(lines: list[str], images: str, to: str, number: int) -> None:
     frequency = np.arange(1, 9)[:, None]
     basis = np.cos(np.pi * frequency * (2 * np.arange(32) + 1) / 64)
-    measures, kept = [], []
+    measures: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    written = pq.ParquetWriter(Path(to, f"records{number}.parquet"), KEPT, compression="none", use_dictionary=False)
     for line in lines:
         record = json.loads(line)
         data = Path(images, record["image"]).read_bytes()
@@ -216,14 +231,18 @@ def _half(lines: list[str], images: str, to: str, number: int) -> None:
         phash = int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
         one = {"id": record["id"], "width": width, "height": height, "bytes": len(data), "format": image.format}
         one |= {"entropy": np.float32(gray.entropy()), "brightness": float(small.mean()), "caption": record["caption"]}
-        measures.append(one | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest(), "phash": str(phash)})
+        measures.append(one | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest(), "phash": phash})
         if min(width, height) >= SHORT:
             kept.append({"id": record["id"], "image": {"bytes": data, "path": None}, "alt": record["caption"]})
-    table = pa.Table.from_pylist(measures)
-    hashes = pa.array([int(one) for one in table["phash"].to_pylist()], pa.uint64())
-    table = table.set_column(table.column_names.index("phash"), "phash", hashes)
+        if len(kept) == GROUP:
+            written.write_table(pa.Table.from_pylist(kept, KEPT))
+            kept = []
+    if kept:
+        written.write_table(pa.Table.from_pylist(kept, KEPT))
+    written.close()
+    columns = {name: [one[name] for one in measures] for name in measures[0] if name != "phash"}
+    table = pa.table(columns | {"phash": pa.array([one["phash"] for one in measures], pa.uint64())})
     pq.write_table(table, Path(to, f"measures{number}.parquet"), compression="zstd")
-    pq.write_table(pa.Table.from_pylist(kept), Path(to, f"records{number}.parquet"), compression="none")
 
 
 if __name__ == "__main__":

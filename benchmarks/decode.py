@@ -28,8 +28,6 @@ from rich.table import Table
 
 from benchmarks import workload
 from benchmarks.timing import Times, begin, interleaved, ratios, spread
-from eve_jax.data.image.rule import PATCH_BYTES
-from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.infer.engine import Engine, Reply
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
@@ -44,7 +42,6 @@ flags.register_validator(
 )
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
-GRID, TEXT = (49, 50), 200
 
 
 def config(variant: str) -> ModelConfig:
@@ -55,15 +52,6 @@ def config(variant: str) -> ModelConfig:
 def engine(variant: str) -> Engine:
     """An engine of random weights."""
     return Engine(config(variant), workload.params(config(variant)))
-
-
-def make_prompt() -> Prompt:
-    """The image, then the text."""
-    rng = np.random.default_rng(1)
-    ids = np.concatenate([np.array([IMAGE_ID], np.int32), workload.text_ids(rng, TEXT)])
-    prompt = Prompt(ids, [rng.integers(0, 256, (GRID[0] * GRID[1], PATCH_BYTES), np.uint8)], [GRID])
-    assert len(prompt) == 2500 + TEXT
-    return prompt
 
 
 class Decoding:
@@ -169,7 +157,7 @@ def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt
 
 def main() -> None:
     begin(bool(TORCH.value))
-    prompt = make_prompt()
+    prompt = workload.make_prompt()
     with Console(stderr=True).status("compiling ..."):
         engines = {"v2.0": engine("dac"), "v1.0": engine("dense")}  # v1.0 decodes as the plain LLM does
         theirs = TorchWay(prompt) if TORCH.value else None

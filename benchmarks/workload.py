@@ -11,11 +11,13 @@ import numpy as np
 
 from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import PATCH_BYTES
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.names import eve_v2
 from eve_jax.hf.safetensors_io import TensorWriter
+from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Batch, Params, init_params
 
@@ -37,6 +39,7 @@ SAMPLES = ((300, (14, 14)), (500, (18, 18)), (800, (23, 23)), (1100, (27, 27)))
 BEFORE = 20  # text tokens before the image
 ROWS = ((3, 0), (2, 1))  # samples that share a row of 1,408 slots, as best-fit packing has them
 ROW = RowShape(925, 43, 440)
+PROMPT_GRID, PROMPT_TEXT = (49, 50), 200
 
 
 def config(variant: str = "dac", routing: str = "split") -> ModelConfig:
@@ -67,6 +70,17 @@ def make_samples() -> tuple[list[Sample], list[np.ndarray]]:
         samples.append(Sample(ids, labels, [(h, w)]))
         patches.append(rng.integers(0, 256, (h * w, PATCH_BYTES), dtype=np.uint8))
     return samples, patches
+
+
+def make_prompt() -> Prompt:
+    """A prompt of 2,500 image tokens, then 200 of text."""
+    rng = np.random.default_rng(1)
+    ids = np.concatenate([np.array([IMAGE_ID], np.int32), text_ids(rng, PROMPT_TEXT)])
+    prompt = Prompt(
+        ids, [rng.integers(0, 256, (PROMPT_GRID[0] * PROMPT_GRID[1], PATCH_BYTES), np.uint8)], [PROMPT_GRID]
+    )
+    assert len(prompt) == 2500 + PROMPT_TEXT
+    return prompt
 
 
 def packed() -> Batch:

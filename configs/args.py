@@ -10,17 +10,20 @@ from eve_jax.errors import UserError
 def parse_args(name: str, arg: str, **defaults: Any) -> dict[str, Any]:
     """Values of `arg` over `defaults`; a bare word sets a switch (a default of False) or, if unknown, is refused.
 
-    Raises UserError naming the argument and those that the config knows.
+    Raises UserError naming the argument and those that the config knows, also for one without a value or given twice.
     """
-    values = dict(defaults)
+    values, given = dict(defaults), set()
     for item in _items(arg):
         key, equals, value = item.partition("=")
         if key not in defaults:
             known = ", ".join(k if v is False else f"{k}=..." for k, v in defaults.items())
             raise UserError(f"--config={name}:{arg}: unknown argument {key!r}; known: {known}")
         switch = isinstance(defaults[key], bool)
-        if switch == bool(equals):
+        if equals if switch else not value:
             raise UserError(f"--config={name}:{arg}: {key} {'takes no value' if switch else f'requires {key}=VALUE'}")
+        if key in given:
+            raise UserError(f"--config={name}:{arg}: {key} is given twice")
+        given.add(key)
         values[key] = True if switch else value
     return values
 

@@ -27,6 +27,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.name = "caption"
 
+    c.engine = ConfigDict()
+    c.engine.runner = "native"  # native: this process asks | ray: processes of a cluster do
+    c.engine.address = ""  # ray: of the cluster; "" = the one this machine is part of, or a new one here
+    c.engine.workers = 0  # ray: processes that ask, each with its part of endpoint.concurrency; 0 = one for each node
+
     c.endpoint = e = ConfigDict()
     # http://HOST:PORT/v1 of this project's server, vLLM, SGLang or any other OpenAI-style API; several with commas, of
     # the same model. The key is read from EVE_CAPTION_KEY or OPENAI_API_KEY in the environment.
@@ -37,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     e.again_temperature = 0.7  # of the second attempt, for an answer that the checks reject
     e.seed = 0  # of the first attempt; the second has the next one
     e.body = ""  # further fields of a request, as JSON: {"top_k": 20}; null leaves a field out
-    e.concurrency = 64  # requests in flight at each URL, at most: how many it takes is learned
+    e.concurrency = 64  # requests in flight at each URL, at most, by all processes: how many it takes is learned
     e.start = 4  # requests in flight at first
     e.timeout = 180.0  # seconds until an answer
     e.patience = 600.0  # seconds without any answer until the run ends, to be resumed

@@ -1,6 +1,6 @@
 """The papers' data engine at laptop size: web captions against those of a model, and of a model with experts.
 
-    python -m launch.recipe --config=engine_demo --workdir=runs/engine          planned for an hour on 2 cores
+    python -m launch.recipe --config=engine_demo --workdir=runs/engine          about an hour on 2 cores
     python -m launch.recipe --config=engine_demo:tiny --workdir=runs/etiny      the same at test size
     python -m launch.recipe --config=engine_demo:captioner=runs/demo/stage3 --workdir=...    the demo's own EVE captions
 

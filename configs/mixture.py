@@ -1,12 +1,13 @@
-"""A mixture of synthesized, language-only and web data, everything trained (EVEv2 paper, figure 8).
+"""A mixture of synthesized, language-only and web data, everything trained (EVEv2 paper, Fig. 8; Fig. 7 in its v1).
 
     python -m launch.train --config=mixture --workdir=runs --config.init=runs/stage1 \
         --config.data.records=synth.jsonl,text.jsonl,web.jsonl --config.data.images=images
     python -m launch.train --config=mixture:ratio=5:5:0 ...
 
-The figure compares 0:0:10, 10:0:0, 3:7:0, 5:5:0, 7:3:0 and 7:2:1 (EVEv1.0, that is `dense`, on captions, 2 to 10 M
-samples). The ratio is that of samples, synthesized : language-only : web, and holds in every step. An epoch ends when
-the source that is smallest for its part has come once; `config.train.steps` sets another length.
+configs/fig8.py trains and scores all of the figure's mixtures: 0:0:10, 10:0:0, 3:7:0, 5:5:0, 7:3:0 and 7:2:1 (EVEv1.0,
+that is `dense`, on captions, 2 to 10 M samples). The ratio is that of samples, synthesized : language-only : web, and
+holds in every step. An epoch ends when the source that is smallest for its part has come once; `config.train.steps`
+sets another length.
 Arguments: llm=NAME, variant=NAME, ratio=A:B:C.
 """
 

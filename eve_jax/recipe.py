@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
-from eve_jax.demo.config import RecipeConfig
+from eve_jax.demo.config import DemoConfig, RecipeConfig
 from eve_jax.errors import Field, FieldError, UserError, name_fields
+from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.process.connect import by_process_0, count, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.published import in_bucket, own, work_folder
@@ -51,6 +52,10 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     from eve_jax.eval.training import check_tasks
 
     config = RecipeConfig.of(config)
+    if config.experiment is not None:
+        from eve_jax.experiments.cost import cost_lines
+
+        print_once("\n".join(cost_lines(config.experiment, [config.stages[name] for name in config.order])))
     for number, name in enumerate(config.order):
         with name_fields(f"config.stages.{name}.{{}}".format):
             config.stages[name].check_data(starts=number == 0)
@@ -78,13 +83,34 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
         _run_stages(config, workdir)
 
 
+def _write_data(demo: DemoConfig, workdir: Path) -> None:
+    """Write the demo's records, and what else its config asks for: captions of other quality, held-out texts."""
+    from eve_jax.demo.caption_sets import write_caption_sets
+    from eve_jax.demo.dataset import write_dataset
+    from eve_jax.demo.variants import write_texts
+
+    write_dataset(workdir / "data", seed=demo.seed, settings=demo.dataset)
+    if demo.caption_sets:
+        write_caption_sets(workdir / "captions", workdir / "data", demo.dataset, demo.seed)
+    if demo.held_texts:
+        write_texts(workdir, demo.dataset, demo.seed, demo.held_texts)
+
+
+def _score(experiment: ExperimentConfig, workdir: Path, stage: Config) -> None:
+    """Score a trained stage of an experiment, if it is one of those that are."""
+    from eve_jax.experiments.score import score_stage
+
+    asked = stage.name in {point.scored for point in experiment.points}
+    of_texts = experiment.texts and stage.name in (*experiment.trained, experiment.before)
+    if asked or of_texts:
+        score_stage(experiment, workdir, stage, texts_alone=not asked)
+
+
 def _run_stages(config: RecipeConfig, workdir: Path) -> None:
     if config.demo is not None:
         with by_process_0("data") as mine:
             if mine:
-                from eve_jax.demo.dataset import write_dataset
-
-                write_dataset(workdir / "data", seed=config.demo.seed, settings=config.demo.dataset)
+                _write_data(config.demo, workdir)
     if config.demo is not None and config.loop is not None:
         from eve_jax.demo.engine import prepare
 
@@ -95,6 +121,9 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
         fields = name_fields(f"config.stages.{name}.{{}}".format)
         with fields, reported(workdir / config.stages[name].name):
             init = str(train_stage(stage_of_recipe(config.stages[name], workdir, init), workdir))
+        if config.experiment is not None:
+            with name_fields("config.experiment.{}".format):
+                _score(config.experiment, workdir, config.stages[name])
         if config.loop is not None and name == config.loop.captioner:
             from eve_jax.demo.engine import caption_web
 
@@ -104,6 +133,10 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
             from eve_jax.demo.engine_report import compare_captions
 
             compare_captions(config, workdir)
+        elif mine and config.experiment is not None:
+            from eve_jax.experiments.report import report
+
+            report(config.name, config.experiment, workdir)
         elif mine and config.compare is not None:
             from eve_jax.demo.variants import compare
 

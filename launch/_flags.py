@@ -192,6 +192,15 @@ def take_action(argv: list[str], program: str, actions: Sequence[str]) -> str:
     return argv.pop(1)
 
 
+def leaving_threads(main: Callable[[], Any]) -> None:
+    """Run `main`; after a Ctrl-C, threads of the engine that are in the midst of a shard can only be left behind."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted; rerun the command to resume", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
 def run(main: Callable[[], Any]) -> None:
     """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
     if "--version" in sys.argv[1:]:

@@ -3,12 +3,11 @@
 
 Asks an OpenAI-style endpoint (launch.serve, vLLM, SGLang, others) about every image, checks what it says, and writes
 records that config.data.records=OUT names. --config=caption:densefusion fuses what experts found with what is seen. The
-key is read from EVE_CAPTION_KEY or OPENAI_API_KEY. Ctrl-C and SIGTERM stop; rerun the command to resume: what was
-answered is not asked again. See docs/curation.md.
+key is read from EVE_CAPTION_KEY or OPENAI_API_KEY. --config.engine.runner=ray asks from a cluster. Ctrl-C and SIGTERM
+stop; rerun the command to resume: what was answered is not asked again. See docs/curation.md.
 """
 
 import importlib.util
-import os
 from pathlib import Path
 
 from absl import flags
@@ -16,7 +15,7 @@ from absl import flags
 from eve_jax.process import fetched
 from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config
-from launch._flags import define_path, run
+from launch._flags import define_path, leaving_threads, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -39,7 +38,7 @@ def main() -> None:
     if importlib.util.find_spec("httpx") is None:
         raise UserError("the package httpx is missing: pip install -c constraints.txt -e '.[curate]'")
     with name_fields(_flag):
-        from eve_jax.caption.config import CaptionConfig
+        from eve_jax.caption.config import CaptionConfig, key_of_environment
         from eve_jax.caption.folder import Allowed
         from eve_jax.caption.replies import RULES
 
@@ -52,9 +51,8 @@ def main() -> None:
 
         new = Allowed(NEW_ANSWERS.value or False, NEW_RECORDS.value or False, tuple(RETRY.value or ()))
         out = Path(TO.value or "")
-        key = os.environ.get("EVE_CAPTION_KEY") or os.environ.get("OPENAI_API_KEY") or ""
         with in_bucket(out, "captioning"):
-            funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key, new)
+            funnel = caption_records(config, FROM.value or "", IMAGES.value or "", out, key_of_environment(), new)
 
             from eve_jax.curate.report.write import write_report  # it takes seconds to import
             from eve_jax.data.sources.records import open_records
@@ -70,4 +68,4 @@ def _flag(field: str) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: leaving_threads(main))

@@ -12,7 +12,6 @@ other thresholds: nothing is decoded again.
 `report` draws the reports of a folder of launch.curate or launch.caption again. See docs/curation.md.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from absl import flags
 
 from eve_jax.process import fetched
 from launch._configs import define_config
-from launch._flags import define_path, run, take_action
+from launch._flags import define_path, leaving_threads, run, take_action
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -44,20 +43,12 @@ CURATE, PLAN, REPORT = "curate", "plan", "report"
 
 def main(action: str) -> None:
     from eve_jax.errors import name_fields
-    from eve_jax.process import interrupt
+    from eve_jax.process import host_memory, interrupt
 
     interrupt.ready()
+    host_memory.return_freed()
     with name_fields(lambda field: NAMES.get(field, f"config.{field}")):
         {CURATE: _curate, PLAN: _plan, REPORT: _report}[action]()
-
-
-def interruptible(action: str) -> None:
-    """Run `main`. Threads of the engine that are in the midst of a shard can only be left behind."""
-    try:
-        main(action)
-    except KeyboardInterrupt:
-        print("\ninterrupted; rerun the command to resume", file=sys.stderr, flush=True)
-        os._exit(130)
 
 
 def _need(**values: Any) -> None:
@@ -111,4 +102,4 @@ if __name__ == "__main__":
     chosen = CURATE
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         chosen = take_action(sys.argv, "launch.curate", (PLAN, REPORT))
-    run(lambda: interruptible(chosen))
+    run(lambda: leaving_threads(lambda: main(chosen)))

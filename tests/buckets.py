@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.body = b""
+        self.body, self.cut = b"", False
 
     def _any(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -103,12 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
         bucket, key = self._named(url.path, query, gcs)
         self.buckets.asked.append((self.command, key))
         fault = self.buckets.fault(self.command, key) or ("" if bucket == BUCKET else "gone")
+        if fault == "full" and self.command == "HEAD":
+            fault = ""  # which needs no room, and whose answers say no reason
         if fault == "reset":
             self.close_connection = True
             self.connection.close()
             return
-        if fault.startswith("slow"):
-            time.sleep(float(fault[4:]))
+        self.cut = fault == "cut"
+        if fault.startswith("slow") or self.cut:
+            time.sleep(0 if self.cut else float(fault[4:]))
             fault = ""
         if fault in FAULTS:
             s3_status, code, gcs_status, reason = FAULTS[fault]
@@ -218,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD" and status not in (204, 304):
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if self.cut else data)
+        self.close_connection = self.close_connection or self.cut
 
 
 def _number(etag: str) -> int:

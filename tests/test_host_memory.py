@@ -82,3 +82,14 @@ def test_nothing_is_done_where_an_accelerator_may_be():
     env = os.environ | {"JAX_PLATFORMS": "tpu"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
+def test_arrow_gives_back_what_is_freed_unless_told_otherwise(given, found):
+    code = (
+        "from eve_jax.process import host_memory; host_memory.return_freed();"
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found

@@ -73,9 +73,11 @@ class Usage:
     def to_dict(self) -> dict[str, Any]:
         """Return the counts, with tokens a second and answers a day."""
         seconds = self.busy_seconds
-        rates = {"tokens_per_second": self.tokens / seconds, "answers_per_day": self.requests * DAY / seconds}
         found = vars(self) | {"busy_seconds": round(seconds, 3)}
-        return found | ({name: round(rate, 3) for name, rate in rates.items()} if seconds else {})
+        if not seconds:  # nothing was asked
+            return found
+        rates = {"tokens_per_second": self.tokens / seconds, "answers_per_day": self.requests * DAY / seconds}
+        return found | {name: round(rate, 3) for name, rate in rates.items()}
 
 
 class AnswerLog:

@@ -2,6 +2,7 @@
 defaults and what the fields mean."""
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from ml_collections import ConfigDict
 
 from eve_jax.caption.prompts import parse_template
+from eve_jax.curate.config import EngineConfig
 from eve_jax.curate.experts.block import BlockLimits
 from eve_jax.data.image.rule import PILLOW_PIXELS
 from eve_jax.errors import Field, FieldError, UserError
@@ -19,6 +21,12 @@ from eve_jax.process.strict_json import without_repeats
 
 REMEDY = "; begin with get_config of configs/caption.py, which has every field"
 MOST = 2**31 - 1  # of a seed
+KEYS = ("EVE_CAPTION_KEY", "OPENAI_API_KEY")  # of the environment
+
+
+def key_of_environment() -> str:
+    """Return the key of the endpoints, "" without."""
+    return next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
 
 
 def read_urls(text: str) -> list[str]:
@@ -57,6 +65,17 @@ def read_body(text: str) -> dict[str, Any]:
     if taken:
         raise FieldError(Field("endpoint.body"), f" has {taken[0]}, which is set by launch.caption: leave it out")
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingEngine(EngineConfig):
+    """The section `engine`: who asks. workers: of Ray; without it one process asks, with many requests in flight."""
+
+    def check(self) -> None:
+        """Raise FieldError for what nothing reads."""
+        super().check()
+        if self.workers and self.runner != "ray":
+            raise FieldError(Field("engine.workers"), f"={self.workers} is for ", Field("engine.runner"), "=ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +188,7 @@ class CaptionConfig(Section):
     """The config of `launch.caption`."""
 
     name: str
+    engine: AskingEngine
     endpoint: EndpointConfig
     prompt: PromptConfig
     image: ImageConfig

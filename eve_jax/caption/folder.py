@@ -87,7 +87,8 @@ class CaptionFolder:
         """Return what `write_asked` wrote. Raises UserError for a file that is damaged."""
         file = self.asked_file(name)
         try:
-            return [Line.of_json(text) for text in file.read_text().splitlines()]
+            with file.open(encoding="utf-8", newline="\n") as lines:  # a caption may have other ends of lines in it
+                return [Line.of_json(text) for text in lines]
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{file}: damaged ({error}); remove it, and rerun the command: nothing is asked again"
@@ -95,8 +96,9 @@ class CaptionFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the captioned records are written."""
-        return (self.path / DATASET_FILE).is_file()
+        """Whether the captioned records are written, and all of them are there."""
+        files = (file for number in range(self.shards) for file in shard_paths(self.path, number))
+        return (self.path / DATASET_FILE).is_file() and all(file.is_file() for file in files)
 
     def claim(self, config: CaptionConfig, records: Records, new: "Allowed") -> None:
         """Make the folder, which is locked, one of these records and this config.
@@ -109,7 +111,8 @@ class CaptionFolder:
         if file.is_file():
             found = read_json(file)
             self._refuse(found, described, new)
-            if found != described or new.retry:
+            damaged = (self.path / DATASET_FILE).is_file() and not self.is_complete
+            if found != described or new.retry or damaged:
                 self.forget()
         elif any(LOCK not in one.name and one.name != ANSWERS for one in self.path.iterdir()):
             raise UserError(f"{self.path}: holds something else; choose a folder for --to that is empty or not there")

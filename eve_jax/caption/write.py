@@ -40,6 +40,12 @@ def caption_records(
         folder.claim(config, records, new)
         if not folder.is_complete:
             records.keep_index()
+            if config.engine.runner != "native":
+                from eve_jax.caption.cluster import (
+                    ask_on_cluster,
+                )  # the engine needs packages that one process does not
+
+                ask_on_cluster(config, records, folder, bool(key), new.retry)
             log = AnswerLog(folder.answers, new.retry)
             try:
                 captioner = Captioner(Asking(config, records), log, key)

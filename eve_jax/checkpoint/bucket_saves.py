@@ -58,13 +58,15 @@ class BucketSaves:
 
     work: Published
     peers: Peers
+    count: int = 0  # of saves, in each process the same
 
     def seal(self, made: Path, step: Path) -> None:
         """Publish the folder `made`, to which all have written, under the name of `step`; in every process.
 
         Raises OSError in all of them where one fails; the checkpoint does not count then.
         """
-        told = f"bucket saves/{step.parent.parent.name}/{step.name}/"
+        self.count += 1
+        told = f"bucket saves/{step.parent.parent.name}/{self.count}/{step.name}/"
         if self.peers.index:
             self._follow(made, step, told)
             return
@@ -90,7 +92,8 @@ class BucketSaves:
         found = self._wait_for(told, CLEARED)
         if CLEARED in found:
             try:
-                buckets.write(_part(url, self.peers.index), json.dumps(self._sent(made, url)).encode())
+                mine = json.dumps(self._sent(made, url)).encode()
+                self.work.write(_part(url, self.peers.index), mine)
             except Exception as error:
                 failed = _described(error)
                 raise
@@ -135,8 +138,9 @@ class BucketSaves:
         files |= sums_of(made, [name for name in common if "/" in name])  # but not of those next to the items
         self.work.send(made, url, common)
         buckets.together(lambda number: buckets.remove(_part(url, number)), range(1, self.peers.count))
-        if missing := sorted(set(files) - set(buckets.names_below(url))):
-            raise buckets.Refused(places.join(url, missing[0]), "it was written, and is not there")
+        for name in sorted(set(files) - set(buckets.names_below(url))):
+            if not buckets.exists(places.join(url, name)):  # a list may be older than what was written
+                raise buckets.Refused(places.join(url, name), "it was written, and is not there")
         write_manifest(made, files)
 
     def _take_over(self, made: Path, url: str) -> None:

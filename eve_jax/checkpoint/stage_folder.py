@@ -23,8 +23,9 @@ from eve_jax.checkpoint.checksums import has_manifest, refuse_pipes
 from eve_jax.checkpoint.local_copies import LocalCopies
 from eve_jax.checkpoint.orbax_errors import disk_reason
 from eve_jax.checkpoint.shared_sums import Sums, damage_seen_by_all
-from eve_jax.errors import UserError, shorten
+from eve_jax.errors import InUse, UserError, shorten
 from eve_jax.model.eve import Params
+from eve_jax.process import buckets, places
 from eve_jax.process.connect import peers
 from eve_jax.process.files import read_json
 from eve_jax.process.hush import hush_orbax
@@ -225,6 +226,8 @@ class Checkpoints:
         if jax.process_index() == 0 or self._parts is not None:
             for path in self.folder.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, buckets.TakenOver):
+            raise InUse(f"{places.shown(str(error.filename))}: {error.strerror}: training ends here") from error
         reason = disk_reason(error)
         if not reason:
             raise error

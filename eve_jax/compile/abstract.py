@@ -13,7 +13,7 @@ from jax import ShapeDtypeStruct
 from jax.sharding import AbstractMesh, Mesh
 
 from eve_jax import sharding
-from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
+from eve_jax.batch import EVE_LAYOUT, ROW_MULTIPLE, Layout, RowShape, batch_arrays
 from eve_jax.compile.capture import captured
 from eve_jax.compile.topology import Chip
 from eve_jax.config.optim import TOKEN
@@ -84,7 +84,7 @@ class Step(NamedTuple):
     options: Options  # of the compiler
 
 
-def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
+def menu(data: DataConfig, row_tokens: int = 0, layout: Layout = EVE_LAYOUT) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
     Captions alone (templates of `caption`) come with an image each, so they have no text-only rows. `row_tokens`
@@ -99,7 +99,7 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
             f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
         )
     side = ImageRule.of(data).size // data.patch
-    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1)
+    special = SPECIALS_SLACK * layout.specials_of(side) / layout.tokens_of(side, side)
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)
@@ -123,7 +123,7 @@ def plan_work(
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)
         row_tokens = min(data.row_tokens, -(-enough // ROW_MULTIPLE) * ROW_MULTIPLE)
-    shapes = menu(data, row_tokens)
+    shapes = menu(data, row_tokens, config.sizes.layout)
     if shape not in shapes:
         raise UserError(f"--shape={shape}: the menu of {config.name} has {', '.join(shapes)}")
     length = shapes[shape].length
@@ -160,7 +160,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     moments = abstract_optimizer(tx, trainable, mesh)
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
-    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
+    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns, cfg.layout)
     weighed = config.optim.loss_weights != TOKEN
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
@@ -193,7 +193,12 @@ def _sums_of(trainable: Params) -> Params:
 
 
 def abstract_batch(
-    shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
+    shape: RowShape,
+    rows: int,
+    mesh: Mesh,
+    rule: ImageRule = ANY_RULE,
+    taught: bool = False,
+    layout: Layout = EVE_LAYOUT,
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
@@ -201,7 +206,8 @@ def abstract_batch(
     """
     place = sharding.batch_sharding(mesh)
     images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
-    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher_shape(rule, images) if taught else None)
+    teacher = teacher_shape(rule, images) if taught else None
+    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher, layout)
     return {name: ShapeDtypeStruct(*spec, sharding=place) for name, spec in arrays.items()}
 
 

@@ -28,6 +28,7 @@ from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import layer_matrices
 from eve_jax.model.lora_config import LoraConfig
 from eve_jax.model.quantized import check_weights
+from eve_jax.process.at_step import folder_of
 from eve_jax.process.checks import unexpected
 from eve_jax.process.compiler_options import parse_options
 from eve_jax.process.paths import expand_config
@@ -139,7 +140,7 @@ class Config(Section):
 
         It stays for a later stage of a recipe, whose folders are not there yet. Raise UserError as `own_template`.
         """
-        folder = self.data.tokenizer or self.init
+        folder = self.data.tokenizer or folder_of(self.init)
         if self.data.template != OWN or not Path(folder).is_dir() or not folder:
             return self
         return replace(self, data=replace(self.data, template=own_template(folder)))

@@ -7,7 +7,7 @@ files are the same whoever makes them, and every call does only what is missing.
 import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.pool import ThreadPool
 from threading import Condition, Lock
@@ -27,29 +27,33 @@ _used: list[EngineConfig] = []
 def run(make: Callable[[int], None], shards: Iterable[int], engine: EngineConfig, title: str) -> None:
     """Call `make(number)` for each of the shards, several at a time, with a bar.
 
-    make: picklable; raises UserError or OSError for what users can change, whose text ends the run. Raises UserError.
+    make: picklable; raises UserError or OSError for what users can change, whose text ends the run. title: of the bar;
+    "" shows none. Raises UserError.
     """
     numbers = list(shards)
     if not numbers:
         return
     daft = start(engine)
+    many = engine.runner == "ray"  # there, a partition is a task; here, a batch is what a thread takes at a time
 
     @daft.cls(use_process=False)
     class Work:
-        def __init__(self, make: Callable[[int], None]) -> None:
+        def __init__(self, make: Callable[[int], None], folder: str) -> None:
             self.make = make
+            if folder:  # that relative paths start from; where it is not there, nothing that they name is either
+                with suppress(OSError):
+                    os.chdir(folder)
 
         @daft.method(return_dtype=daft.DataType.string())
         def call(self, number: int) -> str:
             return _message(self.make, number)
 
     table = daft.from_pydict({"number": numbers})
-    many = engine.runner == "ray"  # there, a partition is a task; here, a batch is what a thread takes at a time
     table = table.into_partitions(min(len(numbers), MOST_TASKS)) if many else table.into_batches(1)
-    messages = table.select(Work(make).call(table["number"]).alias("message"))
+    messages = table.select(Work(make, os.getcwd() if many else "").call(table["number"]).alias("message"))
     _calls.stopped = False
     try:
-        with ProgressBar(title, len(numbers), unit="shards") as bar:
+        with ProgressBar(title, len(numbers), unit="shards", off=not title) as bar:
             for row in messages.iter_rows():
                 if row["message"]:
                     raise UserError(row["message"])
@@ -131,6 +135,16 @@ def start(engine: EngineConfig) -> Any:
             daft.set_runner_native(engine.workers or own_cores())
         _used.append(engine)
     return daft
+
+
+def nodes(engine: EngineConfig) -> int:
+    """Return the number of machines that the runner of `engine` works on. Raises UserError as `start` does."""
+    start(engine)
+    if engine.runner != "ray":
+        return 1
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 @cache

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 
 from eve_jax.curate.config import NONE, CurateConfig
-from eve_jax.curate.embedders.open import check_embedder
 from eve_jax.curate.engine import run, start
-from eve_jax.curate.experts.open import opened_experts
 from eve_jax.curate.features import Features
 from eve_jax.curate.funnel import FUNNEL, REJECTED, Funnel
 from eve_jax.curate.rows import Rows, kept_rows
 from eve_jax.curate.stage import STAGES, Stage, remove_parts
 from eve_jax.curate.stages.captions import caption_stage, same_captions
 from eve_jax.curate.stages.cluster import Clusters, cluster_stage, clustered, no_clusters
-from eve_jax.curate.stages.embed import embed_stage
-from eve_jax.curate.stages.filter import filter_stage, language
-from eve_jax.curate.stages.look import look_stage, refused
+from eve_jax.curate.stages.filter import check_languages, filter_stage
 from eve_jax.curate.stages.measure import Measure, Source, measure_stage
 from eve_jax.curate.stages.near_copies import near_copies
 from eve_jax.curate.stages.select import select
@@ -84,9 +80,14 @@ def curate(config: CurateConfig, records: str, images: str, out: Path) -> dict[s
 def _check_models(config: CurateConfig) -> None:
     """Raise UserError for models and packages that are missing, before hours of work that precede them."""
     if config.filter.languages:
-        language("")
-    check_embedder(config.embed)
+        check_languages(config.filter.languages)
+    if config.embed.kind != NONE:
+        from eve_jax.curate.embedders.open import check_embedder  # takes longer to import than 100 images to measure
+
+        check_embedder(config.embed)
     if config.experts.run:
+        from eve_jax.curate.experts.open import opened_experts
+
         opened_experts(config.experts)
 
 
@@ -125,6 +126,8 @@ def _clusters(work: Work, rows: Rows, captions: Stage) -> tuple[Features | None,
     config = work.config
     if config.embed.kind == NONE or not len(rows):
         return None, no_clusters(len(rows))
+    from eve_jax.curate.stages.embed import embed_stage
+
     embed = embed_stage(work.measure, config.embed, rows.index)
     work.make(embed.stage, embed, embed.missing(), "computing features")
     features = Features(embed.stage, rows.index, embed.size)
@@ -139,6 +142,8 @@ def _looked_at(work: Work, funnel: Funnel, rows: Rows) -> Rows:
     """Have the experts look at `rows`; return those that are left."""
     if not work.config.experts.run or not len(rows):
         return rows
+    from eve_jax.curate.stages.look import look_stage, refused
+
     look = look_stage(work.measure, work.config.experts, rows.index)
     work.make(look.stage, look, look.missing(), "experts at work")
     return funnel.add(look.stage.name, rows, refused(look, rows))
@@ -156,8 +161,7 @@ def _write(work: Work, funnel: Funnel, rows: Rows) -> None:
         "records": {"key": write.stage.key, "count": len(rows)},
     }
     known = read_json(out / CURATED) if (out / CURATED).is_file() else {}
-    there = known.get("records") == curated["records"] and not write.stage.folder.exists() and (out / RECORDS).is_dir()
-    if not there:
+    if known.get("records") != curated["records"] or not write.is_published(out / RECORDS):
         run(write, write.missing(), work.config.engine, "writing records")
     write_json(out / FUNNEL, funnel.summary(), sort_keys=False)
     write_json(out / CURATED, curated, sort_keys=False)

@@ -57,7 +57,7 @@ class Stage:
         """Return a shard, or some of its columns. Raises UserError for a damaged one."""
         path = self.shard(number)
         try:
-            return pq.read_table(path, columns=columns, memory_map=True, use_threads=False)
+            return pq.ParquetFile(path, memory_map=True).read(columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} cannot be read ({shorten(str(error), 200)}); remove it, then rerun") from None
 

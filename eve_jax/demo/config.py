@@ -3,6 +3,7 @@
 All stages are checked before the first one begins, and before the demo's data is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +16,11 @@ from eve_jax.curate.config import CurateConfig
 from eve_jax.demo.loop_config import LoopConfig
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
+from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.model.config import VARIANTS
+from eve_jax.process.at_step import at_step
 from eve_jax.process.checks import unexpected
+from eve_jax.process.paths import WORKDIR
 from eve_jax.process.section import Section, setting
 
 
@@ -31,6 +35,8 @@ class DemoConfig(Section):
     answer_batch: int = setting(low=1)
     max_new_tokens: int = setting(low=1)
     settings: dict[str, Any] | None = None  # fields of the size's DemoSettings that are others
+    caption_sets: bool | None = None  # True: captions of other quality are written to WORKDIR/captions
+    held_texts: int | None = setting(None, low=1)  # documents, and as many chats, that are written to WORKDIR/texts
 
     def check(self) -> None:
         """Raise FieldError for settings that the dataset does not have."""
@@ -64,6 +70,7 @@ class RecipeConfig(Section):
     demo: DemoConfig | None = None
     compare: CompareConfig | None = None
     loop: LoopConfig | None = None
+    experiment: ExperimentConfig | None = None
 
     @classmethod
     def of(cls, config: "ConfigDict | RecipeConfig") -> "RecipeConfig":
@@ -89,13 +96,38 @@ class RecipeConfig(Section):
                 Field("order"),
                 f'="{tuple(self.stages)[:2]}"; stages: {", ".join(self.stages)}',
             )
+        _check_starts([self.stages[name] for name in self.order])
         if self.compare is not None:
             _check_compared(self.compare, self.order)
         if self.loop is not None:
             _check_loop(self.loop, self.order)
+        if self.experiment is not None:
+            self.experiment.check_stages(self.order)
         for name in ("compare", "loop"):
             if getattr(self, name) is not None and self.demo is None:
                 raise FieldError(Field(name), " requires the section ", Field("demo"))
+
+
+def _check_starts(stages: Sequence[Config]) -> None:
+    """Raise FieldError for a stage that starts from a step of an earlier one which does not keep it."""
+    before: dict[str, Config] = {}
+    for stage in stages:
+        place, step = at_step(stage.init)
+        origin = before.get(place.removeprefix(f"{WORKDIR}/")) if place.startswith(f"{WORKDIR}/") else None
+        before[stage.name] = stage
+        if origin is None or step is None or step == origin.train.steps:
+            continue
+        train = origin.train
+        kept = train.keep_every and step % train.keep_every == 0 and step % train.save_every == 0
+        if not step or not kept or (train.steps and step > train.steps):
+            raise FieldError(
+                Field(f"stages.{stage.name}.init"),
+                f"={stage.init}: {origin.name} keeps no checkpoint of step {step}; choose one up to its last, and ",
+                Field(f"stages.{origin.name}.train.save_every"),
+                " and ",
+                Field(f"stages.{origin.name}.train.keep_every"),
+                " that divide it",
+            )
 
 
 def _check_compared(compare: CompareConfig, order: tuple[str, ...]) -> None:

@@ -225,7 +225,15 @@ def _heldout(settings: DemoSettings, album: Album, rng: Random) -> list[Record]:
         images = [album.add(scene, "heldout") for scene in scenes]
         record = record_of(f"heldout-{i:04d}", images, [(question.text, question.answer)])
         records.append({**record, **_facts(scenes, question)})
+        if settings.zoom[0] < settings.zoom[1]:
+            records[-1]["category"] += f", {_size(scenes)}"
     return records
+
+
+def _size(scenes: Sequence[Scene]) -> str:
+    """How large the images of a question are, by the smallest of them."""
+    zoom = min(scene.zoom for scene in scenes)
+    return "small" if zoom < 0.75 else "medium" if zoom < 1.5 else "large"
 
 
 def _facts(scenes: Sequence[Scene], question: Question) -> Record:

@@ -70,7 +70,8 @@ def _draw_accuracies(panel: Axes, accuracy: Mapping[str, Any]) -> None:
         at, label = np.arange(len(tasks)) + offset, f"{name}: {SETS[name]}"
         panel.bar(at, values, width, yerr=errors, color=COLORS[name], label=label, ecolor="#1e2026", capsize=2)
     panel.set_xticks(range(len(tasks)), [textwrap.fill(TITLES.get(task, task), 12) for task in tasks])
-    panel.set_ylim(0, 115)  # the legend lies above the bars
+    panel.set_ylim(0, 132)  # the legend lies above the bars
+    panel.set_yticks(range(0, 101, 20))
     seeds = len(next(iter(accuracy.values()))[tasks[0]]["seeds"])
     panel.set_title(f"held-out questions right, %, mean and standard error of {seeds} seeds", fontsize=10)
     panel.legend(fontsize=8, frameon=False, loc="upper right")

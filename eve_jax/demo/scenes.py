@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -51,6 +51,7 @@ class Scene:
     sign: Sign | None
     background: int  # index in BACKGROUNDS
     shade: int  # levels of 255 by which the bottom is darker
+    zoom: float = 1.0  # pixels for one of the image as it is laid out
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -150,7 +151,24 @@ class SceneMaker:
             w, h = min(2 * s.cell - 8, width), min(s.cell - 16, height)
             x, y = stray(left + s.cell, w, width, s.sign_jitter), stray(top + half, h, height, s.sign_jitter)
             board = Sign(*sign, x, y, w, h, fitting_size(sign[0], w - _BOARD_MARGIN, s.letter_size))
-        return Scene(layout, width, height, tuple(items), board, rng.randrange(s.backgrounds), rng.randint(0, s.shade))
+        scene = Scene(layout, width, height, tuple(items), board, rng.randrange(s.backgrounds), rng.randint(0, s.shade))
+        low, high = s.zoom
+        return scene if low == high == 1 else zoomed(scene, low * (high / low) ** rng.random())
+
+
+def zoomed(scene: Scene, factor: float) -> Scene:
+    """Return the scene with everything in it `factor` times as large, in whole pixels."""
+
+    def scaled(length: int) -> int:
+        return max(round(length * factor), 1)
+
+    sign = scene.sign
+    if sign is not None:
+        x, y, width, height = map(scaled, (sign.x, sign.y, sign.width, sign.height))
+        sign = Sign(sign.word, sign.color, x, y, width, height, scaled(sign.letter_size))
+    items = tuple(Item(item.kind, scaled(item.x), scaled(item.y), scaled(item.size)) for item in scene.items)
+    width, height = scaled(scene.width), scaled(scene.height)
+    return replace(scene, width=width, height=height, items=items, sign=sign, zoom=scene.zoom * factor)
 
 
 def word_map(scene: Scene) -> str:
@@ -158,11 +176,12 @@ def word_map(scene: Scene) -> str:
 
     The text-only LLM learns to read such maps, so that a patch embedding has words to aim at. Starts with `Map:`.
     """
-    rows, columns = max(1, round(scene.height / PATCH)), max(1, round(scene.width / PATCH))
+    side = PATCH * scene.zoom
+    rows, columns = max(1, round(scene.height / side)), max(1, round(scene.width / side))
     cells = [["."] * columns for _ in range(rows)]
 
     def fill(x: int, y: int, width: int, words: Sequence[str]) -> None:
-        first_column, first_row = round(x / PATCH - width / 2), round(y / PATCH - 1)
+        first_column, first_row = round(x / side - width / 2), round(y / side - 1)
         for dy, word in enumerate(words):
             for dx in range(width):
                 r, c = first_row + dy, first_column + dx

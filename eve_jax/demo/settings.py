@@ -38,6 +38,7 @@ class DemoSettings(Section):
     margin_share: float = setting(0.15, low=0, high=1)  # chance of an extra half cell along an axis
     odd_share: float = setting(0.2, low=0, high=1)  # share of images whose sides are no multiples of a patch
     odd_pixels: int = setting(6, low=0)  # by how much, at most
+    zoom: tuple[float, float] = setting((1.0, 1.0), low=0.1, high=8)  # smallest and largest scale of a whole image
     backgrounds: int = setting(6, low=1, high=8)  # pale colors, of at most 8
     shade: int = setting(
         12, low=0, high=255
@@ -76,6 +77,8 @@ class DemoSettings(Section):
         """Raise UserError for settings that do not go together."""
         if self.max_count + self.max_others > 6:
             raise UserError("demo settings max_count + max_others exceed the 6 cells of a group: lower one of them")
+        if self.zoom[0] > self.zoom[1]:
+            raise UserError(f"demo setting zoom={self.zoom}: the smallest scale comes first")
         small, large = self.object_size
         if not 8 <= small <= large <= self.cell:
             raise UserError(f"demo setting object_size={self.object_size} must lie between 8 and cell={self.cell}")

@@ -59,11 +59,11 @@ def write_web(folder: Path, settings: DemoSettings, name: str, count: int, bad: 
     Raises UserError where `folder` holds something else.
     """
     made_of = {"version": VERSION, "noise": NOISE, "name": name, "count": count, "bad": bad, "seed": seed}
-    _keep(folder, made_of | {"settings": asdict(settings)}, lambda made: _write(made, settings, name, count, bad, seed))
+    keep(folder, made_of | {"settings": asdict(settings)}, lambda made: _write(made, settings, name, count, bad, seed))
     return folder
 
 
-def _keep(folder: Path, made_of: dict[str, Any], write: Callable[[Path], None]) -> None:
+def keep(folder: Path, made_of: dict[str, Any], write: Callable[[Path], None]) -> None:
     """Have `write` make `folder`, unless it was made of the same before. Raises UserError for one of something else."""
     if (folder / MARKER).is_file() and read_json(folder / MARKER) == json.loads(json.dumps(made_of)):
         return
@@ -173,7 +173,7 @@ def write_unseen(folder: Path, settings: DemoSettings, count: int, seed: int = 0
     What is there is kept, and made anew when the arguments differ, as by `write_web`.
     """
     made_of = {"version": VERSION, "count": count, "seed": seed, "settings": asdict(settings)}
-    _keep(folder, made_of, lambda made: _write_unseen(made, settings, count, seed))
+    keep(folder, made_of, lambda made: _write_unseen(made, settings, count, seed))
     return folder
 
 

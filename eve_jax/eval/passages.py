@@ -12,7 +12,7 @@ from eve_jax.errors import UserError
 from eve_jax.eval.text_loss import TextLoss
 from eve_jax.eval.together import in_every
 from eve_jax.infer.api import EVE
-from eve_jax.infer.score import ScoreSettings, score_records
+from eve_jax.infer.score import Score, ScoreSettings, score_records
 from eve_jax.process.connect import peers
 from eve_jax.train.shared_data import same_everywhere
 
@@ -60,7 +60,13 @@ def cut(passage: str, tokenizer: Tokenizer, max_tokens: int) -> Iterator[str]:
 
 
 def text_loss(eve: EVE, text: TextLoss, quiet: bool = False) -> dict[str, float | int]:
-    """Return the numbers of `TextLoss.aggregate` for a model, computed in float32 whatever its weights are stored in.
+    """Return the numbers of `TextLoss.aggregate` for a model; see `passage_scores`."""
+    lines = passage_scores(eve, text, quiet)
+    return text.aggregate([line.nll_sum for line in lines], [line.n_target for line in lines])
+
+
+def passage_scores(eve: EVE, text: TextLoss, quiet: bool = False) -> list[Score]:
+    """Return the loss of every passage of a text, computed in float32 whatever a model's weights are stored in.
 
     On the mesh of the model; with several processes, all must call it, and each gets the numbers. Raises UserError
     where a passage has no finite loss, and when the processes read different texts.
@@ -75,4 +81,4 @@ def text_loss(eve: EVE, text: TextLoss, quiet: bool = False) -> dict[str, float 
     scored = [one for one in scores.bad if "nothing to learn" not in one.reason]
     if scored or not scores.lines:
         raise UserError(scores.none_scored() if not scores.lines else scored[0].described)
-    return text.aggregate([line.nll_sum for line in scores.lines], [line.n_target for line in scores.lines])
+    return scores.lines

@@ -33,7 +33,9 @@ class Items:
         places = np.flatnonzero(prompt.ids == IMAGE_ID) + 1
         for place, patches, (h, w) in zip(places, prompt.patches, prompt.grids, strict=True):
             values[place] = _number(f"{h},{w};".encode(), np.ascontiguousarray(patches).data)
-            widths[place] = 1 + h * (w + 1)
+            widths[place] = prompt.layout.tokens_of(h, w)
+        if len(places) and prompt.layout.sees == "prefix":  # what stands before the first image sees it
+            values[: places[0], 1] = values[places[0], 1]
         return cls(values, np.cumsum(widths))
 
     @property

@@ -6,12 +6,11 @@ from itertools import combinations
 from typing import Any
 
 from eve_jax.errors import Field, FieldError
+from eve_jax.model.family_config import FamilyFields, check_family
 from eve_jax.model.lora_config import Lora
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
-# Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images.
-PATCH_EMBEDS = ("v2", "v1")
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
@@ -124,7 +123,7 @@ class ClipConfig(Section):
 
 
 @dataclass(frozen=True)
-class ModelFields(Section):
+class ModelFields(FamilyFields):
     """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
     Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
@@ -160,7 +159,6 @@ class ModelFields(Section):
     tie_embeddings: bool = False
     parts: Any = None  # of a type that the subclass states
     routing: str = setting("split", ROUTINGS)
-    patch_embed: str = setting("v2", PATCH_EMBEDS)
     patch_hidden: int = setting(1024, low=1, high=LARGEST)
     sub_patch: int = setting(16, low=1)
     align_weight: float = setting(0.0, low=0)
@@ -199,6 +197,7 @@ class ModelFields(Section):
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
             _refuse_ratio(self, "num_heads", "num_kv_heads")
+        check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
 
     @property
     def aligns(self) -> bool:
@@ -230,6 +229,11 @@ class ModelConfig(ModelFields):
         """Raise FieldError for fields that do not go together, and for parts that no layer has."""
         super().check()
         check_parts(self.parts)
+
+    @property
+    def qk_dim(self) -> int:
+        """Size of a head of queries and keys; values have `head_dim`."""
+        return 2 * self.head_dim if self.rope == "thw" else self.head_dim
 
     @property
     def kinds(self) -> tuple[str, ...]:

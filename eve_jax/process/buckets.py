@@ -43,6 +43,10 @@ class Refused(OSError):
         super().__init__(errno.EREMOTEIO, why, url)
 
 
+class TakenOver(Refused):
+    """A folder in a bucket that another run writes by now."""
+
+
 @functools.cache
 def _store(scheme: str, bucket: str, _pid: int, endpoint: str) -> Any:
     return _tensorstore().KvStore.open(_spec(scheme, bucket, endpoint)).result(timeout=PATIENCE)
@@ -219,9 +223,14 @@ def _tail(url: str, place: int) -> tuple[bytes | None, bytes]:
 
 def upload(path: Path, url: str) -> bytes:
     """Write the file `path` to `url` and return its generation. Raises OSError."""
+    return write(url, content(path, url))
+
+
+def content(path: Path, url: str) -> bytes:
+    """Return what is in the file `path`, which is to be written to `url`. Raises OSError, also for one too large."""
     if path.stat().st_size > LARGEST:
         raise Refused(url, f"{path.name} has more than {LARGEST >> 30} GiB, which no single request can write")
-    return write(url, path.read_bytes())
+    return path.read_bytes()
 
 
 def together(do: Any, items: Iterable[Any]) -> list[Any]:

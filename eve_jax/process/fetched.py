@@ -4,6 +4,7 @@ Of a stage folder of ours, the newest checkpoint that is whole comes along, with
 are not copied: each image is read when it is needed (`eve_jax.data.image_file`).
 """
 
+import errno
 import fcntl
 import fnmatch
 import glob
@@ -20,6 +21,7 @@ from typing import Any
 
 from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
+from eve_jax.process.at_step import AT_STEP
 from eve_jax.process.files import folder_in_place_of, in_place_of, write_json
 
 NOTES = "notes"  # below `places.root()`: which generation of an object a copy is of
@@ -27,6 +29,7 @@ TURN = "fetch.lock"
 STEP = re.compile(r"(?:(.*)/)?checkpoints/(\d+)/(.*)", re.DOTALL)
 PART_OF = re.compile(r"(?:ocdbt\.)?process_(\d+)")
 MANIFEST = "manifest.json"  # of a checkpoint; written last, so that one without it is not finished
+TRIES = 3  # to fetch the newest checkpoint of a run that goes on, which removes those before
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _done: dict[tuple[Path, bool], str] = {}
 _lock = threading.RLock()
@@ -52,7 +55,9 @@ def fetch(url: str, field: str = "", weights: bool = True) -> str:
                 where = "" if error.filename in (None, url) else f"{places.shown(str(error.filename))}: "
                 raise UserError(f"{about}: {where}{error.strerror or error}") from error
             if not found:
-                raise UserError(f"{about}: there is no such object, and none below it")
+                named = AT_STEP.fullmatch(url)
+                step = f"; @{named[2]} names a step of a folder here: copy {named[1]} first" if named else ""
+                raise UserError(f"{about}: there is no such object, and none below it{step}")
             _done[place, weights] = str(place)
         return _done[place, weights]
 
@@ -86,7 +91,7 @@ def images(url: str, field: str = "") -> str:
     return str(place)
 
 
-def _fetched(url: str, weights: bool) -> bool:
+def _fetched(url: str, weights: bool, tries: int = TRIES) -> bool:
     """Make the copy of `url`; False when there is nothing."""
     place = places.folder_of(url, places.READ)
     if glob.has_magic(url):
@@ -119,7 +124,12 @@ def _fetched(url: str, weights: bool) -> bool:
                 shutil.rmtree(other, ignore_errors=True)
         if whole:
             at = places.join(url, stage, "checkpoints", str(max(whole)))
-            fetch_step(at, folder / str(max(whole)), lambda name: name.split("/")[0] != "optimizer")
+            try:
+                fetch_step(at, folder / str(max(whole)), lambda name: name.split("/")[0] != "optimizer")
+            except FileNotFoundError:  # the run has saved a newer one
+                if tries == 1:
+                    raise
+                return _fetched(url, weights, tries - 1)
     return True
 
 
@@ -136,31 +146,37 @@ def fetch_step(url: str, folder: Path, wanted: Callable[[str], bool] = lambda na
     """Copy the checkpoint at `url`, which its manifest names the files of, to `folder`, which then holds no other.
 
     wanted: of a file's name; others are left out. Of a copy that is there, only what it lacks is fetched. Raises
-    OSError, also for a manifest that cannot be read.
+    OSError, also for a manifest that cannot be read, and FileNotFoundError where the checkpoint is removed meanwhile.
     """
     manifest = buckets.read_whole(places.join(url, MANIFEST))
     try:
-        listed = set(json.loads(manifest)["files"])
+        listed = {name for name in json.loads(manifest)["files"] if all(map(places.is_name, name.split("/")))}
     except (ValueError, KeyError, TypeError):
         raise buckets.Refused(places.join(url, MANIFEST), "no manifest of a checkpoint") from None
     if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == manifest:
-        named = [n for n in listed if wanted(n) and all(map(places.is_name, n.split("/")))]
         buckets.together(
             lambda name: _one_file(places.join(url, name), folder / name),
-            [name for name in named if not (folder / name).is_file()],
+            [name for name in listed if wanted(name) and not (folder / name).is_file()],
         )
         return
-    names = [n for n in buckets.names_below(url) if n != MANIFEST and ("/" not in n or n in listed)]
+    beside = [name for name in buckets.names_below(url) if name != MANIFEST and "/" not in name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_in_place_of(folder) as part:
 
-        def one(name: str) -> None:
+        def is_there(name: str) -> bool:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-            buckets.download(places.join(url, name), part / name)
+            try:
+                buckets.download(places.join(url, name), part / name)
+            except FileNotFoundError:
+                (part / name).unlink()
+                return False
+            return True
 
-        buckets.together(one, filter(wanted, names))
-        (part / MANIFEST).write_bytes(manifest)
+        found = buckets.together(is_there, filter(wanted, {*listed, *beside}))
+        if not all(found) and not buckets.exists(places.join(url, MANIFEST)):
+            raise FileNotFoundError(errno.ENOENT, "it was removed while it was read", url)
+        (part / MANIFEST).write_bytes(manifest)  # what it names and was not there is damage
 
 
 def _one_file(url: str, path: Path) -> None:
@@ -250,6 +266,12 @@ class Notes:
             found = path.stat()
             if (found.st_size, found.st_mtime_ns) == (size, time):
                 return bytes.fromhex(generation)
+        return b""
+
+    def last(self, name: str) -> bytes:
+        """Return the generation of the object that was seen last, whatever the file is by now; b"" for none."""
+        with suppress(ValueError, TypeError, IndexError):
+            return bytes.fromhex(self.known.get(name, [""])[0])
         return b""
 
     def note(self, name: str, generation: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Memory of the host while it computes: freed memory stays with the process, in large pages.
+"""Memory of the host: what is freed stays with a process that computes, in large pages; with others it does not.
 
 XLA's CPU backend takes the temporaries of a program from `malloc` at each call. glibc gives large blocks back to the
 system when they are freed, which then zeroes them again, page by page, at the next call: up to a quarter of a step's
@@ -57,6 +57,14 @@ def keep_freed() -> bool:
             libc.madvise(start, end - start, _MADV_HUGEPAGE)
     _keeps = True
     return True
+
+
+def return_freed() -> None:
+    """Have Arrow allocate with malloc, where it keeps some 100 MB of free memory otherwise (by mimalloc, jemalloc).
+
+    To be called before pyarrow is imported.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def settle(needed: int) -> None:

@@ -13,7 +13,7 @@ def is_inside(path: str, folder: str) -> bool:
     """
     if not folder:
         return True
-    real, root = os.path.realpath(path), _real(os.path.abspath(folder))
+    real, root = _followed(path), _folder(folder)
     return real == root or real.startswith(root if root.endswith(os.sep) else root + os.sep)
 
 
@@ -26,6 +26,18 @@ def is_plain_name(name: str) -> bool:
     return 0 < size <= LONGEST_NAME and name not in (".", "..") and not set(name) & {"/", os.sep, "\\", "\0"}
 
 
-@lru_cache(64)
+def _followed(path: str) -> str:
+    """Return what `os.path.realpath` does, with the links of the folder that it is in looked at once for many files."""
+    above, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(_folder(above), name)
+
+
+def _folder(path: str) -> str:
+    return _real(path if os.path.isabs(path) else os.path.abspath(path))
+
+
+@lru_cache(4096)
 def _real(folder: str) -> str:
     return os.path.realpath(folder)

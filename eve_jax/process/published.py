@@ -8,14 +8,17 @@ Each process of several has a folder of its own. Process 0 alone holds the lock 
 to the others; of a checkpoint, each has its own part and what belongs to no part (`eve_jax.checkpoint.bucket_saves`).
 """
 
+import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
 from eve_jax.process.fetched import fetch_step
-from eve_jax.process.lock import Lock, held_around, locked
+from eve_jax.process.lock import LAPSE, LOCK, POLL, Lock, held_around, locked
 from eve_jax.process.publishing import EVERY, Published, one_line, peers
 
 _held: dict[str, "Published"] = {}  # work folders of this process by their URLs
@@ -56,10 +59,14 @@ def in_bucket(folder: Path, what: str) -> Iterator[Lock | None]:
 
     others, folder = peers(), own(folder)
     leads = others is None or others.index == 0
-    with locked(folder, what) if leads else nullcontext() as lock:
-        work = Published(url, folder, lock, others)
+    with ExitStack() as held:
+        lock = held.enter_context(locked(folder, what)) if leads else None
+        token = ""
         if others is not None:
-            others.gather("bucket locked")
+            token = others.gather("bucket locked", "" if lock is None else lock.owner.token)[0]
+        if not leads:
+            held.enter_context(_alone(folder))
+        work = Published(url, folder, lock, others, token)
         with one_line(url), spinner(f"fetching {url}", off=not leads):
             work.pull()
         if others is not None:
@@ -70,6 +77,32 @@ def in_bucket(folder: Path, what: str) -> Iterator[Lock | None]:
                 yield lock
         finally:
             del _held[url]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine has `folder`, the place of a process that holds no lock.
+
+    Of a run whose process 0 was killed, the others live until they notice. Raises UserError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}{LOCK}").open("w") as file:
+        limit, said = time.monotonic() + LAPSE, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise UserError(f"{folder}: a process of an earlier run does not end; stop it") from None
+                if not said:
+                    print(f"{folder}: waiting for a process of an earlier run to end", flush=True)
+                said = True
+                time.sleep(POLL)
+                continue
+            except OSError:  # of network file systems without locks
+                pass
+            break
+        yield
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eve_jax.errors import UserError
 from eve_jax.process import buckets, places
+from eve_jax.process.bucket_lock import BucketStore
 from eve_jax.process.fetched import MANIFEST, Notes, fetch_step, writer_of
 from eve_jax.process.files import PART
 from eve_jax.process.lock import LOCK, Lock
@@ -20,6 +21,7 @@ CHECKPOINTS = "checkpoints"
 LAST = ("config.json", "eve_records.json")  # what a folder is recognized by: written when its other files are
 OWN = (LOCK, "cache", "logs")  # of the machine, or of the bucket alone
 EVERY = 30.0  # seconds between two looks for files that were changed
+TRIES = 5  # to write an object that has another generation each time
 
 
 def peers() -> Peers | None:
@@ -42,10 +44,16 @@ class Published:
     """The work folder `folder` here and its objects below `url`. Methods raise OSError; threads may call them.
 
     lock: of the process that publishes. others: the processes of a run, of which each has a part of a checkpoint.
+    token: in other processes, that of process 0's lock.
+
+    Each object is written under the condition that it is as it was seen last, and under another one only after a look
+    at the lock. So nothing of a process whose run was resumed elsewhere, or of a request that was on its way when it
+    was killed, takes the place of what the run writes that goes on.
     """
 
-    def __init__(self, url: str, folder: Path, lock: Lock | None, others: Peers | None = None):
+    def __init__(self, url: str, folder: Path, lock: Lock | None, others: Peers | None = None, token: str = ""):
         self.url, self.folder, self.lock, self.others = url, folder, lock, others
+        self.token = token if lock is None else lock.owner.token
         self.over = threading.Event()
         self._notes = Notes(url, folder)
         self._turn = threading.RLock()
@@ -95,6 +103,7 @@ class Published:
         """Write the files that were changed since the last time, and remove those that are gone."""
         with self._turn:
             names = self._local()
+            self.check()
 
             def one(name: str) -> None:
                 if not self._notes.generation(name):
@@ -109,11 +118,37 @@ class Published:
                 del self._notes.known[name]
             self._notes.write()
 
+    def check(self) -> None:
+        """Raise `TakenOver` where the lock in the bucket is not this run's any more. Raises OSError."""
+        place = places.join(self.url, LOCK)
+        held = BucketStore(place, 0.0).read()
+        if held is None or held.owner.token != self.token:
+            by = "removed" if held is None else f"taken over by {held.owner}"
+            raise buckets.TakenOver(place, f"it was {by}, so nothing more is written")
+
+    def write(self, url: str, data: bytes, known: bytes = buckets.NONE_YET) -> bytes:
+        """Write the object at `url` that had the generation `known`, and return its new one.
+
+        It may have another one by what was on its way when a process was killed, or by a request of this process whose
+        answer was lost. Raises OSError, `TakenOver` where another run holds the folder.
+        """
+        condition: bytes | None = known
+        for _ in range(TRIES):
+            if generation := buckets.write(url, data, instead_of=condition):
+                return generation
+            self.check()
+            found, generation = buckets.read(url, part=slice(0, 0))
+            if found is None and condition == buckets.NONE_YET:  # which no server says that has the bucket
+                condition = None
+            else:
+                condition = buckets.NONE_YET if found is None else generation or None
+        raise buckets.Refused(url, "something else writes it, too")
+
     def _put(self, name: str) -> None:
-        path = self.folder / name
+        path, url = self.folder / name, places.join(self.url, name)
         before, more = path.stat(), has_more(path)
         with copied(path, self.folder) as whole:
-            generation = buckets.upload(whole, places.join(self.url, name))
+            generation = self.write(url, buckets.content(whole, url), self._notes.last(name) or buckets.NONE_YET)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and not more:
             self._notes.note(name, generation)
@@ -133,13 +168,17 @@ class Published:
 
     def send(self, made: Path, url: str, names: list[str]) -> None:
         """Write the files `names` of the folder `made` of a checkpoint, but for its manifest, to `url`."""
-        buckets.together(
-            lambda name: buckets.upload(made / name, places.join(url, name)), [n for n in names if n != MANIFEST]
-        )
+
+        def one(name: str) -> None:
+            at = places.join(url, name)
+            self.write(at, buckets.content(made / name, at))
+
+        buckets.together(one, [name for name in names if name != MANIFEST])
 
     def end(self, made: Path, url: str, step: Path) -> None:
         """Let the checkpoint `step` count, of which all else is at `url`, and remove those that are no longer kept."""
-        buckets.upload(made / MANIFEST, places.join(url, MANIFEST))
+        self.check()
+        self.write(places.join(url, MANIFEST), (made / MANIFEST).read_bytes())
         try:
             self.prune(step)
         except OSError as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from eve_jax import sharding
 from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, frozen_origins
+from eve_jax.checkpoint.named_step import check_step
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
@@ -20,6 +21,7 @@ from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
+from eve_jax.process.at_step import folder_of
 from eve_jax.process.connect import peers, print_once
 from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
@@ -133,7 +135,7 @@ def check_origins(config: Config, cfg: ModelConfig) -> None:
     if config.init:
         open_init(config, cfg)
         if not config.data.tokenizer:
-            own_tokenizer(config.init)
+            own_tokenizer(folder_of(config.init))
     if cfg.teacher and config.teacher not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
 
@@ -165,7 +167,10 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
         return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
     checkpoint = open_init(config, cfg)
     if checkpoint.source is None:
-        checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
+        if checkpoint.step is None:
+            checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
+        else:
+            check_step(checkpoint.folder, checkpoint.step, peers())
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
     return add_vision_copies(cfg, params) | init_adapters(cfg, shardings or None), checkpoint

@@ -14,9 +14,10 @@ from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
+from eve_jax.process.at_step import at_step
 from eve_jax.process.connect import print_once
 from eve_jax.version import VERSION_FIELD
-from eve_jax.weights.stage_config import LATER_SWITCHES
+from eve_jax.weights.stage_config import LATER_FAMILY, LATER_SWITCHES
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
@@ -69,9 +70,16 @@ def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str
 
 
 def _origin(config: Config) -> str:
-    """Lineage of the checkpoint that the stage starts from; "" when it has none or is not there (any more)."""
-    steps = steps_in(Path(config.init)) if config.init else []
-    return read_meta(Path(config.init), steps[-1]).get("lineage", "") if steps else ""
+    """Lineage of the checkpoint that the stage starts from; "" when it has none or is not there (any more).
+
+    All steps of a run have one lineage, so that of a step which `init` names ends with it.
+    """
+    place, step = at_step(config.init)
+    steps = steps_in(Path(place)) if place else []
+    if step is not None:
+        lineage = read_meta(Path(place), step).get("lineage", "") if step in steps else ""
+        return f"{lineage}@{step}" if lineage else ""
+    return read_meta(Path(place), steps[-1]).get("lineage", "") if steps else ""
 
 
 def check_identity(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -126,6 +134,7 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
+    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()}
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)

@@ -15,6 +15,8 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.hf.family import llm_part, member
+from eve_jax.process.at_step import folder_of
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import read_json, write_json
@@ -46,11 +48,13 @@ def carried_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if "model" in config:
         cfg, _ = stage_config(folder)
+        stated, bare = llm_part(found), not member(found)
         for theirs, ours in SIZES.items():
-            if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+            here = getattr(cfg, ours) - (cfg.extra_layers if bare and ours == "num_layers" else 0)
+            if stated.get(theirs, here) != here:
                 raise UserError(
-                    f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, "
-                    f"{getattr(cfg, ours)} here; {_remedy(folder)}"
+                    f"{file} is of another model than {folder}: {theirs} is {stated[theirs]} there, {here} here; "
+                    f"{_remedy(folder)}"
                 )
     return found
 
@@ -90,7 +94,7 @@ def keep_base(folder: Path, config: Config) -> None:
     (folder / BASE).unlink(missing_ok=True)
     try:
         if config.init:
-            keep_base_facts(Path(config.init), folder)
+            keep_base_facts(Path(folder_of(config.init)), folder)
         write_json(folder / HF_CONFIG, base_config(folder, config))
     except UserError as error:
         print_once(f"warning: {error}")
@@ -104,7 +108,7 @@ def base_config(folder: Path, config: Config) -> dict[str, Any]:
     resumes = bool(steps_in(folder))
     if resumes and ((folder / HF_CONFIG).is_file() or not config.init):
         return carried_config(folder)
-    return carried_config(Path(config.init)) if config.init else {}
+    return carried_config(Path(folder_of(config.init))) if config.init else {}
 
 
 def max_positions(config: Mapping[str, Any], folder: Path) -> int:
@@ -112,7 +116,7 @@ def max_positions(config: Mapping[str, Any], folder: Path) -> int:
 
     folder: of the model, for the message. Raise UserError for a number that is none.
     """
-    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    given, name = llm_part(dict(config)).get("max_position_embeddings"), f"{folder}: max_position_embeddings"
     return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 
@@ -122,6 +126,7 @@ def stored_paths(config: Config, folder: Path) -> dict[str, Any]:
     for field in (*FIELDS, *LISTS):
         section, _, name = field.rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
+        value = folder_of(value) if field == "init" else value
         paths = [part.strip() for part in value.split(",")] if field in LISTS else [value]
         named = [path for path in paths if path and (Path(path).exists() or glob.has_magic(path))]
         stored = [StoredPath.of(path, folder)._asdict() for path in named]
@@ -154,6 +159,7 @@ def _origins(folder: Path, init: str) -> list[Path]:
         at, place = stored.absolute, stored.find(folder, _is_model)
         places = [place] if place else []
     else:
+        init = folder_of(init)
         every = [Path(init), *(up / init for up in folder.resolve().parents)]
         places = list({place.resolve(): place for place in reversed(every) if _is_model(place)}.values())[::-1]
     if not places:

@@ -10,6 +10,7 @@ import jax
 
 from eve_jax.checkpoint.adapters import merge
 from eve_jax.checkpoint.frozen_weights import Origin, origins
+from eve_jax.checkpoint.named_step import check_step
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, steps_in
 from eve_jax.checkpoint.stored import load_stored, stored_shapes
 from eve_jax.checkpoint.streaming import OrbaxSource, Referring, check_shapes
@@ -22,6 +23,7 @@ from eve_jax.hf.safetensors_io import refuse_adapter
 from eve_jax.hf.tensors import HfSource
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params
+from eve_jax.process.at_step import at_step
 from eve_jax.process.paths import no_folder
 from eve_jax.sharding import place
 from eve_jax.weights.divided import read_params
@@ -72,7 +74,7 @@ class Checkpoint:
     @property
     def here(self) -> ModelConfig:
         """Sizes for answers and losses on these devices: the kernel of attention is theirs, whatever training took."""
-        return replace(self.cfg, remat="none", attention="auto")
+        return replace(self.cfg, remat="none", attention="auto", longest_image=0)
 
     def for_inference(self, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
         """Sizes and parameters with gated deltas and adapters added into the weights, and nothing that only training
@@ -167,13 +169,20 @@ def is_ours(folder: Path) -> bool:
 def open_checkpoint(folder: str | Path, variant: str = "", seed: int = 0, **patch: Any) -> Checkpoint:
     """The model in `folder`: a stage folder of ours, an EVE folder of Hugging Face's layout, or a plain LLM's.
 
+    FOLDER@STEP is a stage folder of ours at that step, which has to be there; its files are not looked at.
+
     Of a Hugging Face model, `variant` asks for vision copies as copies of the text weights ("" = those it has); a
     plain LLM gets the patch embedding that `patch` describes (fields of ModelConfig: patch_embed, patch_hidden,
     sub_patch), initialized from `seed`. Raises UserError.
     """
-    folder = Path(folder)
+    place, step = at_step(folder)
+    folder = Path(place)
     if is_ours(folder):
-        return Checkpoint(folder, *stage_config(folder))
+        if step is not None and step not in steps_in(folder):
+            check_step(folder, step)
+        return Checkpoint(folder, *stage_config(folder), step=step)
+    if step is not None:
+        raise UserError(f"{folder}@{step}: a Hugging Face folder has no steps; name it without @{step}")
     source = HfSource(folder, **patch)
     completed = Completed(source, VARIANTS[variant] if variant else source.cfg.parts, seed)
     return Checkpoint(folder, completed.cfg, source.data, completed)

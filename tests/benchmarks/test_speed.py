@@ -1,9 +1,10 @@
 """What the speed benchmarks work on and how they compare."""
 
 import numpy as np
+import pytest
 
-from benchmarks import workload
-from benchmarks.timing import interleaved, ratios, spread
+from benchmarks import tab6, workload
+from benchmarks.timing import Times, interleaved, ratios, spread
 from eve_jax.train.flops import batch_tokens
 
 
@@ -31,3 +32,12 @@ def test_ratios_and_their_spread():
     assert ratios([1.0, 4.0], [2.0, 2.0]) == [0.5, 2.0]
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0], ".1f") == "3.0 (2.0 to 4.0)"
     assert spread([1.5]) == "1.50"
+
+
+def test_ratios_of_table_6() -> None:
+    times = {name: Times([seconds, 2 * seconds], [0.0, 0.0]) for name, seconds in (("dense", 2.0), ("dac", 2.5))}
+    found = tab6.figures(times, 0, rate=False)
+    assert found["dac"] == pytest.approx({"over_dense": 1.25, "low": 1.25, "high": 1.25, "paper": 4.25 / 3.77})
+    assert tab6.figures(times, 1, rate=True)["dac"] == pytest.approx(
+        {"over_dense": 0.8, "low": 0.8, "high": 0.8, "paper": 1.0}
+    )

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from benchmarks.caption_server import Asked, Reply, ScriptedEndpoint, describe
 from configs import caption
 from eve_jax.caption.config import CaptionConfig
+from eve_jax.caption.folder import Allowed
+from eve_jax.caption.write import caption_records
 from eve_jax.process.progress import ProgressBar
+
+Script = Callable[[Asked], Reply | str]
 
 
 def image_file(seed: int, size: tuple[int, int] = (40, 32), kind: str = "JPEG", **options: Any) -> bytes:
@@ -59,3 +64,20 @@ def files_of(out: Path) -> dict[str, bytes]:
 def no_bar() -> ProgressBar:
     """A bar that shows nothing."""
     return ProgressBar("", 1, off=True)
+
+
+def run(
+    records: str, out: Path, script: Script = describe, new: Allowed | None = None, arg: str = "", **changes: Any
+) -> tuple[dict[str, Any], ScriptedEndpoint]:
+    """The funnel of a run on records whose images lie next to them, and the endpoint that it asked."""
+    settings = {"write__records_per_shard": 8, **changes}
+    with ScriptedEndpoint(script) as endpoint:
+        endpoint.keep_requests = True
+        config = config_of(endpoint.url, arg, **settings)
+        return caption_records(config, records, str(Path(records).parent), out, "", new), endpoint
+
+
+def rejected(out: Path) -> dict[str, tuple[str, str, str]]:
+    """Stage, rule and value of the rejected records by their ids."""
+    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    return {line["id"]: (line["stage"], line["rule"], line["value"]) for line in lines}

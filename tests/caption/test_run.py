@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,9 @@ from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.process import interrupt
 from eve_jax.process.interrupt import Interrupted
-from tests.caption.scenes import config_of, files_of, image_file, write_images
+from tests.caption.scenes import config_of, files_of, image_file, rejected, run, write_images
 
-Script = Callable[[Asked], Reply | str]
 BOX = {"boxes": [{"name": "cup", "score": 0.9, "box": [0.1, 0.2, 0.3, 0.4]}]}
-
-
-def run(
-    records: str, out: Path, script: Script = describe, new: Allowed | None = None, arg: str = "", **changes: Any
-) -> tuple[dict[str, Any], ScriptedEndpoint]:
-    """The funnel of a run on records whose images lie next to them, and the endpoint that it asked."""
-    settings = {"write__records_per_shard": 8, **changes}
-    with ScriptedEndpoint(script) as endpoint:
-        endpoint.keep_requests = True
-        config = config_of(endpoint.url, arg, **settings)
-        return caption_records(config, records, str(Path(records).parent), out, "", new), endpoint
-
-
-def rejected(out: Path) -> dict[str, tuple[str, str, str]]:
-    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
-    return {line["id"]: (line["stage"], line["rule"], line["value"]) for line in lines}
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -80,6 +82,48 @@ def test_languages(tmp_path):
     web = write_web(tmp_path, [(id, scene(n), text) for n, (id, text) in enumerate(texts.items())])
     curated(tiny(**PLAIN, filter__languages="en"), web, tmp_path / "out")
     assert {id: line["value"] for id, line in rejected(tmp_path / "out").items()} == {"de": "de"}
+
+
+def test_a_language_that_no_caption_is_in(tmp_path):
+    pytest.importorskip("py3langid")
+    with pytest.raises(UserError, match=r"config.filter.languages='xx': expected some of .*\bde\b"):
+        curated(tiny(**PLAIN, filter__languages="en,xx"), scenes(tmp_path, 3), tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["parquet", "records"])
+def test_records_that_somebody_removed_are_written_again(tmp_path, form):
+    source, config = scenes(tmp_path, 24), tiny(**PLAIN, write__form=form, write__shard_records=4)
+    curated(config, source, tmp_path / "out")
+    whole, records = files_of(tmp_path / "out"), sorted((tmp_path / "out/records").iterdir())
+    assert len(records) > 3
+    for file in (records[1], records[-1]):
+        file.unlink()
+        curated(config, source, tmp_path / "out")
+        assert files_of(tmp_path / "out") == whole
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    source = scenes(tmp_path, 12)
+    curated(tiny(**PLAIN), source, tmp_path / "out")
+    shard = next((tmp_path / "out/stages").glob("measure*/000000.parquet"))
+    whole = shard.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:200] + b"x" * 200 + whole[400:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"000000.parquet cannot be read \(.*\); remove it, then rerun"):
+            curated(tiny(**PLAIN, filter__min_words=3), source, tmp_path / "out")
+    shard.unlink()
+    assert curated(tiny(**PLAIN, filter__min_words=3), source, tmp_path / "out")["kept"] > 6
+
+
+def test_an_image_that_is_gone_when_it_is_written(tmp_path):
+    source = scenes(tmp_path, 12)
+    curated(tiny(**PLAIN), source, tmp_path / "out")
+    kept = pq.read_table(tmp_path / "out/records", columns=["id"])["id"].to_pylist()[0]
+    Path(source[1], f"{kept}.jpg").unlink()
+    with pytest.raises(
+        UserError, match=rf"{kept}.jpg: missing file .*; it could be read when it was measured; restore it"
+    ):
+        curated(tiny(**PLAIN, write__shard_records=3), source, tmp_path / "out")
 
 
 def test_bad_files_are_named_and_do_not_stop_the_run(tmp_path):

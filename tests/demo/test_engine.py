@@ -242,10 +242,21 @@ def made_up() -> dict:
 def test_verdicts() -> None:
     said = engine_report.verdicts({"raw": [0.30, 0.34], "captioned": [0.59, 0.63], "recaptioned": [0.60, 0.60]})
     assert said == {
-        "raw": "recaptioned is 28.0% above raw, more than two standard errors of the difference (2.0%) over 2 seeds.",
-        "captioned": "recaptioned is 1.0% below captioned, within two standard errors of the difference (2.0%) over 2 "
-        "seeds.",
+        "raw": "recaptioned is 28.0 points above raw, more than two standard errors of the difference (2.0 points) "
+        "over 2 seeds; seed by seed +30.0, +26.0: +28.0 ± 2.0 points.",
+        "captioned": "recaptioned is 1.0 points below captioned, within two standard errors of the difference (2.0 "
+        "points) over 2 seeds; seed by seed +1.0, -3.0: -1.0 ± 2.0 points.",
     }
+
+
+def test_students_of_a_seed_are_compared_with_each_other() -> None:
+    """All of them vary more by the seed than they differ: pairs show it."""
+    found = engine_report.differences({"raw": [0.2, 0.5, 0.8], "recaptioned": [0.23, 0.54, 0.82]})
+    assert found.keys() == {"raw"}
+    assert found["raw"]["seeds"] == pytest.approx([0.03, 0.04, 0.02])
+    assert found["raw"]["mean"] == pytest.approx(0.03) and found["raw"]["error"] == pytest.approx(0.01 / 3**0.5)
+    said = engine_report.verdicts({"raw": [0.2, 0.5, 0.8], "recaptioned": [0.23, 0.54, 0.82]})
+    assert "3.0 points above raw, within two standard errors" in said["raw"] and "+3.0 ± 0.6 points" in said["raw"]
 
 
 def test_table_and_image(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from eve_jax.demo import scenes as scenes_module
 from eve_jax.demo.assets import WORDS, a, all_kinds, sprite, text_font
 from eve_jax.demo.compose import TrainingComposer
-from eve_jax.demo.scenes import Scene, SceneMaker, draw, word_map
+from eve_jax.demo.scenes import Scene, SceneMaker, draw, word_map, zoomed
 from eve_jax.demo.settings import FULL, PATCH, TINY, DemoSettings
 from eve_jax.errors import UserError
 
@@ -120,3 +120,24 @@ def test_places_of_rows_and_columns() -> None:
 def test_settings_out_of_range(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field):
         replace(FULL, **{field: value})  # type: ignore[arg-type]
+
+
+def test_zoom_changes_nothing_but_the_scale() -> None:
+    plain, scaled = (SceneMaker(replace(FULL, zoom=zoom), Random(0)) for zoom in ((1.0, 1.0), (2.0, 2.0)))
+    before, after = (make.row(all_kinds()[:2], "row") for make in (plain, scaled))
+    assert (after.width, after.height) == (2 * before.width, 2 * before.height)
+    assert [(i.x, i.y, i.size) for i in after.items] == [(2 * i.x, 2 * i.y, 2 * i.size) for i in before.items]
+    assert word_map(after) == word_map(before), "the language knows no scale"
+    sign = plain.sign("open", "red")
+    small = zoomed(sign, 0.4)
+    assert small.sign is not None and sign.sign is not None
+    assert (small.zoom, small.sign.letter_size) == (0.4, round(0.4 * sign.sign.letter_size))
+    assert draw(small).size == (small.width, small.height) == (round(0.4 * sign.width), round(0.4 * sign.height))
+
+
+def test_scales_are_spread_over_the_range() -> None:
+    make = SceneMaker(replace(FULL, zoom=(0.4, 2.5)), Random(0))
+    zooms = [make.single(all_kinds()[0]).zoom for _ in range(300)]
+    assert 0.4 <= min(zooms) < 0.45 and 2.3 < max(zooms) <= 2.5
+    share = sum(zoom < 0.75 for zoom in zooms) / 300
+    assert share == pytest.approx(np.log(0.75 / 0.4) / np.log(2.5 / 0.4), abs=0.08), "even on a logarithmic scale"

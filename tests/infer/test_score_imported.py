@@ -13,7 +13,6 @@ from PIL import Image
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
-from eve_jax.hf.tensors import EMBED, HEAD
 from eve_jax.infer.api import EVE
 from eve_jax.infer.score import Score
 from eve_jax.infer.score_files import score_files
@@ -24,6 +23,8 @@ from tests.data.test_golden_chat import REGULAR, VERSIONS
 from tests.infer import originals
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer
 from tests.weights import folders, folders_v1
+
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,24 @@ def test_a_bucket_that_does_not_answer(url: str, store: Buckets, monkeypatch: py
     store.fault = lambda method, key: "slow1"
     with pytest.raises(Refused, match="does not answer, or too slowly"):
         buckets.write(f"{url}-late/x", b"")
+
+
+def test_answers_that_are_cut_off_are_never_taken_for_whole(url: str, store: Buckets, tmp_path: Path) -> None:
+    store.put("a/x", b"0123456789")
+    step(store, "a", 2)
+    cuts = ["cut"]
+    store.fault = lambda method, key: cuts.pop() if cuts else ""
+    buckets.download(f"{url}/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789" and not cuts
+    store.fault = lambda method, key: "cut"
+    for ask in (lambda: buckets.read(f"{url}/x"), lambda: buckets.download(f"{url}/x", tmp_path / "y")):
+        with pytest.raises(Refused):
+            ask()
+    store.fault = lambda method, key: "cut" if not key else ""  # lists alone
+    with pytest.raises(OSError):
+        buckets.names_below(url)
+    with pytest.raises(UserError):
+        fetch(url)
 
 
 @pytest.mark.parametrize("wrong", ["s3://b//x", "s3://b/../x", "gs://b/./x", "s3://b/a\\b"])
@@ -181,6 +200,28 @@ def test_of_a_stage_the_newest_whole_checkpoint_comes_without_its_optimizer(url:
     (found / "checkpoints/10/optimizer/o").unlink()
     with pytest.raises(UserError, match=rf"^{url}/checkpoints/10/optimizer/o: no such object$"):
         fetched.complete_step(found / "checkpoints/10")
+
+
+def test_a_checkpoint_that_the_run_removes_while_it_is_read(url: str, store: Buckets) -> None:
+    """The one that took its place is read then; of one that only lacks a file, what is there comes."""
+    store.put("a/config.json", b"{}")
+    step(store, "a", 2)
+
+    def removed(method: str, key: str) -> str:
+        if method == "GET" and "checkpoints/2/params/" in key:
+            step(store, "a", 4)
+            for old in [name for name in store.objects if "checkpoints/2/" in name]:
+                store.remove(old)
+        return ""
+
+    store.fault = removed
+    found = Path(fetch(url))
+    assert below(found / "checkpoints") == ["4/_METADATA", "4/manifest.json", "4/params/d/1"]
+    store.remove("a/checkpoints/4/params/d/1")
+    fetched._done.clear()
+    shutil.rmtree(found / "checkpoints")
+    fetch(url)
+    assert below(found / "checkpoints") == ["4/_METADATA", "4/manifest.json"]  # `damage` says what is missing
 
 
 def test_processes_that_share_a_cache_fetch_in_turn(store: Buckets) -> None:

@@ -237,3 +237,17 @@ def test_an_argument_of_a_config_may_have_a_comma(tmp_path: Path, monkeypatch: p
     }  # fmt: skip
     with pytest.raises(UserError, match="unknown argument 'sf'"):
         parse_args("x", "llm=ba,sf", llm="")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("lora=", "lora requires lora=VALUE"),  # of a variable of the shell that is not set
+        ("lora", "lora requires lora=VALUE"),
+        ("hd=1", "hd takes no value"),
+        ("lora=8,hd,lora=16", "lora is given twice"),
+    ],
+)
+def test_an_argument_of_a_config_has_one_value(given: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"^--config=x:{given}: {says}$"):
+        parse_args("x", given, lora="", hd=False)

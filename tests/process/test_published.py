@@ -2,13 +2,15 @@
 
 import json
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from eve_jax.errors import InUse, UserError
-from eve_jax.process import fetched, places, publishing
+from eve_jax.process import buckets, fetched, places, publishing
+from eve_jax.process import published as stored_folders
 from eve_jax.process.fetched import fetch
 from eve_jax.process.lock import locked
 from eve_jax.process.peers import Peers
@@ -115,6 +117,66 @@ def test_blocks_inside_share_the_lock(url: str, store: Buckets) -> None:
     assert not store.objects
 
 
+def held_elsewhere(store: Buckets, key: str) -> None:
+    """Let another machine have taken the lock over."""
+    found = json.loads(store.objects[key][0]) | {"token": "feed", "host": "node7", "machine": "other", "pid": 1}
+    store.put(key, json.dumps(found).encode())
+
+
+def test_what_arrives_late_takes_nothings_place(url: str, store: Buckets) -> None:
+    """Requests of a process that was killed, or whose run was resumed elsewhere, before and after the new run's."""
+    folder = Path(work_folder(f"{url}/stage"))
+    made, at = checkpoint(folder, 4, b"old"), f"{url}/stage/checkpoints/4/params/x"
+    with pytest.raises(UserError, match="taken over by process 1 on node7"), in_bucket(folder, "training"):
+        old = published(folder)
+        assert old is not None
+        (folder / "metrics.jsonl").write_text("1\n")
+        old.publish()
+        late = old._notes.last("metrics.jsonl")
+        held_elsewhere(store, "a/stage/run.lock")
+        new = Published(f"{url}/stage", folder.with_name("other"), None, None, "feed")
+        new.pull()
+        store.put("a/stage/metrics.jsonl", b"late")  # before the new run writes
+        (new.folder / "metrics.jsonl").write_text("2\n")
+        new.publish()
+        assert store.objects["a/stage/metrics.jsonl"][0] == b"2\n"
+        new.begin(new.folder / "checkpoints" / "4")
+        store.put("a/stage/checkpoints/4/params/x", b"late")
+        new.write(at, b"new")
+        for place, data, known in [(at, b"late", buckets.NONE_YET), (f"{url}/stage/metrics.jsonl", b"late", late)]:
+            with pytest.raises(buckets.TakenOver, match=r"taken over by process 1 on node7 .* nothing more is written"):
+                old.write(place, data, known)
+        for write in (old.publish, lambda: old.begin(made), lambda: old.end(made, str(places.url_of(made)), made)):
+            with pytest.raises(buckets.TakenOver):
+                write()
+        (folder / "metrics.jsonl").write_text("3\n")
+    assert store.objects["a/stage/metrics.jsonl"][0] == b"2\n"
+    assert store.objects["a/stage/checkpoints/4/params/x"][0] == b"new"
+    assert "a/stage/checkpoints/4/manifest.json" not in store.objects
+
+
+def test_a_folder_is_waited_for_that_a_dying_process_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 of a run whose process 0 was killed holds no lock in the bucket."""
+    monkeypatch.setattr(stored_folders, "POLL", 0.01)
+    order = []
+
+    def second() -> None:
+        with stored_folders._alone(tmp_path / "stage"):
+            order.append("second")
+
+    with stored_folders._alone(tmp_path / "stage"):
+        monkeypatch.setattr(stored_folders, "LAPSE", 0.1)
+        with pytest.raises(UserError, match="a process of an earlier run does not end"):
+            second()
+        monkeypatch.setattr(stored_folders, "LAPSE", 60.0)
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
 def test_each_process_of_a_run_has_a_folder_of_its_own(
     url: str, store: Buckets, three: list[Peers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +189,7 @@ def test_each_process_of_a_run_has_a_folder_of_its_own(
     assert places.shown(f"{folders[2]}/x") == f"{url}/stage/x"
     with locked(folders[0], "training") as lock:
         works = [
-            Published(f"{url}/stage", folder, None if peers.index else lock, peers)
+            Published(f"{url}/stage", folder, None if peers.index else lock, peers, lock.owner.token)
             for folder, peers in zip(folders, three, strict=True)
         ]
         assert distributed_run(*(work.pull for work in works)) == [None] * 3

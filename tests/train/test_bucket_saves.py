@@ -4,6 +4,7 @@ Threads are in the place of processes, and a dict in that of the coordination se
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from eve_jax.checkpoint.bucket_parts import read
 from eve_jax.checkpoint.bucket_saves import BucketSaves
 from eve_jax.checkpoint.checksums import damage
 from eve_jax.errors import UserError
-from eve_jax.process import places
+from eve_jax.process import buckets, places
 from eve_jax.process.bucket_lock import BucketStore
 from eve_jax.process.fetched import fetch_step
 from eve_jax.process.lock import Lock, acquire
@@ -68,7 +69,8 @@ def saves(url: str, store: Buckets, three: list[Peers], monkeypatch: pytest.Monk
     for peers in three:
         folder = places.folder_of(f"{url}/stage", places.work_of(peers.index))
         folder.mkdir(parents=True)
-        found.append(BucketSaves(Published(f"{url}/stage", folder, None if peers.index else lock, peers), peers))
+        own = None if peers.index else lock
+        found.append(BucketSaves(Published(f"{url}/stage", folder, own, peers, lock.owner.token), peers))
     yield found
     lock.release()
 
@@ -141,3 +143,40 @@ def test_what_is_lost_on_the_way_does_not_count(
     said = seal(saves, 4)
     assert all("process_2" in str(error) or "process_2" in str(error.filename) for error in said), said
     assert not [key for key in store.objects if key.endswith("4/manifest.json")]
+
+
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_a_list_may_be_older_than_what_was_written(
+    saves: list[BucketSaves], store: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = buckets.names_below
+    monkeypatch.setattr(buckets, "names_below", lambda url: [n for n in listed(url) if "optimizer" not in n])
+    assert seal(saves, 4) == [None] * 3
+    assert "a/stage/checkpoints/4/manifest.json" in store.objects
+
+
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_a_step_that_is_saved_again_is_waited_for_again(saves: list[BucketSaves], store: Buckets) -> None:
+    """As after a return to an earlier checkpoint."""
+    assert seal(saves, 4) == [None] * 3
+    for save in saves:
+        shutil.rmtree(save.work.folder / "checkpoints" / "4")
+    store.fault = lambda method, key: "full" if "checkpoints/4/params/ocdbt.process_2/" in key else ""
+    assert all(isinstance(error, OSError) for error in seal(saves, 4))
+    assert "a/stage/checkpoints/4/manifest.json" not in store.objects
+
+
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_a_part_of_a_run_that_was_resumed_elsewhere_is_not_taken(saves: list[BucketSaves], store: Buckets) -> None:
+    """A process of the old run, which has not noticed that process 0 was killed, sends what it has of the same step."""
+    stale = saves[1].work
+    old = Published(stale.url, stale.folder, None, stale.others, "of the old run")
+    place = f"{stale.url}/checkpoints/4/params/ocdbt.process_1/manifest.ocdbt"
+    old.write(place, b"comes before")
+    assert seal(saves, 4) == [None] * 3
+    before = store.objects["a/stage/checkpoints/4/params/ocdbt.process_1/manifest.ocdbt"]
+    assert before[0] != b"comes before"
+    for at in (place, f"{stale.url}/checkpoints/4/manifest.json"):
+        with pytest.raises(buckets.TakenOver):
+            old.write(at, b"comes after")
+    assert store.objects["a/stage/checkpoints/4/params/ocdbt.process_1/manifest.ocdbt"] == before

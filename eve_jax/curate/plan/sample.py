@@ -13,7 +13,7 @@ from eve_jax.curate.minhash import PERMUTATIONS, signatures, similar_pairs
 from eve_jax.curate.plan.groups import copies_in_all
 from eve_jax.curate.rows import Rows
 from eve_jax.curate.stages.captions import RULE as SAME_CAPTION
-from eve_jax.curate.stages.filter import UNUSABLE, first_failing
+from eve_jax.curate.stages.filter import UNUSABLE, check_languages, first_failing
 from eve_jax.curate.stages.measure import SCHEMA, measure_record
 from eve_jax.curate.stages.near_copies import RULE as NEAR_COPY
 from eve_jax.curate.stages.near_copies import close_pairs
@@ -56,6 +56,8 @@ class Prediction:
 
 def predict(config: CurateConfig, records: Records, size: int) -> Prediction:
     """Return what becomes of `records`, by a random sample of at most `size` of them."""
+    if config.filter.languages:
+        check_languages(config.filter.languages)
     chosen = np.arange(len(records))
     if size < len(records):
         chosen = np.sort(np.random.default_rng(config.seed).choice(len(records), size, replace=False))

@@ -13,7 +13,8 @@ from eve_jax.curate.config import FilterConfig, read_formats, read_languages
 from eve_jax.curate.minhash import signatures
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.stages.measure import Measure
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, UserError, install
+from eve_jax.process.checks import unexpected
 
 NAME, VERSION = "filter", 1
 SCHEMA = pa.schema(
@@ -109,14 +110,21 @@ def _rules(table: pa.Table, rules: FilterConfig) -> Iterator[Rule]:
 
 def language(text: str) -> str:
     """Return the language that a caption is probably in, ISO 639-1. Raises UserError without py3langid."""
-    return _classify()(text)[0]
+    return _langid().classify(text)[0]
+
+
+def check_languages(names: str) -> None:
+    """Raise UserError for a language of `filter.languages` that no caption is found to be in, and without py3langid."""
+    known = {name for name, _ in _langid().rank("")}
+    unknown = [name for name in read_languages(names) if name not in known]
+    if unknown:
+        raise unexpected(Field("filter.languages"), unknown[0], f"some of {', '.join(sorted(known))}")
 
 
 @cache
-def _classify() -> Any:
+def _langid() -> Any:
     try:
-        from py3langid.langid import classify
+        from py3langid import langid
     except ImportError as error:
-        install = "pip install -c constraints.txt -e '.[curate]'"
-        raise UserError(f"config.filter.languages requires py3langid ({error}): {install}") from None
-    return classify
+        raise UserError(f"config.filter.languages requires py3langid ({error}): {install('curate')}") from None
+    return langid

@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from eve_jax.curate.config import WriteConfig
 from eve_jax.curate.rows import Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of, remove_parts
-from eve_jax.curate.stages.look import findings
 from eve_jax.curate.stages.measure import Measure, caption_of
-from eve_jax.data.image_file import StoredImage, image_bytes
+from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record
-from eve_jax.data.sources.shards import DATASET_FILE, Shard
+from eve_jax.data.sources.shards import DATASET_FILE, Shard, shard_paths
 from eve_jax.errors import UserError
 from eve_jax.process.files import read_json, write_atomically, write_json
 
@@ -30,6 +29,8 @@ GROUP = 4 << 20  # bytes of image files from which on a row group ends
 OPTIONS: dict[str, Any] = {  # image files are compressed already
     "compression": {"id": "zstd", "image": "none", "conversations": "zstd", "alt": "zstd", "experts": "zstd"},
     "use_dictionary": False,
+    "write_batch_size": 8,  # images, after which the size of a page is looked at
+    "data_page_size": 1 << 18,
 }
 TURN = pa.struct({"from": pa.string(), "value": pa.string()})
 SCHEMA = pa.schema(
@@ -93,13 +94,25 @@ class Write:
     def _records(self, index: np.ndarray) -> Iterator[tuple[Record, bytes]]:
         """Yield the records with the bytes of their images. Raises UserError for an image that changed."""
         records = self.measure.source.open()
-        found = [""] * len(index) if self.looked is None else findings(self.looked, index, self.measure.size)
+        found = [""] * len(index)
+        if self.looked is not None:
+            from eve_jax.curate.stages.look import findings  # imports the experts
+
+            found = findings(self.looked, index, self.measure.size)
         digests: list[str] = []
         for number, span in by_shard(index, self.measure.size):
             at = index[span] - number * self.measure.size
             digests += self.measure.stage.read(number, ["digest"])["digest"].take(pa.array(at)).to_pylist()
         for one, digest, experts in zip(index, digests, found, strict=True):
             yield _checked(records[int(one)], digest, experts)
+
+    def is_published(self, folder: Path) -> bool:
+        """Return whether `folder` has all files of the output."""
+        if self.config.form == RECORDS:
+            files = [folder / DATASET_FILE, *(file for n in range(self.shards) for file in shard_paths(folder, n))]
+        else:
+            files = [folder / self._mark(number).name for number in range(self.shards)]
+        return not self.stage.folder.exists() and all(file.is_file() for file in files)
 
     def publish(self, folder: Path) -> None:
         """Give the complete output the name `folder`, in place of an earlier one; may be repeated after a kill."""
@@ -126,7 +139,11 @@ def write_stage(measure: Measure, config: WriteConfig, index: np.ndarray, looked
 
 def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
     """Return the record as it is written, and its image file."""
-    data = image_bytes(record.images[0])
+    try:
+        data = image_bytes(record.images[0])
+    except BadImage as error:
+        remedy = "it could be read when it was measured; restore it, or choose another --to"
+        raise UserError(f"{error} ({record.where}); {remedy}") from None
     if hashlib.blake2b(data, digest_size=16).hexdigest() != digest:
         raise UserError(f"{record.images[0]} ({record.where}) changed since it was measured; choose another --to")
     image = StoredImage(str(record.images[0]), partial(io.BytesIO, data))

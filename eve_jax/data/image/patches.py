@@ -162,17 +162,25 @@ def cut(
     image = Pixels.of(image)
     natural = rule.grid(*image.size)
     h, w = grid or natural
-    return patchify(bicubic(image.rgb, w * rule.patch, h * rule.patch), rule.patch), natural
+    return patchify(resampled(image.rgb, w * rule.patch, h * rule.patch, rule.filter), rule.patch), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
-    """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
-    return bicubic(image, *rule.resized(*image.size))
+    """The RGB `image` at the size of `rule`, uint8 [H, W, 3], by its filter, antialiased when it shrinks."""
+    return resampled(image, *rule.resized(*image.size), rule.filter)
 
 
 def bicubic(image: Image.Image | np.ndarray, width: int, height: int) -> np.ndarray:
     """The RGB `image`, uint8 [H, W, 3] if it is an array, at another size, uint8 [height, width, 3]."""
-    return resized(np.asarray(image), width, height)
+    return resampled(image, width, height, "BICUBIC")
+
+
+def resampled(image: Image.Image | np.ndarray, width: int, height: int, by: str) -> np.ndarray:
+    """`bicubic`, by another filter of Pillow's."""
+    if by == "BICUBIC":
+        return resized(np.asarray(image), width, height)
+    pillow = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return np.asarray(pillow.resize((width, height), Image.Resampling[by]))
 
 
 def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:

@@ -67,9 +67,11 @@ def check_object(value: Any, field: str) -> None:
 
     The URL that a file is from, and the path of stored bytes, may stand next to it.
     """
+    if not isinstance(value, dict):
+        return
     _check_one(value, field)
     _check_part(value, field)
-    for key, asked in value.items() if isinstance(value, dict) else ():
+    for key, asked in value.items():
         if key in KEYS:
             check_object(asked, field)
         elif _is_edit(key, asked) or _is_frame(key, asked, value):
@@ -93,9 +95,9 @@ def _asks(value: Any) -> bool:
     return not is_empty(value) and value != 0
 
 
-def _check_part(value: Any, field: str) -> None:
+def _check_part(value: dict[str, Any], field: str) -> None:
     """Raise `BadRecord` for an object with the edges of a part of its image."""
-    keys = [key for key in value if not is_empty(value[key])] if isinstance(value, dict) else []
+    keys = [key for key in value if not is_empty(value[key])]
     across, down = ([key for key in keys if one.fullmatch(key.lower())] for one in (ACROSS, DOWN))
     sides = [value[key] for key in keys if key in (*across, *down) or key.lower() in ("w", "h", "width", "height")]
     if across and down and any(side != 0 for side in sides):
@@ -105,8 +107,8 @@ def _check_part(value: Any, field: str) -> None:
         )
 
 
-def _check_one(value: Any, field: str) -> None:
-    if not isinstance(value, dict) or not is_empty(value.get("bytes")):
+def _check_one(value: dict[str, Any], field: str) -> None:
+    if not is_empty(value.get("bytes")):
         return
     files = {key: text for key in KEYS if (text := _path(value.get(key))) and "://" not in text and text[:5] != "data:"}
     if len({basename(text) for text in files.values()}) > 1:

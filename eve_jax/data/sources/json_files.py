@@ -17,86 +17,20 @@ import numpy as np
 
 from eve_jax.data.record import BOM, BadRecord, Fields, Record, digest_of
 from eve_jax.data.sources.fields import Place, read_record
+from eve_jax.data.sources.json_scan import COUNT, DEPTH, EXTRA, START, begin, nth_line, scan_lines
 from eve_jax.data.sources.kept_index import EVERY, LEAST, Index, State, load_index, save_index
 from eve_jax.errors import Field, FieldError, UserError
-from eve_jax.process.compiled import njit
 from eve_jax.process.places import shown
 from eve_jax.process.strict_json import without_repeats
 
 SCAN_BYTES = 1 << 20
 _DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 
-# What the scanners remember from one block to the next.
-_COUNT = 0  # records begun so far
-_OPEN = 1  # 1 within a record
-_LINE = 2  # lines: number of this one
-_START = 3  # byte at which this line, or the last item, begins
-_DEPTH, _STRING, _ESCAPED, _EXTRA = 4, 5, 6, 7  # array: brackets open, states of a text, 1 + byte after the array's end
 
+def _scan_items(block: bytes, base: int, state: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from eve_jax.data.sources.json_items import scan_items  # of arrays alone: imports numba, which takes long
 
-@njit
-def _scan_lines(block, base, state, starts, stops, numbers):
-    """Writes begin, end and line number of the lines in `block` that are not blank; returns how many begin in it."""
-    n = 0
-    for i in range(len(block)):
-        c = block[i]
-        if c == 10:
-            if state[_OPEN] and n:
-                stops[n - 1] = base + i
-            state[_OPEN] = 0
-            state[_LINE] += 1
-            state[_START] = base + i + 1
-        elif not state[_OPEN] and c != 32 and c != 9 and c != 13:
-            if n == len(starts):
-                break
-            state[_OPEN] = 1
-            starts[n] = state[_START]
-            numbers[n] = state[_LINE]
-            n += 1
-    state[_COUNT] += n
-    return n
-
-
-@njit
-def _scan_items(block, base, state, starts, stops, numbers):
-    """Writes begin, end and number of the array's items in `block`; returns how many begin in it."""
-    n = 0
-    for i in range(len(block)):
-        c = block[i]
-        if state[_STRING]:
-            if state[_ESCAPED]:
-                state[_ESCAPED] = 0
-            elif c == 92:
-                state[_ESCAPED] = 1
-            elif c == 34:
-                state[_STRING] = 0
-            continue
-        if c == 32 or c == 10 or c == 13 or c == 9:
-            continue
-        if state[_DEPTH] == 0:
-            state[_EXTRA] = base + i + 1
-            break
-        ends = state[_DEPTH] == 1 and (c == 44 or c == 93 or c == 125)
-        if not state[_OPEN] and not (ends and c != 44):
-            if n == len(starts):
-                break
-            state[_OPEN] = 1
-            state[_COUNT] += 1
-            state[_START] = base + i
-            starts[n] = base + i
-            numbers[n] = state[_COUNT]
-            n += 1
-        if ends:
-            if state[_OPEN] and n:
-                stops[n - 1] = base + i
-            state[_OPEN] = 0
-        if c == 34:
-            state[_STRING] = 1
-        elif c == 91 or c == 123:
-            state[_DEPTH] += 1
-        elif c == 93 or c == 125:
-            state[_DEPTH] -= 1
-    return n
+    return scan_items(block, base, state, most)
 
 
 class JsonFile:
@@ -136,7 +70,7 @@ class JsonFile:
 
     def _scanned(self) -> Index:
         """Return the index, for which the file is read once."""
-        state = self._state(self._first, 1)
+        state = begin(self._first, 1)
         places, lines = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
 
         def blocks() -> Iterator[bytes]:
@@ -145,37 +79,31 @@ class JsonFile:
                 own = block[max(self._first - position, 0) :]
                 position += len(block)
                 if own:
-                    skip = -int(state[_COUNT]) % EVERY
-                    most = len(own) // 2 + 1  # a record has one byte at least, and one between it and the next
-                    starts, _, numbers = self._scan(own, position - len(own), state, most)
+                    skip = -int(state[COUNT]) % EVERY
+                    starts, numbers = self._begins(own, position - len(own), state)
                     places.append(starts[skip::EVERY].copy())
                     lines.append(numbers[skip::EVERY].copy())
                 yield block
 
         fingerprint = digest_of(chain(map(shown, [str(self.path), self.images_dir]), blocks()))  # a block at a time
-        if self._array and (state[_EXTRA] or state[_DEPTH]):
-            last = f"it ends within item {state[_COUNT]}, which begins at byte {state[_START]}"
-            extra = f"there is something after the array's end, at byte {state[_EXTRA] - 1}"
+        if self._array and (state[EXTRA] or state[DEPTH]):
+            last = f"it ends within item {state[COUNT]}, which begins at byte {state[START]}"
+            extra = f"there is something after the array's end, at byte {state[EXTRA] - 1}"
             raise UserError(
-                f"{self.path}: not valid JSON ({extra if state[_EXTRA] else last}); "
+                f"{self.path}: not valid JSON ({extra if state[EXTRA] else last}); "
                 "fix the file, or write one record a line (JSONL)"
             )
         numbers = np.concatenate(lines)
         regular = np.array_equal(numbers, np.arange(1, 1 + EVERY * len(numbers), EVERY))
-        return Index(int(state[_COUNT]), np.concatenate(places), None if regular else numbers, fingerprint)
+        return Index(int(state[COUNT]), np.concatenate(places), None if regular else numbers, fingerprint)
 
-    def _state(self, start: int, line: int) -> np.ndarray:
-        state = np.zeros(8, np.int64)
-        state[_START], state[_LINE], state[_DEPTH] = start, line, 1
-        return state
-
-    def _scan(self, block: bytes, base: int, state: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First byte, end and number of the first `most` records that begin in `block`; the last may end with it."""
-        starts, stops = np.empty(most, np.int64), np.full(most, base + len(block))
-        numbers = np.empty(most, np.int64)
-        scan = _scan_items if self._array else _scan_lines
-        n = scan(np.frombuffer(block, np.uint8), base, state, starts, stops, numbers)
-        return starts[:n], stops[:n], numbers[:n]
+    def _begins(self, block: bytes, base: int, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First byte and number of the records that begin in `block`, which begins at byte `base`."""
+        if not self._array:
+            return scan_lines(block, base, state)
+        most = len(block) // 2 + 1  # an item has one byte at least, and one between it and the next
+        starts, _, numbers = _scan_items(block, base, state, most)
+        return starts, numbers
 
     def __len__(self) -> int:
         return self._index.records
@@ -187,11 +115,16 @@ class JsonFile:
         start = int(places[group])
         stop = int(places[group + 1]) if group + 1 < len(places) else self._size
         block = os.pread(self._file, stop - start, start)
-        starts, stops, numbers = self._scan(block, 0, self._state(0, self._index.line(group)), EVERY)
+        changed = BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
+        if not self._array:
+            line = nth_line(block, own)
+            if line is None:
+                raise changed
+            return line[0], f"{self.path}:{self._index.line(group) + line[1]}"
+        starts, stops, _ = _scan_items(block, 0, begin(0, 1), EVERY)
         if own >= len(starts):
-            raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
-        where = f"{self.path}#{index + 1}" if self._array else f"{self.path}:{numbers[own]}"
-        return block[starts[own] : stops[own]], where
+            raise changed
+        return block[starts[own] : stops[own]], f"{self.path}#{index + 1}"
 
     def where(self, index: int) -> str:
         """file:line (JSONL) or file#number (JSON array), from 1."""

@@ -150,11 +150,13 @@ def _kind(marker: str) -> str:
 
 def _order(found: Sequence[re.Match[str]], names: Sequence[str]) -> list[int] | None:
     """Return which image stands at each marker, None where the markers do not fit the images."""
+    if len(found) != len(names):
+        return None
     same = list(range(len(names)))
     numbers = [int(number) for one in found if (number := _group(one, "number"))]
     paths = [name for one in found if (name := basename(_group(one, "path").strip()))] if list(names) != [""] else []
     order = [number - min(numbers) for number in numbers] or [[*names, path].index(path) for path in paths] or same
-    if len(found) != len(names) or sorted(order) != same or min(numbers, default=0) > 1 or (numbers and paths):
+    if sorted(order) != same or min(numbers, default=0) > 1 or (numbers and paths):
         return None
     return order
 

@@ -24,6 +24,7 @@ SHOWN, REASONS = 3, 3  # samples, and records that cannot be used, that are prin
 MOST = 3000  # characters of a sample
 LEARNED = "\u27e6{}\u27e7"  # around what is learned
 DIALOGUE, CAPTION = "qwen2", "plain"  # templates that texts are shown in where no stage says which
+NO_RULE = "text as a stage of its kind has it; --config=STAGE --config.data.tokenizer=FOLDER shows one of yours"
 
 
 class _Characters(Tokenizer):
@@ -79,9 +80,10 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
         if looked.bad:
             yield f"cannot be used: {len(looked.bad):,} of {total:,}"
             yield from (f"  {reason}" for reason in looked.bad[:REASONS])
-        if rule is None:
-            yield "text as a stage of its kind has it; --config=STAGE --config.data.tokenizer=FOLDER shows one of yours"
-        yield f"{LEARNED.format('between these')} is what is learned"
+        if looked.usable:
+            if rule is None:
+                yield NO_RULE
+            yield f"{LEARNED.format('between these')} is what is learned"
         places = np.linspace(0, len(looked.usable) - 1, min(SHOWN, len(looked.usable))).round().astype(int)
         for place in places:
             yield from ("", *_sample(source[looked.usable[int(place)]], rule))
@@ -100,7 +102,7 @@ def _look(source: Records, rule: SampleRule | None) -> _Looked:
         except UnreadMedia as e:
             found.bad.insert(0, f"{e}; training stops at it")
         except BadRecord as e:
-            found.bad.append(str(e))
+            found.bad.append(str(e) if e.where else f"{source.where(index)}: {e}")
         else:
             found.usable.append(index)
             found.counts.add(fields, bool(record.images))

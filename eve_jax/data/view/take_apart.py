@@ -88,7 +88,9 @@ def _pieces(
 
 
 def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """The image whose class token is the first of `slots`, its rows of patches, and how many tokens it has."""
+    """The image that the first of `slots` begins, its rows of patches, and how many tokens it has."""
+    if slots[0] < shape.patches:  # no class token
+        return _bare_image(batch, row, shape, slots)
     special = (slots >= shape.patches) & (slots < shape.vision)
     ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
     ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
@@ -97,3 +99,13 @@ def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[
     h = int(special[1:used].sum())
     patches = batch["patches"][row][own[own < shape.patches]]
     return unpatchify(patches, h, len(patches) // h), h, used
+
+
+def _bare_image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """`_image` of one without class and split tokens, by where its patches are in it."""
+    is_patch = slots < shape.patches
+    place = batch["place"][row][np.where(is_patch, slots, 0)]
+    ends = np.flatnonzero(~is_patch | ~place.any(axis=1))[1:]  # text or the next image
+    used = int(ends[0]) if len(ends) else len(slots)
+    h, w = place[used - 1] + 1
+    return unpatchify(batch["patches"][row][slots[:used]], int(h), int(w)), int(h), used

@@ -187,6 +187,17 @@ class TestInspect:
         assert video.endswith("training stops at it")
         assert found[-4:] == [f"  image 1: {tmp_path}/a.png: 40 x 30 pixels", "  | <image>⟦A dot.", "  | ⟧", ""]
 
+    def test_without_a_usable_record(self, tmp_path: Path) -> None:
+        """Each of them is named, and no sample is announced."""
+        turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "assistant")]
+        found = self.lines(write(tmp_path, {"messages": turns}), tmp_path)
+        assert found[1:] == [
+            "understood: no record can be used",
+            "cannot be used: 1 of 1",
+            f"  {tmp_path}/r.jsonl:1: turns do not alternate between human and gpt: turn 3 is from gpt, too",
+            "",
+        ]
+
 
 def picture_file() -> bytes:
     """A PNG of 40 x 30 pixels."""
