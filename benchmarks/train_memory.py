@@ -31,7 +31,14 @@ STEPS = flags.DEFINE_integer("steps", 20, "steps of each", lower_bound=2)
 MOST = flags.DEFINE_float("most", 1.3, "the largest ratio of resident memory to the account that is good")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
 CHILD = flags.DEFINE_bool("child", False, "be the process that trains one model (the script calls itself)")
-QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_heads": 14, "num_kv_heads": 2, "vocab_size": 151_936}
+QWEN = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_heads": 14,
+    "num_kv_heads": 2,
+    "vocab_size": 151_936,
+    "tie_embeddings": True,
+}
 KNOWN: dict[str, tuple[dict[str, Any], int]] = {
     "93m": ({"num_layers": 14}, 512),
     "260m": ({**QWEN, "num_layers": 4}, 2048),
