@@ -13,8 +13,8 @@ from ml_collections.config_dict import placeholder
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
-from eve_jax.hf.conventions import describe
-from eve_jax.model.config import ClipConfig
+from eve_jax.hf.conventions import describe, describe_encoder
+from eve_jax.model.clip_config import ClipConfig, EncoderConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.hub import local_model
@@ -41,6 +41,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.init = llm if local else ""
     # CLIP's folder or hub id, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
     c.teacher = ""
+    # CLIP's folder or hub id, for the encoder of patch_embed clip; "" = the one in `init`; random = of random weights
+    c.encoder = ""
 
     c.model = m = ConfigDict()
     m.llm = llm
@@ -48,7 +50,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    m.patch_embed = "v2"  # v2 | v1 (EVEv1's)
+    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | clip (a vision encoder and a projector)
     # Channels between the two patch convolutions; EVEv1: of the patches.
     m.patch_hidden = sizes.get("patch_hidden", 1024)
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
@@ -159,7 +161,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1)
+    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | pad
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
@@ -203,6 +205,28 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
     c.data.patch = 28
     c.data.max_tokens = c.data.row_tokens = 2048
     c.data.micro_batches = 1
+    return c
+
+
+def get_encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
+    """The defaults of a model with a vision encoder (LLaVA-1.5): CLIP's tower and a projector, and padded images.
+
+    encoder: CLIP's folder or hub id; random = of random weights of ViT-L/14-336's sizes; "" = the one in `llm`, the
+    folder of a LLaVA, or in `init`.
+    """
+    c = get_config(llm, "dense")
+    encoder = local_model(expand(encoder, "encoder", fetch))
+    found = describe_encoder(Path(c.init)) if c.init and not encoder else None
+    sizes = found or (describe_teacher(encoder) if encoder not in ("", RANDOM) else EncoderConfig())
+    c.encoder = encoder
+    c.model.encoder = ConfigDict(asdict(sizes))
+    c.model.patch_embed = "clip"
+    c.model.sub_patch = sizes.patch_size // 2
+    c.data.patch = sizes.patch_size
+    c.data.image_mode = "pad"
+    c.data.max_size = sizes.image_size
+    c.data.image_first = True
+    c.data.max_tokens = c.data.row_tokens = 2048
     return c
 
 

@@ -104,7 +104,8 @@ class Folded:
 
 class Completed:
     """`source` as a model of `parts`: the vision copies that it lacks are copies of its text weights, a patch embedding
-    that it lacks is initialized from `seed` (the values of `init_params`), gated deltas start as in `GatedDelta`.
+    (with its encoder) that it lacks is initialized from `seed` (the values of `init_params`), gated deltas start as in
+    `GatedDelta`.
 
     Raises UserError when `source` has parts that the model would drop.
     """
@@ -145,7 +146,7 @@ class Completed:
 
     @cached_property
     def _fresh(self) -> Params:
-        return init_params(self.cfg, self.seed, "patch_embed")
+        return init_params(self.cfg, self.seed, "patch_embed", "encoder")
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""

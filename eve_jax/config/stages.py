@@ -16,9 +16,9 @@ from eve_jax.process.checks import unexpected
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
     "1": ("patch_embed", "align"),
-    "2.1": ("patch_embed", "align", "vision"),
-    "2.2": ("patch_embed", "align", "vision", "text"),
-    "3": ("patch_embed", "align", "vision", "text"),
+    "2.1": ("patch_embed", "align", "vision", "encoder"),
+    "2.2": ("patch_embed", "align", "vision", "text", "encoder"),
+    "3": ("patch_embed", "align", "vision", "text", "encoder"),
 }
 
 
@@ -49,9 +49,9 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     In a model with adapters those are the only ones. Raise UserError when the vision weights are to train without the
     text weights in a model that has none, and when the model has no weights of any group that trains.
     """
-    if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
+    if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision", "encoder"):
         raise FieldError(
-            "this stage trains the vision weights of the layers (2.1), but the model has none (",
+            "this stage trains the vision weights of the layers or a vision encoder (2.1), but the model has none (",
             Field("model.variant"),
             "=dense)",
         )

@@ -8,8 +8,10 @@ from typing import Any
 from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.families import FAMILIES, read_layers
+from eve_jax.hf.llava import LLAVA, is_llava, text_section, vision_section
 from eve_jax.hf.rope import read_rope
-from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
+from eve_jax.model.clip_config import ClipConfig, EncoderConfig
+from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.llms import SWITCHES
 from eve_jax.process.checks import known_names
 
@@ -29,7 +31,7 @@ SIZES = (
     *SWITCHES,
 )
 # Fields of `ModelConfig` that a patch embedding decides; a plain LLM has none.
-PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch")
+PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch", "encoder")
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 V1 = "eve"  # model_type of EVEv1
 SWITCHED = "eve-switched"  # model_type of EVEv2 on another base than the original's: ours, with its switches in OURS
@@ -103,13 +105,18 @@ def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
 def _their_name(field: str) -> str:
     """Return the name that config.json has for the field `model.NAME`."""
     name = field.removeprefix("model.")
+    if name.startswith("encoder."):
+        name = name.removeprefix("encoder.")
+        return f"vision_config.{THEIR_NAMES.get(name, name)}"
     return THEIR_NAMES.get(name, name)
 
 
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
+    if is_llava(hf):
+        return _model_config(_llm_of(hf), **_encoder(hf))
     refuse_wrapper(hf)
     kind = hf.get("model_type")
-    known = (*FAMILIES, *EVE)
+    known = (*FAMILIES, *EVE, LLAVA)
     if not isinstance(kind, str) or kind not in known:
         raise UserError(f"model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
     family = FAMILIES.get(kind)
@@ -181,6 +188,20 @@ def _patch(hf: dict[str, Any]) -> dict[str, Any]:
         "patch_hidden": hf["mm_hidden_size"],
         "sub_patch": 14 if v1 else 16,
     }
+
+
+def _llm_of(hf: dict[str, Any]) -> dict[str, Any]:
+    text = text_section(hf)
+    if not is_plain(text):
+        raise UserError(f"text_config is of {text['model_type']!r}: expected one of {', '.join(FAMILIES)}")
+    return text
+
+
+def _encoder(hf: dict[str, Any]) -> dict[str, Any]:
+    """The fields PATCH_FIELDS of a LLaVA."""
+    vision = CLIP_DEFAULTS | vision_section(hf)
+    encoder = EncoderConfig(**{f.name: vision[THEIR_NAMES.get(f.name, f.name)] for f in fields(EncoderConfig)})
+    return {"patch_embed": "clip", "sub_patch": encoder.patch_size // 2, "encoder": encoder}
 
 
 def clip_config(hf: dict[str, Any]) -> ClipConfig:

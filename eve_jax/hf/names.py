@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import DELTA, TWICE, ClipConfig, ModelConfig
+from eve_jax.hf.llava import LANGUAGE, PROJECTOR, TOWER
+from eve_jax.model.clip_config import ClipConfig
+from eve_jax.model.config import DELTA, TWICE, ModelConfig
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
@@ -203,9 +205,20 @@ def clip(cfg: ClipConfig) -> list[Entry]:
     ]
 
 
+def llava(cfg: ModelConfig) -> list[Entry]:
+    """The table of a model with a vision encoder, LLaVA-1.5's: LLM, encoder, projector."""
+    assert cfg.encoder is not None
+    entries = [e._replace(theirs=LANGUAGE + e.theirs) for e in decoder(cfg)]
+    for e in clip(cfg.encoder):
+        entries.append(e._replace(ours=f"patch_embed.tower.{e.ours}", theirs=TOWER + e.theirs))
+    for number in (0, 1):
+        entries += _linear(f"patch_embed.project.{number}", f"{PROJECTOR}linear_{number + 1}")
+    return entries
+
+
 def eve_names(cfg: ModelConfig) -> list[Entry]:
     """The table of the model of `cfg`."""
-    return (eve_v1 if cfg.patch_embed == "v1" else eve_v2)(cfg)
+    return {"v1": eve_v1, "v2": eve_v2, "clip": llava}[cfg.patch_embed](cfg)
 
 
 def decoder(cfg: ModelConfig) -> list[Entry]:

@@ -15,6 +15,7 @@ from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
 from eve_jax.hf.generation import check_generation
+from eve_jax.hf.llava import LANGUAGE, is_llava, respelled, text_section, warn_unknown_of_llava
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed
 from eve_jax.hf.prefixes import without_prefix
@@ -23,8 +24,6 @@ from eve_jax.hf.section import stored_teacher, stored_weights
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared
 from eve_jax.process.files import read_json
-
-HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 
 
 class HfSource:
@@ -37,11 +36,17 @@ class HfSource:
     def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
-        warn_unknown(self.config, folder / CONFIG)
+        within = LANGUAGE if is_llava(self.config) else ""
+        self.head, self.embed = f"{within}lm_head.weight", f"{within}model.embed_tokens.weight"
+        warn_unknown(text_section(self.config), folder / CONFIG)
+        if within:
+            warn_unknown_of_llava(self.config, folder / CONFIG)
         check_generation(folder, self.cfg.vocab_size)
         self.weights = stored_weights(self.config, folder)
         stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
-        self.tensors: dict[str, Any] = without_prefix(stored, folder, is_plain(self.config))
+        self.tensors: dict[str, Any] = (
+            respelled(stored, folder) if within else without_prefix(stored, folder, is_plain(self.config))
+        )
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
@@ -50,7 +55,7 @@ class HfSource:
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
         self.data = data_settings(self.config, folder, self.cfg)
-        dtype = "float32" if self.tensors[EMBED].dtype == np.float32 else "bfloat16"
+        dtype = "float32" if self.tensors[self.embed].dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}
         self.shapes: Params = {}
@@ -62,13 +67,13 @@ class HfSource:
 
     def _is_tied(self, name: str) -> bool:
         """Return True for the head of a model that ties it to the embeddings; raise UserError when it is another."""
-        if name != HEAD or not self.cfg.tie_embeddings:
+        if name != self.head or not self.cfg.tie_embeddings:
             return False
-        head, embed = self.tensors[HEAD], self.tensors[EMBED]
+        head, embed = self.tensors[self.head], self.tensors[self.embed]
         if head.shape != embed.shape or not np.array_equal(head.read(), embed.read()):
             raise UserError(
-                f"{head.file}: tensor {HEAD} is not {EMBED}, though {CONFIG} says tie_word_embeddings; set that to "
-                f"false, or remove {HEAD}, whichever the model was trained with"
+                f"{head.file}: tensor {self.head} is not {self.embed}, though {CONFIG} says tie_word_embeddings; set "
+                f"that to false, or remove {self.head}, whichever the model was trained with"
             )
         return True
 

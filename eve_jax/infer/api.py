@@ -228,7 +228,7 @@ class EVE:
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
         cut = [p if isinstance(p, Patches) else Patches.of(p, self.rule.images) for p in shown]
-        return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut])
+        return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut], self.rule.images.specials)
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings:
         """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.

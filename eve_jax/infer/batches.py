@@ -109,7 +109,7 @@ class _Run:
         count = round_up(min(self._most(rows), 1 << (len(asks) - 1).bit_length()), parts)
         self.width = count if self.divided else min(rows, count)
         context = roomy(max(len(ask.prompt) + ask.max_new_tokens for ask in asks))
-        menu = _menu([ask.prompt for ask in asks], engine.cfg.patch_embed == "v1", context)
+        menu = _menu([ask.prompt for ask in asks], engine.cfg.whole_images, context)
         self.slots = SlotRows(engine, count, context, BLOCK, menu, PrefixStore(0), (count,))
         self.under_way: dict[int, _Known] = {}
         self.heads: dict[int, bytes] = {}  # what the ask that a slot had last shares

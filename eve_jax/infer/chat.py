@@ -4,6 +4,7 @@ With a template that writes an answer otherwise once another turn follows (`Temp
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol, Unpack
 
 import numpy as np
@@ -144,4 +145,4 @@ class Chat:
 
         prompt = self.eve.with_images([Turn("human", question)], images, ids_for)
         patches, grids = [*self._seen.patches, *prompt.patches], [*self._seen.grids, *prompt.grids]
-        return Prompt(prompt.ids, patches, grids)
+        return replace(prompt, patches=patches, grids=grids)

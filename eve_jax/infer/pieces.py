@@ -1,7 +1,8 @@
 """Prompts cut into pieces of few row shapes, so that a long prefill can be done bit by bit by compiled programs.
 
 Image tokens are causal like text, and EVEv2 embeds each patch by itself: a piece is any range of a prompt's tokens.
-EVEv1's class token looks at all windows of its image, so there an image stays whole.
+EVEv1's class token looks at all windows of its image, and a vision encoder's patches at each other, so there an image
+stays whole.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
-from eve_jax.batch import CLASS, RowShape, batch_arrays, zeros
+from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.rows.build import PATCH, SPECIAL, TEXT, Tokens, lay_out_tokens, spell_out
+from eve_jax.data.samples.too_long import grid_tokens
+from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import Batch
@@ -106,11 +109,15 @@ class Spelled:
     def _ends(self) -> np.ndarray:
         """Where a piece may end when images stay whole: after text, and after an image."""
         inside = self.tokens.kind != TEXT
-        first = (self.tokens.kind == SPECIAL) & (self.tokens.value == CLASS)
-        goes_on = inside & ~first  # the token belongs to the image of the one before
+        widths = np.ones(len(self.prompt.ids), np.int64)
+        is_image = self.prompt.ids == IMAGE_ID
+        widths[is_image] = self.prompt.widths
+        inside[(np.cumsum(widths) - widths)[is_image]] = False  # the first of an image does not go on
+        goes_on = inside  # the token belongs to the image of the one before
         return np.flatnonzero(~np.append(goes_on, False))
 
     def _check(self) -> None:
         for h, w in self.prompt.grids:
-            if not any(h * w <= shape.patches and h + 1 <= shape.specials for shape in self.menu):
+            patches, specials = grid_tokens([(h, w)], self.prompt.specials)
+            if not any(patches <= shape.patches and specials <= shape.specials for shape in self.menu):
                 raise UserError(f"an image of {h} x {w} patches is too large for the scheduler: raise its context")

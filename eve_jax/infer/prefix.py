@@ -31,9 +31,10 @@ class Items:
         values[1:, 0] = prompt.ids
         values[0], widths[0] = _number(salt.encode()), 0
         places = np.flatnonzero(prompt.ids == IMAGE_ID) + 1
-        for place, patches, (h, w) in zip(places, prompt.patches, prompt.grids, strict=True):
+        images = zip(prompt.patches, prompt.grids, prompt.widths, strict=True)
+        for place, (patches, (h, w), width) in zip(places, images, strict=True):
             values[place] = _number(f"{h},{w};".encode(), np.ascontiguousarray(patches).data)
-            widths[place] = 1 + h * (w + 1)
+            widths[place] = width
         return cls(values, np.cumsum(widths))
 
     @property

@@ -8,17 +8,22 @@ import numpy as np
 from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.samples.too_long import grid_tokens
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.model.eve import Batch
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with IMAGE_ID for each image, and the images' patches: uint8 [h * w, B] with their (h, w)."""
+    """Token ids with IMAGE_ID for each image, and the images' patches: uint8 [h * w, B] with their (h, w).
+
+    specials: whether images have a class token and split tokens (`ImageRule.specials`).
+    """
 
     ids: np.ndarray
     patches: Sequence[np.ndarray] = ()
     grids: Sequence[tuple[int, int]] = ()
+    specials: bool = True
 
     def after(self, ids: Sequence[int]) -> "Prompt":
         """The prompt with text tokens `ids` before it."""
@@ -27,7 +32,8 @@ class Prompt:
     @property
     def sample(self) -> Sample:
         """The prompt as a sample without targets."""
-        return Sample(np.asarray(self.ids, np.int32), np.full(len(self.ids), IGNORE, np.int32), list(self.grids))
+        labels = np.full(len(self.ids), IGNORE, np.int32)
+        return Sample(np.asarray(self.ids, np.int32), labels, list(self.grids), specials=self.specials)
 
     @property
     def text(self) -> list[int]:
@@ -37,9 +43,12 @@ class Prompt:
     @property
     def need(self) -> tuple[int, int, int]:
         """Patches, specials and text tokens of the prompt."""
-        patches = sum(h * w for h, w in self.grids)
-        specials = sum(h + 1 for h, _ in self.grids)
-        return patches, specials, len(self.ids) - len(self.grids)
+        return *grid_tokens(self.grids, self.specials), len(self.ids) - len(self.grids)
+
+    @property
+    def widths(self) -> list[int]:
+        """Tokens of each image."""
+        return [sum(grid_tokens([grid], self.specials)) for grid in self.grids]
 
     def __len__(self) -> int:
         """Tokens of the prompt, image tokens included."""

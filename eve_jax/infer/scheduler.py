@@ -91,7 +91,7 @@ class Scheduler:
         self.engine, self.settings = engine, settings or SchedulerSettings()
         settings = self.settings
         self.compiles = Compiles()
-        menu = shapes(min(settings.chunk, settings.context), engine.cfg.patch_embed == "v1", settings.context)
+        menu = shapes(min(settings.chunk, settings.context), engine.cfg.whole_images, settings.context)
         sizes = settings.slots, settings.context, settings.block
         store = PrefixStore(settings.prefix_bytes)
         with self._in_memory():

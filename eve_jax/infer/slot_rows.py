@@ -67,7 +67,7 @@ class SlotRows:
         widths: Sequence[int],
     ):
         self.engine, self.context, self.block = engine, context, block
-        self.whole_images = engine.cfg.patch_embed == "v1"
+        self.whole_images = engine.cfg.whole_images
         self.menu, self.widths = menu, widths
         self.capacity = round_up(context + max(block, *(shape.length for shape in self.menu)), BLOCK)
         self.slots = Slots(count)

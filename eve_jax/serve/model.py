@@ -69,7 +69,8 @@ class Served:
             ids = whole.ids[:-1] if whole.ids[-1] == end_id(rule.tokenizer, rule.template) else whole.ids
         else:
             ids = eve.rule.prompt_ids(turns, count)
-        return Prompt(ids, [image.pixels for image in images], [image.grid for image in images])
+        pixels, grids = [image.pixels for image in images], [image.grid for image in images]
+        return Prompt(ids, pixels, grids, eve.rule.images.specials)
 
     def text(self, prompt: str | Sequence[int], special: bool = True) -> Prompt:
         """A text, or token ids, as they are; `special`: after the tokenizer's bos token. Raises Problem."""
@@ -102,12 +103,12 @@ class Served:
     def image_room(self) -> Callable[[int, int], None]:
         """A function that is told the grids of a request's images, in any thread, before they are resized: it raises
         Problem once they have more tokens than the context, which may be gigabytes of pixels."""
-        taken, lock = 0, threading.Lock()
+        taken, lock, specials = 0, threading.Lock(), self.eve.rule.images.specials
 
         def take(rows: int, columns: int) -> None:
             nonlocal taken
             with lock:
-                taken += image_tokens(rows, columns)
+                taken += image_tokens(rows, columns, specials)
                 if taken > self.context:
                     raise self.too_long(taken, "at least ")
 
@@ -170,12 +171,12 @@ def grid_facts(rule: ImageRule, width: int, height: int) -> dict[str, Any]:
         "width": columns * rule.patch,
         "height": rows * rule.patch,
         "patch": rule.patch,
-        "tokens": image_tokens(rows, columns),
+        "tokens": image_tokens(rows, columns, rule.specials),
         "max_size": rule.size,
         "fit": rule.fit,
     }
 
 
-def image_tokens(rows: int, columns: int) -> int:
-    """Tokens of an image of so many rows and columns of patches."""
-    return len(Prompt(np.array([IMAGE_ID], np.int32), (), [(rows, columns)]))
+def image_tokens(rows: int, columns: int, specials: bool) -> int:
+    """Tokens of an image of so many rows and columns of patches; `specials` as `ImageRule.specials`."""
+    return len(Prompt(np.array([IMAGE_ID], np.int32), (), [(rows, columns)], specials))

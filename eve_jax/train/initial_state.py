@@ -16,6 +16,7 @@ from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
 from eve_jax.errors import UserError
+from eve_jax.hf.clip_encoder import check_encoder, with_encoder
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.model.config import ModelConfig
@@ -111,8 +112,8 @@ def _fresh_start(
     trainable, frozen = partition(cfg, params, factors)
     origins = []
     if origin is not None and (cfg.lora or not factors["text"]) and not config.train.whole:
-        teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
-        given = {n: v for n, v in frozen.items() if n not in teacher}
+        others = of_groups(cfg, "teacher", *(("encoder", "patch_embed") if cfg.encoder else ()))  # from elsewhere
+        given = {n: v for n, v in frozen.items() if n not in others}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     if cfg.lora is not None:
         print_once(f"{config.name}: {describe(cfg, trainable, origins)}")
@@ -136,6 +137,13 @@ def check_origins(config: Config, cfg: ModelConfig) -> None:
             own_tokenizer(config.init)
     if cfg.teacher and config.teacher not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
+    check_encoder(cfg, config.encoder, _known(open_init(config, cfg)) if config.init and cfg.encoder else None)
+
+
+def _known(checkpoint: Checkpoint) -> set[str]:
+    """Names of the parameters that a checkpoint has of its own, none of them made."""
+    source = checkpoint.source
+    return set(abstract_params(checkpoint.cfg) if source is None else getattr(source, "source", source).shapes)
 
 
 def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
@@ -162,10 +170,13 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
     if not config.init:
         print_once(f"{config.name}: config.init is empty, so training starts from random weights")
         params = init_params(cfg, config.seed)
-        return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
+        params = with_aligning(cfg, cfg, params, config.teacher, config.seed)
+        return with_encoder(cfg, params, config.encoder), None
     checkpoint = open_init(config, cfg)
+    check_encoder(cfg, config.encoder, _known(checkpoint))
     if checkpoint.source is None:
         checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
+    params = with_encoder(cfg, params, config.encoder)
     return add_vision_copies(cfg, params) | init_adapters(cfg, shardings or None), checkpoint

@@ -23,6 +23,7 @@ FREE_FIELDS = (
     VERSION_FIELD,
     "init",
     "teacher",
+    "encoder",
     "model.llm",
     "mesh",
     "track",

@@ -15,6 +15,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.hf.llava import text_section
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import read_json, write_json
@@ -25,7 +26,7 @@ from eve_jax.weights.stage_config import stage_config
 HF_CONFIG = "hf_config.json"
 PATHS = "paths.json"
 # Fields of a stage's config that hold a path; those of LISTS hold several, separated by commas.
-FIELDS = ("init", "teacher", "model.llm", "data.images", "data.tokenizer")
+FIELDS = ("init", "teacher", "encoder", "model.llm", "data.images", "data.tokenizer")
 LISTS = ("data.records",)
 # Sizes by which a base's config is recognized as that of the model: name there, field of `ModelConfig`.
 SIZES = {
@@ -47,9 +48,9 @@ def carried_config(folder: Path) -> dict[str, Any]:
     if "model" in config:
         cfg, _ = stage_config(folder)
         for theirs, ours in SIZES.items():
-            if found.get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+            if text_section(found).get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
                 raise UserError(
-                    f"{file} is of another model than {folder}: {theirs} is {found[theirs]} there, "
+                    f"{file} is of another model than {folder}: {theirs} is {text_section(found)[theirs]} there, "
                     f"{getattr(cfg, ours)} here; {_remedy(folder)}"
                 )
     return found
@@ -112,7 +113,7 @@ def max_positions(config: Mapping[str, Any], folder: Path) -> int:
 
     folder: of the model, for the message. Raise UserError for a number that is none.
     """
-    given, name = config.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    given, name = text_section(config).get("max_position_embeddings"), f"{folder}: max_position_embeddings"
     return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 

@@ -16,7 +16,13 @@ from eve_jax.version import other_version
 
 # Switches of the base LLM that version 0.1.0 does not have: its models have them as they are by default.
 LATER_SWITCHES = {name: getattr(ModelFields, name) for name in SWITCHES if name not in ("rope_scaling", "qkv_bias")}
-LATER = {"parts", "teacher", "lora", *LATER_SWITCHES}  # fields of `ModelConfig` that version 0.1.0 does not write
+LATER = {
+    "parts",
+    "teacher",
+    "encoder",
+    "lora",
+    *LATER_SWITCHES,
+}  # fields of `ModelConfig` that version 0.1.0 does not write
 STORED = [field.name for field in fields(ModelConfig) if field.name not in LATER]
 
 

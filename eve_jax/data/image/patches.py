@@ -16,7 +16,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
-from eve_jax.data.image.rule import MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
+from eve_jax.data.image.rule import MAX_PIXELS, PAD, PATCH, PILLOW_PIXELS, ImageRule
+from eve_jax.data.image.square import padded
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 from eve_jax.process.hush import tiff_error, tiff_errors_begin
 
@@ -128,12 +129,16 @@ def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None
     """`load_patches` of an RGB image."""
     natural = rule.grid(*image.size)
     h, w = grid or natural
-    return patchify(bicubic(image, w * rule.patch, h * rule.patch), rule.patch), natural
+    return patchify(_at_size(image, rule, w * rule.patch, h * rule.patch), rule.patch), natural
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
     """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
-    return bicubic(image, *rule.resized(*image.size))
+    return _at_size(image, rule, *rule.resized(*image.size))
+
+
+def _at_size(image: Image.Image, rule: ImageRule, width: int, height: int) -> np.ndarray:
+    return padded(image, width) if rule.mode == PAD else bicubic(image, width, height)
 
 
 def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:

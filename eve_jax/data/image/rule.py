@@ -11,8 +11,9 @@ from eve_jax.process.checks import number, unexpected, whole
 PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
 SQUARE = "square"  # the mode of EVEv1
+PAD = "pad"  # the mode of models with a vision encoder (LLaVA-1.5)
 # Own max_size of each mode.
-MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
+MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672, PAD: 336}
 FITS = ("shrink", "fill")
 FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
@@ -26,10 +27,11 @@ class ImageRule:
 
     mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
     max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
-    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect).
+    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect);
+    `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens.
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
-    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
-    squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672, 336). max_aspect: a longer image
+    is squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     max_pixels: of an image file; larger ones are not decoded.
     """
@@ -96,6 +98,14 @@ class ImageRule:
                 f"={self.patch}",
             )
 
+        if self.mode == PAD and self.size % self.patch:
+            raise FieldError(max_size, f": {self.size} pixels are not a multiple of ", patch, f"={self.patch}")
+
+    @property
+    def specials(self) -> bool:
+        """Whether an image has a class token and a split token after each row, next to its patches."""
+        return self.mode != PAD
+
     @property
     def size(self) -> int:
         """Side of the largest image area in pixels."""
@@ -118,6 +128,8 @@ class ImageRule:
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels, multiples of `patch`, of an image of `width` x `height` pixels."""
+        if self.mode == PAD:
+            return self.size, self.size
         if self.mode == SQUARE:
             cells = teacher_grid(width, height, *self.teacher)
             return cells[1] * self.pool * self.patch, cells[0] * self.pool * self.patch

@@ -21,7 +21,7 @@ from eve_jax.data.rows.align_arrays import place_images, teacher_image, teacher_
 from eve_jax.data.samples.image_stamps import is_changed, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
-from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
 
 PATCH, SPECIAL, TEXT = 0, 1, 2  # kinds of slots, in memory order
 
@@ -29,12 +29,16 @@ Batch = dict[str, np.ndarray]
 
 
 class Sample(NamedTuple):
-    """ids int32 [n] with IMAGE_ID per image, labels int32 [n], the grid (h, w) of each image, weight of its loss."""
+    """ids int32 [n] with IMAGE_ID per image, labels int32 [n], the grid (h, w) of each image, weight of its loss.
+
+    specials: whether images have a class token and split tokens (`ImageRule.specials`).
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     grids: Sequence[tuple[int, int]]
     weight: float = 1.0
+    specials: bool = True
 
 
 class Tokens(NamedTuple):
@@ -45,8 +49,10 @@ class Tokens(NamedTuple):
     label: np.ndarray  # IGNORE where nothing is learned
 
 
-def _image_tokens(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Kinds and values of an image's tokens: class, then h times w patches and a split."""
+def _image_tokens(h: int, w: int, specials: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds and values of an image's tokens: class, then h times w patches and a split; without specials patches."""
+    if not specials:
+        return np.full(h * w, PATCH, np.int8), np.zeros(h * w, np.int32)
     kind = np.full(1 + h * (w + 1), PATCH, np.int8)
     value = np.zeros(len(kind), np.int32)
     kind[0], value[0] = SPECIAL, CLASS
@@ -68,7 +74,7 @@ def spell_out(sample: Sample) -> Tokens:
         label.append(sample.labels[text])
         start = place + 1
         if place < len(sample.ids):
-            image_kind, image_value = _image_tokens(h, w)
+            image_kind, image_value = _image_tokens(h, w, sample.specials)
             kind.append(image_kind)
             value.append(image_value)
             label.append(np.full(len(image_kind), IGNORE, np.int32))
@@ -218,7 +224,7 @@ class RowBuilder:
             for file, stamp in zip(record.images, seen.stamps if seen else (), strict=False):
                 if is_changed(file, stamp):
                     raise BadImage("the image changed since it was measured", file)
-            return Sample(*encoded, grids)
+            return Sample(*encoded, grids, specials=self.rule.images.specials)
         except BadImage as e:
             self.bad.report(self.records.where(index), id, e.path, e.reason)
         except BadRecord as e:
@@ -226,8 +232,8 @@ class RowBuilder:
         patches[:] = 0
         if encoded is None:
             ids = np.array([IMAGE_ID] * len(grids) + [0] * n_text, np.int32)
-            return Sample(ids, np.full(len(ids), IGNORE, np.int32), grids, 0.0)
-        return Sample(*encoded, grids, 0.0)
+            encoded = Encoded(ids, np.full(len(ids), IGNORE, np.int32))
+        return Sample(*encoded, grids, 0.0, self.rule.images.specials)
 
     def _load(
         self,

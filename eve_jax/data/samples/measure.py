@@ -166,7 +166,7 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
             truncated += len(ids) < len(encoded.ids)
             shrunk += own is not natural
             fields[records.source_of(index)].add(own_fields, bool(own))
-            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own)))
+            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own, rule.images.specials)))
             grids += own
             images.append(len(grids))
     used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()

@@ -83,7 +83,7 @@ class SampleRule:
 
         Raises `BadRecord` when it stays too long.
         """
-        return fitted(encoded, grids, self.max_tokens, self.too_long)
+        return fitted(encoded, grids, self.max_tokens, self.too_long, self.images.specials)
 
     def cut(self, encoded: Encoded, grids: Grids) -> Encoded:
         """Return the sample that `fit` gives for images whose `grids` it gave. Raises `BadRecord` as it does."""

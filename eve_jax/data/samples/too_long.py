@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from eve_jax.data.image.rule import SQUARE
+from eve_jax.data.image.rule import PAD, SQUARE
 from eve_jax.data.record import BadRecord
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
 from eve_jax.errors import Field, FieldError
@@ -13,37 +13,42 @@ LONG = ("drop", "truncate_text", "shrink_image")
 Grids = Sequence[tuple[int, int]]
 
 
-def grid_tokens(grids: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Patches and special tokens of images of `grids` (h, w): h * w and 1 + h each (EVEv2 paper, section 3.2)."""
-    patches = specials = 0
+def grid_tokens(grids: Iterable[tuple[int, int]], specials: bool = True) -> tuple[int, int]:
+    """Patches and special tokens of images of `grids` (h, w): h * w and 1 + h each (EVEv2 paper, section 3.2).
+
+    specials: whether the images have special tokens (`ImageRule.specials`).
+    """
+    patches = extra = 0
     for h, w in grids:
         patches += h * w
-        specials += 1 + h
-    return patches, specials
+        extra += (1 + h) * specials
+    return patches, extra
 
 
 def check_long(long: str, image_mode: str = "") -> None:
     """Raise FieldError unless `long` is one of LONG and goes with the `image_mode`."""
     if long not in LONG:
         raise FieldError(Field("data.long"), f": {long!r} is not one of {', '.join(LONG)}")
-    if long == "shrink_image" and image_mode == SQUARE:
+    if long == "shrink_image" and image_mode in (SQUARE, PAD):
         raise FieldError(
             Field("data.long"),
             "=shrink_image does not go with ",
             Field("data.image_mode"),
-            f"={SQUARE}: use drop or truncate_text",
+            f"={image_mode}: use drop or truncate_text",
         )
 
 
-def fitted(encoded: Encoded, grids: Grids, max_tokens: int, long: str = "drop") -> tuple[Encoded, Grids]:
+def fitted(
+    encoded: Encoded, grids: Grids, max_tokens: int, long: str = "drop", specials: bool = True
+) -> tuple[Encoded, Grids]:
     """The sample with at most `max_tokens` tokens, text and images of `grids` (rows, columns of patches) together.
 
     One that fits is given back as it is. Else, by `long`: `truncate_text` cuts text from its end, and keeps the
     images; `shrink_image` makes all images smaller by the same factor. Raises `BadRecord` when that does not help,
-    when nothing is left to learn, and always for `drop`.
+    when nothing is left to learn, and always for `drop`. specials: whether images have special tokens.
     """
     n_text = len(encoded.ids) - len(grids)
-    n_image = sum(grid_tokens(grids))
+    n_image = sum(grid_tokens(grids, specials))
     if n_text + n_image <= max_tokens:
         return encoded, grids
     reason = f"too long: {n_text + n_image} tokens, more than {max_tokens}"

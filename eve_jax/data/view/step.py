@@ -20,7 +20,8 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
     steps = data.plan.steps
     if not 0 <= step < steps:
         raise UserError(f"--step={step}: the plan has {amount(steps, 'step')}, 0 to {steps - 1}")
-    micro_batches = data.plan.step(step)
+    micro_batches, images = data.plan.step(step), data.builder.rule.images
+    cells = 0 if images.specials else images.size // images.patch
     shares = [len(part) for part in np.array_split(np.arange(max_rows), len(micro_batches))]
     rows = []
     for number, (micro_batch, share) in enumerate(zip(micro_batches, shares, strict=True), 1):
@@ -33,7 +34,7 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
             title = f"row {row + 1} of {len(micro_batch.rows)}"
             if len(micro_batches) > 1:
                 title += f", micro-batch {number} of {len(micro_batches)}"
-            rows.append(take_apart(batch, row, ids, data.tokenizer, title))
+            rows.append(take_apart(batch, row, ids, data.tokenizer, title, cells))
     return rows
 
 

@@ -49,8 +49,13 @@ class ShownRow(NamedTuple):
     slots: np.ndarray
 
 
-def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "") -> ShownRow:
-    """Row number `row` of a batch, whose samples are the records `ids`."""
+def take_apart(
+    batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "", cells: int = 0
+) -> ShownRow:
+    """Row number `row` of a batch, whose samples are the records `ids`.
+
+    cells: patches along a side of the images, where these have no special tokens (`ImageRule.specials`).
+    """
     shape = row_shape(batch)
     slots = batch["perm"][row]
     sample = batch["segment"][row][slots]
@@ -61,21 +66,21 @@ def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, tit
     samples = []
     for number, id in enumerate(ids, 1):
         own = np.flatnonzero(sample == number)
-        pieces = _pieces(batch, row, shape, slots[own], target[own], tokenizer)
+        pieces = _pieces(batch, row, shape, slots[own], target[own], tokenizer, cells)
         counts = RowShape(*(int((kind[own] == k).sum()) for k in (PATCH, SPECIAL, TEXT)))
         samples.append(ShownSample(id, pieces, counts, int(target[own].sum())))
     return ShownRow(title, shape, samples, sample, kind, target, slots)
 
 
 def _pieces(
-    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, target: np.ndarray, tokenizer: Tokenizer
+    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, target: np.ndarray, tokenizer: Tokenizer, cells: int
 ) -> list[Piece]:
     """Images and runs of text, all targets or none, of the sample with its tokens in `slots`, in causal order."""
     pieces = []
     at = 0
     while at < len(slots):
         if slots[at] < shape.vision:
-            image, h, used = _image(batch, row, shape, slots[at:])
+            image, h, used = _image(batch, row, shape, slots[at:], cells)
             pieces.append(Piece(image, "", False, image.shape[0] // h))
             at += used
             continue
@@ -87,8 +92,11 @@ def _pieces(
     return pieces
 
 
-def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """The image whose class token is the first of `slots`, its rows of patches, and how many tokens it has."""
+def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray, cells: int) -> tuple[np.ndarray, int, int]:
+    """The image whose first token is the first of `slots`, its rows of patches, and how many tokens it has."""
+    if cells:
+        used = cells**2
+        return unpatchify(batch["patches"][row][slots[:used]], cells, cells), cells, used
     special = (slots >= shape.patches) & (slots < shape.vision)
     ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
     ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
