@@ -121,7 +121,10 @@ def _short(paths: Sequence[str]) -> list[str]:
 
 
 def _source(model: Checkpoint) -> Any:
-    return model.source or stored_source(model.folder, model.step)
+    """What the folder itself holds: a plain LLM without the patch embedding that `open_checkpoint` makes for it."""
+    if model.source is None:
+        return stored_source(model.folder, model.step)
+    return getattr(model.source, "source", model.source)
 
 
 def _about(name: str, model: Checkpoint) -> dict[str, Any]:

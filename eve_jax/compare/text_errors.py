@@ -50,8 +50,8 @@ def marked_words(answer: str, text: str) -> list[Word]:
     """
     given, true = answer.split(), text.split()
     words: list[Word] = []
-    for tag, i, j, k, l in difflib.SequenceMatcher(None, given, true, autojunk=False).get_opcodes():
+    for tag, i, j, start, end in difflib.SequenceMatcher(None, given, true, autojunk=False).get_opcodes():
         kind = "right" if tag == "equal" else "wrong"
         words += [Word(word, kind) for word in given[i:j]]
-        words += [Word(word, "missing") for word in true[k:l]] if tag in ("insert", "replace") else []
+        words += [Word(word, "missing") for word in true[start:end]] if tag in ("insert", "replace") else []
     return words
