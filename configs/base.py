@@ -14,6 +14,7 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe, describe_encoder
+from eve_jax.hf.vq_folder import vq_sizes
 from eve_jax.model.clip_config import ClipConfig, EncoderConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
@@ -50,9 +51,10 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | clip (a vision encoder and a projector)
+    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | clip (a vision encoder and a projector) | vq (codes)
     # Channels between the two patch convolutions; EVEv1: of the patches.
     m.patch_hidden = sizes.get("patch_hidden", 1024)
+    m.codes = 0  # of patch_embed vq: size of the vision vocabulary
     m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
@@ -161,13 +163,16 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    d.image_mode = "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | pad
+    d.image_mode = (
+        "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | pad | codes
+    )
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
+    d.vision_tokenizer = ""  # of image_mode codes: folder of a VQGAN; "" = that in `init`
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
     d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
     d.max_tokens = 5000  # longest sample, image tokens included; at most the positions of the LLM
@@ -225,6 +230,29 @@ def get_encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
     c.data.patch = sizes.patch_size
     c.data.image_mode = "pad"
     c.data.max_size = sizes.image_size
+    c.data.image_first = True
+    c.data.max_tokens = c.data.row_tokens = 2048
+    return c
+
+
+def get_codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: int) -> ConfigDict:
+    """The defaults of a model with a vision vocabulary: codes of a VQGAN in the folder `vision_tokenizer`.
+
+    "" = that in `llm`, the folder of such a model, or the sizes are given: codes, patch, image_size.
+    """
+    c = get_config(llm, "dense")
+    folder = expand(vision_tokenizer, "vision_tokenizer", fetch)
+    if folder:
+        found = vq_sizes(Path(folder))
+        sizes = {"codes": found.codes, "patch": found.patch, "image_size": found.image_size} | sizes
+    sizes = {"codes": 16_384, "patch": 8, "image_size": 256} | sizes
+    c.model.patch_embed = "vq"
+    c.model.codes = sizes["codes"]
+    c.model.sub_patch = sizes["patch"] // 2
+    c.data.vision_tokenizer = folder
+    c.data.patch = sizes["patch"]
+    c.data.image_mode = "codes"
+    c.data.max_size = sizes["image_size"]
     c.data.image_first = True
     c.data.max_tokens = c.data.row_tokens = 2048
     return c

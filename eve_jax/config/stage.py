@@ -20,7 +20,7 @@ from eve_jax.config.lora import adapter_factors, with_adapters
 from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
-from eve_jax.data.image.rule import PAD, SQUARE, ImageRule
+from eve_jax.data.image.rule import CODES, PAD, SQUARE, ImageRule
 from eve_jax.data.text.own_template import own_template
 from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
@@ -190,9 +190,10 @@ class Config(Section):
 
     def _check_encoder(self) -> None:
         mode, encoder = Field("data.image_mode"), self.sizes.encoder
-        if (self.data.image_mode == PAD) != (encoder is not None):
-            clip = Field("model.patch_embed")
-            raise FieldError(mode, f"={self.data.image_mode}, ", clip, f"={self.sizes.patch_embed}: clip takes {PAD}")
+        for needed, has in ((PAD, encoder is not None), (CODES, self.sizes.codes > 0)):
+            if (self.data.image_mode == needed) != has:
+                kind, text = Field("model.patch_embed"), f"={self.sizes.patch_embed}: clip takes {PAD}, vq {CODES}"
+                raise FieldError(mode, f"={self.data.image_mode}, ", kind, text)
         if encoder is None and self.encoder:
             raise FieldError(Field("encoder"), f"={self.encoder} is given, but the model has no vision encoder")
         if encoder is not None and (size := ImageRule.of(self.data).size) != encoder.image_size:

@@ -15,10 +15,10 @@ from eve_jax.process.checks import unexpected
 
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text",),
-    "1": ("patch_embed", "align"),
-    "2.1": ("patch_embed", "align", "vision", "encoder"),
-    "2.2": ("patch_embed", "align", "vision", "text", "encoder"),
-    "3": ("patch_embed", "align", "vision", "text", "encoder"),
+    "1": ("patch_embed", "align", "vocabulary"),
+    "2.1": ("patch_embed", "align", "vision", "encoder", "vocabulary"),
+    "2.2": ("patch_embed", "align", "vision", "text", "encoder", "vocabulary"),
+    "3": ("patch_embed", "align", "vision", "text", "encoder", "vocabulary"),
 }
 
 

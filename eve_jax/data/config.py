@@ -36,6 +36,7 @@ class DataConfig(Section, Mapping[str, Any]):
     max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
+    vision_tokenizer: str
     repeats: str = setting(reads=partial(parse_numbers, "repeats"))
     weights: str = setting(reads=partial(parse_numbers, "weights"))
     max_tokens: int = setting(low=1)

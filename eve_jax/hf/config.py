@@ -31,7 +31,7 @@ SIZES = (
     *SWITCHES,
 )
 # Fields of `ModelConfig` that a patch embedding decides; a plain LLM has none.
-PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch", "encoder")
+PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch", "encoder", "codes")
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 V1 = "eve"  # model_type of EVEv1
 SWITCHED = "eve-switched"  # model_type of EVEv2 on another base than the original's: ours, with its switches in OURS

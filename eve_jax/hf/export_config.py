@@ -132,6 +132,8 @@ def check_exported(cfg: ModelConfig) -> None:
             f"model.{name}={value}: the modeling file of EVEv1 (model.patch_embed=v1) does not have it; export the LLM "
             "alone with --text_only"
         )
+    if cfg.codes:
+        raise UserError("model.patch_embed=vq: no other program reads it; export the LLM alone with --text_only")
     if cfg.encoder is not None and cfg.parts:
         raise UserError(
             f"model.parts={','.join(cfg.parts)}: LLaVA's layout, that of a model with a vision encoder, has single "

@@ -109,18 +109,27 @@ def names_of(cfg: VqConfig, layout: str) -> Iterator[tuple[str, str]]:
     yield "table", "quantize.embedding.weight"
 
 
+def vq_sizes(folder: Path) -> VqConfig:
+    """Sizes of the encoder in `folder`; UserError naming the file and the field that is missing or wrong."""
+    return _described(folder)[1]
+
+
+def _described(folder: Path) -> tuple[str, VqConfig]:
+    """The layout and the sizes of what is in `folder`."""
+    file = folder / CONFIG
+    try:
+        with name_fields(lambda field: field.removeprefix("vq."), f"{file}: "):
+            return _sizes(read_json(file))
+    except KeyError as error:
+        raise UserError(f"{file} has no field {error.args[0]!r}") from error
+
+
 def read_vq(folder: Path) -> tuple[VqConfig, Params]:
     """Sizes and weights (float32, by the names of `vq_shapes`) of the encoder in `folder`.
 
     Raises UserError naming the file and the field or tensor that is missing, unknown or of another shape.
     """
-    file = folder / CONFIG
-    hf = read_json(file)
-    try:
-        with name_fields(lambda field: field.removeprefix("vq."), f"{file}: "):
-            layout, cfg = _sizes(hf)
-    except KeyError as error:
-        raise UserError(f"{file} has no field {error.args[0]!r}") from error
+    layout, cfg = _described(folder)
     tensors = _own(open_tensors(folder), layout)
     shapes, pairs = vq_shapes(cfg), dict(names_of(cfg, layout))
     # Attention of diffusers has linear layers, of early versions convolutions of one pixel.

@@ -21,6 +21,7 @@ from eve_jax.data.text.templates import check_template, fitting_templates, get_t
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Argument, Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
+from eve_jax.hf.vision_tokenizer import with_coder
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine
@@ -110,7 +111,7 @@ class EVE:
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
-        rule = SampleRule(tokenizer, sizes, template, first, special_text=special)
+        rule = SampleRule(tokenizer, with_coder(sizes, folder), template, first, special_text=special)
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
         return cls(engine, rule, takes_images(folder), _positions(folder), data)

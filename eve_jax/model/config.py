@@ -12,8 +12,8 @@ from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, and of the
-# baseline with a vision encoder the projector behind it.
-PATCH_EMBEDS = ("v2", "v1", "clip")
+# baseline with a vision encoder the projector behind it, of that with a vision vocabulary its table.
+PATCH_EMBEDS = ("v2", "v1", "clip", "vq")
 WHOLE_IMAGES = ("v1", "clip")  # those by which a token depends on all of its image
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
@@ -106,7 +106,7 @@ class ModelFields(Section):
     `qk_norm`. A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
     `align_width` > 0 is the width of the teacher that the patch aligning layer, which is then there, learns from;
     `teacher` the teacher itself, when the model carries it. Both matter in training alone, with `align_weight` > 0.
-    `encoder`: of `patch_embed` clip, whose patches are its patches.
+    `encoder`: of `patch_embed` clip, whose patches are its patches. `codes` of `patch_embed` vq.
     """
 
     PATH = "model."
@@ -142,6 +142,7 @@ class ModelFields(Section):
     align_width: int = setting(0, low=0, multiple=V1_HEADS)
     teacher: ClipConfig | None = None
     encoder: EncoderConfig | None = None
+    codes: int = setting(0, low=0, high=1 << 16)
     dtype: str = setting("bfloat16", DTYPES)
     param_dtype: str = setting("float32", DTYPES)
     frozen_dtype: str = setting("bfloat16", DTYPES)
@@ -184,6 +185,8 @@ class ModelFields(Section):
             raise FieldError(
                 clip, f"={self.patch_embed}, and ", field, f" is {is_given}: clip has an encoder, others none"
             )
+        if (self.patch_embed == "vq") != (self.codes > 0):
+            raise FieldError(Field("model.codes"), f"={self.codes}, and ", clip, f"={self.patch_embed}: vq has codes")
         if self.encoder is not None and self.encoder.patch_size != 2 * self.sub_patch:
             wanted = f"half of the {self.encoder.patch_size} pixels of the encoder's patches"
             raise unexpected(Field("model.sub_patch"), self.sub_patch, wanted)
@@ -239,8 +242,8 @@ class ModelConfig(ModelFields):
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a patch: 2x2 blocks of RGB pixels."""
-        return 12 * self.sub_patch**2
+        """Bytes of a patch: 2x2 blocks of RGB pixels, or the number of a code."""
+        return 2 if self.codes else 12 * self.sub_patch**2
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":

@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
+from eve_jax.model.code_embed import CodeEmbed
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import HeldGroup, extend_layers, in_groups, run_layers, run_tapped, stack_layers
 from eve_jax.model.encoder_embed import EncoderEmbed
@@ -31,10 +32,11 @@ Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
 Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, H], in causal order
 FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
-PATCH_EMBEDS: dict[str, type[PatchEmbed | WindowEmbed | EncoderEmbed]] = {
+PATCH_EMBEDS: dict[str, type[PatchEmbed | WindowEmbed | EncoderEmbed | CodeEmbed]] = {
     "v2": PatchEmbed,
     "v1": WindowEmbed,
     "clip": EncoderEmbed,
+    "vq": CodeEmbed,
 }
 
 

@@ -17,7 +17,7 @@ from eve_jax.model.config import PARTS, ModelConfig
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 
 # Groups that train, or stay frozen, together; `groups` has also those of further sets of weights.
-GROUPS = ("patch_embed", "vision", "text", "align", "teacher", "encoder")
+GROUPS = ("patch_embed", "vision", "text", "align", "teacher", "encoder", "vocabulary")
 NEVER_TRAINED = ("teacher",)
 TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
 # matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a

@@ -15,15 +15,18 @@ from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_encoder import check_encoder, with_encoder
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
+from eve_jax.hf.vision_tokenizer import check_vision_tokenizer
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
 from eve_jax.process.connect import peers, print_once
 from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
+from eve_jax.train.stage_files import vision_tokenizer
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
 
@@ -112,7 +115,9 @@ def _fresh_start(
     trainable, frozen = partition(cfg, params, factors)
     origins = []
     if origin is not None and (cfg.lora or not factors["text"]) and not config.train.whole:
-        others = of_groups(cfg, "teacher", *(("encoder", "patch_embed") if cfg.encoder else ()))  # from elsewhere
+        others = of_groups(
+            cfg, "teacher", *(("encoder", "patch_embed") if cfg.encoder else ("vocabulary",))
+        )  # from elsewhere
         given = {n: v for n, v in frozen.items() if n not in others}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     if cfg.lora is not None:
@@ -137,6 +142,7 @@ def check_origins(config: Config, cfg: ModelConfig) -> None:
             own_tokenizer(config.init)
     if cfg.teacher and config.teacher not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
+    check_vision_tokenizer(cfg, ImageRule.of(config.data), vision_tokenizer(config))
     check_encoder(cfg, config.encoder, _known(open_init(config, cfg)) if config.init and cfg.encoder else None)
 
 

@@ -31,6 +31,7 @@ FREE_FIELDS = (
     "data.records",
     "data.images",
     "data.tokenizer",
+    "data.vision_tokenizer",
     "data.workers",
     "data.threads",
     "data.prefetch",

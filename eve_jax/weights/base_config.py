@@ -26,7 +26,7 @@ from eve_jax.weights.stage_config import stage_config
 HF_CONFIG = "hf_config.json"
 PATHS = "paths.json"
 # Fields of a stage's config that hold a path; those of LISTS hold several, separated by commas.
-FIELDS = ("init", "teacher", "encoder", "model.llm", "data.images", "data.tokenizer")
+FIELDS = ("init", "teacher", "encoder", "model.llm", "data.images", "data.tokenizer", "data.vision_tokenizer")
 LISTS = ("data.records",)
 # Sizes by which a base's config is recognized as that of the model: name there, field of `ModelConfig`.
 SIZES = {

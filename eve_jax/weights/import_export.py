@@ -14,6 +14,7 @@ from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, read_meta
 from eve_jax.checkpoint.streaming import write_checkpoint
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
@@ -26,6 +27,7 @@ from eve_jax.hf.packed import SCALE, pack
 from eve_jax.hf.packed import specs as packed_specs
 from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.hf.section import WEIGHTS
+from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS
 from eve_jax.model.eve import quantizable
 from eve_jax.model.quantized import QUANTIZED, check_weights
@@ -233,7 +235,8 @@ def _specs(
 
 
 def _carry(folder: Path, target: Path) -> None:
-    """Copy the tokenizer's and the generation's files; JSON without a byte order mark, which other readers refuse."""
+    """Copy the tokenizers' and the generation's files; JSON without a byte order mark, which other readers refuse."""
+    carry_vision_tokenizer(folder / VISION_TOKENIZER, target / VISION_TOKENIZER)
     for name in CARRIED:
         if (folder / name).is_file():
             data = (folder / name).read_bytes()

@@ -20,6 +20,7 @@ LATER = {
     "parts",
     "teacher",
     "encoder",
+    "codes",
     "lora",
     *LATER_SWITCHES,
 }  # fields of `ModelConfig` that version 0.1.0 does not write

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
+from eve_jax.data.image.codes import as_patches, stored_codes
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb
-from eve_jax.data.image.rule import MAX_PIXELS, PAD, PATCH, PILLOW_PIXELS, ImageRule
+from eve_jax.data.image.rule import CANVASES, CODES, MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
 from eve_jax.data.image.square import padded
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 from eve_jax.process.hush import tiff_error, tiff_errors_begin
@@ -122,14 +123,31 @@ def load_patches(
 
     Raises `BadImage`.
     """
+    if rule.mode == CODES and (codes := stored_codes(file, rule.vocabulary)) is not None:
+        side = rule.size // rule.patch
+        if codes.shape != (side, side):
+            raise BadImage(
+                f"holds {codes.shape[0]} x {codes.shape[1]} codes, not {side} x {side}; convert it again", file
+            )
+        return as_patches(codes), (side, side)
+    if rule.mode == CODES and rule.coder is None:
+        raise BadImage("is an image: make codes of the records by launch.prepare_data convert --config=...", file)
     return cut(open_image(file, rule.max_pixels), rule, grid)
 
 
 def cut(image: Image.Image, rule: ImageRule, grid: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """`load_patches` of an RGB image."""
+    """`load_patches` of an RGB image; with a rule for codes, it has to have a `coder`."""
     natural = rule.grid(*image.size)
+    if rule.mode == CODES:
+        return as_patches(made_codes(image, rule)), natural
     h, w = grid or natural
     return patchify(_at_size(image, rule, w * rule.patch, h * rule.patch), rule.patch), natural
+
+
+def made_codes(image: Image.Image, rule: ImageRule) -> np.ndarray:
+    """The codes, int [h, w], of an RGB image by the `coder` of a rule."""
+    assert rule.coder is not None
+    return rule.coder(padded(image, rule.size)[None])[0]
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
@@ -138,7 +156,7 @@ def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
 
 
 def _at_size(image: Image.Image, rule: ImageRule, width: int, height: int) -> np.ndarray:
-    return padded(image, width) if rule.mode == PAD else bicubic(image, width, height)
+    return padded(image, width) if rule.mode in CANVASES else bicubic(image, width, height)
 
 
 def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from eve_jax.data.image.codes import CODE_BYTES, Coder
 from eve_jax.errors import Argument, Field, FieldError
 from eve_jax.process.checks import number, unexpected, whole
 
@@ -12,8 +13,18 @@ PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
 SQUARE = "square"  # the mode of EVEv1
 PAD = "pad"  # the mode of models with a vision encoder (LLaVA-1.5)
+CODES = "codes"  # the mode of models that read codes of a vision tokenizer
+CANVASES = (PAD, CODES)  # squares that an image is put on, all of whose patches are tokens
 # Own max_size of each mode.
-MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672, PAD: 336}
+MODES = {
+    "anyratio_ld": 800,
+    "anyratio_hd": 1600,
+    "anyratio_maxl": 800,
+    "anyresolution": 1600,
+    SQUARE: 672,
+    PAD: 336,
+    CODES: 256,
+}
 FITS = ("shrink", "fill")
 FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
@@ -28,10 +39,12 @@ class ImageRule:
     mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
     max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
     becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect);
-    `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens.
+    `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens;
+    `codes`: the same square, whose patches are codes of the vision tokenizer with the digest `vocabulary`. coder: makes
+    the codes of images that are none yet, None where all are (`eve_jax.data.image.codes`).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
-    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672, 336). max_aspect: a longer image
-    is squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    max_size: pixels, at most LARGEST, 0 = the mode's own (MODES). max_aspect: a longer image is squeezed to this ratio
+    of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     max_pixels: of an image file; larger ones are not decoded.
     """
@@ -43,6 +56,8 @@ class ImageRule:
     patch: int = PATCH
     teacher: tuple[int, int] = (336, 14)
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
+    vocabulary: str = ""
+    coder: Coder | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -98,13 +113,13 @@ class ImageRule:
                 f"={self.patch}",
             )
 
-        if self.mode == PAD and self.size % self.patch:
+        if self.mode in CANVASES and self.size % self.patch:
             raise FieldError(max_size, f": {self.size} pixels are not a multiple of ", patch, f"={self.patch}")
 
     @property
     def specials(self) -> bool:
         """Whether an image has a class token and a split token after each row, next to its patches."""
-        return self.mode != PAD
+        return self.mode not in CANVASES
 
     @property
     def size(self) -> int:
@@ -113,8 +128,8 @@ class ImageRule:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a patch of RGB pixels."""
-        return self.patch**2 * 3
+        """Bytes of a patch: of RGB pixels, or of a code."""
+        return CODE_BYTES if self.mode == CODES else self.patch**2 * 3
 
     @property
     def teacher_cells(self) -> int:
@@ -128,7 +143,7 @@ class ImageRule:
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels, multiples of `patch`, of an image of `width` x `height` pixels."""
-        if self.mode == PAD:
+        if self.mode in CANVASES:
             return self.size, self.size
         if self.mode == SQUARE:
             cells = teacher_grid(width, height, *self.teacher)

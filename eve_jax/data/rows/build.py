@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from eve_jax.batch import CLASS, SPLIT, ArraySpec, RowShape, TeacherShape, batch_arrays, token_arrays, zeros
-from eve_jax.data.image.patches import cut, open_image
+from eve_jax.data.image.patches import cut, load_patches, open_image
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Entry, Lengths
 from eve_jax.data.plan.measured_on import Seen
@@ -247,10 +247,12 @@ class RowBuilder:
         used = 0
         natural: list[tuple[int, int]] = []
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
-            image = open_image(file, self.rule.images.max_pixels)
-            own, real = cut(image, self.rule.images, grid)
             if len(teacher_images):
+                image = open_image(file, self.rule.images.max_pixels)
+                own, real = cut(image, self.rule.images, grid)
                 teacher_images[number] = teacher_image(image, self.rule.images)
+            else:
+                own, real = load_patches(file, self.rule.images, grid)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eve_jax.batch import CLASS, RowShape, row_shape
+from eve_jax.data.image.codes import CODE_BYTES, as_codes
 from eve_jax.data.image.patches import unpatchify
 from eve_jax.data.rows.build import Batch
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -96,7 +97,10 @@ def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray, cells: in
     """The image whose first token is the first of `slots`, its rows of patches, and how many tokens it has."""
     if cells:
         used = cells**2
-        return unpatchify(batch["patches"][row][slots[:used]], cells, cells), cells, used
+        patches = batch["patches"][row][slots[:used]]
+        if patches.shape[1] == CODE_BYTES:
+            return _drawn_codes(as_codes(patches).reshape(cells, cells)), cells, used
+        return unpatchify(patches, cells, cells), cells, used
     special = (slots >= shape.patches) & (slots < shape.vision)
     ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
     ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
@@ -105,3 +109,9 @@ def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray, cells: in
     h = int(special[1:used].sum())
     patches = batch["patches"][row][own[own < shape.patches]]
     return unpatchify(patches, h, len(patches) // h), h, used
+
+
+def _drawn_codes(codes: np.ndarray) -> np.ndarray:
+    """A gray for each code [h, w], in squares of 8 pixels: uint8 [8 h, 8 w, 3]."""
+    gray = (codes.astype(np.uint32) * 97 % 256).astype(np.uint8)
+    return np.repeat(np.kron(gray, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
