@@ -115,9 +115,8 @@ def _fresh_start(
     trainable, frozen = partition(cfg, params, factors)
     origins = []
     if origin is not None and (cfg.lora or not factors["text"]) and not config.train.whole:
-        others = of_groups(
-            cfg, "teacher", *(("encoder", "patch_embed") if cfg.encoder else ("vocabulary",))
-        )  # from elsewhere
+        elsewhere = ("encoder", "patch_embed") if cfg.encoder else ("vocabulary",)  # perhaps from another folder
+        others = of_groups(cfg, "teacher", *elsewhere)
         given = {n: v for n, v in frozen.items() if n not in others}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     if cfg.lora is not None:

@@ -1,4 +1,4 @@
-"""A model with a vision vocabulary: codes made once, rows of codes, stages, chat and score with the encoder in front."""
+"""A model with a vision vocabulary: codes made once, rows of codes, stages, chat and score with the encoder."""
 
 import json
 import shutil
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_noticed_at_once(data, tmp_path, change, says):
 def test_images_are_not_trained_on(data, tmp_path):
     """Records whose images were not made codes break, with what to do."""
     rule = SampleRule.of(Config.of(stage(data, "dt1", "1"))).images
-    with pytest.raises(BadImage, match="make codes of the records by launch.prepare_data"):
+    with pytest.raises(BadImage, match=r"make codes of the records by launch\.prepare_data"):
         load_patches(next((data / "images").glob("*.png")), rule)
 
 

@@ -45,7 +45,7 @@ NAMES = "names"  # in CONVERSION_FILE: the sources, where a data set of the hub 
 class Conversion:
     """What a process needs to write shards: the source as in the config, the folder, records a shard, see CHECKS.
 
-    max_pixels: of an image file. codes: the rule with a coder, where images are kept as grids of codes; None: as they are.
+    max_pixels: of an image file. codes: the rule with a coder, for images that are kept as grids of codes.
     """
 
     records: str
