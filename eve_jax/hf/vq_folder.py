@@ -117,9 +117,10 @@ def vq_sizes(folder: Path) -> VqConfig:
 def _described(folder: Path) -> tuple[str, VqConfig]:
     """The layout and the sizes of what is in `folder`."""
     file = folder / CONFIG
+    hf = read_json(file)
     try:
         with name_fields(lambda field: field.removeprefix("vq."), f"{file}: "):
-            return _sizes(read_json(file))
+            return _sizes(hf)
     except KeyError as error:
         raise UserError(f"{file} has no field {error.args[0]!r}") from error
 

@@ -27,7 +27,8 @@ from tests.weights.folders import golden, plain, write_hf
 def folders(tmp_path_factory):
     """A plain LLM, the EVE with its text weights and others for vision, and an LLM of other sizes."""
     folder = tmp_path_factory.mktemp("compared")
-    eve = write_hf(folder / "eve", *golden())
+    tensors, config = golden()
+    eve = write_hf(folder / "eve", tensors, config | {"max_position_embeddings": 4096})
     llm = export_checkpoint(eve, folder / "llm", text_only=True, quiet=True)
     return llm, eve, write_hf(folder / "other", *plain("qwen2"))
 

@@ -147,19 +147,19 @@ class Lengths:
             raise BadTable(shorten(f"cannot be read ({type(e).__name__}: {e})")) from None
 
 
-def kept_table(path: Path, records: int, most: int, listed: str = "") -> Lengths | None:
+def kept_table(path: Path, records: int, most: int, listed: str = "", specials: bool = True) -> Lengths | None:
     """The table in the file `path` for `records` records in samples of at most `most` tokens; None without one.
 
     None also, with a warning, for one that cannot be of them: numbers out of range, or a digest that is not that of its
     arrays or, where the list of the records has one, not the one `listed`. The counts are read in pieces, and
-    not again while the file is the same (`check_table`).
+    not again while the file is the same (`check_table`). specials: whether images have special tokens.
     """
     if not path.is_file():
         return None
     try:
         found = Lengths.load(path)
         assert found.file is not None
-        check_table(found.file, found.digest, records, most)
+        check_table(found.file, found.digest, records, most, specials=specials)
         if listed and found.digest != listed:
             raise BadTable("it is not the one that belongs to the records")
         return found
@@ -168,7 +168,7 @@ def kept_table(path: Path, records: int, most: int, listed: str = "") -> Lengths
         return None
 
 
-def made_table(path: Path, records: int, most: int) -> Lengths:
+def made_table(path: Path, records: int, most: int, specials: bool = True) -> Lengths:
     """The table that was just written to the file `path`, checked as `kept_table` does, which then reads nothing again.
 
     Raises `UserError` where it is none: its pieces may have been anybody's, too.
@@ -176,7 +176,7 @@ def made_table(path: Path, records: int, most: int) -> Lengths:
     try:
         made = Lengths.load(path)
         assert made.file is not None
-        check_table(made.file, made.digest, records, most, wait=True)
+        check_table(made.file, made.digest, records, most, wait=True, specials=specials)
         return made
     except BadTable as e:
         raise UserError(f"{path}, just written, {e}; start again to have the records measured anew") from None

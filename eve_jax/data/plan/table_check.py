@@ -54,25 +54,29 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
             raise BadTable(f"its array {name} is not in C order")
 
 
-def check_table(file: ArrayFile, digest: str, records: int, most: int, wait: bool = False) -> None:
+def check_table(
+    file: ArrayFile, digest: str, records: int, most: int, wait: bool = False, specials: bool = True
+) -> None:
     """Raise `BadTable` as `check_content` does, or where `digest` is not that of the arrays.
 
     Reads the arrays once for each of both; nothing of a file that passed before and is the same since (`Mark`, whose
     `wait` it is).
     """
-    mark = Mark.of_file(file.number, file.path, ["lengths", VERSION, records, most], wait)
+    known = ["lengths", VERSION, records, most, *([] if specials else ["no special tokens"])]
+    mark = Mark.of_file(file.number, file.path, known, wait)
     if mark.kept() == digest:
         return
-    check_content(file, records, most)
+    check_content(file, records, most, specials)
     if digest != counts_digest(file):
         raise BadTable("its digest is not that of its arrays")
     mark.keep(file.number, digest)
 
 
-def check_content(file: ArrayFile, records: int, most: int) -> None:
+def check_content(file: ArrayFile, records: int, most: int, specials: bool = True) -> None:
     """Raise `BadTable` for numbers that a table of `records` records with samples of at most `most` tokens cannot have.
 
-    file: whose arrays `check_arrays` has passed; they are read in pieces of BLOCK entries.
+    file: whose arrays `check_arrays` has passed; they are read in pieces of BLOCK entries. specials: whether images have
+    special tokens.
     """
     mapped = file.mapped()
     n, images = len(mapped["record"]), len(mapped["grids"])
@@ -96,7 +100,9 @@ def check_content(file: ArrayFile, records: int, most: int) -> None:
             raise BadTable(f"an image of entries {start} to {stop} has no patches, or too many")
         own = first - grid
         _refuse(_sums(sides.prod(axis=1), own) != counts[1], start, "patches that its images do not have")
-        _refuse(_sums(sides[:, 0] + 1, own) != counts[2], start, "special tokens that its images do not have")
+        _refuse(
+            _sums((sides[:, 0] + 1) * specials, own) != counts[2], start, "special tokens that its images do not have"
+        )
         grid = int(first[-1])
     if grid != images:
         raise BadTable(f"has {amount(images, 'image')}, of which its entries have {grid:,}")

@@ -59,7 +59,7 @@ def measure(
     if cache_dir is None:
         return joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     measure_into(Path(cache_dir) / name, records, rule, processes)
-    return made_table(Path(cache_dir) / name, len(records), rule.max_tokens)
+    return made_table(Path(cache_dir) / name, len(records), rule.max_tokens, rule.images.specials)
 
 
 def measure_into(path: Path, records: Records, rule: SampleRule, processes: int = 1) -> None:
@@ -98,7 +98,7 @@ def table_name(records: Records, rule: SampleRule) -> str:
 def _kept(folder: Path, name: str, n_records: int, rule: SampleRule) -> Lengths | None:
     """The table called `name` in a folder, which is checked to be of so many records and of samples by `rule`."""
     listed = table_digests(folder).get(name, "") if (folder / DATASET_FILE).is_file() else ""
-    return kept_table(folder / name, n_records, rule.max_tokens, listed)
+    return kept_table(folder / name, n_records, rule.max_tokens, listed, rule.images.specials)
 
 
 def _span(records: Records, number: int) -> range:
