@@ -84,7 +84,7 @@ class EVE:
         that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
         (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
         with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes matrices while they are read (docs/infer.md#quantized-weights), `special_text` is
+        `weights` int8 or int4 quantizes matrices as they are read (docs/infer.md#quantized-weights), `special_text` is
         `config.data.special_text`. Raises UserError for a folder without a model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")

@@ -73,10 +73,10 @@ def check_table(
 
 
 def check_content(file: ArrayFile, records: int, most: int, specials: bool = True) -> None:
-    """Raise `BadTable` for numbers that a table of `records` records with samples of at most `most` tokens cannot have.
+    """Raise `BadTable` for numbers that a table of `records` records, samples of at most `most` tokens, cannot have.
 
-    file: whose arrays `check_arrays` has passed; they are read in pieces of BLOCK entries. specials: whether images have
-    special tokens.
+    file: whose arrays `check_arrays` has passed; they are read in pieces of BLOCK entries. specials: as
+    `ImageRule.specials`.
     """
     mapped = file.mapped()
     n, images = len(mapped["record"]), len(mapped["grids"])
