@@ -24,7 +24,7 @@ def test_edit_distance() -> None:
 
 
 def test_the_papers_poster() -> None:
-    """One word of four is wrong, one of its letters right: three replaced and one letter less."""
+    """What it reads as "Welcome" is "Word"."""
     true, answer = "Welcome to the\nWord of the Day", "Welcome to  the Welcome of the Day"
     assert character_error_rate(true, true) == 0
     assert character_error_rate(answer, true) == edit_distance("Welcome", "Word") / 30

@@ -32,7 +32,7 @@ def encoder_stage(folder: Path, name: str, kind: str, init: str = "", steps: int
     c.data.records, c.data.images = str(records), str(folder / "images")
     c.data.tokenizer = str(folder / "tokenizer")
     c.data.max_tokens = c.data.row_tokens = 256
-    c.data.max_shapes, c.data.rows, c.data.micro_batches = 2, 2, 1
+    c.data.max_shapes, c.data.rows, c.data.micro_batches = 1, 4, 1
     c.optim.lr, c.optim.warmup = 1e-2, 0.0
     c.train.steps = steps
     return c

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from configs import base, dt
-from eve_jax.checkpoint.stage_folder import newest_step
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS, newest_step
 from eve_jax.config.stage import Config
 from eve_jax.data.image.codes import as_codes, as_patches, codes_file, stored_codes
 from eve_jax.data.image.patches import load_patches
@@ -92,6 +92,7 @@ def test_codes_are_kept_as_they_are(tmp_path):
     assert stored_codes(tmp_path / "b.png", "abc") is None
 
 
+@pytest.mark.slow
 def test_stages_and_what_reads_them(data, tmp_path):
     """The vocabulary, then everything; a chat and a score make codes themselves, the same ones."""
     init, params = "", {}
@@ -105,7 +106,7 @@ def test_stages_and_what_reads_them(data, tmp_path):
     moved = {groups[n] for n in groups if not np.array_equal(params["dt1"][n], params["dt3"][n])}
     assert moved == {"vocabulary", "text"} == set(groups.values())
     folder = tmp_path / "runs" / "dt3"
-    shutil.rmtree(folder / "3")
+    shutil.rmtree(folder / CHECKPOINTS / "3")
     train(c, tmp_path / "runs", quiet=True)
     assert newest_step(folder) == 3
     again = load_params(folder)[1]

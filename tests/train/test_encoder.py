@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import ve
-from eve_jax.checkpoint.stage_folder import newest_step
+from eve_jax.checkpoint.stage_folder import CHECKPOINTS, newest_step
 from eve_jax.errors import UserError
 from eve_jax.model.eve import Params, declared
 from eve_jax.train.metrics import read_metrics
@@ -28,6 +28,7 @@ def moved(cfg, before: Params, after: Params) -> set[str]:
     return {weight.group for n, weight in declared(cfg).items() if not np.array_equal(*pairs[n])}
 
 
+@pytest.mark.slow
 def test_stages(tmp_path):
     """The projector, then the encoder with it, then everything; the last layer of the encoder never learns."""
     params: dict[str, Params] = {}
@@ -49,7 +50,7 @@ def test_resumes_with_the_same_bits(tmp_path):
     c.train.save_every, c.train.keep = 2, 4
     folder = train(c, tmp_path / "runs", quiet=True)
     cfg, whole = load_params(folder)
-    shutil.rmtree(folder / "4")
+    shutil.rmtree(folder / CHECKPOINTS / "4")
     train(c, tmp_path / "runs", quiet=True)
     assert newest_step(folder) == 4
     assert moved(cfg, whole, load_params(folder)[1]) == set()
