@@ -95,8 +95,9 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
         raise UserError(
             f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
         )
-    side = ImageRule.of(data).size // data.patch
-    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1)
+    images = ImageRule.of(data)
+    side = images.size // data.patch
+    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1) if images.specials else 0.0
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)

@@ -126,7 +126,7 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
-    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
+    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()} | {"model.codes": 0}
     flat = _flat(config)
     if not flat.get("lora.rank"):
         flat = {key: value for key, value in flat.items() if not key.startswith("lora.")}
