@@ -199,7 +199,7 @@ def _llm_of(hf: dict[str, Any]) -> dict[str, Any]:
 
 def _encoder(hf: dict[str, Any]) -> dict[str, Any]:
     """The fields PATCH_FIELDS of a LLaVA."""
-    vision = CLIP_DEFAULTS | vision_section(hf)
+    vision: dict[str, Any] = {**CLIP_DEFAULTS, **vision_section(hf)}
     encoder = EncoderConfig(**{f.name: vision[THEIR_NAMES.get(f.name, f.name)] for f in fields(EncoderConfig)})
     return {"patch_embed": "clip", "sub_patch": encoder.patch_size // 2, "encoder": encoder}
 

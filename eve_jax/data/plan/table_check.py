@@ -62,7 +62,7 @@ def check_table(
     Reads the arrays once for each of both; nothing of a file that passed before and is the same since (`Mark`, whose
     `wait` it is).
     """
-    known = ["lengths", VERSION, records, most, *([] if specials else ["no special tokens"])]
+    known: list[str | int] = ["lengths", VERSION, records, most, *([] if specials else ["no special tokens"])]
     mark = Mark.of_file(file.number, file.path, known, wait)
     if mark.kept() == digest:
         return
