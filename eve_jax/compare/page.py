@@ -23,9 +23,9 @@ mark { background: none; color: var(--wrong); text-decoration: underline }
 """
 
 
-def page_of(report: Mapping[str, Any], cards: Sequence[Card], picture: Path) -> str:
-    """Return the page. picture: the sheet, which is put into it."""
-    with Image.open(picture) as image:
+def page_of(report: Mapping[str, Any], cards: Sequence[Card], png: Path) -> str:
+    """Return the page. png: of the sheet, which is put into it."""
+    with Image.open(png) as image:
         sheet = f'<p class="sheet"><img src="{data_url(image.convert("RGB"))}" alt="charts of the numbers below"/></p>'
     sections = [_checkpoints(report), sheet, *_weights(report), _texts(report), _questions(report)]
     sections += _cards(report, cards)

@@ -112,7 +112,7 @@ class Spelled:
         widths = np.ones(len(self.prompt.ids), np.int64)
         is_image = self.prompt.ids == IMAGE_ID
         widths[is_image] = self.prompt.widths
-        inside[(np.cumsum(widths) - widths)[is_image]] = False  # the first of an image does not go on
+        inside[(np.cumsum(widths) - widths)[is_image]] = False  # the first of an image belongs to no token before
         goes_on = inside  # the token belongs to the image of the one before
         return np.flatnonzero(~np.append(goes_on, False))
 

@@ -21,7 +21,6 @@ from eve_jax.errors import UserError
 from eve_jax.hf import export_config
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.config import INFERENCE_FIT, OURS
-from eve_jax.hf.llava import IMAGE_ID
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import SCALE, pack
 from eve_jax.hf.packed import specs as packed_specs
@@ -40,7 +39,7 @@ from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.base_facts import keep_base_facts
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
-from eve_jax.weights.llava_export import Widened, add_token, image_token, write_processor
+from eve_jax.weights.llava_export import Llava
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
@@ -156,11 +155,9 @@ def export_checkpoint(
     if DELTA in source.cfg.parts and (folded or text_only or weights or not export_config.has_deltas(source.cfg)):
         source = Folded(source)
     tokenizer = own_tokenizer(folder) if has_tokenizer(folder) else None
-    encoder, token = None if text_only else source.cfg.encoder, image_token(source.cfg, tokenizer)
-    if encoder is not None:
-        if weights:
-            raise UserError(f"--weights={weights}: no other program reads a LLaVA with such weights; leave it out")
-        source = Widened(source, token)
+    llava = None if text_only else Llava.of(source.cfg, tokenizer)
+    if llava is not None:
+        source = llava.widened(source, weights)
     watched = Watched(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
     if not aligning:
@@ -182,8 +179,6 @@ def export_checkpoint(
     matrices = quantizable(cfg) if weights else set()
     if weights:
         config[OURS][WEIGHTS] = weights
-    if encoder is not None:
-        config[IMAGE_ID] = token
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
         specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))
@@ -198,13 +193,11 @@ def export_checkpoint(
                         writer.write(name, entry.to_theirs(cast(piece, dtypes[entry.ours], name)))
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
-        if encoder is not None and tokenizer is not None:
-            add_token(temporary, tokenizer, token)
+        if llava is not None:
+            llava.write(temporary, config)
         write_tokens(temporary, config, data, text_only)
         write_json(temporary / CONFIG, versioned(config))
-        if encoder is not None:
-            write_processor(temporary, encoder)
-        elif not text_only:
+        if not text_only and llava is None:
             write_modeling(temporary)
     watched.tell(folder)
     return target

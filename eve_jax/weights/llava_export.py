@@ -1,7 +1,7 @@
 """What an export in LLaVA's layout has that our models do not: a token that stands for an image, and a processor."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from eve_jax.checkpoint.vision_copies import ParamSource
 from eve_jax.data.text.added_tokens import ADDED_FILE
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.hf.llava import IMAGE_TOKEN
+from eve_jax.errors import UserError
+from eve_jax.hf.llava import IMAGE_ID, IMAGE_TOKEN
 from eve_jax.hf.preprocessor import PIXELS, PREPROCESSOR
 from eve_jax.model.clip_config import EncoderConfig
 from eve_jax.model.config import ModelConfig
@@ -61,11 +62,32 @@ class Widened:
             yield np.concatenate([piece, np.repeat(mean, self.more, axis=0)])
 
 
-def add_token(target: Path, tokenizer: Tokenizer, token: int) -> None:
-    """Enter the image's token into the tokenizer's files in `target`, unless it is there."""
-    if tokenizer.find(IMAGE_TOKEN) is None:
-        file = target / ADDED_FILE
-        write_json(file, (read_json(file) if file.is_file() else {}) | {IMAGE_TOKEN: token})
+@dataclass(frozen=True)
+class Llava:
+    """What the export of a model with an encoder adds. token: the number of the one that stands for a patch."""
+
+    encoder: EncoderConfig
+    tokenizer: Tokenizer | None
+    token: int
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, tokenizer: Tokenizer | None) -> "Llava | None":
+        """Return that of a model; None without an encoder."""
+        return None if cfg.encoder is None else cls(cfg.encoder, tokenizer, image_token(cfg, tokenizer))
+
+    def widened(self, source: ParamSource, weights: str) -> ParamSource:
+        """Return `source` with a place for the token. Raises UserError for quantized `weights`."""
+        if weights:
+            raise UserError(f"--weights={weights}: no other program reads a LLaVA with such weights; leave it out")
+        return Widened(source, self.token)
+
+    def write(self, target: Path, config: dict[str, Any]) -> None:
+        """Enter the token into the tokenizer's files in `target` and into `config`, and write the processor."""
+        config[IMAGE_ID] = self.token
+        if self.tokenizer is not None and self.tokenizer.find(IMAGE_TOKEN) is None:
+            file = target / ADDED_FILE
+            write_json(file, (read_json(file) if file.is_file() else {}) | {IMAGE_TOKEN: self.token})
+        write_processor(target, self.encoder)
 
 
 def write_processor(target: Path, encoder: EncoderConfig) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +95,11 @@ def test_attention_that_does_not_look_is_the_share_of_tokens(folders, asked):
 
 def test_a_sheet(folders, asked, tmp_path):
     llm, eve, _ = folders
-    files = {"texts": (asked / "text.txt",), "questions": str(asked / "questions.jsonl"), "images": str(asked)}
+    files: dict[str, Any] = {
+        "texts": (asked / "text.txt",),
+        "questions": str(asked / "questions.jsonl"),
+        "images": str(asked),
+    }
     cards = asked / "cards.jsonl"
     report = compare(Asked((str(llm), str(eve)), PARTS, **files, cards=cards, max_new_tokens=3), tmp_path / "out", True)
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == report | {
@@ -153,6 +158,7 @@ def test_marks_are_drawn(asked):
 
 def test_filters_are_in_the_order_of_pixels(folders):
     found = filters_of(HfSource(folders[1]))
+    assert found is not None
     (kernel,) = HfSource(folders[1]).pieces("patch_embed.kernel1")
     first = kernel[:, 0].reshape(16, 16, 3)
     np.testing.assert_allclose(found[0], np.round(255 * (0.5 + 0.5 * first / np.abs(first).max())), atol=1)

@@ -13,7 +13,6 @@ from PIL import Image
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
-from eve_jax.hf.tensors import EMBED, HEAD
 from eve_jax.infer.api import EVE
 from eve_jax.infer.score import Score
 from eve_jax.infer.score_files import score_files
@@ -210,7 +209,7 @@ def test_conversations_of_golden_f(tmp_path, version):
     (tensors, config), save = TEMPLATES[version][0](), TEMPLATES[version][1]
     vocab = {"v1_legacy_True": 900, "qwen2": 151_646, "llama3": 128_256}[version]
     rng = np.random.default_rng(0)
-    grown = {n: rng.normal(0, 0.1, (vocab, 64)).astype(np.float32) for n in (EMBED, HEAD)}
+    grown = {n: rng.normal(0, 0.1, (vocab, 64)).astype(np.float32) for n in ("model.embed_tokens.weight", "lm_head.weight")}
     hf = originals.write_original(tmp_path / "hf", tensors | grown, config | {"vocab_size": vocab})
     save(hf)
     golden = VERSIONS[version][0]

@@ -1,13 +1,14 @@
 """A tiny model with a vision encoder, and its stages on synthetic records."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import base
 from tests.data.synthetic import byte_tokenizer, write_records
 
-ENCODER = {
+ENCODER: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 14,
     "hidden_size": 32,
