@@ -165,6 +165,6 @@ def vq_shapes(cfg: VqConfig) -> dict[str, Any]:
 def codes_of(cfg: VqConfig, params: dict[str, Array], images: UInt8[Array, "B S S 3"]) -> Int32[Array, "B h h"]:
     """Codes of images by the encoder with `params`, names as `vq_shapes` has them."""
     module = nnx.eval_shape(lambda: VqEncoder(cfg, nnx.Rngs(0)))
-    graph, state, rest = nnx.split(module, nnx.Param, ...)
+    graph, state, *rest = nnx.split(module, nnx.Param, ...)
     flat = {path: v.replace(params[".".join(map(str, path))]) for path, v in nnx.to_flat_state(state)}
-    return nnx.merge(graph, nnx.from_flat_state(list(flat.items())), rest)(images)
+    return nnx.merge(graph, nnx.from_flat_state(list(flat.items())), *rest)(images)

@@ -16,26 +16,26 @@ TABLES = ("embed", "head")  # whose rows are tokens, of which one model may have
 
 
 class Change(NamedTuple):
-    """How a weight changed: sum of |after - before|, sum of |before|, and the number of entries that both are over."""
+    """How a weight changed: sum of |after - before|, sum of |before|, and how many entries those are over."""
 
     moved: float
     before: float
-    count: int
+    entries: int
 
     @property
     def mean(self) -> float:
         """Mean absolute change of an entry."""
-        return self.moved / self.count if self.count else 0.0
+        return self.moved / self.entries if self.entries else 0.0
 
     @property
     def relative(self) -> float:
         """Sum of absolute changes over that of absolute values before; NaN where those are zero."""
         return self.moved / self.before if self.before else float("nan")
 
-    def __add__(self, other: object) -> "Change":  # type: ignore[override]
+    def __add__(self, other: object) -> "Change":
         if not isinstance(other, Change):
             return NotImplemented
-        return Change(self.moved + other.moved, self.before + other.before, self.count + other.count)
+        return Change(self.moved + other.moved, self.before + other.before, self.entries + other.entries)
 
 
 NONE = Change(0.0, 0.0, 0)

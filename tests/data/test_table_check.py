@@ -28,9 +28,9 @@ def table(tmp_path: Path) -> Lengths:
     return measure(open_records(str(write_records(tmp_path, N)), tmp_path / "images"), RULE)
 
 
-def kept(table: Lengths, path: Path, **wanted: str) -> Lengths | None:
+def kept(table: Lengths, path: Path, listed: str = "") -> Lengths | None:
     table.save(path)
-    return kept_table(path, N, 1000, **wanted)
+    return kept_table(path, N, 1000, listed)
 
 
 def put(name: str, at: int, value: int) -> Callable[[Lengths], Lengths]:

@@ -26,6 +26,7 @@ from tests.weights import folders, folders_v1
 
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_conversations_of_golden_f(tmp_path, version):
     (tensors, config), save = TEMPLATES[version][0](), TEMPLATES[version][1]
     vocab = {"v1_legacy_True": 900, "qwen2": 151_646, "llama3": 128_256}[version]
     rng = np.random.default_rng(0)
-    grown = {n: rng.normal(0, 0.1, (vocab, 64)).astype(np.float32) for n in ("model.embed_tokens.weight", "lm_head.weight")}
+    grown = {n: rng.normal(0, 0.1, (vocab, 64)).astype(np.float32) for n in (EMBED, HEAD)}
     hf = originals.write_original(tmp_path / "hf", tensors | grown, config | {"vocab_size": vocab})
     save(hf)
     golden = VERSIONS[version][0]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -68,7 +69,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def stage(folder: Path, name: str, kind: str, init: str = "", steps: int = 3):
+def stage(folder: Path, name: str, kind: str, init: str = "", steps: int = 3) -> ConfigDict:
     c = base.get_codes_config("tiny-llama", "" if init else str(folder / "vq"), codes=300, patch=2, image_size=16)
     c.name, c.stage, c.init = name, kind, init
     c.model.dtype = "float32"

@@ -13,6 +13,7 @@ import pytest
 from configs import ve
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, newest_step
 from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, declared
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
@@ -22,7 +23,7 @@ from tests.train.encoder import encoder_stage
 ROOT = Path(__file__).parents[2]
 
 
-def moved(cfg, before: Params, after: Params) -> set[str]:
+def moved(cfg: ModelConfig, before: Params, after: Params) -> set[str]:
     """Groups of the weights that differ."""
     pairs = {n: (np.asarray(before[n]), np.asarray(after[n])) for n in after}
     return {weight.group for n, weight in declared(cfg).items() if not np.array_equal(*pairs[n])}
