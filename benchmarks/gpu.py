@@ -26,7 +26,8 @@ from configs import base
 from eve_jax import sharding
 from eve_jax.batch import RowShape
 from eve_jax.config.stages import partition, stage_factors, trained_groups
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt

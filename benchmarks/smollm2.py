@@ -129,7 +129,7 @@ def text_logits(folder: Path) -> np.ndarray:
 
     checkpoint = open_checkpoint(folder)
     prompt = Prompt(np.array(load_tokenizer(folder).encode(TEXT), np.int32))
-    batch, lengths = pack_prompts([prompt], bucket(prompt.need))
+    batch, (lengths, _) = pack_prompts([prompt], bucket(prompt.need))
     logits = jax.jit(lambda params: bind(checkpoint.cfg, params)(batch))(checkpoint.params())
     return np.asarray(logits)[0, batch["perm"][0, : lengths[0]]]
 

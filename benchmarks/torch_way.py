@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eve_jax.data.image.patches import unpatchify
-from eve_jax.data.rows.build import Sample
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE
 from eve_jax.hf.names import eve_v2
 from eve_jax.hf.torch_eve import modules_eve

@@ -11,7 +11,8 @@ import numpy as np
 
 from eve_jax.batch import RowShape
 from eve_jax.data.image.rule import PATCH_BYTES
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.hf.export_config import hf_config
 from eve_jax.hf.names import eve_v2

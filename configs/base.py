@@ -10,10 +10,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from eve_jax.data.image.size_rules import NEO, NEO_AREA
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe, describe_encoder
+from eve_jax.hf.family import SWITCHES
 from eve_jax.hf.vq_folder import vq_sizes
 from eve_jax.model.clip_config import ClipConfig, EncoderConfig
 from eve_jax.model.llms import llm_sizes
@@ -47,15 +49,15 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.model = m = ConfigDict()
     m.llm = llm
-    m.update(sizes)  # and what else the LLM decides (docs/backbones.md#switches)
+    m.update(_family_fields())
+    m.update(sizes)  # and what else the LLM, or another member's folder, decides (docs/backbones.md#switches)
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | clip (a vision encoder and a projector) | vq (codes)
     # Channels between the two patch convolutions; EVEv1: of the patches.
     m.patch_hidden = sizes.get("patch_hidden", 1024)
     m.codes = 0  # of patch_embed vq: size of the vision vocabulary
-    m.sub_patch = 16  # pixels along a side of what the first convolution sees; a patch is 2x2 of them
+    m.sub_patch = sizes.get("sub_patch", 16)  # side in pixels of what the first convolution sees; a patch is 2x2
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
     m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
@@ -99,6 +101,24 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.track = ""  # services that get metrics and config: wandb, mlflow (extras of those names), with commas
     c.mesh = ""  # data:I,fsdp:J,tensor:K; -1 = the rest; "" = by the devices (docs/tpu.md)
     return c
+
+
+def _family_fields() -> ConfigDict:
+    """The defaults of the fields of `config.model` by which members of the family differ (docs/family.md)."""
+    m = ConfigDict()
+    m.patch_embed = (
+        "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | clip (an encoder) | vq (codes)
+    )
+    m.image_attention = "causal"  # what a token sees besides those before it: causal | image (its own) | prefix
+    m.rope = "1d"  # 1d | thw (queries and keys with a part for row and column) | sections (half a head by each)
+    m.index_rule = "token"  # rotary positions count every token (token), an image as one (thw), as its side (max+1)
+    m.place_theta = 1e4  # of rows and columns, with rope=thw
+    m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
+    m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
+    m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
+    m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less
+    m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
+    return m
 
 
 def adapt(c: ConfigDict, rank: str) -> ConfigDict:
@@ -163,12 +183,12 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    d.image_mode = (
-        "anyratio_hd"  # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | pad | codes
-    )
+    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | pad (encoder) | codes
+    d.image_mode = "anyratio_hd"
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
+    d.area = (0, 0)  # smallest and largest area of an image in pixels for image_mode=neo; (0, 0) = the mode's own
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
@@ -255,6 +275,30 @@ def get_codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes
     c.data.max_size = sizes["image_size"]
     c.data.image_first = True
     c.data.max_tokens = c.data.row_tokens = 2048
+    return c
+
+
+def get_neo_config(llm: str, extra: str = "") -> ConfigDict:
+    """The defaults of NEO (docs/family.md): from a plain LLM, with `extra` layers before its own, or from NEO's folder.
+
+    extra: "" = 12 next to 28 layers and 6 next to 36, as published.
+    """
+    c = get_config(llm, "dense")
+    m = c.model
+    if m.patch_embed != SWITCHES[NEO]["patch_embed"]:
+        found = extra or {28: "12", 36: "6"}.get(m.num_layers, "")
+        if not found.isdecimal():
+            raise UserError(f"extra={extra}: expected the number of layers before the {m.num_layers} of {m.llm}")
+        m.update(SWITCHES[NEO])
+        m.extra_layers = int(found)
+        m.num_layers += m.extra_layers
+    elif extra:
+        raise UserError(f"extra={extra}: {m.llm} is NEO already, with {m.extra_layers} extra layers")
+    c.data.image_mode, c.data.template, c.data.max_aspect = NEO, NEO, 0.0
+    c.data.area, m.longest_image = NEO_AREA, 4096
+    c.data.rows = 64
+    c.optim.b1, c.optim.b2, c.optim.weight_decay = 0.9, 0.95, 0.01
+    c.optim.loss_weights = "sqrt"
     return c
 
 

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import patchify
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.hf.names import eve_names, eve_v2
 from eve_jax.hf.tensors import from_hf
 from eve_jax.model.config import TWICE, ModelConfig

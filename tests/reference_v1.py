@@ -11,7 +11,8 @@ from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import patchify, resize
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import place_images, teacher_image
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.hf.config import clip_config
 from eve_jax.hf.names import eve_names
 from eve_jax.hf.tensors import from_hf

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +13,8 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import DELTA, PARTS, ModelConfig
 from eve_jax.model.eve import Params, abstract_params, declared, init_params
 from eve_jax.model.layers import folded
+from eve_jax.model.place_heads import quarters
+from eve_jax.model.weight import EXTRA_GROUP, PLACE_GROUP
 
 
 class ParamSource(Protocol):
@@ -47,11 +50,11 @@ def add_vision_copies(cfg: ModelConfig, params: Params) -> Params:
     for name, weight in declared(cfg).items():
         if name in params:
             continue
-        if weight.start is not None:
+        if weight.copy_of in params:
+            made[name] = params[weight.copy_of].copy()
+        elif weight.changes_matrix and weight.start is not None:
             shape = abstract_params(cfg)[name]
             made[name] = jnp.full(shape.shape, weight.start, shape.dtype)
-        elif weight.copy_of in params:
-            made[name] = params[weight.copy_of].copy()
     return {**params, **made}
 
 
@@ -104,8 +107,8 @@ class Folded:
 
 class Completed:
     """`source` as a model of `parts`: the vision copies that it lacks are copies of its text weights, a patch embedding
-    (with its encoder) that it lacks is initialized from `seed` (the values of `init_params`), gated deltas start as in
-    `GatedDelta`.
+    and layers that it lacks are initialized from `seed` (the values of `init_params`), gated deltas start as in
+    `GatedDelta`, and the queries' and keys' parts for places as NEO has them (`eve_jax.model.place_heads.quarters`, 0).
 
     Raises UserError when `source` has parts that the model would drop.
     """
@@ -117,10 +120,16 @@ class Completed:
         self.shapes: Params = {}
         for name, shape in abstract_params(self.cfg).items():
             origin = self._origin(name)
-            self.shapes[name] = source.shapes[origin] if origin else shape
+            dtype = source.shapes[of].dtype if (of := origin or self._made_of(name)) else shape.dtype
+            self.shapes[name] = source.shapes[origin] if origin else jax.ShapeDtypeStruct(shape.shape, dtype)
 
     def _origin(self, name: str) -> str | None:
         return next((n for n in (name, copied_from(self.cfg, name)) if n in self.source.shapes), None)
+
+    def _made_of(self, name: str) -> str | None:
+        """The name of the source's matrix that the parameter `name` is made from, None for others."""
+        of = declared(self.cfg)[name].made_of
+        return self._origin(of) if of else None
 
     @property
     def weights(self) -> str:
@@ -146,15 +155,18 @@ class Completed:
 
     @cached_property
     def _fresh(self) -> Params:
-        return init_params(self.cfg, self.seed, "patch_embed", "encoder", "vocabulary")
+        return init_params(self.cfg, self.seed, "patch_embed", "encoder", "vocabulary", PLACE_GROUP, EXTRA_GROUP)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""
-        origin, start = self._origin(name), declared(self.cfg)[name].start
+        origin, weight, shape = self._origin(name), declared(self.cfg)[name], self.shapes[name]
         if origin is not None:
             yield from self.source.pieces(origin)
-        elif start is not None:
-            shape = self.shapes[name]
-            yield from (np.full(shape.shape[1:], start, shape.dtype) for _ in range(shape.shape[0]))
+        elif (of := self._made_of(name)) is not None:
+            yield from (quarters(piece, self.cfg.num_heads) for piece in self.source.pieces(of))
+        elif weight.start is not None and weight.group != EXTRA_GROUP:
+            yield from (np.full(shape.shape[1:], weight.start, shape.dtype) for _ in range(shape.shape[0]))
+        elif weight.stacked:
+            yield from np.asarray(self._fresh[name])
         else:
             yield np.asarray(self._fresh[name])

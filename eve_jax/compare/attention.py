@@ -71,14 +71,19 @@ def watch(cfg: ModelConfig, params: Params, batch: Batch) -> tuple[Float[Array, 
     queries = jnp.take_along_axis(batch["inv"], batch["loss_idx"], axis=1)
     segment = permute(batch["segment"], batch["perm"], batch["inv"])
     watched: Any = Watched(rows, queries, segment, rows.is_vision & (segment > 0))
-    graph, weights = nnx.split(model.layers)
-    x = rows.enter(vision, text)
+    x, shares, first = rows.enter(vision, text), [], 0
+    for stack in model.stacks:
+        graph, weights = nnx.split(stack)
+        count = jax.tree.leaves(weights)[0].shape[0]
+        kinds = jax.tree.map(lambda kind, at=slice(first, first + count): kind[at], rows.sight.layers())
 
-    def body(x: Array, own: tuple[nnx.State, Kind]) -> tuple[Array, Array]:
-        return nnx.merge(graph, gathered(own[0], x.dtype))(x, watched, own[1])
+        def body(x: Array, own: tuple[nnx.State, Kind], graph: nnx.GraphDef = graph) -> tuple[Array, Array]:
+            return nnx.merge(graph, gathered(own[0], x.dtype))(x, watched, own[1])
 
-    x, shares = jax.lax.scan(body, x, (weights, rows.sight.layers()))
+        x, share = jax.lax.scan(body, x, (weights, kinds))
+        shares.append(share)
+        first += count
     hidden = model.norm(jnp.take_along_axis(rows.leave(x), batch["loss_idx"][..., None], axis=1))
     labels = batch["labels"]
     nll = target_nll(hidden.reshape(-1, hidden.shape[-1]), model.head_weight, labels.reshape(-1))
-    return nll.reshape(labels.shape), shares
+    return nll.reshape(labels.shape), jnp.concatenate(shares)

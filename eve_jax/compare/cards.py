@@ -125,7 +125,7 @@ def answer_cards(
         {
             "answer": answer,
             "grid": list(prompt.grids[0]),
-            "tokens": prompt.widths[0],
+            "tokens": prompt.layout.tokens_of(*prompt.grids[0]),
             "error_rate": character_error_rate(answer, card.text) if card.text else None,
         }
         for card, prompt, answer in zip(cards, prompts, answers, strict=True)

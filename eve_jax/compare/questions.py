@@ -14,7 +14,8 @@ from eve_jax.compare.attention import watch
 from eve_jax.data.image.patches import cut, open_image
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import BadRecord
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
 from eve_jax.errors import UserError
@@ -120,14 +121,13 @@ def _asked(cfg: ModelConfig, params: Params, rule: SampleRule, question: Questio
 def _sample(rule: SampleRule, question: Question) -> tuple[Sample, list[np.ndarray]]:
     cuts = [cut(image, rule.images) for image in question.images]
     grids = [grid for _, grid in cuts]
-    sample = Sample(question.ids, question.labels, grids, specials=rule.images.specials)
-    return sample, [patches for patches, _ in cuts]
+    return Sample(question.ids, question.labels, grids), [patches for patches, _ in cuts]
 
 
 def _row(cfg: ModelConfig, sample: Sample, patches: Sequence[np.ndarray]) -> Batch:
-    shape = bucket(Prompt(sample.ids, (), sample.grids, sample.specials).need)
-    batch = zeros(batch_arrays(1, shape, cfg.patch_bytes))
-    for name, values in lay_out([sample], shape).items():
+    shape = bucket(Prompt(sample.ids, (), sample.grids, cfg.layout).need)
+    batch = zeros(batch_arrays(1, shape, cfg.patch_bytes, layout=cfg.layout))
+    for name, values in lay_out([sample], shape, cfg.layout).items():
         batch[name][0] = values
     every = np.concatenate(patches)
     batch["patches"][0, : len(every)] = every
@@ -137,8 +137,8 @@ def _row(cfg: ModelConfig, sample: Sample, patches: Sequence[np.ndarray]) -> Bat
 def _visible(rule: SampleRule, question: Question) -> float:
     """The mean share of image tokens among all that the predictors of the answer see: attention that does not look."""
     sample, _ = _sample(rule, question)
-    shape = bucket(Prompt(sample.ids, (), sample.grids, sample.specials).need)
-    row = lay_out([sample], shape)
+    shape = bucket(Prompt(sample.ids, (), sample.grids, rule.layout).need)
+    row = lay_out([sample], shape, rule.layout)
     at = row["inv"][row["loss_idx"][row["loss_weight"] > 0]]
     image = row["perm"] < shape.vision
     return float(np.mean([image[: place + 1].mean() for place in at]))

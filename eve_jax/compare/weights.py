@@ -13,7 +13,24 @@ from eve_jax.process.progress import ProgressBar
 from eve_jax.weights.changes import NONE, TABLES, Change, change_of, folded
 
 # Kinds in the order of the paper's figure; behind it what that does not show.
-KINDS = ("V", "Q", "O", "Gate", "Down", "K", "Up", "LN1", "LN2", "QK norm", "Emb", "Norm", "Head", "Patch", "Encoder")
+KINDS = (
+    "V",
+    "Q",
+    "O",
+    "Gate",
+    "Down",
+    "K",
+    "Up",
+    "LN1",
+    "LN2",
+    "QK norm",
+    "QK place",
+    "Emb",
+    "Norm",
+    "Head",
+    "Patch",
+    "Encoder",
+)
 OF_LAYER = {
     "input_norm": "LN1",
     "attn_norm": "LN1",
@@ -24,6 +41,8 @@ OF_LAYER = {
     "down": "Down",
     "q_norm": "QK norm",
     "k_norm": "QK norm",
+    "q_place": "QK place",
+    "k_place": "QK place",
     **{name: name.upper() for name in "qkvo"},
 }
 OTHERS = {"embed": "Emb", "norm": "Norm", "head": "Head"}
@@ -35,7 +54,7 @@ def kind_of(cfg: ModelConfig, name: str) -> str:
     group, parts = declared(cfg)[name].group, name.split(".")
     if group in ("patch_embed", "encoder"):
         return "Encoder" if group == "encoder" else "Patch"
-    if parts[0] != "layers":
+    if parts[0] not in ("layers", "extra"):
         return OTHERS[parts[0]]
     return next(OF_LAYER[part] for part in parts[1:] if part in OF_LAYER)
 

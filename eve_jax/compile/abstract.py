@@ -13,13 +13,13 @@ from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
 
 from eve_jax import sharding
-from eve_jax.batch import ROW_MULTIPLE, RowShape, batch_arrays
+from eve_jax.batch import EVE_LAYOUT, ROW_MULTIPLE, Layout, RowShape, batch_arrays
 from eve_jax.compile.topology import Chip
 from eve_jax.config.optim import TOKEN
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names, trained_groups
 from eve_jax.data.config import DataConfig
-from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image.rule import CANVASES, ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError
@@ -97,7 +97,7 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
         )
     images = ImageRule.of(data)
     side = images.size // data.patch
-    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1) if images.specials else 0.0
+    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1) if images.mode not in CANVASES else 0.0
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)
@@ -158,7 +158,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     moments = abstract_optimizer(tx, trainable, mesh)
     step: Any = ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = TrainState(step, trainable, moments)
-    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns)
+    batch = abstract_batch(work.shape, work.rows, mesh, ImageRule.of(config.data), cfg.aligns, cfg.layout)
     weighed = config.optim.loss_weights != TOKEN
     if weighed:
         batch[TARGET_WEIGHT] = batch["loss_weight"]
@@ -186,7 +186,12 @@ def _sums_of(trainable: Params) -> Params:
 
 
 def abstract_batch(
-    shape: RowShape, rows: int, mesh: Mesh, rule: ImageRule = ANY_RULE, taught: bool = False
+    shape: RowShape,
+    rows: int,
+    mesh: Mesh,
+    rule: ImageRule = ANY_RULE,
+    taught: bool = False,
+    layout: Layout = EVE_LAYOUT,
 ) -> dict[str, ShapeDtypeStruct]:
     """The arrays of a micro-batch (docs/design.md#row-contract), its rows sharded over the mesh.
 
@@ -194,7 +199,8 @@ def abstract_batch(
     """
     place = sharding.batch_sharding(mesh)
     images = round(shape.patches / (0.75 * (rule.size // rule.patch) ** 2))
-    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher_shape(rule, images) if taught else None)
+    teacher = teacher_shape(rule, images) if taught else None
+    arrays = batch_arrays(rows, shape, rule.patch_bytes, teacher, layout)
     return {name: ShapeDtypeStruct(*spec, sharding=place) for name, spec in arrays.items()}
 
 

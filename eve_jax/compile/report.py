@@ -14,6 +14,7 @@ from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
 from eve_jax.compile.topology import GIB, Chip, Topology
 from eve_jax.model.blocked import SCOPE
+from eve_jax.model.eve import LAYERS
 from eve_jax.model.loss import by_targets
 from eve_jax.train.flops import slots, step_flops
 
@@ -148,7 +149,7 @@ def _whole_weights(step: Step, built: list[Built]) -> list[str]:
     """Collectives that move a weight of all layers, or a whole table, at once."""
     params = {**step.state.trainable, **step.frozen}
     stacks = {
-        n: v.shape for n, v in params.items() if n in ("embed", "head") or (n[:7] == "layers." and len(v.shape) > 2)
+        n: v.shape for n, v in params.items() if n in ("embed", "head") or (n.startswith(LAYERS) and len(v.shape) > 2)
     }
     whole = {tuple(d for d in shape if d > 1): name for name, shape in stacks.items()}
     moved = set()

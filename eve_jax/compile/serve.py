@@ -105,12 +105,12 @@ def _parameter(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...],
 def prompt_shape(config: Config, text: int) -> RowShape:
     """The row shape of a prompt of one image of full size and `text` text tokens."""
     side = ImageRule.of(config.data).size // config.data.patch
-    return bucket((side * side, side + 1, text))
+    return bucket((side * side, config.sizes.layout.specials_of(side), text))
 
 
 def prefill(model: Model, shape: RowShape, rows: int, rule: ImageRule) -> Program:
     """The program that takes `rows` prompts of `shape` into an empty cache."""
-    batch = abstract_batch(shape, rows, model.mesh, rule)
+    batch = abstract_batch(shape, rows, model.mesh, rule, layout=model.cfg.layout)
     one = model.value((rows,), jnp.int32)
     bound = Bound(programs.prefill, (model.cfg, model.mesh, True))
     arguments = (model.params, batch, model.cache(rows, round_up(shape.length, 128)), one, one)
@@ -122,7 +122,7 @@ def decode(model: Model, rows: int, context: int) -> Program:
     one = model.value((rows,), jnp.int32)
     choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)
     bound = Bound(programs.decode, (model.cfg, model.mesh, BLOCK))
-    return Program("decode", bound, (model.params, model.cache(rows, context), one, one, choice), 1, 0)
+    return Program("decode", bound, (model.params, model.cache(rows, context), one, one, choice, one), 1, 0)
 
 
 def compile_serving(config: Config, serve: ServeSection, topology: Topology, mesh: Mesh) -> dict[str, Any]:

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, adapters, of_groups
-from eve_jax.model.weight import GROUPS, groups
+from eve_jax.model.weight import EXTRA_GROUP, GROUPS, PLACE_GROUP, groups
 from eve_jax.process.checks import unexpected
 
+# What a pre-alignment adds to a base LLM: the patch embedding and what else is new of other members of the family.
+NEW = ("patch_embed", "align", "vocabulary", PLACE_GROUP, EXTRA_GROUP)
 STAGES: dict[str, tuple[str, ...]] = {
-    "llm": ("text",),
-    "1": ("patch_embed", "align", "vocabulary"),
-    "2.1": ("patch_embed", "align", "vision", "encoder", "vocabulary"),
-    "2.2": ("patch_embed", "align", "vision", "text", "encoder", "vocabulary"),
-    "3": ("patch_embed", "align", "vision", "text", "encoder", "vocabulary"),
+    "llm": ("text", PLACE_GROUP, EXTRA_GROUP),
+    "1": NEW,
+    "2.1": (*NEW, "vision", "encoder"),
+    "2.2": (*NEW, "vision", "text", "encoder"),
+    "3": (*NEW, "vision", "text", "encoder"),
 }
 
 

@@ -34,6 +34,7 @@ class DataConfig(Section, Mapping[str, Any]):
     fit: str = setting(choices=FITS)
     max_aspect: float = setting(low=0)
     max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
+    area: tuple[int, int] = setting(low=0)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
     vision_tokenizer: str

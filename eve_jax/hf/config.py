@@ -1,17 +1,19 @@
 """Hugging Face's config.json to our sizes and settings; `eve_jax.hf.export_config` is the way back."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.families import FAMILIES, read_layers
+from eve_jax.hf.family import member, own_fields, plain_part
 from eve_jax.hf.llava import LLAVA, is_llava, text_section, vision_section
 from eve_jax.hf.rope import read_rope
 from eve_jax.model.clip_config import ClipConfig, EncoderConfig
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
+from eve_jax.model.family_config import FamilyFields
 from eve_jax.model.llms import SWITCHES
 from eve_jax.process.checks import known_names
 
@@ -30,8 +32,11 @@ SIZES = (
     "tie_embeddings",
     *SWITCHES,
 )
-# Fields of `ModelConfig` that a patch embedding decides; a plain LLM has none.
-PATCH_FIELDS = ("patch_embed", "patch_hidden", "sub_patch", "encoder", "codes")
+# Fields of `ModelConfig` that a member of the family decides; a plain LLM has none.
+PATCH_FIELDS = (
+    *("patch_hidden", "sub_patch", "encoder", "codes"),
+    *(field.name for field in fields(FamilyFields) if field.name != "longest_image"),  # of training alone
+)
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
 V1 = "eve"  # model_type of EVEv1
 SWITCHED = "eve-switched"  # model_type of EVEv2 on another base than the original's: ours, with its switches in OURS
@@ -65,6 +70,7 @@ DATA_FIELDS = (
     "special_text",
     "patch",
     "teacher",
+    "area",
     "token_limit",
 )
 # Names that the original gives its image preprocessing; the largest image size and a patch's side are in them.
@@ -86,7 +92,7 @@ CLIP_DEFAULTS = {  # what CLIP's config.json means where it says nothing
 
 def is_plain(hf: dict[str, Any]) -> bool:
     """True for an LLM without patch embedding."""
-    return str(hf.get("model_type")) in FAMILIES
+    return str(hf.get("model_type")) in FAMILIES and not member(hf)
 
 
 def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
@@ -114,6 +120,8 @@ def _their_name(field: str) -> str:
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
     if is_llava(hf):
         return _model_config(_llm_of(hf), **_encoder(hf))
+    if member(hf):
+        return replace(_model_config(plain_part(hf)), **own_fields(hf))
     refuse_wrapper(hf)
     kind = hf.get("model_type")
     known = (*FAMILIES, *EVE, LLAVA)
@@ -137,7 +145,7 @@ def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
         vocab_size=hf["vocab_size"],
         hidden_size=hidden,
         intermediate_size=hf["intermediate_size"],
-        num_layers=hf["num_hidden_layers"],
+        num_layers=hf["num_hidden_layers"] + patch.get("extra_layers", 0),
         num_heads=heads,
         num_kv_heads=hf.get("num_key_value_heads") or heads,
         head_dim=head,

@@ -7,13 +7,15 @@ it; what none of them says is refused by name, and what one contradicts is warne
     -> the names that config.json gives (`mm_vision_tower`, `mm_vision_tower_clip`), see `image_sizes`
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eve_jax.data.image.rule import PAD, ImageRule
 from eve_jax.errors import UserError
-from eve_jax.hf.config import CONFIG, SIZES, V1, is_plain, model_config
+from eve_jax.hf.config import CONFIG, PATCH_FIELDS, SIZES, V1, is_plain, model_config
 from eve_jax.hf.families import FAMILIES
+from eve_jax.hf.family import data_fields, image_tokens, member
 from eve_jax.hf.image_sizes import image_settings
 from eve_jax.hf.llava import is_llava, text_section
 from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
@@ -40,9 +42,11 @@ def describe(folder: Path) -> tuple[dict[str, Any], str]:
     config.json is not that of a model we know.
     """
     hf = read_json(folder / CONFIG)
-    cfg = model_config(hf, folder)
-    names = SIZES if is_plain(hf) or is_llava(hf) else (*SIZES, "patch_hidden")
-    return {name: getattr(cfg, name) for name in names}, read_section(hf, folder).get("template") or chat_template(hf)
+    cfg = replace(model_config(hf, folder), **image_tokens(hf, folder))
+    bare = is_plain(hf) or is_llava(hf)
+    names = (*SIZES, *PATCH_FIELDS) if member(hf) else SIZES if bare else (*SIZES, "patch_hidden")
+    template = read_section(hf, folder).get("template") or member(hf) or chat_template(hf)
+    return {name: getattr(cfg, name) for name in names}, template
 
 
 def describe_encoder(folder: Path) -> EncoderConfig | None:
@@ -76,6 +80,8 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
     ours = read_section(hf, where)
     if is_plain(hf):
         data = OUR_OWN | {"template": chat_template(hf)} | ours
+    elif member(hf):
+        data = data_fields(hf, cfg) | ours
     elif ours.keys() >= REQUIRED:
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     elif cfg.encoder is not None:

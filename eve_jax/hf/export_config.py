@@ -1,8 +1,9 @@
 """Our sizes and settings to Hugging Face's config.json: of an EVE model, or of the plain LLM in it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from eve_jax.data.image.size_rules import SAIL
 from eve_jax.errors import UserError
 from eve_jax.hf.config import (
     CONFIGURATION,
@@ -11,6 +12,7 @@ from eve_jax.hf.config import (
     LLM,
     MODELLING,
     OURS,
+    PATCH_FIELDS,
     STATED,
     SWITCHED,
     TEACHER_SIZES,
@@ -20,9 +22,12 @@ from eve_jax.hf.config import (
 )
 from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
+from eve_jax.hf.family import SAIL_PATCH, exported_member, llm_part, neo_config
+from eve_jax.hf.generation import IDS
 from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
 from eve_jax.hf.rope import rope_fields
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig, ModelFields
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.llms import SWITCHES
 
 # What is written for a model that began with random weights; others have the fields of the config they came from.
@@ -84,7 +89,9 @@ def hf_config(
             gone |= FAMILY_FIELDS
         out = {name: value for name, value in out.items() if not name.startswith("mm_") and name not in gone}
         return out | plain_fields(cfg, kind)
-    out[OURS] = {k: data[k] for k in (*DATA_FIELDS, INFERENCE_FIT) if k in data}
+    if kind := exported_member(cfg):
+        return _member_config(kind, cfg, data, carried, dtype)
+    out[OURS] = _settings(data, *DATA_FIELDS, INFERENCE_FIT)
     if not cfg.qkv_bias:
         out["attention_bias"] = False
     if cfg.patch_embed == "v1":
@@ -113,6 +120,24 @@ def _llava_config(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any
     }
 
 
+def _member_config(
+    kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
+) -> dict[str, Any]:
+    """config.json of another member of the family, with the settings that eve_jax reads in a section of its own."""
+    plain = replace(cfg, parts=(), **EVE_FIELDS)
+    llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
+    ours = {OURS: _settings(data, *DATA_FIELDS)}
+    if kind == SAIL:
+        return llm | {SAIL_PATCH: 2 * cfg.sub_patch} | ours
+    tokens = {name: llm[name] for name in ("torch_dtype", *IDS) if name in llm}
+    return neo_config(cfg, llm, data, carried) | tokens | ours
+
+
+def _settings(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of `names` that the settings of a model have; an area that is the mode's own is left out."""
+    return {name: data[name] for name in names if name in data and (name != "area" or any(data[name]))}
+
+
 def switched(cfg: ModelConfig) -> dict[str, Any]:
     """The switches of the base of `cfg` that the original's models do not have, and what they are."""
     names = (name for name in SWITCHES if name not in STATED)
@@ -125,7 +150,16 @@ def has_deltas(cfg: ModelConfig) -> bool:
 
 
 def check_exported(cfg: ModelConfig) -> None:
-    """Raise UserError, naming it, for what the modeling file of an export does not have."""
+    """Raise UserError, naming it, for what neither the modeling file of an export nor another member's has."""
+    if exported_member(cfg):
+        return
+    for name, default in EVE_FIELDS.items():
+        value = getattr(cfg, name)
+        if name in PATCH_FIELDS and value != default and (name, value) != ("patch_embed", "v1"):
+            raise UserError(
+                f"model.{name}={value}: no program but eve_jax has a model with it and the rest of this one; "
+                "export the LLM alone with --text_only"
+            )
     if cfg.patch_embed == "v1" and (own := switched(cfg)):
         name, value = next(iter(own.items()))
         raise UserError(
@@ -180,7 +214,7 @@ def _v1_fields(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any]) 
         "mm_vision_tower_clip": "openai/clip-vit-large-patch14-336",
         "mm_projector_type": "mlp2x_gelu",
     }
-    ours = {k: data[k] for k in DATA_FIELDS if k in data}
+    ours = _settings(data, *DATA_FIELDS)
     if cfg.teacher:
         ours[TEACHER_SIZES] = asdict(cfg.teacher)
     return _auto(V1, "EveV1") | {

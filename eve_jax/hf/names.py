@@ -46,6 +46,7 @@ class Entry(NamedTuple):
     to_ours: Transform
     to_theirs: Transform
     layers: int = 0  # of the stack, when they are not the decoder's
+    first: int = 0  # their number of the first one
 
     @property
     def stacked(self) -> bool:
@@ -61,7 +62,8 @@ class Entry(NamedTuple):
         """Their tensor's name, or one a layer."""
         if not self.stacked:
             return [self.theirs]
-        return [self.theirs.format(layer=i) for i in range(self.layers or cfg.num_layers)]
+        count = self.layers or cfg.num_layers
+        return [self.theirs.format(layer=i) for i in range(self.first, self.first + count)]
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of each tensor of theirs, given ours."""
@@ -90,6 +92,16 @@ def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
 
 
 def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
+    """The tables of the layers that the base LLM does not have, and of those that it has, which come after them."""
+    extra = cfg.extra_layers
+    if extra:
+        of_extra = (entry._replace(layers=extra) for entry in _stack_entries(cfg))
+        yield from (entry._replace(ours=entry.ours.replace("layers.", "extra.", 1)) for entry in of_extra)
+    for entry in _stack_entries(cfg):
+        yield entry._replace(layers=cfg.num_layers - extra, first=extra) if extra else entry
+
+
+def _stack_entries(cfg: ModelConfig) -> Iterator[Entry]:
     at = "model.layers.{layer}."
     unknown = [name for name in cfg.parts if name not in (*TWICE, DELTA)]
     if unknown:
@@ -105,6 +117,12 @@ def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
         for name in ("q_norm", "k_norm") if cfg.qk_norm != "none" else ():
             ours = f"layers.attn.{name}.{branch}.{norm_weight(cfg)}"
             yield Entry(ours, f"{at}self_attn.{moe}{name}.weight", _same, _same)
+        for name in "qk" if cfg.rope == "thw" else "":
+            ours = f"layers.attn.{name}_place.{branch}"
+            yield Entry(f"{ours}.kernel", f"{at}self_attn.{moe}{name}_proj_hw.weight", _transpose, _transpose)
+            for axis in "hw" if cfg.qk_norm == "head" else "":
+                theirs = f"{at}self_attn.{moe}{name}_norm_{axis}.weight"
+                yield Entry(f"{ours}.{axis}_norm.{norm_weight(cfg)}", theirs, _same, _same)
         for name in "qkvo":
             ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
             yield Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
@@ -218,7 +236,7 @@ def llava(cfg: ModelConfig) -> list[Entry]:
 
 def eve_names(cfg: ModelConfig) -> list[Entry]:
     """The table of the model of `cfg`."""
-    return {"v1": eve_v1, "v2": eve_v2, "clip": llava}[cfg.patch_embed](cfg)
+    return TABLES[cfg.patch_embed](cfg)
 
 
 def decoder(cfg: ModelConfig) -> list[Entry]:
@@ -234,5 +252,42 @@ def decoder(cfg: ModelConfig) -> list[Entry]:
 
 
 def plain_llm(cfg: ModelConfig) -> list[Entry]:
-    """The table of a plain LLM: no patch embedding, no vision copies."""
-    return decoder(replace(cfg, parts=()))
+    """The table of a plain LLM: no patch embedding, no vision copies, no layers and parts of queries of its own."""
+    layers = cfg.num_layers - cfg.extra_layers
+    table = decoder(replace(cfg, parts=(), rope="1d", extra_layers=0, num_layers=layers))
+    return [entry._replace(layers=layers) if entry.stacked else entry for entry in table]
+
+
+def neo(cfg: ModelConfig) -> list[Entry]:
+    """The table of NEO: the decoder and two convolutions, each under a model of its own."""
+    at = "vision_model.embeddings"
+    return [
+        *(entry._replace(theirs=f"language_model.{entry.theirs}") for entry in decoder(cfg)),
+        Entry("patch_embed.kernel1", f"{at}.patch_embedding.weight", *_conv(cfg.sub_patch, 3)),
+        Entry("patch_embed.bias1", f"{at}.patch_embedding.bias", _same, _same),
+        Entry("patch_embed.kernel2", f"{at}.dense_embedding.weight", *_conv(2, cfg.patch_hidden)),
+        Entry("patch_embed.bias2", f"{at}.dense_embedding.bias", _same, _same),
+    ]
+
+
+def sail(cfg: ModelConfig) -> list[Entry]:
+    """The table of SAIL: Mistral's and a matrix for the pixels of a patch."""
+    return [*decoder(cfg), Entry("patch_embed.kernel", "model.vis_embed.weight", *_flat_patch(cfg.sub_patch))]
+
+
+def _flat_patch(sub: int) -> tuple[Transform, Transform]:
+    """[out, channel row column] of a patch <-> [its four blocks, each row column channel; out]."""
+    return (
+        lambda w: w.reshape(-1, 3, 2, sub, 2, sub).transpose(2, 4, 3, 5, 1, 0).reshape(12 * sub**2, -1),
+        lambda w: w.reshape(2, 2, sub, sub, 3, -1).transpose(5, 4, 0, 2, 1, 3).reshape(-1, 12 * sub**2),
+    )
+
+
+# The names of models of each `ModelConfig.patch_embed`.
+TABLES: dict[str, Callable[[ModelConfig], list[Entry]]] = {
+    "v2": eve_v2,
+    "v1": eve_v1,
+    "conv_gelu_rope": neo,
+    "linear": sail,
+    "clip": llava,
+}

@@ -26,6 +26,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "special_text": bool,
     "patch": int,
     "teacher": list,
+    "area": list,
     "token_limit": int,
 }
 
@@ -94,9 +95,10 @@ def check_kinds(settings: Mapping[str, Any], section: str) -> None:
         value, kind = settings.get(name), KINDS[name]
         if name in settings and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
             raise UserError(f"{section}.{name} is {shorten(repr(value))}, which it cannot be")
-    teacher = settings.get("teacher", [1, 1])
-    if len(teacher) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in teacher):
-        raise UserError(f"{section}.teacher is {shorten(repr(teacher))}: expected two whole numbers above 0")
+    for name, least, what in (("teacher", 1, "above 0"), ("area", 0, "of at least 0")):
+        pair = settings.get(name, [1, 1])
+        if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in pair):
+            raise UserError(f"{section}.{name} is {shorten(repr(pair))}: expected two whole numbers {what}")
 
 
 def _section(hf: Mapping[str, Any], where: Path) -> dict[str, Any]:

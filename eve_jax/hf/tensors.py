@@ -9,13 +9,15 @@ import jax
 import numpy as np
 
 from eve_jax.checkpoint.zero_weights import check_zero, is_zero
+from eve_jax.data.image.size_rules import NEO
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
+from eve_jax.hf.family import image_tokens, member, plain_part
 from eve_jax.hf.generation import check_generation
-from eve_jax.hf.llava import LANGUAGE, is_llava, respelled, text_section, warn_unknown_of_llava
+from eve_jax.hf.llava import is_llava, respelled, text_section, warn_unknown_of_llava
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed
 from eve_jax.hf.prefixes import without_prefix
@@ -36,21 +38,27 @@ class HfSource:
     def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
-        within = LANGUAGE if is_llava(self.config) else ""
-        self.head, self.embed = f"{within}lm_head.weight", f"{within}model.embed_tokens.weight"
-        warn_unknown(text_section(self.config), folder / CONFIG)
+        within = is_llava(self.config)
+        warn_unknown(text_section(plain_part(self.config)), folder / CONFIG)
         if within:
             warn_unknown_of_llava(self.config, folder / CONFIG)
         check_generation(folder, self.cfg.vocab_size)
         self.weights = stored_weights(self.config, folder)
         stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
-        self.tensors: dict[str, Any] = (
-            respelled(stored, folder) if within else without_prefix(stored, folder, is_plain(self.config))
-        )
+        self.cfg = replace(self.cfg, **image_tokens(self.config, folder))
+        self.tensors: dict[str, Any]
+        if within:
+            self.tensors = respelled(stored, folder)
+        elif member(self.config) == NEO:  # prefixes are part of its names
+            self.tensors = stored
+        else:
+            self.tensors = without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
         table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
+        self.embed = next(entry.theirs for entry in table if entry.ours == "embed")
+        self.head = self.embed.replace("model.embed_tokens", "lm_head")
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)

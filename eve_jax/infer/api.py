@@ -110,7 +110,8 @@ class EVE:
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
-        rule = SampleRule(tokenizer, with_coder(sizes, folder), template, first, special_text=special)
+        layout, sizes = checkpoint.here.layout, with_coder(sizes, folder)
+        rule = SampleRule(tokenizer, sizes, template, first, special_text=special, layout=layout)
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)
         return cls(engine, rule, takes_images(folder), _positions(folder), data)
@@ -228,7 +229,7 @@ class EVE:
                 f"{self.engine.cfg.vocab_size}: it belongs to another model"
             )
         cut = [p if isinstance(p, Patches) else Patches.of(p, self.rule.images) for p in shown]
-        return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut], self.rule.images.specials)
+        return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut], self.engine.cfg.layout)
 
     def settings(self, tokens: int, **settings: Unpack[AnswerSettings]) -> CheckedSettings:
         """Settings for an answer to a prompt of `tokens` tokens: no longer than the model has positions for.

@@ -26,6 +26,7 @@ from eve_jax.infer.sampling import GREEDY, Sampling
 from eve_jax.infer.slot_rows import SlotRows
 from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job
+from eve_jax.model.config import ModelConfig
 from eve_jax.sharding import batch_parts
 
 CHUNK = 256  # tokens of a piece of prompts of many sizes
@@ -109,7 +110,7 @@ class _Run:
         count = round_up(min(self._most(rows), 1 << (len(asks) - 1).bit_length()), parts)
         self.width = count if self.divided else min(rows, count)
         context = roomy(max(len(ask.prompt) + ask.max_new_tokens for ask in asks))
-        menu = _menu([ask.prompt for ask in asks], engine.cfg.whole_images, context)
+        menu = _menu([ask.prompt for ask in asks], engine.cfg, context)
         self.slots = SlotRows(engine, count, context, BLOCK, menu, PrefixStore(0), (count,))
         self.under_way: dict[int, _Known] = {}
         self.heads: dict[int, bytes] = {}  # what the ask that a slot had last shares
@@ -180,9 +181,9 @@ class _Run:
         return concerned
 
 
-def _menu(prompts: Sequence[Prompt], whole_images: bool, context: int) -> list[RowShape]:
+def _menu(prompts: Sequence[Prompt], cfg: ModelConfig, context: int) -> list[RowShape]:
     """Shapes of pieces for prompts of many sizes, and that of the most frequent size with its part without an image."""
-    found = list(shapes(min(CHUNK, context), whole_images, context))
+    found = list(shapes(min(CHUNK, context), cfg.whole_images, context, cfg.layout))
     need, count = Counter(prompt.need for prompt in prompts).most_common(1)[0]
     snug = bucket(need, 1, snug=True)
     if 2 * count > len(prompts) and snug.length <= SNUG:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from eve_jax.batch import ROW_MULTIPLE, RowShape
+from eve_jax.infer.prompt import Held
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Cache, empty_cache
 from eve_jax.sharding import batch_parts, constrain, use
@@ -41,7 +42,7 @@ def bucket(need: tuple[int, int, int], multiple: int = ROW_MULTIPLE, snug: bool 
 
 @dataclass
 class Session:
-    """Rows of one sequence each, of which the cache holds `length` (int32 [R]) tokens.
+    """Rows of one sequence each, of which the cache holds `length` (int32 [R]) tokens, and what else `held` says.
 
     `pending` are a row's last tokens that are not in the cache: an answer that was cut leaves one. The next prompt goes
     after them. `mesh`: what the cache is sharded over, rows and heads. `text`: all text tokens of each row, those of
@@ -49,7 +50,7 @@ class Session:
     """
 
     cache: Cache
-    length: np.ndarray
+    held: Held
     pending: list[list[int]]
     mesh: Mesh | None = None
     text: list[list[int]] = field(default_factory=list)
@@ -59,7 +60,12 @@ class Session:
         """A session of `rows` rows without tokens; on a mesh, of as many rows as fill all its parts."""
         rows = round_up(rows, batch_parts(mesh))
         cache = empty_cache(cfg, rows, 0) if mesh is None else _empty(cfg, rows, mesh)
-        return cls(cache, np.zeros(rows, np.int32), [[] for _ in range(rows)], mesh, [[] for _ in range(rows)])
+        return cls(cache, Held.nothing(rows), [[] for _ in range(rows)], mesh, [[] for _ in range(rows)])
+
+    @property
+    def length(self) -> np.ndarray:
+        """Tokens of each row."""
+        return self.held.length
 
     @property
     def rows(self) -> int:
@@ -76,13 +82,13 @@ class Session:
         if tokens > self.capacity:
             self.cache = _enlarged(self.cache, max(_roomy_cache(tokens), 2 * self.capacity), self.mesh)
 
-    def mark(self) -> tuple[np.ndarray, list[list[int]], list[list[int]]]:
+    def mark(self) -> tuple[Held, list[list[int]], list[list[int]]]:
         """Return what `rewind` takes to come back to the tokens of now."""
-        return self.length, self.pending, [list(ids) for ids in self.text]
+        return self.held, self.pending, [list(ids) for ids in self.text]
 
-    def rewind(self, mark: tuple[np.ndarray, list[list[int]], list[list[int]]]) -> None:
+    def rewind(self, mark: tuple[Held, list[list[int]], list[list[int]]]) -> None:
         """Forget what was appended since `mark`. Its entries become zero: a masked NaN would still spread."""
-        self.length, self.pending, self.text = mark
+        self.held, self.pending, self.text = mark
         self.cache = _cut(self.cache, self.length, self.mesh)
 
 

@@ -65,12 +65,13 @@ class Engine:
         start = session.length
         first = not start.any()
         shape = _shape(prompts, first)
-        batch, lengths = pack_prompts(prompts, shape, self.cfg.patch_bytes)
+        batch, held = pack_prompts(prompts, shape, self.cfg.patch_bytes, session.held)
+        lengths = held.length - start
         session.reserve(_needed(start, prompts, shape, room))
         self.announce("prefill", len(prompts), shape, session.capacity, first)
         args = (first, self.params, on_mesh(self.mesh, batch), session.cache, start, lengths)
         logits, session.cache = programs.prefill(self.cfg, self.mesh, *args)
-        session.length = start + lengths
+        session.held = held
         session.pending = [[] for _ in prompts]
         return logits
 
@@ -115,7 +116,8 @@ class Engine:
         rows = [row[:limit] for row, limit in zip(table.tolist(), limits.tolist(), strict=True)]
         answers = [_until(row, (*stop_ids, BROKEN)) for row in rows]
         cut = [len(ids) == limit for ids, limit in zip(answers, limits.tolist(), strict=True)]
-        session.length = session.length + np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
+        read = np.array([len(a) - c for a, c in zip(answers, cut, strict=True)], np.int32)
+        session.held = session.held.and_text(read)
         session.pending = [ids[-1:] if c else [] for ids, c in zip(answers, cut, strict=True)]
         for text, ids in zip(session.text, answers, strict=True):
             text.extend(ids)
@@ -153,7 +155,7 @@ class Engine:
                 return
             if left:  # the next one is under way while the caller has this one
                 token = run.decode(token, one)[1]
-                session.length = session.length + np.int32(1)
+                session.held = session.held.and_text(one)
             else:
                 session.pending = [[value]] * session.rows
             for text in session.text:
@@ -213,7 +215,7 @@ class Reply:
         choice = Choice(self.sampling, self.stops, steps, self.seen)
         how = self.sampling and self.sampling.bias.shape, self.penalized
         engine.announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
-        args = (session.cache, session.length, token, choice)
+        args = (session.cache, session.length, token, choice, session.held.next)
         found = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         session.cache, tokens, last, self.seen = found
         return tokens, last

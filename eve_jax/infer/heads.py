@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Params, logical_axes
+from eve_jax.model.eve import LAYERS, Params, logical_axes
 from eve_jax.model.head_groups import grouped_heads
 from eve_jax.model.quantized import is_quantized, refined
 from eve_jax.sharding import parameter_sharding, shards
@@ -79,9 +79,9 @@ def _changed(
     out = dict(params)
     for name, axes in logical_axes(cfg).items():
         part = name.split(".")
-        if part[:2] == ["layers", "attn"] and set(axes) & set(OF_HEADS):
+        if name.startswith(LAYERS) and part[1] == "attn" and set(axes) & set(OF_HEADS):
             axis = next(number for number, logical in enumerate(axes) if logical in OF_HEADS)
-            of_kv = part[2] in ("k", "v", "k_norm")
+            of_kv = part[2] in ("k", "v", "k_norm", "k_place")
             sizes = (groups or cfg.num_kv_heads, cfg.num_kv_heads if of_kv else cfg.num_heads, axis)
             move = partial(_by_group, sizes=sizes, change=partial(change, axis=axis + 1, of_kv=of_kv))
             value = refined(params[name], cfg.head_dim) if is_quantized(params[name]) else params[name]

@@ -1,7 +1,8 @@
 """Prompts cut into pieces of few row shapes, so that a long prefill can be done bit by bit by compiled programs.
 
 Image tokens are causal like text, and EVEv2 embeds each patch by itself: a piece is any range of a prompt's tokens.
-EVEv1's class token looks at all windows of its image, and a vision encoder's patches at each other, so there an image
+EVEv1's class token looks at all windows of its image, a vision encoder's patches at each other, and tokens of other
+models see all of theirs, so there an image
 stays whole.
 """
 
@@ -11,10 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from eve_jax.batch import RowShape, batch_arrays, zeros
-from eve_jax.data.rows.build import PATCH, SPECIAL, TEXT, Tokens, lay_out_tokens, spell_out
-from eve_jax.data.samples.too_long import grid_tokens
-from eve_jax.data.text.encode import IMAGE_ID
+from eve_jax.batch import EVE_LAYOUT, Layout, RowShape, batch_arrays, zeros
+from eve_jax.data.rows.build import lay_out_tokens
+from eve_jax.data.rows.spell import PATCH, SPECIAL, TEXT, spell_out
 from eve_jax.errors import UserError
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.eve import Batch
@@ -31,7 +31,7 @@ class Piece:
     shape: RowShape
 
 
-def shapes(chunk: int, whole_images: bool = False, most: int = 0) -> tuple[RowShape, ...]:
+def shapes(chunk: int, whole_images: bool = False, most: int = 0, layout: Layout = EVE_LAYOUT) -> tuple[RowShape, ...]:
     """Return the row shapes of pieces of about `chunk` tokens: of text alone, and of images with some text.
 
     whole_images: with shapes for images of up to `most` tokens, which are not cut.
@@ -41,14 +41,15 @@ def shapes(chunk: int, whole_images: bool = False, most: int = 0) -> tuple[RowSh
     while whole_images and max(patches) < most:
         patches.add(2 * max(patches))
     share = 8 if whole_images else 16  # patches for each special token: images that are narrower take more pieces
-    mixed = [RowShape(n, max(16, n // share), max(16, chunk // 8)) for n in sorted(patches)]
+    specials = {n: max(16, n // share) if layout.specials else 0 for n in patches}
+    mixed = [RowShape(n, specials[n], max(16, chunk // 8)) for n in sorted(patches)]
     return (*(RowShape(0, 0, n) for n in texts), *mixed)
 
 
-def blank(shape: RowShape, patch_bytes: int) -> Batch:
+def blank(shape: RowShape, patch_bytes: int, layout: Layout = EVE_LAYOUT) -> Batch:
     """The arrays of a row of `shape` without tokens."""
-    batch = zeros(batch_arrays(1, shape, patch_bytes))
-    for name, values in lay_out_tokens([], [], shape).items():
+    batch = zeros(batch_arrays(1, shape, patch_bytes, layout=layout))
+    for name, values in lay_out_tokens([], [], shape, layout).items():
         batch[name][0] = values
     return batch
 
@@ -59,16 +60,21 @@ class Spelled:
     def __init__(self, prompt: Prompt, menu: Sequence[RowShape], whole_images: bool = False):
         """Raises UserError when an image that stays whole fits no shape of `menu`."""
         self.prompt, self.menu = prompt, menu
-        self.tokens = spell_out(prompt.sample)
+        self.tokens = spell_out(prompt.sample, prompt.layout)
         kinds = np.stack([self.tokens.kind == kind for kind in (PATCH, SPECIAL, TEXT)], axis=1)
         self.before = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(kinds, axis=0)])  # of each kind [n + 1, 3]
         self.ends = self._ends() if whole_images else None
-        if whole_images:
-            self._check()
+        if self.ends is not None:
+            self._check(self.ends)
 
     def __len__(self) -> int:
         """Tokens of the prompt."""
         return len(self.tokens.kind)
+
+    @property
+    def shift(self) -> int:
+        """How much more rotary positions count than tokens of the prompt, of what follows it."""
+        return self.tokens.after - len(self)
 
     @cached_property
     def patches(self) -> np.ndarray:
@@ -88,9 +94,10 @@ class Spelled:
 
     def batch(self, piece: Piece, patch_bytes: int) -> Batch:
         """The arrays of a row with the piece's tokens (docs/design.md#row-contract)."""
-        batch = zeros(batch_arrays(1, piece.shape, patch_bytes))
-        own = Tokens(*(part[piece.start : piece.stop] for part in self.tokens))
-        for name, values in lay_out_tokens([own], [0.0], piece.shape).items():
+        layout = self.prompt.layout
+        batch = zeros(batch_arrays(1, piece.shape, patch_bytes, layout=layout))
+        own = self.tokens.cut(piece.start, piece.stop)
+        for name, values in lay_out_tokens([own], [0.0], piece.shape, layout).items():
             batch[name][0] = values
         first, last = self.before[piece.start, 0], self.before[piece.stop, 0]
         if last > first:
@@ -107,17 +114,18 @@ class Spelled:
         return start if bool(vision) != bool(shape.vision) else stop
 
     def _ends(self) -> np.ndarray:
-        """Where a piece may end when images stay whole: after text, and after an image."""
-        inside = self.tokens.kind != TEXT
-        widths = np.ones(len(self.prompt.ids), np.int64)
-        is_image = self.prompt.ids == IMAGE_ID
-        widths[is_image] = self.prompt.widths
-        inside[(np.cumsum(widths) - widths)[is_image]] = False  # the first of an image belongs to no token before
-        goes_on = inside  # the token belongs to the image of the one before
-        return np.flatnonzero(~np.append(goes_on, False))
+        """Where a piece may end when images stay whole: where no token before sees one behind."""
+        layout, end = self.prompt.layout, self.tokens.end
+        if layout.sees == "causal":
+            end = spell_out(self.prompt.sample, layout._replace(sees="image")).end
+        closed = np.maximum.accumulate(end) == np.arange(len(end))
+        return np.concatenate([[0], np.flatnonzero(closed) + 1])
 
-    def _check(self) -> None:
-        for h, w in self.prompt.grids:
-            patches, specials = grid_tokens([(h, w)], self.prompt.specials)
-            if not any(patches <= shape.patches and specials <= shape.specials for shape in self.menu):
-                raise UserError(f"an image of {h} x {w} patches is too large for the scheduler: raise its context")
+    def _check(self, ends: np.ndarray) -> None:
+        """Raise UserError for what stays whole and fits no shape of the menu."""
+        needs = np.diff(self.before[ends], axis=0)
+        most = np.array(self.menu)
+        if (needs[:, None] <= most).all(axis=2).any(axis=1).all():
+            return
+        h, w = max(self.prompt.grids, key=lambda grid: grid[0] * grid[1])
+        raise UserError(f"an image of {h} x {w} patches is too large for the scheduler: raise its context")

@@ -31,10 +31,11 @@ class Items:
         values[1:, 0] = prompt.ids
         values[0], widths[0] = _number(salt.encode()), 0
         places = np.flatnonzero(prompt.ids == IMAGE_ID) + 1
-        images = zip(prompt.patches, prompt.grids, prompt.widths, strict=True)
-        for place, (patches, (h, w), width) in zip(places, images, strict=True):
+        for place, patches, (h, w) in zip(places, prompt.patches, prompt.grids, strict=True):
             values[place] = _number(f"{h},{w};".encode(), np.ascontiguousarray(patches).data)
-            widths[place] = width
+            widths[place] = prompt.layout.tokens_of(h, w)
+        if len(places) and prompt.layout.sees == "prefix":  # what stands before the first image sees it
+            values[: places[0], 1] = values[places[0], 1]
         return cls(values, np.cumsum(widths))
 
     @property

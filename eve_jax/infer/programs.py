@@ -78,8 +78,11 @@ def decode(
     length: Int[Array, "R"],
     token: Int[Array, "R"],
     choice: Choice,
+    number: Int[Array, "R"],
 ) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"], Int[Array, "R Q"] | None]:
     """Up to each row's own `choice.steps` tokens after `token`, which is chosen and not in the cache yet.
+
+    number: what rotary positions count of `token`.
 
     Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end), the
     last one, and `choice.seen` with the others.
@@ -100,7 +103,7 @@ def decode(
         def body(carry: tuple) -> tuple:
             i, recent, token, done, out, seen = carry
             seen = None if seen is None else choosing.counted(seen, token, ~done)
-            hidden, recent = model.decode(token, held, recent, length, i, weights)
+            hidden, recent = model.decode(token, held, recent, length, i, weights, number)
             chosen = choosing.choose(model.logits(hidden), length + i + 1, choice.sampling, seen)
             token = sharding.constrain(jnp.where(done, token, chosen), None)
             out = out.at[:, i].set(jnp.where(done, NONE, token))

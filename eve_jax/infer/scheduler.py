@@ -91,7 +91,8 @@ class Scheduler:
         self.engine, self.settings = engine, settings or SchedulerSettings()
         settings = self.settings
         self.compiles = Compiles()
-        menu = shapes(min(settings.chunk, settings.context), engine.cfg.whole_images, settings.context)
+        chunk, cfg = min(settings.chunk, settings.context), engine.cfg
+        menu = shapes(chunk, cfg.whole_images, settings.context, cfg.layout)
         sizes = settings.slots, settings.context, settings.block
         store = PrefixStore(settings.prefix_bytes)
         with self._in_memory():

@@ -154,8 +154,8 @@ def score_records(
     all scores. No record is left out for its length unless `settings.rule.max_tokens` is set. Raises UserError when the
     tokenizer does not fit the model, or for a template that is unknown.
     """
-    rule = settings.rule
-    settings = replace(settings, rows=round_up(settings.rows, sharding.batch_parts(mesh)))
+    rule = replace(settings.rule, layout=cfg.layout)
+    settings = replace(settings, rule=rule, rows=round_up(settings.rows, sharding.batch_parts(mesh)))
     rule.tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
     check_template(rule.tokenizer, rule.template)
     lengths = measure(records, rule)

@@ -102,16 +102,17 @@ def decode(
     block: int,
     params: Params,
     state: State,
-    rows: tuple[Any, Any, Any, Any],
+    rows: tuple[Any, Any, Any, Any, Any],
     choosing_: Choosing,
 ) -> tuple[State, Chosen]:
     """Up to `block` tokens of each of R slots, [R, block]; ends when every row has.
 
     rows: the slots, all different, and in order where they are all there are; the tokens that each holds, its last
-    token, which is not among them, and how many are wanted (0: the slot rests), int32 [R] each. A row ends with a stop
+    token, which is not among them, how many are wanted (0: the slot rests), and what rotary positions count of that
+    last token, int32 [R] each. A row ends with a stop
     or a token of logits that are not finite; its other entries are zeros: a masked NaN would still spread.
     """
-    slots, length, token, steps = rows
+    slots, length, token, steps, number = rows
     with sharding.use(mesh):
         model = bind(cfg, params)
         groups = decoding_groups(cfg)
@@ -120,7 +121,7 @@ def decode(
         every = token.shape[0] == state.seen.shape[0]
         start = _start(cfg, block, recent, token, steps <= 0, state.seen if every else state.seen[slots])
         read = jnp.where(steps > 0, length, 0)  # what slots that rest have is not read
-        body = partial(_step, (model, weights, held), (read, steps), choosing_)
+        body = partial(_step, (model, weights, held), (read, steps, number), choosing_)
         end = jax.lax.while_loop(lambda at: ~jnp.all(at.done), body, start)
         keys, values = (jnp.concatenate(parts) for parts in zip(*end.recent, strict=True))
         real = (jnp.arange(block) < end.read[:, None])[None, :, None, None]
@@ -165,12 +166,12 @@ def _start(cfg: ModelConfig, block: int, recent: list[Cache], token: Array, done
 
 
 def _step(
-    model: tuple[Eve, list[Any], list[HeldGroup]], rows: tuple[Array, Array], choosing_: Choosing, at: _At
+    model: tuple[Eve, list[Any], list[HeldGroup]], rows: tuple[Array, Array, Array], choosing_: Choosing, at: _At
 ) -> _At:
     """One token of every row."""
-    (eve, weights, held), (length, steps) = model, rows
+    (eve, weights, held), (length, steps, number) = model, rows
     seen = choosing.counted(at.seen, at.token, ~at.done)
-    hidden, recent = eve.decode(at.token, held, at.recent, length, at.step, weights)
+    hidden, recent = eve.decode(at.token, held, at.recent, length, at.step, weights, number)
     logits = eve.logits(hidden)
     chosen = choosing.choose(logits, length + at.step + 1, choosing_.rules, seen, choosing_.banned(at.step))
     token = sharding.constrain(jnp.where(at.done, at.token, chosen), None)

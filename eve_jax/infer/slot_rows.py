@@ -166,7 +166,7 @@ class SlotRows:
         rows += [Reading(slot, None) for slot in self.slots.filled(own, width) if slot not in own]
         rows.sort(key=lambda row: row.slot.number)
         shape, size = given[0][1].shape, self.engine.cfg.patch_bytes
-        batches = [row.batch(shape, size) for row in rows]
+        batches = [row.batch(shape, size, self.engine.cfg.layout) for row in rows]
         batch: Batch = {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
         parts = batch_parts(self.engine.mesh)
         if parts > 1 and not width % parts:
@@ -255,9 +255,8 @@ def _nothing() -> programs.State:
 
 def attended_for_a_token(cfg: ModelConfig) -> float:
     """Entries of a row whose attention is as many multiplications as all matrices of a layer for a token."""
-    heads = cfg.num_heads * cfg.head_dim
-    projections = 2 * cfg.hidden_size * (heads + cfg.num_kv_heads * cfg.head_dim)
-    return (projections + 3 * cfg.hidden_size * cfg.intermediate_size) / (2 * heads)
+    of_heads = (cfg.num_heads + cfg.num_kv_heads) * (cfg.qk_dim + cfg.head_dim)
+    return cfg.hidden_size * (of_heads + 3 * cfg.intermediate_size) / (cfg.num_heads * (cfg.qk_dim + cfg.head_dim))
 
 
 def widths(count: int, mesh: Mesh | None) -> tuple[int, ...]:

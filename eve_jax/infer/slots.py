@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.batch import RowShape
+from eve_jax.batch import Layout, RowShape
 from eve_jax.infer.pieces import Piece, blank
 from eve_jax.infer.prefix import NOTHING, Items
 from eve_jax.infer.requests import MOST_STOPS, Request
@@ -59,19 +59,20 @@ class Reading(NamedTuple):
         job = self.slot.job
         return self.piece is not None and job is not None and self.piece.stop == len(job.spelled)
 
-    def batch(self, shape: RowShape, patch_bytes: int) -> Batch:
+    def batch(self, shape: RowShape, patch_bytes: int, layout: Layout) -> Batch:
         """The arrays of the row."""
         job = self.slot.job
-        return job.spelled.batch(self.piece, patch_bytes) if self.piece and job else blank(shape, patch_bytes)
+        return job.spelled.batch(self.piece, patch_bytes) if self.piece and job else blank(shape, patch_bytes, layout)
 
 
 class Rows(NamedTuple):
-    """Arrays of a block: slots, their lengths, last tokens and steps, int32 [R]."""
+    """Arrays of a block: slots, their lengths, last tokens, steps and what positions count of those, int32 [R]."""
 
     slots: np.ndarray
     length: np.ndarray
     token: np.ndarray
     steps: np.ndarray
+    number: np.ndarray
 
 
 class Slots:
@@ -130,7 +131,8 @@ class Slots:
         numbers, length = ([getattr(slot, name) for slot in of] for name in ("number", "length"))
         token = [slot.token if slot.decoding else 0 for slot in of]
         steps = [min(slot.job.left, block) if slot.job is not None and slot.decoding else 0 for slot in of]
-        return Rows(*(np.array(values, np.int32) for values in (numbers, length, token, steps)))
+        number = [slot.length + (slot.job.spelled.shift if slot.job else 0) for slot in of]
+        return Rows(*(np.array(values, np.int32) for values in (numbers, length, token, steps, number)))
 
     def choosing(self, of: Sequence[Slot]) -> Choosing:
         """How the slots `of` choose, in their order."""

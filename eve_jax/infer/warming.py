@@ -49,13 +49,20 @@ def warm(
     def prefill(state: State, shape: RowShape) -> State:
         nothing = np.zeros(1, np.int32)
         where = nothing, nothing, np.ones(1, np.int32)
-        args = engine.params, state, blank(shape, engine.cfg.patch_bytes), where, np.bool_(True), neutral(1)
+        args = (
+            engine.params,
+            state,
+            blank(shape, engine.cfg.patch_bytes, engine.cfg.layout),
+            where,
+            np.bool_(True),
+            neutral(1),
+        )
         return programs.prefill(engine.cfg, engine.mesh, *args)[0]
 
     def decode(state: State, width: int) -> State:
         slots, nothing = np.arange(width, dtype=np.int32), np.zeros(width, np.int32)
         steps = np.full(width, menu.block, np.int32)
-        args = engine.params, state, (slots, nothing, nothing, steps), neutral(width)
+        args = engine.params, state, (slots, nothing, nothing, steps, nothing), neutral(width)
         return programs.decode(engine.cfg, engine.mesh, menu.block, *args)[0]
 
     def rows(state: State) -> State:

@@ -1,14 +1,17 @@
-"""Attention over packed rows: causal, never across samples; one function, a kernel for each kind of processor.
+"""Attention over packed rows, never across samples; one function, a kernel for each kind of processor.
+
+A token sees those before it and itself; with `Ahead` also later ones, of its own image.
 
 chunked   XLA, queries in chunks that read only the keys before their end: any processor
 blocked   XLA, blocks of queries that read only the keys from their sample's beginning on: CPU, longer rows (blocked.py)
-splash    Pallas, TPU
+splash    Pallas, TPU (splash.py)
 flash     Pallas on Triton, GPU (gpu_attention.py)
 cudnn     cuDNN, GPU from Hopper on (gpu_attention.py)
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +26,9 @@ from eve_jax.model import blocked, gpu_attention
 from eve_jax.model.blocked import ATTENTION, SCOPE
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
+from eve_jax.model.splash import LANES, splash
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
-SPLASH_BLOCK = 512  # queries and keys of a tile, at most
-LANES = 128  # the kernels' unit of length
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 MADE_FOR = {"splash": "tpu", "flash": "gpu", "cudnn": "gpu"}
 
@@ -35,12 +37,13 @@ MADE_FOR = {"splash": "tpu", "flash": "gpu", "cudnn": "gpu"}
 def plain_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
-    v: Float[Array, "B S K H"],
+    v: Float[Array, "B S K E"],
     mask: Array,
-) -> Float[Array, "B T N H"]:
+) -> Float[Array, "B T N E"]:
     """softmax(q k^T / sqrt(H)) v under `mask` (bool [B, T, S]); N/K query heads share a key/value head.
 
-    Scores and softmax are float32. A masked key contributes exactly zero, whatever it holds.
+    Scores and softmax are float32. A masked key contributes exactly zero, whatever it holds. Values may be of another
+    size E than queries and keys.
     """
     rows, queries, heads, size = q.shape
     groups = heads // k.shape[2]
@@ -48,21 +51,30 @@ def plain_attention(
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32) * size**-0.5
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v).reshape(rows, queries, heads, size)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v).reshape(rows, queries, heads, v.shape[3])
+
+
+class Ahead(NamedTuple):
+    """What tokens see behind themselves: up to token `end` of their row; `reach` is the most that lie between."""
+
+    end: Int[Array, "B L"]
+    reach: int
 
 
 def packed_attention(
     q: Float[Array, "B L N H"],
     k: Float[Array, "B L K H"],
-    v: Float[Array, "B L K H"],
+    v: Float[Array, "B L K E"],
     segment: Int[Array, "B L"],
     kernel: str = "auto",
     interpret: bool = False,
     window: int = 0,
-) -> Float[Array, "B L N H"]:
+    ahead: Ahead | None = None,
+) -> Float[Array, "B L N E"]:
     """Attention of whole rows in causal order; token i sees j <= i of its own segment (pads, segment 0, see pads).
 
-    With `window` > 0 it sees the last `window` of them, itself included.
+    With `window` > 0 it sees the last `window` of them, itself included; with `ahead`, which goes with no window, it
+    sees j <= end(i).
 
     Memory is linear in L with every `kernel`; "auto" takes the one for the processor, where the row's length and the
     head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
@@ -70,19 +82,22 @@ def packed_attention(
     """
     capability = gpu_attention.compute_capability()
     suits = gpu_attention.takes(q.dtype, q.shape[3], capability)
-    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], suits, window)
+    plain = ahead is None and q.shape[3] == v.shape[3]
+    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], suits, window, plain)
     if kernel in ("chunked", "blocked") and q.shape[1] > QUERY_CHUNK:
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
+    reach = ahead.reach if ahead else 0
     kernels: dict[str, Callable[..., Array]] = {
-        "chunked": partial(_chunked_attention, window=window),
+        "chunked": partial(_chunked_attention, window=window, reach=reach),
         "blocked": partial(blocked.blocked_attention, window=window),
-        "splash": partial(_splash, interpret=interpret, window=window),
+        "splash": partial(splash, interpret=interpret, window=window, reach=reach),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }
     attend = kernels[kernel]
+    of_rows = (segment,) if ahead is None else (segment, ahead.end)
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
         q, k, v = spread(q, k, v, sharding.shards(mesh, "heads"))
@@ -90,9 +105,9 @@ def packed_attention(
             q, k, v = (sharding.constrain(x, "batch", None, "heads", None) for x in (q, k, v))
         else:
             rows, by_head = (sharding.activation_spec("batch", *rest) for rest in ((None,), (None, "heads", None)))
-            places = (by_head, by_head, by_head, rows)
+            places = (by_head, by_head, by_head, *(rows for _ in of_rows))
             attend = jax.shard_map(attend, mesh=mesh, in_specs=places, out_specs=by_head, check_vma=False)
-    out = gathered_heads(attend(q, k, v, segment), heads, kv_heads)
+    out = gathered_heads(attend(q, k, v, *of_rows), heads, kv_heads)
     return checkpoint_name(out, ATTENTION) if kernel == "chunked" else out  # others name what they save themselves
 
 
@@ -113,12 +128,29 @@ def check_kernel(cfg: ModelConfig, mesh: Mesh) -> None:
         raise FieldError(field, text)
 
 
-def kernel_for(kernel: str, platform: str, length: int, head_size: int, cudnn: bool = False, window: int = 0) -> str:
+def kernel_for(
+    kernel: str,
+    platform: str,
+    length: int,
+    head_size: int,
+    cudnn: bool = False,
+    window: int = 0,
+    plain: bool = True,
+) -> str:
     """What "auto" means on `platform` for rows of `length`; any other `kernel` is itself.
 
-    cudnn: whether it takes such heads there (`gpu_attention.takes`). Raises FieldError for a kernel that has no local
-    `window`.
+    cudnn: whether it takes such heads there (`gpu_attention.takes`). plain: causal, and queries, keys and values of one
+    size. Raises FieldError for a kernel that has no local `window`, or is for plain attention alone.
     """
+    if kernel in ("flash", "cudnn") and not plain:
+        raise FieldError(
+            Field("model.attention"),
+            f"={kernel} is for causal attention with heads of one size (",
+            Field("model.image_attention"),
+            "=causal, ",
+            Field("model.rope"),
+            "=1d or sections): use auto",
+        )
     if kernel in ("flash", "cudnn") and window:
         raise FieldError(
             Field("model.attention"),
@@ -128,7 +160,7 @@ def kernel_for(kernel: str, platform: str, length: int, head_size: int, cudnn: b
         )
     if kernel != "auto":
         return kernel
-    if platform == "gpu" and window:
+    if platform == "gpu" and (window or not plain):
         return "chunked"
     if platform == "cpu" and length > QUERY_CHUNK and length % blocked.BLOCK == 0:
         return "blocked"
@@ -138,47 +170,25 @@ def kernel_for(kernel: str, platform: str, length: int, head_size: int, cudnn: b
     return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
 
 
-def _splash(q: Array, k: Array, v: Array, segment: Array, interpret: bool, window: int) -> Array:
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+def _chunked_attention(
+    q: Array, k: Array, v: Array, segment: Array, seen: Array | None = None, *, window: int, reach: int
+) -> Array:
+    """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass.
 
-    length, heads, size = q.shape[1:]
-    block = next(b for b in (SPLASH_BLOCK, 256, LANES) if length % b == 0)
-    sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
-        block_kv_dq=block,
-    )
-    shape = (length, length)
-    seen = splash.LocalMask(shape, (window - 1, 0), 0) if window else splash.CausalMask(shape)
-    mask = splash.MultiHeadMask([seen] * heads)
-    attend = splash.make_splash_mha_single_device(
-        mask, block_sizes=sizes, residual_checkpoint_name=ATTENTION, interpret=interpret
-    )
-
-    def row(q: Array, k: Array, v: Array, segment: Array) -> Array:
-        return attend(q, k, v, segment_ids=splash.SegmentIds(segment, segment))
-
-    q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
-    return jax.vmap(row)(q, k, v, segment).swapaxes(1, 2).astype(q.dtype)
-
-
-def _chunked_attention(q: Array, k: Array, v: Array, segment: Array, window: int) -> Array:
-    """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass."""
+    seen: the last token that each sees, at most `reach` behind it; None for itself.
+    """
     length = q.shape[1]
     order = jnp.arange(length)
+    last = order[None] if seen is None else seen
 
     def chunk(q, k, v, start, end):
         first = max(start - window + 1, 0) if window else 0
-        mask = segment[:, start:end, None] == segment[:, None, first:end]
-        mask &= order[start:end, None] >= order[first:end]
+        keys = slice(first, min(end + reach, length))
+        mask = segment[:, start:end, None] == segment[:, None, keys]
+        mask &= last[:, start:end, None] >= order[keys]
         if window:
-            mask &= order[start:end, None] - order[first:end] < window
-        return plain_attention(q[:, start:end], k[:, first:end], v[:, first:end], mask)
+            mask &= order[start:end, None] - order[keys] < window
+        return plain_attention(q[:, start:end], k[:, keys], v[:, keys], mask)
 
     if length <= QUERY_CHUNK:
         return chunk(q, k, v, 0, length)
@@ -188,10 +198,10 @@ def _chunked_attention(q: Array, k: Array, v: Array, segment: Array, window: int
 
 
 # keys, values, and the last entry that each of T new tokens sees, -1 for none; the first one, None for all
-Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S H"], Int[Array, "B T"], Int[Array, "B T"] | None]
+Part = tuple[Float[Array, "B K H S"], Float[Array, "B K S E"], Int[Array, "B T"], Int[Array, "B T"] | None]
 
 
-def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Array, "B T N H"]:
+def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Array, "B T N E"]:
     """Attention of new tokens over several caches as if they were one; scores and softmax are float32.
 
     As `plain_attention`, but keys and values have heads before entries, and keys their size before them: products need
@@ -214,20 +224,25 @@ def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Arr
             scores.append(jnp.where(hidden[:, None], jnp.finfo(jnp.float32).min, products))
         weights = jnp.split(jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(q.dtype), ends, axis=-1)
         outs = [jnp.einsum("BKMS,BKSH->BKMH", w, v) for w, (_, v, *_) in zip(weights, parts, strict=True)]
-        return sum(outs[1:], outs[0]).reshape(q[:, :, at].shape)
+        return sum(outs[1:], outs[0]).reshape(*q[:, :, at].shape[:-1], -1)
 
+    return _by_queries(chunk, queries).reshape(rows, queries, heads, -1)
+
+
+def _by_queries(chunk: Callable[[slice], Array], queries: int) -> Float[Array, "B T K G E"]:
+    """What `chunk` makes of QUERY_CHUNK queries at a time, [B, K, G, T, E] each, put together."""
     starts = range(0, queries, QUERY_CHUNK)
     outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
-    return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4).reshape(rows, queries, heads, size)
+    return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4)
 
 
 def blocks_attention(
     q: Float[Array, "B T N H"],
     new: Part,
-    block: Callable[[Array], tuple[Float[Array, "B K H S"], Float[Array, "B K S H"]]],
+    block: Callable[[Array], tuple[Float[Array, "B K H S"], Float[Array, "B K S E"]]],
     size: int,
     held: tuple[Int[Array, "B"], Int[Array, "B T"] | None],
-) -> Float[Array, "B T N H"]:
+) -> Float[Array, "B T N E"]:
     """`cached_attention` over `new` entries and those of a cache that is read block by block.
 
     held: how many entries a row of the cache has, and the first that each query sees, None where they see all. block:
@@ -275,8 +290,6 @@ def blocks_attention(
             return now, total * shrunk + more, out * shrunk + added
 
         _, total, out = jax.lax.fori_loop(0, count, body, (top, *weighed(scores, top, values)))
-        return (out / total).astype(q.dtype).reshape(q[:, :, at].shape)
+        return (out / total).astype(q.dtype).reshape(*q[:, :, at].shape[:-1], -1)
 
-    starts = range(0, queries, QUERY_CHUNK)
-    outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
-    return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4).reshape(rows, queries, heads, width)
+    return _by_queries(chunk, queries).reshape(rows, queries, heads, -1)

@@ -7,14 +7,11 @@ from typing import Any
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
+from eve_jax.model.family_config import FamilyFields, check_family
 from eve_jax.model.lora_config import Lora
 from eve_jax.process.checks import hint, near_name, unexpected
-from eve_jax.process.section import Section, setting
+from eve_jax.process.section import setting
 
-# Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, and of the
-# baseline with a vision encoder the projector behind it, of that with a vision vocabulary its table.
-PATCH_EMBEDS = ("v2", "v1", "clip", "vq")
-WHOLE_IMAGES = ("v1", "clip")  # those by which a token depends on all of its image
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
@@ -98,7 +95,7 @@ V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 @dataclass(frozen=True)
-class ModelFields(Section):
+class ModelFields(FamilyFields):
     """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
     Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
@@ -135,7 +132,6 @@ class ModelFields(Section):
     tie_embeddings: bool = False
     parts: Any = None  # of a type that the subclass states
     routing: str = setting("split", ROUTINGS)
-    patch_embed: str = setting("v2", PATCH_EMBEDS)
     patch_hidden: int = setting(1024, low=1, high=LARGEST)
     sub_patch: int = setting(16, low=1)
     align_weight: float = setting(0.0, low=0)
@@ -177,6 +173,7 @@ class ModelFields(Section):
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
             refuse_ratio(self, "num_heads", "num_kv_heads")
+        check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
 
     def _check_encoder(self) -> None:
         field, clip = Field("model.encoder"), Field("model.patch_embed")
@@ -192,11 +189,6 @@ class ModelFields(Section):
             raise unexpected(Field("model.sub_patch"), self.sub_patch, wanted)
         if self.encoder is not None and self.align_width:
             raise FieldError(Field("model.align_width"), " is of EVEv1's aligning layer, which goes without an encoder")
-
-    @property
-    def whole_images(self) -> bool:
-        """Whether a token of an image depends on all of the image, which is then never read in parts."""
-        return self.patch_embed in WHOLE_IMAGES
 
     @property
     def aligns(self) -> bool:
@@ -223,6 +215,11 @@ class ModelConfig(ModelFields):
         """Raise FieldError for fields that do not go together, and for parts that no layer has."""
         super().check()
         check_parts(self.parts)
+
+    @property
+    def qk_dim(self) -> int:
+        """Size of a head of queries and keys; values have `head_dim`."""
+        return 2 * self.head_dim if self.rope == "thw" else self.head_dim
 
     @property
     def kinds(self) -> tuple[str, ...]:

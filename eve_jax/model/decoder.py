@@ -1,6 +1,6 @@
 """A decoder layer of the LLM, whose parts may be divided by modality, and the scan over layers (EVEv2, eqs. 1-4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,10 @@ from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
 from eve_jax.model.layers import MLP, HeadNorm, HeadProjection, OutProjection, RMSNorm, gathered, stacked
+from eve_jax.model.place_heads import PlaceHeads
 from eve_jax.model.routing import Hidden, Routed, Rows
 from eve_jax.model.sight import Kind
+from eve_jax.model.weight import EXTRA_GROUP, PLACE_GROUP, normal, regroup
 from eve_jax.sharding import constrain, one_cpu
 
 
@@ -30,14 +32,19 @@ class SelfAttention(nnx.Module):
         if cfg.qk_norm != "none":
             self.q_norm = Routed(lambda: HeadNorm(cfg, cfg.num_heads, rngs), part)
             self.k_norm = Routed(lambda: HeadNorm(cfg, cfg.num_kv_heads, rngs), part)
-        # Kernels divide scores by sqrt(head_dim).
-        self.q_factor = (cfg.head_dim / cfg.attention_size) ** 0.5 if cfg.attention_size else 1.0
+        if cfg.rope == "thw":
+            self.q_place = Routed(lambda: PlaceHeads(cfg, cfg.num_heads, rngs, taken_from="q"), part, PLACE_GROUP)
+            self.k_place = Routed(lambda: PlaceHeads(cfg, cfg.num_kv_heads, rngs, start=0.0), part, PLACE_GROUP)
+        # Kernels divide scores by the square root of a query's size.
+        self.q_factor = (cfg.qk_dim / (cfg.attention_size or cfg.head_dim)) ** 0.5
 
     def project(self, x: Hidden, rows: Rows) -> tuple[Hidden, Hidden, Hidden]:
         """Queries, keys and values of normed hidden states."""
         q, k, v = (rows.route(part, x) for part in (self.q, self.k, self.v))
         if hasattr(self, "q_norm"):
             q, k = rows.route(self.q_norm, q), rows.route(self.k_norm, k)
+        if hasattr(self, "q_place"):
+            q, k = _beside(q, rows.route(self.q_place, x)), _beside(k, rows.route(self.k_place, x))
         if self.q_factor != 1.0:
             q = jax.tree.map(lambda a: a * self.q_factor, q)
         return q, k, v
@@ -77,36 +84,67 @@ def _add(x: Hidden, y: Hidden) -> Hidden:
     return jax.tree.map(lambda a, b: a + b, x, y)
 
 
-def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
-    """All layers as one module whose weights have a leading layer axis."""
-    return stacked(lambda rngs: DecoderLayer(cfg, rngs), cfg.num_layers, rngs)
+def _beside(x: Hidden, y: Hidden) -> Hidden:
+    """Heads of the one with those of the other behind them, as one head each."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), x, y)
+
+
+def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs, count: int) -> DecoderLayer:
+    """`count` layers as one module whose weights have a leading layer axis."""
+    return stacked(lambda rngs: DecoderLayer(cfg, rngs), count, rngs)
+
+
+def extra_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
+    """The layers that the base LLM does not have, a group of their own: matrices N(0, EXTRA_STD), norms as they are."""
+    layers = regroup(stack_layers(cfg, rngs, cfg.extra_layers), EXTRA_GROUP)
+    for _, node in nnx.iter_graph(layers):
+        if isinstance(node, nnx.Param) and node.weight.role == "matrix":
+            value = node.get_value()
+            node.set_value(normal(EXTRA_STD)(rngs.params(), value.shape, value.dtype))
+    return layers
 
 
 HeldGroup = Callable[[Array], LayerCache | HeldLayer]  # what is held for a layer of a group, by its number there
+EXTRA_STD = 0.02  # of matrices of the extra layers
 UNROLLED = 12  # most layers of which a program holds each for itself: compiling takes longer with each
 # What the backward pass finds stored, next to each layer's input.
 REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
 
 
 def run_layers(
-    layers: DecoderLayer, x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
+    stacks: Sequence[DecoderLayer], x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
 ) -> tuple[Hidden, Any]:
-    """Scan over the stacked layers.
+    """Scan over stacked layers, one stack after the other.
 
     Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
-    graph, weights = nnx.split(layers)
-    return jax.lax.scan(_body(graph, x, rows, remat, keep), x, _own(weights, rows), unroll=_at_once(weights))
+    kept, first = [], 0
+    for layers in stacks:
+        graph, weights = nnx.split(layers)
+        own = _own(weights, rows, first)
+        x, out = jax.lax.scan(_body(graph, x, rows, remat, keep), x, own, unroll=_at_once(weights))
+        kept.append(out)
+        first += _count(weights)
+    return x, jnp.concatenate(kept) if keep else None
 
 
-def _own(weights: nnx.State, rows: Rows) -> tuple[nnx.State, Kind, Array | None]:
-    """What each layer has of its own, in a scan over them: weights, kind, and the key of its dropout."""
-    return weights, rows.sight.layers(), dropout.layer_keys(jax.tree.leaves(weights)[0].shape[0])
+def _count(weights: nnx.State) -> int:
+    return jax.tree.leaves(weights)[0].shape[0]
+
+
+def _own(weights: nnx.State, rows: Rows, first: int = 0) -> tuple[nnx.State, Kind, Array | None]:
+    """What each layer has of its own, in a scan over them: weights, kind, and the key of its dropout.
+
+    first: the number of the first one.
+    """
+    count = _count(weights)
+    kinds = jax.tree.map(lambda kind: kind[first : first + count], rows.sight.layers())
+    return weights, kinds, dropout.layer_keys(count)
 
 
 def _at_once(weights: nnx.State) -> int:
     """Layers in a turn of the scan's loop: on one CPU all of a small model, which saves a tenth of a step in copies."""
-    count = jax.tree.leaves(weights)[0].shape[0]
+    count = _count(weights)
     return count if one_cpu() and count <= UNROLLED else 1
 
 
@@ -134,7 +172,7 @@ def run_tapped(
     graph, weights = nnx.split(layers)
     body = _body(graph, x, rows, remat)
     each = _own(weights, rows)
-    below = jax.tree.leaves(weights)[0].shape[0] % every
+    below = _count(weights) % every
     if below:
         x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], each))
     segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), each)
@@ -153,34 +191,44 @@ def in_groups(stacked: Any, groups: int) -> list[Any]:
     return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
 
 
+Stack = tuple[nnx.GraphDef, nnx.State]  # layers of one kind of module: what they are, and their stacked weights
+
+
 def extend_layers(
-    graph: nnx.GraphDef,
-    weights: list[nnx.State],
+    groups: list[list[Stack]],
     caches: list[tuple[Array, Array]],
     x: Hidden,
     rows: Rows,
     held: list[HeldGroup] | None = None,
 ) -> tuple[Hidden, list[tuple[Array, Array]]]:
-    """The layers on top of a cache of keys and values, group by group (`in_groups`); a scan in each.
+    """The layers on top of a cache of keys and values, group by group; a scan over each stack of a group.
 
     A layer gets its `LayerCache`, or, with `held`, a pair: what that has for it, which is only read, and its own.
     Returns the last hidden states and the caches as updated.
     """
     dtype = jax.tree.leaves(x)[0].dtype
     updated = []
-    kinds = in_groups(rows.sight.layers(), len(weights))
-    for number, (group, cache) in enumerate(zip(weights, caches, strict=True)):
+    kinds = in_groups(rows.sight.layers(), len(groups))
+    for number, (group, cache) in enumerate(zip(groups, caches, strict=True)):
+        first = 0
+        for graph, weights in group:
 
-        def body(
-            carry: tuple[Hidden, tuple[Array, Array]], layer: tuple[nnx.State, Array, Kind], number: int = number
-        ) -> tuple[Any, None]:
-            own: Any = LayerCache(*carry[1], layer[1])
-            pair = own if held is None else (held[number](layer[1]), own)
-            x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
-            own = pair if held is None else pair[1]
-            return (x, (own.keys, own.values)), None
+            def body(
+                carry: tuple[Hidden, tuple[Array, Array]],
+                layer: tuple[nnx.State, Array, Kind],
+                number: int = number,
+                graph: nnx.GraphDef = graph,
+            ) -> tuple[Any, None]:
+                own: Any = LayerCache(*carry[1], layer[1])
+                pair = own if held is None else (held[number](layer[1]), own)
+                x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
+                own = pair if held is None else pair[1]
+                return (x, (own.keys, own.values)), None
 
-        count = cache[0].shape[0]
-        (x, cache), _ = jax.lax.scan(body, (x, cache), (group, jnp.arange(count), kinds[number]), unroll=count == 1)
+            count = _count(weights)
+            each = jnp.arange(first, first + count)
+            of_layers = jax.tree.map(lambda k, first=first, count=count: k[first : first + count], kinds[number])
+            (x, cache), _ = jax.lax.scan(body, (x, cache), (weights, each, of_layers), unroll=count == 1)
+            first += count
         updated.append(cache)
     return x, updated

@@ -4,6 +4,7 @@ Outside this package parameters are `Params`: {"layers.mlp.vision.up": array, ..
 a leading layer axis.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -16,11 +17,22 @@ from jaxtyping import Array, Float
 from eve_jax.errors import UserError
 from eve_jax.model.code_embed import CodeEmbed
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
-from eve_jax.model.decoder import HeldGroup, extend_layers, in_groups, run_layers, run_tapped, stack_layers
+from eve_jax.model.decoder import (
+    DecoderLayer,
+    HeldGroup,
+    Stack,
+    extend_layers,
+    extra_layers,
+    in_groups,
+    run_layers,
+    run_tapped,
+    stack_layers,
+)
 from eve_jax.model.encoder_embed import EncoderEmbed
 from eve_jax.model.layers import RMSNorm
 from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
 from eve_jax.model.patch_embed import PatchEmbed
+from eve_jax.model.plain_patches import LinearPatches, RotaryPatches
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
 from eve_jax.model.v1.align import PatchAlign
 from eve_jax.model.v1.clip import ClipVision
@@ -30,11 +42,14 @@ from eve_jax.sharding import constrain, one_cpu, parameter_sharding
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
-Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, H], in causal order
+Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, E], in causal order
+LAYERS = ("layers.", "extra.")  # how the names of the decoder layers' parameters begin
 FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
-PATCH_EMBEDS: dict[str, type[PatchEmbed | WindowEmbed | EncoderEmbed | CodeEmbed]] = {
+PATCH_EMBEDS: dict[str, Callable[[ModelConfig, nnx.Rngs], Any]] = {
     "v2": PatchEmbed,
     "v1": WindowEmbed,
+    "conv_gelu_rope": RotaryPatches,
+    "linear": LinearPatches,
     "clip": EncoderEmbed,
     "vq": CodeEmbed,
 }
@@ -49,7 +64,7 @@ class Eve(nnx.Module):
         shape = (cfg.vocab_size, cfg.hidden_size)
         head = "targets"  # only positions that predict a target meet the LM head
         self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text")
-        self.layers = stack_layers(cfg, rngs)
+        self.layers = stack_layers(cfg, rngs, cfg.num_layers - cfg.extra_layers)
         self.norm = declare(RMSNorm(cfg, rngs), "text")
         if cfg.align_width:
             self.align = declare(PatchAlign(cfg, rngs), "align")
@@ -59,7 +74,14 @@ class Eve(nnx.Module):
             declare(self.embed, "text", works_on=head)
         else:
             self.head = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text", works_on=head)
+        if cfg.extra_layers:
+            self.extra = extra_layers(cfg, rngs)
         add_adapters(cfg, self, rngs)  # last: what is random about the other weights stays the same
+
+    @property
+    def stacks(self) -> list[DecoderLayer]:
+        """The layers from the first to the last, those that the base LLM does not have before the others."""
+        return [self.extra, self.layers] if self.cfg.extra_layers else [self.layers]
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
@@ -72,6 +94,8 @@ class Eve(nnx.Module):
         Empty slots have the id 0: were its row of the table NaN, attention would spoil the others by `0 * NaN`.
         """
         vision = self.patch_embed(batch)
+        if self.cfg.patch_token >= 0:
+            vision = vision + self._words(jnp.int32(self.cfg.patch_token))
         # Looked up while the table is sharded over its columns: otherwise the backward pass gathers the whole table.
         ids = constrain(batch["text_ids"], "id_batch", None)
         text = self._words(ids)
@@ -91,7 +115,7 @@ class Eve(nnx.Module):
         """
         vision, text = self.embed_slots(batch)
         rows = TRAINING_ROWS[self.cfg.routing].of(self.cfg, batch, vision.shape[1])
-        x, kept = run_layers(self.layers, rows.enter(vision, text), rows, self.cfg.remat, keep)
+        x, kept = run_layers(self.stacks, rows.enter(vision, text), rows, self.cfg.remat, keep)
         return rows.leave(x), kept
 
     def hidden_and_features(self, batch: Batch) -> tuple[Array, Array, Array]:
@@ -130,16 +154,21 @@ class Eve(nnx.Module):
         """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""
         return self.logits(self.hidden(batch)[0])
 
-    def layer_groups(self, groups: int) -> list[nnx.State]:
-        """Weights of the layers as `extend` takes them, in `groups` groups of consecutive layers."""
-        return in_groups(nnx.state(self.layers), groups)
+    def layer_groups(self, groups: int) -> list[list[Stack]]:
+        """The layers as `extend` takes them, in one group or in a group for each (`groups`)."""
+        stacks = [nnx.split(layers) for layers in self.stacks]
+        if groups == 1:
+            return [stacks]
+        each = [[(graph, one)] for graph, state in stacks for one in in_groups(state, _layers(state))]
+        assert len(each) == groups, "one group, or one for each layer"
+        return each
 
     def extend(
         self,
         batch: Batch,
         caches: list[Cache],
         start: Array,
-        weights: list[nnx.State],
+        weights: list[list[Stack]],
         first: bool = False,
         held: list[HeldGroup] | None = None,
     ) -> tuple[Array, list[Cache]]:
@@ -152,7 +181,7 @@ class Eve(nnx.Module):
         """
         vision, text = self.embed_slots(batch)
         rows = CachedRows.of(self.cfg, batch, vision.shape[1], start, first)
-        x, caches = extend_layers(nnx.graphdef(self.layers), weights, caches, rows.enter(vision, text), rows, held)
+        x, caches = extend_layers(weights, caches, rows.enter(vision, text), rows, held)
         return rows.leave(x), caches
 
     def decode(
@@ -162,22 +191,33 @@ class Eve(nnx.Module):
         recent: list[Cache],
         length: Array,
         step: Array,
-        weights: list[nnx.State],
+        weights: list[list[Stack]],
+        number: Array | None = None,
     ) -> tuple[Array, list[Cache]]:
         """One text token a row, int32 [R], after `length` [R] tokens in the caches `held` and `step` in `recent`.
 
-        Returns the residual stream [R, D] and `recent` with the token; all are those of groups of layers.
+        number: what rotary positions count of the first token in `recent`, [R], where that is not `length`. Returns
+        the residual stream [R, D] and `recent` with the token; all are those of groups of layers.
         """
         x = self._words(token[:, None])
-        rows = DecodingRows.of(self.cfg, length, step)
-        x, recent = extend_layers(nnx.graphdef(self.layers), weights, recent, x, rows, held)
+        if number is None or self.cfg.index_rule == "token":
+            number = length
+        rows = DecodingRows.of(self.cfg, length, step, number)
+        x, recent = extend_layers(weights, recent, x, rows, held)
         return x[:, 0], recent
 
 
 def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
     """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
-    outer, entries = (cfg.num_layers, rows, cfg.num_kv_heads), (capacity, cfg.head_dim)
-    return jnp.zeros((*outer, *reversed(entries)), cfg.dtype), jnp.zeros((*outer, *entries), cfg.dtype)
+    outer = cfg.num_layers, rows, cfg.num_kv_heads
+    return (
+        jnp.zeros((*outer, cfg.qk_dim, capacity), cfg.dtype),
+        jnp.zeros((*outer, capacity, cfg.head_dim), cfg.dtype),
+    )
+
+
+def _layers(state: nnx.State) -> int:
+    return jax.tree.leaves(state)[0].shape[0]
 
 
 @cache
@@ -217,6 +257,8 @@ def declared(cfg: ModelConfig) -> dict[str, Weight]:
         names = tuple(map(str, path))
         if weight.branch:
             weight = weight._replace(copy_of=".".join("text" if n == weight.branch else n for n in names))
+        if weight.taken_from:
+            weight = weight._replace(made_of=".".join((*names[:-3], weight.taken_from, *names[-2:])))
         if weight.adds_to:
             weight = weight._replace(delta_of=".".join((*names[:-2], weight.adds_to)))
         found[".".join(names)] = weight._replace(stacked=len(v.shape) > len(v.axes))
@@ -235,12 +277,12 @@ def adapters(cfg: ModelConfig) -> set[str]:
 
 def quantizable(cfg: ModelConfig) -> set[str]:
     """Return the names of the parameters that `eve_jax.model.quantized` is for: matrices of the decoder layers."""
-    return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith("layers.")}
+    return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith(LAYERS)}
 
 
 def layer_matrices(cfg: ModelConfig) -> set[str]:
     """Return the names of the matrices of the decoder layers, and of the two of each of their adapters."""
-    of_layers = {name for name in adapters(cfg) if name.startswith("layers.")}
+    of_layers = {name for name in adapters(cfg) if name.startswith(LAYERS)}
     return quantizable(cfg) | of_layers
 
 

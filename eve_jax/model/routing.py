@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.attention import cached_attention
+from eve_jax.model.attention import Ahead, cached_attention
 from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
-from eve_jax.model.sight import Kind, Sight
+from eve_jax.model.sight import Kind, Numbers, Sight
 from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
@@ -33,9 +33,10 @@ class Routed(nnx.Module):
     A shared part trains with the text weights and works on all tokens; the others start as copies of the text ones.
     """
 
-    def __init__(self, make: Callable[[], nnx.Module], part: Part | None):
+    def __init__(self, make: Callable[[], nnx.Module], part: Part | None, group: str = "text"):
+        """`group`: of the shared part, or of the text tokens' own."""
         self.part = part
-        self.text = declare(make(), "text", works_on="text" if part else "all")
+        self.text = declare(make(), group, works_on="text" if part else "all")
         if part is None:
             return
         for name in part.sets:
@@ -82,6 +83,20 @@ def _patches(batch: dict[str, Any]) -> int:
     return batch["patches"].shape[1]
 
 
+def _ahead(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Ahead | None:
+    """What tokens of whole rows, in causal order, see behind themselves."""
+    if cfg.image_attention == "causal":
+        return None
+    further = permute(batch["end"] - batch["position"], batch["perm"], batch["inv"])
+    return Ahead(jnp.arange(further.shape[1]) + further, _reach(cfg, further.shape[1], vision_slots))
+
+
+def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
+    """The most tokens that one sees behind itself in rows of `length`: of the longest image, or of all as one."""
+    longest = min(vision_slots, cfg.longest_image or vision_slots)
+    return length - 1 if cfg.image_attention == "prefix" else max(longest - 1, 0)
+
+
 def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:
     """Apply `part` to the pair `x`, whose vision slots begin with `patches` patches."""
     vision, text = x
@@ -104,7 +119,7 @@ class SplitRows(NamedTuple):
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        sight = Sight.of(cfg, batch["position"])
+        sight = Sight.of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
         return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
 
@@ -139,7 +154,8 @@ class MaskedRows(NamedTuple):
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        sight = Sight.of(cfg, permute(batch["position"], perm, inv))
+        numbers = jax.tree.map(lambda x: permute(x, perm, inv), Numbers.of(cfg, batch))
+        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots))
         segment = permute(batch["segment"], perm, inv)
         return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
 
@@ -172,14 +188,14 @@ class MaskedRows(NamedTuple):
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
-    `start` is the number of tokens that a row's cache already holds; `position` counts from the sample's beginning.
-    With `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training.
-    Where a layer has a pair of caches, the first one is only read, and the second one gets the new tokens alone.
+    `start` is the number of tokens that a row's cache already holds; `last` is the last entry that a token sees. With
+    `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training. Where a
+    layer has a pair of caches, the first one is only read, and the second one gets the new tokens alone.
     """
 
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
-    position: Int[Array, "R L"]
+    last: Int[Array, "R L"]
     start: Int[Array, "R"]
     sight: Sight
     vision_slots: int
@@ -191,11 +207,14 @@ class CachedRows(NamedTuple):
     def of(
         cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int, start: Int[Array, "R"], first: bool
     ) -> "CachedRows":
-        position = batch["position"] + start[:, None]
-        sight = Sight.of(cfg, position)
+        numbers = Numbers.of(cfg, batch)
+        if cfg.index_rule == "token":  # other rules' numbers count from the sample's beginning
+            numbers = numbers._replace(number=numbers.number + start[:, None])
+        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
+        last = batch["position" if cfg.image_attention == "causal" else "end"] + start[:, None]
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], position, start, sight, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], last, start, sight, *slots, segment, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -213,14 +232,14 @@ class CachedRows(NamedTuple):
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
-            first, own = self.sight.first(kind, self.position), self.position - self.start[:, None]
+            first, own = self.sight.first(kind, self.last), self.last - self.start[:, None]
             out = held.attend(q, self.start, first, (*new.read(q.dtype), own, self.sight.first(kind, own)))
             return self._parted(out), (held, new)
 
         # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
         cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
         if self.causal_segment is None:
-            out = cached_attention(q, [(*cache.read(q.dtype), self.position, self.sight.first(kind, self.position))])
+            out = cached_attention(q, [(*cache.read(q.dtype), self.last, self.sight.first(kind, self.last))])
         else:
             q = permute(q, self.perm, self.inv)
             out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
@@ -242,8 +261,11 @@ class DecodingRows(NamedTuple):
     sight: Sight
 
     @classmethod
-    def of(cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""]) -> "DecodingRows":
-        return cls(length, step, Sight.of(cfg, (length + step)[:, None]))
+    def of(
+        cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""], number: Int[Array, "R"]
+    ) -> "DecodingRows":
+        """`number`: what rotary positions count of the row's first decoded token."""
+        return cls(length, step, Sight.of(cfg, Numbers((number + step)[:, None])))
 
     def leave(self, x: Hidden) -> Float[Array, "R 1 D"]:
         return x

@@ -1,6 +1,6 @@
-"""What a token sees of those before it, by the kind of layer (`ModelConfig.layer_kinds`): rotary positions and windows.
+"""What a token sees, by the kind of layer (`ModelConfig.layer_kinds`): rotary positions, windows, images.
 
-Dimensions: B rows, T tokens, N heads, H head size, C kinds of layers.
+Dimensions: B rows, T tokens, N heads, H head size, C kinds of layers, F pairs of a head that turn.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.attention import packed_attention
+from eve_jax.model.attention import Ahead, packed_attention
 from eve_jax.model.config import ModelConfig
 
 
@@ -67,7 +67,10 @@ def _yarn_kept(cfg: ModelConfig) -> Float[np.ndarray, "F"]:
     return 1 - np.clip(ramp, 0, 1)
 
 
-def rotate(x: Float[Array, "B T N H"], angles: tuple[Array, Array]) -> Float[Array, "B T N H"]:
+Angles = tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]  # cosines and sines, of several kinds with a leading C
+
+
+def rotate(x: Float[Array, "B T N H"], angles: Angles) -> Float[Array, "B T N H"]:
     """Rotary positions in the rotate-half convention (first and second half of a head form the pairs)."""
     cos, sin = angles
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -77,22 +80,40 @@ def rotate(x: Float[Array, "B T N H"], angles: tuple[Array, Array]) -> Float[Arr
 Kind = Int[Array, ""] | None  # number of a layer's kind; None where all layers are of one
 
 
+class Numbers(NamedTuple):
+    """What rotary positions count: a number a token, and, where the model has those, rows and columns in images."""
+
+    number: Int[Array, "B T"]
+    place: Int[Array, "B T 2"] | None = None
+
+    @classmethod
+    def of(cls, cfg: ModelConfig, batch: dict[str, Array]) -> "Numbers":
+        """Those of the rows of a batch, in slot order."""
+        index = batch["position"] if cfg.index_rule == "token" else batch["index"]
+        if cfg.rope == "1d":
+            return cls(index)
+        others = index.shape[1] - batch["place"].shape[1]  # only patches have places
+        return cls(index, jnp.pad(batch["place"], ((0, 0), (0, others), (0, 0))))
+
+
 class Sight(NamedTuple):
     """What the layers of each kind see of some rows.
 
-    angles: cosines and sines, float32 [B, T, 1, H/2], of several kinds with a leading axis C. windows: how many tokens
-    a token sees in layers of each kind, 0 for all. of_layers: the kind of each layer.
+    angles: of each part of a head that turns by itself. windows: how many tokens a token sees in layers of each kind, 0
+    for all. of_layers: the kind of each layer. ahead: what whole rows see behind themselves, None for nothing.
     """
 
-    angles: tuple[Array, Array]
+    angles: tuple[Angles, ...]
     windows: tuple[int, ...]
     of_layers: tuple[int, ...]
+    ahead: Ahead | None = None
 
     @classmethod
-    def of(cls, cfg: ModelConfig, position: Int[Array, "B T"]) -> "Sight":
-        each = [_angles(cfg, position, kind) for kind in cfg.kinds]
-        angles = each[0] if len(each) == 1 else (jnp.stack([a[0] for a in each]), jnp.stack([a[1] for a in each]))
-        return cls(angles, tuple(cfg.window if kind == "local" else 0 for kind in cfg.kinds), cfg.kind_numbers)
+    def of(cls, cfg: ModelConfig, numbers: Numbers, ahead: Ahead | None = None) -> "Sight":
+        each = [_angles(cfg, numbers, kind) for kind in cfg.kinds]
+        angles = each[0] if len(each) == 1 else jax.tree.map(lambda *kinds: jnp.stack(kinds), *each)
+        windows = tuple(cfg.window if kind == "local" else 0 for kind in cfg.kinds)
+        return cls(angles, windows, cfg.kind_numbers, ahead)
 
     def layers(self) -> Int[Array, "layers"] | None:
         """The kind of each layer, for a scan over them; None where all are of one."""
@@ -100,10 +121,14 @@ class Sight(NamedTuple):
 
     def turned(self, kind: Kind, *heads: Float[Array, "B T N H"]) -> list[Array]:
         """Queries and keys with the rotary positions of a layer of `kind`."""
-        cos, sin = self.angles
+        angles = self.angles
         if kind is not None:
-            cos, sin = (jax.lax.dynamic_index_in_dim(x, kind, keepdims=False) for x in self.angles)
-        return [rotate(x, (cos, sin)) for x in heads]
+            angles = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, kind, keepdims=False), angles)
+        if len(angles) == 1:
+            return [rotate(x, angles[0]) for x in heads]
+        borders = np.cumsum([2 * cos.shape[-1] for cos, _ in angles])[:-1]
+        parts = [jnp.split(x, borders, axis=-1) for x in heads]
+        return [jnp.concatenate([rotate(*own) for own in zip(x, angles, strict=True)], axis=-1) for x in parts]
 
     def attend(
         self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: str
@@ -111,7 +136,9 @@ class Sight(NamedTuple):
         """`packed_attention` as in a layer of `kind`: kinds of one window share a kernel."""
         windows = [w if w < q.shape[1] else 0 for w in self.windows]  # of a row that it holds whole, none
         different = list(dict.fromkeys(windows))
-        by_window: list[Callable] = [partial(packed_attention, kernel=kernel, window=w) for w in different]
+        by_window: list[Callable] = [
+            partial(packed_attention, kernel=kernel, window=w, ahead=self.ahead) for w in different
+        ]
         if len(different) == 1:
             return by_window[0](q, k, v, segment)
         which = jnp.array([different.index(w) for w in windows])[kind]
@@ -127,10 +154,25 @@ class Sight(NamedTuple):
         return last + 1 - jnp.array([w or far for w in self.windows], jnp.int32)[kind]
 
 
-def _angles(cfg: ModelConfig, position: Int[Array, "B T"], kind: str) -> tuple[Array, Array]:
-    """Cosines and sines of position * frequency; yarn's factor of attention is in both."""
-    angles = position[..., None, None].astype(jnp.float32) * rotary_frequencies(cfg, kind)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+def _angles(cfg: ModelConfig, numbers: Numbers, kind: str) -> tuple[Angles, ...]:
+    """Cosines and sines of each part of a head: of the token's number, of its row and column, or of both in halves."""
+    frequencies = rotary_frequencies(cfg, kind)
+    if cfg.rope == "1d" or (numbers.place is None and cfg.rope == "sections"):
+        return (_turns(cfg, kind, numbers.number[..., None] * frequencies),)
+    place = jnp.zeros((*numbers.number.shape, 2), jnp.int32) if numbers.place is None else numbers.place
+    if cfg.rope == "sections":
+        both = (numbers.number[..., None] + place).astype(jnp.float32)
+        pairs = jnp.repeat(both, frequencies.shape[0] // 2, axis=-1)
+        return (_turns(cfg, kind, pairs * frequencies),)
+    size = cfg.head_dim // 2
+    own = cfg.place_theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size) * (kind != "nope")
+    by_place = (_turns(cfg, "nope", place[..., axis, None] * own) for axis in (0, 1))
+    return (_turns(cfg, kind, numbers.number[..., None] * frequencies), *by_place)
+
+
+def _turns(cfg: ModelConfig, kind: str, angles: Float[Array, "B T F"]) -> Angles:
+    """Cosines and sines; yarn's factor of attention is in both."""
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
     if _is_scaled(cfg, kind) and cfg.rope_type == "yarn":
         return cos * cfg.rope_scaling[4], sin * cfg.rope_scaling[4]
     return cos, sin

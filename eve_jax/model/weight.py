@@ -17,7 +17,9 @@ from eve_jax.model.config import PARTS, ModelConfig
 Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 
 # Groups that train, or stay frozen, together; `groups` has also those of further sets of weights.
-GROUPS = ("patch_embed", "vision", "text", "align", "teacher", "encoder", "vocabulary")
+# place: the parts of queries and keys for rows and columns (rope=thw). extra: layers that the base LLM does not have.
+PLACE_GROUP, EXTRA_GROUP = "place", "extra"
+GROUPS = ("patch_embed", "vision", "text", PLACE_GROUP, EXTRA_GROUP, "align", "teacher", "encoder", "vocabulary")
 NEVER_TRAINED = ("teacher",)
 TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
 # matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a
@@ -43,11 +45,13 @@ class Weight(NamedTuple):
     group: of `groups`. role: of ROLES. works_on: the tokens that meet it, of TOKENS, each `times` times. input_grad:
     False where its input has no gradient (pixels, token numbers). ends_layer: nothing in the layer comes after its
     product but an addition. start: the value that a new one has everywhere, where that is one number. branch: name of
-    the modality's own set of weights (`Routed`) that it belongs to, "" for shared ones. adds_to: attribute, in the
-    module around its own, of the matrix that a delta, gate or adapter changes.
+    the modality's own set of weights (`Routed`) that it belongs to, "" for shared ones. adds_to: attribute, in
+    the module around its own, of the matrix that a delta, gate or adapter changes. taken_from: attribute, in the module
+    around those of each modality, of the matrix that a new one is made from (`eve_jax.model.place_heads`).
 
     Filled in by `eve_jax.model.eve.declared`: stacked, True for a leading axis of layers; copy_of, the name of the text
-    weight that a vision weight starts as; delta_of, the name of the matrix that a delta, gate or adapter belongs to.
+    weight that a vision weight starts as; made_of, of the matrix that a new one is made from; delta_of, of the matrix
+    that a delta, gate or adapter belongs to.
     """
 
     role: str
@@ -59,8 +63,10 @@ class Weight(NamedTuple):
     start: float | None = None
     branch: str = ""
     adds_to: str = ""
+    taken_from: str = ""
     stacked: bool = False
     copy_of: str = ""
+    made_of: str = ""
     delta_of: str = ""
 
     @property
@@ -107,6 +113,14 @@ def param(
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     return nnx.Param(init(rngs.params(), shape, jnp.dtype(cfg.param_dtype)), axes=axes, weight=Weight(role, **use))
+
+
+def regroup(module: Any, group: str) -> Any:
+    """Return `module` with all its weights in `group`, whatever they stated."""
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Param):
+            node.set_metadata(weight=node.weight._replace(group=group))
+    return module
 
 
 def declare(module: Any, group: str, works_on: str | None = None, branch: str = "") -> Any:

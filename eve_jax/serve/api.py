@@ -112,7 +112,7 @@ class Api:
         body = await self._body(GridBody, request)
         self.served.check(body.model)
         self._check_sees()
-        return JSONResponse(grid_facts(self.served.rule(body), body.width, body.height))
+        return JSONResponse(grid_facts(self.served.rule(body), self.served.layout, body.width, body.height))
 
     async def health(self, request: HttpRequest) -> Response:
         """GET /health."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.batch import Layout
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.text.encode import IMAGE_ID, encode_chat
+from eve_jax.data.text.encode import encode_chat
 from eve_jax.data.text.templates import end_id
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
@@ -33,6 +34,11 @@ class Served:
         self.created, tokenizer = int(time.time()), eve.tokenizer
         texts = (tokenizer.decode([token], skip_special=False) for token in range(tokenizer.vocab_size))
         self.longest_token = max(1, *map(len, texts))  # in characters
+
+    @property
+    def layout(self) -> Layout:
+        """What images are to the model."""
+        return self.eve.engine.cfg.layout
 
     @property
     def name(self) -> str:
@@ -69,8 +75,7 @@ class Served:
             ids = whole.ids[:-1] if whole.ids[-1] == end_id(rule.tokenizer, rule.template) else whole.ids
         else:
             ids = eve.rule.prompt_ids(turns, count)
-        pixels, grids = [image.pixels for image in images], [image.grid for image in images]
-        return Prompt(ids, pixels, grids, eve.rule.images.specials)
+        return Prompt(ids, [image.pixels for image in images], [image.grid for image in images], self.layout)
 
     def text(self, prompt: str | Sequence[int], special: bool = True) -> Prompt:
         """A text, or token ids, as they are; `special`: after the tokenizer's bos token. Raises Problem."""
@@ -84,7 +89,7 @@ class Served:
                 raise self.too_long(len(ids))
             if any(not 0 <= token < size for token in ids):
                 raise Problem(f"prompt: token ids are 0 to {size - 1}", "prompt")
-        return Prompt(np.array(ids, np.int32))
+        return Prompt(np.array(ids, np.int32), layout=self.layout)
 
     def check_length(self, characters: int) -> None:
         """Raise Problem for a text of so many characters that it is too long whatever its tokens are."""
@@ -103,12 +108,12 @@ class Served:
     def image_room(self) -> Callable[[int, int], None]:
         """A function that is told the grids of a request's images, in any thread, before they are resized: it raises
         Problem once they have more tokens than the context, which may be gigabytes of pixels."""
-        taken, lock, specials = 0, threading.Lock(), self.eve.rule.images.specials
+        taken, lock = 0, threading.Lock()
 
         def take(rows: int, columns: int) -> None:
             nonlocal taken
             with lock:
-                taken += image_tokens(rows, columns, specials)
+                taken += self.layout.tokens_of(rows, columns)
                 if taken > self.context:
                     raise self.too_long(taken, "at least ")
 
@@ -160,9 +165,9 @@ class Served:
         }
 
 
-def grid_facts(rule: ImageRule, width: int, height: int) -> dict[str, Any]:
-    """The grid that an image of `width` x `height` pixels gets, and its tokens: the patches of each row with a split
-    token, after a class token."""
+def grid_facts(rule: ImageRule, layout: Layout, width: int, height: int) -> dict[str, Any]:
+    """The grid that an image of `width` x `height` pixels gets, and its tokens: of EVE the patches of each row with a
+    split token, after a class token."""
     rows, columns = rule.grid(width, height)
     return {
         "object": "image.grid",
@@ -171,12 +176,7 @@ def grid_facts(rule: ImageRule, width: int, height: int) -> dict[str, Any]:
         "width": columns * rule.patch,
         "height": rows * rule.patch,
         "patch": rule.patch,
-        "tokens": image_tokens(rows, columns, rule.specials),
+        "tokens": layout.tokens_of(rows, columns),
         "max_size": rule.size,
         "fit": rule.fit,
     }
-
-
-def image_tokens(rows: int, columns: int, specials: bool) -> int:
-    """Tokens of an image of so many rows and columns of patches; `specials` as `ImageRule.specials`."""
-    return len(Prompt(np.array([IMAGE_ID], np.int32), (), [(rows, columns)], specials))

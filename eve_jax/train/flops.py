@@ -5,11 +5,12 @@ the gradient of its input, and as much again for the weight's where the weight t
 forward pass in stages that train it and 2 times where it is frozen, since gradients still flow through it to the patch
 embedding. The first convolution needs no gradient of its input, the pixels. The head sees target positions alone.
 
-Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values) and
-twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, of which a local layer sees no more than its window
-for each token. Norms, rotary angles and the like are left out, as is usual, and so are EVEv1's aligning loss (2% of a
-step, benchmarks/aligning.py) and the attention within a vision encoder. Model FLOPs are those; what the machine does on
-top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a kernel
+Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values; where
+queries and keys are twice as wide, 6 N H p) and twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, and
+those that images see behind themselves, of which a local layer sees no more than its window for each token. Norms,
+rotary angles and the like are left out, as is usual, and so are EVEv1's aligning loss (2% of a step,
+benchmarks/aligning.py) and the attention within a vision encoder. Model FLOPs are those; what the machine does on top
+of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a kernel
 computes and masks, both branches when `model.routing` is "masked".
 """
 
@@ -138,7 +139,7 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
         again += sum((tokens.total - counts[w.kind]) * w.flops * (1 + w.backward + w.again) for w in routed)
     near = min(tokens.pairs, tokens.total * cfg.window)
     pairs = sum(near if cfg.kinds[number] == "local" else tokens.pairs for number in cfg.kind_numbers)
-    forward = 4.0 * cfg.num_heads * cfg.head_dim * pairs
+    forward = 2.0 * cfg.num_heads * (cfg.qk_dim + cfg.head_dim) * pairs
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward, kernel)
 
@@ -158,10 +159,8 @@ def batch_tokens(batch: dict[str, Any]) -> Tokens:
     """Real tokens, targets and pairs of a micro-batch's host arrays (docs/design.md#row-contract)."""
     segment, shape = np.asarray(batch["segment"]), row_shape(batch)
     parts = np.split(segment > 0, [shape.patches, shape.vision], axis=1)
-    pairs = 0.0
-    for row in segment:
-        lengths = np.bincount(row[row > 0]).astype(np.float64)
-        pairs += float((lengths * (lengths + 1) / 2).sum())
+    last = np.asarray(batch["end" if "end" in batch else "position"])
+    pairs = float((last[segment > 0] + 1.0).sum())
     real_patches, specials, text = (float(p.sum()) for p in parts)
     targets = float((np.asarray(batch["loss_weight"]) > 0).sum())
     return Tokens(real_patches, specials, text, targets, pairs)

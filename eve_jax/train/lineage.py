@@ -15,7 +15,7 @@ from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
 from eve_jax.process.connect import print_once
 from eve_jax.version import VERSION_FIELD
-from eve_jax.weights.stage_config import LATER_SWITCHES
+from eve_jax.weights.stage_config import LATER_FAMILY, LATER_SWITCHES
 
 # Fields that may differ between the parts of one run without changing a number of it. Paths are among them, since a
 # work folder may be moved; the plan's hash tells whether the data behind them is the same.
@@ -53,6 +53,7 @@ FREE_FIELDS = (
     "train.writers",
 )
 
+LATER_DATA = {"data.area": [0, 0]}
 BEFORE = {"data.special_text": True}  # what was done before it was a field
 
 
@@ -126,7 +127,8 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
-    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()} | {"model.codes": 0}
+    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | LATER_DATA | {"model.codes": 0}
+    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     flat = _flat(config)
     if not flat.get("lora.rank"):
         flat = {key: value for key, value in flat.items() if not key.startswith("lora.")}

@@ -15,6 +15,7 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
+from eve_jax.hf.family import llm_part, member
 from eve_jax.hf.llava import text_section
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
@@ -47,11 +48,13 @@ def carried_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if "model" in config:
         cfg, _ = stage_config(folder)
+        stated, bare = text_section(llm_part(found)), not member(found)
         for theirs, ours in SIZES.items():
-            if text_section(found).get(theirs, getattr(cfg, ours)) != getattr(cfg, ours):
+            here = getattr(cfg, ours) - (cfg.extra_layers if bare and ours == "num_layers" else 0)
+            if stated.get(theirs, here) != here:
                 raise UserError(
-                    f"{file} is of another model than {folder}: {theirs} is {text_section(found)[theirs]} there, "
-                    f"{getattr(cfg, ours)} here; {_remedy(folder)}"
+                    f"{file} is of another model than {folder}: {theirs} is {stated[theirs]} there, {here} here; "
+                    f"{_remedy(folder)}"
                 )
     return found
 
@@ -113,7 +116,8 @@ def max_positions(config: Mapping[str, Any], folder: Path) -> int:
 
     folder: of the model, for the message. Raise UserError for a number that is none.
     """
-    given, name = text_section(config).get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    llm = text_section(llm_part(dict(config)))
+    given, name = llm.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
     return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 

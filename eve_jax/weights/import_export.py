@@ -21,14 +21,16 @@ from eve_jax.errors import UserError
 from eve_jax.hf import export_config
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.hf.config import INFERENCE_FIT, OURS
+from eve_jax.hf.family import exported_member
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import SCALE, pack
 from eve_jax.hf.packed import specs as packed_specs
 from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.hf.section import WEIGHTS
 from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
-from eve_jax.model.config import DELTA, DTYPES, VARIANTS
+from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
 from eve_jax.model.eve import quantizable
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.quantized import QUANTIZED, check_weights
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.hub import find_folder
@@ -159,7 +161,7 @@ def export_checkpoint(
     if llava is not None:
         source = llava.widened(source, weights)
     watched = Watched(source)
-    cfg = replace(source.cfg, parts=()) if text_only else source.cfg
+    cfg = _text_only(source.cfg) if text_only else source.cfg
     if not aligning:
         cfg, _ = without_aligning(cfg, {})
     if not text_only:
@@ -195,12 +197,24 @@ def export_checkpoint(
         _carry(folder, temporary)
         if llava is not None:
             llava.write(temporary, config)
-        write_tokens(temporary, config, data, text_only)
+        own_modeling = text_only or llava is not None or bool(exported_member(cfg))
+        write_tokens(temporary, config, data, text_only or bool(exported_member(cfg)))
         write_json(temporary / CONFIG, versioned(config))
-        if not text_only and llava is None:
+        if not own_modeling:
             write_modeling(temporary)
     watched.tell(folder)
     return target
+
+
+def _text_only(cfg: ModelConfig) -> ModelConfig:
+    """The LLM alone of a model `cfg`. Raises UserError where it was trained with parts that no LLM has."""
+    if cfg.extra_layers or cfg.rope != "1d":
+        name = "extra_layers" if cfg.extra_layers else "rope"
+        raise UserError(
+            f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
+            "model as it is, with --notext_only"
+        )
+    return replace(cfg, parts=(), **EVE_FIELDS)
 
 
 def _check_variant(variant: str) -> None:
@@ -223,7 +237,7 @@ def _specs(
         for i, name in enumerate(entry.names(cfg)):
             kind = matrices.get(entry.ours)
             stored = packed_specs(name, shape, kind) if kind else [(name, dtypes[entry.ours], shape)]
-            rows += [(i if entry.stacked else before, *spec) for spec in stored]
+            rows += [(entry.first + i if entry.stacked else before, *spec) for spec in stored]
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
 
 

@@ -72,7 +72,7 @@ class Checkpoint:
     @property
     def here(self) -> ModelConfig:
         """Sizes for answers and losses on these devices: the kernel of attention is theirs, whatever training took."""
-        return replace(self.cfg, remat="none", attention="auto")
+        return replace(self.cfg, remat="none", attention="auto", longest_image=0)
 
     def for_inference(self, shardings: dict[str, Any] | None = None) -> tuple[ModelConfig, Params]:
         """Sizes and parameters with gated deltas and adapters added into the weights, and nothing that only training

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eve_jax.batch import RowShape, batch_arrays, row_shape
+from eve_jax.batch import CLASS, SPLIT, RowShape, batch_arrays, row_shape
 from eve_jax.data.image.patches import load_patches
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.bad_records import BadRecords
-from eve_jax.data.rows.build import CLASS, SPLIT, Batch, RowBuilder, Sample, lay_out
+from eve_jax.data.rows.build import Batch, RowBuilder, lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.samples.measure import measure
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.samples.too_long import grid_tokens

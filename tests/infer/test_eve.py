@@ -146,7 +146,7 @@ class Said(Engine):
     def reply(self, session, prompts, max_new_tokens, stop_ids, sampling):  # type: ignore[override]
         self.ids += prompts[0].ids.tolist() + self.yes
         self.prompts += prompts
-        session.length = session.length + len(self.ids)
+        session.held = session.held.and_text(np.full(1, len(self.ids), np.int32))
         return [self.yes]
 
 

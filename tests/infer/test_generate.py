@@ -56,7 +56,7 @@ def test_without_cache(engine, tag):
     for step, token in enumerate(golden):
         ids = np.concatenate([prompt.ids, golden[:step]]).astype(np.int32)
         whole = Prompt(ids, prompt.patches, prompt.grids)
-        batch, lengths = pack_prompts([whole], bucket(whole.need))
+        batch, (lengths, _) = pack_prompts([whole], bucket(whole.need))
         ours = np.asarray(forward(engine.params, batch))[0, batch["perm"][0, lengths[0] - 1]]
         np.testing.assert_allclose(ours, logits[step], atol=2e-5)
         assert ours.argmax() == token

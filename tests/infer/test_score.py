@@ -17,7 +17,8 @@ from eve_jax import EVE
 from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import load_patches
 from eve_jax.data.plan.lengths import Dropped
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.sources.records import open_records
 from eve_jax.data.text.encode import IGNORE, encode_chat
 from eve_jax.errors import UserError

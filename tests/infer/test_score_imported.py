@@ -24,6 +24,8 @@ from tests.infer import originals
 from tests.vocab import llama3_tokenizer, qwen2_tokenizer
 from tests.weights import folders, folders_v1
 
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from eve_jax.errors import UserError
 from eve_jax.model import attention, blocked
 from eve_jax.model.attention import cached_attention, check_kernel
 from eve_jax.model.layer_cache import BLOCK, HeldLayer
+from eve_jax.model.splash import kernel_of
 from tests import reference as ref
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 4, 2, 128
@@ -37,7 +39,8 @@ def plain(q: Array, k: Array, v: Array, segment: np.ndarray, window: int = LENGT
 
 
 def gradients(attend: Callable[..., Array], q: Array, k: Array, v: Array, segment: np.ndarray) -> tuple[Array, ...]:
-    weight = jax.random.normal(jax.random.key(1), q.shape) * (segment > 0)[..., None, None]
+    shape = *q.shape[:3], v.shape[3]
+    weight = jax.random.normal(jax.random.key(1), shape) * (segment > 0)[..., None, None]
     return jax.grad(lambda *x: jnp.sum(attend(*x, segment) * weight), (0, 1, 2))(q, k, v)
 
 
@@ -65,6 +68,57 @@ def test_kernels_agree_with_the_formula(kernel, window, monkeypatch):
     for mine, theirs in zip(ours, golden, strict=True):
         scale = np.abs(theirs).max() or np.abs(golden[2]).max()  # a token that sees itself alone: of q and k, zeros
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * scale)
+
+
+IMAGES = (
+    (0, 10, 75),
+    (0, 76, 80),
+    (0, 100, 190),
+    (1, 0, 1),
+    (1, 20, 131),
+    (1, 131, 256),
+)  # row, first, behind the last
+END = np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
+for row, first, behind in IMAGES:
+    END[row, first:behind] = behind - 1
+
+
+@pytest.mark.parametrize("kernel", ["chunked", "blocked", "splash"])
+@pytest.mark.parametrize("reach", [124, LENGTH])
+def test_images_that_see_all_of_themselves(kernel: str, reach: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images across borders of blocks, behind one another, up to the ends of rows; values of half a query's size."""
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
+    monkeypatch.setattr(blocked, "BLOCK", 32)
+    mask = (SEGMENT[:, :, None] == SEGMENT[:, None]) & (np.arange(LENGTH) <= END[:, :, None])
+    q, k, v = inputs()
+    v = v[..., : SIZE // 2]
+
+    def attend(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+        ahead = attention.Ahead(jnp.asarray(END), reach)
+        return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, True, ahead=ahead)
+
+    def formula(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
+        return attention.plain_attention(q, k, v, jnp.asarray(mask))
+
+    got, wanted = (jax.jit(f)(q, k, v, SEGMENT) for f in (attend, formula))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6)
+    ours, golden = (jax.jit(partial(gradients, f))(q, k, v, SEGMENT) for f in (attend, formula))
+    for mine, theirs in zip(ours, golden, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+def test_the_image_rule_visits_few_more_tiles() -> None:
+    """At most 1.4 times those of causal attention, in a row of 4,096 tokens with images of 1,024, back and forth."""
+    causal, image = (kernel_of(4096, 2, 0, reach) for reach in (0, 1023))
+    for name in ("fwd_mask_info", "dq_mask_info", "dkv_mask_info"):
+        few, more = (int((getattr(kernel, name).block_mask > 0).sum()) for kernel in (causal, image))
+        assert few < more <= 1.4 * few, name
+
+
+def test_kernels_for_plain_attention_alone_are_refused() -> None:
+    assert attention.kernel_for("auto", "gpu", LENGTH, SIZE, cudnn=True, plain=False) == "chunked"
+    with pytest.raises(UserError, match=r"=cudnn is for causal attention with heads of one size .*: use auto"):
+        attention.kernel_for("cudnn", "gpu", LENGTH, SIZE, plain=False)
 
 
 def test_auto_takes_what_suits_the_processor():

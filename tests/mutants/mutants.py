@@ -230,7 +230,7 @@ OWN = (
     ),
     Mutant(
         "15 a grid has no end of its last row of patches",
-        "eve_jax/data/rows/build.py",
+        "eve_jax/data/rows/spell.py",
         "kind = np.full(1 + h * (w + 1), PATCH, np.int8)",
         "kind = np.full(h * (w + 1), PATCH, np.int8)",
         ("tests/data/test_rows.py",),

@@ -10,7 +10,8 @@ import optax
 from eve_jax import sharding
 from eve_jax.batch import RowShape, batch_arrays, zeros
 from eve_jax.config.stages import partition, stage_factors
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.model.clip_config import EncoderConfig
 from eve_jax.model.config import ModelConfig
@@ -42,16 +43,16 @@ CFG = ModelConfig(
 def rows() -> dict[str, np.ndarray]:
     """Rows of one to three images, in samples of one or two."""
     rng = np.random.default_rng(0)
-    batch = zeros(batch_arrays(ROWS, SHAPE, CFG.patch_bytes))
+    batch = zeros(batch_arrays(ROWS, SHAPE, CFG.patch_bytes, layout=CFG.layout))
     for row in range(ROWS):
         samples = []
         for count in ((1,), (2,), (1, 2))[row % 3]:
             ids = np.concatenate([[IMAGE_ID] * count, rng.integers(0, 256, 20)]).astype(np.int32)
             labels = np.where(ids == IMAGE_ID, IGNORE, ids).astype(np.int32)
-            samples.append(Sample(ids, labels, [(2, 2)] * count, specials=False))
+            samples.append(Sample(ids, labels, [(2, 2)] * count))
         used = 4 * sum(len(sample.grids) for sample in samples)
         batch["patches"][row, :used] = rng.integers(0, 256, (used, CFG.patch_bytes))
-        for name, values in lay_out(samples, SHAPE).items():
+        for name, values in lay_out(samples, SHAPE, CFG.layout).items():
             batch[name][row] = values
     return batch
 

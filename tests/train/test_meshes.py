@@ -53,6 +53,13 @@ def test_adapters_on_every_mesh(routing):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "3"])
+def test_neo_on_meshes(stage):
+    """With images that see all of themselves, extra layers, and queries wider than values."""
+    check(trained(stage, "neo", 10, MESHES), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["1", "3"])
 def test_eve_v1_on_meshes(stage):
     """With the aligning loss and its teacher."""
     check(trained(stage, "v1", 10, ("data:8", "fsdp:8", "fsdp:2,tensor:4")), 10)

@@ -17,7 +17,8 @@ import pytest
 from configs import base
 from eve_jax.batch import RowShape
 from eve_jax.config.stages import partition, stage_factors
-from eve_jax.data.rows.build import Sample, lay_out
+from eve_jax.data.rows.build import lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.model.eve import Batch, init_params
 from eve_jax.sharding import make_mesh
 from eve_jax.train.optimizer import optimizer, optimizer_state

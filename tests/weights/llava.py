@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from eve_jax.batch import Layout
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.square import padded
 from eve_jax.infer.image_cache import Patches
@@ -96,7 +97,7 @@ def prompt() -> Prompt:
     texts = [rng.integers(0, 256, n) for n in (5, 7, 11)]
     ids = np.concatenate([texts[0], [IMAGE_ID], texts[1], [IMAGE_ID], texts[2]]).astype(np.int32)
     cut = [Patches.of(image, RULE) for image in images()]
-    return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut], specials=False)
+    return Prompt(ids, [p.pixels for p in cut], [p.grid for p in cut], Layout(specials=False))
 
 
 def torch_inputs(model: Any) -> dict[str, Any]:

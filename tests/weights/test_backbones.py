@@ -27,7 +27,7 @@ CLOSE: dict[str, Any] = {"rtol": 0, "atol": 2e-5}
 def text_logits(checkpoint: Checkpoint, tokens: np.ndarray) -> np.ndarray:
     """Our logits of one row of text."""
     prompt = Prompt(tokens)
-    batch, lengths = pack_prompts([prompt], bucket(prompt.need))
+    batch, (lengths, _) = pack_prompts([prompt], bucket(prompt.need))
     logits = bind(checkpoint.cfg, checkpoint.params())(batch)
     return np.asarray(logits)[0][batch["perm"][0, : lengths[0]]]
 
@@ -112,7 +112,7 @@ def test_export_with_vision_weights(name, variant, tmp_path):
     with_other_vision_weights(out)
     model, ours = load_export(out), open_checkpoint(out)
     given = prompts()
-    batch, lengths = pack_prompts(given, bucket(tuple(np.max([p.need for p in given], axis=0).tolist())))
+    batch, (lengths, _) = pack_prompts(given, bucket(tuple(np.max([p.need for p in given], axis=0).tolist())))
     logits = np.asarray(bind(ours.cfg, ours.params())(batch))
     masked = np.asarray(bind(replace(ours.cfg, routing="masked"), ours.params())(batch))
     engine = Engine(*ours.for_inference())

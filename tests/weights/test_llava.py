@@ -33,8 +33,8 @@ def our_logits(checkpoint: Checkpoint, **changes: Any) -> np.ndarray:
     """Logits of every token of the prompt, image tokens included."""
     cfg = replace(checkpoint.cfg, **changes)
     given = prompt()
-    batch, lengths = pack_prompts([given], bucket(given.need), cfg.patch_bytes)
-    return np.asarray(bind(cfg, checkpoint.params())(batch))[0][batch["perm"][0, : lengths[0]]]
+    batch, held = pack_prompts([given], bucket(given.need), cfg.patch_bytes)
+    return np.asarray(bind(cfg, checkpoint.params())(batch))[0][batch["perm"][0, : held.length[0]]]
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])

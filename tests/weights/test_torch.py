@@ -146,7 +146,7 @@ def test_preprocess_is_our_image_rule(pair, fill):
 def text_logits(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
     """Our logits of one row of text."""
     prompt = Prompt(ids.astype(np.int32))
-    batch, lengths = pack_prompts([prompt], bucket(prompt.need))
+    batch, (lengths, _) = pack_prompts([prompt], bucket(prompt.need))
     logits = bind(checkpoint.cfg, checkpoint.params())(batch)
     return ref.in_causal_order(batch, logits, 0, 0, int(lengths[0]))
 

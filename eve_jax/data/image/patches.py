@@ -151,17 +151,22 @@ def made_codes(image: Image.Image, rule: ImageRule) -> np.ndarray:
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
-    """The RGB `image` at the size of `rule`, uint8 [H, W, 3]; bicubic, antialiased when it shrinks."""
+    """The RGB `image` at the size of `rule`, uint8 [H, W, 3], by its filter, antialiased when it shrinks."""
     return _at_size(image, rule, *rule.resized(*image.size))
 
 
 def _at_size(image: Image.Image, rule: ImageRule, width: int, height: int) -> np.ndarray:
-    return padded(image, width) if rule.mode in CANVASES else bicubic(image, width, height)
+    return padded(image, width) if rule.mode in CANVASES else resampled(image, width, height, rule.filter)
 
 
 def bicubic(image: Image.Image, width: int, height: int) -> np.ndarray:
     """The RGB `image` at another size, uint8 [height, width, 3]."""
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return resampled(image, width, height, "BICUBIC")
+
+
+def resampled(image: Image.Image, width: int, height: int, by: str) -> np.ndarray:
+    """The RGB `image` at another size, uint8 [height, width, 3], by a filter of Pillow's."""
+    return np.asarray(image.resize((width, height), Image.Resampling[by]))
 
 
 def patchify(rgb: np.ndarray, patch: int = PATCH) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from eve_jax.data.image.codes import CODE_BYTES, Coder
+from eve_jax.data.image.size_rules import NEO, NEO_AREA, SAIL, neo_size, sail_size, shared_area
 from eve_jax.errors import Argument, Field, FieldError
 from eve_jax.process.checks import number, unexpected, whole
 
@@ -15,16 +16,9 @@ SQUARE = "square"  # the mode of EVEv1
 PAD = "pad"  # the mode of models with a vision encoder (LLaVA-1.5)
 CODES = "codes"  # the mode of models that read codes of a vision tokenizer
 CANVASES = (PAD, CODES)  # squares that an image is put on, all of whose patches are tokens
-# Own max_size of each mode.
-MODES = {
-    "anyratio_ld": 800,
-    "anyratio_hd": 1600,
-    "anyratio_maxl": 800,
-    "anyresolution": 1600,
-    SQUARE: 672,
-    PAD: 336,
-    CODES: 256,
-}
+# Own max_size of each mode; NEO and SAIL do not look at it.
+MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
+MODES |= {NEO: 2048, SAIL: 2048, PAD: 336, CODES: 256}
 FITS = ("shrink", "fill")
 FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
@@ -41,12 +35,14 @@ class ImageRule:
     becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect);
     `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens;
     `codes`: the same square, whose patches are codes of the vision tokenizer with the digest `vocabulary`. coder: makes
-    the codes of images that are none yet, None where all are (`eve_jax.data.image.codes`).
+    the codes of images that are none yet, None where all are (`eve_jax.data.image.codes`). `neo`: an area within
+    `area`, and `sail`: up to 4,096 patches (whatever `fit` and max_size).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
     max_size: pixels, at most LARGEST, 0 = the mode's own (MODES). max_aspect: a longer image is squeezed to this ratio
     of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
-    max_pixels: of an image file; larger ones are not decoded.
+    max_pixels: of an image file; larger ones are not decoded. area: the smallest and largest of mode `neo` in pixels,
+    (0, 0) = the mode's own.
     """
 
     mode: str = "anyratio_hd"
@@ -56,6 +52,7 @@ class ImageRule:
     patch: int = PATCH
     teacher: tuple[int, int] = (336, 14)
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
+    area: tuple[int, int] = field(default=(0, 0), repr=False)  # keys of the modes before it stay as they were
     vocabulary: str = ""
     coder: Coder | None = field(default=None, repr=False, compare=False)
 
@@ -77,7 +74,8 @@ class ImageRule:
         teacher = tuple(data.get("teacher", cls.teacher))
         try:
             most = data.get("max_pixels", MAX_PIXELS)
-            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most)
+            area = tuple(data.get("area", cls.area))
+            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most, area)
         except FieldError as error:
             parts = (Field(FIELDS.get(part, part)) if isinstance(part, Field) else part for part in error.parts)
             raise FieldError(*parts) from None
@@ -93,6 +91,9 @@ class ImageRule:
         number(max_aspect, self.max_aspect, "0 or a number of at least 1", 0)
         most = f"a number of pixels, at most {PILLOW_PIXELS:,}"
         whole(Argument("data.max_pixels"), self.max_pixels, most, 1, PILLOW_PIXELS)
+        if self.area != (0, 0) and (self.mode != NEO or not 1 <= self.area[0] <= self.area[1] <= LARGEST**2):
+            wanted = f"the smallest and the largest area in pixels, for image_mode={NEO} alone, or (0, 0)"
+            raise unexpected(Argument("data.area"), self.area, wanted)
         if self.patch % 2:
             raise unexpected(patch, self.patch, "an even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
@@ -115,11 +116,6 @@ class ImageRule:
 
         if self.mode in CANVASES and self.size % self.patch:
             raise FieldError(max_size, f": {self.size} pixels are not a multiple of ", patch, f"={self.patch}")
-
-    @property
-    def specials(self) -> bool:
-        """Whether an image has a class token and a split token after each row, next to its patches."""
-        return self.mode not in CANVASES
 
     @property
     def size(self) -> int:
@@ -149,6 +145,10 @@ class ImageRule:
             cells = teacher_grid(width, height, *self.teacher)
             return cells[1] * self.pool * self.patch, cells[0] * self.pool * self.patch
         w, h = self._squeezed(float(width), float(height))
+        if self.mode == NEO:
+            return neo_size(w, h, self.patch, self.area if any(self.area) else NEO_AREA)
+        if self.mode == SAIL:
+            return sail_size(w, h, self.patch)
         size = self.size
         longest = self.mode == "anyratio_maxl"
         scale = max(w, h) / size if longest else math.sqrt(w * h) / size
@@ -158,6 +158,17 @@ class ImageRule:
             sides = [round(side / max(scale, 1.0) / self.patch) for side in (w, h)]
         limit = size // self.patch if longest else max(sides)
         return _clip(sides[0], limit) * self.patch, _clip(sides[1], limit) * self.patch
+
+    def among(self, images: int) -> Self:
+        """The rule for each of the `images` of a training record, which NEO makes smaller where there are several."""
+        if self.mode != NEO or images < 2:
+            return self
+        return replace(self, area=shared_area(self.area if any(self.area) else NEO_AREA, images))
+
+    @property
+    def filter(self) -> str:
+        """Of Pillow, by which images are resized: bicubic, SAIL's bilinear."""
+        return "BILINEAR" if self.mode == SAIL else "BICUBIC"
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns (h, w) of patches of an image of `width` x `height` pixels."""

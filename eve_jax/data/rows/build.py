@@ -6,11 +6,11 @@ sample after sample, the pads last. docs/design.md#row-contract has the table of
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from eve_jax.batch import CLASS, SPLIT, ArraySpec, RowShape, TeacherShape, batch_arrays, token_arrays, zeros
+from eve_jax.batch import EVE_LAYOUT, ArraySpec, Layout, RowShape, TeacherShape, batch_arrays, token_arrays, zeros
 from eve_jax.data.image.patches import cut, load_patches, open_image
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Entry, Lengths
@@ -18,85 +18,32 @@ from eve_jax.data.plan.measured_on import Seen
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.record import BadRecord
 from eve_jax.data.rows.align_arrays import place_images, teacher_image, teacher_shape
+from eve_jax.data.rows.spell import PATCH, SPECIAL, TEXT, Sample, Tokens, joined, spell_out
 from eve_jax.data.samples.image_stamps import is_changed, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
 
-PATCH, SPECIAL, TEXT = 0, 1, 2  # kinds of slots, in memory order
-
 Batch = dict[str, np.ndarray]
 
 
-class Sample(NamedTuple):
-    """ids int32 [n] with IMAGE_ID per image, labels int32 [n], the grid (h, w) of each image, weight of its loss.
-
-    specials: whether images have a class token and split tokens (`ImageRule.specials`).
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    grids: Sequence[tuple[int, int]]
-    weight: float = 1.0
-    specials: bool = True
-
-
-class Tokens(NamedTuple):
-    """The tokens of a sample in causal order, images spelt out; arrays [n]."""
-
-    kind: np.ndarray  # PATCH, SPECIAL or TEXT
-    value: np.ndarray  # CLASS or SPLIT, a text id, 0 for a patch
-    label: np.ndarray  # IGNORE where nothing is learned
-
-
-def _image_tokens(h: int, w: int, specials: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Kinds and values of an image's tokens: class, then h times w patches and a split; without specials patches."""
-    if not specials:
-        return np.full(h * w, PATCH, np.int8), np.zeros(h * w, np.int32)
-    kind = np.full(1 + h * (w + 1), PATCH, np.int8)
-    value = np.zeros(len(kind), np.int32)
-    kind[0], value[0] = SPECIAL, CLASS
-    kind[w + 1 :: w + 1], value[w + 1 :: w + 1] = SPECIAL, SPLIT
-    return kind, value
-
-
-def spell_out(sample: Sample) -> Tokens:
-    """The tokens of `sample`. Raises ValueError when its ids have another number of images than there are grids."""
-    places = np.flatnonzero(sample.ids == IMAGE_ID)
-    if len(places) != len(sample.grids):
-        raise ValueError(f"{len(places)} images in the ids, {len(sample.grids)} grids")
-    kind, value, label = [], [], []
-    start = 0
-    for place, (h, w) in zip([*places.tolist(), len(sample.ids)], [*sample.grids, (0, 0)], strict=True):
-        text = slice(start, place)
-        kind.append(np.full(place - start, TEXT, np.int8))
-        value.append(sample.ids[text])
-        label.append(sample.labels[text])
-        start = place + 1
-        if place < len(sample.ids):
-            image_kind, image_value = _image_tokens(h, w, sample.specials)
-            kind.append(image_kind)
-            value.append(image_value)
-            label.append(np.full(len(image_kind), IGNORE, np.int32))
-    return Tokens(np.concatenate(kind), np.concatenate(value), np.concatenate(label))
-
-
-def lay_out(samples: Sequence[Sample], shape: RowShape) -> Batch:
+def lay_out(samples: Sequence[Sample], shape: RowShape, layout: Layout = EVE_LAYOUT) -> Batch:
     """The arrays of one row that follow from its tokens, `eve_jax.batch.token_arrays`: all but its patches.
 
     perm[c] is the slot that comes c-th in causal order, inv its inverse. loss_idx is the slot whose hidden state
     predicts, the causal predecessor of the label's token; unused entries are 0 with weight 0.
     Patches take the slots 0, 1, ... in causal order. Raises `ValueError` when the samples do not fit the shape.
     """
-    return lay_out_tokens([spell_out(sample) for sample in samples], [sample.weight for sample in samples], shape)
+    tokens = [spell_out(sample, layout) for sample in samples]
+    return lay_out_tokens(tokens, [sample.weight for sample in samples], shape, layout)
 
 
-def lay_out_tokens(tokens: Sequence[Tokens], weights: Sequence[float], shape: RowShape) -> Batch:
+def lay_out_tokens(
+    tokens: Sequence[Tokens], weights: Sequence[float], shape: RowShape, layout: Layout = EVE_LAYOUT
+) -> Batch:
     """`lay_out` of samples as their tokens, each with the weight of its loss."""
     sizes = [len(t.kind) for t in tokens]
-    kind = np.concatenate([t.kind for t in tokens]) if tokens else np.zeros(0, np.int8)
-    value = np.concatenate([t.value for t in tokens]) if tokens else np.zeros(0, np.int32)
-    label = np.concatenate([t.label for t in tokens]) if tokens else np.zeros(0, np.int32)
+    kind, value, label, numbers, ends, places, _ = joined(tokens)
     weight = np.repeat(np.array(weights, np.float32), sizes)
     number = np.repeat(np.arange(1, len(tokens) + 1, dtype=np.int32), sizes)
     index = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]) if sizes else np.zeros(0, np.int32)
@@ -114,7 +61,7 @@ def lay_out_tokens(tokens: Sequence[Tokens], weights: Sequence[float], shape: Ro
         first += budget
 
     targets = np.flatnonzero((label != IGNORE) & (index > 0))
-    row = zeros(token_arrays(shape))
+    row = zeros(token_arrays(shape, layout))
     row["segment"][slot] = number
     row["position"][slot] = index
     row["perm"][:] = np.concatenate([slot, np.flatnonzero(~used)])
@@ -126,8 +73,13 @@ def lay_out_tokens(tokens: Sequence[Tokens], weights: Sequence[float], shape: Ro
         "labels": label[targets],
         "loss_weight": weight[targets],
     }
+    if "place" in row:
+        first_ones["place"] = places[kind == PATCH]
     for name, values in first_ones.items():
         row[name][: len(values)] = values
+    for name, values in (("index", numbers), ("end", ends)):
+        if name in row:
+            row[name][slot] = values
     return row
 
 
@@ -175,7 +127,7 @@ class RowBuilder:
 
     def arrays(self, shape: RowShape, rows: int) -> dict[str, ArraySpec]:
         """Return shape and dtype of the arrays of a batch."""
-        return batch_arrays(rows, shape, self.rule.images.patch_bytes, self._teacher(shape))
+        return batch_arrays(rows, shape, self.rule.images.patch_bytes, self._teacher(shape), self.rule.layout)
 
     def _teacher(self, shape: RowShape) -> TeacherShape | None:
         return teacher_shape(self.rule.images, self.most_images[shape]) if self.most_images else None
@@ -195,7 +147,7 @@ class RowBuilder:
             samples.append(self._sample(line, self.lengths.entry_seen(entry), *room))
             del self.reading[threading.get_ident()]
             used, n_images = end, last
-        row = lay_out(samples, shape)
+        row = lay_out(samples, shape, self.rule.layout)
         if self._teacher(shape):
             images = ((h, w, sample.weight) for sample in samples for h, w in sample.grids)
             row |= place_images(images, shape, self.rule.images)
@@ -224,7 +176,7 @@ class RowBuilder:
             for file, stamp in zip(record.images, seen.stamps if seen else (), strict=False):
                 if is_changed(file, stamp):
                     raise BadImage("the image changed since it was measured", file)
-            return Sample(*encoded, grids, specials=self.rule.images.specials)
+            return Sample(*encoded, grids)
         except BadImage as e:
             self.bad.report(self.records.where(index), id, e.path, e.reason)
         except BadRecord as e:
@@ -233,7 +185,7 @@ class RowBuilder:
         if encoded is None:
             ids = np.array([IMAGE_ID] * len(grids) + [0] * n_text, np.int32)
             encoded = Encoded(ids, np.full(len(ids), IGNORE, np.int32))
-        return Sample(*encoded, grids, 0.0, self.rule.images.specials)
+        return Sample(*encoded, grids, 0.0)
 
     def _load(
         self,
@@ -246,13 +198,14 @@ class RowBuilder:
         """Writes the patches of a sample's images, at the grids of the table, into `patches`, and `teacher_images`."""
         used = 0
         natural: list[tuple[int, int]] = []
+        rule = self.rule.images.among(len(files))
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
             if len(teacher_images):
                 image = open_image(file, self.rule.images.max_pixels)
-                own, real = cut(image, self.rule.images, grid)
+                own, real = cut(image, rule, grid)
                 teacher_images[number] = teacher_image(image, self.rule.images)
             else:
-                own, real = load_patches(file, self.rule.images, grid)
+                own, real = load_patches(file, rule, grid)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)

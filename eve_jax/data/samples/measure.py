@@ -59,7 +59,7 @@ def measure(
     if cache_dir is None:
         return joined([_measure_source(records, number, rule) for number in range(len(records.names))])
     measure_into(Path(cache_dir) / name, records, rule, processes)
-    return made_table(Path(cache_dir) / name, len(records), rule.max_tokens, rule.images.specials)
+    return made_table(Path(cache_dir) / name, len(records), rule.max_tokens, rule.layout.specials)
 
 
 def measure_into(path: Path, records: Records, rule: SampleRule, processes: int = 1) -> None:
@@ -98,7 +98,7 @@ def table_name(records: Records, rule: SampleRule) -> str:
 def _kept(folder: Path, name: str, n_records: int, rule: SampleRule) -> Lengths | None:
     """The table called `name` in a folder, which is checked to be of so many records and of samples by `rule`."""
     listed = table_digests(folder).get(name, "") if (folder / DATASET_FILE).is_file() else ""
-    return kept_table(folder / name, n_records, rule.max_tokens, listed, rule.images.specials)
+    return kept_table(folder / name, n_records, rule.max_tokens, listed, rule.layout.specials)
 
 
 def _span(records: Records, number: int) -> range:
@@ -152,7 +152,8 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
             record, own_fields = records.read(index)
             encoded = rule.encode(record)
             looks = [look(file) if isinstance(file, str) else look_at(file) for file in record.images]
-            natural = [rule.images.grid(*size) for size, _ in looks]
+            own_rule = rule.images.among(len(looks))
+            natural = [own_rule.grid(*size) for size, _ in looks]
             (ids, _), own = rule.fit(encoded, natural)
         except BadImage as e:
             leave_out(index, record, record.id if record else "", e.path, e.reason)
@@ -166,7 +167,7 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
             truncated += len(ids) < len(encoded.ids)
             shrunk += own is not natural
             fields[records.source_of(index)].add(own_fields, bool(own))
-            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own, rule.images.specials)))
+            counts.append((index, int((ids != IMAGE_ID).sum()), *grid_tokens(own, rule.layout)))
             grids += own
             images.append(len(grids))
     used, text_tokens, n_patches, n_specials = np.array(counts, np.int32).reshape(-1, 4).T.copy()

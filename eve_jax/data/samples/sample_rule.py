@@ -13,9 +13,10 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from eve_jax.batch import EVE_LAYOUT, Layout
 from eve_jax.data.image.codes import Coder, digest_of_tokenizer
 from eve_jax.data.image.rule import CODES, MAX_PIXELS, ImageRule
-from eve_jax.data.record import Record, Turn
+from eve_jax.data.record import BadRecord, Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
 from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
 from eve_jax.data.text.load import load_tokenizer
@@ -29,10 +30,13 @@ VISION_TOKENIZER = "vision_tokenizer"  # folder in that of a model, with the enc
 
 
 class StageSettings(Protocol):
-    """The part of a stage's config that says how records become samples: the section `data`, and `init`."""
+    """The part of a stage's config that says how records become samples: sections `data` and `model`, and `init`."""
 
     @property
     def data(self) -> Any: ...
+
+    @property
+    def model(self) -> Any: ...
 
     @property
     def init(self) -> str: ...
@@ -44,8 +48,9 @@ class SampleRule:
 
     template: a name of `eve_jax.data.text.templates`. image_first: the images of a turn go to its front. max_tokens: of
     a sample, image tokens included. too_long: what happens to longer ones, see `eve_jax.data.samples.too_long.fitted`.
-    special_text: whether special tokens that stand in the texts of turns are such, or text like any other.
-    Raises `UserError` for another `too_long`, and where it does not go with the image rule.
+    special_text: whether special tokens that stand in the texts of turns are such, or text like any other. layout: what
+    rows of the model hold of images. Raises `UserError` for another `too_long`, and where it does not go with the image
+    rule.
     """
 
     tokenizer: Tokenizer
@@ -55,6 +60,7 @@ class SampleRule:
     max_tokens: int = NO_LIMIT
     too_long: str = "drop"
     special_text: bool = False
+    layout: Layout = EVE_LAYOUT
 
     @classmethod
     def of(cls, config: StageSettings) -> Self:
@@ -70,10 +76,12 @@ class SampleRule:
             name = Field("data.tokenizer")
             raise FieldError(name, " is empty: name a folder with a tokenizer.json or tokenizer.model")
         tokenizer = load_tokenizer(folder)
+        tokenizer.add(get_template(d.template).adds)
         check_template(tokenizer, d.template)
         images = with_vocabulary(images, d.vision_tokenizer or str(Path(config.init) / VISION_TOKENIZER))
         most = min(d.max_tokens, d.row_tokens)
-        return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text)
+        layout = Layout.of(config.model)
+        return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text, layout)
 
     def __post_init__(self) -> None:
         check_long(self.too_long, self.images.mode)
@@ -85,9 +93,12 @@ class SampleRule:
     def fit(self, encoded: Encoded, grids: Grids) -> tuple[Encoded, Grids]:
         """Return a sample with images of `grids` (h, w), with its text cut or its images smaller if it is too long.
 
-        Raises `BadRecord` when it stays too long.
+        Raises `BadRecord` when it stays too long, or an image has more tokens than the model takes.
         """
-        return fitted(encoded, grids, self.max_tokens, self.too_long, self.images.specials)
+        fitting = fitted(encoded, grids, self.max_tokens, self.too_long, self.layout)
+        if reason := next(filter(None, (self.layout.refuses(h, w) for h, w in fitting[1])), ""):
+            raise BadRecord(reason)
+        return fitting
 
     def cut(self, encoded: Encoded, grids: Grids) -> Encoded:
         """Return the sample that `fit` gives for images whose `grids` it gave. Raises `BadRecord` as it does."""
@@ -97,7 +108,7 @@ class SampleRule:
         """Return the grids that `fit` gives for a sample of `n_text` text tokens and images of `grids`."""
         if self.too_long != "shrink_image":
             return grids
-        return shrunk(grids, self.max_tokens - n_text) or grids
+        return shrunk(grids, self.max_tokens - n_text, self.layout) or grids
 
     def prompt_ids(self, turns: Sequence[Turn], n_images: int) -> np.ndarray:
         """Return the tokens that ask for the next answer, int32 [n]; see `eve_jax.data.text.encode.prompt_ids`."""
@@ -120,14 +131,24 @@ class SampleRule:
         return [] if self.special_text else ["text"]
 
     @property
+    def _layout(self) -> list[Any]:
+        """The layout of images where it is not EVE's."""
+        return [] if self.layout == EVE_LAYOUT else [list(self.layout)]
+
+    @property
     def _limits(self) -> list[int]:
-        """Limits that decide which records are left out, where they are not the default."""
-        return [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
+        """Limits that decide which records are left out, and sizes, where they are not the default."""
+        most = [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
+        return most + self._area
+
+    @property
+    def _area(self) -> list[int]:
+        return list(self.images.area) if any(self.images.area) else []
 
     def table_key(self, version: int) -> str:
         """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""
         parts = (self.images, self.template, self.image_first, self.max_tokens, self.too_long)
-        return repr((version, *parts, self.tokenizer.fingerprint(), *self._later, *self._limits))
+        return repr((version, *parts, self.tokenizer.fingerprint(), *self._later, *self._limits, *self._layout))
 
     def fingerprint(self) -> Fingerprint:
         """Return what is known of a run's data before any record is read: hashes by name, kept with its checkpoints."""
@@ -135,7 +156,9 @@ class SampleRule:
             "tokenizer": tokenizer_hash(self.tokenizer),
             "template": hash_of(_changed_fields(get_template(self.template))),
             "image_rule": hash_of(_changed_fields(self.images)),
-            "settings": hash_of([self.image_first, self.max_tokens, self.too_long, *self._later]),
+            "settings": hash_of(
+                [self.image_first, self.max_tokens, self.too_long, *self._later, *self._layout, *self._area]
+            ),
         }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from eve_jax.batch import EVE_LAYOUT, Layout
 from eve_jax.data.image.rule import CANVASES, SQUARE
 from eve_jax.data.record import BadRecord
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
@@ -13,16 +14,13 @@ LONG = ("drop", "truncate_text", "shrink_image")
 Grids = Sequence[tuple[int, int]]
 
 
-def grid_tokens(grids: Iterable[tuple[int, int]], specials: bool = True) -> tuple[int, int]:
-    """Patches and special tokens of images of `grids` (h, w): h * w and 1 + h each (EVEv2 paper, section 3.2).
-
-    specials: whether the images have special tokens (`ImageRule.specials`).
-    """
-    patches = extra = 0
+def grid_tokens(grids: Iterable[tuple[int, int]], layout: Layout = EVE_LAYOUT) -> tuple[int, int]:
+    """Patches and special tokens of images of `grids` (h, w): h * w and 1 + h each (EVEv2 paper, section 3.2)."""
+    patches = specials = 0
     for h, w in grids:
         patches += h * w
-        extra += (1 + h) * specials
-    return patches, extra
+        specials += layout.specials_of(h)
+    return patches, specials
 
 
 def check_long(long: str, image_mode: str = "") -> None:
@@ -39,16 +37,16 @@ def check_long(long: str, image_mode: str = "") -> None:
 
 
 def fitted(
-    encoded: Encoded, grids: Grids, max_tokens: int, long: str = "drop", specials: bool = True
+    encoded: Encoded, grids: Grids, max_tokens: int, long: str = "drop", layout: Layout = EVE_LAYOUT
 ) -> tuple[Encoded, Grids]:
     """The sample with at most `max_tokens` tokens, text and images of `grids` (rows, columns of patches) together.
 
     One that fits is given back as it is. Else, by `long`: `truncate_text` cuts text from its end, and keeps the
     images; `shrink_image` makes all images smaller by the same factor. Raises `BadRecord` when that does not help,
-    when nothing is left to learn, and always for `drop`. specials: whether images have special tokens.
+    when nothing is left to learn, and always for `drop`.
     """
     n_text = len(encoded.ids) - len(grids)
-    n_image = sum(grid_tokens(grids, specials))
+    n_image = sum(grid_tokens(grids, layout))
     if n_text + n_image <= max_tokens:
         return encoded, grids
     reason = f"too long: {n_text + n_image} tokens, more than {max_tokens}"
@@ -58,24 +56,24 @@ def fitted(
             raise BadRecord(f"{reason}; nothing to learn within them")
         return short, grids
     if long == "shrink_image":
-        smaller = shrunk(grids, max_tokens - n_text)
+        smaller = shrunk(grids, max_tokens - n_text, layout)
         if smaller is None:
             raise BadRecord(f"{reason}, even with the smallest images")
         return encoded, smaller
     raise BadRecord(reason)
 
 
-def shrunk(grids: Grids, max_tokens: int) -> Grids | None:
+def shrunk(grids: Grids, max_tokens: int, layout: Layout = EVE_LAYOUT) -> Grids | None:
     """`grids` made smaller by a common factor until the images have at most `max_tokens` tokens; None if they cannot.
 
     The longest side of all goes down in steps of one patch; the other sides keep their ratio to it, half rounded up.
     """
-    if sum(grid_tokens(grids)) <= max_tokens:
+    if sum(grid_tokens(grids, layout)) <= max_tokens:
         return grids
     longest = max((side for grid in grids for side in grid), default=0)
     for side in range(longest - 1, 0, -1):
         smaller = [(_scaled(h, side, longest), _scaled(w, side, longest)) for h, w in grids]
-        if sum(grid_tokens(smaller)) <= max_tokens:
+        if sum(grid_tokens(smaller, layout)) <= max_tokens:
             return smaller
     return None
 

@@ -17,11 +17,11 @@ from eve_jax.data.markers import MARKER, count_markers, escape_markers, split_ma
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
-from eve_jax.data.text.written import Text
+from eve_jax.data.text.written import IGNORE as IGNORE
+from eve_jax.data.text.written import IMAGE_ID as IMAGE_ID
+from eve_jax.data.text.written import Text, tokenized
 from eve_jax.errors import UserError, amount
 
-IMAGE_ID = -200  # stands for one image in ids
-IGNORE = -100  # label of a token that is not learned
 NOTHING = "nothing to learn: every answer is empty or missing"
 
 
@@ -55,7 +55,7 @@ def encode_chat(
     `BadRecord` when markers and images differ in number, roles do not alternate, or nothing is left to learn.
     """
     text = _write(turns, get_template(template), n_images, _Style(image_first, special_text))
-    ids, labels = _tokenise(text, tokenizer, tokenizer.bos)
+    ids, labels = tokenized(text, tokenizer, tokenizer.bos)
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
         raise BadRecord(NOTHING)
     return Encoded(ids, labels)
@@ -86,7 +86,7 @@ def prompt_ids(
     if turns and turns[-1].role == "gpt":
         turns = turns[:-1]
     text = _write(turns, get_template(template), n_images, _Style(image_first, special_text, ask=True))
-    ids, _ = _tokenise(text, tokenizer, tokenizer.bos)
+    ids, _ = tokenized(text, tokenizer, tokenizer.bos)
     if not len(ids):
         raise UserError(f"the template {template} makes an empty prompt of this: add an image")
     return ids
@@ -114,10 +114,10 @@ def continuation_ids(
     end = end_id(tokenizer, template)
     written = Text(special_text)
     # With the end token before it: what stands at the start of a text is tokenized differently by some tokenizers.
-    written.add(style.end + style.answer_end + style.human)
+    written.add(style.end + style.after + style.answer_end + style.human)
     _add_question(written, turn, style, image_first)
     written.add(style.gpt + style.thought)
-    ids, _ = _tokenise(written, tokenizer, bos=None)
+    ids, _ = tokenized(written, tokenizer, bos=None)
     if ids[0] != end:
         raise UserError(f"{tokenizer.folder or 'the tokenizer'}: merges {style.end!r} with what follows")
     return ids[1:]
@@ -140,6 +140,8 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
         check_roles(turns, said)
     placed = _place_images(turns, n_images, style.ask)
     text = Text(style.special_text)
+    if template.images_first:
+        placed = _images_before(text, placed, template)
     if template.caption:
         _write_caption(text, placed, template, style.ask)
         return text
@@ -155,12 +157,20 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
         text.add(template.gpt + template.block(last))
         answer = template.bare(_without_thoughts(turn.pieces[0], template, style.ask), last)
         if answer:
-            text.learn(template.answer_begin, answer, template.end)
+            text.learn(template.answer_begin, answer, template.end + template.after, template.apart and not style.ask)
         else:
-            text.add(template.end)
+            text.add(template.end + template.after)
     if style.ask:
         text.add(template.gpt + template.thought)
     return text
+
+
+def _images_before(text: Text, turns: Sequence[_Placed], template: Template) -> list[_Placed]:
+    """Write all images, with the bos token behind them; return the turns without."""
+    for _ in range(sum(len(turn.pieces) - 1 for turn in turns)):
+        text.add(*template.image)
+    text.begin()
+    return [turn._replace(pieces=["".join(turn.pieces).lstrip("\n")]) for turn in turns]
 
 
 def _add_system(text: Text, system: str, template: Template, inside: bool) -> None:
@@ -175,7 +185,10 @@ def _add_question(text: Text, turn: _Placed, template: Template, image_first: bo
     if template.trim == "all":
         pieces[0] = pieces[0].lstrip()
         pieces[-1] = pieces[-1].rstrip()
-    text.quote(*pieces)
+    text.quote(pieces[0])
+    for piece in pieces[1:]:
+        text.add(*template.image)
+        text.quote(piece)
     text.add(template.human_end)
 
 
@@ -269,22 +282,3 @@ def check_roles(turns: Sequence[Turn], said: int) -> None:
             raise BadRecord(f"turn {place} is from system, which has the first turn alone; turns do not alternate")
         if turn.role != ("human", "gpt")[number % 2]:
             raise BadRecord(f"turns do not alternate between human and gpt: turn {place} is from {turn.role}, too")
-
-
-def _tokenise(text: Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
-    ids: list[int] = [] if bos is None else [bos]
-    starts: list[int] = [0] * len(ids)  # first character of each token in `text`
-    position = 0
-    for number, piece in enumerate(text.pieces):
-        if number:
-            ids.append(IMAGE_ID)
-            starts.append(position - 1)
-        own = [(start - position, end - position) for start, end in text.quoted]
-        piece_ids, offsets = tokenizer.encode_with_offsets(piece, own)
-        ids += piece_ids
-        starts += [position + start for start, _ in offsets]
-        position += len(piece) + 1
-    tokens = np.array(ids, np.int32)
-    edges = np.array(text.spans, np.int64).reshape(-1)
-    inside = np.searchsorted(edges, np.array(starts, np.int64), side="right") % 2 == 1
-    return tokens, np.where(inside & (tokens != IMAGE_ID), tokens, np.int32(IGNORE)).astype(np.int32)

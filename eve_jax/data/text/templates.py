@@ -19,8 +19,11 @@ class Template:
     stand in the first human turn. trim: of whose outer white space is left out, "answers" or "all" turns (the
     sentence's, too, but of `inside`). thought: an empty block of thoughts before the last answer, or with
     `each_thought` before every one, which is read and not learned; line ends at the start of such an answer are left
-    out. tokens: those of the tokenizer that are written next to `end`. day: the date that the sentence's header tells,
-    where the original tells that of the day.
+    out. tokens: those of the tokenizer that are written next to `end`. after: a target behind every `end`. image: texts
+    before and behind each image. images_first: all images stand before everything, the bos token too. apart: the text
+    of an answer to learn is tokenized for itself. adds: tokens that the tokenizer of a base LLM is given, in this
+    order, where it lacks them. day: the date that the sentence's header tells, where the original tells that of the
+    day.
     """
 
     system_begin: str = ""
@@ -40,6 +43,11 @@ class Template:
     thought: str = ""
     each_thought: bool = False
     tokens: tuple[str, ...] = ()
+    after: str = ""
+    image: tuple[str, str] = ("", "")
+    images_first: bool = False
+    apart: bool = False
+    adds: tuple[str, ...] = ()
     day: str = ""
 
     def around(self, system: str, inside: bool) -> tuple[str, str, str]:
@@ -146,6 +154,31 @@ _INSTRUCT = {
     ),
 }
 
+_NEO_TOKENS = (
+    *("<IMG_CONTEXT>", "<img>", "</img>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
+    *("<|action_start|>", "<|action_end|>", "<|plugin|>", "<|interpreter|>"),
+)
+# Those of other members of the family (docs/family.md).
+_FAMILY = {
+    "neo": replace(
+        _CHATML,
+        answer_end="",
+        tokens=("<|im_start|>", "<img>", "</img>"),
+        after="\n",
+        image=("<img>", "</img>"),
+        apart=True,
+        adds=_NEO_TOKENS,
+    ),
+    "sail": replace(
+        _MISTRAL,
+        human="[INST] ",
+        inside=True,
+        tokens=("<vision>", "</vision>"),
+        image=("<vision>", "</vision>"),
+        images_first=True,
+    ),
+}
+
 TEMPLATES = {
     "plain": Template(end="\n", caption=True),
     "plain_v1": Template(end="\n", caption=True, strip=False),  # as EVEv1 has it
@@ -153,6 +186,7 @@ TEMPLATES = {
     "llama3": replace(_DIALOGUE, end="<|end_of_text|>"),
     "v1": replace(_DIALOGUE, end="</s>"),
     **_INSTRUCT,
+    **_FAMILY,
 }
 OWN = "own"  # in a config: the template of the folder of the base LLM, see `eve_jax.data.text.own_template`
 # Tokens that end a text in one model or another; an answer stops at them whatever its template.
@@ -242,7 +276,8 @@ def _end_problem(tokenizer: Tokenizer, name: str) -> str:
     before = template.gpt + template.answer_begin
     for words in _LAST_WORDS:
         start = len(before + words)
-        ids, offsets = tokenizer.encode_with_offsets(before + words + end + template.answer_end + template.human)
+        behind = template.after + template.answer_end + template.human
+        ids, offsets = tokenizer.encode_with_offsets(before + words + end + behind)
         spans = [span for n, span in zip(ids, offsets, strict=True) if n == id]
         if spans == [(start, start + len(end))]:
             continue

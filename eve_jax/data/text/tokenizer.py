@@ -69,6 +69,13 @@ class Tokenizer(ABC):
     def _write(self, folder: Path) -> None:
         """Writes the tokenizer's own file into `folder`."""
 
+    def add(self, tokens: Sequence[str]) -> None:
+        """Give the tokenizer those of the special `tokens` that it lacks, numbered on. Raises `UserError`."""
+        if lacking := [token for token in tokens if self.find(token) is None]:
+            raise UserError(
+                f"{self.folder or 'the tokenizer'}: has no token {lacking[0]!r}, and no tokenizer.json to add it to"
+            )
+
     def token_id(self, token: str) -> int:
         """Number of the token that is written `token`. Raises `UserError` when there is none."""
         id = self.find(token)
@@ -147,6 +154,13 @@ class FastTokenizer(Tokenizer):
                     f"{one.place}: {one.content!r} is token {id}, which {file.name} leaves no room for: its own tokens "
                     f"are not numbered from 0 to {size - 1}"
                 )
+
+    def add(self, tokens: Sequence[str]) -> None:
+        lacking = [tokenizers.AddedToken(token, normalized=False) for token in tokens if self.find(token) is None]
+        if lacking:
+            self.inner.add_special_tokens(lacking)
+            for name in ("_special", "_literal", "vocab_size"):
+                self.__dict__.pop(name, None)
 
     def encode_with_offsets(self, text: str, quoted: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
         encoding = self.inner.encode(text, add_special_tokens=False)

@@ -55,7 +55,7 @@ def take_apart(
 ) -> ShownRow:
     """Row number `row` of a batch, whose samples are the records `ids`.
 
-    cells: patches along a side of the images, where these have no special tokens (`ImageRule.specials`).
+    cells: patches along a side of the images, where all are squares of one size.
     """
     shape = row_shape(batch)
     slots = batch["perm"][row]
@@ -94,13 +94,15 @@ def _pieces(
 
 
 def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray, cells: int) -> tuple[np.ndarray, int, int]:
-    """The image whose first token is the first of `slots`, its rows of patches, and how many tokens it has."""
+    """The image that the first of `slots` begins, its rows of patches, and how many tokens it has."""
     if cells:
         used = cells**2
         patches = batch["patches"][row][slots[:used]]
         if patches.shape[1] == CODE_BYTES:
             return _drawn_codes(as_codes(patches).reshape(cells, cells)), cells, used
         return unpatchify(patches, cells, cells), cells, used
+    if slots[0] < shape.patches:  # no class token
+        return _bare_image(batch, row, shape, slots)
     special = (slots >= shape.patches) & (slots < shape.vision)
     ids = np.where(special, batch["special_ids"][row][np.where(special, slots - shape.patches, 0)], 0)
     ends = np.flatnonzero((slots >= shape.vision) | (ids == CLASS))[1:]  # text or the next image
@@ -115,3 +117,13 @@ def _drawn_codes(codes: np.ndarray) -> np.ndarray:
     """A gray for each code [h, w], in squares of 8 pixels: uint8 [8 h, 8 w, 3]."""
     gray = (codes.astype(np.uint32) * 97 % 256).astype(np.uint8)
     return np.repeat(np.kron(gray, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
+
+
+def _bare_image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """`_image` of one without class and split tokens, by where its patches are in it."""
+    is_patch = slots < shape.patches
+    place = batch["place"][row][np.where(is_patch, slots, 0)]
+    ends = np.flatnonzero(~is_patch | ~place.any(axis=1))[1:]  # text or the next image
+    used = int(ends[0]) if len(ends) else len(slots)
+    h, w = place[used - 1] + 1
+    return unpatchify(batch["patches"][row][slots[:used]], int(h), int(w)), int(h), used

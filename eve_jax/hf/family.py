@@ -1,0 +1,156 @@
+"""config.json of other members of the family, to our fields and back: NEO's (arXiv 2510.14979), SAIL's (2504.10462).
+
+NEO's has the LLM's fields in a section of their own; the form of the hub and that of the training kit are read. SAIL's
+is Mistral's with one field more.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eve_jax.data.image.size_rules import NEO, SAIL
+from eve_jax.data.text.load import load_tokenizer
+from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
+from eve_jax.process.checks import number, whole
+
+NEO_TYPE, NEO_TEMPLATE, LLM_PART, VISION_PART = "neo_chat", "neo1_0", "llm_config", "vision_config"
+SAIL_PATCH = "vision_patch_size"  # field that Mistral's config.json does not have
+# What the members fix of our fields.
+SWITCHES: dict[str, dict[str, Any]] = {
+    NEO: {"patch_embed": "conv_gelu_rope", "image_attention": "image", "rope": "thw", "index_rule": "thw"},
+    SAIL: {"patch_embed": "linear", "image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
+}
+EXTRA = "extra_num_layers"
+# Of NEO's published models, whose config.json may not say it: layers of the LLM's own size -> those that are extra.
+PUBLISHED = {(40, 2048): 12, (42, 4096): 6}
+NEO_FIELDS = ("rope_theta_hw", "max_position_embeddings_hw", EXTRA)  # of the LLM's section, which Qwen3's has not
+LARGEST = 1 << 20
+
+
+def member(hf: Mapping[str, Any]) -> str:
+    """Return which member, NEO or SAIL, a config.json is of; "" for another model."""
+    if hf.get("model_type") == NEO_TYPE:
+        return NEO
+    return SAIL if hf.get("model_type") == "mistral" and hf.get(SAIL_PATCH) is not None else ""
+
+
+def plain_part(hf: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the LLM in a config.json, without those that a plain one has not."""
+    return {name: value for name, value in llm_part(hf).items() if name not in NEO_FIELDS}
+
+
+def llm_part(hf: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the LLM in a config.json."""
+    if member(hf) != NEO:
+        return {name: value for name, value in hf.items() if name != SAIL_PATCH}
+    llm = hf.get(LLM_PART)
+    if not isinstance(llm, dict):
+        raise UserError(f"{LLM_PART} is {llm!r}: expected a section")
+    return llm | {"tie_word_embeddings": bool(llm.get("tie_word_embeddings"))}
+
+
+def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` in which a member differs from its LLM; raise UserError for others."""
+    kind = member(hf)
+    if kind == SAIL:
+        size = whole(SAIL_PATCH, hf[SAIL_PATCH], "an even number of pixels", 2, LARGEST)
+        return SWITCHES[SAIL] | {"sub_patch": size // 2}
+    llm, vision = llm_part(hf), hf.get(VISION_PART)
+    if not isinstance(vision, dict):
+        raise UserError(f"{VISION_PART} is {vision!r}: expected a section")
+    for name, given, wanted in (
+        ("num_channels", vision.get("num_channels", 3), 3),
+        ("downsample_ratio", _alone(vision.get("downsample_ratio", 0.5)), 0.5),
+        ("llm_hidden_size", _alone(vision.get("llm_hidden_size", llm.get("hidden_size"))), llm.get("hidden_size")),
+    ):
+        if given != wanted:
+            raise UserError(f"{VISION_PART}.{name} is {given!r}: expected {wanted}")
+    if hf.get("template", NEO_TEMPLATE) != NEO_TEMPLATE:
+        raise UserError(f"template is {hf['template']!r}, which eve_jax does not have; known: {NEO_TEMPLATE}")
+    layers = llm.get("num_hidden_layers")
+    extra = llm.get(EXTRA, PUBLISHED.get((layers, llm.get("hidden_size")), 0))  # type: ignore[arg-type]
+    return SWITCHES[NEO] | {
+        "sub_patch": whole(f"{VISION_PART}.patch_size", vision.get("patch_size", 16), "a number of pixels", 1, LARGEST),
+        "patch_hidden": whole(f"{VISION_PART}.hidden_size", vision.get("hidden_size", 1024), "a width", 1, LARGEST),
+        "patch_theta": float(number(f"{VISION_PART}.rope_theta_vision", vision.get("rope_theta_vision", 1e4), "", 0)),
+        "place_theta": float(number("rope_theta_hw", llm.get("rope_theta_hw", 1e4), "a number above 0", 0)),
+        "extra_layers": whole(EXTRA, extra, "a number of layers", 0, LARGEST),
+    }
+
+
+def _alone(value: Any) -> Any:
+    """A number that may be in a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def image_tokens(hf: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` that the tokenizer in `folder` tells of SAIL; {} for other models."""
+    if member(hf) != SAIL:
+        return {}
+    tokenizer = load_tokenizer(folder)
+    return {"patch_token": tokenizer.token_id("<vpatch>"), "close_token": tokenizer.token_id("</vision>")}
+
+
+def data_fields(hf: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
+    """Return the settings of `config.data` that belong to a member's checkpoint."""
+    kind = member(hf)
+    data: dict[str, Any] = {"image_mode": kind, "template": kind, "max_size": 0, "max_aspect": 0.0, "fit": "shrink"}
+    data |= {"image_first": False, "patch": 2 * cfg.sub_patch}
+    vision = hf.get(VISION_PART) or {}
+    if kind == NEO and vision.get("min_pixels") is not None:
+        data["area"] = [vision["min_pixels"], vision["max_pixels"]]
+    return data
+
+
+def exported_member(cfg: ModelConfig) -> str:
+    """Return the member whose config.json describes a model `cfg`, "" for none."""
+    for kind, switches in SWITCHES.items():
+        if all(getattr(cfg, name) == value for name, value in switches.items()) and not cfg.parts:
+            return kind
+    return ""
+
+
+def neo_config(cfg: ModelConfig, llm: dict[str, Any], data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:
+    """Return config.json of NEO in the form of the hub.
+
+    llm: that of the LLM alone, with all its layers. carried: that of the model which it was trained from.
+    """
+    before = carried if member(carried) == NEO else {}
+    own = {
+        "rope_theta_hw": cfg.place_theta,
+        "max_position_embeddings_hw": 10_000,
+        EXTRA: cfg.extra_layers,
+        "head_dim": cfg.head_dim,
+        "architectures": ["Qwen3ForCausalLM"],
+    }
+    least, most = data.get("area") or (0, 0)
+    vision = {
+        "model_type": "neo_vision",
+        "architectures": ["NEOVisionModel"],
+        "hidden_size": cfg.patch_hidden,
+        "llm_hidden_size": cfg.hidden_size,
+        "downsample_ratio": 0.5,
+        "patch_size": cfg.sub_patch,
+        "num_channels": 3,
+        "rope_theta_vision": cfg.patch_theta,
+        "max_position_embeddings_vision": 10_000,
+    }
+    areas = {"min_pixels": least, "max_pixels": most} if most else {}
+    out = {
+        "architectures": ["NEOChatModel"],
+        "downsample_ratio": 0.5,
+        "template": NEO_TEMPLATE,
+        "use_backbone_lora": 0,
+        "use_llm_lora": 0,
+        "tie_word_embeddings": cfg.tie_embeddings,
+    }
+    return (
+        out
+        | before
+        | {
+            "model_type": NEO_TYPE,
+            LLM_PART: llm | {n: v for n, v in before.get(LLM_PART, {}).items() if n not in llm} | own,
+            VISION_PART: before.get(VISION_PART, {}) | vision | areas,
+        }
+    )

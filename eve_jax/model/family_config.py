@@ -1,0 +1,85 @@
+"""Switches between the members of the encoder-free family: what image tokens see, how they count, which layers are new.
+
+docs/family.md has the table of members; a switch is free to combine with every variant, backbone and routing.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from eve_jax.batch import INDEX_RULES, SEES, Layout
+from eve_jax.errors import Field, FieldError
+from eve_jax.process.section import Section, setting
+
+# Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, NEO's two
+# convolutions with rotary positions between them, SAIL's matrix; of the baselines a vision encoder's projector (clip),
+# and a table of codes (vq).
+PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear", "clip", "vq")
+# Rotary positions: one number a token; queries and keys with a further part for row and column; or the pairs of a head
+# in two halves, by rows and by columns.
+ROPES = ("1d", "thw", "sections")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyFields(Section):
+    """The fields of a model by which members of the family differ.
+
+    image_attention, index_rule: what a token sees besides those before it, and how rotary positions count
+    (`eve_jax.batch.Layout`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
+    patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
+    close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none.
+    longest_image: the most tokens of an image, 0 for as many as a row has room for: attention on TPUs and GPUs looks
+    as far behind each query. extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
+    and train as a group of their own (NEO's pre-buffer).
+    """
+
+    PATH = "model."
+
+    patch_embed: str = setting("v2", PATCH_EMBEDS)
+    image_attention: str = setting("causal", SEES)
+    rope: str = setting("1d", ROPES)
+    index_rule: str = setting("token", INDEX_RULES)
+    place_theta: float = setting(1e4, low=0, between=True)
+    patch_theta: float = setting(1e4, low=0, between=True)
+    patch_token: int = setting(-1, low=-1)
+    close_token: int = setting(-1, low=-1)
+    longest_image: int = setting(0, low=0)
+    extra_layers: int = setting(0, low=0)
+
+    @property
+    def layout(self) -> Layout:
+        """What the rows of this model hold of images."""
+        return Layout.of(self)
+
+    @property
+    def whole_images(self) -> bool:
+        """Whether an image, or what else sees all of itself, can only be read as a whole."""
+        return self.patch_embed in ("v1", "clip") or self.image_attention != "causal"
+
+
+# The values of EVEv2, and of a model without any member's switches.
+EVE_FIELDS: dict[str, Any] = {field.name: field.default for field in fields(FamilyFields)}
+
+
+def check_family(cfg: FamilyFields, layers: int, head_dim: int, kinds: tuple[str, ...], aligning: bool) -> None:
+    """Raise FieldError for switches that do not go with `layers` of `kinds`, heads of `head_dim`, or aligning."""
+    if cfg.extra_layers >= layers:
+        raise FieldError(
+            Field("model.extra_layers"), f"={cfg.extra_layers}: expected fewer than ", Field("model.num_layers")
+        )
+    if cfg.rope != "1d" and head_dim % 4:
+        raise FieldError(
+            Field("model.rope"), f"={cfg.rope} requires a multiple of 4 as ", Field("model.head_dim"), f"={head_dim}"
+        )
+    if cfg.image_attention != "causal" and "local" in kinds:
+        raise FieldError(
+            Field("model.image_attention"),
+            f"={cfg.image_attention} does not go with local layers in ",
+            Field("model.layer_kinds"),
+        )
+    if aligning and cfg.extra_layers:
+        raise FieldError(
+            Field("model.extra_layers"),
+            f"={cfg.extra_layers} does not go with a patch aligning layer (",
+            Field("model.align_width"),
+            ")",
+        )

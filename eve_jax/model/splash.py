@@ -1,0 +1,73 @@
+"""Attention of packed rows by the Pallas kernel for TPU, splash attention, in one call with a static mask."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from eve_jax.model.blocked import ATTENTION
+
+SPLASH_BLOCK = 512  # queries and keys of a tile, at most
+LANES = 128  # the kernels' unit of length
+
+
+def splash(
+    q: Float[Array, "B L N H"],
+    k: Float[Array, "B L K H"],
+    v: Float[Array, "B L K E"],
+    segment: Int[Array, "B L"],
+    end: Int[Array, "B L"] | None = None,
+    *,
+    interpret: bool,
+    window: int,
+    reach: int,
+) -> Float[Array, "B L N E"]:
+    """softmax(q k^T / sqrt(H)) v where token i sees j <= end(i) (None: i) of its segment, L a multiple of LANES.
+
+    end(i) is at most i + `reach`. The static mask, causal and moved by `reach`, says which tiles are visited; within
+    one the kernel compares the key's number with that of the query, in whose place end(i) - `reach` is given.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
+
+    length, heads, size = q.shape[1:]
+    reach = min(reach, length - 2)  # a mask that hides nothing would not be looked at
+    attend = kernel_of(length, heads, window, reach, interpret)
+
+    def row(q: Array, k: Array, v: Array, segment: Array, end: Array | None) -> Array:
+        own = attend if end is None else _numbered(attend, end - reach)
+        return own(q, k, v, segment_ids=SegmentIds(segment, segment))
+
+    q, k, v = (x.swapaxes(1, 2) for x in (q * np.asarray(size**-0.5, q.dtype), k, v))  # heads before tokens
+    return jax.vmap(row)(q, k, v, segment, end).swapaxes(1, 2).astype(q.dtype)
+
+
+def kernel_of(length: int, heads: int, window: int, reach: int, interpret: bool = False) -> Any:
+    """Return the kernel for rows of `length`; its three mask infos say which tiles it visits."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
+    block = next(b for b in (SPLASH_BLOCK, 256, LANES) if length % b == 0)
+    sizes = kernels.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
+        block_kv_dq=block,
+    )
+    shape = (length, length)
+    seen = kernels.LocalMask(shape, (window - 1, 0), 0) if window else kernels.CausalMask(shape, reach)
+    return kernels.make_splash_mha_single_device(
+        kernels.MultiHeadMask([seen] * heads),
+        block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
+        interpret=interpret,
+    )
+
+
+def _numbered(kernel: Any, numbers: Int[Array, "L"]) -> Any:
+    """`kernel`, a pytree with the numbers of the queries in each of its three mask infos, with other `numbers`."""
+    infos, rest = kernel.tree_flatten()
+    return type(kernel).tree_unflatten(rest, [info._replace(q_sequence=numbers) for info in infos])
