@@ -19,7 +19,7 @@ from eve_jax.config.optim import TOKEN
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names, trained_groups
 from eve_jax.data.config import DataConfig
-from eve_jax.data.image.rule import CANVASES, ImageRule
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError
@@ -81,7 +81,7 @@ class Step(NamedTuple):
     programs: list[Program]
 
 
-def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
+def menu(data: DataConfig, row_tokens: int = 0, layout: Layout = EVE_LAYOUT) -> dict[str, RowShape]:
     """Row shapes for `config.data` without records: rows mostly of images, mixed ones, and of text alone.
 
     Captions alone (templates of `caption`) come with an image each, so they have no text-only rows. `row_tokens`
@@ -95,9 +95,8 @@ def menu(data: DataConfig, row_tokens: int = 0) -> dict[str, RowShape]:
         raise UserError(
             f"row_tokens={length} is shorter than the longest sample, config.data.max_tokens={data.max_tokens}"
         )
-    images = ImageRule.of(data)
-    side = images.size // data.patch
-    special = SPECIALS_SLACK * (side + 1) / (side * side + side + 1) if images.mode not in CANVASES else 0.0
+    side = ImageRule.of(data).size // data.patch
+    special = SPECIALS_SLACK * layout.specials_of(side) / layout.tokens_of(side, side)
     shapes = {}
     for name, share in SHARES.items():
         vision = round(share * length)
@@ -121,7 +120,7 @@ def plan_work(
     if not row_tokens and not rows:
         enough = max(-(-slots // chips), data.max_tokens)
         row_tokens = min(data.row_tokens, -(-enough // ROW_MULTIPLE) * ROW_MULTIPLE)
-    shapes = menu(data, row_tokens)
+    shapes = menu(data, row_tokens, config.sizes.layout)
     if shape not in shapes:
         raise UserError(f"--shape={shape}: the menu of {config.name} has {', '.join(shapes)}")
     length = shapes[shape].length

@@ -8,9 +8,9 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from configs import stage1, stage2_1, stage3, v1_prealign
+from configs import neo_pt, stage1, stage2_1, stage3, v1_prealign
 from eve_jax.compile import topology
-from eve_jax.compile.abstract import abstract_step, menu, nbytes, plan_work
+from eve_jax.compile.abstract import abstract_batch, abstract_step, menu, nbytes, plan_work
 from eve_jax.compile.search import least_bytes, slices
 from eve_jax.compile.topology import CHIPS, open_topology
 from eve_jax.config.stage import Config
@@ -158,3 +158,13 @@ def test_a_stage_that_aligns(micro_batches):
     for program in step.programs:
         jax.eval_shape(program.function, *program.arguments)
     assert set(menu(config.data)) == {"mixed", "vision"}
+
+
+def test_rows_of_images_without_special_tokens() -> None:
+    """NEO's rows have none, and the arrays that its images need."""
+    config = Config.of(neo_pt.get_config())
+    shapes = menu(config.data, 0, config.sizes.layout)
+    assert all(shape.specials == 0 and shape.length == 16_384 for shape in shapes.values())
+    batch = abstract_batch(shapes["mixed"], 2, make_mesh("fsdp:-1", jax.devices()[:1]), layout=config.sizes.layout)
+    assert {"index", "end", "place"} <= batch.keys()
+    assert batch["place"].shape == (2, shapes["mixed"].patches, 2)

@@ -139,3 +139,12 @@ def test_prepared_records_list_their_table(tmp_path: Path, capsys: pytest.Captur
     del listed["tables"]
     (made / "eve_records.json").write_text(json.dumps(listed))  # of an earlier version
     assert measure(open_records(str(made)), RULE).file is not None
+
+
+def test_tables_of_images_with_and_without_special_tokens(table: Lengths, tmp_path: Path) -> None:
+    """Of two layouts, whose tables have different names: one is never taken for the other."""
+    path = tmp_path / "table.npz"
+    table.save(path)
+    assert kept_table(path, N, 1000) is not None and kept_table(path, N, 1000, specials=False) is None
+    replace(table, specials=np.zeros_like(table.specials)).save(path)
+    assert kept_table(path, N, 1000) is None and kept_table(path, N, 1000, specials=False) is not None

@@ -126,10 +126,9 @@ def test_a_stage_trains_and_resumes_with_the_same_bits(config: str, tmp_path: Pa
 
 def plain_llm_folder(folder: Path, tokenizer: Path) -> dict[str, np.ndarray]:
     """A random Qwen3 of the size `tiny` in `folder`, with a tokenizer; returns its tensors."""
-    cfg = ModelConfig(
-        **{"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 160, "num_layers": 2, "num_heads": 4},
-        **{"num_kv_heads": 2, "head_dim": 16, "qk_norm": "head", "qkv_bias": False, "parts": ()},
-    )
+    sizes = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 160, "num_layers": 2, "num_heads": 4}
+    switches: dict[str, Any] = {"num_kv_heads": 2, "head_dim": 16, "qk_norm": "head", "qkv_bias": False, "parts": ()}
+    cfg = ModelConfig(**sizes | switches)
     params = init_params(cfg, 5)
     tensors: dict[str, np.ndarray] = {}
     for entry in plain_llm(cfg):
@@ -149,7 +148,7 @@ def test_from_a_plain_llm_to_a_folder_of_neo(tmp_path: Path) -> None:
     """Pre-training leaves every weight of the LLM as it is and stores none of them; the export is NEO's form."""
     data = demo_data(tmp_path / "data")
     tensors = plain_llm_folder(tmp_path / "qwen", data / "tokenizer")
-    stages = {}
+    stages: dict[str, Path] = {}
     for config in ("neo_pt", "neo_mt"):
         c = load_config(f"{config}:llm={tmp_path / 'qwen'},extra=1")
         c.data.update(records=f"{data}/sft.jsonl", images=f"{data}/images", area=(1024, 16_384))

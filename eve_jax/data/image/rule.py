@@ -120,6 +120,8 @@ class ImageRule:
     @property
     def size(self) -> int:
         """Side of the largest image area in pixels."""
+        if self.mode == NEO and any(self.area):
+            return math.isqrt(self.area[1])
         return self.max_size or MODES[self.mode]
 
     @property

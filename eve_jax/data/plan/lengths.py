@@ -150,6 +150,8 @@ class Lengths:
 def kept_table(path: Path, records: int, most: int, listed: str = "", specials: bool = True) -> Lengths | None:
     """The table in the file `path` for `records` records in samples of at most `most` tokens; None without one.
 
+    specials: whether images have special tokens.
+
     None also, with a warning, for one that cannot be of them: numbers out of range, or a digest that is not that of its
     arrays or, where the list of the records has one, not the one `listed`. The counts are read in pieces, and
     not again while the file is the same (`check_table`). specials: whether images have special tokens.

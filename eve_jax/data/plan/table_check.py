@@ -62,8 +62,8 @@ def check_table(
     Reads the arrays once for each of both; nothing of a file that passed before and is the same since (`Mark`, whose
     `wait` it is).
     """
-    known: list[str | int] = ["lengths", VERSION, records, most, *([] if specials else ["no special tokens"])]
-    mark = Mark.of_file(file.number, file.path, known, wait)
+    kind = [] if specials else ["no special tokens"]
+    mark = Mark.of_file(file.number, file.path, ["lengths", VERSION, records, most, *kind], wait)
     if mark.kept() == digest:
         return
     check_content(file, records, most, specials)
@@ -73,10 +73,10 @@ def check_table(
 
 
 def check_content(file: ArrayFile, records: int, most: int, specials: bool = True) -> None:
-    """Raise `BadTable` for numbers that a table of `records` records, samples of at most `most` tokens, cannot have.
+    """Raise `BadTable` for numbers that a table of `records` records with samples of at most `most` tokens cannot have.
 
-    file: whose arrays `check_arrays` has passed; they are read in pieces of BLOCK entries. specials: as
-    `ImageRule.specials`.
+    specials: whether images have special tokens. file: whose arrays `check_arrays` has passed; they are read in pieces
+    of BLOCK entries.
     """
     mapped = file.mapped()
     n, images = len(mapped["record"]), len(mapped["grids"])

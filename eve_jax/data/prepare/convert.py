@@ -236,11 +236,10 @@ def _measure(folder: Path, rule: SampleRule, processes: int) -> dict[str, Any]:
     records = open_records(str(folder))
     path = folder / table_name(records, rule)
     known = table_digests(folder)
-    size = len(records), rule.max_tokens
-    lengths = kept_table(path, *size, known.get(path.name, ""), rule.layout.specials)
+    lengths = kept_table(path, len(records), rule.max_tokens, known.get(path.name, ""), rule.layout.specials)
     if lengths is None:
         measure_into(path, records, rule, processes)
-        lengths = made_table(path, *size, rule.layout.specials)
+        lengths = made_table(path, len(records), rule.max_tokens, rule.layout.specials)
     if known.get(path.name) != lengths.digest:
         write_dataset(folder, read_dataset(folder), known | {path.name: lengths.digest})
     return {
