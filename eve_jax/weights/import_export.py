@@ -156,8 +156,7 @@ def export_checkpoint(
         source = Folded(source)
     tokenizer = own_tokenizer(folder) if has_tokenizer(folder) else None
     llava = None if text_only else Llava.of(source.cfg, tokenizer)
-    if llava is not None:
-        source = llava.widened(source, weights)
+    source = source if llava is None else llava.widened(source, weights)
     watched = Watched(source)
     cfg = replace(source.cfg, parts=()) if text_only else source.cfg
     if not aligning:
