@@ -14,10 +14,9 @@ from eve_jax.data.image.size_rules import NEO, NEO_AREA
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
-from eve_jax.hf.conventions import describe, describe_encoder
+from eve_jax.hf.conventions import describe
 from eve_jax.hf.family import SWITCHES
-from eve_jax.hf.vq_folder import vq_sizes
-from eve_jax.model.clip_config import ClipConfig, EncoderConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.hub import local_model
@@ -230,51 +229,6 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
     c.data.patch = 28
     c.data.max_tokens = c.data.row_tokens = 2048
     c.data.micro_batches = 1
-    return c
-
-
-def get_encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
-    """The defaults of a model with a vision encoder (LLaVA-1.5): CLIP's tower and a projector, and padded images.
-
-    encoder: CLIP's folder or hub id; random = of random weights of ViT-L/14-336's sizes; "" = the one in `llm`, the
-    folder of a LLaVA, or in `init`.
-    """
-    c = get_config(llm, "dense")
-    encoder = local_model(expand(encoder, "encoder", fetch))
-    found = describe_encoder(Path(c.init)) if c.init and not encoder else None
-    sizes = found or (describe_teacher(encoder) if encoder not in ("", RANDOM) else EncoderConfig())
-    c.encoder = encoder
-    c.model.encoder = ConfigDict(asdict(sizes))
-    c.model.patch_embed = "clip"
-    c.model.sub_patch = sizes.patch_size // 2
-    c.data.patch = sizes.patch_size
-    c.data.image_mode = "pad"
-    c.data.max_size = sizes.image_size
-    c.data.image_first = True
-    c.data.max_tokens = c.data.row_tokens = 2048
-    return c
-
-
-def get_codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: int) -> ConfigDict:
-    """The defaults of a model with a vision vocabulary: codes of a VQGAN in the folder `vision_tokenizer`.
-
-    "" = that in `llm`, the folder of such a model, or the sizes are given: codes, patch, image_size.
-    """
-    c = get_config(llm, "dense")
-    folder = expand(vision_tokenizer, "vision_tokenizer", fetch)
-    if folder:
-        found = vq_sizes(Path(folder))
-        sizes = {"codes": found.codes, "patch": found.patch, "image_size": found.image_size} | sizes
-    sizes = {"codes": 16_384, "patch": 8, "image_size": 256} | sizes
-    c.model.patch_embed = "vq"
-    c.model.codes = sizes["codes"]
-    c.model.sub_patch = sizes["patch"] // 2
-    c.data.vision_tokenizer = folder
-    c.data.patch = sizes["patch"]
-    c.data.image_mode = "codes"
-    c.data.max_size = sizes["image_size"]
-    c.data.image_first = True
-    c.data.max_tokens = c.data.row_tokens = 2048
     return c
 
 

@@ -158,18 +158,16 @@ def export_checkpoint(
         source = Folded(source)
     tokenizer = own_tokenizer(folder) if has_tokenizer(folder) else None
     llava = None if text_only else Llava.of(source.cfg, tokenizer)
-    if llava is not None:
-        source = llava.widened(source, weights)
+    source = source if llava is None else llava.widened(source, weights)
     watched = Watched(source)
     cfg = _text_only(source.cfg) if text_only else source.cfg
     if not aligning:
         cfg, _ = without_aligning(cfg, {})
     if not text_only:
         export_config.check_exported(cfg)
-    table = plain_llm(cfg) if text_only else eve_names(cfg)
+    table, data = plain_llm(cfg) if text_only else eve_names(cfg), checkpoint.data
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    data = checkpoint.data
     if tokenizer is not None:
         tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
         if not text_only:
@@ -214,7 +212,7 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
             f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
             "model as it is, with --notext_only"
         )
-    return replace(cfg, parts=(), **EVE_FIELDS)
+    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS)
 
 
 def _check_variant(variant: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import ve
 from tests.data.synthetic import byte_tokenizer, write_records
 
 ENCODER: dict[str, Any] = {
@@ -24,7 +24,7 @@ def encoder_stage(folder: Path, name: str, kind: str, init: str = "", steps: int
     if not records.is_file():
         write_records(folder, 24)
         byte_tokenizer().save(folder / "tokenizer")
-    c = base.get_encoder_config("tiny-llama", "" if init else "random")
+    c = ve.encoder_config("tiny-llama", "" if init else "random")
     c.name, c.stage, c.init = name, kind, init
     c.model.encoder.update(ENCODER)
     c.model.dtype = "float32"

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import save_file
 
-from configs import base, dt
+from configs import dt
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, newest_step
 from eve_jax.config.stage import Config
 from eve_jax.data.image.codes import as_codes, as_patches, codes_file, stored_codes
@@ -70,7 +70,7 @@ def data(tmp_path_factory):
 
 
 def stage(folder: Path, name: str, kind: str, init: str = "", steps: int = 3) -> ConfigDict:
-    c = base.get_codes_config("tiny-llama", "" if init else str(folder / "vq"), codes=300, patch=2, image_size=16)
+    c = dt.codes_config("tiny-llama", "" if init else str(folder / "vq"), codes=300, patch=2, image_size=16)
     c.name, c.stage, c.init = name, kind, init
     c.model.dtype = "float32"
     c.data.template = "qwen2"
