@@ -149,13 +149,16 @@ def has_deltas(cfg: ModelConfig) -> bool:
     return not cfg.qkv_bias and not switched(cfg) and cfg.encoder is None
 
 
+OWN_FORMS = (("patch_embed", "v1"), ("patch_embed", "clip"))  # EVEv1's modeling file, LLaVA's layout
+
+
 def check_exported(cfg: ModelConfig) -> None:
     """Raise UserError, naming it, for what neither the modeling file of an export nor another member's has."""
     if exported_member(cfg):
         return
     for name, default in EVE_FIELDS.items():
         value = getattr(cfg, name)
-        if name in PATCH_FIELDS and value != default and (name, value) != ("patch_embed", "v1"):
+        if name in PATCH_FIELDS and value != default and (name, value) not in OWN_FORMS:
             raise UserError(
                 f"model.{name}={value}: no program but eve_jax has a model with it and the rest of this one; "
                 "export the LLM alone with --text_only"
@@ -166,8 +169,6 @@ def check_exported(cfg: ModelConfig) -> None:
             f"model.{name}={value}: the modeling file of EVEv1 (model.patch_embed=v1) does not have it; export the LLM "
             "alone with --text_only"
         )
-    if cfg.codes:
-        raise UserError("model.patch_embed=vq: no other program reads it; export the LLM alone with --text_only")
     if cfg.encoder is not None and cfg.parts:
         raise UserError(
             f"model.parts={','.join(cfg.parts)}: LLaVA's layout, that of a model with a vision encoder, has single "

@@ -155,3 +155,13 @@ def test_the_canvas_is_llavas(tmp_path):
         (theirs,) = processor(image, return_tensors="np")["pixel_values"]
         np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
     assert padded(Image.new("RGB", (20_000, 2)), 28).shape == (28, 28, 3)
+
+
+def test_the_llm_alone(llava, tmp_path):
+    """A plain LLM of the text weights, with the logits of text that the model has."""
+    folder, model, _ = llava
+    out = export_checkpoint(folder, tmp_path / "llm", text_only=True, quiet=True)
+    alone = transformers.AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        np.testing.assert_allclose(alone(ids).logits, model(ids).logits, **CLOSE)
