@@ -1,6 +1,7 @@
 """Other members of the family train: packed as alone, on meshes as on one device, through a stage of each of NEO's."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,7 @@ def test_from_a_plain_llm_to_a_folder_of_neo(tmp_path: Path) -> None:
     out = export_checkpoint(stages["neo_pt"], tmp_path / "out", quiet=True)
     made = load_file(out / "model.safetensors")
     for name, value in tensors.items():
-        number = name.split(".")[2]
-        moved = name.replace(f"layers.{number}.", f"layers.{int(number) + 1}.") if number.isdecimal() else name
+        moved = re.sub(r"layers\.(\d+)", lambda found: f"layers.{int(found[1]) + 1}", name)
         np.testing.assert_array_equal(made[f"language_model.{moved}"], value, err_msg=name)
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["llm_config"]["num_hidden_layers"]) == ("neo_chat", 3)
