@@ -16,7 +16,7 @@ from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe
 from eve_jax.hf.family import SWITCHES
-from eve_jax.model.config import ClipConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.hub import local_model
@@ -43,6 +43,8 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     c.init = llm if local else ""
     # CLIP's folder or hub id, for EVEv1's teacher; "" = the one in `init`; random = of fixed random weights
     c.teacher = ""
+    # CLIP's folder or hub id, for the encoder of patch_embed clip; "" = the one in `init`; random = of random weights
+    c.encoder = ""
 
     c.model = m = ConfigDict()
     m.llm = llm
@@ -53,6 +55,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
     # Channels between the two patch convolutions; EVEv1: of the patches.
     m.patch_hidden = sizes.get("patch_hidden", 1024)
+    m.codes = 0  # of patch_embed vq: size of the vision vocabulary
     m.sub_patch = sizes.get("sub_patch", 16)  # side in pixels of what the first convolution sees; a patch is 2x2
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
@@ -105,7 +108,9 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 def _family_fields() -> ConfigDict:
     """The defaults of the fields of `config.model` by which members of the family differ (docs/family.md)."""
     m = ConfigDict()
-    m.patch_embed = "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's)
+    m.patch_embed = (
+        "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | clip (an encoder) | vq (codes)
+    )
     m.image_attention = "causal"  # what a token sees besides those before it: causal | image (its own) | prefix
     m.rope = "1d"  # 1d | thw (queries and keys with a part for row and column) | sections (half a head by each)
     m.index_rule = "token"  # rotary positions count every token (token), an image as one (thw), as its side (max+1)
@@ -180,7 +185,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail
+    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | pad (encoder) | codes
     d.image_mode = "anyratio_hd"
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
@@ -190,6 +195,7 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.draft = False  # True: JPEG is decoded to 1/2, 1/4 or 1/8 where that leaves enough pixels; faster, not exact
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
     d.teacher = (336, 14)  # side of the image and of a patch that EVEv1's teacher sees, for image_mode square
+    d.vision_tokenizer = ""  # of image_mode codes: folder of a VQGAN; "" = that in `init`
     d.repeats = ""  # how often an epoch holds each of the records, "2,0.5,1"; "" = once
     d.weights = ""  # in what ratio their samples are mixed instead, "7,2,1"
     d.max_tokens = 5000  # longest sample, image tokens included; at most the positions of the LLM

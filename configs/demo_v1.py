@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import base, demo
 from configs.args import parse_args
-from eve_jax.model.config import ClipConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 
 TEACHER = ClipConfig(image_size=96, patch_size=16, hidden_size=64, intermediate_size=128, num_layers=3, num_heads=4)

@@ -39,6 +39,7 @@ class TeacherShape(NamedTuple):
 INDEX_RULES = ("token", "thw", "max+1")
 SEES = ("causal", "image", "prefix")
 WITH_SPECIALS = ("v2", "v1")  # patch embeddings that give an image class and split tokens
+PLACELESS = (*WITH_SPECIALS, "clip", "vq")  # those that do not ask where in its image a patch is
 
 
 class Layout(NamedTuple):
@@ -62,7 +63,7 @@ class Layout(NamedTuple):
     def of(cls, model: Any) -> "Layout":
         """Return that of the section `model` of a config, or of the sizes of a model."""
         specials = model.patch_embed in WITH_SPECIALS
-        places = not specials or model.rope != "1d"
+        places = model.patch_embed not in PLACELESS or model.rope != "1d"
         return cls(specials, model.index_rule, model.image_attention, places, model.close_token, model.longest_image)
 
     def specials_of(self, h: int) -> int:

@@ -201,6 +201,14 @@ def leaving_threads(main: Callable[[], Any]) -> None:
         os._exit(130)
 
 
+def take_words(argv: list[str]) -> list[str]:
+    """Remove the words before the first flag from the command line and return them."""
+    count = next((n for n, word in enumerate(argv[1:]) if word.startswith("-")), len(argv) - 1)
+    words = argv[1 : count + 1]
+    del argv[1 : count + 1]
+    return words
+
+
 def run(main: Callable[[], Any]) -> None:
     """Parse the command line, run `main`, turn bad input into a line and a requested stop into status 130."""
     if "--version" in sys.argv[1:]:

@@ -10,6 +10,7 @@ COMMANDS = {
     "serve": "answer over HTTP as the OpenAI API has it, with a page",
     "score": "the loss of every record under a model",
     "eval": "scores of a model on benchmarks and on questions of your own",
+    "compare": "what tells checkpoints apart: weights, texts, images, answers side by side",
     "convert": "import, export, or make a checkpoint self-contained",
     "prepare_data": "convert records into shards, measure and draw them",
     "curate": "select images as the papers do: filters, clusters, near-copies",

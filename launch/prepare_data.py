@@ -16,7 +16,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -26,6 +26,9 @@ from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config
 from launch._flags import define_path, run, take_action
+
+if TYPE_CHECKING:
+    from eve_jax.data.image.rule import ImageRule
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -63,6 +66,7 @@ def _need(**values: Any) -> None:
 
 def _convert() -> None:
     from eve_jax.config.stage import Config
+    from eve_jax.data.image.rule import CODES
     from eve_jax.data.prepare.convert import Conversion, convert
     from eve_jax.data.prepare.summary import print_summary
     from eve_jax.data.samples.sample_rule import SampleRule
@@ -70,17 +74,31 @@ def _convert() -> None:
 
     _need(**{"from": FROM.value, "to": TO.value})
     rule = SampleRule.of(Config.of(CONFIG.value)) if CONFIG.value is not None else None
+    processes = PROCESSES.value or os.cpu_count() or 1
     conversion = Conversion(FROM.value or "", IMAGES.value or "", TO.value or "", SHARD.value or 0, CHECK.value or "")
     if rule is not None:
         conversion = replace(conversion, max_pixels=rule.images.max_pixels)
+        if rule.images.mode == CODES:
+            conversion, processes = replace(conversion, codes=_with_coder(rule.images)), 1  # which uses every core
     with name_fields(_flag), in_bucket(Path(conversion.folder), "converting"):
-        summary = convert(conversion, rule, PROCESSES.value or os.cpu_count() or 1)
+        summary = convert(conversion, rule, processes)
     print_summary(summary)
     if not summary["kept"]:
         raise UserError(
             f"{TO.value}: none of the {amount(summary['dropped'], 'record')} can be used; see its {BAD_RECORDS}"
         )
     print(shown(f"done: {TO.value}"))
+
+
+def _with_coder(images: "ImageRule") -> "ImageRule":
+    """The rule for codes with what makes them."""
+    from eve_jax.config.stage import Config
+    from eve_jax.hf.vision_tokenizer import VisionCoder
+    from eve_jax.process.setup import setup
+    from eve_jax.train.stage_files import vision_tokenizer
+
+    setup(computes=True)
+    return replace(images, coder=VisionCoder(vision_tokenizer(Config.of(CONFIG.value))))
 
 
 def _flag(field: str) -> str:

@@ -155,7 +155,7 @@ class Completed:
 
     @cached_property
     def _fresh(self) -> Params:
-        return init_params(self.cfg, self.seed, "patch_embed", PLACE_GROUP, EXTRA_GROUP)
+        return init_params(self.cfg, self.seed, "patch_embed", "encoder", "vocabulary", PLACE_GROUP, EXTRA_GROUP)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Parameter `name`: its layers in order when it is stacked, else the one array."""

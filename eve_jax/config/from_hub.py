@@ -7,7 +7,7 @@ from typing import Any
 from eve_jax.data.sources.hub_files import pinned_records
 from eve_jax.process.hub import local_model, pinned
 
-MODELS = ("init", "teacher", "model.llm", "data.tokenizer")
+MODELS = ("init", "teacher", "encoder", "model.llm", "data.tokenizer")
 RECORDS = ("data.records", "eval.records")
 
 

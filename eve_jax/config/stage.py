@@ -20,7 +20,7 @@ from eve_jax.config.lora import adapter_factors, with_adapters
 from eve_jax.config.optim import MUON, OptimConfig
 from eve_jax.config.stages import STAGES, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
-from eve_jax.data.image.rule import SQUARE, ImageRule
+from eve_jax.data.image.rule import CODES, PAD, SQUARE, ImageRule
 from eve_jax.data.text.own_template import own_template
 from eve_jax.data.text.templates import OWN
 from eve_jax.errors import Field, FieldError, UserError
@@ -114,6 +114,7 @@ class Config(Section):
     seed: int = setting(low=0, high=MOST)
     init: str
     teacher: str
+    encoder: str
     model: ModelSection
     data: DataConfig
     lora: LoraConfig
@@ -178,6 +179,7 @@ class Config(Section):
                 " quantizes: leave one out",
             )
         self._check_aligning()
+        self._check_encoder()
         check_best(self.train.keep_best, self.train.best_by, self.train.save_every, self.eval.every)
         ImageRule.of(self.data)
 
@@ -197,6 +199,17 @@ class Config(Section):
             raise FieldError(
                 Field("data.teacher"), f"={self.data.teacher}, but ", Field("model.teacher"), f" sees {sees}"
             )
+
+    def _check_encoder(self) -> None:
+        mode, encoder = Field("data.image_mode"), self.sizes.encoder
+        for needed, has in ((PAD, encoder is not None), (CODES, self.sizes.codes > 0)):
+            if (self.data.image_mode == needed) != has:
+                kind, text = Field("model.patch_embed"), f"={self.sizes.patch_embed}: clip takes {PAD}, vq {CODES}"
+                raise FieldError(mode, f"={self.data.image_mode}, ", kind, text)
+        if encoder is None and self.encoder:
+            raise FieldError(Field("encoder"), f"={self.encoder} is given, but the model has no vision encoder")
+        if encoder is not None and (size := ImageRule.of(self.data).size) != encoder.image_size:
+            raise FieldError(Field("data.max_size"), f": {size} pixels, but the encoder sees {encoder.image_size}")
 
     def check_data(self, starts: bool = True) -> None:
         """Raise FieldError where no records or no tokenizer are named, which only training needs.

@@ -14,13 +14,13 @@ from eve_jax.model.weight import EXTRA_GROUP, GROUPS, PLACE_GROUP, groups
 from eve_jax.process.checks import unexpected
 
 # What a pre-alignment adds to a base LLM: the patch embedding and what else is new of other members of the family.
-NEW = ("patch_embed", "align", PLACE_GROUP, EXTRA_GROUP)
+NEW = ("patch_embed", "align", "vocabulary", PLACE_GROUP, EXTRA_GROUP)
 STAGES: dict[str, tuple[str, ...]] = {
     "llm": ("text", PLACE_GROUP, EXTRA_GROUP),
     "1": NEW,
-    "2.1": (*NEW, "vision"),
-    "2.2": (*NEW, "vision", "text"),
-    "3": (*NEW, "vision", "text"),
+    "2.1": (*NEW, "vision", "encoder"),
+    "2.2": (*NEW, "vision", "text", "encoder"),
+    "3": (*NEW, "vision", "text", "encoder"),
 }
 
 
@@ -51,9 +51,9 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
     In a model with adapters those are the only ones. Raise UserError when the vision weights are to train without the
     text weights in a model that has none, and when the model has no weights of any group that trains.
     """
-    if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision"):
+    if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision", "encoder"):
         raise FieldError(
-            "this stage trains the vision weights of the layers (2.1), but the model has none (",
+            "this stage trains the vision weights of the layers or a vision encoder (2.1), but the model has none (",
             Field("model.variant"),
             "=dense)",
         )

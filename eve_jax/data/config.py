@@ -40,6 +40,7 @@ class DataConfig(Section, Mapping[str, Any]):
     area: tuple[int, int] = setting(low=0)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
+    vision_tokenizer: str
     repeats: str = setting(reads=partial(parse_numbers, "repeats"))
     weights: str = setting(reads=partial(parse_numbers, "weights"))
     max_tokens: int = setting(low=1)

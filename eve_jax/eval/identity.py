@@ -38,8 +38,13 @@ def model_facts(eve: EVE) -> Facts:
         "image_first": rule.image_first,
         **({"special_text": True} if rule.special_text else {}),
         "positions": eve.positions,
-        **{f"image {name}": _plain(value) for name, value in asdict(rule.images).items() if name != "max_pixels"},
+        **{f"image {name}": _plain(value) for name, value in asdict(rule.images).items() if _counts(name, value)},
     }
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Whether a field of the image rule decides answers; the vocabulary where there is one."""
+    return name not in ("max_pixels", "coder") and (name != "vocabulary" or bool(value))
 
 
 def task_facts(rows: Rows) -> Facts:

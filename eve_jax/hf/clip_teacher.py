@@ -12,7 +12,8 @@ from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config import CONFIG, clip_config
 from eve_jax.hf.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.hf.safetensors_io import TensorInfo, check_names, open_tensors
-from eve_jax.model.config import ClipConfig, ModelConfig
+from eve_jax.model.clip_config import ClipConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_params, of_groups
 from eve_jax.model.weight import TRAINING_ONLY
 from eve_jax.process.files import read_json
@@ -40,8 +41,8 @@ def open_teacher(folder: str | Path, cfg: ClipConfig) -> dict[str, TensorInfo]:
 
     Raises UserError naming a tensor that is missing, unknown or of another shape than `cfg` says.
     """
-    if describe_teacher(folder) != cfg:
-        raise UserError(f"{folder} is of other sizes than config.model.teacher: {describe_teacher(folder)}, {cfg}")
+    if (own := describe_teacher(folder)) != cfg:
+        raise UserError(f"{folder} is of other sizes than the config's model.teacher or model.encoder: {own}, {cfg}")
     tensors = open_tensors(Path(folder))
     if not any(name.startswith("vision_model.") for name in tensors):  # newer releases save the tower without a prefix
         tensors = {f"vision_model.{name}": info for name, info in tensors.items()}

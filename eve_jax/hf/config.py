@@ -9,8 +9,10 @@ from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.families import FAMILIES, read_layers
 from eve_jax.hf.family import member, own_fields, plain_part
+from eve_jax.hf.llava import LLAVA, is_llava, text_section, vision_section
 from eve_jax.hf.rope import read_rope
-from eve_jax.model.config import TWICE, VARIANTS, ClipConfig, ModelConfig
+from eve_jax.model.clip_config import ClipConfig, EncoderConfig
+from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.family_config import FamilyFields
 from eve_jax.model.llms import SWITCHES
 from eve_jax.process.checks import known_names
@@ -32,7 +34,7 @@ SIZES = (
 )
 # Fields of `ModelConfig` that a member of the family decides; a plain LLM has none.
 PATCH_FIELDS = (
-    *("patch_hidden", "sub_patch"),
+    *("patch_hidden", "sub_patch", "encoder", "codes"),
     *(field.name for field in fields(FamilyFields) if field.name != "longest_image"),  # of training alone
 )
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours
@@ -109,15 +111,20 @@ def model_config(hf: dict[str, Any], where: Path, **patch: Any) -> ModelConfig:
 def _their_name(field: str) -> str:
     """Return the name that config.json has for the field `model.NAME`."""
     name = field.removeprefix("model.")
+    if name.startswith("encoder."):
+        name = name.removeprefix("encoder.")
+        return f"vision_config.{THEIR_NAMES.get(name, name)}"
     return THEIR_NAMES.get(name, name)
 
 
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
+    if is_llava(hf):
+        return _model_config(_llm_of(hf), **_encoder(hf))
     if member(hf):
         return replace(_model_config(plain_part(hf)), **own_fields(hf))
     refuse_wrapper(hf)
     kind = hf.get("model_type")
-    known = (*FAMILIES, *EVE)
+    known = (*FAMILIES, *EVE, LLAVA)
     if not isinstance(kind, str) or kind not in known:
         raise UserError(f"model_type {kind!r} is unknown; known: {', '.join(sorted(known))}")
     family = FAMILIES.get(kind)
@@ -189,6 +196,20 @@ def _patch(hf: dict[str, Any]) -> dict[str, Any]:
         "patch_hidden": hf["mm_hidden_size"],
         "sub_patch": 14 if v1 else 16,
     }
+
+
+def _llm_of(hf: dict[str, Any]) -> dict[str, Any]:
+    text = text_section(hf)
+    if not is_plain(text):
+        raise UserError(f"text_config is of {text['model_type']!r}: expected one of {', '.join(FAMILIES)}")
+    return text
+
+
+def _encoder(hf: dict[str, Any]) -> dict[str, Any]:
+    """The fields PATCH_FIELDS of a LLaVA."""
+    vision: dict[str, Any] = {**CLIP_DEFAULTS, **vision_section(hf)}
+    encoder = EncoderConfig(**{f.name: vision[THEIR_NAMES.get(f.name, f.name)] for f in fields(EncoderConfig)})
+    return {"patch_embed": "clip", "sub_patch": encoder.patch_size // 2, "encoder": encoder}
 
 
 def clip_config(hf: dict[str, Any]) -> ClipConfig:

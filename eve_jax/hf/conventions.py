@@ -11,14 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image.rule import PAD, ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.config import CONFIG, PATCH_FIELDS, SIZES, V1, is_plain, model_config
 from eve_jax.hf.families import FAMILIES
 from eve_jax.hf.family import data_fields, image_tokens, member
 from eve_jax.hf.image_sizes import image_settings
+from eve_jax.hf.llava import is_llava, text_section
 from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
 from eve_jax.hf.section import REQUIRED, located, read_section
+from eve_jax.model.clip_config import EncoderConfig
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.files import read_json
 
@@ -41,13 +43,20 @@ def describe(folder: Path) -> tuple[dict[str, Any], str]:
     """
     hf = read_json(folder / CONFIG)
     cfg = replace(model_config(hf, folder), **image_tokens(hf, folder))
-    names = (*SIZES, *PATCH_FIELDS) if member(hf) else SIZES if is_plain(hf) else (*SIZES, "patch_hidden")
+    bare = is_plain(hf) or is_llava(hf)
+    names = (*SIZES, *PATCH_FIELDS) if member(hf) else SIZES if bare else (*SIZES, "patch_hidden")
     template = read_section(hf, folder).get("template") or member(hf) or chat_template(hf)
     return {name: getattr(cfg, name) for name in names}, template
 
 
+def describe_encoder(folder: Path) -> EncoderConfig | None:
+    """Sizes of the vision encoder in the Hugging Face folder of a LLaVA, None of another; UserError as `describe`."""
+    return model_config(read_json(folder / CONFIG), folder).encoder
+
+
 def chat_template(hf: dict[str, Any]) -> str:
     """The chat template that goes with the LLM: of LLaMA's models the size of the vocabulary tells the generation."""
+    hf = text_section(hf)
     if hf.get("model_type") == V1:
         return "v1"
     family = FAMILIES.get(str(hf.get("model_type")))
@@ -75,6 +84,9 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
         data = data_fields(hf, cfg) | ours
     elif ours.keys() >= REQUIRED:
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
+    elif cfg.encoder is not None:
+        square = {"image_mode": PAD, "max_size": cfg.encoder.image_size, "patch": cfg.encoder.patch_size}
+        data = ORIGINAL | {"template": chat_template(hf)} | square | ours
     else:
         data = ORIGINAL | {"template": chat_template(hf)} | image_settings(hf, where, cfg, ours) | ours
     with located(ours, where):

@@ -16,6 +16,7 @@ from eve_jax.hf.config import (
     STATED,
     SWITCHED,
     TEACHER_SIZES,
+    THEIR_NAMES,
     V1,
     tower_size,
 )
@@ -23,6 +24,7 @@ from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
 from eve_jax.hf.family import SAIL_PATCH, exported_member, llm_part, neo_config
 from eve_jax.hf.generation import IDS
+from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
 from eve_jax.hf.rope import rope_fields
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig, ModelFields
 from eve_jax.model.family_config import EVE_FIELDS
@@ -51,6 +53,9 @@ def hf_config(
 
     `carried` is the config.json that the model was imported with, or {}; fields that eve_jax does not have stay.
     """
+    carried = text_section(carried)
+    if cfg.encoder is not None and not text_only:
+        return _llava_config(cfg, data, carried, dtype)
     dropped = {
         "rope_parameters",
         "rope_scaling",
@@ -97,6 +102,24 @@ def hf_config(
     return out | _v2_fields(cfg, data, carried)
 
 
+def _llava_config(cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """config.json in LLaVA's layout; the caller enters the number of the image's token as IMAGE_ID."""
+    assert cfg.encoder is not None
+    vision = {THEIR_NAMES.get(name, name): value for name, value in asdict(cfg.encoder).items()}
+    return {
+        "model_type": LLAVA,
+        "architectures": ["LlavaForConditionalGeneration"],
+        "text_config": hf_config(cfg, data, carried, dtype, text_only=True),
+        "vision_config": {"model_type": "clip_vision_model", "projection_dim": vision["hidden_size"], **vision},
+        **FIXED,
+        IMAGE_ID: cfg.vocab_size - 1,
+        "image_seq_length": cfg.encoder.cells**2,
+        "tie_word_embeddings": cfg.tie_embeddings,
+        "torch_dtype": dtype,
+        OURS: {k: data[k] for k in DATA_FIELDS if k in data},
+    }
+
+
 def _member_config(
     kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
@@ -122,8 +145,11 @@ def switched(cfg: ModelConfig) -> dict[str, Any]:
 
 
 def has_deltas(cfg: ModelConfig) -> bool:
-    """Whether the original has names for gated deltas on the base of `cfg`: on LLaMA-3 alone."""
-    return not cfg.qkv_bias and not switched(cfg)
+    """Whether the original has names for gated deltas on the base of `cfg`: on LLaMA-3 alone, without an encoder."""
+    return not cfg.qkv_bias and not switched(cfg) and cfg.encoder is None
+
+
+OWN_FORMS = (("patch_embed", "v1"), ("patch_embed", "clip"))  # EVEv1's modeling file, LLaVA's layout
 
 
 def check_exported(cfg: ModelConfig) -> None:
@@ -132,7 +158,7 @@ def check_exported(cfg: ModelConfig) -> None:
         return
     for name, default in EVE_FIELDS.items():
         value = getattr(cfg, name)
-        if name in PATCH_FIELDS and value != default and (name, value) != ("patch_embed", "v1"):
+        if name in PATCH_FIELDS and value != default and (name, value) not in OWN_FORMS:
             raise UserError(
                 f"model.{name}={value}: no program but eve_jax has a model with it and the rest of this one; "
                 "export the LLM alone with --text_only"
@@ -142,6 +168,11 @@ def check_exported(cfg: ModelConfig) -> None:
         raise UserError(
             f"model.{name}={value}: the modeling file of EVEv1 (model.patch_embed=v1) does not have it; export the LLM "
             "alone with --text_only"
+        )
+    if cfg.encoder is not None and cfg.parts:
+        raise UserError(
+            f"model.parts={','.join(cfg.parts)}: LLaVA's layout, that of a model with a vision encoder, has single "
+            "weights; export the LLM alone with --text_only"
         )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import DEEPEST, ModelConfig, ModelFields
+from eve_jax.model.clip_config import DEEPEST
+from eve_jax.model.config import ModelConfig, ModelFields
 from eve_jax.process.checks import whole
 
 # Fields of `ModelConfig` that a family's class fixes.

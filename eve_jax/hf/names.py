@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import DELTA, TWICE, ClipConfig, ModelConfig
+from eve_jax.hf.llava import LANGUAGE, PROJECTOR, TOWER
+from eve_jax.model.clip_config import ClipConfig
+from eve_jax.model.config import DELTA, TWICE, ModelConfig
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
@@ -221,6 +223,17 @@ def clip(cfg: ClipConfig) -> list[Entry]:
     ]
 
 
+def llava(cfg: ModelConfig) -> list[Entry]:
+    """The table of a model with a vision encoder, LLaVA-1.5's: LLM, encoder, projector."""
+    assert cfg.encoder is not None
+    entries = [e._replace(theirs=LANGUAGE + e.theirs) for e in decoder(cfg)]
+    for e in clip(cfg.encoder):
+        entries.append(e._replace(ours=f"patch_embed.tower.{e.ours}", theirs=TOWER + e.theirs))
+    for number in (0, 1):
+        entries += _linear(f"patch_embed.project.{number}", f"{PROJECTOR}linear_{number + 1}")
+    return entries
+
+
 def eve_names(cfg: ModelConfig) -> list[Entry]:
     """The table of the model of `cfg`."""
     return TABLES[cfg.patch_embed](cfg)
@@ -276,4 +289,5 @@ TABLES: dict[str, Callable[[ModelConfig], list[Entry]]] = {
     "v1": eve_v1,
     "conv_gelu_rope": neo,
     "linear": sail,
+    "clip": llava,
 }

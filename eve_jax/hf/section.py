@@ -10,7 +10,7 @@ from eve_jax.data.image.rule import FITS
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import Field, FieldError, UserError, name_fields, shorten
 from eve_jax.hf.config import CONFIG, DATA_FIELDS, INFERENCE_FIT, LLM, OURS, TEACHER_SIZES
-from eve_jax.model.config import ClipConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.quantized import QUANTIZED
 from eve_jax.process.checks import known_names, whole
 

@@ -17,6 +17,7 @@ from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
 from eve_jax.hf.family import image_tokens, member, plain_part
 from eve_jax.hf.generation import check_generation
+from eve_jax.hf.llava import is_llava, respelled, text_section, warn_unknown_of_llava
 from eve_jax.hf.names import Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed
 from eve_jax.hf.prefixes import without_prefix
@@ -37,13 +38,21 @@ class HfSource:
     def __init__(self, folder: Path, **patch: Any):
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
-        warn_unknown(plain_part(self.config), folder / CONFIG)
+        within = is_llava(self.config)
+        warn_unknown(text_section(plain_part(self.config)), folder / CONFIG)
+        if within:
+            warn_unknown_of_llava(self.config, folder / CONFIG)
         check_generation(folder, self.cfg.vocab_size)
         self.weights = stored_weights(self.config, folder)
         stored = open_packed(open_tensors(folder, bool(self.weights)), self.weights, folder)
-        own_names = member(self.config) == NEO  # prefixes are part of them
         self.cfg = replace(self.cfg, **image_tokens(self.config, folder))
-        self.tensors: dict[str, Any] = stored if own_names else without_prefix(stored, folder, is_plain(self.config))
+        self.tensors: dict[str, Any]
+        if within:
+            self.tensors = respelled(stored, folder)
+        elif member(self.config) == NEO:  # prefixes are part of its names
+            self.tensors = stored
+        else:
+            self.tensors = without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:
             self.tensors = one_teacher(self.tensors)
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))

@@ -21,6 +21,7 @@ from eve_jax.data.text.templates import check_template, fitting_templates, get_t
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Argument, Field, FieldError, UserError, name_arguments
 from eve_jax.hf.config import is_plain
+from eve_jax.hf.vision_tokenizer import with_coder
 from eve_jax.infer.batches import Ask, answer_all
 from eve_jax.infer.chat import Chat
 from eve_jax.infer.engine import Engine
@@ -83,9 +84,8 @@ class EVE:
         that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
         (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
         with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes the matrices of the layers while they are read, "" leaves them as the folder
-        has them (docs/infer.md#quantized-weights). With `special_text` what reads like a special token in a question
-        is one (`config.data.special_text`). Raises UserError when the folder holds no model, and for other settings.
+        `weights` int8 or int4 quantizes matrices as they are read (docs/infer.md#quantized-weights), `special_text` is
+        `config.data.special_text`. Raises UserError for a folder without a model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
@@ -110,7 +110,7 @@ class EVE:
         check_template(tokenizer, template)  # now, not when the weights have been read
         sizes = ImageRule.of(data | {"fit": fit}, max_size=max_size or None)
         first, special = (bool(data.get(name, False)) for name in ("image_first", "special_text"))
-        layout = checkpoint.here.layout
+        layout, sizes = checkpoint.here.layout, with_coder(sizes, folder)
         rule = SampleRule(tokenizer, sizes, template, first, special_text=special, layout=layout)
         devices = make_mesh(mesh) if mesh else None
         engine = Engine(*loaded(checkpoint, devices, dtype, weights), devices)

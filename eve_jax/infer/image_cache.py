@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from eve_jax.data.image.patches import patchify, resize
-from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image.patches import cut, patchify, resize
+from eve_jax.data.image.rule import CODES, ImageRule
 
 
 @dataclass(frozen=True)
 class Patches:
-    """A resized image cut into patches: uint8 [h w, B], and its grid (h, w)."""
+    """A resized image cut into patches (of pixels, or of codes): uint8 [h w, B], and its grid (h, w)."""
 
     pixels: np.ndarray
     grid: tuple[int, int]
@@ -23,6 +23,9 @@ class Patches:
     @classmethod
     def of(cls, image: Image.Image, rule: ImageRule) -> "Patches":
         """`image`, RGB and upright, resized by `rule`."""
+        if rule.mode == CODES:
+            pixels, codes_grid = cut(image, rule)
+            return cls(pixels, codes_grid)
         resized = resize(image, rule)
         grid = resized.shape[0] // rule.patch, resized.shape[1] // rule.patch
         return cls(patchify(resized, rule.patch), grid)

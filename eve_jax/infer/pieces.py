@@ -1,7 +1,8 @@
 """Prompts cut into pieces of few row shapes, so that a long prefill can be done bit by bit by compiled programs.
 
 Image tokens are causal like text, and EVEv2 embeds each patch by itself: a piece is any range of a prompt's tokens.
-EVEv1's class token looks at all windows of its image, and tokens of other models see all of theirs, so there an image
+EVEv1's class token looks at all windows of its image, a vision encoder's patches at each other, and tokens of other
+models see all of theirs, so there an image
 stays whole.
 """
 

@@ -33,7 +33,8 @@ class Prompt:
     @property
     def sample(self) -> Sample:
         """The prompt as a sample without targets."""
-        return Sample(np.asarray(self.ids, np.int32), np.full(len(self.ids), IGNORE, np.int32), list(self.grids))
+        labels = np.full(len(self.ids), IGNORE, np.int32)
+        return Sample(np.asarray(self.ids, np.int32), labels, list(self.grids))
 
     @property
     def text(self) -> list[int]:

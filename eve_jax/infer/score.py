@@ -30,6 +30,7 @@ from eve_jax.data.text.own_template import named_template
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import amount, name_arguments
+from eve_jax.hf.vision_tokenizer import with_coder
 from eve_jax.infer.cache import round_up
 from eve_jax.infer.finite import cause
 from eve_jax.infer.parameters import on_mesh
@@ -118,6 +119,7 @@ class ScoreSettings:
         most = given.pop("max_tokens", data.get("token_limit", 0))
         most = whole("max_tokens", most, "a whole number of at least 0", 0) or NO_LIMIT
         template = named_template(given.pop("template", data["template"]), tokenizer.folder or "")
+        images = with_coder(images, tokenizer.folder)
         rule = SampleRule(tokenizer, images, template, max_tokens=most, **flags)
         check_template(tokenizer, rule.template)
         return cls(rule, **given)

@@ -6,10 +6,11 @@ from itertools import combinations
 from typing import Any
 
 from eve_jax.errors import Field, FieldError
+from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
 from eve_jax.model.family_config import FamilyFields, check_family
 from eve_jax.model.lora_config import Lora
 from eve_jax.process.checks import hint, near_name, unexpected
-from eve_jax.process.section import Section, setting
+from eve_jax.process.section import setting
 
 ROUTINGS = ("split", "masked")
 REMATS = ("full", "attention", "none")
@@ -22,9 +23,7 @@ NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
-LARGEST, DEEPEST = 1 << 24, 4096  # of any size, of layers: more is damage
 ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
-CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
 
 
@@ -96,33 +95,6 @@ V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 @dataclass(frozen=True)
-class ClipConfig(Section):
-    """Sizes of a CLIP vision tower, by default ViT-L/14-336's, the teacher of EVEv1."""
-
-    PATH = "model.teacher."
-
-    image_size: int = setting(336, low=1, high=LARGEST)
-    patch_size: int = setting(14, low=1, high=LARGEST)
-    hidden_size: int = setting(1024, low=1, high=LARGEST)
-    intermediate_size: int = setting(4096, low=1, high=LARGEST)
-    num_layers: int = setting(24, low=1, high=DEEPEST)
-    num_heads: int = setting(16, low=1, high=LARGEST)
-    layer_norm_eps: float = setting(1e-5, low=0, between=True)
-    hidden_act: str = setting("quick_gelu", CLIP_ACTIVATIONS)
-
-    def check(self) -> None:
-        """Raise FieldError for sizes that do not fit each other."""
-        for whole, part in (("image_size", "patch_size"), ("hidden_size", "num_heads")):
-            if getattr(self, whole) % getattr(self, part):
-                _refuse_ratio(self, whole, part)
-
-    @property
-    def cells(self) -> int:
-        """Patches along a side of its image."""
-        return self.image_size // self.patch_size
-
-
-@dataclass(frozen=True)
 class ModelFields(FamilyFields):
     """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
@@ -131,6 +103,7 @@ class ModelFields(FamilyFields):
     `qk_norm`. A patch is 2x2 blocks of `sub_patch` pixels a side, whatever the `patch_embed`.
     `align_width` > 0 is the width of the teacher that the patch aligning layer, which is then there, learns from;
     `teacher` the teacher itself, when the model carries it. Both matter in training alone, with `align_weight` > 0.
+    `encoder`: of `patch_embed` clip, whose patches are its patches. `codes` of `patch_embed` vq.
     """
 
     PATH = "model."
@@ -164,6 +137,8 @@ class ModelFields(FamilyFields):
     align_weight: float = setting(0.0, low=0)
     align_width: int = setting(0, low=0, multiple=V1_HEADS)
     teacher: ClipConfig | None = None
+    encoder: EncoderConfig | None = None
+    codes: int = setting(0, low=0, high=1 << 16)
     dtype: str = setting("bfloat16", DTYPES)
     param_dtype: str = setting("float32", DTYPES)
     frozen_dtype: str = setting("bfloat16", DTYPES)
@@ -175,6 +150,7 @@ class ModelFields(FamilyFields):
         if self.patch_embed == "v1" and self.patch_hidden % V1_HEADS:
             wanted = f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
             raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
+        self._check_encoder()
         if self.align_width and self.num_layers < ALIGN_EVERY:
             wanted = f"at least {ALIGN_EVERY} for an aligning layer"
             raise unexpected(Field("model.num_layers"), self.num_layers, wanted)
@@ -196,18 +172,28 @@ class ModelFields(FamilyFields):
         if local and not self.window:
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
-            _refuse_ratio(self, "num_heads", "num_kv_heads")
+            refuse_ratio(self, "num_heads", "num_kv_heads")
         check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
+
+    def _check_encoder(self) -> None:
+        field, clip = Field("model.encoder"), Field("model.patch_embed")
+        if (self.patch_embed == "clip") != (self.encoder is not None):
+            is_given = "not given" if self.encoder is None else "given"
+            raise FieldError(
+                clip, f"={self.patch_embed}, and ", field, f" is {is_given}: clip has an encoder, others none"
+            )
+        if (self.patch_embed == "vq") != (self.codes > 0):
+            raise FieldError(Field("model.codes"), f"={self.codes}, and ", clip, f"={self.patch_embed}: vq has codes")
+        if self.encoder is not None and self.encoder.patch_size != 2 * self.sub_patch:
+            wanted = f"half of the {self.encoder.patch_size} pixels of the encoder's patches"
+            raise unexpected(Field("model.sub_patch"), self.sub_patch, wanted)
+        if self.encoder is not None and self.align_width:
+            raise FieldError(Field("model.align_width"), " is of EVEv1's aligning layer, which goes without an encoder")
 
     @property
     def aligns(self) -> bool:
         """True when training adds the aligning loss."""
         return self.align_weight > 0
-
-
-def _refuse_ratio(sizes: Section, whole: str, part: str) -> None:
-    all_of, one = getattr(sizes, whole), getattr(sizes, part)
-    raise FieldError(Field(sizes.PATH + whole), f"={all_of} is not a multiple of ", Field(sizes.PATH + part), f"={one}")
 
 
 @dataclass(frozen=True)
@@ -253,8 +239,8 @@ class ModelConfig(ModelFields):
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a patch: 2x2 blocks of RGB pixels."""
-        return 12 * self.sub_patch**2
+        """Bytes of a patch: 2x2 blocks of RGB pixels, or the number of a code."""
+        return 2 if self.codes else 12 * self.sub_patch**2
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":

@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
+from eve_jax.model.code_embed import CodeEmbed
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import (
     DecoderLayer,
@@ -27,6 +28,7 @@ from eve_jax.model.decoder import (
     run_tapped,
     stack_layers,
 )
+from eve_jax.model.encoder_embed import EncoderEmbed
 from eve_jax.model.layers import RMSNorm
 from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
 from eve_jax.model.patch_embed import PatchEmbed
@@ -48,6 +50,8 @@ PATCH_EMBEDS: dict[str, Callable[[ModelConfig, nnx.Rngs], Any]] = {
     "v1": WindowEmbed,
     "conv_gelu_rope": RotaryPatches,
     "linear": LinearPatches,
+    "clip": EncoderEmbed,
+    "vq": CodeEmbed,
 }
 
 

@@ -11,8 +11,9 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.process.section import Section, setting
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, NEO's two
-# convolutions with rotary positions between them, SAIL's matrix.
-PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear")
+# convolutions with rotary positions between them, SAIL's matrix; of the baselines a vision encoder's projector (clip),
+# and a table of codes (vq).
+PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear", "clip", "vq")
 # Rotary positions: one number a token; queries and keys with a further part for row and column; or the pairs of a head
 # in two halves, by rows and by columns.
 ROPES = ("1d", "thw", "sections")
@@ -52,7 +53,7 @@ class FamilyFields(Section):
     @property
     def whole_images(self) -> bool:
         """Whether an image, or what else sees all of itself, can only be read as a whole."""
-        return self.patch_embed == "v1" or self.image_attention != "causal"
+        return self.patch_embed in ("v1", "clip") or self.image_attention != "causal"
 
 
 # The values of EVEv2, and of a model without any member's switches.

@@ -19,7 +19,7 @@ Init = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
 # Groups that train, or stay frozen, together; `groups` has also those of further sets of weights.
 # place: the parts of queries and keys for rows and columns (rope=thw). extra: layers that the base LLM does not have.
 PLACE_GROUP, EXTRA_GROUP = "place", "extra"
-GROUPS = ("patch_embed", "vision", "text", PLACE_GROUP, EXTRA_GROUP, "align", "teacher")
+GROUPS = ("patch_embed", "vision", "text", PLACE_GROUP, EXTRA_GROUP, "align", "teacher", "encoder", "vocabulary")
 NEVER_TRAINED = ("teacher",)
 TRAINING_ONLY = ("align", "teacher")  # groups that only training needs
 # matrix: of a product. table: rows that are looked up, or compared with. delta: what is added to a matrix, scaled by a

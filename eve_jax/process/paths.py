@@ -20,8 +20,8 @@ TFDS = "tfds:"  # before the name or folder of a TensorFlow data set
 PREFIX = re.compile(
     r"tfds:|[a-z0-9]+:(?=[~$]|(?:s3|gs)://|/(?!/))"
 )  # before a path: what kind of data set, or which format, it has
-FIELDS = ("init", "teacher")  # of a stage's config, and of its sections `data`, `eval` and `train`:
-DATA_FIELDS = ("records", "images", "tokenizer")
+FIELDS = ("init", "teacher", "encoder")  # of a stage's config, and of its sections `data`, `eval` and `train`:
+DATA_FIELDS = ("records", "images", "tokenizer", "vision_tokenizer")
 EVAL_FIELDS = ("records", "images", "tasks", "data")
 TRAIN_FIELDS = ("local_dir",)
 LISTS = ("records", "tasks")  # several paths, comma separated

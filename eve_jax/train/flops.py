@@ -8,10 +8,10 @@ embedding. The first convolution needs no gradient of its input, the pixels. The
 Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values; where
 queries and keys are twice as wide, 6 N H p) and twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, and
 those that images see behind themselves, of which a local layer sees no more than its window for each token. Norms,
-rotary angles and the like are left out, as is usual, and so is EVEv1's aligning loss (2% of a step,
-benchmarks/aligning.py). Model FLOPs are those; what the machine does on top of them: the recomputation that
-`model.remat` and the chunked loss ask for, the pairs across samples that a kernel computes and masks, both branches
-when `model.routing` is "masked".
+rotary angles and the like are left out, as is usual, and so are EVEv1's aligning loss (2% of a step,
+benchmarks/aligning.py) and the attention within a vision encoder. Model FLOPs are those; what the machine does on top
+of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a kernel
+computes and masks, both branches when `model.routing` is "masked".
 """
 
 import functools
@@ -113,14 +113,15 @@ def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
         flops = 2.0 * math.prod(shapes[name].shape) * weight.times
         reached = weight.group in trains or name in changed
         learns = reached and (cfg.lora is None or weight.role in ADAPTER_ROLES)
-        if weight.group == "patch_embed":  # its inputs have a gradient only while weights before them train
+        layer = weight.stacked and weight.group != "encoder"
+        if weight.group in ("patch_embed", "encoder"):  # inputs have a gradient only while weights before them train
             backward = learns + (reached and weight.input_grad)
-            again = False
+            again = weight.stacked and reached and cfg.remat != "none"
         else:
             backward = 1 + learns
             # The last product of a layer is followed by an addition, which needs no copy of it.
             again = not weight.stacked or (cfg.remat != "none" and not weight.ends_layer)
-        out.append(Product(weight.works_on, flops, backward, again, weight.stacked))
+        out.append(Product(weight.works_on, flops, backward, again, layer))
     return tuple(out)
 
 

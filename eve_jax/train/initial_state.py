@@ -16,15 +16,19 @@ from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
+from eve_jax.hf.clip_encoder import check_encoder, with_encoder
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
+from eve_jax.hf.vision_tokenizer import check_vision_tokenizer
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
 from eve_jax.process.at_step import folder_of
 from eve_jax.process.connect import peers, print_once
 from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
+from eve_jax.train.stage_files import vision_tokenizer
 from eve_jax.train.step import TrainState
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
 
@@ -113,8 +117,9 @@ def _fresh_start(
     trainable, frozen = partition(cfg, params, factors)
     origins = []
     if origin is not None and (cfg.lora or not factors["text"]) and not config.train.whole:
-        teacher = of_groups(cfg, "teacher")  # which may come from elsewhere
-        given = {n: v for n, v in frozen.items() if n not in teacher}
+        elsewhere = ("encoder", "patch_embed") if cfg.encoder else ("vocabulary",)  # perhaps from another folder
+        others = of_groups(cfg, "teacher", *elsewhere)
+        given = {n: v for n, v in frozen.items() if n not in others}
         origins = frozen_origins(given, folder, origin.folder, origin.step, config.seed, cfg.patch_hidden)
     if cfg.lora is not None:
         print_once(f"{config.name}: {describe(cfg, trainable, origins)}")
@@ -138,6 +143,14 @@ def check_origins(config: Config, cfg: ModelConfig) -> None:
             own_tokenizer(folder_of(config.init))
     if cfg.teacher and config.teacher not in ("", RANDOM):
         open_teacher(config.teacher, cfg.teacher)
+    check_vision_tokenizer(cfg, ImageRule.of(config.data), vision_tokenizer(config))
+    check_encoder(cfg, config.encoder, _known(open_init(config, cfg)) if config.init and cfg.encoder else None)
+
+
+def _known(checkpoint: Checkpoint) -> set[str]:
+    """Names of the parameters that a checkpoint has of its own, none of them made."""
+    source = checkpoint.source
+    return set(abstract_params(checkpoint.cfg) if source is None else getattr(source, "source", source).shapes)
 
 
 def open_init(config: Config, cfg: ModelConfig) -> Checkpoint:
@@ -164,8 +177,10 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
     if not config.init:
         print_once(f"{config.name}: config.init is empty, so training starts from random weights")
         params = init_params(cfg, config.seed)
-        return with_aligning(cfg, cfg, params, config.teacher, config.seed), None
+        params = with_aligning(cfg, cfg, params, config.teacher, config.seed)
+        return with_encoder(cfg, params, config.encoder), None
     checkpoint = open_init(config, cfg)
+    check_encoder(cfg, config.encoder, _known(checkpoint))
     if checkpoint.source is None:
         if checkpoint.step is None:
             checkpoint = replace(checkpoint, step=newest_step(checkpoint.folder, False, peers()))
@@ -173,4 +188,5 @@ def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) 
             check_step(checkpoint.folder, checkpoint.step, peers())
     params = checkpoint.params(shardings)
     params = with_aligning(cfg, checkpoint.cfg, params, config.teacher, config.seed)
+    params = with_encoder(cfg, params, config.encoder)
     return add_vision_copies(cfg, params) | init_adapters(cfg, shardings or None), checkpoint

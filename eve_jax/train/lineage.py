@@ -25,6 +25,7 @@ FREE_FIELDS = (
     VERSION_FIELD,
     "init",
     "teacher",
+    "encoder",
     "model.llm",
     "mesh",
     "track",
@@ -33,6 +34,7 @@ FREE_FIELDS = (
     "data.records",
     "data.images",
     "data.tokenizer",
+    "data.vision_tokenizer",
     "data.workers",
     "data.threads",
     "data.prefetch",
@@ -134,7 +136,7 @@ def _is_free(key: str) -> bool:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
-    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()}
+    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | {"model.codes": 0}
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)

@@ -12,10 +12,11 @@ from pathlib import Path
 from eve_jax.checkpoint.stage_folder import CONFIG
 from eve_jax.config.stage import Config
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
-from eve_jax.data.samples.sample_rule import tokenizer_hash
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, tokenizer_hash
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
+from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
 from eve_jax.process.connect import print_once
 from eve_jax.process.files import PART, write_json
 from eve_jax.version import versioned
@@ -31,6 +32,8 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
     """
     if not resumed or not (folder / CONFIG).exists():
         write_json(folder / CONFIG, versioned(json.loads(config.to_json())), indent=1)
+    if config.sizes.codes:
+        carry_vision_tokenizer(vision_tokenizer(config), folder / VISION_TOKENIZER)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)
         return
@@ -44,6 +47,11 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
         )
     print_once(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
     _replace_tokenizer(folder, tokenizer)
+
+
+def vision_tokenizer(config: Config) -> Path:
+    """Return the folder of the vision tokenizer of a stage that reads codes."""
+    return Path(config.data.vision_tokenizer or Path(config.init) / VISION_TOKENIZER)
 
 
 def _holds(folder: Path, tokenizer: Tokenizer) -> bool:

@@ -16,6 +16,7 @@ from eve_jax.checkpoint.stage_folder import CONFIG, read_config, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
 from eve_jax.hf.family import llm_part, member
+from eve_jax.hf.llava import text_section
 from eve_jax.process.at_step import folder_of
 from eve_jax.process.checks import whole
 from eve_jax.process.connect import is_leader, print_once
@@ -27,7 +28,7 @@ from eve_jax.weights.stage_config import stage_config
 HF_CONFIG = "hf_config.json"
 PATHS = "paths.json"
 # Fields of a stage's config that hold a path; those of LISTS hold several, separated by commas.
-FIELDS = ("init", "teacher", "model.llm", "data.images", "data.tokenizer")
+FIELDS = ("init", "teacher", "encoder", "model.llm", "data.images", "data.tokenizer", "data.vision_tokenizer")
 LISTS = ("data.records",)
 # Sizes by which a base's config is recognized as that of the model: name there, field of `ModelConfig`.
 SIZES = {
@@ -48,7 +49,7 @@ def carried_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if "model" in config:
         cfg, _ = stage_config(folder)
-        stated, bare = llm_part(found), not member(found)
+        stated, bare = text_section(llm_part(found)), not member(found)
         for theirs, ours in SIZES.items():
             here = getattr(cfg, ours) - (cfg.extra_layers if bare and ours == "num_layers" else 0)
             if stated.get(theirs, here) != here:
@@ -116,7 +117,8 @@ def max_positions(config: Mapping[str, Any], folder: Path) -> int:
 
     folder: of the model, for the message. Raise UserError for a number that is none.
     """
-    given, name = llm_part(dict(config)).get("max_position_embeddings"), f"{folder}: max_position_embeddings"
+    llm = text_section(llm_part(dict(config)))
+    given, name = llm.get("max_position_embeddings"), f"{folder}: max_position_embeddings"
     return 0 if given is None else whole(name, given, "a number of positions", 0)
 
 

@@ -14,6 +14,7 @@ from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, read_meta
 from eve_jax.checkpoint.streaming import write_checkpoint
 from eve_jax.checkpoint.vision_copies import Folded, ParamSource
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER
 from eve_jax.data.text.templates import check_template
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE
 from eve_jax.errors import UserError
@@ -26,6 +27,7 @@ from eve_jax.hf.packed import SCALE, pack
 from eve_jax.hf.packed import specs as packed_specs
 from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.hf.section import WEIGHTS
+from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
 from eve_jax.model.eve import quantizable
 from eve_jax.model.family_config import EVE_FIELDS
@@ -39,6 +41,7 @@ from eve_jax.version import versioned
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, moved_paths
 from eve_jax.weights.base_facts import keep_base_facts
 from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fit, write_modeling, write_tokens
+from eve_jax.weights.llava_export import Llava
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
@@ -153,18 +156,19 @@ def export_checkpoint(
     source = without_adapters(checkpoint.source or stored_source(folder))
     if DELTA in source.cfg.parts and (folded or text_only or weights or not export_config.has_deltas(source.cfg)):
         source = Folded(source)
+    tokenizer = own_tokenizer(folder) if has_tokenizer(folder) else None
+    llava = None if text_only else Llava.of(source.cfg, tokenizer)
+    source = source if llava is None else llava.widened(source, weights)
     watched = Watched(source)
     cfg = _text_only(source.cfg) if text_only else source.cfg
     if not aligning:
         cfg, _ = without_aligning(cfg, {})
     if not text_only:
         export_config.check_exported(cfg)
-    table = plain_llm(cfg) if text_only else eve_names(cfg)
+    table, data = plain_llm(cfg) if text_only else eve_names(cfg), checkpoint.data
     dtypes = {e.ours: np.dtype(dtype or source.shapes[e.ours].dtype) for e in table}
     widest = dtype or max(dtypes.values(), key=lambda d: d.itemsize).name
-    data = checkpoint.data
-    if has_tokenizer(folder):
-        tokenizer = own_tokenizer(folder)
+    if tokenizer is not None:
         tokenizer.check_vocabulary(cfg.vocab_size, "the model's vocabulary")
         if not text_only:
             check_template(tokenizer, data["template"])
@@ -189,8 +193,10 @@ def export_checkpoint(
                         writer.write(name, entry.to_theirs(cast(piece, dtypes[entry.ours], name)))
                     bar.advance(piece.size * dtypes[entry.ours].itemsize)
         _carry(folder, temporary)
-        own_modeling = text_only or bool(exported_member(cfg))
-        write_tokens(temporary, config, data, own_modeling)
+        if llava is not None:
+            llava.write(temporary, config)
+        own_modeling = text_only or llava is not None or bool(exported_member(cfg))
+        write_tokens(temporary, config, data, text_only or bool(exported_member(cfg)))
         write_json(temporary / CONFIG, versioned(config))
         if not own_modeling:
             write_modeling(temporary)
@@ -206,7 +212,7 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
             f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
             "model as it is, with --notext_only"
         )
-    return replace(cfg, parts=(), **EVE_FIELDS)
+    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS)
 
 
 def _check_variant(variant: str) -> None:
@@ -234,7 +240,8 @@ def _specs(
 
 
 def _carry(folder: Path, target: Path) -> None:
-    """Copy the tokenizer's and the generation's files; JSON without a byte order mark, which other readers refuse."""
+    """Copy the tokenizers' and the generation's files; JSON without a byte order mark, which other readers refuse."""
+    carry_vision_tokenizer(folder / VISION_TOKENIZER, target / VISION_TOKENIZER)
     for name in CARRIED:
         if (folder / name).is_file():
             data = (folder / name).read_bytes()

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
-from configs import v1_prealign
+from configs import v1_prealign, ve
 from eve_jax.config.stage import Config
 from eve_jax.process.section import Rule, Section, highest, is_optional, section_of, typed_fields
 
-ALIGNED = "v1_prealign:llm=tiny-llama"  # has every section, the teacher's sizes too
+ALIGNED = "v1_prealign:llm=tiny-llama"  # has every section but the encoder's, the teacher's sizes too
 
 
 class Known(NamedTuple):
@@ -65,13 +65,18 @@ def out_of_range(kind: Any, rule: Rule) -> list[Any]:
 
 
 def values() -> dict[str, Any]:
-    """The values of a config with every section."""
+    """The values of a config with every section but the vision encoder's."""
     return v1_prealign.get_config(ALIGNED.partition(":")[2]).to_dict()
+
+
+def with_encoder() -> dict[str, Any]:
+    """The values of a config with a vision encoder, which goes without a teacher."""
+    return ve.get_config("llm=tiny-llama,encoder=random").to_dict()
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """`values` with another one at `path`."""
-    found = values()
+    found = with_encoder() if path.startswith("model.encoder") else values()
     node, names = found, path.split(".")
     for name in names[:-1]:
         node = node[name]

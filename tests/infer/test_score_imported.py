@@ -28,6 +28,7 @@ HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 
 PARTS = {"mlp": "mlp", "dense": "", "self_attn_mlp": "self_attn-mlp", "layernorm_only": "layernorm"}
 SLOW = ("self_attn_mlp", "layernorm_only")
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")

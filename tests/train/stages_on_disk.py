@@ -46,7 +46,7 @@ def started(
     folder: Path, cfg: ModelConfig, stage: str, init: Path, mesh: jax.sharding.Mesh | None = None, whole: bool = False
 ) -> Start:
     """What a stage in `folder` starts from, or resumes from."""
-    given = {"init": str(init), "seed": 0, "name": folder.name, "teacher": "", "train": {"whole": whole}}
+    given = {"init": str(init), "seed": 0, "name": folder.name, "teacher": "", "encoder": "", "train": {"whole": whole}}
     config = ConfigDict(given | {"factors": stage_factors(stage)})
     mesh = mesh or sharding.make_mesh("fsdp:1", jax.devices()[:1])
     describe(folder, cfg)

@@ -39,7 +39,7 @@ def stage(folder: Path, init: str, old: bool = False, checkpoints: bool = True) 
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(Path("base/config.json").read_text()) | {"name": folder.name, "stage": "3", "init": init}
     (folder / "config.json").write_text(json.dumps(settings))
-    config = ConfigDict(settings | {"teacher": ""})
+    config = ConfigDict(settings | {"teacher": "", "encoder": ""})
     config.model.llm = config.data.records = config.data.images = config.data.tokenizer = ""
     if not old:
         keep_base(folder, config)

@@ -13,7 +13,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.config import PATCH_FIELDS, SIZES, model_config
 from eve_jax.hf.conventions import data_settings
-from eve_jax.model.config import ClipConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import reference as ref

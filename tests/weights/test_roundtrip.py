@@ -166,7 +166,7 @@ def test_tied_head_saved_all_the_same(tmp_path):
 def test_a_stage_starts_from_hugging_face(tmp_path):
     hf = folders.write_hf(tmp_path / "hf", *folders.plain("qwen2"))
     cfg = replace(open_checkpoint(hf, "dac", patch_hidden=24).cfg, param_dtype="float32")
-    config = ConfigDict({"init": str(hf), "seed": 5, "name": "stage2_1", "teacher": ""})
+    config = ConfigDict({"init": str(hf), "seed": 5, "name": "stage2_1", "teacher": "", "encoder": ""})
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     params, _ = initial_params(config, cfg, dict.fromkeys(abstract_params(cfg), place))
     assert {k: v.shape for k, v in params.items()} == {k: v.shape for k, v in abstract_params(cfg).items()}

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import ClipConfig
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.weights.open import open_checkpoint
 from tests.weights import folders, folders_v1
 from tests.weights.test_conventions import Config, settings, v2_config

@@ -16,9 +16,11 @@ from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
 from eve_jax.data.image import jpeg
+from eve_jax.data.image.codes import as_patches, stored_codes
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb, turned
 from eve_jax.data.image.resample import resized
-from eve_jax.data.image.rule import MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
+from eve_jax.data.image.rule import CANVASES, CODES, MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
+from eve_jax.data.image.square import padded
 from eve_jax.data.image_file import BadImage, ImageFile, StoredImage, one_line, open_binary
 from eve_jax.process.hush import tiff_error, tiff_errors_begin
 
@@ -152,22 +154,43 @@ def load_patches(
 
     Raises `BadImage`.
     """
+    if rule.mode == CODES and (codes := stored_codes(file, rule.vocabulary)) is not None:
+        side = rule.size // rule.patch
+        if codes.shape != (side, side):
+            raise BadImage(
+                f"holds {codes.shape[0]} x {codes.shape[1]} codes, not {side} x {side}; convert it again", file
+            )
+        return as_patches(codes), (side, side)
+    if rule.mode == CODES and rule.coder is None:
+        raise BadImage("is an image: make codes of the records by launch.prepare_data convert --config=...", file)
     return cut(open_pixels(file, rule, grid), rule, grid)
 
 
 def cut(
     image: Image.Image | Pixels, rule: ImageRule, grid: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """`load_patches` of an RGB image, or of its pixels."""
+    """`load_patches` of an RGB image, or of its pixels; with a rule for codes, it has to have a `coder`."""
     image = Pixels.of(image)
     natural = rule.grid(*image.size)
+    if rule.mode == CODES:
+        return as_patches(made_codes(image, rule)), natural
     h, w = grid or natural
-    return patchify(resampled(image.rgb, w * rule.patch, h * rule.patch, rule.filter), rule.patch), natural
+    return patchify(_at_size(image.rgb, rule, w * rule.patch, h * rule.patch), rule.patch), natural
+
+
+def made_codes(image: Image.Image | Pixels, rule: ImageRule) -> np.ndarray:
+    """The codes, int [h, w], of an RGB image, or of its pixels, by the `coder` of a rule."""
+    assert rule.coder is not None
+    return rule.coder(padded(Pixels.of(image).rgb, rule.size)[None])[0]
 
 
 def resize(image: Image.Image, rule: ImageRule) -> np.ndarray:
     """The RGB `image` at the size of `rule`, uint8 [H, W, 3], by its filter, antialiased when it shrinks."""
-    return resampled(image, *rule.resized(*image.size), rule.filter)
+    return _at_size(image, rule, *rule.resized(*image.size))
+
+
+def _at_size(image: Image.Image | np.ndarray, rule: ImageRule, width: int, height: int) -> np.ndarray:
+    return padded(image, width) if rule.mode in CANVASES else resampled(image, width, height, rule.filter)
 
 
 def bicubic(image: Image.Image | np.ndarray, width: int, height: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from eve_jax.data.image.codes import CODE_BYTES, Coder
 from eve_jax.data.image.size_rules import NEO, NEO_AREA, SAIL, neo_size, sail_size, shared_area
 from eve_jax.errors import Argument, Field, FieldError
 from eve_jax.process.checks import number, unexpected, whole
@@ -12,9 +13,12 @@ from eve_jax.process.checks import number, unexpected, whole
 PATCH = 32  # side of an image patch of EVEv2 in pixels
 PATCH_BYTES = PATCH * PATCH * 3
 SQUARE = "square"  # the mode of EVEv1
-# Own max_size of each mode; the last two do not look at it.
+PAD = "pad"  # the mode of models with a vision encoder (LLaVA-1.5)
+CODES = "codes"  # the mode of models that read codes of a vision tokenizer
+CANVASES = (PAD, CODES)  # squares that an image is put on, all of whose patches are tokens
+# Own max_size of each mode; NEO and SAIL do not look at it.
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
-MODES |= {NEO: 2048, SAIL: 2048}
+MODES |= {NEO: 2048, SAIL: 2048, PAD: 336, CODES: 256}
 FITS = ("shrink", "fill")
 FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
@@ -28,11 +32,14 @@ class ImageRule:
 
     mode: `anyratio_ld`, `anyratio_hd`: area at most about max_size^2; `anyratio_maxl`: longest edge at most
     max_size; `anyresolution`: native size, capped like anyratio (whatever `fit`); `square` (EVEv1): the longer side
-    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect); `neo`:
-    an area within `area`, and `sail`: up to 4,096 patches (whatever `fit` and max_size).
+    becomes max_size, the shorter as many of the teacher's patches, rounded up (whatever `fit` and max_aspect);
+    `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens;
+    `codes`: the same square, whose patches are codes of the vision tokenizer with the digest `vocabulary`. coder: makes
+    the codes of images that are none yet, None where all are (`eve_jax.data.image.codes`). `neo`: an area within
+    `area`, and `sail`: up to 4,096 patches (whatever `fit` and max_size).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
-    max_size: pixels, at most LARGEST, 0 = the mode's own (800, 1600, 800, 1600, 672). max_aspect: a longer image is
-    squeezed to this ratio of its sides at the same area, 0 = never. patch: side of a patch in pixels.
+    max_size: pixels, at most LARGEST, 0 = the mode's own (MODES). max_aspect: a longer image is squeezed to this ratio
+    of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     max_pixels: of an image file; larger ones are not decoded. draft: JPEG files of training are decoded to a half, a
     quarter or an eighth where that leaves enough pixels, which is faster and not exact (docs/data.md#faster-images).
@@ -48,6 +55,8 @@ class ImageRule:
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
     draft: bool = field(default=False, repr=False)  # no part of its size
     area: tuple[int, int] = field(default=(0, 0), repr=False)  # keys of the modes before it stay as they were
+    vocabulary: str = ""
+    coder: Coder | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -107,6 +116,9 @@ class ImageRule:
                 f"={self.patch}",
             )
 
+        if self.mode in CANVASES and self.size % self.patch:
+            raise FieldError(max_size, f": {self.size} pixels are not a multiple of ", patch, f"={self.patch}")
+
     @property
     def size(self) -> int:
         """Side of the largest image area in pixels."""
@@ -116,8 +128,8 @@ class ImageRule:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a patch of RGB pixels."""
-        return self.patch**2 * 3
+        """Bytes of a patch: of RGB pixels, or of a code."""
+        return CODE_BYTES if self.mode == CODES else self.patch**2 * 3
 
     @property
     def teacher_cells(self) -> int:
@@ -131,6 +143,8 @@ class ImageRule:
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels, multiples of `patch`, of an image of `width` x `height` pixels."""
+        if self.mode in CANVASES:
+            return self.size, self.size
         if self.mode == SQUARE:
             cells = teacher_grid(width, height, *self.teacher)
             return cells[1] * self.pool * self.patch, cells[0] * self.pool * self.patch

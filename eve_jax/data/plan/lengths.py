@@ -154,7 +154,7 @@ def kept_table(path: Path, records: int, most: int, listed: str = "", specials: 
 
     None also, with a warning, for one that cannot be of them: numbers out of range, or a digest that is not that of its
     arrays or, where the list of the records has one, not the one `listed`. The counts are read in pieces, and
-    not again while the file is the same (`check_table`).
+    not again while the file is the same (`check_table`). specials: whether images have special tokens.
     """
     if not path.is_file():
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from eve_jax.data.field_counts import FieldCounts, summed
 from eve_jax.data.image.patches import open_image
-from eve_jax.data.image.rule import MAX_PIXELS
+from eve_jax.data.image.rule import MAX_PIXELS, ImageRule
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Dropped, kept_table, made_table
 from eve_jax.data.prepare.noted_images import NotedImages
@@ -45,7 +45,7 @@ NAMES = "names"  # in CONVERSION_FILE: the sources, where a data set of the hub 
 class Conversion:
     """What a process needs to write shards: the source as in the config, the folder, records a shard, see CHECKS.
 
-    max_pixels: of an image file.
+    max_pixels: of an image file. codes: the rule with a coder, for images that are kept as grids of codes.
     """
 
     records: str
@@ -54,6 +54,7 @@ class Conversion:
     shard_records: int
     check: str
     max_pixels: int = MAX_PIXELS
+    codes: ImageRule | None = None
 
 
 def convert(conversion: Conversion, rule: SampleRule | None = None, processes: int = 1) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def _described(conversion: Conversion, records: Records) -> dict[str, Any]:
         "records_per_shard": conversion.shard_records,
         "check": conversion.check,
         **({} if conversion.max_pixels == MAX_PIXELS else {"max_pixels": conversion.max_pixels}),
+        **({"codes": [conversion.codes.vocabulary, conversion.codes.size]} if conversion.codes else {}),
         **({NAMES: conversion.records} if any(map(is_data_set, records.names)) else {}),
     }
 
@@ -155,7 +157,7 @@ def _span(conversion: Conversion, number: int, n_records: int) -> range:
 def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversion) -> None:
     """Writes shard `number`, then what is in it and what was dropped."""
     folder = Path(conversion.folder)
-    writer = ShardWriter(folder, number, conversion.max_pixels)
+    writer = ShardWriter(folder, number, conversion.max_pixels, conversion.codes)
     dropped: list[Dropped] = []
     fields = [FieldCounts() for _ in records.names]
     sizes: Counter[int] = Counter()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from eve_jax.data.image.patches import image_size
-from eve_jax.data.image.rule import MAX_PIXELS
+from eve_jax.data.image.codes import codes_file
+from eve_jax.data.image.patches import image_size, made_codes, open_image
+from eve_jax.data.image.rule import MAX_PIXELS, ImageRule
 from eve_jax.data.image_file import ImageFile, StoredImage, image_bytes
 from eve_jax.data.record import Record
 from eve_jax.data.sources.shards import DATASET_FILE, FORMAT, TABLES, Shard, shard_paths
@@ -38,8 +39,9 @@ def _written(folder: Path) -> Iterator[None]:
 class ShardWriter:
     """Writes one shard; its files have their names only after `close`."""
 
-    def __init__(self, folder: Path, number: int, max_pixels: int = MAX_PIXELS) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, folder: Path, number: int, max_pixels: int = MAX_PIXELS, codes: ImageRule | None = None) -> None:
+        """codes: the rule with a coder by which images are kept as grids of codes, None for image files as they are."""
+        self._max_pixels, self._codes = max_pixels, codes
         self._paths = shard_paths(folder, number)
         records, images = (str(path) + PART for path in self._paths)
         with _written(folder):
@@ -65,6 +67,9 @@ class ShardWriter:
         known = self._known.get(str(image)) if not isinstance(image, StoredImage) else None
         if known is not None:
             return image, known, None
+        if self._codes is not None:
+            codes = made_codes(open_image(image, self._max_pixels), self._codes)
+            return image, [-1, codes.shape[1], codes.shape[0]], codes_file(codes, self._codes.vocabulary)
         return image, [-1, *image_size(image, self._max_pixels)], image_bytes(image)
 
     def _write_image(self, image: ImageFile, entry: list[int], data: bytes) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from eve_jax.batch import EVE_LAYOUT, ArraySpec, Layout, RowShape, TeacherShape, batch_arrays, token_arrays, zeros
-from eve_jax.data.image.patches import cut, open_pixels
+from eve_jax.data.image.patches import cut, load_patches, open_pixels
 from eve_jax.data.image_file import BadImage, ImageFile
 from eve_jax.data.plan.lengths import Entry, Lengths
 from eve_jax.data.plan.measured_on import Seen
@@ -22,7 +22,7 @@ from eve_jax.data.rows.spell import PATCH, SPECIAL, TEXT, Sample, Tokens, joined
 from eve_jax.data.samples.image_stamps import is_changed, text_hash
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.records import Records
-from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
 
 Batch = dict[str, np.ndarray]
 
@@ -184,7 +184,7 @@ class RowBuilder:
         patches[:] = 0
         if encoded is None:
             ids = np.array([IMAGE_ID] * len(grids) + [0] * n_text, np.int32)
-            return Sample(ids, np.full(len(ids), IGNORE, np.int32), grids, 0.0)
+            encoded = Encoded(ids, np.full(len(ids), IGNORE, np.int32))
         return Sample(*encoded, grids, 0.0)
 
     def _load(
@@ -200,10 +200,12 @@ class RowBuilder:
         natural: list[tuple[int, int]] = []
         rule = self.rule.images.among(len(files))
         for number, (file, grid) in enumerate(zip(files, grids, strict=True)):
-            image = open_pixels(file, rule, grid)
-            own, real = cut(image, rule, grid)
             if len(teacher_images):
+                image = open_pixels(file, rule, grid)
+                own, real = cut(image, rule, grid)
                 teacher_images[number] = teacher_image(image, self.rule.images)
+            else:
+                own, real = load_patches(file, rule, grid)
             patches[used : used + len(own)] = own
             used += len(own)
             natural.append(real)

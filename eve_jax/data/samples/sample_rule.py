@@ -7,13 +7,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from eve_jax.batch import EVE_LAYOUT, Layout
-from eve_jax.data.image.rule import MAX_PIXELS, ImageRule
+from eve_jax.data.image.codes import Coder, digest_of_tokenizer
+from eve_jax.data.image.rule import CODES, MAX_PIXELS, ImageRule
 from eve_jax.data.record import BadRecord, Record, Turn
 from eve_jax.data.samples.too_long import Grids, check_long, fitted, shrunk
 from eve_jax.data.text.encode import Encoded, continuation_ids, encode_chat, prompt_ids
@@ -25,6 +27,7 @@ from eve_jax.process.at_step import folder_of
 
 Fingerprint = dict[str, Any]
 NO_LIMIT = sys.maxsize
+VISION_TOKENIZER = "vision_tokenizer"  # folder in that of a model, with the encoder that makes codes of its images
 
 
 class StageSettings(Protocol):
@@ -76,6 +79,7 @@ class SampleRule:
         tokenizer = load_tokenizer(folder)
         tokenizer.add(get_template(d.template).adds)
         check_template(tokenizer, d.template)
+        images = with_vocabulary(images, d.vision_tokenizer or str(Path(config.init) / VISION_TOKENIZER))
         most = min(d.max_tokens, d.row_tokens)
         layout = Layout.of(config.model)
         return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text, layout)
@@ -157,6 +161,16 @@ class SampleRule:
                 [self.image_first, self.max_tokens, self.too_long, *self._later, *self._layout, *self._area]
             ),
         }
+
+
+def with_vocabulary(images: ImageRule, folder: str | Path, coder: Coder | None = None) -> ImageRule:
+    """Return the rule for codes with the vision tokenizer in `folder`, another one itself. Raise UserError."""
+    if images.mode != CODES:
+        return images
+    if not Path(folder, "config.json").is_file():
+        name = Field("data.vision_tokenizer")
+        raise FieldError(name, f": there is no config.json in {folder}; name the folder of a VQGAN (docs/model.md)")
+    return replace(images, vocabulary=digest_of_tokenizer(Path(folder)), coder=coder)
 
 
 def hash_of(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from eve_jax.batch import EVE_LAYOUT, Layout
-from eve_jax.data.image.rule import SQUARE
+from eve_jax.data.image.rule import CANVASES, SQUARE
 from eve_jax.data.record import BadRecord
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded
 from eve_jax.errors import Field, FieldError
@@ -27,12 +27,12 @@ def check_long(long: str, image_mode: str = "") -> None:
     """Raise FieldError unless `long` is one of LONG and goes with the `image_mode`."""
     if long not in LONG:
         raise FieldError(Field("data.long"), f": {long!r} is not one of {', '.join(LONG)}")
-    if long == "shrink_image" and image_mode == SQUARE:
+    if long == "shrink_image" and image_mode in (SQUARE, *CANVASES):
         raise FieldError(
             Field("data.long"),
             "=shrink_image does not go with ",
             Field("data.image_mode"),
-            f"={SQUARE}: use drop or truncate_text",
+            f"={image_mode}: use drop or truncate_text",
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from eve_jax.data.config import StageFields
+from eve_jax.data.image.rule import CANVASES
 from eve_jax.data.plan.plan import MicroBatch
 from eve_jax.data.rows.pipeline import PLAN_FOLDER, StageData, open_stage_data
 from eve_jax.data.sources.kept_index import INDEX
@@ -20,7 +21,8 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
     steps = data.plan.steps
     if not 0 <= step < steps:
         raise UserError(f"--step={step}: the plan has {amount(steps, 'step')}, 0 to {steps - 1}")
-    micro_batches = data.plan.step(step)
+    micro_batches, images = data.plan.step(step), data.builder.rule.images
+    cells = images.size // images.patch if images.mode in CANVASES else 0
     shares = [len(part) for part in np.array_split(np.arange(max_rows), len(micro_batches))]
     rows = []
     for number, (micro_batch, share) in enumerate(zip(micro_batches, shares, strict=True), 1):
@@ -33,7 +35,7 @@ def rows_of_step(data: StageData, step: int, max_rows: int) -> list[ShownRow]:
             title = f"row {row + 1} of {len(micro_batch.rows)}"
             if len(micro_batches) > 1:
                 title += f", micro-batch {number} of {len(micro_batches)}"
-            rows.append(take_apart(batch, row, ids, data.tokenizer, title))
+            rows.append(take_apart(batch, row, ids, data.tokenizer, title, cells))
     return rows
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eve_jax.batch import CLASS, RowShape, row_shape
+from eve_jax.data.image.codes import CODE_BYTES, as_codes
 from eve_jax.data.image.patches import unpatchify
 from eve_jax.data.rows.build import Batch
 from eve_jax.data.text.tokenizer import Tokenizer
@@ -49,8 +50,13 @@ class ShownRow(NamedTuple):
     slots: np.ndarray
 
 
-def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "") -> ShownRow:
-    """Row number `row` of a batch, whose samples are the records `ids`."""
+def take_apart(
+    batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, title: str = "", cells: int = 0
+) -> ShownRow:
+    """Row number `row` of a batch, whose samples are the records `ids`.
+
+    cells: patches along a side of the images, where all are squares of one size.
+    """
     shape = row_shape(batch)
     slots = batch["perm"][row]
     sample = batch["segment"][row][slots]
@@ -61,21 +67,21 @@ def take_apart(batch: Batch, row: int, ids: list[str], tokenizer: Tokenizer, tit
     samples = []
     for number, id in enumerate(ids, 1):
         own = np.flatnonzero(sample == number)
-        pieces = _pieces(batch, row, shape, slots[own], target[own], tokenizer)
+        pieces = _pieces(batch, row, shape, slots[own], target[own], tokenizer, cells)
         counts = RowShape(*(int((kind[own] == k).sum()) for k in (PATCH, SPECIAL, TEXT)))
         samples.append(ShownSample(id, pieces, counts, int(target[own].sum())))
     return ShownRow(title, shape, samples, sample, kind, target, slots)
 
 
 def _pieces(
-    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, target: np.ndarray, tokenizer: Tokenizer
+    batch: Batch, row: int, shape: RowShape, slots: np.ndarray, target: np.ndarray, tokenizer: Tokenizer, cells: int
 ) -> list[Piece]:
     """Images and runs of text, all targets or none, of the sample with its tokens in `slots`, in causal order."""
     pieces = []
     at = 0
     while at < len(slots):
         if slots[at] < shape.vision:
-            image, h, used = _image(batch, row, shape, slots[at:])
+            image, h, used = _image(batch, row, shape, slots[at:], cells)
             pieces.append(Piece(image, "", False, image.shape[0] // h))
             at += used
             continue
@@ -87,8 +93,14 @@ def _pieces(
     return pieces
 
 
-def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:
+def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray, cells: int) -> tuple[np.ndarray, int, int]:
     """The image that the first of `slots` begins, its rows of patches, and how many tokens it has."""
+    if cells:
+        used = cells**2
+        patches = batch["patches"][row][slots[:used]]
+        if patches.shape[1] == CODE_BYTES:
+            return _drawn_codes(as_codes(patches).reshape(cells, cells)), cells, used
+        return unpatchify(patches, cells, cells), cells, used
     if slots[0] < shape.patches:  # no class token
         return _bare_image(batch, row, shape, slots)
     special = (slots >= shape.patches) & (slots < shape.vision)
@@ -99,6 +111,12 @@ def _image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[
     h = int(special[1:used].sum())
     patches = batch["patches"][row][own[own < shape.patches]]
     return unpatchify(patches, h, len(patches) // h), h, used
+
+
+def _drawn_codes(codes: np.ndarray) -> np.ndarray:
+    """A gray for each code [h, w], in squares of 8 pixels: uint8 [8 h, 8 w, 3]."""
+    gray = (codes.astype(np.uint32) * 97 % 256).astype(np.uint8)
+    return np.repeat(np.kron(gray, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
 
 
 def _bare_image(batch: Batch, row: int, shape: RowShape, slots: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -1,0 +1,161 @@
+"""What tells checkpoints apart, measured: `launch.compare`."""
+
+import gc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eve_jax.compare.cards import Card, answer_cards, read_cards
+from eve_jax.compare.draw import draw
+from eve_jax.compare.filters import filters_of
+from eve_jax.compare.page import page_of
+from eve_jax.compare.questions import question_losses
+from eve_jax.compare.weights import check_sizes, compared_weights
+from eve_jax.data.sources.records import Records, open_records
+from eve_jax.data.view.document import write_text
+from eve_jax.errors import UserError
+from eve_jax.eval.passages import text_loss
+from eve_jax.eval.text_loss import TextLoss
+from eve_jax.infer.api import EVE
+from eve_jax.process.files import write_json
+from eve_jax.process.hub import find_folder
+from eve_jax.process.progress import spinner
+from eve_jax.version import versioned
+from eve_jax.weights.open import Checkpoint, open_checkpoint, stored_source
+
+PARTS = ("weights", "texts", "questions", "filters", "cards")
+JSON, PNG, HTML = "compare.json", "compare.png", "compare.html"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is compared. parts: of PARTS. limit: questions, 0 = all. max_new_tokens: of an answer to a card."""
+
+    checkpoints: tuple[str, ...]
+    parts: tuple[str, ...]
+    texts: tuple[Path, ...] = ()
+    questions: str = ""
+    images: str = ""
+    limit: int = 64
+    cards: Path | None = None
+    max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        """Raise UserError for parts and files that do not go together."""
+        if unknown := [part for part in self.parts if part not in PARTS]:
+            raise UserError(f"--parts: {unknown[0]!r} is none of {', '.join(PARTS)}")
+        given = {"texts": bool(self.texts), "questions": bool(self.questions), "cards": self.cards is not None}
+        for part, there in given.items():
+            if part in self.parts and not there:
+                raise UserError(f"--parts has {part}: name its file by --{part}")
+            if there and part not in self.parts:
+                raise UserError(f"--{part} is given, but --parts leaves {part} out")
+        if "weights" in self.parts and len(self.checkpoints) < 2:
+            raise UserError(
+                "--checkpoints: weights are compared with those of another one; name two, or leave them out"
+            )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The inputs, all there before any model is read."""
+
+    names: list[str]
+    models: list[Checkpoint]
+    texts: list[TextLoss]
+    records: Records | None
+    cards: list[Card]
+
+
+def compare(asked: Asked, out: Path, quiet: bool = False) -> dict[str, Any]:
+    """Compare checkpoints, the first with each of the others, and write JSON, PNG and HTML into the folder `out`.
+
+    Returns the report, which the JSON file holds (docs/compare.md). Models are read one after the other. Raises
+    UserError before any work where files are missing or the weights of two models cannot be compared.
+    """
+    opened = _open(asked)
+    out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {
+        "checkpoints": [_about(name, model) for name, model in zip(opened.names, opened.models, strict=True)]
+    }
+    filters = [filters_of(_source(model)) if "filters" in asked.parts else None for model in opened.models]
+    if "weights" in asked.parts:
+        first = _source(opened.models[0])
+        others = zip(opened.names[1:], opened.models[1:], strict=True)
+        report["weights"] = {name: compared_weights(first, _source(model), name, quiet) for name, model in others}
+    if {"texts", "questions", "cards"} & set(asked.parts):
+        report |= _answered(asked, opened, quiet)
+    write_json(out / JSON, versioned(report), indent=1, sort_keys=False)
+    draw(report, filters, out / PNG)
+    write_text(out / HTML, page_of(report, opened.cards, out / PNG))
+    return report
+
+
+def _open(asked: Asked) -> Opened:
+    folders = [find_folder(name) for name in asked.checkpoints]
+    names = _short(asked.checkpoints)
+    models = [open_checkpoint(folder) for folder in folders]
+    if "weights" in asked.parts:
+        for name, model in zip(names[1:], models[1:], strict=True):
+            check_sizes((names[0], name), models[0].cfg, model.cfg)
+    texts = [TextLoss(path) for path in asked.texts]
+    for text in texts:
+        next(text.passages())
+    records = open_records(asked.questions, asked.images) if asked.questions else None
+    cards = read_cards(asked.cards, asked.images) if asked.cards is not None else []
+    return Opened(names, models, texts, records, cards)
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of paths by which they differ, with a number where they are the same."""
+    parts = [[part for part in path.rstrip("/").split("/") if part] or [path] for path in paths]
+    most = max(map(len, parts))
+    names = ["/".join(one[-1:]) for one in parts]
+    for count in range(1, most + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
+
+
+def _source(model: Checkpoint) -> Any:
+    """What the folder itself holds: a plain LLM without the patch embedding that `open_checkpoint` makes for it."""
+    if model.source is None:
+        return stored_source(model.folder, model.step)
+    return getattr(model.source, "source", model.source)
+
+
+def _about(name: str, model: Checkpoint) -> dict[str, Any]:
+    cfg, shapes = model.cfg, _source(model).shapes
+    return {
+        "name": name,
+        "folder": str(model.folder),
+        "parameters": sum(math.prod(shape.shape) for shape in shapes.values()),
+        "parts": list(cfg.parts),
+        "patch_embed": cfg.patch_embed if any(n.startswith("patch_embed.") for n in shapes) else "",
+        "layers": cfg.num_layers,
+        "hidden_size": cfg.hidden_size,
+    }
+
+
+def _answered(asked: Asked, opened: Opened, quiet: bool) -> dict[str, Any]:
+    """What takes a model that runs: losses on texts, questions and cards, by the checkpoint's name."""
+    found: dict[str, Any] = {part: {} for part in ("texts", "questions", "cards") if part in asked.parts}
+    for name, model in zip(opened.names, opened.models, strict=True):
+        with spinner(f"reading {name}", off=quiet):
+            eve = EVE.from_pretrained(model.folder)
+        for text in opened.texts:
+            found["texts"].setdefault(name, {})[text.path.name] = dict(text_loss(eve, text, quiet))
+        if opened.records is not None:
+            found["questions"][name] = (
+                question_losses(eve, opened.records, asked.limit, name, quiet) if eve.sees else None
+            )
+        if opened.cards:
+            found["cards"][name] = (
+                answer_cards(eve, opened.cards, asked.max_new_tokens, name, quiet) if eve.sees else None
+            )
+        del eve
+        gc.collect()
+    return found
