@@ -154,7 +154,7 @@ def _curve_rows(content: dict[str, Any], shown: Sequence[Measure]) -> list[list[
 def _group_rows(content: dict[str, Any]) -> list[list[str]]:
     """Accuracy by kind of question."""
     rows = [["accuracy (points)", *(arm["label"] for arm in content["arms"].values())]]
-    for group, arms in content["groups"].items():
+    for group, arms in sorted(content["groups"].items()):
         cells = [_cell(spread(np.array(arms[arm])[:, None]), ACCURACY) for arm in content["arms"]]
         rows.append([group, *cells])
     return rows
