@@ -296,6 +296,4 @@ def newest_step(folder: Path, fall_back: bool = True, together: Peers | None = N
 def read_meta(folder: Path, step: int) -> dict[str, Any]:
     """The JSON saved with checkpoint `step` of a stage folder; empty when there is none. Raises UserError."""
     path = folder / CHECKPOINTS / str(step) / "meta" / "metadata"
-    if not path.is_file():
-        return {}
-    return read_json(path)
+    return read_json(path) if path.is_file() else {}

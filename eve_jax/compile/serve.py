@@ -28,7 +28,8 @@ from eve_jax.infer.cache import bucket, round_up
 from eve_jax.infer.heads import regrouped_sizes
 from eve_jax.model import quantized
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Cache, Params, abstract_params, declared, empty_cache, logical_axes, quantizable
+from eve_jax.model.eve import Cache, Params, abstract_params, declared, logical_axes, quantizable
+from eve_jax.model.layer_cache import empty_cache
 from eve_jax.process.section import Section, setting
 
 BLOCK = 16  # tokens that a call of the decoding program makes
@@ -122,7 +123,8 @@ def decode(model: Model, rows: int, context: int) -> Program:
     one = model.value((rows,), jnp.int32)
     choice = programs.Choice(None, model.value((STOPS,), jnp.int32), one)
     bound = Bound(programs.decode, (model.cfg, model.mesh, BLOCK))
-    return Program("decode", bound, (model.params, model.cache(rows, context), one, one, choice, one), 1, 0)
+    known = programs.LastToken(one, one)
+    return Program("decode", bound, (model.params, model.cache(rows, context), one, known, choice), 1, 0)
 
 
 def compile_serving(config: Config, serve: ServeSection, topology: Topology, mesh: Mesh) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class EVE:
         that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
         (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
         with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes matrices as they are read (docs/infer.md#quantized-weights), `special_text` is
-        `config.data.special_text`. Raises UserError for a folder without a model, and for other settings.
+        `weights` int8 or int4 quantizes matrices (docs/infer.md#quantized-weights), `special_text` is as in
+        `config.data`. Raises UserError for a folder without a model, and for other settings.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
@@ -94,7 +94,7 @@ class EVE:
         if dtype not in ("", *DTYPES):
             raise unexpected(Argument("dtype"), dtype, f"one of {', '.join(DTYPES)}, or none (the checkpoint's own)")
         of_type("mesh", mesh, "a mesh such as data:2,tensor:4, or none", str)
-        for name, value in (("image_first", image_first), ("special_text", special_text)):
+        for name, value in {"image_first": image_first, "special_text": special_text}.items():
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
@@ -125,9 +125,9 @@ class EVE:
         be one for each image. None is no image, also in a list. Without images, and in other texts, markers are text;
         next to images a backslash before one makes it text. settings: max_new_tokens=256, and how tokens are chosen
         (`eve_jax.infer.sampling.Sampling`): temperature=0.0 (greedy), top_p=1.0, seed=0, top_k, min_p, penalties,
-        logit_bias. `stop` is a text, or up to 4 of them, before the first of which the answer ends.
-        Raises UserError naming the message, image or setting that cannot be used, when the prompt is too long for the
-        model, and when weights or activations that are not finite leave no answer.
+        logit_bias. `stop` is a text, or up to 4 of them, before the first of which the answer ends. Raises UserError
+        naming the message, image or setting that cannot be used, for too long prompts, and where weights or activations
+        that are not finite leave no answer.
         """
         return self.answer(messages, images, **settings).text
 
@@ -142,13 +142,12 @@ class EVE:
         """`generate` for each of `conversations` with its own `images`, `rows` at a time; each is answered as if alone.
 
         They share the slots of continuous batching, and an image with several questions is read once
-        (`eve_jax.infer.batches`). `progress` is the label of a progress bar on stderr. Raises UserError as
-        `generate`, naming the conversation.
+        (`eve_jax.infer.batches`). progress: label of a bar on stderr. Raises `generate`'s errors with the conversation.
         """
         rows = whole("rows", rows, "a whole number of at least 1", 1)
         of_type("progress", progress, "a text", str)
         of_type("conversations", conversations, "a list of questions or of lists of messages", list, tuple)
-        images = [None] * len(conversations) if images is None else images
+        images = images if images is not None else [None] * len(conversations)
         of_type("images", images, "a list with the images of each conversation", list, tuple)
         if len(images) != len(conversations):
             raise UserError(f"{len(images)} lists of images for {len(conversations)} conversations")

@@ -14,7 +14,8 @@ from jaxtyping import Array
 from eve_jax.batch import ROW_MULTIPLE, RowShape
 from eve_jax.infer.prompt import Held
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Cache, empty_cache
+from eve_jax.model.eve import Cache
+from eve_jax.model.layer_cache import empty_cache
 from eve_jax.sharding import batch_parts, constrain, use
 
 T = TypeVar("T")

@@ -215,7 +215,7 @@ class Reply:
         choice = Choice(self.sampling, self.stops, steps, self.seen)
         how = self.sampling and self.sampling.bias.shape, self.penalized
         engine.announce("decode", session.capacity, self.size, self.stops.size, len(token), how)
-        args = (session.cache, session.length, token, choice, session.held.next)
+        args = (session.cache, session.length, programs.LastToken(token, session.held.next), choice)
         found = programs.decode(engine.cfg, engine.mesh, self.size, engine.params, *args)
         session.cache, tokens, last, self.seen = found
         return tokens, last

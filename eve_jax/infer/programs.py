@@ -19,10 +19,17 @@ from eve_jax.infer.cache import appended, placed
 from eve_jax.infer.sampling import Rules
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import HeldGroup, in_groups
-from eve_jax.model.eve import Batch, Cache, Params, bind, empty_cache
-from eve_jax.model.layer_cache import LayerCache
+from eve_jax.model.eve import Batch, Cache, Params, bind
+from eve_jax.model.layer_cache import LayerCache, empty_cache
 
 NONE = -1  # in place of a token after the end of an answer
+
+
+class LastToken(NamedTuple):
+    """The token that each row goes on from, int32 [R], and what rotary positions count of it, int32 [R]."""
+
+    token: Any
+    number: Any
 
 
 class Choice(NamedTuple):
@@ -76,19 +83,17 @@ def decode(
     params: Params,
     cache: Cache,
     length: Int[Array, "R"],
-    token: Int[Array, "R"],
+    known: LastToken,
     choice: Choice,
-    number: Int[Array, "R"],
 ) -> tuple[Cache, Int[Array, "R size"], Int[Array, "R"], Int[Array, "R Q"] | None]:
-    """Up to each row's own `choice.steps` tokens after `token`, which is chosen and not in the cache yet.
-
-    number: what rotary positions count of `token`.
+    """Up to each row's own `choice.steps` tokens after the `known` one, which is chosen and not in the cache yet.
 
     Returns the cache, to which each row's tokens but the last are appended, the tokens (NONE after a row's end), the
     last one, and `choice.seen` with the others.
 
     Ends early when every row has stopped; `size` >= all steps, and the cache has room for `size` more.
     """
+    token, number = known
     with sharding.use(mesh):
         model = bind(cfg, params)
         groups = decoding_groups(cfg)

@@ -32,9 +32,7 @@ from eve_jax.infer.slots import Slot
 from eve_jax.infer.tickets import Job, check_prompt
 from eve_jax.process.checks import unexpected, whole
 
-CHUNK_WORK = (
-    1.5  # work (`SlotRows.work`) of a turn's pieces for a token of a chunk: one of a whole chunk in a short row
-)
+CHUNK_WORK = 1.5  # work (`SlotRows.work`) of a turn's pieces for a token of a chunk: one of a chunk in a short row
 STALL = 1.5  # blocks that pieces between two of them take by the `Pace`, so that two are not exceeded
 IDLE = 1.0  # seconds after which a thread without work looks around
 Prefer = Literal["latency", "throughput"]

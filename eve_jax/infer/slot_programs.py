@@ -22,8 +22,8 @@ from eve_jax.infer.requests import MOST_LOGPROBS
 from eve_jax.infer.sampling import NO_TOKEN, Rules
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import HeldGroup, in_groups
-from eve_jax.model.eve import Batch, Cache, Eve, Params, bind, empty_cache
-from eve_jax.model.layer_cache import BLOCK, HeldLayer
+from eve_jax.model.eve import Batch, Cache, Eve, Params, bind
+from eve_jax.model.layer_cache import BLOCK, HeldLayer, empty_cache
 
 
 class Choosing(NamedTuple):

@@ -1,10 +1,8 @@
 """The model: patch embedding, word embedding, routed decoder, head; and its parameters as a flat dict.
 
-Outside this package parameters are `Params`: {"layers.mlp.vision.up": array, ...}, weights of the decoder layers with
-a leading layer axis.
+Outside this package parameters are `Params`: {"layers.mlp.vision.up": array, ...}, layers' with a leading layer axis.
 """
 
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -15,7 +13,6 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
-from eve_jax.model.code_embed import CodeEmbed
 from eve_jax.model.config import ALIGN_EVERY, ModelConfig
 from eve_jax.model.decoder import (
     DecoderLayer,
@@ -28,15 +25,12 @@ from eve_jax.model.decoder import (
     run_tapped,
     stack_layers,
 )
-from eve_jax.model.encoder_embed import EncoderEmbed
 from eve_jax.model.layers import RMSNorm
 from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
-from eve_jax.model.patch_embed import PatchEmbed
-from eve_jax.model.plain_patches import LinearPatches, RotaryPatches
+from eve_jax.model.patch_embeds import PATCH_EMBEDS
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
 from eve_jax.model.v1.align import PatchAlign
 from eve_jax.model.v1.clip import ClipVision
-from eve_jax.model.v1.patch_embed import WindowEmbed
 from eve_jax.model.weight import Weight, declare, normal, param
 from eve_jax.sharding import constrain, one_cpu, parameter_sharding
 
@@ -45,14 +39,6 @@ Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or
 Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, E], in causal order
 LAYERS = ("layers.", "extra.")  # how the names of the decoder layers' parameters begin
 FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
-PATCH_EMBEDS: dict[str, Callable[[ModelConfig, nnx.Rngs], Any]] = {
-    "v2": PatchEmbed,
-    "v1": WindowEmbed,
-    "conv_gelu_rope": RotaryPatches,
-    "linear": LinearPatches,
-    "clip": EncoderEmbed,
-    "vq": CodeEmbed,
-}
 
 
 class Eve(nnx.Module):
@@ -207,15 +193,6 @@ class Eve(nnx.Module):
         return x[:, 0], recent
 
 
-def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> Cache:
-    """Zeroed cache for `rows` rows of up to `capacity` tokens, in the computation's dtype."""
-    outer = cfg.num_layers, rows, cfg.num_kv_heads
-    return (
-        jnp.zeros((*outer, cfg.qk_dim, capacity), cfg.dtype),
-        jnp.zeros((*outer, capacity, cfg.head_dim), cfg.dtype),
-    )
-
-
 def _layers(state: nnx.State) -> int:
     return jax.tree.leaves(state)[0].shape[0]
 
@@ -317,8 +294,7 @@ def bind(cfg: ModelConfig, params: Params) -> Eve:
     names = {".".join(map(str, path)): path for path in abstract}
     if names.keys() != params.keys():
         missing, unknown = names.keys() - params.keys(), params.keys() - names.keys()
-        raise UserError(
-            f"parameters do not fit the model: missing {sorted(missing)[:3]}, unknown {sorted(unknown)[:3]}"
-        )
+        lists = f"missing {sorted(missing)[:3]}, unknown {sorted(unknown)[:3]}"
+        raise UserError(f"parameters do not fit the model: {lists}")
     flat = [(names[n], abstract[names[n]].replace(v)) for n, v in params.items()]
     return nnx.merge(graph, nnx.from_flat_state(flat))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import Part, blocks_attention, cached_attention
+from eve_jax.model.config import ModelConfig
 
 BLOCK = 128  # entries of a cache that are read at a time
 
@@ -79,3 +80,12 @@ class HeldLayer(NamedTuple):
         sizes[1] = 1
         rows = [jax.lax.dynamic_slice(x, [at[0], slot, *at[2:]], sizes)[0] for slot in self.slots]
         return jnp.concatenate(rows).astype(dtype)
+
+
+def empty_cache(cfg: ModelConfig, rows: int, capacity: int) -> tuple[Array, Array]:
+    """Return zeroed keys and values of all layers for `rows` rows of up to `capacity` tokens, in `cfg.dtype`."""
+    outer = cfg.num_layers, rows, cfg.num_kv_heads
+    return (
+        jnp.zeros((*outer, cfg.qk_dim, capacity), cfg.dtype),
+        jnp.zeros((*outer, capacity, cfg.head_dim), cfg.dtype),
+    )

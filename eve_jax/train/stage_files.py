@@ -17,6 +17,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.tokenizer import COMPANIONS, MODEL_FILE, TOKENIZER_FILE, Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
+from eve_jax.process.at_step import folder_of
 from eve_jax.process.connect import print_once
 from eve_jax.process.files import PART, write_json
 from eve_jax.version import versioned
@@ -51,7 +52,7 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
 
 def vision_tokenizer(config: Config) -> Path:
     """Return the folder of the vision tokenizer of a stage that reads codes."""
-    return Path(config.data.vision_tokenizer or Path(config.init) / VISION_TOKENIZER)
+    return Path(config.data.vision_tokenizer or Path(folder_of(config.init)) / VISION_TOKENIZER)
 
 
 def _holds(folder: Path, tokenizer: Tokenizer) -> bool:

@@ -23,11 +23,11 @@ def on_canvas(rgb: np.ndarray, side: int, step: int) -> tuple[np.ndarray, Box]:
 
 
 def padded(image: Image.Image | np.ndarray, side: int) -> np.ndarray:
-    """The RGB `image`, uint8 [H, W, 3] if it is an array, in the middle of a square of CLIP's mean color, resized to uint8 [side, side, 3] (LLaVA-1.5).
+    """The RGB `image`, or its pixels, on a square of CLIP's mean color, resized to uint8 [side, side, 3] (LLaVA-1.5).
 
-    The square has the longer side of the image, an odd rest below or on the right, and is resized as a whole (bicubic),
-    so that the image's edges blend with the color. Of images whose square would be larger than LARGEST_SQUARE the
-    longer side is first reduced to that.
+    The square has the longer side of the image, which is in its middle, an odd rest below or right. It is resized as
+    a whole (bicubic), so that the image's edges blend with the color. Of images whose square would be larger
+    than LARGEST_SQUARE the longer side is first reduced to that.
     """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)

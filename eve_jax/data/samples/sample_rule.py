@@ -79,7 +79,7 @@ class SampleRule:
         tokenizer = load_tokenizer(folder)
         tokenizer.add(get_template(d.template).adds)
         check_template(tokenizer, d.template)
-        images = with_vocabulary(images, d.vision_tokenizer or str(Path(config.init) / VISION_TOKENIZER))
+        images = with_vocabulary(images, d.vision_tokenizer or str(Path(folder_of(config.init)) / VISION_TOKENIZER))
         most = min(d.max_tokens, d.row_tokens)
         layout = Layout.of(config.model)
         return cls(tokenizer, images, d.template, d.image_first, most, d.long, d.special_text, layout)
