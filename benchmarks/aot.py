@@ -25,7 +25,7 @@ from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "a small model in place of the 7B stages")
 SIZES = flags.DEFINE_bool("sizes", False, "only the smallest slice by LLM and stage")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 ONLY = flags.DEFINE_string("only", "", "only the cases whose name contains this")
 GIB = 2**30
 WIDTH = 120  # columns of a table

@@ -27,7 +27,7 @@ from launch._flags import run
 
 ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
 SLICED = flags.DEFINE_bool("slices", True, "find the smallest slices, which compiles")
-JSON = flags.DEFINE_bool("json", False, "print the rows as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the rows as a line of JSON last", allow_override=True)
 ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
 STATE_BYTES = 16  # of a parameter that trains: its weight, two moments and the sum of its gradients in float32

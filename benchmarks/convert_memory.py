@@ -31,7 +31,7 @@ from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 
 GB = flags.DEFINE_float("gb", 3.0, "size of the synthetic checkpoint, 1e9 bytes", lower_bound=0.6)
 FOLDER = flags.DEFINE_string("folder", "", 'where to write; "" = a temporary folder')
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 STEP = flags.DEFINE_enum("step", "all", ["all", "import", "export"], "what this process does (the script calls itself)")
 BFLOAT16 = np.dtype(jnp.bfloat16)
 

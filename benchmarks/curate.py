@@ -38,7 +38,7 @@ FOLDER = flags.DEFINE_string("folder", "", "where images and outputs lie; defaul
 PHOTOS = flags.DEFINE_integer("photos", 5000, "cpu: photos", lower_bound=10)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "cpu: rounds, of which the medians count", lower_bound=1)
 RECORDS = flags.DEFINE_list("records", ["2000", "200000"], "memory: few and many records")
-JSON = flags.DEFINE_bool("json", False, "print one line of JSON, last")
+JSON = flags.DEFINE_bool("json", False, "print one line of JSON, last", allow_override=True)
 
 
 def corpus(folder: Path) -> dict[str, Any]:

@@ -207,5 +207,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("images", 2000, "images of the run that is killed", 1)
     flags.DEFINE_integer("kills", 30, "kills", 1)
     flags.DEFINE_integer("seed", 0, "of the moments and errors")
-    flags.DEFINE_bool("json", False, "print one line of JSON")
+    flags.DEFINE_bool("json", False, "print one line of JSON", allow_override=True)
     run(main)

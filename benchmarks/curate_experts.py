@@ -249,5 +249,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("sample", 1000, "records that the plan looks at", 1)
     flags.DEFINE_integer("seed", 0, "of what is drawn")
     flags.DEFINE_string("keep", "", "folder to work in, which is kept")
-    flags.DEFINE_bool("json", False, "print one line of JSON")
+    flags.DEFINE_bool("json", False, "print one line of JSON", allow_override=True)
     run(main)

@@ -36,7 +36,7 @@ from launch._flags import run
 QUICK = flags.DEFINE_bool("quick", False, "leave out what takes long")
 CEILING = flags.DEFINE_bool("ceiling", False, "only images a second by threads and by worker processes")
 IMAGES = flags.DEFINE_bool("images", False, "only images a second and core by each way")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 FOLDER = flags.DEFINE_string("folder", "", 'where temporary files go; "" = the system\'s folder for them')
 ROW_TOKENS, MAX_SHAPES, ROWS, MICRO_BATCHES = 8192, 8, 64, 2
 RECORDS = 1_000_000

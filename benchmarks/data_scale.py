@@ -39,7 +39,7 @@ from launch._flags import run
 
 RECORDS = flags.DEFINE_list("records", ["100000", "3000000"], "numbers of records")
 FOLDER = flags.DEFINE_string("folder", "", 'where temporary files go; "" = the system\'s folder for them')
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 STEP = flags.DEFINE_string("step", "", "(what a process of this benchmark does in --folder)")
 MANY = 100_000_000
 CHUNK = 100_000

@@ -41,7 +41,7 @@ flags.register_validator(
     "batches", lambda v: v and all(re.fullmatch("[1-9][0-9]*", n) for n in v), "numbers above 0, such as 1,8"
 )
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 
 
 def config(variant: str) -> ModelConfig:

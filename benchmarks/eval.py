@@ -45,7 +45,7 @@ SIDE = flags.DEFINE_integer("side", 14, "patches along a side of an image", lowe
 VOCAB = flags.DEFINE_integer("vocab", 151_936, "rows of the word embedding; default: Qwen2.5's, so EVEv2's")
 ASKED = flags.DEFINE_integer("asked", 8, "questions that transformers is asked in a round", lower_bound=1)
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 BEFORE, AFTER = 20, 30
 PER_IMAGE = (1, 2, 6)  # questions about an image
 

@@ -50,7 +50,7 @@ from launch._flags import run
 HOSTS = flags.DEFINE_list("hosts", ["1", "2", "4", "8", "16", "32", "64"], "numbers of hosts")
 LATENCY = flags.DEFINE_float("latency_ms", 1.0, "of a request to the shared folder", lower_bound=0)
 BANDWIDTH = flags.DEFINE_float("megabytes_per_s", 400.0, "of the shared folder, all hosts together", lower_bound=1)
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 RECORDS, PROGRAMS, PROGRAM = 400, 8, 1 << 19  # records; programs of so many bytes
 LLM = ModelConfig(
     vocab_size=4096,

@@ -40,7 +40,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "folder of the runs")
 KILLS = flags.DEFINE_integer("kills", 20, "how many runs are ended by SIGKILL", lower_bound=0)
 TERMS = flags.DEFINE_integer("terms", 10, "how many runs are ended by SIGTERM", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 12, "steps of a stage", lower_bound=2)
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 SEED = flags.DEFINE_integer("seed", 0, "of the moments")
 
 ROOT = Path(__file__).parents[1]

@@ -40,7 +40,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/saving", "folder to write in")
 MEGABYTES = flags.DEFINE_integer("megabytes", 1200, "stall: size of a checkpoint (1e6 bytes)", lower_bound=3)
 SAVES = flags.DEFINE_integer("saves", 3, "stall: how many", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 2000, "memory: how many", lower_bound=20)
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 LARGEST_SHARE, LARGEST_GROWTH = 0.1, 0.05
 
 

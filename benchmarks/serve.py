@@ -54,7 +54,7 @@ LONG = flags.DEFINE_integer("long", 3000, "tokens of the long prompt", lower_bou
 ROUNDS = flags.DEFINE_integer("rounds", 3, "rounds of `same` and `long`", lower_bound=1)
 VLLM = flags.DEFINE_string("vllm", "", "Python of an environment with vLLM")
 FLAGS = flags.DEFINE_list("server_flags", [], "further flags of launch.serve")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 flags.register_validator(
     "clients", lambda v: v and all(n.isdecimal() and int(n) for n in v), "numbers above 0, such as 1,8"
 )

@@ -31,7 +31,7 @@ from launch._flags import run
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound=2)
 LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 ANSWER = flags.DEFINE_integer("answer", 100, "tokens of the answer", lower_bound=2)
 # What the paper reports: seconds to the first token, tokens a second.
 PAPER = {"dense": (3.77, 35.0), "rep": (3.77, 35.0), "moe": (4.01, 35.0), "dac": (4.25, 35.0)}

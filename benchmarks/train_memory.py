@@ -29,7 +29,7 @@ from launch._flags import run
 MODELS = flags.DEFINE_list("models", ["93m", "260m"], "which of 93m, 260m, 0.5b")
 STEPS = flags.DEFINE_integer("steps", 20, "steps of each", lower_bound=2)
 MOST = flags.DEFINE_float("most", 1.3, "the largest ratio of resident memory to the account that is good")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 CHILD = flags.DEFINE_bool("child", False, "be the process that trains one model (the script calls itself)")
 QWEN = {
     "hidden_size": 896,

@@ -45,7 +45,7 @@ from launch._flags import run
 PAIRS = flags.DEFINE_integer("pairs", 15, "rounds that are timed", lower_bound=1)
 LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
-JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last")
+JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 LR = 1e-5
 VARIANTS = {  # of the model, and its routing
     "split": ("dac", "split"),

@@ -62,7 +62,10 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
         names &= adapters(cfg)
     if not names:
         trained = ", ".join(sorted(trained_groups(factors)))
-        raise FieldError(Field("optim.groups"), f": the model has no weights of the groups that train ({trained})")
+        raise FieldError(
+            Field("optim.groups"),
+            f": nothing would train: the model has no weights of the groups that train ({trained})",
+        )
     return names
 
 

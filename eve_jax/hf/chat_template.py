@@ -94,7 +94,7 @@ _CONVERSATION = """\
     {%- endif -%}
     {%- set answer = answer|trim if trim else answer -%}
     {%- set answer = answer.lstrip("\\n") if block else answer -%}
-    {{- gpt ~ block ~ (answer_begin ~ answer if answer else "") ~ end -}}
+    {{- gpt ~ block ~ (answer_begin ~ answer if answer else "") ~ end ~ after -}}
   {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- gpt ~ thought -}}{%- endif -%}

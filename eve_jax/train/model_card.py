@@ -12,6 +12,7 @@ from eve_jax.data.plan.plan import STATS_FILE
 from eve_jax.data.rows.pipeline import PLAN_FOLDER
 from eve_jax.data.sources.hub_files import DataSet, is_data_set
 from eve_jax.errors import UserError, warn
+from eve_jax.model.weight import EXTRA_GROUP, PLACE_GROUP
 from eve_jax.process.files import read_json
 from eve_jax.process.hub import CARD
 from eve_jax.process.paths import split_names
@@ -95,6 +96,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
 
 
+def _has(model: Mapping[str, Any], group: str) -> bool:
+    """Whether a model of these settings has weights of a group that most models have none of."""
+    fields = {"align": "align_width", "vocabulary": "codes", "encoder": "encoder", EXTRA_GROUP: "extra_layers"}
+    if group == PLACE_GROUP:
+        return model.get("rope") == "thw"
+    return group not in fields or bool(model.get(fields[group]))
+
+
 def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not stages:
         return
@@ -103,9 +112,7 @@ def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Ite
     for stage, config in zip(stages, configs, strict=True):
         data, optim, stats = config["data"], config["optim"], _stats(stage)
         changed = [f"{name} x{value:g}" for name, value in (optim.get("groups") or {}).items() if value is not None]
-        there = [
-            group for group in STAGES.get(config["stage"], ()) if group != "align" or config["model"].get("align_width")
-        ]
+        there = [group for group in STAGES.get(config["stage"], ()) if _has(config["model"], group)]
         trains = ", ".join((*there, *changed))
         if rank := config.get("lora", {}).get("rank"):
             trains = f"adapters of rank {rank}: " + (config["lora"]["on"] or trains)

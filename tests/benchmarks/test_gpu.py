@@ -9,6 +9,7 @@ from tests.launcher import ROOT, launch
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.slow
 def test_a_dry_run() -> None:
     done = launch("benchmarks.gpu", "--dry", cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -104,6 +104,7 @@ def test_collectives_and_the_compilers_warning():
     assert "compiling" in done.stderr
 
 
+@pytest.mark.slow
 def test_sums_stay_sharded():
     """A step's sums lay whole on every device once: 53 GiB at 7B."""
     done = run("-c", UPDATE)

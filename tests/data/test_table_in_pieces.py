@@ -134,6 +134,7 @@ print(measure.measure(open_records("slow_words:Words"), RULE, "plan", processes=
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_words.py").write_text(SLOW)
     (tmp_path / "command.py").write_text(COMMAND)  # without a guard for processes that import it

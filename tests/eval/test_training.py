@@ -63,6 +63,7 @@ def trained(work: Path) -> Path:
     return train_stage(config(work, "asked", **tasks(work)), work, quiet=True)
 
 
+@pytest.mark.slow
 def test_bit_identical(work, trained):
     plain = train_stage(config(work, "plain"), work, quiet=True)
     lines = [[{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(f)] for f in (plain, trained)]

@@ -91,7 +91,7 @@ def test_group_of_the_config() -> None:
     factors = group_factors("2.1", {"special": 0.5, "patch_embed": 0.0, "align": 0.0, "vision": 0.0})
     trainable, _ = partition(ref.config((TRIPLE,)), abstract_params(ref.config((TRIPLE,))), factors)
     assert trainable.keys() == NAMES
-    with pytest.raises(UserError, match=r"no weights of the groups that train \(special\)"):
+    with pytest.raises(UserError, match=r"no weights of the groups that train \(.*special"):
         partition(ref.config(("mlp",)), {}, factors)
 
 

@@ -25,6 +25,7 @@ def check(*cases: str) -> None:
     assert all(distance < 1e-5 for distance in found.values()), found
 
 
+@pytest.mark.slow
 def test_more_parts_than_key_value_heads() -> None:
     """Three query heads of each over two parts: one of them gets a head of zeros."""
     check("6/2/flash/tensor:4")

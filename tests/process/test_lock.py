@@ -200,7 +200,7 @@ def _try(folder: Path, start: "multiprocessing.synchronize.Event", results: "mul
         results.put(str(error))
 
 
-@pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("stale", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_of_many_starters_one_wins(tmp_path, stale):
     """Processes that start together, with no lock or with a stale one."""
     context = multiprocessing.get_context("fork")

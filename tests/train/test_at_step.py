@@ -74,8 +74,8 @@ def test_a_damaged_step_is_not_replaced_by_another(work: Path, tmp_path: Path) -
 
 def test_what_follows_from_it(work: Path, tmp_path: Path) -> None:
     def config(init: str) -> ConfigDict:
-        values = {"init": init, "teacher": "", "model": {"llm": ""}}
-        return ConfigDict(values | {"data": {"images": "", "tokenizer": "", "records": ""}})
+        values = {"init": init, "teacher": "", "encoder": "", "model": {"llm": ""}}
+        return ConfigDict(values | {"data": {"images": "", "tokenizer": "", "vision_tokenizer": "", "records": ""}})
 
     lineages = {_origin(config(f"{work}/{init}")) for init in ("llm", "llm@5", "llm@7", "llm@6")}
     assert lineages == {"llm", "llm@5", "llm@7", ""}

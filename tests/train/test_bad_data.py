@@ -112,6 +112,7 @@ def test_other_settings_in_a_used_folder_are_refused(work):
     train(changed, work, quiet=True)
 
 
+@pytest.mark.slow
 def test_an_earlier_stage_trained_anew_is_noticed(work):
     first = train(config(work), work, quiet=True)
 

@@ -53,6 +53,7 @@ def send(folder: Path, url: str) -> None:
     buckets.together(lambda path: buckets.upload(path, f"{url}/{path.relative_to(folder)}"), files)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun on one machine, copied to a bucket as a kill left it, and resumed there by another machine."""
     data = tmp_path / "data"

@@ -46,6 +46,7 @@ def test_stages(tmp_path):
     assert same == [False, False, True]
 
 
+@pytest.mark.slow
 def test_resumes_with_the_same_bits(tmp_path):
     c = encoder_stage(tmp_path, "ve2", "2.1", steps=4)
     c.train.save_every, c.train.keep = 2, 4

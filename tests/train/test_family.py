@@ -104,9 +104,8 @@ def test_neo_packed_equals_unpacked() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "config", ["neo_pt", *(pytest.param(c, marks=pytest.mark.slow) for c in ("neo_mt", "neo_sft"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["neo_pt", "neo_mt", "neo_sft"])
 def test_a_stage_trains_and_resumes_with_the_same_bits(config: str, tmp_path: Path) -> None:
     data = demo_data(tmp_path / "data")
     c = load_config(f"{config}:llm=tiny,extra=1")

@@ -69,6 +69,7 @@ def test_tokens_of_a_batch():
         "patches": np.zeros((2, 3, 3072), np.uint8),
         "special_ids": np.array([[1, 2], [0, 0]]),
         "segment": np.array([[1, 1, 2, 1, 2, 1, 0, 2], [0, 0, 0, 0, 0, 1, 1, 1]]),
+        "position": np.array([[0, 1, 0, 2, 1, 3, 0, 2], [0, 0, 0, 0, 0, 0, 1, 2]]),
         "loss_weight": np.array([[1.0, 0, 0.5], [0, 0, 1.0]]),
     }
     tokens = batch_tokens(batch)

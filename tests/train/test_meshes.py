@@ -32,6 +32,7 @@ def check(result: dict, steps: int) -> None:
         assert got["unsharded"] == [], spec
 
 
+@pytest.mark.slow
 def test_two_steps_on_the_least_even_mesh():
     """Where the compiler would lay small parameters otherwise; the slow tests take ten steps on every mesh."""
     check(trained("3", "split", 2, ("data:2,tensor:4",)), 2)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -51,6 +52,11 @@ def config(work: Path) -> ConfigDict:
     c.train.steps, c.train.save_every = 2, 1
     c.data.rows = c.data.micro_batches = c.data.max_shapes = 1
     return c
+
+
+def settings(**fields: Any) -> Any:
+    """What `write_stage_files` reads of a config, with further fields."""
+    return ConfigDict(fields | {"sizes": {"codes": 0}})
 
 
 def files(folder: Path) -> set[str]:
@@ -172,14 +178,18 @@ class TestFiles:
     def test_of_another_kind(self, tmp_path):
         for name in TOKENIZER_FILES:
             (tmp_path / name).write_text("of another")
-        write_stage_files(tmp_path, ConfigDict({"a": 1}), byte_tokenizer(), resumed=False, verified=False)
+        write_stage_files(tmp_path, settings(a=1), byte_tokenizer(), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json"}
-        assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1, "eve_jax_version": __version__}
+        assert json.loads((tmp_path / "config.json").read_text()) == {
+            "a": 1,
+            "sizes": {"codes": 0},
+            "eve_jax_version": __version__,
+        }
 
     def test_the_folder_itself_is_the_tokenizer(self, tmp_path):
         byte_tokenizer().save(tmp_path)
         (tmp_path / "merges.txt").write_text("of its own")
-        write_stage_files(tmp_path, ConfigDict(), load_tokenizer(tmp_path), resumed=False, verified=False)
+        write_stage_files(tmp_path, settings(), load_tokenizer(tmp_path), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json", "merges.txt"}
 
     @pytest.mark.parametrize("state", ["gone", "cut"])
@@ -187,10 +197,10 @@ class TestFiles:
         tokenizer = byte_tokenizer()
         if state == "cut":
             (tmp_path / "tokenizer.json").write_text("{")
-        write_stage_files(tmp_path, ConfigDict(), tokenizer, resumed=True, verified=True)
+        write_stage_files(tmp_path, settings(), tokenizer, resumed=True, verified=True)
         assert load_tokenizer(tmp_path).fingerprint() == tokenizer.fingerprint()
         assert "written again" in capsys.readouterr().out
-        write_stage_files(tmp_path, ConfigDict(), tokenizer, resumed=True, verified=True)
+        write_stage_files(tmp_path, settings(), tokenizer, resumed=True, verified=True)
         assert not capsys.readouterr().out
 
 

@@ -40,6 +40,7 @@ def sums_of(params: Any, seed: int = 0) -> Sums:
     return Sums(grads, *(jnp.float32(x) for x in (2.0, COUNT, 0.0, 0.0)))
 
 
+@pytest.mark.slow
 def test_moments_are_not_copied() -> None:
     """Of arrays that are large next to a page: less than a gradient's size in all, where copies took three times it."""
     cfg = ref.config()

@@ -41,6 +41,7 @@ def stage(folder: Path, init: str, old: bool = False, checkpoints: bool = True) 
     (folder / "config.json").write_text(json.dumps(settings))
     config = ConfigDict(settings | {"teacher": "", "encoder": ""})
     config.model.llm = config.data.records = config.data.images = config.data.tokenizer = ""
+    config.data.vision_tokenizer = ""
     if not old:
         keep_base(folder, config)
     if checkpoints:
@@ -192,7 +193,9 @@ def test_every_path_is_written(work):
     Path("a.jsonl").touch()
     Path("b").mkdir()
     config = stage(Path("runs/stage1"), "hf")
-    config.data = ConfigDict({"records": "a.jsonl, b,c/*.json,tfds:mnist", "images": "b", "tokenizer": "hf"})
+    config.data = ConfigDict(
+        {"records": "a.jsonl, b,c/*.json,tfds:mnist", "images": "b", "tokenizer": "hf", "vision_tokenizer": ""}
+    )
     config.teacher = "b"
     keep_base(Path("runs/stage1"), config)
     found = json.loads(Path("runs/stage1", PATHS).read_text())

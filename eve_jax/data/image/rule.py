@@ -55,7 +55,7 @@ class ImageRule:
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
     draft: bool = field(default=False, repr=False)  # no part of its size
     area: tuple[int, int] = field(default=(0, 0), repr=False)  # keys of the modes before it stay as they were
-    vocabulary: str = ""
+    vocabulary: str = field(default="", repr=False)
     coder: Coder | None = field(default=None, repr=False, compare=False)
 
     @classmethod

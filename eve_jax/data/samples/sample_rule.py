@@ -140,7 +140,13 @@ class SampleRule:
     def _limits(self) -> list[int | str]:
         """Limits that decide which records are left out, sizes, and how images are decoded, where not the default."""
         most: list[int | str] = [] if self.images.max_pixels == MAX_PIXELS else [self.images.max_pixels]
-        return [*most, *(["draft"] if self.images.draft else []), *self._area]
+        coded = [self.images.vocabulary] if self.images.vocabulary else []
+        return [*most, *(["draft"] if self.images.draft else []), *self._area, *coded]
+
+    @property
+    def _later_of_images(self) -> dict[str, Any]:
+        found = {"draft": self.images.draft, "vocabulary": self.images.vocabulary}
+        return {name: value for name, value in found.items() if value}
 
     @property
     def _area(self) -> list[int]:
@@ -156,7 +162,7 @@ class SampleRule:
         return {
             "tokenizer": tokenizer_hash(self.tokenizer),
             "template": hash_of(_changed_fields(get_template(self.template))),
-            "image_rule": hash_of(_changed_fields(self.images) | ({"draft": True} if self.images.draft else {})),
+            "image_rule": hash_of(_changed_fields(self.images) | self._later_of_images),
             "settings": hash_of(
                 [self.image_first, self.max_tokens, self.too_long, *self._later, *self._layout, *self._area]
             ),
