@@ -1,4 +1,4 @@
-"""The picture of an experiment: means with standard errors, and every seed by itself, thin."""
+"""The image of an experiment: means with standard errors, and every seed by itself, thin."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -46,7 +46,7 @@ class ExperimentConfig(Section):
         tasks: what is asked: benchmarks and files of questions, with commas; the accuracy is the mean over the tasks.
         data, protocol: of the benchmarks, as in `config.eval`.
         images: folder of the images of questions of one's own, and of `answers`.
-        answers: records whose right answers' mean loss is measured (as `launch.score` does); "" = none.
+        answers: records whose correct answers' mean loss is measured (as `launch.score` does); "" = none.
         texts: files of text whose loss is measured, with commas; "" = none.
         before: stage whose text loss is stated next to the arms'; "" = none.
         fit: of the images of questions, as in `config.eval`; "" = as the stage was trained.

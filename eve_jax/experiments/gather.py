@@ -25,7 +25,7 @@ class Measure(NamedTuple):
 
 
 ACCURACY = Measure("accuracy", "accuracy", "points", 100.0, 1)
-ANSWER_LOSS = Measure("answer_loss", "loss of the right answer", "nats", 1.0, 3)
+ANSWER_LOSS = Measure("answer_loss", "loss of the correct answer", "nats", 1.0, 3)
 TEXT_LOSS = Measure("text_loss", "text loss", "nats", 1.0, 3)
 CURVE_TEXT_LOSS = Measure("curve_text_loss", "text loss before fine-tuning", "nats", 1.0, 3)
 MEASURES = (ACCURACY, ANSWER_LOSS, TEXT_LOSS, CURVE_TEXT_LOSS)

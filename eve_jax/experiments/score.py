@@ -36,7 +36,7 @@ class Values:
     Attributes:
         scores: task -> id of a question -> score of its answer, in [0, 1] as a rule.
         categories: task -> id of a question -> its category, where it has one.
-        losses: id of a record -> mean loss of its right answer, nats a target.
+        losses: id of a record -> mean loss of its correct answer, nats a target.
         texts: file's stem -> id of a passage -> sum of its losses in nats, and its targets.
         digests: task -> hash of its data.
     """
@@ -103,7 +103,7 @@ def _of(experiment: ExperimentConfig, stage: Config, folder: Path, texts_alone: 
 
 
 def _answered(eve: EVE, experiment: ExperimentConfig, out: Path, values: Values) -> Values:
-    """`values` with the scores of the tasks, and the losses of right answers."""
+    """`values` with the scores of the tasks, and the losses of correct answers."""
     names, most = split_names(experiment.tasks), experiment.max_new_tokens
     chosen = Choice(names, experiment.data, experiment.protocol, images=experiment.images).open()
     for one in chosen:

@@ -26,7 +26,7 @@ NONE = -1  # in place of a token after the end of an answer
 
 
 class LastToken(NamedTuple):
-    """The token that each row goes on from, int32 [R], and what rotary positions count of it, int32 [R]."""
+    """The token that each row continues from, int32 [R], and what rotary positions count of it, int32 [R]."""
 
     token: Any
     number: Any

@@ -48,7 +48,7 @@ class Published:
 
     Each object is written under the condition that it is as it was seen last, and under another one only after a look
     at the lock. So nothing of a process whose run was resumed elsewhere, or of a request that was on its way when it
-    was killed, takes the place of what the run writes that goes on.
+    was killed, takes the place of what the resumed run writes.
     """
 
     def __init__(self, url: str, folder: Path, lock: Lock | None, others: Peers | None = None, token: str = ""):

@@ -43,7 +43,7 @@ def section(**changes: Any) -> ExperimentConfig:
 
 
 def values(seed: int, right: float, loss: float, text: float) -> Values:
-    """Values of a stage: a share of right answers, a mean loss of answers and of texts, with noise of the seed."""
+    """Values of a stage: an accuracy, a mean loss of answers and of texts, with noise of the seed."""
     random = np.random.default_rng(seed)
     ids = [f"q{n}" for n in range(QUESTIONS)]
     scores = (random.permutation(QUESTIONS) < round(right * QUESTIONS)).astype(float)

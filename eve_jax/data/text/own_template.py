@@ -78,7 +78,8 @@ def own_template(folder: str | Path) -> str:
         raise _problem(file, f"is not a Jinja template ({shorten(str(e), 200)})") from None
     tokens = _named_tokens(path, tokenizer)
     different: dict[str, tuple[float, str]] = {}  # how near the text of the first conversations is, and what differs
-    for name in fitting_templates(tokenizer):
+    # One with texts around images differs from others that write the same in what is a target: it comes first.
+    for name in sorted(fitting_templates(tokenizer), key=lambda name: not any(get_template(name).image)):
         found = _difference(_writer(compiled, get_template(name), tokens), name, bos, file)
         if found is None:
             return name
