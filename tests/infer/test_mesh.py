@@ -36,6 +36,7 @@ def check(found: dict, alone: dict, spec: str) -> None:
     np.testing.assert_allclose(found["logits"], alone["logits"], rtol=0, atol=1e-4, err_msg=spec)
 
 
+@pytest.mark.slow
 def test_a_mesh_answers_as_one_device():
     """Golden model A as moe, whose two key/value heads four devices share: each of them is on two."""
     found = printed(start(8, "tests.infer.on_meshes", "moe", "", "data:2,tensor:4"))
