@@ -34,7 +34,8 @@ def given(routing: str) -> tuple[ModelConfig, Params, Batch]:
     if routing == NEO:
         cfg = family.neo()
         rows = [family.neo_row(cfg, [case], RowShape(16, 0, 112)) for case in family.CASES]
-        return cfg, jax.device_get(family.neo_params(cfg)), {n: np.concatenate([one[n] for one in rows]) for n in rows[0]}
+        weights = jax.device_get(family.neo_params(cfg))
+        return cfg, weights, {n: np.concatenate([one[n] for one in rows]) for n in rows[0]}
     cfg = ref.config(routing=routing.removeprefix(LORA))
     weights = ref.params(cfg)
     if routing.startswith(LORA):
