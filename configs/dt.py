@@ -16,14 +16,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, baseline
 from configs.args import parse_args
-from eve_jax.errors import UserError
+from configs.baseline import Stage
 from eve_jax.hf.vq_folder import vq_sizes
 from eve_jax.process.paths import expand, fetch
 
-# stage of eve_jax/config/stages.py, template ("" = that of the LLM), rows of 2,048 tokens, peak learning rate
-STAGES = {"1": ("1", "plain", 640, 2e-4), "2": ("2.2", "plain", 640, 1e-4), "3": ("3", "", 384, 1e-5)}
+STAGES = {
+    "1": Stage("1", "plain", 640, 2e-4),
+    "2": Stage("2.2", "plain", 640, 1e-4),
+    "3": Stage("3", "", 384, 1e-5),
+}
 
 
 def codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: int) -> ConfigDict:
@@ -39,25 +42,11 @@ def codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: in
     sizes = {"codes": 16_384, "patch": 8, "image_size": 256} | sizes
     c.model.patch_embed = "vq"
     c.model.codes = sizes["codes"]
-    c.model.sub_patch = sizes["patch"] // 2
     c.data.vision_tokenizer = folder
-    c.data.patch = sizes["patch"]
-    c.data.image_mode = "codes"
-    c.data.max_size = sizes["image_size"]
-    c.data.image_first = True
-    c.data.max_tokens = c.data.row_tokens = 2048
-    return c
+    return baseline.with_squares(c, "codes", sizes["patch"], sizes["image_size"])
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("dt", arg, stage="1", llm="vicuna-7b", vq="")
-    if a["stage"] not in STAGES:
-        raise UserError(f"stage={a['stage']}: expected one of {', '.join(STAGES)}")
-    kind, template, rows, lr = STAGES[a["stage"]]
-    c = codes_config(a["llm"], a["vq"])
-    c.name, c.stage = f"dt{a['stage']}", kind
-    if template:
-        c.data.template = "plain_v1" if c.data.template == "v1" else template
-    c.data.rows, c.data.micro_batches = rows, 1
-    c.optim.lr = lr
-    return c
+    stage = baseline.chosen(STAGES, a["stage"])
+    return baseline.staged(codes_config(a["llm"], a["vq"]), f"dt{a['stage']}", stage)

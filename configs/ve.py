@@ -17,17 +17,20 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, baseline
 from configs.args import parse_args
-from eve_jax.errors import UserError
+from configs.baseline import Stage
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.conventions import describe_encoder
 from eve_jax.model.clip_config import EncoderConfig
 from eve_jax.process.hub import local_model
 from eve_jax.process.paths import expand, fetch
 
-# stage of eve_jax/config/stages.py, template ("" = that of the LLM), rows of 2,048 tokens, peak learning rate
-STAGES = {"1": ("1", "plain", 384, 2e-4), "2": ("2.1", "plain", 384, 1e-4), "3": ("3", "", 256, 1e-5)}
+STAGES = {
+    "1": Stage("1", "plain", 384, 2e-4),
+    "2": Stage("2.1", "plain", 384, 1e-4),
+    "3": Stage("3", "", 256, 1e-5),
+}
 
 
 def encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
@@ -43,24 +46,10 @@ def encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
     c.encoder = encoder
     c.model.encoder = ConfigDict(asdict(sizes))
     c.model.patch_embed = "clip"
-    c.model.sub_patch = sizes.patch_size // 2
-    c.data.patch = sizes.patch_size
-    c.data.image_mode = "pad"
-    c.data.max_size = sizes.image_size
-    c.data.image_first = True
-    c.data.max_tokens = c.data.row_tokens = 2048
-    return c
+    return baseline.with_squares(c, "pad", sizes.patch_size, sizes.image_size)
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("ve", arg, stage="1", llm="vicuna-7b", encoder="")
-    if a["stage"] not in STAGES:
-        raise UserError(f"stage={a['stage']}: expected one of {', '.join(STAGES)}")
-    kind, template, rows, lr = STAGES[a["stage"]]
-    c = encoder_config(a["llm"], a["encoder"])
-    c.name, c.stage = f"ve{a['stage']}", kind
-    if template:
-        c.data.template = "plain_v1" if c.data.template == "v1" else template
-    c.data.rows, c.data.micro_batches = rows, 1
-    c.optim.lr = lr
-    return c
+    stage = baseline.chosen(STAGES, a["stage"])
+    return baseline.staged(encoder_config(a["llm"], a["encoder"]), f"ve{a['stage']}", stage)

@@ -21,6 +21,7 @@ from eve_jax.hf.tensors import from_hf
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params
+from tests.reference import sizes
 
 FOLDER = Path(__file__).parent / "golden" / "family"
 CASES = ("text", "one", "two", "middle")  # of NEO, in the order of its packed row
@@ -43,16 +44,8 @@ def facts(name: str) -> dict[str, Any]:
 def neo(**changes: Any) -> ModelConfig:
     """Sizes of neo_config.json, float32."""
     llm, vision = (facts("neo_config")[name] for name in ("llm_config", "vision_config"))
-    sizes: dict[str, Any] = {
-        "vocab_size": llm["vocab_size"],
-        "hidden_size": llm["hidden_size"],
-        "intermediate_size": llm["intermediate_size"],
-        "num_layers": llm["num_hidden_layers"],
-        "num_heads": llm["num_attention_heads"],
-        "num_kv_heads": llm["num_key_value_heads"],
+    own: dict[str, Any] = {
         "head_dim": llm["head_dim"],
-        "rope_theta": llm["rope_theta"],
-        "rms_norm_eps": llm["rms_norm_eps"],
         "qk_norm": "head",
         "qkv_bias": False,
         "parts": (),
@@ -66,7 +59,7 @@ def neo(**changes: Any) -> ModelConfig:
         "extra_layers": llm["extra_num_layers"],
     }
     plain: dict[str, Any] = {"dtype": "float32", "frozen_dtype": "float32", "remat": "none"}
-    return ModelConfig(**sizes | plain | changes)
+    return ModelConfig(**sizes(llm) | own | plain | changes)
 
 
 @cache
@@ -78,16 +71,8 @@ def neo_params(cfg: ModelConfig) -> Params:
 def sail(**changes: Any) -> ModelConfig:
     """Sizes of SAIL's golden model, float32."""
     c, ids = facts("sail_meta")["config"], facts("sail_meta")["special_ids"]
-    sizes: dict[str, Any] = {
-        "vocab_size": c["vocab_size"],
-        "hidden_size": c["hidden_size"],
-        "intermediate_size": c["intermediate_size"],
-        "num_layers": c["num_hidden_layers"],
-        "num_heads": c["num_attention_heads"],
-        "num_kv_heads": c["num_key_value_heads"],
+    own: dict[str, Any] = {
         "head_dim": 128,
-        "rope_theta": c["rope_theta"],
-        "rms_norm_eps": c["rms_norm_eps"],
         "qkv_bias": False,
         "parts": (),
         "sub_patch": c["vision_patch_size"] // 2,
@@ -99,7 +84,7 @@ def sail(**changes: Any) -> ModelConfig:
         "close_token": ids["vision_end"],
     }
     plain: dict[str, Any] = {"dtype": "float32", "frozen_dtype": "float32", "remat": "none"}
-    return ModelConfig(**sizes | plain | changes)
+    return ModelConfig(**sizes(c) | own | plain | changes)
 
 
 @cache

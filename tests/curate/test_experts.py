@@ -5,8 +5,6 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -20,38 +18,16 @@ from eve_jax.curate.experts.form import read_findings
 from eve_jax.curate.experts.ocr import make_ocr
 from eve_jax.curate.experts.open import open_experts
 from eve_jax.errors import FieldError, Unreachable, UserError
+from tests.scripted_endpoint import Scripted, scripted_endpoint
 
 IMAGE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 LINE = {"text": "EXIT", "score": 0.99, "box": [0.1, 0.1, 0.5, 0.2]}
 
 
-class Scripted(BaseHTTPRequestHandler):
-    """Gives the answers of `script` in order, the last for ever, and keeps what was sent."""
-
-    script: list[tuple[int, dict[str, str], bytes]]
-    sent: list[tuple[Any, bytes]]
-
-    def do_POST(self) -> None:
-        self.sent.append((self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
-        status, headers, body = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
-
 @pytest.fixture
 def server() -> Iterator[tuple[str, type[Scripted]]]:
-    """The address of a scripted endpoint, and the class that holds its script."""
-    handler = type("Handler", (Scripted,), {"script": [], "sent": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
-        Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}/look", handler
-        made.shutdown()
+    with scripted_endpoint() as made:
+        yield made
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -1,45 +1,19 @@
 """Endpoints that are busy, away, wrong, or cut an answer off."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
 from eve_jax.errors import Unreachable
 from eve_jax.process import posting
 from eve_jax.process.posting import NotAnswered, Refused, post, post_once, retry_after
-
-
-class Handler(BaseHTTPRequestHandler):
-    script: list[tuple[int, dict[str, str], bytes]]
-    asked: list[dict[str, str]]
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.asked.append(dict(self.headers))
-        status, headers, body = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST
-
-    def log_message(self, *_: Any) -> None:
-        pass
+from tests.scripted_endpoint import Scripted, scripted_endpoint
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Handler]]]:
-    handler = type("Scripted", (Handler,), {"script": [], "asked": []})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}/x", handler
-    running.shutdown()
-    running.server_close()
+def server() -> Iterator[tuple[str, type[Scripted]]]:
+    with scripted_endpoint() as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -58,23 +32,23 @@ def test_retry_after(text: str | None, seconds: float | None) -> None:
     assert retry_after(text) == seconds
 
 
-def test_an_answer_that_is_cut_off_is_no_answer(server: tuple[str, type[Handler]]) -> None:
+def test_an_answer_that_is_cut_off_is_no_answer(server: tuple[str, type[Scripted]]) -> None:
     url, handler = server
     handler.script = [(200, {"Content-Length": "100"}, b"half")]
     with pytest.raises(NotAnswered, match="IncompleteRead"):
         post_once(url, b"", {}, 5)
 
 
-def test_a_redirect_is_refused_and_the_key_stays_here(server: tuple[str, type[Handler]]) -> None:
+def test_a_redirect_is_refused_and_the_key_stays_here(server: tuple[str, type[Scripted]]) -> None:
     url, handler = server
     handler.script = [(302, {"Location": url, "Content-Length": "0"}, b"")]
     with pytest.raises(Refused, match="status 302"):
         post_once(url, b"", {"Authorization": "Bearer secret"}, 5)
-    assert len(handler.asked) == 1
+    assert len(handler.sent) == 1
 
 
 def test_a_busy_endpoint_is_asked_until_patience_is_over(
-    server: tuple[str, type[Handler]], monkeypatch: pytest.MonkeyPatch
+    server: tuple[str, type[Scripted]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, handler = server
     pauses: list[float] = []

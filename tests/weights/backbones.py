@@ -59,6 +59,18 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def scatter(model: Any) -> None:
+    """Draw the weights of a torch model anew that start at zero or one, and word embeddings small."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.add_(0.3 * torch.randn(weight.shape))
+            elif "embed_tokens" in name or "lm_head" in name:
+                weight.copy_(torch.randn(weight.shape) * 0.07)
+
+
 def write_base(folder: Path, name: str, old: bool) -> Any:
     """Write the base `name` to `folder`, its config.json as transformers 5 or, with `old`, 4 spells it; its model.
 
@@ -71,12 +83,7 @@ def write_base(folder: Path, name: str, old: bool) -> Any:
     config = getattr(transformers, kind)(**SIZES | fields)
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for weight_name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.add_(0.3 * torch.randn(weight.shape))
-            elif "embed" in weight_name or "lm_head" in weight_name:
-                weight.copy_(torch.randn(weight.shape) * 0.07)
+    scatter(model)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     stated = json.loads((folder / "config.json").read_text())

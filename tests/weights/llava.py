@@ -15,7 +15,7 @@ from eve_jax.infer.image_cache import Patches
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.patch_embed import PIXEL_MEAN, PIXEL_STD
 from tests.data.synthetic import byte_tokenizer
-from tests.weights.backbones import SIZES
+from tests.weights.backbones import SIZES, scatter
 
 IMAGE_ID = -200
 ENDS = {"llama": "</s>", "qwen2": "<|im_end|>"}
@@ -50,13 +50,10 @@ def write_llava(folder: Path, kind: str = "llama", vocabulary: int = 32_064) -> 
     )
     torch.manual_seed(0)
     model = transformers.LlavaForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
+    scatter(model)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.add_(0.3 * torch.randn(weight.shape))
-            elif "embed_tokens" in name or "lm_head" in name:
-                weight.copy_(torch.randn(weight.shape) * 0.07)
-            elif "projector" in name:
+            if "projector" in name and weight.ndim == 2:
                 weight.copy_(torch.randn(weight.shape) * 0.2)
     model.save_pretrained(folder)
     tokenizer.save(folder)
