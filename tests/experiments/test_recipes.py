@@ -253,6 +253,9 @@ def test_every_recipe_says_how_it_is_not_the_papers() -> None:
         for size in tree.SIZES:
             config = made(module, f"size={size}")
             assert section(config).deviations
+            said = " ".join(section(config).deviations)
+            protocol = {"eve": "EVEv1's", "lmms": "lmms-eval's"}[section(config).protocol]
+            assert size == "demo" or f"under {protocol} protocol" in said
             for stage in stages(config) if size != "demo" else ():
                 assert stage.data.rows % 8 == 0 and stage.data.rows // 8 * stage.data.row_tokens <= 16_384, stage.name
             assert section(config).answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
