@@ -6,7 +6,7 @@ turn in every round; ratios are to dense within a round, with their middle half.
 weights when a model is loaded, so that it runs the program of dense: its ratio shows how far the rounds are from each
 other. The paper measured at 7B on one A100 with PyTorch, and states no spread.
 
-Prints tables; with --json the last line is JSON. Takes about ten minutes on two free cores.
+Prints tables; with --json the last line is JSON. Expected to take some ten minutes on two free cores (not yet timed).
 """
 
 import json
@@ -57,13 +57,14 @@ class Answering:
 
 
 def figures(times: dict[str, Times], of_paper: int, rate: bool) -> dict[str, dict[str, float]]:
-    """Median ratios to dense of each variant, of times or of rates, and the paper's."""
+    """Ratios to dense of each variant, of times or of rates: median, ends of the middle half; and the paper's."""
     found = {}
     for name, t in times.items():
         pair = (times["dense"].wall, t.wall) if rate else (t.wall, times["dense"].wall)
         over = ratios(*pair)
         paper = PAPER[name][of_paper] / PAPER["dense"][of_paper]
-        found[name] = {"over_dense": statistics.median(over), "low": min(over), "high": max(over), "paper": paper}
+        low, _, high = statistics.quantiles(over, n=4, method="inclusive")
+        found[name] = {"over_dense": statistics.median(over), "low": low, "high": high, "paper": paper}
     return found
 
 

@@ -56,20 +56,25 @@ class Args:
     more: dict[str, Any]
 
 
-def read_args(name: str, arg: str, arms: Mapping[str, Arm], llm: str, seeds: int = 3, **more: Any) -> Args:
-    """Return the arguments of the recipe `name`; llm: that of the paper's size. Raises UserError."""
+def read_args(name: str, arg: str, arms: Mapping[str, Arm], llm: str, default: Sequence[str] = (), **more: str) -> Args:
+    """Return the arguments of the recipe `name`. Raises UserError.
+
+    llm: that of the paper's size. default: the arms where `of` names none, () = all. more: further arguments and the
+    values that they have where they are not given.
+    """
     a = parse_args(name, arg, tiny=False, size="", llm="", data="", bench="", seeds="", points="1", of="", **more)
     base = expand(a["llm"], "llm", fetch) if a["llm"] else ""
-    size = a["size"] or ("1.5b" if "1.5b" in base.lower() else "paper" if base else "demo")
+    of_llm = "1.5b" if "1.5b" in base.lower() else "paper" if base else "demo"
+    size = a["size"] or ("demo" if a["tiny"] else of_llm)
     if size not in SIZES:
         raise UserError(f"--config={name}:size={size}: expected one of {', '.join(SIZES)}")
-    if (a["tiny"] or base) and (size == "demo") != a["tiny"]:
-        given = f"llm={base}" if base else "tiny"
-        raise UserError(f"--config={name}:{arg}: {given} does not go with size={size}")
+    real = [f"{key}={a[key]}" for key in ("llm", "data", "bench", *more) if a[key]]
+    if wrong := real if size == "demo" else ["tiny"] if a["tiny"] else []:
+        raise UserError(f"--config={name}:{arg}: {wrong[0]} does not go with size={size}")
     base = base or {"demo": "", "1.5b": "qwen2.5-1.5b", "paper": llm}[size]
-    default = 2 if a["tiny"] else seeds if size == "demo" else 1
-    runs, points = _number(name, "seeds", a["seeds"] or str(default)), _number(name, "points", a["points"])
-    chosen = tuple(a["of"].split("+")) if a["of"] else tuple(arms)
+    usual = 2 if a["tiny"] else 3 if size == "demo" else 1
+    runs, points = _number(name, "seeds", a["seeds"] or str(usual)), _number(name, "points", a["points"])
+    chosen = tuple(a["of"].split("+") if a["of"] else default or arms)
     if unknown := [one for one in chosen if one not in arms]:
         raise UserError(f"--config={name}:of={a['of']}: unknown arm {unknown[0]!r}; known: {', '.join(arms)}")
     data, bench = (expand(a[key], key, fetch) if a[key] else "" for key in ("data", "bench"))
@@ -131,11 +136,11 @@ def _named(s: ConfigDict, name: str, seed: int, init: str) -> ConfigDict:
 
 
 def _steps(last: int, points: int) -> tuple[int, ...]:
-    """Steps of the points before the end, evenly spaced: `points` with it."""
+    """Steps of the points before the end, evenly spaced; what is left of the division comes before the end."""
     every = last // points
     if not every:
         raise UserError(f"points={points}: there are only {last} steps")
-    return tuple(every * n for n in range(1, points) if every * n < last)
+    return tuple(every * n for n in range(1, points))
 
 
 def demo_recipe(name: str, a: Args, settings: Mapping[str, Any] = variants.SETTINGS) -> ConfigDict:
@@ -186,11 +191,16 @@ def real_stage(c: ConfigDict, a: Args, name: str, samples: int, records: str, pa
     return c
 
 
+def llm_weights(a: Args, c: ConfigDict) -> str:
+    """Return what a stage that was made for `a.llm` starts from: its folder or hub id, "" where neither is known."""
+    return c.init or WEIGHTS.get(a.llm, "")
+
+
 def real_trunk(a: Args, samples: int) -> list[ConfigDict]:
     """Return stage 1, in which the patch embedding alone learns, from the LLM."""
     llm = f"llm={a.llm}"
     c = stage1.get_config(llm)
-    weights = c.init or WEIGHTS.get(a.llm, "")
+    weights = llm_weights(a, c)
     c = real_stage(c, a, "stage1", samples, "stage1")
     c.init = weights
     return [c]

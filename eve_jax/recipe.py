@@ -48,7 +48,10 @@ def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False)
 
 
 def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
-    """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report."""
+    """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report.
+
+    An experiment prints what it will cost before, and is scored as its stages end. Raises UserError.
+    """
     from eve_jax.eval.training import check_tasks
 
     config = RecipeConfig.of(config)
@@ -58,6 +61,9 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
         print_once("\n".join(cost_lines(config.experiment, [config.stages[name] for name in config.order])))
     for number, name in enumerate(config.order):
         with name_fields(f"config.stages.{name}.{{}}".format):
+            if config.experiment is not None:
+                first = number == 0 and config.demo is None
+                config.experiment.check_start(name, config.stages[name].init, first)
             config.stages[name].check_data(starts=number == 0)
             before = config.stages[config.order[number - 1]] if number and not config.stages[name].init else None
             if before is not None and before.lora.rank:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from eve_jax.demo.report import TITLES
+from eve_jax.eval.report.table import markdown_table
 from eve_jax.model.config import TWICE, VARIANTS
 from eve_jax.train.metrics import read_metrics
 from eve_jax.train.report import column, smooth
@@ -54,9 +55,7 @@ def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """The rows, head first, as a Markdown table."""
-    head, *others = rows
-    lines = [head, ["---"] * len(head), *others]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{line}\n" for line in markdown_table(rows[0], rows[1:]))
 
 
 def _figure(width: float, height: float) -> Figure:

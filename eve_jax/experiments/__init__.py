@@ -17,6 +17,6 @@ on, and what the paper reports. Seeds are paired: seed s of every arm sees its d
     statistics.py  means and errors over seeds; differences of arms, paired by seed and question
     report.py      NAME.json and NAME.md: the table, the paper's numbers, what can be said; chart.py draws NAME.png
 
-What is trained and scored is skipped, so that rerunning the command resumes, and a further seed or point is added to
-what is there.
+What is trained and scored is skipped, so that rerunning the command resumes, and a further seed or arm is added to what
+is there. The points of a curve are settled by its first run, which keeps the checkpoints of their steps alone.
 """

@@ -95,11 +95,36 @@ class ExperimentConfig(Section):
             raise FieldError(Field("experiment.labels"), " is to name every one of ", Field("experiment.arms"))
         if self.steps and not self.curve:
             raise FieldError(Field("experiment.steps"), " are of a stage: name its kind as ", Field("experiment.curve"))
+        if self.steps and self.curve == self.scored:
+            raise FieldError(
+                Field("experiment.steps"),
+                f"={self.steps}: a point before the end is fine-tuned by a stage of its own: name its kind as ",
+                Field("experiment.scored"),
+            )
         if not self.tasks:
             raise FieldError(Field("experiment.tasks"), " is empty: name what the arms are asked")
         if wrong := [kind for kind, size in self.sizes.items() if len(size) != 4]:
             raise FieldError(
                 Field(f"experiment.sizes.{wrong[0]}"), ": expected width, height, text tokens and targets of a sample"
+            )
+        for kind, (width, height, text, _) in self.sizes.items():
+            if not text or bool(width) != bool(height):
+                raise FieldError(
+                    Field(f"experiment.sizes.{kind}"),
+                    f": {width} x {height} pixels with {text} text tokens is no sample; 0 x 0 is one without an image",
+                )
+
+    def check_start(self, stage: str, init: str, first: bool) -> None:
+        """Raise FieldError where the stage would train from weights that nobody named.
+
+        With `init` empty a stage starts where the one before it ended: that of an arm with what another arm has
+        learned. first: the first one of all, which would begin with random weights.
+        """
+        if not init and (first or self.kind(stage) != stage):
+            raise FieldError(
+                Field("init"),
+                " is empty: name what the stage starts from, such as the folder of the LLM as an argument of the "
+                "config, llm=FOLDER",
             )
 
     def check_stages(self, order: Collection[str]) -> None:

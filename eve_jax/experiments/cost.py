@@ -13,7 +13,7 @@ from itertools import groupby
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trainable_names, trained_groups
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.errors import Field, FieldError, amount
+from eve_jax.errors import Field, FieldError, amount, name_fields
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.model.eve import abstract_params
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
@@ -71,13 +71,14 @@ def stage_cost(config: Config, kind: str, size: Sequence[int]) -> StageCost:
 
 
 def costs(experiment: ExperimentConfig, stages: Sequence[Config]) -> list[StageCost]:
-    """Return the cost of every stage. Raises FieldError for a kind without a size."""
+    """Return the cost of every stage. Raises UserError for a kind without a size, and as `stage_cost`."""
     found = []
     for stage in stages:
         kind = experiment.kind(stage.name)
         if kind not in experiment.sizes:
             raise FieldError(Field("experiment.sizes"), f" has no size of the samples of {kind!r}")
-        found.append(stage_cost(stage, kind, experiment.sizes[kind]))
+        with name_fields(f"config.stages.{stage.name}.{{}}".format):
+            found.append(stage_cost(stage, kind, experiment.sizes[kind]))
     return found
 
 

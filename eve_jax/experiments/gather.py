@@ -9,7 +9,7 @@ import numpy as np
 
 from eve_jax.errors import UserError
 from eve_jax.experiments.config import ExperimentConfig, Point, stage_name
-from eve_jax.experiments.score import Values, values_of
+from eve_jax.experiments.score import FOLDER, Values, values_of
 from eve_jax.experiments.statistics import Table, over_questions
 from eve_jax.train.metrics import read_metrics
 
@@ -49,7 +49,10 @@ class Gathered:
 
 
 def gather(experiment: ExperimentConfig, workdir: Path) -> Gathered:
-    """Read the values of all points. Raises UserError for points without scores, and for such of other questions."""
+    """Read the values of all points. Raises UserError for points without scores, and for such of other questions.
+
+    Also where no question has a score at every point.
+    """
     points = {point: values_of(workdir, point.scored) for point in experiment.points}
     _check_digests(points)
     left_out = 0
@@ -64,6 +67,8 @@ def gather(experiment: ExperimentConfig, workdir: Path) -> Gathered:
         left_out += lost if measure is ACCURACY else 0
         if common:
             tables[measure.key] = _tables(rows, common)
+    if ACCURACY.key not in tables:
+        raise UserError(f"no question has a score at every point; see the answers in {workdir / FOLDER}")
     return Gathered(tables, _groups(points), _samples(experiment, workdir), left_out)
 
 

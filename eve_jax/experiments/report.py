@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from eve_jax.errors import amount
+from eve_jax.eval.report.table import markdown_table
 from eve_jax.experiments.chart import draw
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.gather import ACCURACY, CURVE_TEXT_LOSS, MEASURES, Gathered, Measure, gather
@@ -93,12 +94,6 @@ def _cell(found: Spread, measure: Measure) -> str:
     return mean if found.error is None else f"{mean} {PLUS_MINUS} {more[0]} ({more[1]})"
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows, head first, as the lines of a Markdown table."""
-    head, *others = rows
-    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *others)]
-
-
 def _notes(content: dict[str, Any]) -> Iterator[str]:
     seeds = content["seeds"]
     yield (
@@ -115,7 +110,8 @@ def _notes(content: dict[str, Any]) -> Iterator[str]:
 def _lines(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequence[Measure]) -> Iterator[str]:
     yield f"# {experiment.title}"
     yield ""
-    yield from markdown(table_rows(content, shown))
+    head, *rows = table_rows(content, shown)
+    yield from markdown_table(head, rows)
     yield ""
     yield from _notes(content)
     for measure in shown:
@@ -130,10 +126,10 @@ def _lines(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequenc
             yield from (f"- {line['words']}" for line in lines)
     if experiment.steps:
         yield ""
-        yield from markdown(_curve_rows(content, shown))
+        yield from markdown_table(*_curve_rows(content, shown))
     if content["groups"]:
         yield ""
-        yield from markdown(_group_rows(content))
+        yield from markdown_table(*_group_rows(content))
     if experiment.deviations:
         yield ""
         yield "Not as in the paper:"
@@ -141,23 +137,23 @@ def _lines(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequenc
         yield from (f"- {line}" for line in experiment.deviations)
 
 
-def _curve_rows(content: dict[str, Any], shown: Sequence[Measure]) -> list[list[str]]:
+def _curve_rows(content: dict[str, Any], shown: Sequence[Measure]) -> tuple[list[str], list[list[str]]]:
     measures = [measure for measure in shown if measure is not CURVE_TEXT_LOSS]
-    rows = [["arm", "step", "samples seen", *(f"{measure.title} ({measure.unit})" for measure in measures)]]
+    rows = []
     for arm in content["arms"].values():
         for point in arm["points"]:
             cells = [_cell(Spread(**point[measure.key]), measure) for measure in measures]
             rows.append([arm["label"], str(point["step"]), f"{point['samples']:,.0f}", *cells])
-    return rows
+    return ["arm", "step", "samples seen", *(f"{one.title} ({one.unit})" for one in measures)], rows
 
 
-def _group_rows(content: dict[str, Any]) -> list[list[str]]:
-    """Accuracy by kind of question."""
-    rows = [["accuracy (points)", *(arm["label"] for arm in content["arms"].values())]]
+def _group_rows(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Accuracy by kind of question; "-" for an arm of which no question of the kind has a score."""
+    rows = []
     for group, arms in sorted(content["groups"].items()):
-        cells = [_cell(spread(np.array(arms[arm])[:, None]), ACCURACY) for arm in content["arms"]]
-        rows.append([group, *cells])
-    return rows
+        tables = [np.array(arms[arm])[:, None] if arm in arms else None for arm in content["arms"]]
+        rows.append([group, *("-" if table is None else _cell(spread(table), ACCURACY) for table in tables)])
+    return ["accuracy (points)", *(arm["label"] for arm in content["arms"].values())], rows
 
 
 def _print(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequence[Measure], files: list[Path]) -> None:

@@ -5,7 +5,7 @@ WORKDIR/scores/STAGE/values.json {"of": lineage, step, settings; "values": `Valu
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from eve_jax.eval.live import open_task, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import passage_scores
 from eve_jax.eval.run import Run, run_tasks
+from eve_jax.eval.together import from_leader
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.infer.api import EVE
-from eve_jax.process.connect import by_process_0, is_leader, print_once
+from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import read_json, write_json
 from eve_jax.process.paths import WORKDIR, split_names
 
@@ -61,14 +62,7 @@ def score_stage(experiment: ExperimentConfig, workdir: Path, stage: Config, text
     """
     out, folder = workdir / FOLDER / stage.name, workdir / stage.name
     of = _of(experiment, stage, folder, texts_alone)
-    with by_process_0("scores") as mine:
-        known = _known(out)
-        if mine and known is not None and known["of"] != of:
-            shutil.rmtree(out)  # of a stage that was trained again, or asked otherwise
-        if mine and (known is None or known["of"] != of):
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / VALUES, {"of": of})
-    if (known := _known(out)) is not None and "values" in known:
+    if from_leader("scores", lambda: _is_done(out, of)):
         return
     print_once(f"{stage.name}: scoring")
     experiment = placed(experiment, workdir)
@@ -78,6 +72,19 @@ def score_stage(experiment: ExperimentConfig, workdir: Path, stage: Config, text
         values = _answered(eve, experiment, out, values)
     if is_leader():
         write_json(out / VALUES, {"of": of, "values": asdict(values)}, indent=0, sort_keys=False)
+
+
+def _is_done(out: Path, of: Mapping[str, Any]) -> bool:
+    """Whether all is measured that is asked for; what is there of something else is removed, a beginning is made."""
+    known = _known(out)
+    if known is not None and known.get("of") == of:
+        return "values" in known
+    if known is not None:
+        print_once(f"{out.name}: trained again or asked otherwise since it was scored; its answers are asked anew")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / VALUES, {"of": of})
+    return False
 
 
 def values_of(workdir: Path, name: str) -> Values:
@@ -125,6 +132,8 @@ def with_outcomes(values: Values, chosen: Sequence[Chosen], outcomes: Sequence[O
             count, first = amount(len(outcome.failed), "question"), outcome.failed[0]
             warn(f"{outcome.task.name}: {count} without a verdict; the first, {first.error or 'not judged'}")
         good = [(one.id, one.verdict) for one in outcome.answered if one.verdict and not one.verdict.error]
+        if not good:
+            raise UserError(f"{outcome.task.name}: no question has a score; see the errors in its file of answers")
         scores[outcome.task.name] = {id: float(verdict.score) for id, verdict in good}
         categories[outcome.task.name] = {id: verdict.category for id, verdict in good if verdict.category}
     return replace(values, scores=scores, categories=categories, digests={c.task.name: c.digest for c in chosen})

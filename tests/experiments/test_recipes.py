@@ -131,6 +131,32 @@ def test_the_weights_of_a_real_size() -> None:
     config = fig5.get_config("llm=qwen2.5-1.5b,of=dac")
     assert config.stages.stage1.init == config.stages.dac_0_sft.data.tokenizer == "hf:Qwen/Qwen2.5-1.5B"
     assert config.stages.dac_0_captions.init == "WORKDIR/stage1"
+    config = v1_parts.get_config("size=1.5b")
+    begins = {"eve_0_prealign", "no_pal_0_prealign", "no_stage1_0_pretrain"}
+    assert {name for name in config.order if config.stages[name].init == "hf:Qwen/Qwen2.5-1.5B"} == begins
+    assert all(config.stages[name].init.startswith("WORKDIR/") for name in {*config.order} - begins)
+
+
+@pytest.mark.parametrize(
+    ("module", "arg", "stage"),
+    [(fig6, "size=paper", "laion_raw_0_stage1"), (fig8, "size=paper", "stage1"), (v1_parts, "size=paper,of=eve", "")],
+)
+def test_an_experiment_is_refused_without_the_weights_of_its_llm(
+    module: Any, arg: str, stage: str, tmp_path: Path
+) -> None:
+    config = module.get_config(arg)
+    for one in config.stages.values():
+        one.data.tokenizer = "somewhere"
+    name = stage or "eve_0_prealign"
+    with pytest.raises(UserError, match=rf"config\.stages\.{name}\.init is empty: .* llm=FOLDER"):
+        recipe.run_recipe(config, tmp_path / "work")
+
+
+def test_no_arm_starts_where_another_ended() -> None:
+    experiment = section(made(fig5, "of=dac"))
+    experiment.check_start("stage1", "", first=False)
+    with pytest.raises(UserError, match=r"config\.init is empty"):
+        experiment.check_start("dac_1_captions", "", first=False)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +166,9 @@ def test_the_weights_of_a_real_size() -> None:
         ("size=7b", "size=7b: expected one of demo, 1.5b, paper"),
         ("tiny,size=paper", "tiny does not go with size=paper"),
         ("size=demo,llm=qwen2.5-7b", "llm=qwen2.5-7b does not go with size=demo"),
+        ("tiny,llm=qwen2.5-7b", "llm=qwen2.5-7b does not go with size=demo"),
+        ("data=records", "data=records does not go with size=demo"),
+        ("bench=folder", "bench=folder does not go with size=demo"),
         ("seeds=0", "seeds=0: expected a number from 1 to 100"),
         ("tiny,points=9", "points=9: there are only 8 steps"),
         ("seed=3", "unknown argument 'seed'"),
@@ -161,7 +190,7 @@ def test_the_cost_is_printed_before_anything_is_made(
     assert "on 2 free cores about" in capsys.readouterr().out
     config = ConfigDict(config)
     config.stages.llm.train.steps = 0
-    with pytest.raises(UserError, match=r"config\.train\.steps=0: the cost"):
+    with pytest.raises(UserError, match=r"config\.stages\.llm\.train\.steps=0: the cost"):
         recipe.run_recipe(config, tmp_path / "work")
 
 
@@ -224,6 +253,9 @@ def test_every_recipe_says_how_it_is_not_the_papers() -> None:
         for size in tree.SIZES:
             config = made(module, f"size={size}")
             assert section(config).deviations
+            said = " ".join(section(config).deviations)
+            protocol = {"eve": "EVEv1's", "lmms": "lmms-eval's"}[section(config).protocol]
+            assert size == "demo" or f"under {protocol} protocol" in said
             for stage in stages(config) if size != "demo" else ():
                 assert stage.data.rows % 8 == 0 and stage.data.rows // 8 * stage.data.row_tokens <= 16_384, stage.name
             assert section(config).answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
@@ -243,5 +275,6 @@ def test_the_arms_of_v1_parts() -> None:
     assert stage["no_stage1_x4_0_pretrain"].optim.lr == pytest.approx(4 * stage["eve_0_pretrain"].optim.lr)
     assert [stage[f"{arm}_0_pretrain"].sizes.aligns for arm in ("eve", "no_pal", "no_stage1")] == [True, False, True]
     assert tuple(section(made(v1_parts)).arms) == v1_parts.FIRST
+    assert tuple(section(made(v1_parts, f"of={'+'.join(v1_parts.ARMS)}")).arms) == tuple(v1_parts.ARMS)
     with pytest.raises(UserError, match="leave out points"):
         v1_parts.get_config("points=3")

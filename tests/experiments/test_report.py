@@ -36,7 +36,10 @@ def test_points_and_names() -> None:
         ({"labels": {"old": "x"}}, r"config\.experiment\.labels is to name every one of config\.experiment\.arms"),
         ({"curve": ""}, r"config\.experiment\.steps are of a stage"),
         ({"tasks": ""}, r"config\.experiment\.tasks is empty"),
+        ({"scored": "captions"}, r"config\.experiment\.steps=\(3,\): a point before the end is fine-tuned"),
         ({"sizes": {"captions": (1, 2)}}, r"config\.experiment\.sizes\.captions: expected width"),
+        ({"sizes": {"captions": (0, 0, 0, 0)}}, r"config\.experiment\.sizes\.captions: 0 x 0 pixels with 0 text"),
+        ({"sizes": {"captions": (9, 0, 1, 1)}}, r"config\.experiment\.sizes\.captions: 9 x 0 pixels"),
         ({"chart": "pie"}, r"config\.experiment\.chart='pie': expected one of curves, bars, scatter"),
     ],
 )
@@ -78,6 +81,26 @@ def test_tasks_weigh_alike_and_questions_that_a_point_lacks_are_left_out(tmp_pat
     assert found.left_out == 1
     assert found.tables["accuracy"][0]["old"].mean() == pytest.approx(0.5, abs=0.01)
     assert set(found.groups) == {"large", "small"}
+
+
+def test_a_kind_of_question_of_which_an_arm_has_no_score(tmp_path: Path) -> None:
+    experiment = section(curve="", steps=(), scored="sft", texts="", before="")
+    for point in experiment.points:
+        scores = {f"q{n}": 1.0 for n in range(12)}
+        categories = {id: "read" if id == "q0" else "count" for id in scores}
+        if point.arm == "new":
+            del scores["q0"], categories["q0"]
+        keep(tmp_path, point.scored, Values({"held.own": scores}, {"held.own": categories}))
+    report("two", experiment, tmp_path)
+    assert "| read | 100.0 \N{PLUS-MINUS SIGN} 0.0 (0.0) | - |" in (tmp_path / "two.md").read_text()
+
+
+def test_points_without_a_common_question(tmp_path: Path) -> None:
+    experiment = section(curve="", steps=(), scored="sft", texts="", before="")
+    for point in experiment.points:
+        keep(tmp_path, point.scored, Values({"held.own": {point.arm: 1.0}}))
+    with pytest.raises(UserError, match=r"no question has a score at every point; see the answers in .*scores"):
+        gather(experiment, tmp_path)
 
 
 def test_points_that_cannot_be_compared(tmp_path: Path) -> None:

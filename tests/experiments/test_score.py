@@ -50,7 +50,9 @@ def trained(workdir: Path, lineage: str) -> None:
     (meta / "metadata").write_text(json.dumps({"lineage": lineage}))
 
 
-def test_what_was_asked_is_kept_until_something_changes(tmp_path: Path, asked: list[tuple]) -> None:
+def test_what_was_asked_is_kept_until_something_changes(
+    tmp_path: Path, asked: list[tuple], capsys: pytest.CaptureFixture[str]
+) -> None:
     trained(tmp_path / "work", "a")
     with pytest.raises(UserError, match="stopped"):
         score_stage(section(), tmp_path / "work", STAGE)
@@ -69,11 +71,23 @@ def test_what_was_asked_is_kept_until_something_changes(tmp_path: Path, asked: l
     score_stage(section(rows=3, seeds=5, chart="bars"), tmp_path / "moved", STAGE)
     assert len(asked) == count, "nothing that the answers follow from has changed"
 
+    capsys.readouterr()
     for changes, lineage in ((section(max_new_tokens=7), "a"), (section(), "b")):
         trained(tmp_path / "moved", lineage)
         score_stage(changes, tmp_path / "moved", STAGE)
         assert len(asked) == (count := count + 2)
+        assert f"{STAGE.name}: trained again or asked otherwise" in capsys.readouterr().out
     assert not (tmp_path / "moved" / FOLDER / STAGE.name / "answers" / "half").exists()
+
+
+def test_other_processes_do_as_the_leader_says(
+    tmp_path: Path, asked: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their copy of a work folder in a bucket has no scores."""
+    trained(tmp_path, "a")
+    monkeypatch.setattr(score, "from_leader", lambda name, make: True)
+    score_stage(section(), tmp_path, STAGE)
+    assert asked == [] and not (tmp_path / FOLDER).exists()
 
 
 def test_texts_alone(tmp_path: Path, asked: list[tuple]) -> None:
@@ -98,5 +112,7 @@ def test_values_of_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
     assert found.scores == {"held.own": {"a": 1.0, "b": 0.0}}
     assert found.categories == {"held.own": {"a": "read"}} and found.digests == {"held.own": "d"}
     assert "held.own: 1 question without a verdict; the first, the image is damaged" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"held\.own: no question has a score"):
+        with_outcomes(Values(), chosen, [Outcome(task, items[:1], good[2:])])
     with pytest.raises(UserError, match=r"held\.own: no data"):
         with_outcomes(Values(), chosen, [Outcome(task, error="no data")])
