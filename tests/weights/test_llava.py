@@ -129,8 +129,8 @@ def test_chat_and_score(llava, tmp_path):
     assert np.isfinite(line.loss)
     found = question_losses(eve, open_records(str(tmp_path / "r.json"), str(tmp_path)), 0, "eve", quiet=True)
     assert found["loss"] == pytest.approx(line.loss, abs=1e-5)
-    last = line.n_vision + line.n_text - 1  # the last target; its layout has no other image tokens
-    assert found["visible"] == pytest.approx(np.mean([PATCHES / n for n in range(last - line.n_targets + 1, last + 1)]))
+    seen = range(line.n_tokens - line.n_target, line.n_tokens)  # tokens, by what predicts each target
+    assert found["visible"] == pytest.approx(np.mean([PATCHES / count for count in seen]))
 
 
 @pytest.mark.parametrize(
