@@ -162,7 +162,7 @@ def test_the_card_of_a_run_with_adapters(stage: Path, tmp_path: Path) -> None:
     config = json.loads((stage / "config.json").read_text())
     for on, said in {
         "": "patch_embed, text, patch_embed x0.1",
-        "vision,patches": "vision,patches",
+        "text,patches": "text,patches",
     }.items():
         config["lora"] |= {"rank": 16, "on": on}
         (stage / "config.json").write_text(json.dumps(config))

@@ -114,9 +114,9 @@ def test_a_dead_runs_vision_tokenizer_is_replaced(data, tmp_path):
 
 @pytest.mark.slow
 def test_stages_and_what_reads_them(data, tmp_path):
-    """The vocabulary, then everything; a chat and a score make codes themselves, the same ones."""
+    """The vocabulary, then everything, twice; a chat and a score make codes themselves, the same ones."""
     init, params = "", {}
-    for name, kind in (("dt1", "1"), ("dt3", "3")):
+    for name, kind in (("dt1", "1"), ("dt2", "2.2"), ("dt3", "3")):
         c = stage(data, name, kind, init)
         c.train.save_every, c.train.keep = 2, 4
         init = str(train(c, tmp_path / "runs", quiet=True))
