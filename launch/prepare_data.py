@@ -93,12 +93,15 @@ def _convert() -> None:
 def _with_coder(images: "ImageRule") -> "ImageRule":
     """The rule for codes with what makes them."""
     from eve_jax.config.stage import Config
-    from eve_jax.hf.vision_tokenizer import VisionCoder
+    from eve_jax.hf.vision_tokenizer import VisionCoder, check_vision_tokenizer
     from eve_jax.process.setup import setup
     from eve_jax.train.stage_files import vision_tokenizer
 
+    config = Config.of(CONFIG.value)
+    folder = vision_tokenizer(config)
+    check_vision_tokenizer(config.sizes, images, folder)
     setup(computes=True)
-    return replace(images, coder=VisionCoder(vision_tokenizer(Config.of(CONFIG.value))))
+    return replace(images, coder=VisionCoder(folder))
 
 
 def _flag(field: str) -> str:

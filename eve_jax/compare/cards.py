@@ -20,7 +20,7 @@ from eve_jax.data.sources.image_refs import to_image
 from eve_jax.errors import UserError, shorten
 from eve_jax.eval.sources.official import read_lines
 from eve_jax.infer.api import EVE
-from eve_jax.process.checks import known_names
+from eve_jax.process.checks import encodable, known_names
 
 FIELDS = ("image", "prompt", "text", "paper", "marks")
 DISC = 0.022  # radius of a mark as a share of the image's longer side
@@ -67,7 +67,7 @@ def _text(line: Mapping[str, Any], name: str, where: str, required: bool) -> str
         return ""
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: {name} is {shorten(repr(value), 80)}: expected a text")
-    return value
+    return encodable(f"{where}: {name}", value)
 
 
 def _opened(name: str, folder: str, where: str) -> Image.Image:
@@ -103,6 +103,15 @@ def marked(image: Image.Image, marks: Sequence[tuple[float, float, int]]) -> Ima
     return image
 
 
+def paper_answers(cards: Sequence[Card]) -> list[dict[str, Any] | None]:
+    """Return of each card the answer that it has of its own, {"answer", "error_rate"} as for a checkpoint, or None."""
+    return [{"answer": one.paper, "error_rate": _error_rate(one.paper, one)} if one.paper else None for one in cards]
+
+
+def _error_rate(answer: str, card: Card) -> float | None:
+    return character_error_rate(answer, card.text) if card.text else None
+
+
 def answer_cards(
     eve: EVE, cards: Sequence[Card], max_new_tokens: int, label: str, quiet: bool = False
 ) -> list[dict[str, Any]]:
@@ -126,7 +135,7 @@ def answer_cards(
             "answer": answer,
             "grid": list(prompt.grids[0]),
             "tokens": prompt.layout.tokens_of(*prompt.grids[0]),
-            "error_rate": character_error_rate(answer, card.text) if card.text else None,
+            "error_rate": _error_rate(answer, card),
         }
         for card, prompt, answer in zip(cards, prompts, answers, strict=True)
     ]

@@ -104,8 +104,8 @@ def _cards(report: Mapping[str, Any], cards: Sequence[Card]) -> list[str]:
     for number, card in enumerate(cards):
         answers = {name: own[number] for name, own in found.items() if own is not None}
         parts = [_answer(name, one, card) for name, one in answers.items()]
-        if card.paper:
-            parts.append(f"<article><h3>the paper</h3><p>{_words(card.paper, card.text)}</p></article>")
+        if paper := report["paper"][number]:
+            parts.append(_answer("the paper", paper, card))
         grid = next(iter(answers.values()))["grid"] if answers else [0, 0]
         width, height = card.image.size
         about = f"{card.name}: {width} × {height} pixels"
@@ -117,11 +117,14 @@ def _cards(report: Mapping[str, Any], cards: Sequence[Card]) -> list[str]:
 
 
 def _answer(name: str, one: Mapping[str, Any], card: Card) -> str:
-    h, w = one["grid"]
-    facts = f"{h} × {w} patches, {one['tokens']:,} tokens"
+    facts = []
+    if "grid" in one:
+        h, w = one["grid"]
+        facts.append(f"{h} × {w} patches, {one['tokens']:,} tokens")
     if one["error_rate"] is not None:
-        facts += f", character error rate {one['error_rate']:.1%}"
-    return f"<article><h3>{escaped(name)}</h3><p>{facts}</p><p>{_words(one['answer'], card.text)}</p></article>"
+        facts.append(f"character error rate {one['error_rate']:.1%}")
+    words = _words(one["answer"], card.text)
+    return f"<article><h3>{escaped(name)}</h3><p>{', '.join(facts)}</p><p>{words}</p></article>"
 
 
 def _words(answer: str, text: str) -> str:

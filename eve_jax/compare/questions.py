@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
 from eve_jax.batch import batch_arrays, zeros
 from eve_jax.compare.attention import watch
-from eve_jax.data.image.patches import cut, open_image
+from eve_jax.data.image.patches import Pixels, cut, open_pixels
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import BadRecord
 from eve_jax.data.rows.build import lay_out
@@ -27,16 +26,16 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params
 from eve_jax.process.progress import tracked
 
-GRAY = (128, 128, 128)
+GRAY = 128
 
 
 class Question(NamedTuple):
-    """A record with its images, RGB."""
+    """A record with its images."""
 
     id: str
     ids: np.ndarray
     labels: np.ndarray
-    images: list[Image.Image]
+    images: list[Pixels]
 
 
 class Seen(NamedTuple):
@@ -58,18 +57,20 @@ def question_losses(eve: EVE, records: Records, limit: int, label: str, quiet: b
     """
     if not eve.sees:
         raise UserError("this checkpoint has no trained image input")
-    rule = ScoreSettings.of(eve.data, eve.tokenizer).rule
+    rule = replace(ScoreSettings.of(eve.data, eve.tokenizer).rule, layout=eve.engine.cfg.layout)
     count = min(limit or len(records), len(records))
     config, params = replace(eve.engine.cfg, dtype="float32"), eve.engine.params
     each: list[dict[str, Any]] = []
     shares, visible = [], []
     for index in tracked(range(count), f"questions to {label}", "questions", off=quiet):
         question = read_question(records, index, rule)
-        seen = _asked(config, params, rule, question)
-        blank = _asked(config, params, rule, question._replace(images=[_gray(image) for image in question.images]))
+        row = _row(config, *_sample(rule, question))
+        seen = _asked(config, params, row, question.id)
+        gray = question._replace(images=[_gray(image) for image in question.images])
+        blank = _asked(config, params, _row(config, *_sample(rule, gray)), question.id)
         each.append({"id": question.id, "loss": seen.nll / seen.targets, "blank_loss": blank.nll / blank.targets})
         shares.append(seen.shares)
-        visible.append(_visible(rule, question))
+        visible.append(_visible(row))
     gaps = np.array([one["blank_loss"] - one["loss"] for one in each])
     return {
         "n": count,
@@ -87,8 +88,8 @@ def _mean(each: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([one[name] for one in each]))
 
 
-def _gray(image: Image.Image) -> Image.Image:
-    return Image.new("RGB", image.size, GRAY)
+def _gray(image: Pixels) -> Pixels:
+    return Pixels(np.full_like(image.rgb, GRAY), image.size)
 
 
 def read_question(records: Records, index: int, rule: SampleRule) -> Question:
@@ -97,7 +98,7 @@ def read_question(records: Records, index: int, rule: SampleRule) -> Question:
     try:
         record = records[index]
         ids, labels = rule.encode(record)
-        images = [open_image(file, rule.images.max_pixels) for file in record.images]
+        images = [open_pixels(file, rule.images) for file in record.images]
     except (BadRecord, BadImage) as error:
         raise UserError(f"{where}: {error}") from error
     if not images:
@@ -105,16 +106,14 @@ def read_question(records: Records, index: int, rule: SampleRule) -> Question:
     return Question(record.id, ids, labels, images)
 
 
-def _asked(cfg: ModelConfig, params: Params, rule: SampleRule, question: Question) -> Seen:
-    sample, patches = _sample(rule, question)
-    batch = _row(cfg, sample, patches)
+def _asked(cfg: ModelConfig, params: Params, batch: Batch, id: str) -> Seen:
     nll, shares = jax.device_get(watch(cfg, params, batch))
     counts = batch["loss_weight"][0] > 0
     total = float(nll[0, counts].sum(dtype=np.float64))
     if not counts.any():
-        raise UserError(f"question {question.id!r} has no answer to learn: its last turn must be an answer")
+        raise UserError(f"question {id!r} has no answer to learn: its last turn must be an answer")
     if not math.isfinite(total):
-        raise UserError(f"question {question.id!r}: its loss is {total}: weights or activations are not finite")
+        raise UserError(f"question {id!r}: its loss is {total}: weights or activations are not finite")
     return Seen(total, int(counts.sum()), shares[:, 0, counts].mean(axis=1))
 
 
@@ -134,11 +133,8 @@ def _row(cfg: ModelConfig, sample: Sample, patches: Sequence[np.ndarray]) -> Bat
     return batch
 
 
-def _visible(rule: SampleRule, question: Question) -> float:
+def _visible(row: Batch) -> float:
     """The mean share of image tokens among all that the predictors of the answer see: attention that does not look."""
-    sample, _ = _sample(rule, question)
-    shape = bucket(Prompt(sample.ids, (), sample.grids, rule.layout).need)
-    row = lay_out([sample], shape, rule.layout)
-    at = row["inv"][row["loss_idx"][row["loss_weight"] > 0]]
-    image = row["perm"] < shape.vision
+    at = row["inv"][0, row["loss_idx"][0, row["loss_weight"][0] > 0]]
+    image = row["perm"][0] < row["patches"].shape[1] + row["special_ids"].shape[1]
     return float(np.mean([image[: place + 1].mean() for place in at]))

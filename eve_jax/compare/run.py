@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eve_jax.compare.cards import Card, answer_cards, read_cards
+from eve_jax.compare.cards import Card, answer_cards, paper_answers, read_cards
 from eve_jax.compare.draw import draw
 from eve_jax.compare.filters import filters_of
 from eve_jax.compare.page import page_of
@@ -54,7 +54,7 @@ class Asked:
                 raise UserError(f"--{part} is given, but --parts leaves {part} out")
         if "weights" in self.parts and len(self.checkpoints) < 2:
             raise UserError(
-                "--checkpoints: weights are compared with those of another one; name two, or leave them out"
+                "weights are compared with those of another checkpoint; name two, or leave weights out of --parts"
             )
 
 
@@ -87,6 +87,8 @@ def compare(asked: Asked, out: Path, quiet: bool = False) -> dict[str, Any]:
         report["weights"] = {name: compared_weights(first, _source(model), name, quiet) for name, model in others}
     if {"texts", "questions", "cards"} & set(asked.parts):
         report |= _answered(asked, opened, quiet)
+    if opened.cards:
+        report["paper"] = paper_answers(opened.cards)
     write_json(out / JSON, versioned(report), indent=1, sort_keys=False)
     draw(report, filters, out / PNG)
     write_text(out / HTML, page_of(report, opened.cards, out / PNG))
@@ -143,11 +145,12 @@ def _about(name: str, model: Checkpoint) -> dict[str, Any]:
 def _answered(asked: Asked, opened: Opened, quiet: bool) -> dict[str, Any]:
     """What takes a model that runs: losses on texts, questions and cards, by the checkpoint's name."""
     found: dict[str, Any] = {part: {} for part in ("texts", "questions", "cards") if part in asked.parts}
+    text_names = _short([str(path) for path in asked.texts]) if asked.texts else []
     for name, model in zip(opened.names, opened.models, strict=True):
         with spinner(f"reading {name}", off=quiet):
             eve = EVE.from_pretrained(model.folder)
-        for text in opened.texts:
-            found["texts"].setdefault(name, {})[text.path.name] = dict(text_loss(eve, text, quiet))
+        for text_name, text in zip(text_names, opened.texts, strict=True):
+            found["texts"].setdefault(name, {})[text_name] = dict(text_loss(eve, text, quiet))
         if opened.records is not None:
             found["questions"][name] = (
                 question_losses(eve, opened.records, asked.limit, name, quiet) if eve.sees else None

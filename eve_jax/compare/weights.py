@@ -30,6 +30,7 @@ KINDS = (
     "Head",
     "Patch",
     "Encoder",
+    "Codes",
 )
 OF_LAYER = {
     "input_norm": "LN1",
@@ -45,6 +46,7 @@ OF_LAYER = {
     "k_place": "QK place",
     **{name: name.upper() for name in "qkvo"},
 }
+OF_GROUP = {"patch_embed": "Patch", "encoder": "Encoder", "vocabulary": "Codes"}
 OTHERS = {"embed": "Emb", "norm": "Norm", "head": "Head"}
 SIZES = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")
 
@@ -52,8 +54,8 @@ SIZES = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "
 def kind_of(cfg: ModelConfig, name: str) -> str:
     """Return the kind, of KINDS, of the weight `name`."""
     group, parts = declared(cfg)[name].group, name.split(".")
-    if group in ("patch_embed", "encoder"):
-        return "Encoder" if group == "encoder" else "Patch"
+    if group in OF_GROUP:
+        return OF_GROUP[group]
     if parts[0] not in ("layers", "extra"):
         return OTHERS[parts[0]]
     return next(OF_LAYER[part] for part in parts[1:] if part in OF_LAYER)
@@ -75,7 +77,8 @@ def compared_weights(before: ParamSource, after: ParamSource, label: str, quiet:
 
     {group: {"by_layer": [change ..], "by_kind": {kind: change}, "each": {weight: [change a layer]}}}, a change being
     {"mean": of |dw|, "relative": sum |dw| / sum |w before|}; groups are text, vision (against the text weights that
-    they start as), patch_embed, encoder. "new": weights that only `after` has, "gone": only `before`.
+    they start as), and those of further parts, as patch_embed. "new": weights that only `after` has, "gone": only
+    `before`.
     """
     before, after = folded(before), folded(after)
     weights, shapes = declared(after.cfg), after.shapes

@@ -5,13 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 
 from eve_jax.data.image.rule import CODES, ImageRule
 from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, with_vocabulary
 from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.hf.config import CONFIG
-from eve_jax.hf.vq_folder import Params, read_vq, vq_sizes
+from eve_jax.hf.vq_folder import read_vq, vq_sizes
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.vq import VqConfig, codes_of
 from eve_jax.process.files import folder_in_place_of
@@ -24,11 +25,12 @@ class VisionCoder:
         self.folder = folder
 
     @cached_property
-    def _encoder(self) -> tuple[VqConfig, Params]:
-        return read_vq(self.folder)
+    def _encoder(self) -> tuple[VqConfig, dict[str, jax.Array]]:
+        cfg, params = read_vq(self.folder)
+        return cfg, jax.device_put(params)  # once, not with each image
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Codes int32 [B, h, w] of images uint8 [B, S, S, 3]."""
+        """Return the codes, int32 [B, h, w], of images uint8 [B, S, S, 3]."""
         cfg, params = self._encoder
         return np.asarray(codes_of(cfg, params, images))
 

@@ -18,12 +18,13 @@ import numpy as np
 from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.safetensors_io import check_names, open_tensors
+from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.vq import VqConfig, vq_shapes
+from eve_jax.process.checks import of_type, unexpected, whole
 from eve_jax.process.files import read_json
 
 Params = dict[str, np.ndarray]
 IGNORED = re.compile(r"(decoder|post_quant_conv|loss)\..*|quantize\.(?!embedding\.weight$).*")
-
 
 PREFIXES = ("model.vqmodel.", "vqmodel.")  # of the encoder within a complete Chameleon or Janus
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of early files of diffusers
@@ -69,7 +70,7 @@ LAYOUTS = {
 
 
 def names_of(cfg: VqConfig, layout: str) -> Iterator[tuple[str, str]]:
-    """Our name of each weight and its name in the `layout`."""
+    """Yield our name of each weight and its name in the `layout`."""
     names = LAYOUTS[layout]
 
     def pair(ours: str, theirs: str, kind: str = "kernel") -> Iterator[tuple[str, str]]:
@@ -110,7 +111,7 @@ def names_of(cfg: VqConfig, layout: str) -> Iterator[tuple[str, str]]:
 
 
 def vq_sizes(folder: Path) -> VqConfig:
-    """Sizes of the encoder in `folder`; UserError naming the file and the field that is missing or wrong."""
+    """Return the sizes of the encoder in `folder`. Raises UserError naming the file and the field that is wrong."""
     return _described(folder)[1]
 
 
@@ -126,7 +127,7 @@ def _described(folder: Path) -> tuple[str, VqConfig]:
 
 
 def read_vq(folder: Path) -> tuple[VqConfig, Params]:
-    """Sizes and weights (float32, by the names of `vq_shapes`) of the encoder in `folder`.
+    """Return sizes and weights (float32, by the names of `vq_shapes`) of the encoder in `folder`.
 
     Raises UserError naming the file and the field or tensor that is missing, unknown or of another shape.
     """
@@ -172,23 +173,41 @@ def _to_ours(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _sizes(hf: Mapping[str, Any]) -> tuple[str, VqConfig]:
     """The layout that config.json is of, and the sizes; raises KeyError for a field that is missing."""
     if hf.get("_class_name") == "VQModel":
+        _check_kinds(hf)
         return "kandinsky", _kandinsky(hf)
     kind = str(hf.get("model_type"))
     own = hf.get("vq_config") if kind in ("chameleon", "janus") else hf
     if not isinstance(own, dict):
         raise UserError(f"vq_config is {own!r}: expected the sizes of the encoder")
+    _check_kinds(own)
     if kind in ("chameleon", "chameleon_vqgan"):
         return "chameleon", _chameleon(own)
     if kind in ("janus", "janus_vqgan"):
         patch = 2 ** (len(own.get("channel_multiplier", JANUS["channel_multiplier"])) - 1)
         return "janus", VqConfig(own.get("num_patches", 32) * patch, attention=True, **_named(JANUS | own))
     if kind in ("sber_movqgan", "llamagen_vq"):
-        given = {name: value for name, value in own.items() if name in VqConfig.__dataclass_fields__}
+        given = {name: value for name, value in own.items() if name != "model_type"}
         defaults = VqConfig(cosine=True, latent=256, code_dim=8) if kind == "llamagen_vq" else VqConfig()
         cfg = VqConfig.from_values(defaults.to_dict() | given)
         return "llamagen" if kind == "llamagen_vq" else "chameleon", cfg
     known = "chameleon, chameleon_vqgan, janus, janus_vqgan, sber_movqgan, llamagen_vq, or diffusers' VQModel"
     raise UserError(f"model_type {kind!r} is no VQGAN that eve_jax reads; known: {known}")
+
+
+NUMBERS = ("resolution", "num_patches")  # fields that sizes are computed from
+LISTS = ("channel_multiplier", "block_out_channels")
+
+
+def _check_kinds(hf: Mapping[str, Any]) -> None:
+    """Raise UserError for fields that are not of the kind that sizes are computed from."""
+    for name in NUMBERS:
+        if name in hf:
+            whole(name, hf[name], f"a whole number from 1 to {LARGEST}", 1, LARGEST)
+    for name in LISTS:
+        value = hf.get(name, [1])
+        if not isinstance(value, list) or not value or not all(type(one) is int and one > 0 for one in value):
+            raise unexpected(name, value, "a list of whole numbers above 0")
+    of_type("down_block_types", hf.get("down_block_types", []), "a list of names", list)
 
 
 # What the classes of transformers take for absent fields.

@@ -156,14 +156,14 @@ class VqEncoder(nnx.Module):
 
 
 def vq_shapes(cfg: VqConfig) -> dict[str, Any]:
-    """Shape and dtype of every parameter of the encoder, by its name."""
+    """Return shape and dtype of every parameter of the encoder, by its name."""
     state = nnx.state(nnx.eval_shape(lambda: VqEncoder(cfg, nnx.Rngs(0))), nnx.Param)
     return {".".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(state)}
 
 
 @partial(jax.jit, static_argnums=0)
 def codes_of(cfg: VqConfig, params: dict[str, Array], images: UInt8[Array, "B S S 3"]) -> Int32[Array, "B h h"]:
-    """Codes of images by the encoder with `params`, names as `vq_shapes` has them."""
+    """Return the codes of images by the encoder with `params`, names as `vq_shapes` has them."""
     module = nnx.eval_shape(lambda: VqEncoder(cfg, nnx.Rngs(0)))
     graph, state, *rest = nnx.split(module, nnx.Param, ...)
     flat = {path: v.replace(params[".".join(map(str, path))]) for path, v in nnx.to_flat_state(state)}

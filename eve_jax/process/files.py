@@ -35,12 +35,27 @@ def read_text(path: Path) -> str:
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of the file `path`. Raises UserError, also for a pipe or a device, which may have no end."""
     refuse_pipe(path)
-    try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; name a file")
+    with _named_errors(path):
         return path.read_bytes()
+
+
+def read_blocks(path: Path, size: int = 1 << 24) -> Iterator[bytes]:
+    """Yield the bytes of the file `path`, at most `size` at a time. Raises UserError as `read_bytes` does."""
+    refuse_pipe(path)
+    with _named_errors(path), path.open("rb") as stream:
+        while block := stream.read(size):
+            yield block
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Raise UserError that names the file `path` where it cannot be read."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name a file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 

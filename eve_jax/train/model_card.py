@@ -12,7 +12,9 @@ from eve_jax.data.plan.plan import STATS_FILE
 from eve_jax.data.rows.pipeline import PLAN_FOLDER
 from eve_jax.data.sources.hub_files import DataSet, is_data_set
 from eve_jax.errors import UserError, warn
-from eve_jax.model.weight import EXTRA_GROUP, PLACE_GROUP
+from eve_jax.hf.family import member
+from eve_jax.hf.llava import is_llava
+from eve_jax.model.eve import declared
 from eve_jax.process.files import read_json
 from eve_jax.process.hub import CARD
 from eve_jax.process.paths import split_names
@@ -22,12 +24,15 @@ from eve_jax.train.report import REPORT
 from eve_jax.version import __version__
 from eve_jax.weights.base_config import PATHS
 from eve_jax.weights.base_facts import base_facts
+from eve_jax.weights.stage_config import stage_config
 
-USE = """    from transformers import AutoModelForCausalLM
+USE = """    from transformers import {cls}
 
-    model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+    model = {cls}.from_pretrained("{name}"{more})
 
-With eve_jax, which has the image rule and the template: `eve chat --checkpoint={name} --image=image.png`."""
+"""
+REMOTE = ", trust_remote_code=True"
+EVE_USE = "With eve_jax, which has the image rule and the template: `eve chat --checkpoint={name} --image=image.png`."
 
 
 def stages_of(folder: Path) -> list[Path]:
@@ -55,7 +60,9 @@ def write_card(folder: Path, export: Path, name: str, license: str = "", reports
     names = [name for config in configs for name in split_names(config["data"]["records"])]
     data_sets = sorted({DataSet.of(one).id for one in names if is_data_set(one)})
     front: dict[str, Any] = {**ours, "library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    front |= {"tags": ["eve_jax", "encoder-free"]}
+    hf = read_json(export / CONFIG) if (export / CONFIG).is_file() else {}
+    llava = is_llava(hf)
+    front |= {"tags": ["eve_jax"] if llava else ["eve_jax", "encoder-free"]}
     if base.get("commit"):
         front["base_model"] = base["name"]
     if data_sets:
@@ -66,8 +73,9 @@ def write_card(folder: Path, export: Path, name: str, license: str = "", reports
         "---",
         f"# {name.partition('/')[2] or name}",
         "",
-        f"A vision-language model without a vision encoder{_from(base)}, trained with eve_jax {__version__}.",
-        *["", "## Use", "", USE.format(name=name)],
+        f"A vision-language model {'with' if llava else 'without'} a vision encoder{_from(base)}, trained with eve_jax "
+        f"{__version__}.",
+        *["", "## Use", "", _use(name, hf)],
         *_recipe(stages, configs),
         *_data(stages),
         *_losses(stages, export),
@@ -75,6 +83,14 @@ def write_card(folder: Path, export: Path, name: str, license: str = "", reports
         *["", "## License", "", _license(base, license)],
     ]
     (export / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _use(name: str, hf: dict[str, Any]) -> str:
+    """Return how an export with config.json `hf` is loaded: by transformers and ours, or by ours alone."""
+    ours = EVE_USE.format(name=name)
+    if is_llava(hf):
+        return USE.format(cls="LlavaForConditionalGeneration", name=name, more="") + ours
+    return ours if member(hf) else USE.format(cls="AutoModelForCausalLM", name=name, more=REMOTE) + ours
 
 
 def _from(base: Mapping[str, str]) -> str:
@@ -96,14 +112,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
 
 
-def _has(model: Mapping[str, Any], group: str) -> bool:
-    """Whether a model of these settings has weights of a group that most models have none of."""
-    fields = {"align": "align_width", "vocabulary": "codes", "encoder": "encoder", EXTRA_GROUP: "extra_layers"}
-    if group == PLACE_GROUP:
-        return model.get("rope") == "thw"
-    return group not in fields or bool(model.get(fields[group]))
-
-
 def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not stages:
         return
@@ -112,7 +120,8 @@ def _recipe(stages: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Ite
     for stage, config in zip(stages, configs, strict=True):
         data, optim, stats = config["data"], config["optim"], _stats(stage)
         changed = [f"{name} x{value:g}" for name, value in (optim.get("groups") or {}).items() if value is not None]
-        there = [group for group in STAGES.get(config["stage"], ()) if _has(config["model"], group)]
+        groups = {weight.group for weight in declared(stage_config(stage)[0]).values()}
+        there = [group for group in STAGES.get(config["stage"], ()) if group in groups]
         trains = ", ".join((*there, *changed))
         if rank := config.get("lora", {}).get("rank"):
             trains = f"adapters of rank {rank}: " + (config["lora"]["on"] or trains)

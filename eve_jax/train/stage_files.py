@@ -33,8 +33,7 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
     """
     if not resumed or not (folder / CONFIG).exists():
         write_json(folder / CONFIG, versioned(json.loads(config.to_json())), indent=1)
-    if config.sizes.codes:
-        carry_vision_tokenizer(vision_tokenizer(config), folder / VISION_TOKENIZER)
+    _keep_vision_tokenizer(folder / VISION_TOKENIZER, config, resumed)
     if not resumed:
         _replace_tokenizer(folder, tokenizer)
         return
@@ -48,6 +47,15 @@ def write_stage_files(folder: Path, config: Config, tokenizer: Tokenizer, resume
         )
     print_once(f"{folder}: its tokenizer was {'not that of its checkpoints' if found else 'missing'}: written again")
     _replace_tokenizer(folder, tokenizer)
+
+
+def _keep_vision_tokenizer(target: Path, config: Config, resumed: bool) -> None:
+    """Copy the vision tokenizer of a stage that reads codes to `target`, in place of what a dead run left there."""
+    source = vision_tokenizer(config) if config.sizes.codes else None
+    if not resumed and (source is None or source.resolve() != target.resolve()):
+        shutil.rmtree(target, ignore_errors=True)
+    if source is not None:
+        carry_vision_tokenizer(source, target)
 
 
 def vision_tokenizer(config: Config) -> Path:

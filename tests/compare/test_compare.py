@@ -14,12 +14,13 @@ from eve_jax.compare.cards import marked, read_cards
 from eve_jax.compare.filters import filters_of
 from eve_jax.compare.questions import _row, _sample, _visible, question_losses, read_question
 from eve_jax.compare.run import PARTS, Asked, compare
-from eve_jax.compare.weights import compared_weights
+from eve_jax.compare.weights import KINDS, compared_weights, kind_of
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.hf.tensors import HfSource
 from eve_jax.infer.api import EVE
 from eve_jax.infer.score import ScoreSettings
+from eve_jax.model.eve import declared
 from eve_jax.weights.import_export import export_checkpoint
 from tests.weights.folders import golden, plain, write_hf
 
@@ -67,6 +68,12 @@ def test_weights_by_layer_and_kind(folders):
     assert any(name.startswith("patch_embed.") for name in found["new"]) and not found["gone"]
 
 
+def test_a_vision_vocabulary_has_its_kind(folders):
+    cfg = replace(HfSource(folders[0]).cfg, patch_embed="vq", codes=300, sub_patch=1)
+    assert kind_of(cfg, "patch_embed.table") == "Codes"
+    assert {kind_of(cfg, name) for name in declared(cfg)} <= set(KINDS)
+
+
 def test_losses_are_those_of_scoring(folders, asked):
     _, folder, _ = folders
     eve = EVE.from_pretrained(folder)
@@ -87,16 +94,17 @@ def test_attention_that_does_not_look_is_the_share_of_tokens(folders, asked):
     question = read_question(open_records(str(asked / "questions.jsonl"), str(asked)), 0, rule)
     params = {n: jnp.zeros_like(v) if n.startswith("layers.attn.q.") else v for n, v in eve.engine.params.items()}
     cfg = replace(eve.engine.cfg, dtype="float32")
-    batch = _row(cfg, *_sample(rule, question))
+    batch = _row(cfg, *_sample(replace(rule, layout=cfg.layout), question))
     _, shares = watch(cfg, params, batch)
     counts = batch["loss_weight"][0] > 0
-    np.testing.assert_allclose(np.asarray(shares)[:, 0, counts].mean(axis=1), _visible(rule, question), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(shares)[:, 0, counts].mean(axis=1), _visible(batch), rtol=1e-5)
 
 
 def test_a_sheet(folders, asked, tmp_path):
     llm, eve, _ = folders
+    (tmp_path / "text.txt").write_text("A text of the same name.\n")
     files: dict[str, Any] = {
-        "texts": (asked / "text.txt",),
+        "texts": (asked / "text.txt", tmp_path / "text.txt"),
         "questions": str(asked / "questions.jsonl"),
         "images": str(asked),
     }
@@ -105,16 +113,19 @@ def test_a_sheet(folders, asked, tmp_path):
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == report | {
         "eve_jax_version": json.loads((tmp_path / "out" / "compare.json").read_text())["eve_jax_version"]
     }
-    assert report["texts"]["llm"]["text.txt"]["loss"] == pytest.approx(report["texts"]["eve"]["text.txt"]["loss"])
+    losses = [[one["loss"] for one in report["texts"][name].values()] for name in ("llm", "eve")]
+    assert losses[0] == pytest.approx(losses[1]) and len(losses[0]) == 2
     assert report["questions"]["llm"] is None and report["cards"]["llm"] is None
     first, second = report["cards"]["eve"]
     assert first["error_rate"] > 0 and second["error_rate"] is None
+    paper = {"answer": "Welcome of the Day", "error_rate": 5 / 15}
+    assert report["paper"] == [paper, None]
     assert first["tokens"] == 1 + first["grid"][0] * (first["grid"][1] + 1)
     with Image.open(tmp_path / "out" / "compare.png") as image:
         assert image.size[0] > 1000
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "<mark>Welcome</mark>" in page and "[Word]" in page and "takes no images" in page
-    assert page.count("<img") == 3
+    assert page.count("<img") == 3 and "character error rate 33.3%" in page
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,7 @@ def test_what_cannot_be_compared(folders, tmp_path, which, parts, says):
         ({"prompt": "x"}, "cards.jsonl#1: image is None"),
         ({"image": "a.png"}, "prompt is None"),
         ({"image": "none.png", "prompt": "x"}, "none.png"),
+        ({"image": "a.png", "prompt": "x", "text": "\ud800"}, "text: character 1 is .* half of a surrogate pair"),
         ({"image": "a.png", "prompt": "x", "mark": []}, "unknown field 'mark'"),
         ({"image": "a.png", "prompt": "x", "marks": [[1, 2]]}, "expected \\[x, y, whole number\\]"),
         ({"image": "a.png", "prompt": "x", "marks": [[900, 2, 1]]}, "outside of 90 x 70 pixels"),

@@ -100,7 +100,7 @@ def test_the_card(stage: Path, commit: str, tmp_path: Path, capsys: pytest.Captu
         f"on the base `{BASE}` at commit `{commit}`",
         f'from_pretrained("{ID}", trust_remote_code=True)',
         "| stage1 | patch_embed | 2 | 40 |",  # which has no aligning layer
-        "| stage3 | patch_embed, vision, text, patch_embed x0.1 | 2 | 40 |",
+        "| stage3 | patch_embed, text, patch_embed x0.1 | 2 | 40 |",  # and no weights of its own for vision
         "| `captions.jsonl` | 40 | 20 | 50.0% |",
         "| stage3 | 2.0000 | 1.5000 |",
         "![Curves of stage1](stage1.png)",
@@ -112,14 +112,18 @@ def test_the_card(stage: Path, commit: str, tmp_path: Path, capsys: pytest.Captu
     assert "/home/me" not in card and str(tmp_path) not in card
     assert (out / "stage3.png").read_bytes() == b"\x89PNG curves"
     assert capsys.readouterr().err.count("warning") == 0
+    (out / "config.json").write_text('{"model_type": "llava"}')
     write_card(stage, out, ID, license="mit")
+    card = (out / "README.md").read_text()
+    assert f'LlavaForConditionalGeneration.from_pretrained("{ID}")' in card and "with a vision encoder" in card
+    assert front_matter(out / "README.md")["tags"] == ["eve_jax"]
     assert front_matter(out / "README.md")["license"] == "mit"
     config = json.loads((stage / "config.json").read_text())
-    config["model"]["align_width"] = 64
+    config["model"] |= {"align_width": 64, "num_layers": 4}
     (stage / "config.json").write_text(json.dumps(config))
     (stage / "base.json").unlink()
     write_card(stage, out, ID)
-    assert "| stage3 | patch_embed, align, vision, text, patch_embed x0.1 | 2 | 40 |" in (out / "README.md").read_text()
+    assert "| stage3 | patch_embed, align, text, patch_embed x0.1 | 2 | 40 |" in (out / "README.md").read_text()
     assert "license" not in front_matter(out / "README.md")
     assert "the license of the base is not known, so its card names none" in capsys.readouterr().err
     with pytest.raises(UserError, match="not a report of an evaluation"):
@@ -157,8 +161,8 @@ def test_refusals(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_card_of_a_run_with_adapters(stage: Path, tmp_path: Path) -> None:
     config = json.loads((stage / "config.json").read_text())
     for on, said in {
-        "": "patch_embed, vision, text, patch_embed x0.1",
-        "vision,patches": "vision,patches",
+        "": "patch_embed, text, patch_embed x0.1",
+        "text,patches": "text,patches",
     }.items():
         config["lora"] |= {"rank": 16, "on": on}
         (stage / "config.json").write_text(json.dumps(config))

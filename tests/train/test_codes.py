@@ -14,12 +14,14 @@ from safetensors.numpy import save_file
 from configs import dt
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, newest_step
 from eve_jax.config.stage import Config
-from eve_jax.data.image.codes import as_codes, as_patches, codes_file, stored_codes
+from eve_jax.data.image.codes import as_codes, as_patches, codes_file, digest_of_tokenizer, stored_codes
 from eve_jax.data.image.patches import load_patches
+from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.square import padded
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.prepare.convert import Conversion, convert
-from eve_jax.data.samples.sample_rule import SampleRule
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, SampleRule
+from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
 from eve_jax.hf.vision_tokenizer import VisionCoder
 from eve_jax.hf.vq_folder import names_of
@@ -27,6 +29,7 @@ from eve_jax.infer.api import EVE
 from eve_jax.model.eve import declared
 from eve_jax.model.vq import VqConfig, vq_shapes
 from eve_jax.train.metrics import read_metrics
+from eve_jax.train.stage_files import write_stage_files
 from eve_jax.train.trainer import train
 from eve_jax.weights.open import load_params
 from tests.data.synthetic import byte_tokenizer, write_records
@@ -93,11 +96,27 @@ def test_codes_are_kept_as_they_are(tmp_path):
     assert stored_codes(tmp_path / "b.png", "abc") is None
 
 
+def test_codes_are_not_trained_on_as_pixels(data, tmp_path):
+    (tmp_path / "a.png").write_bytes(codes_file(np.zeros((8, 8), np.int32), "abc"))
+    with pytest.raises(BadImage, match="holds codes of a vision tokenizer, not an image"):
+        load_patches(tmp_path / "a.png", ImageRule("anyratio_ld", max_size=64, max_aspect=0.0))
+
+
+def test_a_dead_runs_vision_tokenizer_is_replaced(data, tmp_path):
+    """That of checkpoints is not."""
+    folder, tokenizer = tmp_path / "dt1", load_tokenizer(data / "tokenizer")
+    other = digest_of_tokenizer(write_vq(folder / VISION_TOKENIZER, seed=1))
+    for resumed, digest in ((True, other), (False, digest_of_tokenizer(data / "vq"))):
+        write_stage_files(folder, Config.of(stage(data, "dt1", "1")), tokenizer, resumed, verified=True)
+        assert digest_of_tokenizer(folder / VISION_TOKENIZER) == digest
+    assert digest != other
+
+
 @pytest.mark.slow
 def test_stages_and_what_reads_them(data, tmp_path):
-    """The vocabulary, then everything; a chat and a score make codes themselves, the same ones."""
+    """The vocabulary, then everything, twice; a chat and a score make codes themselves, the same ones."""
     init, params = "", {}
-    for name, kind in (("dt1", "1"), ("dt3", "3")):
+    for name, kind in (("dt1", "1"), ("dt2", "2.2"), ("dt3", "3")):
         c = stage(data, name, kind, init)
         c.train.save_every, c.train.keep = 2, 4
         init = str(train(c, tmp_path / "runs", quiet=True))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eve_jax.compare.questions import question_losses
 from eve_jax.data.image.square import padded
+from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
 from eve_jax.infer.api import EVE
 from eve_jax.infer.batches import Ask, answer_all
@@ -125,6 +127,10 @@ def test_chat_and_score(llava, tmp_path):
     (line,) = eve.score(tmp_path / "r.json", tmp_path).lines
     assert line.n_vision == PATCHES
     assert np.isfinite(line.loss)
+    found = question_losses(eve, open_records(str(tmp_path / "r.json"), str(tmp_path)), 0, "eve", quiet=True)
+    assert found["loss"] == pytest.approx(line.loss, abs=1e-5)
+    seen = range(line.n_tokens - line.n_target, line.n_tokens)  # tokens, by what predicts each target
+    assert found["visible"] == pytest.approx(np.mean([PATCHES / count for count in seen]))
 
 
 @pytest.mark.parametrize(

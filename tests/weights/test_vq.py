@@ -147,6 +147,9 @@ def test_codes_of_a_thousand_random_patches(name, tmp_path):
         ({"attn_resolutions": [16]}, r"attn_resolutions is \[16\]"),
         ({"double_latent": True}, "double_latent"),
         ({"base_channels": 33}, "channels=33"),
+        ({"channel_multiplier": 4}, "channel_multiplier=4: expected a list of whole numbers"),
+        ({"resolution": None}, "resolution=None: expected a whole number"),
+        ({"model_type": "sber_movqgan"}, "there is no field "),
         ({"num_embeddings": 65}, r"quantize.embedding.weight has shape \(64, 16\)"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from eve_jax.data.image_file import BadImage, ImageFile, image_bytes
-from eve_jax.process.files import read_bytes
+from eve_jax.process.files import read_blocks
 
 Coder = Callable[[np.ndarray], np.ndarray]  # uint8 [B, S, S, 3] -> int [B, h, w]
 CODE_BYTES = 2  # of a code in a row
@@ -25,7 +25,9 @@ def digest_of_tokenizer(folder: Path) -> str:
     """Return a hash of the files of the vision tokenizer in `folder`. Raises UserError when there are none."""
     digest = hashlib.blake2b(digest_size=16)
     for file in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
-        digest.update(file.name.encode() + b"\0" + read_bytes(file))
+        digest.update(file.name.encode() + b"\0")
+        for block in read_blocks(file):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -56,6 +58,12 @@ def stored_codes(file: ImageFile, digest: str) -> np.ndarray | None:
             "holds codes of another vision tokenizer than config.data.vision_tokenizer; convert it again", file
         )
     return codes.astype(np.uint16)
+
+
+def refuse_codes(image: Image.Image, file: object) -> None:
+    """Raise `BadImage` for an image that Pillow has opened from a file of codes, whose pixels are none."""
+    if MARK in image.info:
+        raise BadImage("holds codes of a vision tokenizer, not an image; name the images that they were made of", file)
 
 
 def as_patches(codes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
 
 from eve_jax.data.image import jpeg
-from eve_jax.data.image.codes import as_patches, stored_codes
+from eve_jax.data.image.codes import as_patches, refuse_codes, stored_codes
 from eve_jax.data.image.decode import UPRIGHT, OnlyHoles, orientation, to_rgb, turned
 from eve_jax.data.image.resample import resized
 from eve_jax.data.image.rule import CANVASES, CODES, MAX_PIXELS, PATCH, PILLOW_PIXELS, ImageRule
@@ -69,6 +69,7 @@ def open_pixels(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None =
     than that of its patches. Raises `BadImage`.
     """
     with _opened(file, rule.max_pixels) as image:
+        refuse_codes(image, file)
         upright = _upright_size(image)
         turn = orientation(image)
         if rule.draft:
