@@ -19,7 +19,7 @@ from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.view.take_apart import take_apart
 from eve_jax.errors import UserError
-from eve_jax.model.plain_patches import IMAGENET_MEAN, IMAGENET_STD
+from eve_jax.model.plain_patches import IMAGENET
 from tests import family as ref
 from tests.data.synthetic import byte_tokenizer
 
@@ -56,7 +56,8 @@ def test_pixels_of_neo() -> None:
         h, w = one["grid_hw"]
         ours = patchify(resized).reshape(h // 2, w // 2, 2, 2, 16, 16, 3).transpose(0, 2, 1, 3, 6, 4, 5)
         scaled = ours.reshape(h * w, 3, 256).astype(np.float32) / np.float32(255)
-        floats = (scaled - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
+        mean, std = (of_channels[:, None] for of_channels in IMAGENET)
+        floats = (scaled - mean) / std
         assert hashlib.sha256(floats.astype("<f4").tobytes()).hexdigest() == one["sha256_float32"]
 
 
