@@ -14,7 +14,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.size_rules import sail_size
 from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids
+from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids, render
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.view.take_apart import take_apart
@@ -111,6 +111,12 @@ def test_conversations_of_neo(case: dict[str, Any], tokenizer: Any) -> None:
     assert expanded(encoded.ids, encoded.ids, ref.PATCH_ID) == case["small_ids"]
     assert expanded(encoded.ids, encoded.labels, -100) == case["small_labels"]
     assert expanded(asked, asked, ref.PATCH_ID) == case["prompt_last_turn_expanded_small_ids"]
+
+
+def test_texts_without_an_image_keep_their_line_ends() -> None:
+    """SAIL's images go to the front; line ends go with them, and with nothing else."""
+    turns = [Turn("human", "\nA list?"), Turn("gpt", "\n- one")]
+    assert render(turns, "sail") == "[INST] \nA list? [/INST] \n- one</s>"
 
 
 def test_the_tokenizer_of_a_base_gets_the_tokens_that_it_lacks(tmp_path: Path) -> None:
