@@ -69,7 +69,8 @@ def run(stage: str, routing: str, steps: int, spec: str) -> Trained:
     functions = StepFunctions(cfg, tx, optax.constant_schedule(LR), mesh)
     step = sharding.place(np.zeros((), np.int32), sharding.replicated(mesh))
     state = TrainState(step, trainable, optimizer_state(tx, trainable, mesh))
-    losses, first = [], {}
+    losses: list[float] = []
+    first: dict[str, np.ndarray] = {}
     for _ in range(steps):
         state, metrics = functions(state, frozen, [batch])
         losses.append(float(metrics["loss"]))
@@ -101,15 +102,15 @@ class Apart(NamedTuple):
 
 def parameters_apart(wanted: Trained, got: Trained) -> Apart:
     """How far the parameters of two trainings are from each other."""
-    far, count = [0.0, 0.0], 0
+    decided, undecided, count = 0.0, 0.0, 0
     for name, value in wanted.parameters.items():
         size = np.abs(wanted.gradients[name])
         rounding = (size > 0) & (size < ROUNDING * size.max())
         difference = np.abs(np.asarray(got.parameters[name]) - np.asarray(value))
-        for number, which in enumerate((~rounding, rounding)):
-            far[number] = max(far[number], float(difference[which].max(initial=0.0)))
+        decided = max(decided, float(difference[~rounding].max(initial=0.0)))
+        undecided = max(undecided, float(difference[rounding].max(initial=0.0)))
         count += int(rounding.sum())
-    return Apart(*far, count / sum(value.size for value in wanted.gradients.values()))
+    return Apart(decided, undecided, count / sum(value.size for value in wanted.gradients.values()))
 
 
 def main(stage: str, routing: str, steps: str, *specs: str) -> None:
