@@ -81,7 +81,7 @@ def data_settings(hf: dict[str, Any], where: Path, cfg: ModelConfig) -> dict[str
     if is_plain(hf):
         data = OUR_OWN | {"template": chat_template(hf)} | ours
     elif member(hf):
-        data = data_fields(hf, cfg) | ours
+        data = data_fields(hf, cfg, where / CONFIG) | ours
     elif ours.keys() >= REQUIRED:
         data = ours  # of an earlier version without fit and image_first, which mean the training rule and False
     elif cfg.encoder is not None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image.size_rules import NEO, SAIL
+from eve_jax.data.image.size_rules import NEO, NEO_AREA, SAIL
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.checks import number, whole
 
@@ -25,7 +26,7 @@ EXTRA = "extra_num_layers"
 # Of NEO's published models, whose config.json may not say it: layers of the LLM's own size -> those that are extra.
 PUBLISHED = {(40, 2048): 12, (42, 4096): 6}
 NEO_FIELDS = ("rope_theta_hw", "max_position_embeddings_hw", EXTRA)  # of the LLM's section, which Qwen3's has not
-LARGEST = 1 << 20
+AREA = ("min_pixels", "max_pixels")  # of the section of the images
 
 
 def member(hf: Mapping[str, Any]) -> str:
@@ -73,10 +74,14 @@ def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
     return SWITCHES[NEO] | {
         "sub_patch": whole(f"{VISION_PART}.patch_size", vision.get("patch_size", 16), "a number of pixels", 1, LARGEST),
         "patch_hidden": whole(f"{VISION_PART}.hidden_size", vision.get("hidden_size", 1024), "a width", 1, LARGEST),
-        "patch_theta": float(number(f"{VISION_PART}.rope_theta_vision", vision.get("rope_theta_vision", 1e4), "", 0)),
-        "place_theta": float(number("rope_theta_hw", llm.get("rope_theta_hw", 1e4), "a number above 0", 0)),
+        "patch_theta": _theta(f"{VISION_PART}.rope_theta_vision", vision.get("rope_theta_vision", 1e4)),
+        "place_theta": _theta("rope_theta_hw", llm.get("rope_theta_hw", 1e4)),
         "extra_layers": whole(EXTRA, extra, "a number of layers", 0, LARGEST),
     }
+
+
+def _theta(name: str, value: Any) -> float:
+    return number(name, value, "a number above 0", 0)
 
 
 def _alone(value: Any) -> Any:
@@ -92,14 +97,21 @@ def image_tokens(hf: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"patch_token": tokenizer.token_id("<vpatch>"), "close_token": tokenizer.token_id("</vision>")}
 
 
-def data_fields(hf: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
-    """Return the settings of `config.data` that belong to a member's checkpoint."""
+def data_fields(hf: dict[str, Any], cfg: ModelConfig, file: Path) -> dict[str, Any]:
+    """Return the settings of `config.data` that belong to a checkpoint of a member, whose config.json `file` has `hf`.
+
+    Raise UserError, naming the file, for an area that is none.
+    """
     kind = member(hf)
     data: dict[str, Any] = {"image_mode": kind, "template": kind, "max_size": 0, "max_aspect": 0.0, "fit": "shrink"}
     data |= {"image_first": False, "patch": 2 * cfg.sub_patch}
     vision = hf.get(VISION_PART) or {}
-    if kind == NEO and vision.get("min_pixels") is not None:
-        data["area"] = [vision["min_pixels"], vision["max_pixels"]]
+    given = [vision.get(name) for name in AREA]
+    if kind == NEO and given != [None, None]:
+        data["area"] = [
+            default if value is None else whole(f"{file}: {VISION_PART}.{name}", value, "a number of pixels", 1)
+            for name, value, default in zip(AREA, given, NEO_AREA, strict=True)
+        ]
     return data
 
 
@@ -136,7 +148,7 @@ def neo_config(cfg: ModelConfig, llm: dict[str, Any], data: dict[str, Any], carr
         "rope_theta_vision": cfg.patch_theta,
         "max_position_embeddings_vision": 10_000,
     }
-    areas = {"min_pixels": least, "max_pixels": most} if most else {}
+    areas = dict(zip(AREA, (least, most), strict=True)) if most else {}
     out = {
         "architectures": ["NEOChatModel"],
         "downsample_ratio": 0.5,

@@ -59,7 +59,7 @@ def _cast(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     for name in list(params):  # one at a time, so that both copies exist of one weight only
         if not quantized.is_quantized(params[name]):
             params[name] = jnp.asarray(params[name], cfg.dtype)
-    return replace(cfg, remat="none"), params
+    return replace(cfg, remat="none", longest_image=0), params
 
 
 def shard_params(cfg: ModelConfig, params: Params, mesh: Mesh) -> Params:

@@ -2,8 +2,7 @@
 
 Image tokens are causal like text, and EVEv2 embeds each patch by itself: a piece is any range of a prompt's tokens.
 EVEv1's class token looks at all windows of its image, a vision encoder's patches at each other, and tokens of other
-models see all of theirs, so there an image
-stays whole.
+models see all of theirs, so there an image stays whole.
 """
 
 from collections.abc import Sequence

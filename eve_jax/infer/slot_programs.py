@@ -109,8 +109,8 @@ def decode(
 
     rows: the slots, all different, and in order where they are all there are; the tokens that each holds, its last
     token, which is not among them, how many are wanted (0: the slot rests), and what rotary positions count of that
-    last token, int32 [R] each. A row ends with a stop
-    or a token of logits that are not finite; its other entries are zeros: a masked NaN would still spread.
+    last token, int32 [R] each. A row ends with a stop or a token of logits that are not finite; its other entries are
+    zeros: a masked NaN would still spread.
     """
     slots, length, token, steps, number = rows
     with sharding.use(mesh):

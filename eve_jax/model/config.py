@@ -173,6 +173,10 @@ class ModelFields(FamilyFields):
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
             refuse_ratio(self, "num_heads", "num_kv_heads")
+        for name in ("patch_token", "close_token"):
+            if (token := getattr(self, name)) >= self.vocab_size:
+                wanted = f"one of the {self.vocab_size} tokens of the vocabulary, or -1 for none"
+                raise unexpected(Field(f"model.{name}"), token, wanted)
         check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
 
     def _check_encoder(self) -> None:

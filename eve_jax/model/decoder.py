@@ -124,11 +124,12 @@ def run_layers(
         own = _own(weights, rows, first)
         x, out = jax.lax.scan(_body(graph, x, rows, remat, keep), x, own, unroll=_at_once(weights))
         kept.append(out)
-        first += _count(weights)
+        first += count_layers(weights)
     return x, jnp.concatenate(kept) if keep else None
 
 
-def _count(weights: nnx.State) -> int:
+def count_layers(weights: nnx.State) -> int:
+    """Return how many layers there are of which `weights` are stacked."""
     return jax.tree.leaves(weights)[0].shape[0]
 
 
@@ -137,14 +138,14 @@ def _own(weights: nnx.State, rows: Rows, first: int = 0) -> tuple[nnx.State, Kin
 
     first: the number of the first one.
     """
-    count = _count(weights)
+    count = count_layers(weights)
     kinds = jax.tree.map(lambda kind: kind[first : first + count], rows.sight.layers())
     return weights, kinds, dropout.layer_keys(count)
 
 
 def _at_once(weights: nnx.State) -> int:
     """Layers in a turn of the scan's loop: on one CPU all of a small model, which saves a tenth of a step in copies."""
-    count = _count(weights)
+    count = count_layers(weights)
     return count if one_cpu() and count <= UNROLLED else 1
 
 
@@ -172,7 +173,7 @@ def run_tapped(
     graph, weights = nnx.split(layers)
     body = _body(graph, x, rows, remat)
     each = _own(weights, rows)
-    below = _count(weights) % every
+    below = count_layers(weights) % every
     if below:
         x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], each))
     segments = jax.tree.map(lambda a: a[below:].reshape(-1, every, *a.shape[1:]), each)
@@ -225,7 +226,7 @@ def extend_layers(
                 own = pair if held is None else pair[1]
                 return (x, (own.keys, own.values)), None
 
-            count = _count(weights)
+            count = count_layers(weights)
             each = jnp.arange(first, first + count)
             of_layers = jax.tree.map(lambda k, first=first, count=count: k[first : first + count], kinds[number])
             (x, cache), _ = jax.lax.scan(body, (x, cache), (weights, each, of_layers), unroll=count == 1)

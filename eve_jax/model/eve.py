@@ -18,6 +18,7 @@ from eve_jax.model.decoder import (
     DecoderLayer,
     HeldGroup,
     Stack,
+    count_layers,
     extend_layers,
     extra_layers,
     in_groups,
@@ -145,7 +146,7 @@ class Eve(nnx.Module):
         stacks = [nnx.split(layers) for layers in self.stacks]
         if groups == 1:
             return [stacks]
-        each = [[(graph, one)] for graph, state in stacks for one in in_groups(state, _layers(state))]
+        each = [[(graph, one)] for graph, state in stacks for one in in_groups(state, count_layers(state))]
         assert len(each) == groups, "one group, or one for each layer"
         return each
 
@@ -191,10 +192,6 @@ class Eve(nnx.Module):
         rows = DecodingRows.of(self.cfg, length, step, number)
         x, recent = extend_layers(weights, recent, x, rows, held)
         return x[:, 0], recent
-
-
-def _layers(state: nnx.State) -> int:
-    return jax.tree.leaves(state)[0].shape[0]
 
 
 @cache

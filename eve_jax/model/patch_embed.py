@@ -20,9 +20,14 @@ PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
-def normalised(pixels: UInt8[Array, "*B N"]) -> Float[Array, "*B N"]:
-    """uint8 RGB, the channels of a pixel together on the last axis, as float32 of CLIP's mean 0 and deviation 1."""
-    mean, std = (np.tile(c, pixels.shape[-1] // 3) for c in (PIXEL_MEAN, PIXEL_STD))
+def normalised(
+    pixels: UInt8[Array, "*B N"], mean: np.ndarray = PIXEL_MEAN, std: np.ndarray = PIXEL_STD
+) -> Float[Array, "*B N"]:
+    """Return uint8 RGB, the channels of a pixel together on the last axis, as float32 of mean 0 and deviation 1.
+
+    `mean` and `std`, float32 [3], are those of the pixels of a large set of images, by default CLIP's.
+    """
+    mean, std = (np.tile(c, pixels.shape[-1] // 3) for c in (mean, std))
     return (pixels.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
 
 

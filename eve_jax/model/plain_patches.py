@@ -6,23 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import in_use
 from eve_jax.model.lora import adapted
+from eve_jax.model.patch_embed import normalised
 from eve_jax.model.product import product
 from eve_jax.model.weight import normal, param, zeros
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+# Mean and deviation of ImageNet's pixels.
+IMAGENET = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 SUB = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32)  # row and column of a patch's blocks, in their order
-
-
-def of_imagenet(pixels: UInt8[Array, "*B N"]) -> Float[Array, "*B N"]:
-    """uint8 RGB, the channels of a pixel together, as float32 of ImageNet's mean 0 and deviation 1."""
-    mean, std = (np.tile(c, pixels.shape[-1] // 3) for c in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pixels.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
 
 
 def turned(x: Float[Array, "*B C"], row: Int[Array, "*B"], column: Int[Array, "*B"], theta: float) -> Array:
@@ -54,7 +49,7 @@ class RotaryPatches(nnx.Module):
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
         """Vision slots of the rows of a batch (docs/design.md#row-contract), patches alone."""
         own: RotaryPatches = in_use(self, self.dtype)
-        quarters = jnp.split(of_imagenet(batch["patches"]).astype(self.dtype), 4, axis=-1)
+        quarters = jnp.split(normalised(batch["patches"], *IMAGENET).astype(self.dtype), 4, axis=-1)
         x = jnp.concatenate([own.block(q, batch["place"], at) for q, at in zip(quarters, SUB, strict=True)], axis=-1)
         return adapted(own, "kernel2", x, product(x, own.kernel2[...])) + own.bias2[...]
 
@@ -78,5 +73,5 @@ class LinearPatches(nnx.Module):
     def __call__(self, batch: dict[str, Any]) -> Float[Array, "R V D"]:
         """Vision slots of the rows of a batch (docs/design.md#row-contract), patches alone."""
         own: LinearPatches = in_use(self, self.dtype)
-        pixels = of_imagenet(batch["patches"]).astype(self.dtype)
+        pixels = normalised(batch["patches"], *IMAGENET).astype(self.dtype)
         return adapted(own, "kernel", pixels, product(pixels, own.kernel[...]))

@@ -14,12 +14,12 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.size_rules import sail_size
 from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids
+from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids, render
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.data.text.templates import check_template, get_template
 from eve_jax.data.view.take_apart import take_apart
 from eve_jax.errors import UserError
-from eve_jax.model.plain_patches import IMAGENET_MEAN, IMAGENET_STD
+from eve_jax.model.plain_patches import IMAGENET
 from tests import family as ref
 from tests.data.synthetic import byte_tokenizer
 
@@ -56,7 +56,8 @@ def test_pixels_of_neo() -> None:
         h, w = one["grid_hw"]
         ours = patchify(resized).reshape(h // 2, w // 2, 2, 2, 16, 16, 3).transpose(0, 2, 1, 3, 6, 4, 5)
         scaled = ours.reshape(h * w, 3, 256).astype(np.float32) / np.float32(255)
-        floats = (scaled - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
+        mean, std = (of_channels[:, None] for of_channels in IMAGENET)
+        floats = (scaled - mean) / std
         assert hashlib.sha256(floats.astype("<f4").tobytes()).hexdigest() == one["sha256_float32"]
 
 
@@ -110,6 +111,12 @@ def test_conversations_of_neo(case: dict[str, Any], tokenizer: Any) -> None:
     assert expanded(encoded.ids, encoded.ids, ref.PATCH_ID) == case["small_ids"]
     assert expanded(encoded.ids, encoded.labels, -100) == case["small_labels"]
     assert expanded(asked, asked, ref.PATCH_ID) == case["prompt_last_turn_expanded_small_ids"]
+
+
+def test_texts_without_an_image_keep_their_line_ends() -> None:
+    """SAIL's images go to the front; line ends go with them, and with nothing else."""
+    turns = [Turn("human", "\nA list?"), Turn("gpt", "\n- one")]
+    assert render(turns, "sail") == "[INST] \nA list? [/INST] \n- one</s>"
 
 
 def test_the_tokenizer_of_a_base_gets_the_tokens_that_it_lacks(tmp_path: Path) -> None:

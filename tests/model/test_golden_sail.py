@@ -25,7 +25,7 @@ SCALE = np.abs(IO["logits"]).max()
 
 @pytest.fixture(autouse=True)
 def _as_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_patches, "of_imagenet", lambda pixels: pixels)
+    monkeypatch.setattr(plain_patches, "normalised", lambda pixels, *_: pixels)
 
 
 def sample() -> Sample:

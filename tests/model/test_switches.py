@@ -75,6 +75,8 @@ def test_what_does_not_go_together():
         "layer_kinds": {"layer_kinds": ()},
         "local_rope_theta": {"layer_kinds": ("full",), "window": 0},
         "rope_scaling": {"rope_type": "yarn"},
+        "patch_token": {"patch_token": 1 << 20},
+        "close_token": {"close_token": 1 << 20},
     }
     for field, other in cases.items():
         with pytest.raises(UserError, match=rf"config\.model\.{field}"):

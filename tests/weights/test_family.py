@@ -12,10 +12,12 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tokenizers import processors
 
+from eve_jax.data.image.size_rules import NEO_AREA
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
 from eve_jax.hf.export_config import check_exported
 from eve_jax.infer.api import EVE
+from eve_jax.infer.parameters import ready
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import init_params
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
@@ -85,6 +87,9 @@ def test_the_form_of_the_training_kit(tmp_path: Path) -> None:
         ({"vision_config": {"num_channels": 4}}, r"vision_config\.num_channels is 4: expected 3"),
         ({"vision_config": {"downsample_ratio": 0.25}}, r"vision_config\.downsample_ratio is 0\.25: expected 0\.5"),
         ({"vision_config": {"patch_size": "16"}}, r"vision_config\.patch_size='16': expected a number of pixels"),
+        ({"vision_config": {"rope_theta_vision": "x"}}, r"vision_config\.rope_theta_vision='x': expected a number"),
+        ({"vision_config": {"min_pixels": "many"}}, r"vision_config\.min_pixels='many': expected a number of pixels"),
+        ({"vision_config": {"max_pixels": 1e5}}, r"vision_config\.max_pixels=100000\.0: expected a number of pixels"),
         ({"llm_config": {"extra_num_layers": 4}}, r"extra_layers=4: expected fewer than"),
         ({"llm_config": {"rope_scaling": {"type": "longrope"}}}, "longrope"),
     ],
@@ -92,6 +97,16 @@ def test_the_form_of_the_training_kit(tmp_path: Path) -> None:
 def test_a_config_of_another_model_is_refused(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"neo/config\.json.*{says}"):
         open_checkpoint(neo_folder(tmp_path / "neo", **changes))
+
+
+def test_an_area_that_is_given_in_part_has_the_default_of_the_rest(tmp_path: Path) -> None:
+    folder = neo_folder(tmp_path / "neo", vision_config={"min_pixels": None})
+    assert open_checkpoint(folder).data["area"] == [NEO_AREA[0], 65536]
+
+
+def test_a_model_that_trains_is_asked_about_images_of_any_size() -> None:
+    """`longest_image` is of training's rows: attention that looked no further would not see the rest of an image."""
+    assert ready(ref.neo(longest_image=6), dict(ref.neo_params(ref.neo())))[0].longest_image == 0
 
 
 def plain_qwen3(folder: Path) -> Path:

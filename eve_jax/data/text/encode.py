@@ -166,11 +166,14 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
 
 
 def _images_before(text: Text, turns: Sequence[_Placed], template: Template) -> list[_Placed]:
-    """Write all images, with the bos token behind them; return the turns without."""
-    for _ in range(sum(len(turn.pieces) - 1 for turn in turns)):
-        text.add(*template.image)
+    """Write all images, with the bos token behind them; return the turns without, nor the line ends behind an image."""
+    left = []
+    for turn in turns:
+        for _ in turn.pieces[1:]:
+            text.add(*template.image)
+        left.append(turn._replace(pieces=["".join(turn.pieces).lstrip("\n")]) if len(turn.pieces) > 1 else turn)
     text.begin()
-    return [turn._replace(pieces=["".join(turn.pieces).lstrip("\n")]) for turn in turns]
+    return left
 
 
 def _add_system(text: Text, system: str, template: Template, inside: bool) -> None:
