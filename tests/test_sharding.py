@@ -79,7 +79,9 @@ def chips(kind: str, side: int, slices: int = 1) -> list[Any]:
 
 
 @pytest.mark.parametrize(("process", "number"), [(0, 0), (1, 2), (5, 0)])
-def test_what_a_process_compiles_for_is_a_device_of_its_own(process: int, number: int, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_process_compiles_for_is_a_device_of_its_own(
+    process: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program for one device of another process is refused by some backends. Of a topology, any device will do."""
     chips = [Chip(i, "TPU v5 lite", 0, (i, 0, 0), i // 2) for i in range(4)]
     mesh: Any = SimpleNamespace(devices=np.array(chips).reshape(2, 2))

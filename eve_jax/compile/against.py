@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 from rich.table import Table
@@ -36,12 +36,12 @@ def read_report(path: str) -> dict[str, Any]:
         report = json.loads(lines[-1]) if lines else None
     except (ValueError, RecursionError):
         report = None
-    if not _is_report(report):
-        raise UserError(f"{path}: its last line is no report; make one by launch.compile --json > FILE")
-    return report
+    if _is_report(report):
+        return report
+    raise UserError(f"{path}: its last line is no report; make one by launch.compile --json > FILE")
 
 
-def _is_report(value: Any) -> bool:
+def _is_report(value: Any) -> TypeGuard[dict[str, Any]]:
     """Whether `value` has all that is compared, in the form of a report: looked at before minutes of compiling."""
     if not isinstance(value, dict) or "hbm_peak_bytes" not in value:
         return False
