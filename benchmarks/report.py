@@ -1,6 +1,6 @@
 """Run the benchmarks that this machine allows, and render README.md's tables: python -m benchmarks.report
 
-    python -m benchmarks.report                     all that there are, those that can run; each may take long
+    python -m benchmarks.report                     those of --list that can run here; each may take long
     python -m benchmarks.report --only=images,eval  these alone; --list says which there are and what they require
     python -m benchmarks.report --render            only the tables, from the results that are there
     python -m benchmarks.report --check             whether the tables are those of the results; 1 where they are not
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,10 @@ BENCHMARKS = {
     "serve": Benchmark("serve --json", ("httpx", "uvicorn")),
     "vllm_plugin": Benchmark("vllm_plugin", ("vllm",), 16),
     "bad_corpus": Benchmark("bad_corpus"),
+    "curate": Benchmark("curate --json", ("daft", "httpx", "py3langid"), 8),
+    "aligning": Benchmark("aligning --json"),
+    "backbones": Benchmark("backbones --noslices --json"),
+    "tab6": Benchmark("tab6 --json"),
 }
 
 
@@ -90,8 +95,6 @@ def machine() -> dict[str, Any]:
     """Return what figures depend on: processor, cores, memory, versions."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
-    from importlib.metadata import version
-
     return {
         "processor": model[1].strip() if model else platform.machine(),
         "cores": os.cpu_count(),

@@ -32,12 +32,12 @@ def test_the_readme_has_the_tables_of_the_results() -> None:
     assert rendered(text) == text, "run python -m benchmarks.report --render"
 
 
-def test_every_benchmark_is_there_and_ends_with_json() -> None:
+def test_those_that_are_known_are_there_and_end_with_json() -> None:
     """By its own flag, or always."""
     for name, benchmark in BENCHMARKS.items():
         source = (report.HERE / f"{benchmark.arguments.split()[0]}.py").read_text(encoding="utf-8")
         assert "print(json.dumps(" in source and "indent" not in source, f"{name}: in one line"
-        assert ("--json" in benchmark.arguments) == ('"json", False' in source), name
+        assert ("--json" in benchmark.arguments) == ('"json", False' in source or '"--json", ' in source), name
 
 
 def test_the_newest_result_of_each_is_rendered(folder: Path) -> None:
