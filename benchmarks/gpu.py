@@ -219,7 +219,7 @@ def main() -> None:
     found["training"], params = training(cfg, batch)
     found["decoding"] = decoding(cfg, params, prompt)
     found["seconds"] = time.time() - begin
-    print(json.dumps(found, indent=1))
+    print(json.dumps(found))
     if not all(part.get("right", True) for part in (*found["kernels"].values(), found["training"], found["decoding"])):
         sys.exit(1)
 

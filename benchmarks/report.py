@@ -1,13 +1,14 @@
 """Run the benchmarks that this machine allows, and render README.md's tables: python -m benchmarks.report
 
-    python -m benchmarks.report                     all that there are, those that can run; each may take long
+    python -m benchmarks.report                     those of --list that can run here; each may take long
     python -m benchmarks.report --only=images,eval  these alone; --list says which there are and what they require
     python -m benchmarks.report --render            only the tables, from the results that are there
     python -m benchmarks.report --check             whether the tables are those of the results; 1 where they are not
 
 A benchmark is a process of its own, whose last line is its figures as JSON. They are kept in a file of results/ by date
-and machine, written anew after each, with load and commit. Between `<!-- results: NAME -->` and `<!-- end -->` of
-README.md stands what `report_tables` makes of the newest result of that name; all else is left alone.
+and machine, written anew after each, with load and commit, also where they miss what they are held to. Between
+`<!-- results: NAME -->` and `<!-- end -->` of README.md stands what `report_tables` makes of the newest result of that
+name; all else is left alone.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,7 @@ from absl import flags
 from benchmarks.report_tables import TABLES
 from eve_jax.errors import UserError
 from eve_jax.process import interrupt
-from eve_jax.process.files import write_atomically, write_json
+from eve_jax.process.files import read_json, write_atomically, write_json
 from launch._flags import run
 
 ONLY = flags.DEFINE_list("only", [], "names of benchmarks, with commas; none: all")
@@ -38,6 +40,7 @@ HERE = Path(__file__).parent
 RESULTS, README = HERE / "results", HERE / "README.md"
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 GPU = Path("/proc/driver/nvidia/version")
+MISSED = 1  # status of a benchmark whose figures are not what they are held to
 
 
 class Benchmark(NamedTuple):
@@ -81,6 +84,10 @@ BENCHMARKS = {
     "serve": Benchmark("serve --json", ("httpx", "uvicorn")),
     "vllm_plugin": Benchmark("vllm_plugin", ("vllm",), 16),
     "bad_corpus": Benchmark("bad_corpus"),
+    "curate": Benchmark("curate --json", ("daft", "httpx", "py3langid"), 8),
+    "aligning": Benchmark("aligning --json"),
+    "backbones": Benchmark("backbones --noslices --json"),
+    "tab6": Benchmark("tab6 --json"),
 }
 
 
@@ -88,8 +95,6 @@ def machine() -> dict[str, Any]:
     """Return what figures depend on: processor, cores, memory, versions."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
-    from importlib.metadata import version
-
     return {
         "processor": model[1].strip() if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -106,32 +111,43 @@ def result_file(about: dict[str, Any], day: str) -> Path:
 
 
 def measured(name: str, benchmark: Benchmark) -> dict[str, Any]:
-    """Run a benchmark and return its figures with date, load and commit. Raises UserError where it fails."""
+    """Run a benchmark and return its figures with date, load and commit, and whether what it is held to holds: by its
+    status, with which its figures are kept all the same. Raises UserError where it fails.
+    """
     before, began = os.getloadavg()[0], time.strftime("%Y-%m-%d %H:%M")
     command = [sys.executable, "-m", f"benchmarks.{benchmark.arguments.split()[0]}", *benchmark.arguments.split()[1:]]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        raise UserError(f"{name}: python -m benchmarks.{benchmark.arguments} ended with status {done.returncode}")
     try:
         figures = json.loads(lines[-1])
     except (IndexError, ValueError):
-        raise UserError(f"{name}: the last line of python -m benchmarks.{benchmark.arguments} is no JSON") from None
+        figures = None
+    if not isinstance(figures, dict | list) or done.returncode not in (0, MISSED):
+        ended = f"ended with status {done.returncode}" if done.returncode else "has no JSON as its last line"
+        raise UserError(f"{name}: python -m benchmarks.{benchmark.arguments} {ended}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
     load = [round(before, 1), round(os.getloadavg()[0], 1)]
-    return {"began": began, "load": load, "commit": commit.stdout.strip(), "figures": figures}
+    about = {"began": began, "load": load, "commit": commit.stdout.strip()}
+    return about | {"holds": not done.returncode, "figures": figures}
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """Return `machine` and `results`, by name, of a file; none where it is not there. Raises UserError for others."""
+    if not file.exists():
+        return {"results": {}}
+    content = read_json(file)
+    results = content.get("results")
+    if not isinstance(results, dict) or not isinstance(content.get("machine"), dict):
+        raise UserError(f"{file}: is no file of results; restore it from git, or remove it")
+    return content
 
 
 def newest() -> dict[str, dict[str, Any]]:
     """Return by name the newest result of each benchmark, with its machine. Raises UserError for a damaged file."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(RESULTS.glob("*.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            results = content["results"].items()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file}: is no file of results; restore it from git, or remove it") from None
-        for name, result in results:
+        content = read_results(file)
+        for name, result in content["results"].items():
             if name not in found or found[name]["began"] <= result["began"]:
                 found[name] = result | {"machine": content["machine"]}
     return found
@@ -165,6 +181,7 @@ def run_all(names: Sequence[str]) -> bool:
     """Run benchmarks, keeping each one's figures as it ends; whether all went well."""
     about = machine()
     file = result_file(about, time.strftime("%Y-%m-%d"))
+    read_results(file)
     failed = []
     for name, benchmark in allowed(names):
         print(f"{name}: python -m benchmarks.{benchmark.arguments}", flush=True)
@@ -174,9 +191,12 @@ def run_all(names: Sequence[str]) -> bool:
             print(f"error: {error}", file=sys.stderr, flush=True)
             failed.append(name)
             continue
-        kept = json.loads(file.read_text(encoding="utf-8"))["results"] if file.is_file() else {}
+        if not result["holds"]:
+            print(f"{name}: its figures are not what they are held to", file=sys.stderr, flush=True)
+            failed.append(name)
+        kept = read_results(file)["results"] | {name: result}
         RESULTS.mkdir(exist_ok=True)
-        write_json(file, {"machine": about, "results": kept | {name: result}}, indent=1, sort_keys=False)
+        write_json(file, {"machine": about, "results": kept}, indent=1, sort_keys=False)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr, flush=True)
     return not failed

@@ -159,6 +159,7 @@ def main() -> None:
         for side, seconds in found.items():
             rate = count.value * (new.value - 1) / (seconds["all"] - seconds["prefill"])
             print(f"{side:10}  prefill {seconds['prefill']:.2f} s  all {seconds['all']:.2f} s  {rate:.1f} tokens/s")
+        print(json.dumps(found))
 
     app.run(run)
 

@@ -181,9 +181,12 @@ def current() -> Mesh | None:
 
 
 def device() -> jax.Device:
-    """The first device that the traced function will run on."""
+    """The first device of this process that the traced function will run on; of a topology, the first of all."""
     mesh = _MESH.get()
-    return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if mesh is None:
+        return jax.devices()[0]
+    devices = mesh.devices.flat
+    return next((one for one in devices if one.process_index == jax.process_index()), devices[0])
 
 
 def platform() -> str:

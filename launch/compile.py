@@ -16,8 +16,9 @@ import sys
 
 from absl import flags
 
+from eve_jax.process import fetched
 from launch._configs import define_config
-from launch._flags import run
+from launch._flags import define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
@@ -28,7 +29,8 @@ ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips togethe
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)
 SHAPE = flags.DEFINE_enum("shape", "mixed", ["mixed", "vision", "text"], "which row shape of the default menu")
 JSON = flags.DEFINE_bool("json", False, "print the figures as one line of JSON, last")
-AGAINST = flags.DEFINE_string("against", "", "a file with an earlier report (--json > FILE) to compare this one with")
+EARLIER = "a file with an earlier report (--json > FILE) to compare this one with"
+AGAINST = define_path("against", "", EARLIER, remote=fetched.fetch)
 SEARCH = flags.DEFINE_bool("search", False, "find the largest micro-batch or, with --topologies, the smallest slice")
 flags.mark_flags_as_required(["config"])
 

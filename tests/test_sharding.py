@@ -14,7 +14,16 @@ from eve_jax.errors import UserError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, logical_axes
 from eve_jax.model.llms import LLMS
-from eve_jax.sharding import PARAMETER_RULES, local_rows, make_mesh, mesh_sizes, parameter_sharding, place_batch
+from eve_jax.sharding import (
+    PARAMETER_RULES,
+    device,
+    local_rows,
+    make_mesh,
+    mesh_sizes,
+    parameter_sharding,
+    place_batch,
+    use,
+)
 from tests.shardings import shardings
 
 
@@ -58,6 +67,7 @@ class Chip:
     slice_index: int
     coords: tuple[int, int, int]
     process_index: int = 0
+
     core_on_chip: int = 0
     platform: str = "tpu"
 
@@ -66,6 +76,18 @@ def chips(kind: str, side: int, slices: int = 1) -> list[Any]:
     """The devices of `slices` square TPU slices."""
     places = [(s, y, x) for s in range(slices) for y in range(side) for x in range(side)]
     return [Chip(number, kind, s, (x, y, 0)) for number, (s, y, x) in enumerate(places)]
+
+
+@pytest.mark.parametrize(("process", "number"), [(0, 0), (1, 2), (5, 0)])
+def test_what_a_process_compiles_for_is_a_device_of_its_own(
+    process: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program for one device of another process is refused by some backends. Of a topology, any device will do."""
+    chips = [Chip(i, "TPU v5 lite", 0, (i, 0, 0), i // 2) for i in range(4)]
+    mesh: Any = SimpleNamespace(devices=np.array(chips).reshape(2, 2))
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    with use(mesh):
+        assert device() == chips[number]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from eve_jax.curate.config import EngineConfig
 from eve_jax.curate.experts.block import BlockLimits
 from eve_jax.data.image.rule import PILLOW_PIXELS
 from eve_jax.errors import Field, FieldError, UserError
-from eve_jax.process.checks import unexpected
+from eve_jax.process.checks import is_address, unexpected
 from eve_jax.process.paths import split_names
 from eve_jax.process.section import Section, setting
 from eve_jax.process.strict_json import without_repeats
@@ -33,13 +33,9 @@ def read_urls(text: str) -> list[str]:
     """Return the URLs of `config.endpoint.url`, up to /v1. Raise FieldError for what is none."""
     urls = [url.rstrip("/").removesuffix("/chat/completions") for url in split_names(text)]
     for url in urls:
-        try:
-            parts = urlsplit(url)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port)
-        except ValueError:  # a port that is no number, brackets that do not match
-            known = False
-        if not known:
+        if not is_address(url):
             raise unexpected(Field("endpoint.url"), text, "http://HOST:PORT/v1 or https://HOST/v1, comma separated")
+        parts = urlsplit(url)
         if parts.username or parts.password or parts.query:
             raise FieldError(
                 Field("endpoint.url"),

@@ -41,9 +41,7 @@ def caption_records(
         if not folder.is_complete:
             records.keep_index()
             if config.engine.runner != "native":
-                from eve_jax.caption.cluster import (
-                    ask_on_cluster,
-                )  # the engine needs packages that one process does not
+                from eve_jax.caption.cluster import ask_on_cluster  # requires packages that one process does not
 
                 ask_on_cluster(config, records, folder, bool(key), new.retry)
             log = AnswerLog(folder.answers, new.retry)

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 from rich.table import Table
 
 from eve_jax.errors import UserError
-from eve_jax.process.files import refuse_pipe
+from eve_jax.process.files import read_text
 
 GIB = 2**30
 # Figures that are compared: key, title, what a unit of it is, decimals.
@@ -31,17 +31,26 @@ def read_report(path: str) -> dict[str, Any]:
 
     Raises UserError where the file cannot be read or has none.
     """
+    lines = read_text(Path(path)).strip().splitlines()
     try:
-        refuse_pipe(Path(path))
-        lines = Path(path).read_text(encoding="utf-8").strip().splitlines()
         report = json.loads(lines[-1]) if lines else None
-    except OSError as error:
-        raise UserError(f"--against={path}: cannot be read ({error.strerror})") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         report = None
-    if not isinstance(report, dict) or "hbm_peak_bytes" not in report:
-        raise UserError(f"--against={path}: its last line is no report; make one by launch.compile --json > FILE")
-    return report
+    if _is_report(report):
+        return report
+    raise UserError(f"{path}: its last line is no report; make one by launch.compile --json > FILE")
+
+
+def _is_report(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether `value` has all that is compared, in the form of a report: looked at before minutes of compiling."""
+    if not isinstance(value, dict) or "hbm_peak_bytes" not in value:
+        return False
+    kinds, options = value.get("collectives"), value.get("compiler_options", {})
+    if not isinstance(kinds, dict) or not isinstance(options, dict):
+        return False
+    counts = [kind.get("count") if isinstance(kind, dict) else None for kind in kinds.values()]
+    figures = [value[key] for key, *_ in FIGURES if value.get(key) is not None]
+    return all(isinstance(one, int | float) for one in (*figures, *counts))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

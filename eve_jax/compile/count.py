@@ -110,7 +110,7 @@ def count(text: str) -> Counts:
                 collective = _collective(computation, instruction, times)
                 if schedule == name or key not in seen:
                     counts.collectives.append(collective)
-                elif key in seen:
+                else:
                     counts.collectives[seen[key]] = counts.collectives[seen[key]]._replace(waits=False)
                 if schedule != name:
                     seen.setdefault(key, len(counts.collectives) - 1)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from eve_jax.curate.experts.config import ExpertsConfig
 from eve_jax.data.image.patches import FORMATS
 from eve_jax.errors import Field, FieldError, UserError
-from eve_jax.process.checks import unexpected
+from eve_jax.process.checks import is_address, unexpected
 from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.paths import expand
 from eve_jax.process.section import Section, setting
@@ -125,7 +125,7 @@ class EmbedConfig(Section):
             raise FieldError(Field("embed.model"), " is empty: name ", f"{needs} (embed.kind={self.kind})")
         if self.model and not needs:
             raise FieldError(Field("embed.model"), f"={self.model}: embed.kind={self.kind} has no model")
-        if self.kind == ENDPOINT and not self.url.startswith(("http://", "https://")):
+        if self.kind == ENDPOINT and not is_address(self.url):
             raise unexpected(Field("embed.url"), self.url, "the address http://HOST:PORT/v1 of an endpoint")
         if self.url and self.kind != ENDPOINT:
             raise FieldError(Field("embed.url"), f"={self.url}: embed.kind={self.kind} asks no endpoint")

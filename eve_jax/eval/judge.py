@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process.checks import is_address
 from eve_jax.process.posting import NotAnswered, Refused, post_once
 
 RETRIES, PAUSE = 5, 3.0
@@ -64,7 +65,7 @@ class HttpJudge:
     """
 
     def __init__(self, base: str, model: str, key: str = "", timeout: float = 120.0, pause: float = PAUSE) -> None:
-        if not base.startswith(("http://", "https://")):
+        if not is_address(base):
             raise UserError(f"judge address {base!r}: expected http://HOST:PORT/v1 or https://HOST/v1")
         self.url = base if base.rstrip("/").endswith("/chat/completions") else f"{base.rstrip('/')}/chat/completions"
         self.model, self.key, self.timeout, self.pause = model, key, timeout, pause

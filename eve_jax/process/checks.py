@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
+from urllib.parse import urlsplit
 
 from eve_jax.errors import FieldError, UserError
 
@@ -32,6 +33,17 @@ def number(name: str, value: Any, expected: str, low: float = -math.inf, high: f
     if not math.isfinite(converted) or not low <= converted <= high:
         raise unexpected(name, value, expected)
     return converted
+
+
+def is_address(url: str) -> bool:
+    """Return whether `url` can be the address of an endpoint: of http or https, with a host, without white space."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a port that is no number, brackets that do not match
+        return False
+    named = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return named and url.isprintable() and " " not in url
 
 
 def of_type(name: str, value: Any, expected: str, *types: type) -> None:

@@ -47,7 +47,7 @@ def parse_options(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in filter(None, map(str.strip, text.split(","))):
         name, equals, value = item.partition("=")
-        if item != AUTO and not (equals and value and _NAME.fullmatch(name)):
+        if item != AUTO and not (equals and value and name != AUTO and _NAME.fullmatch(name)):
             raise FieldError(
                 FIELD, f"={text!r}: {item!r} is neither {AUTO} nor NAME=VALUE, with commas between several"
             )

@@ -57,9 +57,15 @@ def test_files(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(f"a table\nof many lines\n{json.dumps(OLD)}\n")
     assert read_report(str(path)) == OLD
-    for text in ("", "a table\n", "[1]", '{"cpu_seconds": 1}'):
+    others = [OLD | {"hbm_peak_bytes": "10"}, OLD | {"collectives": {"all-gather": 56}}, {"hbm_peak_bytes": 1}]
+    for text in ("", "a table\n", "[1]", '{"cpu_seconds": 1}', "[" * 100_000, *map(json.dumps, others)):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"--against=.*old\.json: its last line is no report"):
+        with pytest.raises(UserError, match=r"old\.json: its last line is no report"):
             read_report(str(path))
-    with pytest.raises(UserError, match=r"none\.json: cannot be read \(No such file or directory\)"):
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"old\.json: cannot be read as UTF-8 text"):
+        read_report(str(path))
+    with pytest.raises(UserError, match=r"none\.json: no such file"):
         read_report(str(tmp_path / "none.json"))
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        read_report(str(tmp_path))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eve_jax.errors import UserError
-from eve_jax.process.checks import encodable, known_names, number, of_type, whole
+from eve_jax.process.checks import encodable, is_address, known_names, number, of_type, whole
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -58,3 +58,20 @@ def test_other_checks(check: Callable[[], Any], says: str) -> None:
 
 def test_text_that_can_be_encoded() -> None:
     assert encodable("text", "a 中 👩\u200d👧") == "a 中 👩\u200d👧"
+
+
+@pytest.mark.parametrize("url", ["http://h", "https://h.example:8000/v1", "http://[::1]:80/x?y=1"])
+def test_addresses(url: str) -> None:
+    assert is_address(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "h:80/v1", "ftp://h/v1", "http:///v1", "http://", "http://h:0", "http://h:99999", "http://h:x"),
+        *("http://[::1/x", "http://a b/v1", "http://h/v1 ", "http://h/\nv1"),
+    ],
+)
+def test_what_is_no_address(url: str) -> None:
+    """Such an endpoint would be waited for as one that is away."""
+    assert not is_address(url)

@@ -15,7 +15,7 @@ def test_reading() -> None:
     assert parse_options("auto, xla_a=1,xla_b=true") == {"auto": "", "xla_a": "1", "xla_b": "true"}
 
 
-@pytest.mark.parametrize("text", ["xla_a", "xla_a=", "=1", "--xla_a=1", "automatic", "xla_a=1;xla_b=2 x,3"])
+@pytest.mark.parametrize("text", ["xla_a", "xla_a=", "=1", "--xla_a=1", "automatic", "auto=1", "xla_a=1;xla_b=2 x,3"])
 def test_what_cannot_be_read(text: str) -> None:
     with pytest.raises(FieldError, match=r"config\.compile\.options=.*is neither auto nor NAME=VALUE"):
         parse_options(text)

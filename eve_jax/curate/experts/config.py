@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from eve_jax.curate.experts.form import EXPERTS
 from eve_jax.errors import Field, FieldError
-from eve_jax.process.checks import unexpected
+from eve_jax.process.checks import is_address, unexpected
 from eve_jax.process.section import Section, setting
 
 
@@ -14,7 +14,7 @@ def _address(expert: str) -> Callable[[str], None]:
     """Return the check of the field `url` of an expert."""
 
     def check(text: str) -> None:
-        if text and not text.startswith(("http://", "https://")):
+        if text and not is_address(text):
             raise unexpected(Field(f"experts.{expert}.url"), text, "http://HOST:PORT/PATH, https://HOST/PATH or ''")
 
     return check
