@@ -30,6 +30,7 @@ class Buckets:
 
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)  # the credentials of each request
     fault: Callable[[str, str], str] = lambda method, key: ""
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -102,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         gcs = url.path.startswith(("/storage/", "/upload/"))
         bucket, key = self._named(url.path, query, gcs)
         self.buckets.asked.append((self.command, key))
+        self.buckets.signed.append(self.headers.get("Authorization", ""))
         fault = self.buckets.fault(self.command, key) or ("" if bucket == BUCKET else "gone")
         if fault == "full" and self.command == "HEAD":
             fault = ""  # which needs no room, and whose answers say no reason

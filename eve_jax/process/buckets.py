@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process import credentials
+from eve_jax.process.host_memory import machine_memory
 from eve_jax.process.places import is_name
+from eve_jax.process.room import Room
 
 DRIVERS = {"s3": "s3", "gs": "gcs"}
 NONE_YET = b"\x02"  # TensorStore's generation of an object that is not there
@@ -30,9 +33,12 @@ TRANSFERS = 16  # objects that are read or written at a time
 _WHY = {
     "PERMISSION_DENIED": "access denied",
     "UNAUTHENTICATED": "no valid credentials",
+    "Failed to get credentials": "no valid credentials",
     "NOT_FOUND": "no such bucket or object",
     "RESOURCE_EXHAUSTED": "its quota is used up",
 }
+_DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_search = credentials.Search()
 _SHOWN = re.compile(r"\(?\s*\[http_response.*|\s*\[[\w-]+='.*", re.DOTALL)
 
 
@@ -59,8 +65,7 @@ def _spec(scheme: str, bucket: str, endpoint: str) -> dict[str, Any]:
         "context": {f"{DRIVERS[scheme]}_request_retries": RETRIES},
     }
     if scheme == "s3":
-        if os.environ.get("AWS_ACCESS_KEY_ID"):
-            spec["aws_credentials"] = {"type": "environment"}
+        spec["aws_credentials"] = credentials.aws()
         if endpoint:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             spec |= {"endpoint": endpoint.rstrip("/"), "aws_region": region}
@@ -84,11 +89,14 @@ def _tensorstore() -> Any:
     return tensorstore
 
 
-def _open(url: str) -> tuple[Any, str]:
+@contextmanager
+def _asking(url: str) -> Iterator[tuple[Any, str]]:
+    """Yield the store and the key of `url` to a block that asks the store for something. Raises `Refused`."""
     scheme, _, place = url.partition("://")
     bucket, _, key = place.partition("/")
-    with refusals(url):
-        return _store(scheme, bucket, os.getpid(), _endpoint(scheme)), key
+    store = (scheme, bucket, os.getpid(), _endpoint(scheme))
+    with refusals(url), _search.first(*store):
+        yield _store(*store), key
 
 
 @contextmanager
@@ -104,7 +112,10 @@ def refusals(url: str) -> Iterator[None]:
         if kind == "PERMISSION_DENIED" and re.search("quota", text, re.IGNORECASE):
             kind = "RESOURCE_EXHAUSTED"
         said = shorten(" ".join(_SHOWN.sub("", text).split()), 200)
-        raise Refused(url, f"{_WHY[kind]} ({said})" if kind else said) from error
+        lacking = _search.lacking(url.partition("://")[0]) if kind in _DENIED else ""
+        raise Refused(
+            url, f"{_WHY[kind]}; {lacking}" if lacking else f"{_WHY[kind]} ({said})" if kind else said
+        ) from error
 
 
 def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes | None, bytes]:
@@ -112,8 +123,7 @@ def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes
 
     known: a generation; while it is still that one, (b"", known) is returned and nothing is read. Raises Refused.
     """
-    store, key = _open(url)
-    with refusals(url):
+    with _asking(url) as (store, key):
         found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
     if found.state == "missing":
         return None, b""
@@ -140,9 +150,8 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     instead_of: the generation that it must have, NONE_YET for none; b"" is returned when it has another one, or when
     an answer was lost. Raises Refused; the object is then written, or not.
     """
-    store, key = _open(url)
     try:
-        with refusals(url):
+        with _asking(url) as (store, key):
             done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
     except Refused as error:
         if instead_of is None or UNMET not in str(error):
@@ -153,9 +162,8 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
 
 def remove(url: str, known: bytes | None = None) -> None:
     """Remove the object at `url`, if it has the generation `known` where one is given. Raises Refused."""
-    store, key = _open(url)
     try:
-        with refusals(url):
+        with _asking(url) as (store, key):
             store.write(key, None, if_equal=known).result(timeout=PATIENCE)
     except Refused as error:
         if known is None or UNMET not in str(error):
@@ -169,10 +177,9 @@ def remove_below(url: str) -> None:
 
 def names_below(url: str) -> list[str]:
     """Return the names of all objects below the folder `url`, relative to it, sorted. Raises Refused, UserError."""
-    store, key = _open(url.rstrip("/"))
-    below = f"{key}/" if key else ""
-    between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
-    with refusals(url):
+    with _asking(url.rstrip("/")) as (store, key):
+        below = f"{key}/" if key else ""
+        between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
         found = store.list(between).result(PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
@@ -223,14 +230,27 @@ def _tail(url: str, place: int) -> tuple[bytes | None, bytes]:
 
 def upload(path: Path, url: str) -> bytes:
     """Write the file `path` to `url` and return its generation. Raises OSError."""
-    return write(url, content(path, url))
+    with content(path, url) as data:
+        return write(url, data)
 
 
-def content(path: Path, url: str) -> bytes:
-    """Return what is in the file `path`, which is to be written to `url`. Raises OSError, also for one too large."""
-    if path.stat().st_size > LARGEST:
+@contextmanager
+def content(path: Path, url: str) -> Iterator[bytes]:
+    """Yield what is in the file `path`, which is to be written to `url` in the block.
+
+    Files of several threads wait for each other where they have more than a quarter of the machine's memory together,
+    twice: TensorStore makes a copy. Raises OSError, also for a file that is too large.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
         raise Refused(url, f"{path.name} has more than {LARGEST >> 30} GiB, which no single request can write")
-    return path.read_bytes()
+    with _sending().taken(2 * size):
+        yield path.read_bytes()
+
+
+@functools.cache
+def _sending() -> Room:
+    return Room(machine_memory() // 4)
 
 
 def together(do: Any, items: Iterable[Any]) -> list[Any]:
