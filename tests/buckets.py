@@ -87,6 +87,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which holds the body of an answer back until its head has arrived
     buckets: Buckets
 
     def log_message(self, *args: object) -> None:

@@ -28,6 +28,7 @@ _NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
 RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 PATIENCE, SLOWEST = 60.0, 250_000  # seconds that a request may take, and bytes a second on top of it
 CHUNK = 1 << 26  # bytes of a large object that are read at a time
+FIRST = 1 << 22  # bytes of an object of unknown size that are read first
 LARGEST = 5 << 30  # bytes of an object that is written at once
 TRANSFERS = 16  # objects that are read or written at a time
 _WHY = {
@@ -121,10 +122,13 @@ def refusals(url: str) -> Iterator[None]:
 def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes | None, bytes]:
     """Return the object at `url`, or its bytes `part`, and its generation; (None, b"") when there is none.
 
-    known: a generation; while it is still that one, (b"", known) is returned and nothing is read. Raises Refused.
+    An object as a whole is one of at most some MB: see `download`. known: a generation; while it is still that one,
+    (b"", known) is returned and nothing is read. Raises Refused.
     """
+    size = FIRST if part is None else CHUNK if part.stop is None else part.stop - part.start
     with _asking(url) as (store, key):
-        found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
+        reading = store.read(key, if_not_equal=known or None, byte_range=part)
+        found = reading.result(timeout=PATIENCE + size / SLOWEST)
     if found.state == "missing":
         return None, b""
     generation = bytes(found.stamp.generation)
@@ -193,9 +197,10 @@ def names_below(url: str) -> list[str]:
 
 def download(url: str, path: Path) -> bytes:
     """Write the object at `url` into the file `path`, in pieces, and return its generation. Raises OSError."""
+    size = min(FIRST, CHUNK)
     with path.open("wb") as file:
         try:
-            piece, generation = read(url, part=slice(0, CHUNK))
+            piece, generation = read(url, part=slice(0, size))
         except Refused as error:
             if "OUT_OF_RANGE" not in str(error):
                 raise
@@ -204,7 +209,8 @@ def download(url: str, path: Path) -> bytes:
             raise FileNotFoundError(errno.ENOENT, "no such object", url)
         file.write(piece)
         place = len(piece)
-        while len(piece) == CHUNK:
+        while len(piece) == size:
+            size = CHUNK
             try:
                 piece, now = read(url, part=slice(place, place + CHUNK))
             except Refused as error:
