@@ -50,6 +50,10 @@ class Refused(OSError):
         super().__init__(errno.EREMOTEIO, why, url)
 
 
+class NoAnswer(Refused):
+    """A bucket that does not answer in time."""
+
+
 class TakenOver(Refused):
     """A folder in a bucket that another run writes by now."""
 
@@ -106,7 +110,7 @@ def refusals(url: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise Refused(url, "it does not answer, or too slowly") from None
+        raise NoAnswer(url, "it does not answer, or too slowly") from None
     except (ValueError, RuntimeError, NotImplementedError) as error:
         text = str(error)
         kind = next((kind for kind in _WHY if kind in text), "")
