@@ -92,6 +92,7 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
 
 def _look(source: Records, rule: SampleRule | None) -> _Looked:
     found = _Looked([], FieldCounts(), Counter(), [])
+    stopping: list[str] = []
     for index in range(min(len(source), LOOKED)):
         try:
             record, fields = source.read(index)
@@ -100,14 +101,14 @@ def _look(source: Records, rule: SampleRule | None) -> _Looked:
         except BadImage as e:
             found.bad.append(f"{source.where(index)}: {e.path}: {e.reason}")
         except UnreadMedia as e:
-            found.bad.insert(0, f"{e}; training stops at it")
+            stopping.append(f"{e}; training stops at it")
         except BadRecord as e:
             found.bad.append(str(e) if e.where else f"{source.where(index)}: {e}")
         else:
             found.usable.append(index)
             found.counts.add(fields, bool(record.images))
             found.forms[form_of(fields.used)] += 1
-    return found
+    return found._replace(bad=stopping + found.bad)
 
 
 def _sizes(record: Record) -> list[tuple[int, int]]:
