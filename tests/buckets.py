@@ -237,7 +237,7 @@ SAID = {  # of a fault, in messages
     "forbidden": "access denied",
     "gone": "no such bucket or object",
     "full": "its quota is used up",
-    "reset": "All 1 retry attempts failed",
+    "reset": "it cannot be reached",
 }
 
 

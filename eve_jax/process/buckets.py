@@ -37,6 +37,7 @@ _WHY = {
     "Failed to get credentials": "no valid credentials",
     "NOT_FOUND": "no such bucket or object",
     "RESOURCE_EXHAUSTED": "its quota is used up",
+    "CURL error": "it cannot be reached",
 }
 _DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _search = credentials.Search()
