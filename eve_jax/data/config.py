@@ -13,7 +13,8 @@ from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
 from eve_jax.data.text.templates import OWN, TEMPLATES
 from eve_jax.errors import Field, FieldError
-from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process import places
+from eve_jax.process.cores import MOST_THREADS, MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
 LATER_DATA = {"draft": False, "area": [0, 0]}  # fields that came later, and what was done before them
@@ -66,6 +67,16 @@ class DataConfig(Section, Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.__dataclass_fields__)
+
+    @property
+    def images_in_bucket(self) -> bool:
+        """Whether each image is asked of a bucket when it is needed."""
+        return places.url_of(self.images) is not None
+
+    @property
+    def reading_threads(self) -> int:
+        """Threads that build rows: -1 as many as there are cores, but MOST_THREADS where they wait for a bucket."""
+        return MOST_THREADS if self.threads < 0 and self.images_in_bucket else self.threads
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""

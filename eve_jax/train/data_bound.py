@@ -47,10 +47,15 @@ class DataBound:
 
 def remedy(data: DataConfig, own_cores: int) -> str:
     """Return what gives a process that has `own_cores` cores more batches."""
-    workers, most = data.workers, min(cores.MOST_THREADS, own_cores)
-    threads = data.threads if data.threads >= 0 else cores.default_threads(max(workers, 1))
+    workers, most = data.workers, cores.MOST_THREADS if data.images_in_bucket else min(cores.MOST_THREADS, own_cores)
+    threads = data.reading_threads if data.reading_threads >= 0 else cores.default_threads(max(workers, 1))
     if not workers and threads < most:
         return f"raise config.data.threads (now {threads}; -1 takes {most} here)"
+    if data.images_in_bucket:
+        return (
+            f"each image is asked of a bucket: raise config.data.threads (now {threads}), or convert the records "
+            "(launch.prepare_data convert), whose shards are fetched as a whole"
+        )
     if own_cores > max(workers, 1):
         more = min(own_cores, max(2, 2 * workers))
         return f"set config.data.workers={more} (now {workers}; {own_cores} cores, one process reads no faster)"

@@ -202,7 +202,7 @@ def open_stage_data(
     builder = RowBuilder(records, lengths, rule, bad, images)
     assert lengths.file is not None
     files = BuilderFiles(d.records, d.images, cache, lengths.file.path, lengths.key, rule, images)
-    built_by = (d.workers, d.threads, d.prefetch)
+    built_by = (d.workers, d.reading_threads, d.prefetch)
     return StageData(rule.tokenizer, lengths, plan, builder, bad, files, *built_by, fingerprint, sources, warning)
 
 

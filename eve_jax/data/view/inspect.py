@@ -93,9 +93,10 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
 def _look(source: Records, rule: SampleRule | None) -> _Looked:
     found = _Looked([], FieldCounts(), Counter(), [])
     stopping: list[str] = []
-    for index in range(min(len(source), LOOKED)):
+    for read in source.read_each(range(min(len(source), LOOKED))):
+        index = read.index
         try:
-            record, fields = source.read(index)
+            record, fields = read.got()
             _sizes(record)
             _encoded(record, rule)
         except BadImage as e:
