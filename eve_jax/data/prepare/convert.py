@@ -165,7 +165,7 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
     noted = NotedImages()
     for read in records.read_each(_span(conversion, number, len(records))):
         tick()
-        index, id = read.index, ""
+        index, id = read.number, ""
         images: tuple[ImageFile, ...] = ()
         try:
             record, own_fields = read.got()

@@ -147,7 +147,7 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
         left_out.append((index, files_hash(record.images if record else ())))
 
     for read in records.read_each(indices):
-        index, record = read.index, None
+        index, record = read.number, None
         try:
             record, own_fields = read.got()
             encoded = rule.encode(record)

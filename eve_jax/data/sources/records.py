@@ -35,9 +35,9 @@ __all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMed
 
 
 class Read(NamedTuple):
-    """Record `index` and which of its fields were used, or the error that there is in place of it."""
+    """Record `number` and which of its fields were used, or the error that there is in place of it."""
 
-    index: int
+    number: int
     record: Record | None
     fields: Fields | None
     error: BadRecord | BadImage | None

@@ -94,7 +94,7 @@ def _look(source: Records, rule: SampleRule | None) -> _Looked:
     found = _Looked([], FieldCounts(), Counter(), [])
     stopping: list[str] = []
     for read in source.read_each(range(min(len(source), LOOKED))):
-        index = read.index
+        index = read.number
         try:
             record, fields = read.got()
             _sizes(record)
