@@ -68,16 +68,6 @@ class DataConfig(Section, Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.__dataclass_fields__)
 
-    @property
-    def images_in_bucket(self) -> bool:
-        """Whether each image is asked of a bucket when it is needed."""
-        return places.url_of(self.images) is not None
-
-    @property
-    def reading_threads(self) -> int:
-        """Threads that build rows: -1 as many as there are cores, but MOST_THREADS where they wait for a bucket."""
-        return MOST_THREADS if self.threads < 0 and self.images_in_bucket else self.threads
-
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
         check_long(self.long, self.image_mode)
@@ -104,3 +94,13 @@ class StageFields(Protocol):
     def model(self) -> Any: ...
     @property
     def train(self) -> Any: ...
+
+
+def images_in_bucket(data: DataConfig) -> bool:
+    """Return whether each image is asked of a bucket when it is needed."""
+    return places.url_of(data.images) is not None
+
+
+def reading_threads(data: DataConfig) -> int:
+    """Return how many threads build rows, -1 for one a core: MOST_THREADS where these would wait for a bucket."""
+    return MOST_THREADS if data.threads < 0 and images_in_bucket(data) else data.threads

@@ -7,6 +7,7 @@ import pytest
 
 from configs.base import get_config
 from eve_jax.config.stage import Config
+from eve_jax.data.config import reading_threads
 from eve_jax.process import cores, places
 from eve_jax.train.data_bound import DataBound, remedy
 
@@ -53,7 +54,7 @@ def test_images_in_a_bucket_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cores, "cores", lambda: 2)
     monkeypatch.setattr(cores, "_sharing", 1)
     images = str(places.folder_of("s3://bkt/images", places.READ))
-    assert replace(DATA, images=images).reading_threads == 16
+    assert reading_threads(replace(DATA, images=images)) == 16
     assert remedy(replace(DATA, images=images, threads=2), 2) == "raise config.data.threads (now 2; -1 takes 16 here)"
     for threads in (-1, 16):
         said = remedy(replace(DATA, images=images, threads=threads), 2)
