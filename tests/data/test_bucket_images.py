@@ -85,6 +85,7 @@ def test_converting_and_inspecting(records: Path, folder: str, store: Buckets, t
     store.fault = lambda method, key: ""
     lines = list(inspect(str(records), folder))
     assert lines[2].startswith(f"understood: {MANY} records, all with images")
+    assert "  image 1: s3://bkt/images/0.png: 64 x 40 pixels" in lines and not any(folder in line for line in lines)
     assert set(map(asked(store).count, store.objects)) == {1, 2}  # three samples are read again
 
 

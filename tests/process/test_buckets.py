@@ -277,6 +277,16 @@ def test_processes_that_share_a_cache_fetch_in_turn(store: Buckets) -> None:
     assert below(found / "checkpoints") == ["2/_METADATA", "2/manifest.json", "2/params/d/1"]
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_bucket_that_is_not_there_has_no_lock(scheme: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with (
+        pytest.raises(UserError, match=f"^{scheme}://other/a/run.lock cannot be written: no such bucket or object"),
+        locked(Path(work_folder(f"{scheme}://other/a")), "training"),
+    ):
+        pass
+
+
 def test_one_writer(url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.05)
     folder = Path(work_folder(url))
