@@ -13,7 +13,7 @@ from typing import TypeVar
 from eve_jax.process import buckets, places
 
 T = TypeVar("T")
-AHEAD = 64  # images on their way or here, for records that are not asked for yet
+AHEAD = 64  # images on their way or here, and records, that are not asked for yet
 _coming: dict[str, Future[bytes | None]] = {}
 
 
@@ -45,7 +45,7 @@ def read_ahead(items: Iterable[T], images: Callable[[T], Iterable[object]]) -> I
                     urls.append(url)
             waiting.append((item, urls))
             count += len(urls)
-            while waiting and (count >= AHEAD or not count):
+            while waiting and (not count or count >= AHEAD or len(waiting) >= AHEAD):
                 count -= len(waiting[0][1])
                 yield from _given(waiting)
         while waiting:

@@ -89,6 +89,15 @@ def test_converting_and_inspecting(records: Path, folder: str, store: Buckets, t
     assert set(map(asked(store).count, store.objects)) == {1, 2}  # three samples are read again
 
 
+def test_few_records_are_read_ahead(folder: str, store: Buckets) -> None:
+    """Also where hardly any of them has an image in the bucket."""
+    store.fault = lambda method, key: ""
+    read = iter(range(1000))
+    found = bucket_images.read_ahead(read, lambda number: [] if number else [f"{folder}/0.png"])
+    assert next(found) == 0 and next(read) == bucket_images.AHEAD
+    assert [*found] == [n for n in range(1, 1000) if n != bucket_images.AHEAD]
+
+
 def test_a_bucket_that_refuses(records: Path, folder: str, store: Buckets) -> None:
     store.fault = lambda method, key: "forbidden" if key == "images/5.png" else ""
     rule = SampleRule(byte_tokenizer(), ImageRule("anyratio_ld", max_size=96), "qwen2", max_tokens=512)
