@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from eve_jax.curate.stage import Stage, key_of
+from eve_jax.curate.unchanged import UNKNOWN, remember, state_of
 from eve_jax.data.image.patches import open_reduced
 from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.record import BadRecord, Record
@@ -97,6 +98,7 @@ class Measure:
         span = range(number * self.size, min((number + 1) * self.size, len(records)))
         rows = [measure_record(records, index, self.max_pixels) for index in span]
         self.stage.write(number, {name: [row[name] for row in rows] for name in SCHEMA.names}, SCHEMA)
+        remember(self.stage.shard(number), [row.get("state", UNKNOWN) for row in rows])
 
 
 def measure_stage(out: Path, source: Source, fingerprint: str, size: int, max_pixels: int) -> Measure:
@@ -106,7 +108,10 @@ def measure_stage(out: Path, source: Source, fingerprint: str, size: int, max_pi
 
 
 def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, Any]:
-    """Return the row of SCHEMA of record `index`; `rule` and `reason` say why it cannot be used, if it cannot."""
+    """Return the row of SCHEMA of record `index`; `rule` and `reason` say why it cannot be used, if it cannot.
+
+    One that can be used has its `state_of` as `state`, too.
+    """
     row = EMPTY | {"index": index}
     try:
         record = records.read(index)[0]
@@ -114,14 +119,15 @@ def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, A
         _check_turns(record)
         if len(record.images) != 1:
             return row | {"rule": "images", "reason": f"{len(record.images)} images, not one"}
-        data = image_bytes(record.images[0])
-        name = str(record.images[0])
-        return row | measure(data, name, max_pixels)._asdict()
+        image = record.images[0]
+        state = state_of(image)
+        found = measure(image_bytes(image), str(image), max_pixels)
+        return row | found._asdict() | {"state": state}
     except BadImage as error:
-        found = {"rule": "image", "reason": f"{error.path}: {error.reason}"}
+        said = {"rule": "image", "reason": f"{error.path}: {error.reason}"}
     except BadRecord as error:
-        found = {"id": row["id"] or error.id, "rule": "record", "reason": error.reason}
-    return row | {"where": row["where"] or records.where(index)} | found
+        said = {"id": row["id"] or error.id, "rule": "record", "reason": error.reason}
+    return row | {"where": row["where"] or records.where(index)} | said
 
 
 def _check_turns(record: Record) -> None:

@@ -115,16 +115,15 @@ class JsonFile:
         start = int(places[group])
         stop = int(places[group + 1]) if group + 1 < len(places) else self._size
         block = os.pread(self._file, stop - start, start)
-        changed = BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
         if not self._array:
             line = nth_line(block, own)
-            if line is None:
-                raise changed
-            return line[0], f"{self.path}:{self._index.line(group) + line[1]}"
-        starts, stops, _ = _scan_items(block, 0, begin(0, 1), EVERY)
-        if own >= len(starts):
-            raise changed
-        return block[starts[own] : stops[own]], f"{self.path}#{index + 1}"
+            if line is not None:
+                return line[0], f"{self.path}:{self._index.line(group) + line[1]}"
+        else:
+            starts, stops, _ = _scan_items(block, 0, begin(0, 1), EVERY)
+            if own < len(starts):
+                return block[starts[own] : stops[own]], f"{self.path}#{index + 1}"
+        raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
 
     def where(self, index: int) -> str:
         """file:line (JSONL) or file#number (JSON array), from 1."""
