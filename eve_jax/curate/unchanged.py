@@ -20,17 +20,25 @@ _lock = Lock()
 _states: dict[Path, np.ndarray] = {}
 
 
-def state_of(file: ImageFile) -> int:
-    """Return a number that changes with every write to a plain file; UNKNOWN for what is none, or was just written."""
-    if isinstance(file, StoredImage):
-        return UNKNOWN
-    try:
-        found = os.stat(file)
-    except OSError:  # also of what a bucket has
-        return UNKNOWN
-    if time.time_ns() - found.st_ctime_ns < SETTLED:
+def state_of(found: os.stat_result | None, looked: int) -> int:
+    """Return a number that changes with every write to a file of this status; UNKNOWN for none, or one just written.
+
+    looked: when it was asked for, `time.time_ns()` or earlier.
+    """
+    if found is None or looked - found.st_ctime_ns < SETTLED:
         return UNKNOWN
     return hash((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+def is_as_it_was(file: ImageFile, state: int) -> bool:
+    """Return whether a file is in a `state` that is known, so that what was read of it before this call is, too."""
+    if state == UNKNOWN or isinstance(file, StoredImage):
+        return False
+    looked = time.time_ns()
+    try:
+        return state_of(os.stat(file), looked) == state
+    except OSError:
+        return False
 
 
 def remember(shard: Path, states: Sequence[int]) -> None:

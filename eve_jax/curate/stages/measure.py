@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,10 +17,10 @@ from PIL import Image
 from eve_jax.curate.stage import Stage, key_of
 from eve_jax.curate.unchanged import UNKNOWN, remember, state_of
 from eve_jax.data.image.patches import open_reduced
-from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
+from eve_jax.data.image_file import BadImage, StoredImage, bytes_and_status
 from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.text.encode import check_roles, check_turns
+from eve_jax.data.text.turns import check_roles, check_turns
 
 NAME, VERSION = "measure", 1
 SIDE = 128  # pixels of the shorter side that JPEG is decoded to at least
@@ -120,9 +121,9 @@ def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, A
         if len(record.images) != 1:
             return row | {"rule": "images", "reason": f"{len(record.images)} images, not one"}
         image = record.images[0]
-        state = state_of(image)
-        found = measure(image_bytes(image), str(image), max_pixels)
-        return row | found._asdict() | {"state": state}
+        looked = time.time_ns()
+        data, status = bytes_and_status(image)
+        return row | measure(data, str(image), max_pixels)._asdict() | {"state": state_of(status, looked)}
     except BadImage as error:
         said = {"rule": "image", "reason": f"{error.path}: {error.reason}"}
     except BadRecord as error:
@@ -151,7 +152,8 @@ def measure(data: bytes, name: str, max_pixels: int) -> Measured:
     gray = image.convert("L")
     small = np.asarray(gray.resize((GRAY, GRAY), Image.Resampling.LANCZOS))
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return Measured(width, height, len(data), kind, abs(gray.entropy()), float(small.mean()), phash(small), digest)
+    brightness = int(small.sum()) / small.size
+    return Measured(width, height, len(data), kind, abs(gray.entropy()), brightness, phash(small), digest)
 
 
 def phash(gray: np.ndarray) -> int:

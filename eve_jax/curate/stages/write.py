@@ -17,7 +17,7 @@ from eve_jax.curate.config import WriteConfig
 from eve_jax.curate.rows import Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of, remove_parts
 from eve_jax.curate.stages.measure import Measure, caption_of
-from eve_jax.curate.unchanged import UNKNOWN, remembered, state_of
+from eve_jax.curate.unchanged import UNKNOWN, is_as_it_was, remembered
 from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record
@@ -148,7 +148,7 @@ def _checked(record: Record, digest: str, state: int, experts: str) -> tuple[Rec
     except BadImage as error:
         remedy = "it could be read when it was measured; restore it, or choose another --to"
         raise UserError(f"{error} ({record.where}); {remedy}") from None
-    same = state != UNKNOWN and state == state_of(record.images[0])
+    same = is_as_it_was(record.images[0], state)
     if not same and hashlib.blake2b(data, digest_size=16).hexdigest() != digest:
         raise UserError(f"{record.images[0]} ({record.where}) changed since it was measured; choose another --to")
     image = StoredImage(str(record.images[0]), partial(io.BytesIO, data))

@@ -45,10 +45,10 @@ class Records(Sequence[Record]):
         self.names = list(sources)
         self._named = dict(sources)
         self._sources = [source for several in sources.values() for source in several]
-        self._first = np.cumsum([0] + [len(source) for source in self._sources])
-        self.starts = np.concatenate([[0], self._first[np.cumsum([len(several) for several in sources.values()])]])
+        first = np.cumsum([0] + [len(source) for source in self._sources])
+        self.starts = np.concatenate([[0], first[np.cumsum([len(several) for several in sources.values()])]])
         self._bounds: list[int] = self.starts[:-1].tolist()
-        self._begins: list[int] = self._first.tolist()
+        self._begins: list[int] = first.tolist()
 
     def __len__(self) -> int:
         return self._begins[-1]
