@@ -67,7 +67,7 @@ def check_installed(loop: LoopConfig) -> None:
         if importlib.util.find_spec(package) is None:
             without = "; or go without OCR: --config.loop.curate.experts.run=" if package in reads else ""
             raise UserError(
-                f"this demo requires {package}: pip install -c constraints.txt -e '.[demo,serve,curate]'{without}"
+                f"this demo requires {package}: pip install -c constraints.txt -e '.[demo,serve,curate,experts]'{without}"
             )
 
 

@@ -38,7 +38,7 @@ def image_size(file: ImageFile, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     if isinstance(file, StoredImage) and file.size is not None:
         return file.size
     with _opened(file, max_pixels) as image:
-        return _upright_size(image)
+        return _upright_size(image, orientation(image))
 
 
 def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -47,7 +47,7 @@ def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises `BadImage`, for one of more than `max_pixels` pixels before it is decoded.
     """
     with _opened(file, max_pixels) as image:
-        return _upright_rgb(image, file)
+        return _upright_rgb(image, file, orientation(image))
 
 
 class Pixels(NamedTuple):
@@ -70,14 +70,14 @@ def open_pixels(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None =
     """
     with _opened(file, rule.max_pixels) as image:
         refuse_codes(image, file)
-        upright = _upright_size(image)
         turn = orientation(image)
+        upright = _upright_size(image, turn)
         if rule.draft:
             h, w = grid or rule.grid(*upright)
             side = (w * rule.patch, h * rule.patch)
             image.draft(None, side[::-1] if turn >= 5 else side)
         rgb = jpeg.decoded(image)
-        return Pixels(np.asarray(_upright_rgb(image, file)) if rgb is None else turned(rgb, turn), upright)
+        return Pixels(np.asarray(_upright_rgb(image, file, turn)) if rgb is None else turned(rgb, turn), upright)
 
 
 class Reduced(NamedTuple):
@@ -95,14 +95,15 @@ def open_reduced(file: ImageFile, side: int, max_pixels: int = MAX_PIXELS) -> Re
     one that is cut is noticed as well. Raises `BadImage`.
     """
     with _opened(file, max_pixels) as image:
-        upright = _upright_size(image)
+        turn = orientation(image)
+        upright = _upright_size(image, turn)
         image.draft(None, (side, side))
-        return Reduced(_upright_rgb(image, file), upright, image.format or "")
+        return Reduced(_upright_rgb(image, file, turn), upright, image.format or "")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _upright_size(image: Image.Image, turn: int) -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if orientation(image) >= 5 else (width, height)
+    return (height, width) if turn >= 5 else (width, height)
 
 
 def shown(image: Image.Image, name: str) -> Image.Image:
@@ -113,15 +114,14 @@ def shown(image: Image.Image, name: str) -> Image.Image:
     _check_header(image, name, PILLOW_PIXELS)
     if isinstance(image, LazyImage) and image.tile and image.fp is None:
         raise BadImage("was closed before its pixels were read", name)
-    return _upright_rgb(image, name)
+    return _upright_rgb(image, name, orientation(image))
 
 
-def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
+def _upright_rgb(image: Image.Image, file: object, turn: int) -> Image.Image:
     tiff_errors_begin()
     try:
-        turn = UPRIGHT.get(orientation(image))
         rgb = to_rgb(image, file)
-        return rgb.transpose(turn) if turn is not None else rgb
+        return rgb.transpose(UPRIGHT[turn]) if turn in UPRIGHT else rgb
     except BadImage:
         raise
     except OnlyHoles:
