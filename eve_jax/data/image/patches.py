@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
+from PIL.JpegImagePlugin import JpegImageFile
 
 from eve_jax.data.image import jpeg
 from eve_jax.data.image.codes import as_patches, refuse_codes, stored_codes
@@ -26,6 +27,7 @@ from eve_jax.process.hush import tiff_error, tiff_errors_begin
 
 # Formats of photos and of deep pixels; the plug-ins of all others, which few have looked at, are never asked.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "SGI", "FITS")
+AT_ONCE = 1 << 24  # bytes: most files in one call of the decoder, which then starts no row of blocks twice
 RUNS_A_PROGRAM = "EPS"  # a format that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
 EPS_STARTS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
@@ -94,10 +96,20 @@ def open_reduced(file: ImageFile, side: int, max_pixels: int = MAX_PIXELS) -> Re
     Of JPEG that is a half, a quarter or an eighth, with no side below `side` pixels; all of the file is read, so that
     one that is cut is noticed as well. Raises `BadImage`.
     """
+    try:
+        return _reduced(file, side, max_pixels, AT_ONCE)
+    except BadImage:  # to say of it what others do: how many bytes are missing depends on how many are read at a time
+        return _reduced(file, side, max_pixels)
+
+
+def _reduced(file: ImageFile, side: int, max_pixels: int, block: int = 0) -> Reduced:
+    """Return `open_reduced`, with JPEG decoded `block` bytes at a time."""
     with _opened(file, max_pixels) as image:
         turn = orientation(image)
         upright = _upright_size(image, turn)
         image.draft(None, (side, side))
+        if block and isinstance(image, JpegImageFile):
+            image.decodermaxblock = block
         return Reduced(_upright_rgb(image, file, turn), upright, image.format or "")
 
 
