@@ -36,7 +36,7 @@ class ProgressBar:
         if not off and _is_terminal():
             from eve_jax.process.progress_drawn import DrawnBar
 
-            self._drawn = DrawnBar(title, total, done, unit, status, keep)
+            self._drawn = DrawnBar(title, total, done, unit, status, keep, unit == BYTES)
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more."""

@@ -1,4 +1,4 @@
-"""Bars and spinners of `eve_jax.process.progress` on a terminal; imports rich, which takes 30 ms."""
+"""Bars and spinners of `progress` on a terminal; imports rich, which takes 30 ms."""
 
 import sys
 from collections.abc import Sequence
@@ -19,8 +19,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from eve_jax.process.progress import BYTES
-
 
 class _Rate(ProgressColumn):
     """Units a second."""
@@ -35,11 +33,11 @@ class _Rate(ProgressColumn):
 
 
 class DrawnBar:
-    """A bar on the terminal of standard error, as `eve_jax.process.progress.ProgressBar` describes it."""
+    """A bar on the terminal of standard error, see `ProgressBar` of `progress`."""
 
-    def __init__(self, title: str, total: int, done: int, unit: str, status: str, keep: bool) -> None:
+    def __init__(self, title: str, total: int, done: int, unit: str, status: str, keep: bool, of_bytes: bool) -> None:
         columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}", markup=False), BarColumn())
-        if unit == BYTES:
+        if of_bytes:
             columns += (DownloadColumn(), TransferSpeedColumn())
         else:
             rate = _Rate(unit) if unit else TextColumn("{task.fields[status]}", markup=False)
