@@ -50,7 +50,7 @@ def kills(folder: Path, images: int = 2000, count: int = 30, seed: int = 0) -> d
             raise subprocess.CalledProcessError(run.returncode, run.args)
         done, other = done + 1, other + (files_of(cut) != wanted)
         shutil.rmtree(cut)
-    return {"kills": hit, "done": done, "other": other, "files": len(wanted), "holds": not other and done > 1}
+    return {"kills": hit, "done": done, "other": other, "files": len(wanted), "holds": not other and done > 0}
 
 
 def ray(folder: Path, images: int = 1000) -> dict[str, Any]:
