@@ -29,7 +29,7 @@ from eve_jax.data.sources.hub_files import is_data_set, pinned_records
 from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard, read_dataset, table_digests
-from eve_jax.data.text.encode import check_turns
+from eve_jax.data.text.turns import check_turns
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_atomically, write_json
 from eve_jax.process.lock import LOCK, locked

@@ -63,18 +63,19 @@ class Records(Sequence[Record]):
         self.names = list(sources)
         self._named = dict(sources)
         self._sources = [source for several in sources.values() for source in several]
-        self._first = np.cumsum([0] + [len(source) for source in self._sources])
-        self.starts = np.concatenate([[0], self._first[np.cumsum([len(several) for several in sources.values()])]])
+        first = np.cumsum([0] + [len(source) for source in self._sources])
+        self.starts = np.concatenate([[0], first[np.cumsum([len(several) for several in sources.values()])]])
         self._bounds: list[int] = self.starts[:-1].tolist()
+        self._begins: list[int] = first.tolist()
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return self._begins[-1]
 
     def _locate(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number = int(np.searchsorted(self._first, index, side="right")) - 1
-        return self._sources[number], index - int(self._first[number])
+        number = bisect_right(self._begins, index) - 1
+        return self._sources[number], index - self._begins[number]
 
     def where(self, index: int) -> str:
         """Where record `index` stands: file:line, file#number or the like."""
