@@ -108,14 +108,15 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 def _family_fields() -> ConfigDict:
     """The defaults of the fields of `config.model` by which members of the family differ (docs/family.md)."""
     m = ConfigDict()
-    m.patch_embed = (
-        "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | clip (an encoder) | vq (codes)
-    )
+    # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | ln_linear_pos (the $100 model's) |
+    # ln_linear_pos_norm (Gemma 4 Unified's) | clip (an encoder) | vq (codes)
+    m.patch_embed = "v2"
     m.image_attention = "causal"  # what a token sees besides those before it: causal | image (its own) | prefix
     m.rope = "1d"  # 1d | thw (queries and keys with a part for row and column) | sections (half a head by each)
     m.index_rule = "token"  # rotary positions count every token (token), an image as one (thw), as its side (max+1)
     m.place_theta = 1e4  # of rows and columns, with rope=thw
     m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
+    m.patch_sides = 0  # most rows or columns of patches of an image, of the tables of patch_embed=ln_linear_pos
     m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
     m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
     m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less

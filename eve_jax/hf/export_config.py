@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from eve_jax.data.image.size_rules import SAIL
+from eve_jax.data.image.size_rules import HUNDRED, SAIL
 from eve_jax.errors import UserError
 from eve_jax.hf.config import (
     CONFIGURATION,
@@ -22,7 +22,7 @@ from eve_jax.hf.config import (
 )
 from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
-from eve_jax.hf.family import SAIL_PATCH, exported_member, llm_part, neo_config
+from eve_jax.hf.family import PATCHES, SAIL_PATCH, exported_member, llm_part, neo_config, patches_section
 from eve_jax.hf.generation import IDS
 from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
 from eve_jax.hf.rope import rope_fields
@@ -129,6 +129,8 @@ def _member_config(
     ours = {OURS: _settings(data, *DATA_FIELDS)}
     if kind == SAIL:
         return llm | {SAIL_PATCH: 2 * cfg.sub_patch} | ours
+    if kind == HUNDRED:
+        return llm | {PATCHES: patches_section(cfg)} | ours
     tokens = {name: llm[name] for name in ("torch_dtype", *IDS) if name in llm}
     return neo_config(cfg, llm, data, carried) | tokens | ours
 

@@ -11,9 +11,10 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.process.section import Section, setting
 
 # Patch embeddings: EVEv2's two convolutions, EVEv1's convolution with attention within windows and images, NEO's two
-# convolutions with rotary positions between them, SAIL's matrix; of the baselines a vision encoder's projector (clip),
-# and a table of codes (vq).
-PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear", "clip", "vq")
+# convolutions with rotary positions between them, SAIL's matrix, those with tables of rows and columns (the $100
+# model's, Gemma 4 Unified's); of the baselines a vision encoder's projector (clip), and a table of codes (vq).
+PLACED = ("ln_linear_pos", "ln_linear_pos_norm")
+PATCH_EMBEDS = ("v2", "v1", "conv_gelu_rope", "linear", *PLACED, "clip", "vq")
 # Rotary positions: one number a token; queries and keys with a further part for row and column; or the pairs of a head
 # in two halves, by rows and by columns.
 ROPES = ("1d", "thw", "sections")
@@ -25,11 +26,12 @@ class FamilyFields(Section):
 
     image_attention, index_rule: what a token sees besides those before it, and how rotary positions count
     (`eve_jax.batch.Layout`). place_theta: of the rows and columns of rope=thw. patch_theta: of those within
-    patch_embed=conv_gelu_rope. patch_token: the token whose embedding is added to every patch (SAIL), -1 for none.
-    close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for none.
-    longest_image: the most tokens of an image, 0 for as many as a row has room for: attention on TPUs and GPUs looks
-    as far behind each query. extra_layers: how many of `num_layers`, the first ones, are new next to the base LLM's
-    and train as a group of their own (NEO's pre-buffer).
+    patch_embed=conv_gelu_rope. patch_sides: the most rows, or columns, of patches of an image, those of the tables of
+    patch_embed=ln_linear_pos; 0 for others. patch_token: the token whose embedding is added to every patch (SAIL), -1
+    for none. close_token: the token behind the first image that image_attention=prefix counts to the prefix, -1 for
+    none. longest_image: the most tokens of an image, 0 for as many as a row has room for: attention on TPUs and GPUs
+    looks as far behind each query. extra_layers: how many of `num_layers`, the first ones, are new next to the base
+    LLM's and train as a group of their own (NEO's pre-buffer).
     """
 
     PATH = "model."
@@ -40,6 +42,7 @@ class FamilyFields(Section):
     index_rule: str = setting("token", INDEX_RULES)
     place_theta: float = setting(1e4, low=0, between=True)
     patch_theta: float = setting(1e4, low=0, between=True)
+    patch_sides: int = setting(0, low=0)
     patch_token: int = setting(-1, low=-1)
     close_token: int = setting(-1, low=-1)
     longest_image: int = setting(0, low=0)
@@ -62,6 +65,9 @@ EVE_FIELDS: dict[str, Any] = {field.name: field.default for field in fields(Fami
 
 def check_family(cfg: FamilyFields, layers: int, head_dim: int, kinds: tuple[str, ...], aligning: bool) -> None:
     """Raise FieldError for switches that do not go with `layers` of `kinds`, heads of `head_dim`, or aligning."""
+    if (cfg.patch_embed in PLACED) != (cfg.patch_sides > 0):
+        kind = f"={cfg.patch_embed}: {' and '.join(PLACED)} have tables of that many rows and columns, others none"
+        raise FieldError(Field("model.patch_sides"), f"={cfg.patch_sides}, and ", Field("model.patch_embed"), kind)
     if cfg.extra_layers >= layers:
         raise FieldError(
             Field("model.extra_layers"), f"={cfg.extra_layers}: expected fewer than ", Field("model.num_layers")

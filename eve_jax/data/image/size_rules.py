@@ -5,6 +5,7 @@ import math
 from eve_jax.data.record import BadRecord
 
 NEO, SAIL = "neo", "sail"  # names of the modes
+HUNDRED = "hundred"  # the $100 model, whose images are of other modes
 NEO_AREA = (65_536, 4_194_304)  # pixels, of pre-training and the class's defaults
 SAIL_TOKENS = 4096
 NEO_RATIO = 200  # of an image's sides, at most

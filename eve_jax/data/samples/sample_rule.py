@@ -134,7 +134,7 @@ class SampleRule:
     @property
     def _layout(self) -> list[Any]:
         """The layout of images where it is not EVE's."""
-        return [] if self.layout == EVE_LAYOUT else [list(self.layout)]
+        return [] if self.layout == EVE_LAYOUT else [self.layout.key]
 
     @property
     def _limits(self) -> list[int | str]:

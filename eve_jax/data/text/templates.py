@@ -22,8 +22,8 @@ class Template:
     out. tokens: those of the tokenizer that are written next to `end`. after: a target behind every `end`. image: texts
     before and behind each image. images_first: all images stand before everything, the bos token too. apart: the text
     of an answer to learn is tokenized for itself. adds: tokens that the tokenizer of a base LLM is given, in this
-    order, where it lacks them. day: the date that the sentence's header tells, where the original tells that of the
-    day.
+    order, where it lacks them. learned: all but the images is a target, not the answers alone. day: the date that the
+    sentence's header tells, where the original tells that of the day.
     """
 
     system_begin: str = ""
@@ -48,6 +48,7 @@ class Template:
     images_first: bool = False
     apart: bool = False
     adds: tuple[str, ...] = ()
+    learned: bool = False
     day: str = ""
 
     def around(self, system: str, inside: bool) -> tuple[str, str, str]:
@@ -177,6 +178,7 @@ _FAMILY = {
         image=("<vision>", "</vision>"),
         images_first=True,
     ),
+    "hundred": replace(_INSTRUCT["qwen3"], learned=True),
 }
 
 TEMPLATES = {

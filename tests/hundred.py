@@ -1,0 +1,41 @@
+"""A tiny $100 model: its sizes, its patch embedding written out, a folder of it."""
+
+from typing import Any
+
+import numpy as np
+
+from eve_jax.model.config import ModelConfig
+
+SIDES = 5
+
+
+def hundred(**changes: Any) -> ModelConfig:
+    """Sizes of a tiny one on a Qwen3, float32."""
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4}
+    switches = {"num_kv_heads": 2, "head_dim": 8, "qk_norm": "head", "qkv_bias": False, "parts": ()}
+    own = {"patch_embed": "ln_linear_pos", "patch_hidden": 32, "patch_sides": SIDES, "sub_patch": 4}
+    plain = {"dtype": "float32", "frozen_dtype": "float32", "remat": "none", "tie_embeddings": True}
+    return ModelConfig(**sizes | switches | own | plain | changes)
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """As PyTorch's."""
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+
+
+def patch_tokens(image: np.ndarray, tensors: dict[str, np.ndarray], patch: int) -> np.ndarray:
+    """Tokens of an image uint8 [H, W, 3] by the article's words, with tensors by the names of an export; float64."""
+    own = {name.removeprefix("model.vision_embedder."): value.astype(np.float64) for name, value in tensors.items()}
+    rows, columns = image.shape[0] // patch, image.shape[1] // patch
+    found = []
+    for r in range(rows):
+        for c in range(columns):
+            pixels = image[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch] / 255.0
+            x = layer_norm(pixels.transpose(2, 0, 1).ravel(), own["pixel_norm.weight"], own["pixel_norm.bias"])
+            x = own["input.weight"] @ x + own["input.bias"]
+            x = layer_norm(x, own["patch_norm.weight"], own["patch_norm.bias"])
+            x = x + own["row_embedding.weight"][r] + own["column_embedding.weight"][c]
+            x = layer_norm(x, own["place_norm.weight"], own["place_norm.bias"])
+            found.append(own["output.weight"] @ x + own["output.bias"])
+    return np.stack(found)
