@@ -186,12 +186,14 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | pad (encoder) | codes
+    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | gemma |
+    # pad (encoder) | codes
     d.image_mode = "anyratio_hd"
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
     d.area = (0, 0)  # smallest and largest area of an image in pixels for image_mode=neo; (0, 0) = the mode's own
+    d.image_tokens = 0  # of an image, at most, for image_mode=gemma: 70 | 140 | 280 | 560 | 1120; 0 = 280
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.draft = False  # True: JPEG is decoded to 1/2, 1/4 or 1/8 where that leaves enough pixels; faster, not exact
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch

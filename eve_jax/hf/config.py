@@ -71,6 +71,7 @@ DATA_FIELDS = (
     "patch",
     "teacher",
     "area",
+    "image_tokens",
     "token_limit",
 )
 # Names that the original gives its image preprocessing; the largest image size and a patch's side are in them.

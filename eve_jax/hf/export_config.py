@@ -136,8 +136,10 @@ def _member_config(
 
 
 def _settings(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Those of `names` that the settings of a model have; an area that is the mode's own is left out."""
-    return {name: data[name] for name in names if name in data and (name != "area" or any(data[name]))}
+    """Those of `names` that the settings of a model have; an area and a number of tokens that are the mode's own are
+    left out."""
+    own: dict[str, Any] = {"area": ([0, 0], (0, 0)), "image_tokens": (0,)}
+    return {name: data[name] for name in names if name in data and data[name] not in own.get(name, ())}
 
 
 def switched(cfg: ModelConfig) -> dict[str, Any]:
