@@ -16,11 +16,8 @@ from eve_jax.errors import Field, FieldError
 from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
-LATER_DATA = {
-    "draft": False,
-    "area": [0, 0],
-    "image_tokens": 0,
-}  # fields that came later, and what was done before them
+# Fields that came later, and what was done before them.
+LATER_DATA = {"draft": False, "area": [0, 0], "image_tokens": 0}
 
 
 @dataclass(frozen=True, kw_only=True)

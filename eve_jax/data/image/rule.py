@@ -31,10 +31,8 @@ CANVASES = (PAD, CODES)  # squares that an image is put on, all of whose patches
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
 MODES |= {NEO: 2048, SAIL: 2048, GEMMA: 768, PAD: 336, CODES: 256}
 FITS = ("shrink", "fill")
-FIELDS = {
-    "data.mode": "data.image_mode",
-    "data.tokens": "data.image_tokens",
-}  # of a config, by arguments that have other names
+# Of a config, by arguments that have other names.
+FIELDS = {"data.mode": "data.image_mode", "data.tokens": "data.image_tokens"}
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
 PILLOW_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
@@ -57,8 +55,8 @@ class ImageRule:
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     max_pixels: of an image file; larger ones are not decoded. draft: JPEG files of training are decoded to a half, a
     quarter or an eighth where that leaves enough pixels, which is faster and not exact (docs/data.md#faster-images).
-    area: the smallest and largest of mode `neo` in pixels, (0, 0) = the mode's own. tokens: of an image in mode `gemma`,
-    one of BUDGETS, 0 = BUDGET.
+    area: the smallest and largest of mode `neo` in pixels, (0, 0) = the mode's own. tokens: of an image in mode
+    `gemma`, one of BUDGETS, 0 = BUDGET.
     """
 
     mode: str = "anyratio_hd"

@@ -178,6 +178,18 @@ _FAMILY = {
         image=("<vision>", "</vision>"),
         images_first=True,
     ),
+    "gemma4": Template(
+        system_begin="<|turn>system\n",
+        system_end="<turn|>\n",
+        human="<|turn>user\n",
+        human_end="<turn|>\n",
+        gpt="<|turn>model\n",
+        end="<turn|>",
+        answer_end="\n",
+        tokens=("<|turn>", "<|image>", "<image|>"),
+        image=("<|image>", "<image|>"),
+        apart=True,
+    ),
     "hundred": replace(_INSTRUCT["qwen3"], learned=True),
 }
 
@@ -192,7 +204,7 @@ TEMPLATES = {
 }
 OWN = "own"  # in a config: the template of the folder of the base LLM, see `eve_jax.data.text.own_template`
 # Tokens that end a text in one model or another; an answer stops at them whatever its template.
-_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
+_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "</s>")
 # Answers as different tokenizers cut them: before each of them and after it, the end must be the same single token.
 _LAST_WORDS = ("hello", "", "a ", "a\n", "a\t ", "7", "<", "|", ">", "a</", "<|", "_", ".", "'", "é", "图", "😀")
 
