@@ -64,7 +64,8 @@ def attention() -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from eve_jax.model.attention import packed_attention, plain_attention
+    from eve_jax.model.attention import packed_attention
+    from eve_jax.model.chunked import plain_attention
 
     lengths = (1024, 2048, 4096) if QUICK.value else (4096, 8192, 16384)
     of_kernel = {"splash": (*lengths, 2 * lengths[-1]), "chunked": lengths, "plain": lengths[:1]}

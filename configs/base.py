@@ -121,6 +121,13 @@ def _family_fields() -> ConfigDict:
     m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
     m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less
     m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
+    # Gemma 4 Unified's, which its folder and name decide.
+    m.wide_head_dim = m.wide_kv_heads = 0  # heads of layers that see all, next to local ones; 0 = all are alike
+    m.key_values = "none"  # none | full: of layers of that kind the values are the keys
+    m.value_norm = False  # True: values are normed, without a weight
+    m.layer_scale = False  # True: a layer's output is times a number, which does not train
+    m.logit_cap = 0.0  # logits are cap tanh(l / cap); 0 = as they are
+    m.image_reach = "all"  # where an image sees itself: all (layers) | window (local layers, within it)
     return m
 
 
@@ -222,7 +229,9 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
 def _template(llm: str) -> str:
     """The chat template that goes with a base LLM known by name."""
     if llm.startswith("gemma"):
-        return "gemma"
+        return "gemma4" if llm.startswith("gemma4") else "gemma"
+    if llm.startswith("sail"):
+        return "sail"
     return "v1" if llm.startswith(("vicuna", "mistral")) else "llama3" if llm.startswith("llama3") else "qwen2"
 
 

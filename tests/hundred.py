@@ -26,16 +26,17 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarra
 
 def patch_tokens(image: np.ndarray, tensors: dict[str, np.ndarray], patch: int) -> np.ndarray:
     """Tokens of an image uint8 [H, W, 3] by the article's words, with tensors by the names of an export; float64."""
-    own = {name.removeprefix("model.vision_embedder."): value.astype(np.float64) for name, value in tensors.items()}
+    own = {name.rpartition("model.vision_embedder.")[2]: value.astype(np.float64) for name, value in tensors.items()}
+    last = "model.embed_vision.embedding_projection"
     rows, columns = image.shape[0] // patch, image.shape[1] // patch
     found = []
     for r in range(rows):
         for c in range(columns):
             pixels = image[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch] / 255.0
-            x = layer_norm(pixels.transpose(2, 0, 1).ravel(), own["pixel_norm.weight"], own["pixel_norm.bias"])
-            x = own["input.weight"] @ x + own["input.bias"]
-            x = layer_norm(x, own["patch_norm.weight"], own["patch_norm.bias"])
-            x = x + own["row_embedding.weight"][r] + own["column_embedding.weight"][c]
-            x = layer_norm(x, own["place_norm.weight"], own["place_norm.bias"])
-            found.append(own["output.weight"] @ x + own["output.bias"])
+            x = layer_norm(pixels.transpose(2, 0, 1).ravel(), own["patch_ln1.weight"], own["patch_ln1.bias"])
+            x = own["patch_dense.weight"] @ x + own["patch_dense.bias"]
+            x = layer_norm(x, own["patch_ln2.weight"], own["patch_ln2.bias"])
+            x = x + own["pos_embedding"][r, 1] + own["pos_embedding"][c, 0]
+            x = layer_norm(x, own["pos_norm.weight"], own["pos_norm.bias"])
+            found.append(own[f"{last}.weight"] @ x + own[f"{last}.bias"])
     return np.stack(found)

@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     to_theirs: Transform
     layers: int = 0  # of the stack, when they are not the decoder's
     first: int = 0  # their number of the first one
+    step: int = 1  # from one to the next
 
     @property
     def stacked(self) -> bool:
@@ -35,7 +36,7 @@ class Entry(NamedTuple):
         if not self.stacked:
             return [self.theirs]
         count = self.layers or cfg.num_layers
-        return [self.theirs.format(layer=i) for i in range(self.first, self.first + count)]
+        return [self.theirs.format(layer=self.first + i * self.step) for i in range(count)]
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of each tensor of theirs, given ours."""
@@ -87,7 +88,26 @@ def flat_patch(sub: int, channels_first: bool = True) -> tuple[Transform, Transf
     )
 
 
-def flat_pixels(sub: int, channels_first: bool = True) -> tuple[Transform, Transform]:
-    """`flat_patch` of a vector with a number for each pixel of a patch and channel."""
-    to_ours, to_theirs = flat_patch(sub, channels_first)
-    return lambda w: to_ours(w).reshape(-1), lambda w: to_theirs(w).reshape(-1)
+def placed_patches(cfg: ModelConfig, channels_first: bool, bias: bool) -> list[Entry]:
+    """The table of a patch embedding with tables of rows and columns, under the names of Gemma 4 Unified.
+
+    channels_first: the order of a patch's pixels there. bias: whether the last product has one.
+    """
+    to_ours, to_theirs = flat_patch(cfg.sub_patch, channels_first)
+    pixels: tuple[Transform, Transform] = (lambda w: to_ours(w).reshape(-1), lambda w: to_theirs(w).reshape(-1))
+    found = [
+        *(entry._replace(to_ours=pixels[0], to_theirs=pixels[1]) for entry in layer_norm("pixel_norm", "patch_ln1")),
+        Entry("input.kernel", "patch_dense.weight", to_ours, to_theirs),
+        Entry("input.bias", "patch_dense.bias", same, same),
+        *layer_norm("patch_norm", "patch_ln2"),
+        Entry("places", "pos_embedding", *_rows_of_two()),
+        *layer_norm("place_norm", "pos_norm"),
+    ]
+    entries = [entry._replace(theirs=f"model.vision_embedder.{entry.theirs}") for entry in found]
+    entries += linear("output", "model.embed_vision.embedding_projection", bias)
+    return [entry._replace(ours=f"patch_embed.{entry.ours}") for entry in entries]
+
+
+def _rows_of_two() -> tuple[Transform, Transform]:
+    """[N, 2, D] <-> [2 N, D]."""
+    return lambda w: w.reshape(-1, w.shape[-1]), lambda w: w.reshape(-1, 2, w.shape[-1])

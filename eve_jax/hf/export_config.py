@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from eve_jax.data.image.size_rules import HUNDRED, SAIL
+from eve_jax.data.image.size_rules import GEMMA, HUNDRED, SAIL
 from eve_jax.errors import UserError
 from eve_jax.hf.config import (
     CONFIGURATION,
@@ -23,6 +23,7 @@ from eve_jax.hf.config import (
 from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
 from eve_jax.hf.family import PATCHES, SAIL_PATCH, exported_member, llm_part, neo_config, patches_section
+from eve_jax.hf.gemma import written_config
 from eve_jax.hf.generation import IDS
 from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
 from eve_jax.hf.rope import rope_fields
@@ -124,6 +125,8 @@ def _member_config(
     kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
     """config.json of another member of the family, with the settings that eve_jax reads in a section of its own."""
+    if kind == GEMMA:
+        return written_config(cfg, carried, dtype) | {OURS: _settings(data, *DATA_FIELDS)}
     plain = replace(cfg, parts=(), **EVE_FIELDS)
     llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
     ours = {OURS: _settings(data, *DATA_FIELDS)}

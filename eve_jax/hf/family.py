@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image.size_rules import HUNDRED, NEO, NEO_AREA, SAIL
+from eve_jax.data.image.size_rules import GEMMA, HUNDRED, NEO, NEO_AREA, SAIL
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.hf import gemma
 from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.checks import known_names, number, whole
@@ -24,7 +25,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     NEO: {"patch_embed": "conv_gelu_rope", "image_attention": "image", "rope": "thw", "index_rule": "thw"},
     SAIL: {"patch_embed": "linear", "image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
     HUNDRED: {"patch_embed": "ln_linear_pos", "image_attention": "causal", "rope": "1d", "index_rule": "token"},
+    GEMMA: gemma.SWITCHES,
 }
+TEMPLATE = {GEMMA: "gemma4"}  # of a member whose template has another name
 HUNDRED_IMAGES = {"image_mode": "anyratio_ld", "max_size": 512, "max_aspect": 8.0}
 EXTRA = "extra_num_layers"
 # Of NEO's published models, whose config.json may not say it: layers of the LLM's own size -> those that are extra.
@@ -37,6 +40,8 @@ def member(hf: Mapping[str, Any]) -> str:
     """Return which member, of SWITCHES, a config.json is of; "" for another model."""
     if hf.get("model_type") == NEO_TYPE:
         return NEO
+    if hf.get("model_type") == gemma.GEMMA_TYPE:
+        return GEMMA
     if PATCHES in hf:
         return HUNDRED
     return SAIL if hf.get("model_type") == "mistral" and hf.get(SAIL_PATCH) is not None else ""
@@ -49,6 +54,8 @@ def plain_part(hf: dict[str, Any]) -> dict[str, Any]:
 
 def llm_part(hf: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the LLM in a config.json."""
+    if member(hf) == GEMMA:
+        return gemma.text_part(hf)
     if member(hf) != NEO:
         return {name: value for name, value in hf.items() if name not in (SAIL_PATCH, PATCHES)}
     llm = hf.get(LLM_PART)
@@ -130,8 +137,16 @@ def data_fields(hf: dict[str, Any], cfg: ModelConfig, file: Path) -> dict[str, A
     Raise UserError, naming the file, for an area that is none.
     """
     kind = member(hf)
-    data: dict[str, Any] = {"image_mode": kind, "template": kind, "max_size": 0, "max_aspect": 0.0, "fit": "shrink"}
+    data: dict[str, Any] = {
+        "image_mode": kind,
+        "template": TEMPLATE.get(kind, kind),
+        "max_size": 0,
+        "max_aspect": 0.0,
+        "fit": "shrink",
+    }
     data |= {"image_first": False, "patch": 2 * cfg.sub_patch} | (HUNDRED_IMAGES if kind == HUNDRED else {})
+    if kind == GEMMA and (tokens := gemma.image_budget(file.parent)):
+        data["image_tokens"] = tokens
     vision = hf.get(VISION_PART) or {}
     given = [vision.get(name) for name in AREA]
     if kind == NEO and given != [None, None]:

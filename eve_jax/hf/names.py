@@ -12,9 +12,9 @@ from eve_jax.hf.entries import (
     Entry,
     convolution,
     flat_patch,
-    flat_pixels,
     layer_norm,
     linear,
+    placed_patches,
     reshaped,
     same,
     transpose,
@@ -22,6 +22,7 @@ from eve_jax.hf.entries import (
 from eve_jax.hf.llava import LANGUAGE, PROJECTOR, TOWER
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import DELTA, TWICE, ModelConfig
+from eve_jax.model.turns import turns
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
@@ -45,7 +46,17 @@ def norm_weight(cfg: ModelConfig) -> str:
 
 
 def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
-    """The tables of the layers that the base LLM does not have, and of those that it has, which come after them."""
+    """The tables of the layers that the base LLM does not have, and of those that it has, which come after them.
+
+    Of layers that take turns, those of each place in a turn.
+    """
+    if cfg.in_turns:
+        count = len(cfg.layer_kinds)
+        for place, own in enumerate(turns(cfg)):
+            for entry in _stack_entries(own):
+                ours = entry.ours.replace("layers.", f"layers.turn{place}.", 1)
+                yield entry._replace(ours=ours, layers=cfg.num_layers // count, first=place, step=count)
+        return
     extra = cfg.extra_layers
     if extra:
         of_extra = (entry._replace(layers=extra) for entry in _stack_entries(cfg))
@@ -76,11 +87,13 @@ def _stack_entries(cfg: ModelConfig) -> Iterator[Entry]:
             for axis in "hw" if cfg.qk_norm == "head" else "":
                 theirs = f"{at}self_attn.{moe}{name}_norm_{axis}.weight"
                 yield Entry(f"{ours}.{axis}_norm.{norm_weight(cfg)}", theirs, same, same)
-        for name in "qkvo":
+        for name in "qko" if cfg.key_values in cfg.layer_kinds else "qkvo":
             ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
             yield Entry(f"{ours}.kernel", f"{theirs}.weight", transpose, transpose)
             if cfg.qkv_bias and name != "o":
                 yield Entry(f"{ours}.bias", f"{theirs}.bias", same, same)
+    if cfg.layer_scale:
+        yield Entry("layers.scale", f"{at}layer_scalar", same, same)
     for branch, moe in branches("mlp"):
         for name in ("gate", "up", "down"):
             yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", transpose, transpose)
@@ -220,21 +233,14 @@ def sail(cfg: ModelConfig) -> list[Entry]:
 
 
 def hundred(cfg: ModelConfig) -> list[Entry]:
-    """The table of the $100 model: its base LLM's and a patch embedding under names of our own."""
-    at = "model.vision_embedder"
-    pixels = flat_pixels(cfg.sub_patch)
-    return [
-        *decoder(cfg),
-        Entry("patch_embed.pixel_norm.scale", f"{at}.pixel_norm.weight", *pixels),
-        Entry("patch_embed.pixel_norm.bias", f"{at}.pixel_norm.bias", *pixels),
-        Entry("patch_embed.input.kernel", f"{at}.input.weight", *flat_patch(cfg.sub_patch)),
-        Entry("patch_embed.input.bias", f"{at}.input.bias", same, same),
-        *layer_norm("patch_embed.patch_norm", f"{at}.patch_norm"),
-        Entry("patch_embed.row", f"{at}.row_embedding.weight", same, same),
-        Entry("patch_embed.column", f"{at}.column_embedding.weight", same, same),
-        *layer_norm("patch_embed.place_norm", f"{at}.place_norm"),
-        *linear("patch_embed.output", f"{at}.output"),
-    ]
+    """The table of the $100 model: its base LLM's, and a patch embedding under the names of Gemma 4 Unified's."""
+    return [*decoder(cfg), *placed_patches(cfg, channels_first=True, bias=True)]
+
+
+def gemma(cfg: ModelConfig) -> list[Entry]:
+    """The table of Gemma 4 Unified; layers that take turns are every n-th of theirs."""
+    own = (entry._replace(theirs=entry.theirs.replace("model.", "model.language_model.", 1)) for entry in decoder(cfg))
+    return [*own, *placed_patches(cfg, channels_first=False, bias=False)]
 
 
 # The names of models of each `ModelConfig.patch_embed`.
@@ -244,5 +250,6 @@ TABLES: dict[str, Callable[[ModelConfig], list[Entry]]] = {
     "conv_gelu_rope": neo,
     "linear": sail,
     "ln_linear_pos": hundred,
+    "ln_linear_pos_norm": gemma,
     "clip": llava,
 }

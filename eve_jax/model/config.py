@@ -7,7 +7,7 @@ from typing import Any
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
-from eve_jax.model.family_config import FamilyFields, check_family
+from eve_jax.model.family_config import FamilyFields, check_family, check_turns
 from eve_jax.model.lora_config import Lora
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import setting
@@ -17,7 +17,7 @@ REMATS = ("full", "attention", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
 KINDS = ("full", "local", "nope")
-ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6}  # and how many numbers `rope_scaling` has then
+ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6, "proportional": 1}  # and how many numbers `rope_scaling` has then
 QK_NORMS = ("none", "head", "projection")
 NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
@@ -178,6 +178,7 @@ class ModelFields(FamilyFields):
                 wanted = f"one of the {self.vocab_size} tokens of the vocabulary, or -1 for none"
                 raise unexpected(Field(f"model.{name}"), token, wanted)
         check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
+        check_turns(self)
 
     def _check_encoder(self) -> None:
         field, clip = Field("model.encoder"), Field("model.patch_embed")
@@ -193,6 +194,10 @@ class ModelFields(FamilyFields):
             raise unexpected(Field("model.sub_patch"), self.sub_patch, wanted)
         if self.encoder is not None and self.align_width:
             raise FieldError(Field("model.align_width"), " is of EVEv1's aligning layer, which goes without an encoder")
+
+    def sees_beyond(self, longest: int) -> bool:
+        """Return whether images of up to `longest` tokens see more of themselves than a window lets them."""
+        return self.image_attention == "image" and self.image_reach == "all" and 0 < self.window < longest
 
     @property
     def aligns(self) -> bool:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, in_use
 from eve_jax.model.patch_embed import normalised
+from eve_jax.model.rms import rms_normed
 from eve_jax.model.weight import normal, param
 
 # Pixels as shares of 255, without a mean and a deviation.
@@ -28,13 +28,13 @@ class PlacedPatches(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(cfg.dtype)
-        width, hidden, table = cfg.patch_bytes, cfg.patch_hidden, (cfg.patch_sides, cfg.patch_hidden)
+        width, hidden = cfg.patch_bytes, cfg.patch_hidden
         self.pixel_norm = LayerNorm(cfg, rngs, width)
         self.input = Linear(cfg, rngs, width, hidden, works_on="patches")
         self.patch_norm = LayerNorm(cfg, rngs, hidden)
-        axes = (None, None)  # rows are looked up, and few
-        self.row = param(cfg, rngs, table, axes, normal(0.02), "table", works_on="")
-        self.column = param(cfg, rngs, table, axes, normal(0.02), "table", works_on="")
+        # Of each number its entry as a column and as a row, one after the other; they are looked up, and few.
+        places = (2 * cfg.patch_sides, hidden)
+        self.places = param(cfg, rngs, places, (None, None), normal(0.02), "table", works_on="")
         self.place_norm = LayerNorm(cfg, rngs, hidden)
         self.output = Linear(cfg, rngs, hidden, cfg.hidden_size, self.bias, works_on="patches")
 
@@ -43,7 +43,8 @@ class PlacedPatches(nnx.Module):
         own: PlacedPatches = in_use(self, self.dtype)
         pixels = normalised(batch["patches"], *ZERO_TO_ONE).astype(self.dtype)
         x = own.patch_norm(own.input(own.pixel_norm(pixels)))
-        x = x + own.row[...][batch["place"][..., 0]] + own.column[...][batch["place"][..., 1]]
+        row, column = (batch["place"][..., axis] for axis in (0, 1))
+        x = x + own.places[...][2 * row + 1] + own.places[...][2 * column]
         return own.output(own.projected(own.place_norm(x)))
 
     def projected(self, x: Float[Array, "R P C"]) -> Float[Array, "R P C"]:
@@ -62,5 +63,4 @@ class NormedPatches(PlacedPatches):
 
     def projected(self, x: Float[Array, "R P C"]) -> Float[Array, "R P C"]:
         """What the last product is of."""
-        x32 = x.astype(jnp.float32)
-        return (x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)).astype(x.dtype)
+        return rms_normed(x, self.eps)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import Ahead, cached_attention
 from eve_jax.model.config import ModelConfig, Part
+from eve_jax.model.kind_sights import KindSights, sight_of
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
 from eve_jax.model.sight import Kind, Numbers, Sight
 from eve_jax.model.weight import declare
@@ -53,7 +54,7 @@ class Rows(Protocol):
     """What a decoder layer needs to know about the rows it works on."""
 
     @property
-    def sight(self) -> Sight:
+    def sight(self) -> Sight | KindSights:
         """What their tokens see."""
 
     def leave(self, x: Hidden) -> Array:
@@ -88,7 +89,15 @@ def _ahead(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Ahead 
     if cfg.image_attention == "causal":
         return None
     further = permute(batch["end"] - batch["position"], batch["perm"], batch["inv"])
-    return Ahead(jnp.arange(further.shape[1]) + further, _reach(cfg, further.shape[1], vision_slots))
+    end, reach = jnp.arange(further.shape[1]) + further, _reach(cfg, further.shape[1], vision_slots)
+    return Ahead(end, reach, _within(end) if cfg.sees_beyond(reach + 1) else None)
+
+
+def _within(end: Int[Array, "R L"]) -> Int[Array, "R L"]:
+    """How many tokens before each, in causal order, have the same `end`: those of its image."""
+    order = jnp.arange(end.shape[1])
+    begins = jnp.concatenate([jnp.ones((end.shape[0], 1), bool), end[:, 1:] != end[:, :-1]], axis=1)
+    return order - jax.lax.cummax(jnp.where(begins, order, 0), axis=1)
 
 
 def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
@@ -112,14 +121,14 @@ class SplitRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    sight: Sight
+    sight: Sight | KindSights
     vision_slots: int
     patches: int  # slots; those of special tokens follow
     kernel: str  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        sight = Sight.of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
+        sight = sight_of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
         segment = permute(batch["segment"], batch["perm"], batch["inv"])
         return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
 
@@ -146,7 +155,7 @@ class MaskedRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    sight: Sight
+    sight: Sight | KindSights
     is_vision: Array
     is_patch: Array
     kernel: str
@@ -155,7 +164,7 @@ class MaskedRows(NamedTuple):
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
         numbers = jax.tree.map(lambda x: permute(x, perm, inv), Numbers.of(cfg, batch))
-        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots))
+        sight = sight_of(cfg, numbers, _ahead(cfg, batch, vision_slots))
         segment = permute(batch["segment"], perm, inv)
         return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
 
@@ -188,16 +197,19 @@ class MaskedRows(NamedTuple):
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
-    `start` is the number of tokens that a row's cache already holds; `last` is the last entry that a token sees. With
-    `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training. Where a
-    layer has a pair of caches, the first one is only read, and the second one gets the new tokens alone.
+    `start` is the number of tokens that a row's cache already holds; `own` is the entry of a token, `end` the last of
+    what it sees all of, `within` how many of that are before it, where a window would hide some. With `causal_segment`
+    no row holds any yet, and the new tokens attend among themselves by a kernel of training. Where a layer has a pair
+    of caches, the first one is only read, and the second one gets the new tokens alone.
     """
 
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
-    last: Int[Array, "R L"]
+    own: Int[Array, "R L"]
+    end: Int[Array, "R L"]
+    within: Int[Array, "R L"] | None
     start: Int[Array, "R"]
-    sight: Sight
+    sight: Sight | KindSights
     vision_slots: int
     patches: int
     causal_segment: Int[Array, "R L"] | None
@@ -210,11 +222,16 @@ class CachedRows(NamedTuple):
         numbers = Numbers.of(cfg, batch)
         if cfg.index_rule == "token":  # other rules' numbers count from the sample's beginning
             numbers = numbers._replace(number=numbers.number + start[:, None])
-        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
-        last = batch["position" if cfg.image_attention == "causal" else "end"] + start[:, None]
+        sight = sight_of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
+        own = batch["position"] + start[:, None]
+        end = own if cfg.image_attention == "causal" else batch["end"] + start[:, None]
+        within = None
+        if cfg.sees_beyond(vision_slots):
+            further = permute(end, batch["perm"], batch["inv"])
+            within = permute(_within(further), batch["inv"], batch["perm"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], last, start, sight, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], own, end, within, start, sight, *slots, segment, cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -232,14 +249,17 @@ class CachedRows(NamedTuple):
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
-            first, own = self.sight.first(kind, self.last), self.last - self.start[:, None]
-            out = held.attend(q, self.start, first, (*new.read(q.dtype), own, self.sight.first(kind, own)))
+            begun = self.start[:, None]
+            first, new_first = (self.sight.first(kind, at, self.within) for at in (self.own, self.own - begun))
+            last = self.sight.last(kind, self.own, self.end) - begun
+            out = held.attend(q, self.start, first, (*new.read(q.dtype), last, new_first))
             return self._parted(out), (held, new)
 
         # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
         cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
         if self.causal_segment is None:
-            out = cached_attention(q, [(*cache.read(q.dtype), self.last, self.sight.first(kind, self.last))])
+            last = self.sight.last(kind, self.own, self.end)
+            out = cached_attention(q, [(*cache.read(q.dtype), last, self.sight.first(kind, self.own, self.within))])
         else:
             q = permute(q, self.perm, self.inv)
             out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
@@ -258,14 +278,14 @@ class DecodingRows(NamedTuple):
 
     length: Int[Array, "R"]
     step: Int[Array, ""]
-    sight: Sight
+    sight: Sight | KindSights
 
     @classmethod
     def of(
         cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""], number: Int[Array, "R"]
     ) -> "DecodingRows":
         """`number`: what rotary positions count of the row's first decoded token."""
-        return cls(length, step, Sight.of(cfg, Numbers((number + step)[:, None])))
+        return cls(length, step, sight_of(cfg, Numbers((number + step)[:, None])))
 
     def leave(self, x: Hidden) -> Float[Array, "R 1 D"]:
         return x

@@ -22,8 +22,8 @@ def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"
 
     `cfg.rope_scaling`: linear divides all by its factor. llama3 (LLaMA-3.1): wavelengths beyond original/low are
     stretched by the factor, those below original/high stay, and between the two the frequency is interpolated. yarn
-    (arXiv 2309.00071): the same with a ramp over the number of the pair. Local layers with a theta of their own have
-    no scaling.
+    (arXiv 2309.00071): the same with a ramp over the number of the pair. proportional (Gemma 4): a share of the pairs,
+    those of the highest frequencies, turn at all. Local layers with a theta of their own have no scaling.
     """
     if kind == "nope":
         return jnp.zeros(cfg.head_dim // 2, jnp.float32)
@@ -33,6 +33,8 @@ def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"
         return inv_freq
     if cfg.rope_type == "linear":
         return inv_freq / cfg.rope_scaling[0]
+    if cfg.rope_type == "proportional":
+        return inv_freq * (np.arange(cfg.head_dim // 2) < int(cfg.rope_scaling[0] * cfg.head_dim // 2))
     kept: Array | np.ndarray
     if cfg.rope_type == "yarn":
         factor, kept = cfg.rope_scaling[0], _yarn_kept(cfg)
@@ -100,20 +102,22 @@ class Sight(NamedTuple):
     """What the layers of each kind see of some rows.
 
     angles: of each part of a head that turns by itself. windows: how many tokens a token sees in layers of each kind, 0
-    for all. of_layers: the kind of each layer. ahead: what whole rows see behind themselves, None for nothing.
+    for all. of_layers: the kind of each layer. ahead: what whole rows see behind themselves, None for nothing. images:
+    whether images see themselves.
     """
 
     angles: tuple[Angles, ...]
     windows: tuple[int, ...]
     of_layers: tuple[int, ...]
     ahead: Ahead | None = None
+    images: bool = False
 
     @classmethod
     def of(cls, cfg: ModelConfig, numbers: Numbers, ahead: Ahead | None = None) -> "Sight":
         each = [_angles(cfg, numbers, kind) for kind in cfg.kinds]
         angles = each[0] if len(each) == 1 else jax.tree.map(lambda *kinds: jnp.stack(kinds), *each)
         windows = tuple(cfg.window if kind == "local" else 0 for kind in cfg.kinds)
-        return cls(angles, windows, cfg.kind_numbers, ahead)
+        return cls(angles, windows, cfg.kind_numbers, ahead, cfg.image_attention != "causal")
 
     def layers(self) -> Int[Array, "layers"] | None:
         """The kind of each layer, for a scan over them; None where all are of one."""
@@ -144,14 +148,28 @@ class Sight(NamedTuple):
         which = jnp.array([different.index(w) for w in windows])[kind]
         return jax.lax.switch(which, by_window, q, k, v, segment)
 
-    def first(self, kind: Kind, last: Int[Array, "B T"]) -> Int[Array, "B T"] | None:
-        """The first entry that tokens see whose last one is `last`; None where they see all."""
+    def first(
+        self, kind: Kind, at: Int[Array, "B T"], within: Int[Array, "B T"] | None = None
+    ) -> Int[Array, "B T"] | None:
+        """The first entry that tokens see whose own is `at`; None where they see all.
+
+        within: tokens of their image before them, all of which they see.
+        """
         if not any(self.windows):
             return None
         if kind is None:
-            return last - self.windows[0] + 1
-        far = np.iinfo(np.int32).max // 2
-        return last + 1 - jnp.array([w or far for w in self.windows], jnp.int32)[kind]
+            before: Array | int = self.windows[0] - 1
+        else:
+            far = np.iinfo(np.int32).max // 2
+            before = jnp.array([w - 1 if w else far for w in self.windows], jnp.int32)[kind]
+        return at - (before if within is None else jnp.maximum(before, within))
+
+    def last(self, kind: Kind, own: Int[Array, "B T"], end: Int[Array, "B T"]) -> Int[Array, "B T"]:
+        """The last entry that tokens see whose own is `own`, and that of what sees itself `end`."""
+        return end if self.images else own
+
+    def fold(self, kind: Kind) -> None:
+        """How keys are kept: as they are."""
 
 
 def _angles(cfg: ModelConfig, numbers: Numbers, kind: str) -> tuple[Angles, ...]:

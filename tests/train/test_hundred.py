@@ -58,8 +58,8 @@ def test_from_a_plain_llm_to_a_folder(tmp_path: Path) -> None:
     place = np.stack(np.divmod(np.arange(6, dtype=np.int32), 3), 1)
     opened = open_checkpoint(out)
     seen = bind(opened.cfg, opened.params()).patch_embed({"patches": prompt.patches[0][None], "place": place[None]})
-    vision = {name: value for name, value in tensors.items() if "vision_embedder" in name}
-    assert len(vision) == 12
+    vision = {name: value for name, value in tensors.items() if "vision" in name}
+    assert len(vision) == 11
     formula = patch_tokens(resize(image, eve.rule.images), vision, 32)
     np.testing.assert_allclose(np.asarray(seen)[0], formula, rtol=0, atol=2e-5 * np.abs(formula).max())
     assert len(eve.answer("What?", [image], max_new_tokens=3).new_ids) <= 3
