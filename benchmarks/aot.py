@@ -115,10 +115,14 @@ def parts(console: Console) -> dict[str, Any]:
     """Attention and the loss head by themselves."""
     quick = ["--quick"] if QUICK.value else []
     attention = child("benchmarks.aot_parts", "--part=attention", *quick)
-    table = Table("row", "splash", "chunked", "plain formula", title="attention on one v5e, forward + backward, MiB")
+    title = "attention on one v5e, forward + backward, MiB"
+    kernels = {"splash": "splash", "image": "splash, images", "chunked": "chunked", "plain": "plain formula"}
+    table = Table("row", *kernels.values(), "images: tiles over causal", title=title)
     for length in attention.get("lengths", []):
-        cells = (attention["temporary_bytes"][kernel].get(str(length)) for kernel in ("splash", "chunked", "plain"))
-        table.add_row(str(length), *("" if c is None else f"{c / 2**20:.0f}" for c in cells))
+        cells = (attention["temporary_bytes"][kernel].get(str(length)) for kernel in kernels)
+        more = attention["image_tiles_over_causal"].get(str(length))
+        cells = ("" if c is None else f"{c / 2**20:.0f}" for c in cells)
+        table.add_row(str(length), *cells, "" if more is None else f"{more:.2f}")
     Console(width=WIDTH).print(table)
     head = child("benchmarks.aot_parts", "--part=head", *quick)
     times = child("benchmarks.aot_parts", "--part=head_time", *quick)
