@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from eve_jax.data.image.patches import patchify, unpatchify
 from eve_jax.data.text.encode import IMAGE_ID
+from eve_jax.hf.gemma import gemma_config
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
 from tests.data.synthetic import byte_tokenizer
@@ -17,6 +19,20 @@ VOCABULARY, IMAGE = 320, 300
 SIDE = 8  # pixels of a patch: two of four
 TOKENS = ("<bos>", "<|turn>", "<turn|>", "<|image>", "<image|>", "<|image|>")
 TURN = ["sliding_attention"] * 2 + ["full_attention"]
+SIZES: dict[str, Any] = {
+    **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "attention_k_eq_v": True},
+    **{"sliding_window": 5, "final_logit_softcapping": 30.0, "layer_types": TURN * 2, "max_position_embeddings": 512},
+}
+GLOBAL = {"global_head_dim": 16, "num_global_key_value_heads": 1}
+UNSET = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.2}
+VISION = {"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 24, "mm_posemb_size": 40, "output_proj_dims": 24}
+
+
+def tiny_gemma(**changes: Any) -> ModelConfig:
+    """Sizes of the model, float32."""
+    cfg = gemma_config({"text_config": SIZES | GLOBAL, "vision_config": VISION})
+    return replace(cfg, **{"dtype": "float32", "frozen_dtype": "float32", "remat": "none"} | changes)
 
 
 def write_gemma(folder: Path, old: bool = False, audio: bool = False, **changes: Any) -> Any:
@@ -29,15 +45,8 @@ def write_gemma(folder: Path, old: bool = False, audio: bool = False, **changes:
     from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForConditionalGeneration
 
     torch.set_num_threads(1)
-    own: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48}
-    own |= {"num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-    own |= {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True, "sliding_window": 5}
-    own |= {"final_logit_softcapping": 30.0, "layer_types": TURN * 2, "max_position_embeddings": 512}
-    own |= {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.2}
-    text = configuration.Gemma4UnifiedTextConfig(**own | changes)
-    vision = configuration.Gemma4UnifiedVisionConfig(
-        patch_size=4, pooling_kernel_size=2, mm_embed_dim=24, mm_posemb_size=9, output_proj_dims=24
-    )
+    text = configuration.Gemma4UnifiedTextConfig(**SIZES | GLOBAL | UNSET | changes)
+    vision = configuration.Gemma4UnifiedVisionConfig(**VISION)
     heard = configuration.Gemma4UnifiedAudioConfig(audio_embed_dim=16) if audio else None
     ids = {"image_token_id": IMAGE, "boi_token_id": IMAGE + 1, "eoi_token_id": IMAGE + 2}
     others = {"video_token_id": IMAGE + 3, "audio_token_id": IMAGE + 4}
