@@ -236,8 +236,12 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
 
 
 def fitting_templates(tokenizer: Tokenizer) -> list[str]:
-    """Return the names of the dialogue templates whose end and other tokens `tokenizer` has as single ones."""
-    return [name for name, t in TEMPLATES.items() if not t.caption and not _problem(tokenizer, name)]
+    """Return the names of the dialogue templates whose end and other tokens `tokenizer` has as single ones.
+
+    One that only learns more of a form than another is not among them.
+    """
+    forms = [name for name, t in TEMPLATES.items() if not t.caption and not t.learned]
+    return [name for name in forms if not _problem(tokenizer, name)]
 
 
 def end_id(tokenizer: Tokenizer, name: str) -> int:
