@@ -11,11 +11,11 @@ SIDES = 5
 
 def hundred(**changes: Any) -> ModelConfig:
     """Sizes of a tiny one on a Qwen3, float32."""
-    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4}
-    switches = {"num_kv_heads": 2, "head_dim": 8, "qk_norm": "head", "qkv_bias": False, "parts": ()}
-    own = {"patch_embed": "ln_linear_pos", "patch_hidden": 32, "patch_sides": SIDES, "sub_patch": 4}
-    plain = {"dtype": "float32", "frozen_dtype": "float32", "remat": "none", "tie_embeddings": True}
-    return ModelConfig(**sizes | switches | own | plain | changes)
+    own: dict[str, Any] = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2}
+    own |= {"num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "qk_norm": "head", "qkv_bias": False, "parts": ()}
+    own |= {"patch_embed": "ln_linear_pos", "patch_hidden": 32, "patch_sides": SIDES, "sub_patch": 4}
+    own |= {"dtype": "float32", "frozen_dtype": "float32", "remat": "none", "tie_embeddings": True}
+    return ModelConfig(**own | changes)
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

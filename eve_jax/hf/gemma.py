@@ -100,7 +100,7 @@ def gemma_config(hf: Mapping[str, Any]) -> ModelConfig:
         for field, accepted in FIXED[name].items():
             if section.get(field) is not None and section[field] not in accepted:
                 raise UserError(f"{name}.{field} is {section[field]!r}: expected {accepted[0]!r}")
-    sizes = {ours: _count(f"{TEXT}.{name}", text[name]) for name, (ours, _) in SIZES.items()}
+    sizes: dict[str, Any] = {ours: _count(f"{TEXT}.{name}", text[name]) for name, (ours, _) in SIZES.items()}
     kinds = _layer_kinds(text, sizes["num_layers"])
     turn = _turn(kinds)
     cap = text.get("final_logit_softcapping")

@@ -19,7 +19,7 @@ def of_kind(cfg: ModelConfig, kind: str) -> ModelConfig:
         return replace(cfg, **alone, key_values="none")
     if cfg.image_reach == "window":
         alone |= {"image_reach": "all", "image_attention": "causal"}
-    sizes = {"head_dim": cfg.wide_head_dim, "num_kv_heads": cfg.wide_kv_heads}
+    sizes: dict[str, Any] = {"head_dim": cfg.wide_head_dim, "num_kv_heads": cfg.wide_kv_heads}
     return replace(cfg, **alone, **sizes, window=0, local_rope_theta=0.0)
 
 
