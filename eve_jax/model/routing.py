@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from eve_jax.model.attention import Ahead, cached_attention
 from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
+from eve_jax.model.permute import permute, permute_heads
 from eve_jax.model.sight import Kind, Numbers, Sight
 from eve_jax.model.weight import declare
 
@@ -66,18 +67,6 @@ class Rows(Protocol):
         """Rotary positions and joint attention in a layer of `kind`; the output and the cache as updated."""
 
 
-@jax.custom_vjp
-def permute(x: Array, perm: Int[Array, "R L"], inv: Int[Array, "R L"]) -> Array:
-    """y[r, i] = x[r, perm[r, i]]; the backward pass gathers by `inv`, the inverse, where autodiff would scatter."""
-    return jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))(x, perm)
-
-
-permute.defvjp(
-    lambda x, perm, inv: (permute(x, perm, inv), (perm, inv)),
-    lambda res, g: (permute(g, res[1], res[0]), None, None),
-)
-
-
 def _patches(batch: dict[str, Any]) -> int:
     """Return the number of patch slots of a row, which come first."""
     return batch["patches"].shape[1]
@@ -95,6 +84,12 @@ def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
     """The most tokens that one sees behind itself in rows of `length`: of the longest image, or of all as one."""
     longest = min(vision_slots, cfg.longest_image or vision_slots)
     return length - 1 if cfg.image_attention == "prefix" else max(longest - 1, 0)
+
+
+def _causal_sight(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Sight:
+    """What tokens of whole rows see, in causal order."""
+    numbers = jax.tree.map(lambda x: permute(x, batch["perm"], batch["inv"]), Numbers.of(cfg, batch))
+    return Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots))
 
 
 def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:
@@ -119,9 +114,10 @@ class SplitRows(NamedTuple):
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        sight = Sight.of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
-        segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
+        perm, inv = batch["perm"], batch["inv"]
+        sight = _causal_sight(cfg, batch, vision_slots)
+        segment = permute(batch["segment"], perm, inv)
+        return cls(perm, inv, segment, sight, vision_slots, _patches(batch), cfg.attention)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -133,11 +129,16 @@ class SplitRows(NamedTuple):
         return _route_split(part, x, self.patches)
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None, kind: Kind) -> tuple[Hidden, None]:
-        q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
-        q, k = self.sight.turned(kind, q, k)
-        q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
-        out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+        if not self.vision_slots:  # text alone is in causal order
+            out = self._attended(q[1], k[1], v[1], kind)
+            return (out[:, :0], out), None
+        q, k, v = permute_heads([jnp.concatenate(x, axis=1) for x in (q, k, v)], self.perm, self.inv)
+        (out,) = permute_heads([self._attended(q, k, v, kind)], self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
+
+    def _attended(self, q: Array, k: Array, v: Array, kind: Kind) -> Array:
+        q, k = self.sight.turned(kind, q, k)
+        return self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
 
 
 class MaskedRows(NamedTuple):
@@ -154,8 +155,7 @@ class MaskedRows(NamedTuple):
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        numbers = jax.tree.map(lambda x: permute(x, perm, inv), Numbers.of(cfg, batch))
-        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots))
+        sight = _causal_sight(cfg, batch, vision_slots)
         segment = permute(batch["segment"], perm, inv)
         return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
 
@@ -228,7 +228,7 @@ class CachedRows(NamedTuple):
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = self.sight.turned(kind, q, k)
-        k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
+        k, v = permute_heads([k, v], self.perm, self.inv)
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
@@ -241,8 +241,9 @@ class CachedRows(NamedTuple):
         if self.causal_segment is None:
             out = cached_attention(q, [(*cache.read(q.dtype), self.last, self.sight.first(kind, self.last))])
         else:
-            q = permute(q, self.perm, self.inv)
-            out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+            (q,) = permute_heads([q], self.perm, self.inv)
+            out = self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
+            (out,) = permute_heads([out], self.inv, self.perm)
         return self._parted(out), cache
 
     def _parted(self, out: Array) -> Hidden:
