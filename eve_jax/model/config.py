@@ -13,7 +13,7 @@ from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import setting
 
 ROUTINGS = ("split", "masked")
-REMATS = ("full", "attention", "none")
+REMATS = ("full", "attention", "host", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
 KINDS = ("full", "local", "nope")
