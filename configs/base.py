@@ -66,6 +66,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     # waits in the host's memory) | none
     m.remat = "attention"
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash, cudnn (GPU)
+    m.attention_blocks = ""  # splash: the most queries and keys of a tile, docs/tpu.md#tiles-of-attention; "" = 512
 
     c.data = _data_fields(llm if local else "", template)
 

@@ -23,6 +23,7 @@ from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
 from eve_jax.model.permute import permute, permute_heads
 from eve_jax.model.sight import Kind, Numbers, Sight
+from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
@@ -110,14 +111,14 @@ class SplitRows(NamedTuple):
     sight: Sight
     vision_slots: int
     patches: int  # slots; those of special tokens follow
-    kernel: str  # of the attention
+    kernel: Kernel  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
         perm, inv = batch["perm"], batch["inv"]
         sight = _causal_sight(cfg, batch, vision_slots)
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, sight, vision_slots, _patches(batch), cfg.attention)
+        return cls(perm, inv, segment, sight, vision_slots, _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -150,14 +151,14 @@ class MaskedRows(NamedTuple):
     sight: Sight
     is_vision: Array
     is_patch: Array
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
         sight = _causal_sight(cfg, batch, vision_slots)
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
+        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -201,7 +202,7 @@ class CachedRows(NamedTuple):
     vision_slots: int
     patches: int
     causal_segment: Int[Array, "R L"] | None
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(
@@ -214,7 +215,7 @@ class CachedRows(NamedTuple):
         last = batch["position" if cfg.image_attention == "causal" else "end"] + start[:, None]
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], last, start, sight, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], last, start, sight, *slots, segment, cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text

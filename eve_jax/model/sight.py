@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from eve_jax.model.attention import Ahead, packed_attention
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.rotary import Angles, rotate
+from eve_jax.model.splash_blocks import Kernel
 
 
 def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"]:
@@ -122,7 +123,7 @@ class Sight(NamedTuple):
         return [rotate(x, angles, self.halves) for x in heads]
 
     def attend(
-        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: str
+        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: Kernel
     ) -> Float[Array, "B T N H"]:
         """`packed_attention` as in a layer of `kind`: kinds of one window share a kernel."""
         windows = [w if w < q.shape[1] else 0 for w in self.windows]  # of a row that it holds whole, none
