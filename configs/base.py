@@ -62,8 +62,11 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     m.param_dtype = "float32"  # of the master weights of what trains: float32 | bfloat16 (rounded stochastically)
     m.frozen_dtype = "bfloat16"  # of weights that do not train
-    m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
+    # What the backward pass recomputes: full (each layer) | attention (all but it) | host (the same, and what it keeps
+    # waits in the host's memory) | none
+    m.remat = "attention"
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash, cudnn (GPU)
+    m.attention_blocks = ""  # splash: the most queries and keys of a tile, docs/tpu.md#tiles-of-attention; "" = 512
 
     c.data = _data_fields(llm if local else "", template)
 

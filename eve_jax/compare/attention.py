@@ -16,7 +16,8 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.model.layers import gathered
 from eve_jax.model.loss import target_nll
-from eve_jax.model.routing import MaskedRows, Routed, permute
+from eve_jax.model.permute import permute
+from eve_jax.model.routing import MaskedRows, Routed
 from eve_jax.model.sight import Kind, Sight
 
 

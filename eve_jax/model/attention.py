@@ -26,7 +26,8 @@ from eve_jax.model import blocked, chunked, gpu_attention
 from eve_jax.model.blocked import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
-from eve_jax.model.splash import LANES, splash
+from eve_jax.model.splash import splash
+from eve_jax.model.splash_blocks import LANES, Kernel
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 MADE_FOR = {"splash": "tpu", "flash": "gpu", "cudnn": "gpu"}
@@ -49,7 +50,7 @@ def packed_attention(
     k: Float[Array, "B L K H"],
     v: Float[Array, "B L K E"],
     segment: Int[Array, "B L"],
-    kernel: str = "auto",
+    kernel: str | Kernel = "auto",
     interpret: bool = False,
     window: int = 0,
     ahead: Ahead | None = None,
@@ -64,10 +65,11 @@ def packed_attention(
     """
     capability = gpu_attention.compute_capability()
     suits = gpu_attention.takes(q.dtype, q.shape[3], capability)
-    if ahead is not None and window:
-        kernel = _of_two_limits(kernel)
     plain = ahead is None and q.shape[3] == v.shape[3]
-    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], suits, window, plain)
+    name, blocks = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
+    if ahead is not None and window:
+        name = _of_two_limits(name)
+    kernel = kernel_for(name, sharding.platform(), q.shape[1], q.shape[3], suits, window, plain)
     if kernel in ("chunked", "blocked") and q.shape[1] > chunked.QUERY_CHUNK:
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
@@ -76,7 +78,7 @@ def packed_attention(
     kernels: dict[str, Callable[..., Array]] = {
         "chunked": partial(chunked.chunked_attention, window=window, reach=reach),
         "blocked": partial(blocked.blocked_attention, window=window),
-        "splash": partial(splash, interpret=interpret, window=window, reach=reach),
+        "splash": partial(splash, interpret=interpret, window=window, reach=reach, blocks=blocks),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }

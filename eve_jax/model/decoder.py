@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from eve_jax.model import dropout
@@ -92,8 +93,18 @@ def extra_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
 HeldGroup = Callable[[Array], LayerCache | HeldLayer]  # what is held for a layer of a group, by its number there
 EXTRA_STD = 0.02  # of matrices of the extra layers
 UNROLLED = 12  # most layers of which a program holds each for itself: compiling takes longer with each
-# What the backward pass finds stored, next to each layer's input.
-REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
+INPUT = "layer_input"  # name under which remat policies know a layer's input
+# What the backward pass finds stored, next to each layer's input; with `host` both wait in the host's memory.
+REMAT = {
+    "full": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "host": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[INPUT, ATTENTION],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
 
 
 def run_layers(
@@ -142,7 +153,7 @@ def _body(graphs: Sequence[Any], x: Hidden, rows: Rows, remat: str, keep: bool =
     dtype = jax.tree.leaves(x)[0].dtype
 
     def layer(x: Hidden, own: Own, place: int) -> tuple[Hidden, Any]:
-        x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
+        x = jax.tree.map(lambda a: checkpoint_name(constrain(a, "batch", None, None), INPUT), x)
         with dropout.use(own[2]):
             kind = own[1] if len(graphs) == 1 else rows.sight.of_layers[place]
             x, _ = nnx.merge(graphs[place], gathered(own[0], dtype))(x, rows, kind)

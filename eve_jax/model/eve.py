@@ -69,10 +69,7 @@ class Eve(nnx.Module):
 
     @property
     def stacks(self) -> list[list[DecoderLayer]]:
-        """The layers from the first to the last, those that the base LLM does not have before the others.
-
-        Those of a list take turns.
-        """
+        """The layers from the first to the last, new ones before the base LLM's; those of a list take turns."""
         if self.cfg.in_turns:
             return [self.layers.each]
         return [[self.extra], [self.layers]] if self.cfg.extra_layers else [[self.layers]]

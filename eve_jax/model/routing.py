@@ -18,11 +18,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.attention import Ahead, cached_attention
+from eve_jax.model.attention import cached_attention
 from eve_jax.model.config import ModelConfig, Part
+from eve_jax.model.image_sight import ahead_of, sees_beyond, within_images
 from eve_jax.model.kind_sights import KindSights, sight_of
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
+from eve_jax.model.permute import permute, permute_heads
 from eve_jax.model.sight import Kind, Numbers, Sight
+from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
@@ -67,43 +70,15 @@ class Rows(Protocol):
         """Rotary positions and joint attention in a layer of `kind`; the output and the cache as updated."""
 
 
-@jax.custom_vjp
-def permute(x: Array, perm: Int[Array, "R L"], inv: Int[Array, "R L"]) -> Array:
-    """y[r, i] = x[r, perm[r, i]]; the backward pass gathers by `inv`, the inverse, where autodiff would scatter."""
-    return jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))(x, perm)
-
-
-permute.defvjp(
-    lambda x, perm, inv: (permute(x, perm, inv), (perm, inv)),
-    lambda res, g: (permute(g, res[1], res[0]), None, None),
-)
-
-
 def _patches(batch: dict[str, Any]) -> int:
     """Return the number of patch slots of a row, which come first."""
     return batch["patches"].shape[1]
 
 
-def _ahead(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Ahead | None:
-    """What tokens of whole rows, in causal order, see behind themselves."""
-    if cfg.image_attention == "causal":
-        return None
-    further = permute(batch["end"] - batch["position"], batch["perm"], batch["inv"])
-    end, reach = jnp.arange(further.shape[1]) + further, _reach(cfg, further.shape[1], vision_slots)
-    return Ahead(end, reach, _within(end) if cfg.sees_beyond(reach + 1) else None)
-
-
-def _within(end: Int[Array, "R L"]) -> Int[Array, "R L"]:
-    """How many tokens before each, in causal order, have the same `end`: those of its image."""
-    order = jnp.arange(end.shape[1])
-    begins = jnp.concatenate([jnp.ones((end.shape[0], 1), bool), end[:, 1:] != end[:, :-1]], axis=1)
-    return order - jax.lax.cummax(jnp.where(begins, order, 0), axis=1)
-
-
-def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
-    """The most tokens that one sees behind itself in rows of `length`: of the longest image, or of all as one."""
-    longest = min(vision_slots, cfg.longest_image or vision_slots)
-    return length - 1 if cfg.image_attention == "prefix" else max(longest - 1, 0)
+def _causal_sight(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Sight | KindSights:
+    """What tokens of whole rows see, in causal order."""
+    numbers = jax.tree.map(lambda x: permute(x, batch["perm"], batch["inv"]), Numbers.of(cfg, batch))
+    return sight_of(cfg, numbers, ahead_of(cfg, batch, vision_slots))
 
 
 def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:
@@ -124,13 +99,14 @@ class SplitRows(NamedTuple):
     sight: Sight | KindSights
     vision_slots: int
     patches: int  # slots; those of special tokens follow
-    kernel: str  # of the attention
+    kernel: Kernel  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        sight = sight_of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
-        segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
+        perm, inv = batch["perm"], batch["inv"]
+        sight = _causal_sight(cfg, batch, vision_slots)
+        segment = permute(batch["segment"], perm, inv)
+        return cls(perm, inv, segment, sight, vision_slots, _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -142,11 +118,16 @@ class SplitRows(NamedTuple):
         return _route_split(part, x, self.patches)
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None, kind: Kind) -> tuple[Hidden, None]:
-        q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
-        q, k = self.sight.turned(kind, q, k)
-        q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
-        out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+        if not self.vision_slots:  # text alone is in causal order
+            out = self._attended(q[1], k[1], v[1], kind)
+            return (out[:, :0], out), None
+        q, k, v = permute_heads([jnp.concatenate(x, axis=1) for x in (q, k, v)], self.perm, self.inv)
+        (out,) = permute_heads([self._attended(q, k, v, kind)], self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
+
+    def _attended(self, q: Array, k: Array, v: Array, kind: Kind) -> Array:
+        q, k = self.sight.turned(kind, q, k)
+        return self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
 
 
 class MaskedRows(NamedTuple):
@@ -158,15 +139,14 @@ class MaskedRows(NamedTuple):
     sight: Sight | KindSights
     is_vision: Array
     is_patch: Array
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        numbers = jax.tree.map(lambda x: permute(x, perm, inv), Numbers.of(cfg, batch))
-        sight = sight_of(cfg, numbers, _ahead(cfg, batch, vision_slots))
+        sight = _causal_sight(cfg, batch, vision_slots)
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
+        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -213,7 +193,7 @@ class CachedRows(NamedTuple):
     vision_slots: int
     patches: int
     causal_segment: Int[Array, "R L"] | None
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(
@@ -222,16 +202,16 @@ class CachedRows(NamedTuple):
         numbers = Numbers.of(cfg, batch)
         if cfg.index_rule == "token":  # other rules' numbers count from the sample's beginning
             numbers = numbers._replace(number=numbers.number + start[:, None])
-        sight = sight_of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
+        sight = sight_of(cfg, numbers, ahead_of(cfg, batch, vision_slots) if first else None)
         own = batch["position"] + start[:, None]
         end = own if cfg.image_attention == "causal" else batch["end"] + start[:, None]
         within = None
-        if cfg.sees_beyond(vision_slots):
+        if sees_beyond(cfg, vision_slots):
             further = permute(end, batch["perm"], batch["inv"])
-            within = permute(_within(further), batch["inv"], batch["perm"])
+            within = permute(within_images(further), batch["inv"], batch["perm"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], own, end, within, start, sight, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], own, end, within, start, sight, *slots, segment, cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -245,7 +225,7 @@ class CachedRows(NamedTuple):
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = self.sight.turned(kind, q, k)
-        k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
+        k, v = permute_heads([k, v], self.perm, self.inv)
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
@@ -261,8 +241,9 @@ class CachedRows(NamedTuple):
             last = self.sight.last(kind, self.own, self.end)
             out = cached_attention(q, [(*cache.read(q.dtype), last, self.sight.first(kind, self.own, self.within))])
         else:
-            q = permute(q, self.perm, self.inv)
-            out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+            (q,) = permute_heads([q], self.perm, self.inv)
+            out = self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
+            (out,) = permute_heads([out], self.inv, self.perm)
         return self._parted(out), cache
 
     def _parted(self, out: Array) -> Hidden:
