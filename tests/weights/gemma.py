@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from eve_jax.batch import RowShape
 from eve_jax.data.image.patches import patchify, unpatchify
+from eve_jax.data.rows.build import Batch, lay_out
+from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.hf.gemma import gemma_config
 from eve_jax.infer.prompt import Prompt
@@ -26,6 +29,8 @@ SIZES: dict[str, Any] = {
 }
 GLOBAL = {"global_head_dim": 16, "num_global_key_value_heads": 1}
 UNSET = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.2}
+ROW = RowShape(40, 0, 88)
+PACKED = ([(2, 3)], [], [(3, 4), (1, 2)])  # an image of 12 tokens, of which a window of 5 would hide some
 VISION = {"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 24, "mm_posemb_size": 40, "output_proj_dims": 24}
 
 
@@ -106,3 +111,25 @@ def their_inputs(given: Prompt) -> dict[str, Any]:
         pixels[number, : h * w] = image.reshape(h * w, -1) / np.float32(255)
         positions[number, : h * w] = np.stack(np.divmod(np.arange(h * w), w)[::-1], axis=1)
     return inputs | {"pixel_values": torch.tensor(pixels), "image_position_ids": torch.tensor(positions)}
+
+
+def samples() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    found = []
+    for grids in PACKED:
+        ids = rng.integers(1, 300, 14).astype(np.int32)
+        ids[2 : 2 + 2 * len(grids) : 2] = -200
+        found.append(Sample(ids, np.where(np.arange(14) > 7, ids, -100).astype(np.int32), grids))
+    return found
+
+
+def packed_row(cfg: ModelConfig, which: list[int], seed: int = 1) -> Batch:
+    """A row of samples, each image's pixels its own whatever else is in the row."""
+    every = samples()
+    rows = lay_out([every[i] for i in which], ROW, cfg.layout)
+    patches, at = np.zeros((ROW.patches, cfg.patch_bytes), np.uint8), 0
+    for i in which:
+        count = sum(h * w for h, w in every[i].grids)
+        patches[at : at + count] = np.random.default_rng(seed + i).integers(0, 256, (count, cfg.patch_bytes))
+        at += count
+    return {name: value[None] for name, value in (rows | {"patches": patches}).items()}
