@@ -20,13 +20,18 @@ from launch._configs import load_config
 from tests.train.placing import demo_data
 from tests.weights.gemma import packed_row, tiny_gemma, write_gemma
 
+# Of a weight's largest gradient: float32 sums in another order over six layers come to 3e-5 here.
+CLOSE = 5e-5
 CHANGES: list[dict[str, Any]] = [{}, {"image_reach": "window"}, {"parts": ("layernorm", "self_attn", "mlp")}]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_packed_as_alone(changes: dict[str, Any]) -> None:
-    """Losses and gradients of three samples in one row as in rows of their own; a neighbor's content has no part."""
+    """Loss and gradients of three samples in one row as in rows of their own.
+
+    What a neighbor holds has no part in a sample's logits.
+    """
     cfg = tiny_gemma(**changes)
     params = init_params(cfg, 0)
     sums = jax.jit(gradient_sums, static_argnums=0)
@@ -35,7 +40,7 @@ def test_packed_as_alone(changes: dict[str, Any]) -> None:
     alone = sums(cfg, params, {}, {name: np.concatenate([one[name] for one in each]) for name in each[0]})
     np.testing.assert_allclose(packed.loss, alone.loss, rtol=1e-6)
     for name, gradient in alone.grads.items():
-        assert np.linalg.norm(packed.grads[name] - gradient) <= 1e-5 * np.linalg.norm(gradient), name
+        assert np.abs(packed.grads[name] - gradient).max() <= CLOSE * np.abs(gradient).max(), name
         constant = name.startswith("layers.turn") and name.count(".") == 2  # the scale of a layer's output
         assert bool(np.any(gradient)) != constant, name
     forward = jax.jit(lambda batch: bind(cfg, params)(batch))
