@@ -70,13 +70,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 
     c.data = _data_fields(llm if local else "", template)
 
-    c.lora = a = ConfigDict()  # low-rank adapters in place of the weights (docs/lora.md)
-    a.rank = 0  # of the adapters, up to 1024; 0 = none, the weights themselves train
-    a.alpha = 0.0  # adapters count alpha / rank times; 0 = twice the rank
-    a.on = ""  # matrices that have one, some of text,vision,patches; "" = of the groups that `stage` trains
-    a.dropout = 0.0  # share of the adapters' inputs that is left out in training
-    a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
-
+    c.lora = _lora_fields()
     c.optim = _optim_fields()
 
     c.train = t = ConfigDict()
@@ -141,6 +135,17 @@ def adapt(c: ConfigDict, rank: str) -> ConfigDict:
             raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
         c.lora.rank, c.optim.lr = int(rank), 2e-4
     return c
+
+
+def _lora_fields() -> ConfigDict:
+    """The defaults of `config.lora`: low-rank adapters in place of the weights (docs/lora.md)."""
+    a = ConfigDict()
+    a.rank = 0  # of the adapters, up to 1024; 0 = none, the weights themselves train
+    a.alpha = 0.0  # adapters count alpha / rank times; 0 = twice the rank
+    a.on = ""  # matrices that have one, some of text,vision,patches; "" = of the groups that `stage` trains
+    a.dropout = 0.0  # share of the adapters' inputs that is left out in training
+    a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
+    return a
 
 
 def _optim_fields() -> ConfigDict:

@@ -1,4 +1,4 @@
-"""The $100 model: a plain LLM learns to see from captions of FineVision, all weights at once, on one accelerator.
+"""The $100 model: a plain LLM trains on images and captions of FineVision, all weights at once, on one accelerator.
 
     python -m launch.train --config=hundred:llm=Qwen/Qwen3-1.7B --workdir=runs
     python -m launch.compile --config=hundred --topology=v5e:4x4 --steps=2000      what it costs, before
