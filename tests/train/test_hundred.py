@@ -55,7 +55,8 @@ def test_from_a_plain_llm_to_a_folder(tmp_path: Path) -> None:
     assert eve.rule.template == "hundred" and eve.rule.images.max_size == 128
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     prompt = eve.prompt("What?", [image])
-    place = np.stack(np.divmod(np.arange(6, dtype=np.int32), 3), 1)
+    h, w = prompt.grids[0]
+    place = np.stack(np.divmod(np.arange(h * w, dtype=np.int32), w), 1)
     opened = open_checkpoint(out)
     seen = bind(opened.cfg, opened.params()).patch_embed({"patches": prompt.patches[0][None], "place": place[None]})
     vision = {name: value for name, value in tensors.items() if "vision" in name}
