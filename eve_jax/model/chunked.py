@@ -3,9 +3,11 @@
 Dimensions: B rows, T queries, S keys, N heads, K key/value heads, H size of queries and keys, E of values.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.blocked import SCOPE
 
@@ -34,37 +36,77 @@ def plain_attention(
 
 
 def chunked_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    segment: Array,
-    seen: Array | None = None,
-    within: Array | None = None,
+    q: Float[Array, "B L N H"],
+    k: Float[Array, "B L K H"],
+    v: Float[Array, "B L K E"],
+    segment: Int[Array, "B L"],
+    seen: Int[Array, "B L"] | None = None,
+    within: Int[Array, "B L"] | None = None,
     *,
     window: int,
     reach: int,
-) -> Array:
+) -> Float[Array, "B L N E"]:
     """Attention of whole rows; scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass.
 
     seen: the last token that each sees, at most `reach` behind it; None for itself. within: `Ahead.within`.
     """
-    length = q.shape[1]
-    order = jnp.arange(length)
-    last = order[None] if seen is None else seen
-    before = jnp.maximum(window - 1, order[None] * 0 if within is None else within)
-    most = window - 1 if within is None else max(window - 1, reach)
+    rows, length = segment.shape
+    order = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    most = window - 1 if within is None else max(window - 1, reach)  # keys before a query that it may see
+    before = jnp.maximum(window - 1, 0 if within is None else within) if window else order
+    queries = _Seen(segment, order, order if seen is None else seen, jnp.broadcast_to(before, order.shape))
+    width = most + QUERY_CHUNK + reach
+    if window and length % QUERY_CHUNK == 0 and width < length:
+        return _by_windows(q, k, v, queries, (most, width))
 
-    def chunk(q, k, v, start, end):
-        first = max(start - most, 0) if window else 0
-        keys = slice(first, min(end + reach, length))
-        mask = segment[:, start:end, None] == segment[:, None, keys]
-        mask &= last[:, start:end, None] >= order[keys]
-        if window:
-            mask &= order[start:end, None] - order[keys] <= before[:, start:end, None]
-        return plain_attention(q[:, start:end], k[:, keys], v[:, keys], mask)
+    def chunk(q: Array, k: Array, v: Array, start: int, end: int) -> Array:
+        keys = slice(max(start - most, 0) if window else 0, min(end + reach, length))
+        own = queries.cut(slice(start, end))
+        return plain_attention(q[:, start:end], k[:, keys], v[:, keys], own.mask(segment[:, keys], order[:, keys]))
 
     if length <= QUERY_CHUNK:
         return chunk(q, k, v, 0, length)
-    chunk = jax.checkpoint(chunk, static_argnums=(3, 4))
+    by_chunk = jax.checkpoint(chunk, static_argnums=(3, 4))
     starts = range(0, length, QUERY_CHUNK)
-    return jnp.concatenate([chunk(q, k, v, s, min(s + QUERY_CHUNK, length)) for s in starts], axis=1)
+    return jnp.concatenate([by_chunk(q, k, v, s, min(s + QUERY_CHUNK, length)) for s in starts], axis=1)
+
+
+class _Seen(NamedTuple):
+    """What queries see: keys of their sample, up to `last`, at most `before` before themselves."""
+
+    segment: Int[Array, "B T"]
+    order: Int[Array, "B T"]
+    last: Int[Array, "B T"]
+    before: Int[Array, "B T"]
+
+    def cut(self, at: slice) -> "_Seen":
+        return _Seen(*(part[:, at] for part in self))
+
+    def mask(self, segment: Int[Array, "B S"], order: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+        """Which of the keys of `segment`, at `order` in their rows, each query sees."""
+        mine = _Seen(*(part[..., None] for part in self))
+        same = mine.segment == segment[:, None]
+        return same & (mine.last >= order[:, None]) & (mine.order - order[:, None] <= mine.before)
+
+
+def _by_windows(q: Array, k: Array, v: Array, queries: _Seen, sizes: tuple[int, int]) -> Float[Array, "B L N E"]:
+    """`chunked_attention` of windows as a loop, whose program is of one chunk: each reads as many keys.
+
+    sizes: keys before the first query of a chunk, and of all. Keys before and behind the row are of no sample.
+    """
+    (most, width), length = sizes, q.shape[1]
+    ends = (most, width - most - QUERY_CHUNK)
+    k, v = (jnp.pad(x, ((0, 0), ends, (0, 0), (0, 0))) for x in (k, v))
+    segment = jnp.pad(queries.segment, ((0, 0), ends), constant_values=-1)
+
+    @jax.checkpoint
+    def chunk(start: Int[Array, ""]) -> Float[Array, "B T N E"]:
+        own = _Seen(*(jax.lax.dynamic_slice_in_dim(part, start, QUERY_CHUNK, 1) for part in queries))
+        near = jax.lax.dynamic_slice_in_dim(segment, start, width, 1)
+        order = jnp.broadcast_to(start - most + jnp.arange(width), near.shape)
+        keys, values = (jax.lax.dynamic_slice_in_dim(x, start, width, 1) for x in (k, v))
+        mine = jax.lax.dynamic_slice_in_dim(q, start, QUERY_CHUNK, 1)
+        return plain_attention(mine, keys, values, own.mask(near, order))
+
+    out = jax.lax.map(chunk, jnp.arange(0, length, QUERY_CHUNK))
+    return jnp.moveaxis(out, 0, 1).reshape(q.shape[0], length, *out.shape[3:])
