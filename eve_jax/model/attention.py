@@ -26,7 +26,7 @@ from eve_jax.model import blocked, gpu_attention
 from eve_jax.model.blocked import ATTENTION, SCOPE
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
-from eve_jax.model.splash import splash
+from eve_jax.model.splash import Tiles, splash
 from eve_jax.model.splash_blocks import LANES, Kernel
 
 QUERY_CHUNK = 512  # queries whose scores exist at one time
@@ -94,7 +94,7 @@ def packed_attention(
     kernels: dict[str, Callable[..., Array]] = {
         "chunked": partial(_chunked_attention, window=window, reach=reach),
         "blocked": partial(blocked.blocked_attention, window=window),
-        "splash": partial(splash, interpret=interpret, window=window, reach=reach, blocks=blocks),
+        "splash": partial(splash, interpret=interpret, tiles=Tiles(window, reach, blocks)),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }
