@@ -13,7 +13,7 @@ Blocks = tuple[tuple[str, int], ...]  # as in `Kernel`
 
 
 class Tiles(NamedTuple):
-    """Which tiles are visited: of the last `window` tokens, 0 for all, up to `reach` behind a query; and their sizes."""
+    """Which tiles are visited, of the last `window` tokens, 0 for all, up to `reach` behind a query; their sizes."""
 
     window: int
     reach: int
