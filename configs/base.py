@@ -53,8 +53,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    # Channels between the two patch convolutions; EVEv1: of the patches.
-    m.patch_hidden = sizes.get("patch_hidden", 1024)
+    m.patch_hidden = sizes.get("patch_hidden", 1024)  # channels between the patch convolutions; EVEv1: of the patches
     m.codes = 0  # of patch_embed vq: size of the vision vocabulary
     m.sub_patch = sizes.get("sub_patch", 16)  # side in pixels of what the first convolution sees; a patch is 2x2
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
@@ -62,9 +61,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     m.param_dtype = "float32"  # of the master weights of what trains: float32 | bfloat16 (rounded stochastically)
     m.frozen_dtype = "bfloat16"  # of weights that do not train
-    # What the backward pass recomputes: full (each layer) | attention (all but it) | host (the same, and what it keeps
-    # waits in the host's memory) | none
-    m.remat = "attention"
+    m.remat = "attention"  # recomputed: full (each layer) | attention (all but it) | host (which keeps the rest) | none
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash, cudnn (GPU)
     m.attention_blocks = ""  # splash: the most queries and keys of a tile, docs/tpu.md#tiles-of-attention; "" = 512
 

@@ -26,7 +26,7 @@ from eve_jax.model import blocked, chunked, gpu_attention
 from eve_jax.model.blocked import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
-from eve_jax.model.splash import splash
+from eve_jax.model.splash import Tiles, splash
 from eve_jax.model.splash_blocks import LANES, Kernel
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
@@ -78,7 +78,7 @@ def packed_attention(
     kernels: dict[str, Callable[..., Array]] = {
         "chunked": partial(chunked.chunked_attention, window=window, reach=reach),
         "blocked": partial(blocked.blocked_attention, window=window),
-        "splash": partial(splash, interpret=interpret, window=window, reach=reach, blocks=blocks),
+        "splash": partial(splash, interpret=interpret, tiles=Tiles(window, reach, blocks)),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }

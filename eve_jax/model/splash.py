@@ -1,6 +1,6 @@
 """Attention of packed rows by the Pallas kernel for TPU, splash attention, in one call with a static mask."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,14 @@ from eve_jax.model.splash_blocks import block_sizes
 Blocks = tuple[tuple[str, int], ...]  # as in `Kernel`
 
 
+class Tiles(NamedTuple):
+    """Which tiles are visited, of the last `window` tokens, 0 for all, up to `reach` behind a query; their sizes."""
+
+    window: int
+    reach: int
+    blocks: Blocks = ()
+
+
 def splash(
     q: Float[Array, "B L N H"],
     k: Float[Array, "B L K H"],
@@ -20,20 +28,18 @@ def splash(
     end: Int[Array, "B L"] | None = None,
     *,
     interpret: bool,
-    window: int,
-    reach: int,
-    blocks: Blocks = (),
+    tiles: Tiles,
 ) -> Float[Array, "B L N E"]:
     """softmax(q k^T / sqrt(H)) v where token i sees j <= end(i) (None: i) of its segment, L a multiple of LANES.
 
-    end(i) is at most i + `reach`. The static mask, causal and moved by `reach`, says which tiles are visited; within
+    end(i) is at most i + `tiles.reach`. The static mask, causal and moved by that, says which tiles are visited; within
     one the kernel compares the key's number with that of the query, in whose place end(i) - `reach` is given.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     length, heads, size = q.shape[1:]
-    reach = min(reach, length - 2)  # a mask that hides nothing would not be looked at
-    attend = kernel_of(length, heads, window, reach, interpret, blocks)
+    reach = min(tiles.reach, length - 2)  # a mask that hides nothing would not be looked at
+    attend = kernel_of(length, heads, tiles.window, reach, interpret, tiles.blocks)
 
     def row(q: Array, k: Array, v: Array, segment: Array, end: Array | None) -> Array:
         own = attend if end is None else _numbered(attend, end - reach)

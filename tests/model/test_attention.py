@@ -163,6 +163,7 @@ def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
 class Device(NamedTuple):
     platform: str
     compute_capability: str = ""
+    process_index: int = 0
 
 
 def checked(kernel: str, platform: str, card: str = "", **changes: Any) -> None:
