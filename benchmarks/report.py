@@ -8,7 +8,7 @@
 A benchmark is a process of its own, whose last line is its figures as JSON. They are kept in a file of results/ by date
 and machine, written anew after each, with load and commit, also where they miss what they are held to. Between
 `<!-- results: NAME -->` and `<!-- end -->` of README.md stands what `report_tables` makes of the newest result of that
-name; all else is left alone.
+name, or one of OVER_TIME of all; all else is left alone.
 """
 
 import importlib.util
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from benchmarks import aot_speed
 from benchmarks.report_tables import TABLES
 from eve_jax.errors import UserError
 from eve_jax.process import interrupt
@@ -62,6 +63,7 @@ class Benchmark(NamedTuple):
         return f"{self.gigabytes:g} GB of memory" if memory < self.gigabytes else ""
 
 
+OVER_TIME = {"aot_speed": aot_speed.table}  # tables of all that was measured so far, which a benchmark keeps itself
 TORCH = ("torch", "transformers")
 BENCHMARKS = {
     "images": Benchmark("data --images --json", TORCH),
@@ -75,6 +77,7 @@ BENCHMARKS = {
     "hosts": Benchmark("hosts --json"),
     "aot": Benchmark("aot --json", ("libtpu",), 8),
     "aot_sizes": Benchmark("aot --sizes --json", ("libtpu",), 8),
+    "aot_speed": Benchmark("aot --speed --json", ("libtpu",), 8),
     "gpu": Benchmark("gpu", gpu=True),
     "train_step": Benchmark("train_step --json", TORCH, 8),
     "train_memory": Benchmark("train_memory --json", gigabytes=16),
@@ -159,6 +162,8 @@ def rendered(text: str) -> str:
 
     def table(block: re.Match[str]) -> str:
         name = block[2]
+        if name in OVER_TIME:
+            return f"{block[1]}{OVER_TIME[name]()}\n{block[3]}"
         if name not in TABLES or name not in results:
             raise UserError(f"{README}: results: {name}: there is no such {'result' if name in TABLES else 'table'}")
         return f"{block[1]}{TABLES[name](results[name])}\n{block[3]}"

@@ -15,6 +15,7 @@ import os
 import sys
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from eve_jax.process import fetched
 from launch._configs import define_config
@@ -31,6 +32,8 @@ SHAPE = flags.DEFINE_enum("shape", "mixed", ["mixed", "vision", "text"], "which 
 JSON = flags.DEFINE_bool("json", False, "print the figures as one line of JSON, last")
 EARLIER = "a file with an earlier report (--json > FILE) to compare this one with"
 AGAINST = define_path("against", "", EARLIER, remote=fetched.fetch)
+STEPS = flags.DEFINE_integer("steps", 0, "of a run, whose hours of chips are printed; 0 = the config's", lower_bound=0)
+PRICES = flags.DEFINE_string("prices", "", "of an hour of a chip, v5e=1.2,H100=2.5: what the run costs")
 SEARCH = flags.DEFINE_bool("search", False, "find the largest micro-batch or, with --topologies, the smallest slice")
 flags.mark_flags_as_required(["config"])
 
@@ -40,6 +43,7 @@ def main() -> None:
     import jax
 
     from eve_jax.compile.against import read_report, show_against
+    from eve_jax.compile.cost import read_prices, run_lines
     from eve_jax.compile.report import show, summarise
     from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
     from eve_jax.compile.topology import open_topology
@@ -56,8 +60,9 @@ def main() -> None:
     if "serve" in CONFIG.value:
         serve()
         return
-    config = Config.of(CONFIG.value)
+    config = Config.of(without_data(CONFIG.value))
     earlier = read_report(AGAINST.value) if AGAINST.value else None
+    prices = read_prices(PRICES.value or "")
     options = {
         "mesh": MESH.value or config.mesh,
         "rows": ROWS.value,
@@ -88,6 +93,8 @@ def main() -> None:
         raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
     summary["config"] = config.name
     show(summary)
+    for line in run_lines(summary, STEPS.value or config.train.steps, prices):
+        print(line, flush=True)
     if earlier:
         show_against(earlier, summary)
     if JSON.value:
@@ -96,10 +103,16 @@ def main() -> None:
         sys.exit(1)
 
 
+def without_data(config: ConfigDict) -> ConfigDict:
+    """Return the config without records: none are read, and those of a hub need not be found."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.records = config.eval.records = ""
+    return config
+
+
 def serve() -> None:
     """Compile inference: the config `serve`."""
-    from ml_collections import ConfigDict
-
     from eve_jax.compile.serve import ServeSection, compile_serving
     from eve_jax.compile.serve_report import show
     from eve_jax.compile.topology import open_topology
@@ -107,7 +120,8 @@ def serve() -> None:
     from eve_jax.errors import UserError
     from eve_jax.sharding import make_mesh
 
-    given = [f"--{flag.name}" for flag in (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH, AGAINST) if flag.present]
+    of_training = (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH, AGAINST, STEPS, PRICES)
+    given = [f"--{flag.name}" for flag in of_training if flag.present]
     if given:
         raise UserError(f"{given[0]} is for training: of inference the config says it, --config.serve.rows=N and so on")
     if not TOPOLOGY.value:

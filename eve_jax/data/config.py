@@ -17,7 +17,8 @@ from eve_jax.process import places
 from eve_jax.process.cores import MOST_THREADS, MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
-LATER_DATA = {"draft": False, "area": [0, 0]}  # fields that came later, and what was done before them
+# Fields that came later, and what was done before them.
+LATER_DATA = {"draft": False, "area": [0, 0], "image_tokens": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class DataConfig(Section, Mapping[str, Any]):
     max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
     draft: bool
     area: tuple[int, int] = setting(low=0)
+    image_tokens: int = setting(low=0)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
     vision_tokenizer: str

@@ -7,17 +7,18 @@ from typing import Any
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
-from eve_jax.model.family_config import FamilyFields, check_family
+from eve_jax.model.family_config import FamilyFields, check_family, check_turns
 from eve_jax.model.lora_config import Lora
+from eve_jax.model.splash_blocks import Kernel, parse_blocks
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import setting
 
 ROUTINGS = ("split", "masked")
-REMATS = ("full", "attention", "none")
+REMATS = ("full", "attention", "host", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
 KINDS = ("full", "local", "nope")
-ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6}  # and how many numbers `rope_scaling` has then
+ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6, "proportional": 1}  # and how many numbers `rope_scaling` has then
 QK_NORMS = ("none", "head", "projection")
 NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
@@ -144,6 +145,7 @@ class ModelFields(FamilyFields):
     frozen_dtype: str = setting("bfloat16", DTYPES)
     remat: str = setting("full", REMATS)
     attention: str = setting("auto", ATTENTIONS)
+    attention_blocks: str = ""
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
@@ -151,6 +153,7 @@ class ModelFields(FamilyFields):
             wanted = f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
             raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
         self._check_encoder()
+        parse_blocks(self.attention_blocks)
         if self.align_width and self.num_layers < ALIGN_EVERY:
             wanted = f"at least {ALIGN_EVERY} for an aligning layer"
             raise unexpected(Field("model.num_layers"), self.num_layers, wanted)
@@ -178,6 +181,7 @@ class ModelFields(FamilyFields):
                 wanted = f"one of the {self.vocab_size} tokens of the vocabulary, or -1 for none"
                 raise unexpected(Field(f"model.{name}"), token, wanted)
         check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
+        check_turns(self)
 
     def _check_encoder(self) -> None:
         field, clip = Field("model.encoder"), Field("model.patch_embed")
@@ -219,6 +223,11 @@ class ModelConfig(ModelFields):
         """Raise FieldError for fields that do not go together, and for parts that no layer has."""
         super().check()
         check_parts(self.parts)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of attention, with the sizes of its tiles."""
+        return Kernel(self.attention, tuple(parse_blocks(self.attention_blocks).items()))
 
     @property
     def qk_dim(self) -> int:
