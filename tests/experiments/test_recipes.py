@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from configs import fig5, fig5_parts, fig6, fig8, fig9, fig10, tree, v1_parts
+from configs import fig5, fig5_parts, fig6, fig8, fig9, fig10, stage1, tree, v1_parts
 from eve_jax import recipe
 from eve_jax.config.stage import Config
 from eve_jax.data.image.rule import ImageRule
@@ -16,6 +16,7 @@ from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import UserError
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.cost import cost_lines, costs
+from launch._configs import stage_named
 
 
 def made(module: Any, arg: str = "") -> RecipeConfig:
@@ -112,9 +113,9 @@ def test_the_cost_by_arithmetic() -> None:
     """Two FLOPs a token and weight of its own kind, twice where the layers are frozen, three times where they train."""
     layers = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
     config = made(fig5, "size=1.5b,of=dac")
-    stage1, captions, sft = (one.flops for one in costs(section(config), stages(config)))
+    first, captions, sft = (one.flops for one in costs(section(config), stages(config)))
     vision, text = 4e6 * (625 + 26), 4e6 * 150
-    assert stage1 == pytest.approx(2 * layers * 2 * (vision + text), rel=0.1), "the head and attention come to it"
+    assert first == pytest.approx(2 * layers * 2 * (vision + text), rel=0.1), "the head and attention come to it"
     assert captions == pytest.approx(2 * layers * (3 * vision + 2 * text), rel=0.1)
     assert sft == pytest.approx(2 * layers * 3 * 665e3 * (300 + 16 + 300), rel=0.1)
 
@@ -177,6 +178,20 @@ def test_no_arm_starts_where_another_ended() -> None:
 def test_wrong_arguments(arg: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         fig5.get_config(arg)
+
+
+def test_a_stage_of_a_recipe_is_named() -> None:
+    config = fig5.get_config("size=1.5b,of=dac")
+    assert stage_named(config, "dac_0_sft") is config.stages.dac_0_sft
+    single = stage1.get_config()
+    assert stage_named(single, "") is single
+    for given, name, says in (
+        (config, "", "fig5 is a recipe of several stages: name one, --stage=stage1, dac_0_captions, dac_0_sft"),
+        (config, "dac_0_sfft", "--stage=dac_0_sfft is not one of stage1, .*; did you mean dac_0_sft"),
+        (single, "sft", "--stage=sft: stage1 is one stage, not a recipe"),
+    ):
+        with pytest.raises(UserError, match=says):
+            stage_named(given, name)
 
 
 def test_the_cost_is_printed_before_anything_is_made(
