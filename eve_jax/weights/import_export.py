@@ -33,6 +33,7 @@ from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
 from eve_jax.model.eve import quantizable
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.quantized import QUANTIZED, check_weights
+from eve_jax.model.v1_config import OF_PATCHES, V1_SWITCHES
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.hub import find_folder
 from eve_jax.process.lock import locked
@@ -213,7 +214,8 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
             f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
             "model as it is, with --notext_only"
         )
-    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS)
+    own = {name: V1_SWITCHES[name] for name in OF_PATCHES}
+    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS, **own)
 
 
 def _check_variant(variant: str) -> None:
