@@ -11,6 +11,7 @@ from flax import nnx
 
 from configs import towers
 from eve_jax.demo.config import DemoConfig
+from eve_jax.demo.dataset import write_dataset
 from eve_jax.demo.pretrain.contrast import Pair, train_encoder, write_tower
 from eve_jax.demo.pretrain.images import Drawn, batches, drawn
 from eve_jax.demo.pretrain.reconstruct import Autoencoder, nearest, train_tokenizer, write_vq
@@ -21,7 +22,7 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import describe_teacher, load_teacher, tower_only
 from eve_jax.hf.vq_folder import read_vq
 from eve_jax.model.clip_config import ClipConfig
-from eve_jax.model.eve import bind
+from eve_jax.model.eve import abstract_params, bind
 from eve_jax.model.vq import codes_of
 from tests.data.synthetic import byte_tokenizer
 
@@ -48,8 +49,6 @@ def test_a_model_reads_the_tower_that_is_written(tmp_path: Path) -> None:
 
 
 def _rest(sizes: ClipConfig) -> dict:
-    from eve_jax.model.eve import abstract_params
-
     return {name: np.zeros(shape.shape, shape.dtype) for name, shape in abstract_params(tower_only(sizes)).items()}
 
 
@@ -99,8 +98,6 @@ def test_images_are_others_than_the_records(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_there_is_kept(tmp_path: Path) -> None:
-    from eve_jax.demo.dataset import write_dataset
-
     demo = DemoConfig(size="tiny", seed=0, answer_batch=1, max_new_tokens=1)
     write_dataset(tmp_path / "data", seed=0, settings=demo.dataset)
     config = PretrainConfig(encoder=ENCODER, tokenizer=TOKENIZER, codes=("data/questions.jsonl",))
