@@ -18,7 +18,6 @@ from eve_jax.hf.conventions import describe
 from eve_jax.hf.family import SWITCHES
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.llms import llm_sizes
-from eve_jax.model.v1_config import V1_SWITCHES
 from eve_jax.model.weight import trainable_groups
 from eve_jax.process.hub import local_model
 from eve_jax.process.paths import expand, fetch, no_folder
@@ -59,10 +58,6 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.codes = 0  # of patch_embed vq: size of the vision vocabulary
     m.sub_patch = sizes.get("sub_patch", 16)  # side in pixels of what the first convolution sees; a patch is 2x2
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
-    m.align_every = V1_SWITCHES["align_every"]  # layers between those that the patch aligning layer looks at
-    m.align_target = V1_SWITCHES["align_target"]  # the teacher's feature of the patch itself (own) | of the next one
-    m.window_pool = V1_SWITCHES["window_pool"]  # of patch_embed v1, of the patches in a window: attention | mean
-    m.image_token = V1_SWITCHES["image_token"]  # of patch_embed v1, over the windows of an image: attention | learned
     m.align_width = 0  # width of the teacher, 0 = no patch aligning layer; its sizes are config.model.teacher
     m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     m.param_dtype = "float32"  # of the master weights of what trains: float32 | bfloat16 (rounded stochastically)
@@ -125,6 +120,17 @@ def _family_fields() -> ConfigDict:
     m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
     m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less
     m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
+    m.update(_v1_fields())
+    return m
+
+
+def _v1_fields() -> ConfigDict:
+    """The defaults of the fields of `config.model` by which EVEv1's ablations differ (docs/evev1.md#the-model)."""
+    m = ConfigDict()
+    m.window_pool = "attention"  # of patch_embed v1, what the patches of a window become: attention | mean
+    m.image_token = "attention"  # of patch_embed v1, what an image begins with: attention | learned
+    m.align_every = 4  # layers between those that the patch aligning layer looks at
+    m.align_target = "own"  # the teacher's feature of the patch itself (own) | of the next one in the image (next)
     return m
 
 

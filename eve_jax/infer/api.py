@@ -76,9 +76,7 @@ class EVE:
         mesh: str = "",
         **how: Unpack[Stored],
     ) -> "EVE":
-        """From a stage's folder, an imported or a Hugging Face folder, or a model of the hub (ORG/NAME[@REVISION]).
-
-        FOLDER@STEP is a stage's folder at that step, without it the newest that is sound.
+        """From a stage's folder (FOLDER@STEP), an imported or a Hugging Face folder, or the hub (ORG/NAME[@REVISION]).
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
