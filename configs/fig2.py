@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
             towers.demo_codes(c, kind) if demo_size else towers.real_codes(c, kind, a.more["vq"], a.data)
 
     own = ("stage1", "captions", "questions" if demo_size else "sft")
-    said = (*towers.said(encoder, codes), *DEMO_DEVIATIONS) if demo_size else REAL_DEVIATIONS
+    said = (*towers.said(a.tiny, encoder, codes), *DEMO_DEVIATIONS) if demo_size else REAL_DEVIATIONS
     more = {"samples": SAMPLES, "deviations": said, "fields": {"weights": tree.llm_of(a)}}
     c = dense.recipe("fig2", a, "A vision encoder, a vision vocabulary, or neither", ARMS, see, own, **more)
     if demo_size and (encoder or codes):

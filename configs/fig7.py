@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
             c.data.records = f"WORKDIR/{fig6.RECORDS[by]}" if demo_size else f"{a.data or 'DATA'}/{kind}_{by}.jsonl"
 
     own = ("stage1", "captions", "questions" if demo_size else "sft")
-    said = (*towers.said(encoder, False), *DEMO_DEVIATIONS) if demo_size else REAL_DEVIATIONS
+    said = (*towers.said(a.tiny, encoder, False), *DEMO_DEVIATIONS) if demo_size else REAL_DEVIATIONS
     fields = {"weights": tree.llm_of(a)} | ({} if demo_size else {"tasks": TASKS})
     more = {"samples": SAMPLES, "deviations": said, "fields": fields}
     c = dense.recipe("fig7", a, "Ways to see, and captions", ARMS, see, own, **more)

@@ -6,7 +6,7 @@ loss; a VQGAN's encoder of 16-pixel codes on 96^2 pixels, 512 codes, by its reco
 either. At real sizes they are CLIP ViT-L/14-336 and Kandinsky's movq, encoder=DIR and vq=DIR (configs/ve.py, dt.py).
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ TOKENIZER = TokenizerTask(
     **{"image_size": 96, "channels": 32, "multipliers": (1, 1, 1, 2, 4), "code_dim": 8, "codes": 512},
 )
 TEACHER = ClipConfig(**asdict(ENCODER.sizes))
-TINY = {"steps": 4, "batch": 8, "images": 16, "checked": 8}
+TINY: dict[str, Any] = {"steps": 4, "batch": 8, "images": 16, "checked": 8}
 PLACE = {"encoder": f"{WORKDIR}/encoder", "tokenizer": f"{WORKDIR}/tokenizer"}
 CODES = ("data/captions.jsonl", "data/questions.jsonl")
 # Rows of a step, so that it has about as many samples as one of EVEv2's of the same kind: (slots of a row, rows).
@@ -50,13 +50,14 @@ def pretrain(tiny: bool, encoder: bool, tokenizer: bool) -> ConfigDict:
     return ConfigDict(values)
 
 
-def said(encoder: bool, tokenizer: bool) -> tuple[str, ...]:
+def said(tiny: bool, encoder: bool, tokenizer: bool) -> tuple[str, ...]:
     """Return what a report of demo size says of pre-training."""
+    seen, viewed = (replace(task, **TINY) if tiny else task for task in (ENCODER, TOKENIZER))
     sentences = (
-        f"The encoder has seen {ENCODER.seen:,} images with captions before, {ENCODER.images:,} different ones of the "
+        f"The encoder has seen {seen.seen:,} images with captions before, {seen.images:,} different ones of the "
         "demo's kind (a contrastive loss); CLIP's saw 400 M of the web's.",
-        f"The tokenizer has seen {TOKENIZER.seen:,} images before, {TOKENIZER.images:,} different ones of the demo's "
-        "kind (its reconstructions, without a critic).",
+        f"The tokenizer has seen {viewed.seen:,} images before, {viewed.images:,} different ones of the demo's kind "
+        "(its reconstructions, without a critic).",
     )
     return tuple(text for text, there in zip(sentences, (encoder, tokenizer), strict=True) if there)
 

@@ -62,8 +62,6 @@ BATCH = {"prealign": 512, "pretrain": 512, "sft": 128}
 DEMO_SIZES = {name: fig5.DEMO_SIZES[name] for name in ("llm", "llm_chat")}
 DEMO_SIZES |= {"prealign": (160, 96, 11, 11), "pretrain": (160, 96, 11, 11), "sft": (160, 96, 34, 8)}
 REAL_SIZES = {"prealign": (640, 480, 80, 80), "pretrain": (640, 480, 80, 80), "sft": (640, 480, 300, 120)}
-DEMO_DEVIATIONS = (*fig5.DEMO_DEVIATIONS, *towers.said(True, False))
-
 REAL_DEVIATIONS = (
     "The records are yours.",
     "As many samples in stage 1 as in stage 2; the paper does not state how many in each.",
@@ -83,7 +81,8 @@ def get_config(arg: str = "") -> ConfigDict:
     tree.grow(c, trunk, own, a, "pretrain", "sft")
     fields: dict[str, Any] = {"curve": "pretrain", "steps": (), "scored": "sft"}
     fields["sizes"] = DEMO_SIZES if demo_size else REAL_SIZES
-    fields["deviations"] = DEMO_DEVIATIONS if demo_size else REAL_DEVIATIONS
+    said = (*fig5.DEMO_DEVIATIONS, *towers.said(a.tiny, True, False))
+    fields["deviations"] = said if demo_size else REAL_DEVIATIONS
     if not demo_size:
         fields["tasks"] = "vqav2,gqa,mmbench_en,seed"
         fields["protocol"] = "eve"

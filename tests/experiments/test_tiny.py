@@ -41,7 +41,10 @@ def test_tiny(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             assert 0 <= point["accuracy"]["mean"] <= 1
             assert point["answer_loss"]["mean"] > 0 and point["text_loss"]["mean"] > 0
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    assert "weights" not in content or (tmp_path / f"{name}_weights.png").stat().st_size > 10_000
+    assert ("weights" in content) == bool(config.experiment.weights)
+    if "weights" in content:
+        assert {*content["weights"]["arms"]} == {*config.experiment.labels.values()}
+        assert (tmp_path / f"{name}_weights.png").stat().st_size > 10_000
     assert "Not as in the paper" in (tmp_path / f"{name}.md").read_text()
     runs = [name for name in config.order if (tmp_path / FOLDER / name / "report.json").exists()]
     assert len(compare_lines([tmp_path / FOLDER / run for run in runs[:2]])) == 3, "evaluations like any other"
