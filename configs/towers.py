@@ -26,7 +26,7 @@ ENCODER = EncoderTask(
     **{"image_size": 192, "patch_size": 32, "hidden_size": 128, "num_layers": 4, "num_heads": 4},
 )
 TOKENIZER = TokenizerTask(
-    **{"steps": 400, "batch": 32, "images": 6000, "checked": 512, "lr": 1e-3},
+    **{"steps": 400, "batch": 16, "images": 6000, "checked": 512, "lr": 1e-3},
     **{"image_size": 96, "channels": 32, "multipliers": (1, 1, 1, 2, 4), "code_dim": 8, "codes": 512},
 )
 TEACHER = ClipConfig(**asdict(ENCODER.sizes))

@@ -38,7 +38,7 @@ def test_the_pre_training_of_the_demo() -> None:
     assert config.pretrain is not None and config.pretrain.encoder == towers.ENCODER
     assert config.pretrain.tokenizer == towers.TOKENIZER and config.pretrain.codes == towers.CODES
     said = " ".join(section(config).deviations)
-    assert "38,400 images with captions before" in said and "12,800 images before" in said
+    assert "38,400 images with captions before" in said and "6,400 images before" in said
     assert made(fig2, "of=eve").pretrain is None and made(fig2, "size=paper").pretrain is None
     only = made(fig2, "of=ve+eve").pretrain
     assert only is not None and only.tokenizer is None and not only.codes
