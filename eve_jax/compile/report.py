@@ -15,6 +15,7 @@ from eve_jax.compile.count import Counts
 from eve_jax.compile.estimate import estimate, roofline
 from eve_jax.compile.topology import GIB, Topology
 from eve_jax.model.blocked import SCOPE
+from eve_jax.model.encoder_embed import TOWER
 from eve_jax.model.eve import LAYERS
 from eve_jax.model.loss import by_targets
 from eve_jax.model.rotary import SCOPE as ROTARY
@@ -54,10 +55,10 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     dense = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches), again)
     useful = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
-    scores = sum(b.program.times * attention_flops(b.counts) for b in built)
+    scores, of_tower = (sum(b.program.times * attention_flops(b.counts, name) for b in built) for name in ("", TOWER))
     turning = sum(b.program.times * rotary_flops(b.counts) for b in built)
-    # A custom kernel hides its products from the compiler; virtual devices have none.
-    hidden = 0.0 if scores or chip is None else dense.kernel / chips
+    # A custom kernel hides its products from the compiler; virtual devices and a vision encoder have none.
+    hidden = 0.0 if scores > of_tower or chip is None else dense.kernel / chips
     wire = sum(b.program.times * b.counts.wire for b in built)
     traffic = sum(b.program.times * b.counts.hbm for b in built)
     fit = all(b.memory for b in built) and fits(topology, built, spare=0)
@@ -112,9 +113,9 @@ def _overrides(step: Step) -> str:
     return " ".join([f"--config.mesh={mesh}", *(f"--config.data.{k}={v}" for k, v in values.items())])
 
 
-def attention_flops(counts: Counts) -> float:
-    """FLOPs found of attention that is no custom kernel."""
-    own = [p for p in counts.products if ROTARY not in p.op_name]
+def attention_flops(counts: Counts, within: str = "") -> float:
+    """FLOPs found of attention that is no custom kernel; within: of the part of the program that has this name."""
+    own = [p for p in counts.products if ROTARY not in p.op_name and within in p.op_name]
     return sum(p.flops * p.times for p in own if p.batched or SCOPE in p.op_name)
 
 

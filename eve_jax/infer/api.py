@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.rule import ImageRule
@@ -32,7 +33,6 @@ from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, unexpected, whole
-from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import REMOTE, expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
 from eve_jax.sharding import make_mesh
@@ -76,7 +76,7 @@ class EVE:
         mesh: str = "",
         **how: Unpack[Stored],
     ) -> "EVE":
-        """From a stage's folder, an imported or a Hugging Face folder, or a model of the hub (ORG/NAME[@REVISION]).
+        """From a stage's folder (FOLDER@STEP), an imported or a Hugging Face folder, or the hub (ORG/NAME[@REVISION]).
 
         `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
         rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
@@ -98,8 +98,8 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        folder = find_folder(expand(folder, "folder", fetch))
-        checkpoint = open_checkpoint(folder)
+        checkpoint = open_checkpoint(find_checkpoint(expand(folder, "folder", fetch)))
+        folder = checkpoint.folder
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
         changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
