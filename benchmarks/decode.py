@@ -140,25 +140,27 @@ def over(times: dict[str, Times], above: str, below: str) -> float:
     return statistics.median(ratios(times[above].wall, times[below].wall))
 
 
-def first_token(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt) -> dict[str, float]:
+def first_token(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt) -> dict[str, Any]:
     """Time to the first token."""
     calls: dict[str, Callable[[], Any]] = {name: partial(e.generate, [prompt], 1, []) for name, e in engines.items()}
     if theirs is not None:
         calls["pytorch"] = lambda: theirs.prefill().logits.argmax(-1).item()
     times = interleaved(calls, ROUNDS.value, "first token")
     show("first token", times, 1)
-    figures = {"ttft_over_dense": over(times, "v2.0", "v1.0")}
+    seconds = {name: statistics.median(t.wall) for name, t in times.items()}
+    figures = {"ttft_over_dense": over(times, "v2.0", "v1.0"), "first_token_s": seconds}
     return figures | ({"ttft_speedup_over_torch": over(times, "pytorch", "v2.0")} if theirs else {})
 
 
-def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt, rows: int) -> dict[str, float]:
+def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt, rows: int) -> dict[str, Any]:
     """Tokens a second after the prompt."""
     calls: dict[str, Callable[[], Any]] = {name: Decoding(e, prompt, rows) for name, e in engines.items()}
     if theirs is not None:
         calls["pytorch"] = theirs.decoding(rows)
     times = interleaved(calls, ROUNDS.value, f"decoding {rows} rows")
     show(f"decoding {rows} rows", times, rows * NEW.value)
-    figures = {f"decode_rate_over_llm_{rows}": over(times, "v1.0", "v2.0")}
+    rates = {name: rows * NEW.value / statistics.median(t.wall) for name, t in times.items()}
+    figures = {f"decode_rate_over_llm_{rows}": over(times, "v1.0", "v2.0"), "tokens_per_s": {str(rows): rates}}
     return figures | ({f"decode_speedup_over_torch_{rows}": over(times, "pytorch", "v2.0")} if theirs else {})
 
 
@@ -189,9 +191,12 @@ def main() -> None:
         theirs = TorchWay(prompt) if TORCH.value else None
         if theirs is not None:
             check(engines["v2.0"], theirs, prompt)
-    figures: dict[str, Any] = first_token(engines, theirs, prompt)
+    figures, rates = first_token(engines, theirs, prompt), {}
     for rows in map(int, BATCHES.value):
-        figures |= decoding(engines, theirs, prompt, rows)
+        found = decoding(engines, theirs, prompt, rows)
+        rates |= found.pop("tokens_per_s")
+        figures |= found
+    figures["tokens_per_s"] = rates
     figures |= {"rounds": ROUNDS.value, "load": os.getloadavg()[0]}
     if JSON.value:
         print(json.dumps(figures))
