@@ -1,6 +1,7 @@
 """A decoder layer of the LLM, whose parts may be divided by modality, and the scan over layers (EVEv2, eqs. 1-4)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -207,29 +208,45 @@ def extend_layers(
     A layer gets its `LayerCache`, or, with `held`, a pair: what that has for it, which is only read, and its own.
     Returns the last hidden states and the caches as updated.
     """
-    dtype = jax.tree.leaves(x)[0].dtype
     updated = []
     kinds = in_groups(rows.sight.layers(), len(groups))
+    alone: dict[nnx.GraphDef, Callable] = {}  # layers that are a group each are alike: traced and lowered once
     for number, (group, cache) in enumerate(zip(groups, caches, strict=True)):
         first = 0
         for graph, weights in group:
+            count = count_layers(weights)
+            layer = partial(_extend_layer, graph, rows)
+            if count == 1:
+                layer = alone.setdefault(graph, jax.jit(layer))
 
             def body(
                 carry: tuple[Hidden, tuple[Array, Array]],
-                layer: tuple[nnx.State, Array, Kind],
+                own: tuple[nnx.State, Array, Kind],
+                layer: Callable = layer,
                 number: int = number,
-                graph: nnx.GraphDef = graph,
             ) -> tuple[Any, None]:
-                own: Any = LayerCache(*carry[1], layer[1])
-                pair = own if held is None else (held[number](layer[1]), own)
-                x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
-                own = pair if held is None else pair[1]
-                return (x, (own.keys, own.values)), None
+                return layer(carry, own, None if held is None else held[number](own[1])), None
 
-            count = count_layers(weights)
             each = jnp.arange(first, first + count)
             of_layers = jax.tree.map(lambda k, first=first, count=count: k[first : first + count], kinds[number])
             (x, cache), _ = jax.lax.scan(body, (x, cache), (weights, each, of_layers), unroll=count == 1)
             first += count
         updated.append(cache)
     return x, updated
+
+
+def _extend_layer(
+    graph: nnx.GraphDef,
+    rows: Rows,
+    carry: tuple[Hidden, tuple[Array, Array]],
+    own: tuple[nnx.State, Array, Kind],
+    held: LayerCache | HeldLayer | None,
+) -> tuple[Hidden, tuple[Array, Array]]:
+    """A layer of `extend_layers`: hidden states and the cache after it; `own` are its weights, number and kind."""
+    x, cache = carry
+    weights, number, kind = own
+    recent: Any = LayerCache(*cache, number)
+    pair = recent if held is None else (held, recent)
+    x, pair = nnx.merge(graph, gathered(weights, jax.tree.leaves(x)[0].dtype))(x, rows, kind, pair)
+    recent = pair if held is None else pair[1]
+    return x, (recent.keys, recent.values)
