@@ -190,7 +190,8 @@ def run_tapped(
 def in_groups(stacked: Any, groups: int) -> list[Any]:
     """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
     size = jax.tree.leaves(stacked)[0].shape[0] // groups if jax.tree.leaves(stacked) else 0
-    return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
+    part = jax.lax.slice_in_dim  # indices take longer to trace, which hundreds of arrays make felt
+    return [jax.tree.map(lambda x, g=g: part(x, g * size, (g + 1) * size), stacked) for g in range(groups)]
 
 
 Stack = tuple[nnx.GraphDef, nnx.State]  # layers of one kind of module: what they are, and their stacked weights

@@ -101,6 +101,18 @@ def test_what_the_user_has_set_comes_first(tmp_path):
     assert given.stdout == f"{tmp_path}/x\n"
 
 
+def test_programs_of_a_process_that_is_not_ours(tmp_path):
+    """Kept as a launcher's, unless it said something of that."""
+    code = (
+        "from eve_jax.process.setup import keep_programs_of_library as keep; import jax; c = jax.config\n"
+        "c.update('jax_enable_compilation_cache', False); keep(); print(c.jax_compilation_cache_dir)\n"
+        "c.update('jax_enable_compilation_cache', True); c.update('jax_compilation_cache_dir', 'own'); keep()\n"
+        "print(c.jax_compilation_cache_dir); c.update('jax_compilation_cache_dir', None); keep()\n"
+        "print(c.jax_compilation_cache_dir)"
+    )
+    assert use(code, EVE_CACHE=str(tmp_path / "c")).stdout.split() == ["None", "own", f"{tmp_path}/c/xla"]
+
+
 def test_the_default(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert use(**home).stdout.split()[:3] == [f"{tmp_path}/.cache/eve_jax", f"{tmp_path}/.cache/eve_jax/numba", "-"]
