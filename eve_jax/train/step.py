@@ -241,11 +241,13 @@ class StepFunctions:
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
         with sharding.use(mesh):
-            self.options = options_for(options, sharding.device()) if options else Options({})
-        compiled = partial(jax.jit, donate_argnums=0, compiler_options=self.options.taken or None)
-        self.fused = compiled(partial(train_step, rule))
-        self.accumulate = compiled(partial(accumulate, rule))
-        self.update = compiled(partial(apply_update, rule))
+            device = sharding.device()
+        of_update = options_for(options, device, update=True) if options else Options({})
+        self.options = of_update._replace(taken=options_for(options, device).taken) if options else of_update
+        compiled = partial(jax.jit, donate_argnums=0)
+        self.fused = compiled(partial(train_step, rule), compiler_options=self.options.taken or None)
+        self.accumulate = compiled(partial(accumulate, rule), compiler_options=self.options.taken or None)
+        self.update = compiled(partial(apply_update, rule), compiler_options=of_update.taken or None)
         self._sums: Sums | None = None
         self._settled: set[Any] = set()
 
