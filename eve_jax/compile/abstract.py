@@ -148,7 +148,7 @@ def _rows_per_chip(model: ModelSection, chip: Chip | None, length: int) -> int:
 
 def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     """The abstract values of a step of the stage `config`, and the programs that it calls."""
-    cfg, factors = _with_kernel(config.sizes, mesh, work.shape.length), config.factors
+    cfg, factors = with_kernel(config.sizes, mesh, work.shape.length), config.factors
     shardings = parameter_shardings(cfg, mesh)
     train = trainable_names(cfg, factors)
     params = {
@@ -189,7 +189,7 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     )
 
 
-def _with_kernel(cfg: ModelConfig, mesh: Mesh, length: int) -> ModelConfig:
+def with_kernel(cfg: ModelConfig, mesh: Mesh, length: int) -> ModelConfig:
     """Return `cfg` with an attention that can be compiled for GPUs that are not there: cuDNN asks a card of its own."""
     devices = [] if isinstance(mesh, AbstractMesh) else mesh.devices.flat
     if cfg.attention != "auto" or not any(device.platform == "gpu" for device in devices):

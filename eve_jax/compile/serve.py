@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from eve_jax import sharding
 from eve_jax.batch import RowShape
-from eve_jax.compile.abstract import Program, abstract_batch, nbytes
+from eve_jax.compile.abstract import Program, abstract_batch, nbytes, with_kernel
 from eve_jax.compile.build import Built, build
 from eve_jax.compile.estimate import on_links
 from eve_jax.compile.report import SPARE
@@ -133,8 +133,9 @@ def compile_serving(config: Config, serve: ServeSection, topology: Topology, mes
 
     Rows are those of `serve`, or the most that leave a tenth of the memory as the programs compiled need it.
     """
-    model = abstract_model(config, serve.weights, mesh)
     parts, shape = sharding.batch_parts(mesh), prompt_shape(config, serve.text)
+    model = abstract_model(config, serve.weights, mesh)
+    model = model._replace(cfg=with_kernel(model.cfg, mesh, shape.length))
     label, limit = topology.name, _limit(topology)
     first = build(prefill(model, shape, parts, ImageRule.of(config.data)), f"{label}: prefill")
     row = nbytes(model.cache(parts, serve.context))
