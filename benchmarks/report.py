@@ -81,6 +81,7 @@ BENCHMARKS = {
     "train_memory": Benchmark("train_memory --json", gigabytes=16),
     "decode": Benchmark("decode --json", TORCH, 8),
     "decode_weights": Benchmark("decode --checkpoint=runs/smollm2/imported --weights=int8,int4 --json", ("qwix",), 4),
+    "startup": Benchmark("startup --checkpoint=runs/smollm2/imported --json"),
     "quantized": Benchmark("quantized", ("qwix",)),
     "eval": Benchmark("eval --json", TORCH, 8),
     "serve": Benchmark("serve --json", ("httpx", "uvicorn")),

@@ -51,6 +51,21 @@ def decode_weights(result: Result) -> str:
     return f"{about(result)}{table(head, rows)}\n\nMedians of {figures['rounds']} rounds. {'; '.join(same)}."
 
 
+def startup(result: Result) -> str:
+    """Return seconds from a new process to its answers."""
+    figures = result["figures"]
+    rows = [
+        [
+            name,
+            *(f"{cpu:.2f} ({wall:.2f})" for cpu, wall in of.values()),
+            f"**{sum(cpu for cpu, _ in of.values()):.2f}**",
+        ]
+        for name, of in figures["seconds"].items()
+    ]
+    head = ["CPU s (s)", *next(iter(figures["seconds"].values())), "in all, CPU s"]
+    return f"{about(result)}{table(head, rows)}\n\nMedians of {figures['rounds']} rounds."
+
+
 def evaluating(result: Result) -> str:
     """Return questions a second by the number of questions about an image, next to `transformers`."""
     figures = result["figures"]

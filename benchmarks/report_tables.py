@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.report_answers import decode, decode_weights, evaluating, serve
+from benchmarks.report_answers import decode, decode_weights, evaluating, serve, startup
 from benchmarks.report_data import data, data_scale, images, train_memory
 from benchmarks.report_format import Result
 from benchmarks.report_runs import aot, hosts, kills, saving_memory, saving_stall, train_step
@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "hosts": hosts,
     "decode": decode,
     "decode_weights": decode_weights,
+    "startup": startup,
     "eval": evaluating,
     "serve": serve,
 }

@@ -23,9 +23,7 @@ from launch._flags import define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "GENERATION:SLICE such as v5e:16x16, v5p:4x4x4; h100:8x4; or cpu:N"
-)
+TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16, v5p:4x4x4; h100:8x4; or cpu:N")
 TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation or card, or slices in growing order")
 MESH = flags.DEFINE_string("mesh", "", "data:I,fsdp:J,tensor:K; default as for training: docs/tpu.md")
 ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips together; 0 = chosen", lower_bound=0)
