@@ -1,8 +1,8 @@
 """From a new process to a first answer: python -m benchmarks.startup --checkpoint=DIR [--against=CHECKOUT] [--json]
 
 Each round begins a process that imports `EVE`, opens the checkpoint, and answers twice, with compiled programs kept
-from an untimed round before; with --against, processes of another checkout of this repository in turn with those of this
-one. Prints medians, seconds of the processor and of the clock; a few minutes on two free cores.
+from an untimed round before; with --against, processes of another checkout of this repository in turn with those of
+this one. Prints medians, seconds of the processor and of the clock; a few minutes on two free cores.
 """
 
 import json
