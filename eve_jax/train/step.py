@@ -240,10 +240,12 @@ class StepFunctions:
         """`options` of the compiler are as in `config.compile.options`. Raises FieldError for a bad one."""
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
-        with sharding.use(mesh):
-            device = sharding.device()
-        of_update = options_for(options, device, update=True) if options else Options({})
-        self.options = of_update._replace(taken=options_for(options, device).taken) if options else of_update
+        self.options = of_update = Options({})
+        if options:
+            with sharding.use(mesh):
+                device = sharding.device()
+            of_update = options_for(options, device, update=True)
+            self.options = of_update._replace(taken=options_for(options, device).taken)
         compiled = partial(jax.jit, donate_argnums=0)
         self.fused = compiled(partial(train_step, rule), compiler_options=self.options.taken or None)
         self.accumulate = compiled(partial(accumulate, rule), compiler_options=self.options.taken or None)
