@@ -8,7 +8,8 @@
 
     python -m launch.compile --config=serve:llm=qwen2.5-7b --topology=v5e:2x4      inference: rows and tokens a second
 
-Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (the extra `tpu`) and no TPU, and
+Topologies are v4, v5e, v5p and v6e slices, for which the TPU compiler is there (the extra `tpu`) and no TPU; h100:8,
+h200:8, a100-80:8, b200:8 and several such nodes, h100:8x4, with JAX's CUDA plugin (the extra `cuda`) and no GPU; and
 cpu:N, virtual devices. No data is needed: row shapes follow from the config.
 """
 
@@ -27,8 +28,8 @@ from launch._flags import define_path, run
 CONFIG = define_config()
 flags.declare_key_flag("config")
 STAGE = flags.DEFINE_string("stage", "", "which stage of a recipe")
-TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16 or v5p:4x4x4; or cpu:N")
-TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation, or slices in growing order")
+TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16, v5p:4x4x4; h100:8x4; or cpu:N")
+TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation or card, or slices in growing order")
 MESH = flags.DEFINE_string("mesh", "", "data:I,fsdp:J,tensor:K; default as for training: docs/tpu.md")
 ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips together; 0 = chosen", lower_bound=0)
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)

@@ -12,7 +12,8 @@ from eve_jax import sharding
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
 from eve_jax.compile.count import Counts
-from eve_jax.compile.estimate import estimate, roofline
+from eve_jax.compile.estimate import by_cycles, roofline
+from eve_jax.compile.gpus import FRACTION
 from eve_jax.compile.topology import GIB, Topology
 from eve_jax.model.blocked import SCOPE
 from eve_jax.model.encoder_embed import TOWER
@@ -73,6 +74,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "micro_batches": work.micro_batches,
         "tokens_per_step": work.tokens,
         "overrides": _overrides(step),
+        "environment": f"XLA_PYTHON_CLIENT_MEM_FRACTION={FRACTION}" if chip and chip.network else "",
+        "attention": step.cfg.attention,
         "compiler_options": step.options.taken,
         "compiler_options_unknown": [*step.options.unknown],
         "parameters_trainable": _elements(step.state.trainable),
@@ -91,6 +94,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "hlo_over_formula": (found - scores - turning) * chips / (dense.model + dense.again),
         "collectives": _collectives(built),
         "collective_bytes_received": wire,
+        "collective_bytes_from_other_nodes": sum(b.program.times * b.counts.far for b in built),
         "whole_weights_moved": _whole_weights(step, built),
         "hbm_bytes_moved": traffic,
         "involuntary_remat": len({line for b in built for line in b.involuntary}),
@@ -102,7 +106,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         * (1 if sys.platform == "darwin" else 1024),
     }
     if chip and fit:
-        summary |= roofline(chip, summary, built) | estimate(chip, summary, built)
+        summary |= roofline(chip, summary, built) | by_cycles(chip, summary, built)
     return summary
 
 
@@ -186,7 +190,10 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     for row in (*_rows(summary), *_time_rows(summary)):
         table.add_row(*row)
     out.print(table)
-    out.print(f"to train so: {summary['overrides']}", highlight=False, soft_wrap=True)
+    flags = f"{summary['environment']} {summary['overrides']}".strip()
+    out.print(f"to train so: {flags}", highlight=False, soft_wrap=True)
+    if summary["environment"]:
+        out.print(f"attention compiled as {summary['attention']}, whatever a run on a card chooses", highlight=False)
     for line in Options(summary["compiler_options"], tuple(summary["compiler_options_unknown"])).lines():
         out.print(line, highlight=False, soft_wrap=True)
     for line in _warnings(summary):
@@ -254,8 +261,10 @@ def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     if "roofline_seconds" in s:
         parts = ", ".join(f"{k} {v:.3g}" for k, v in s["roofline_seconds"].items())
+        detail = f"{parts}: MFU up to {s['roofline_mfu']:.0%}"
+        rows.append(("step at the least", f"{s['roofline_step_seconds']:.3g} s", detail))
+    if "compiler_estimate_seconds" in s:
         rows += [
-            ("step at the least", f"{s['roofline_step_seconds']:.3g} s", f"{parts}: MFU up to {s['roofline_mfu']:.0%}"),
             (
                 "compiler's estimate",
                 f"{s['compiler_estimate_seconds']:.3g} s",
