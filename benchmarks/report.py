@@ -8,8 +8,8 @@
 A benchmark is a process of its own, whose last line is its figures as JSON. They are kept in a file of results/ by date
 and machine, written anew after each, with load and commit, also where they miss what they are held to. Between
 `<!-- results: NAME -->` and `<!-- end -->` of README.md stands what `report_tables` makes of the newest result of that
-name, or one of OVER_TIME of all. Between `<!-- by hand: NAME -->` and `<!-- end -->` stands a table from before there was
-one, which the first result replaces. All else is left alone.
+name, or one of OVER_TIME of all. Between `<!-- by hand: NAME -->` and `<!-- end -->` stands a table from before there
+was one, which the first result replaces. All else is left alone.
 """
 
 import importlib.util

@@ -212,7 +212,7 @@ class Stack(NamedTuple):
 
 
 Turns = list[Stack]  # of the same number of layers each
-Own = tuple[nnx.State, Array, Kind]  # of a layer on top of a cache: weights, number, kind
+Grown = tuple[nnx.State, Array, Kind]  # of a layer on top of a cache: weights, number, kind
 
 
 def grouped(stacks: Sequence[Sequence[DecoderLayer]], kinds: Sequence[int], groups: int) -> list[list[Turns]]:
@@ -262,7 +262,7 @@ def extend_layers(
 
             def body(
                 carry: tuple[Hidden, tuple[Array, Array]],
-                own: tuple[Own, ...],
+                own: tuple[Grown, ...],
                 turn: Callable = turn,
                 number: int = number,
             ) -> tuple[Any, None]:
@@ -281,7 +281,7 @@ def _extend_turn(
     alike: tuple[tuple[nnx.GraphDef, int | None], ...],
     rows: Rows,
     carry: tuple[Hidden, tuple[Array, Array]],
-    own: tuple[Own, ...],
+    own: tuple[Grown, ...],
     held: tuple[LayerCache | HeldLayer | None, ...],
 ) -> tuple[Hidden, tuple[Array, Array]]:
     """A turn of `extend_layers`, of whose layers `alike` has module and kind; hidden states and the cache after it."""
