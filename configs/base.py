@@ -87,7 +87,6 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
     c.eval = _eval_fields()
-
     c.compile = ConfigDict()
     # of XLA's compiler for the step, NAME=VALUE with commas; auto: those of the kind of chip, docs/compile.md
     c.compile.options = "auto"

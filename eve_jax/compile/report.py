@@ -11,15 +11,12 @@ from rich.table import Table
 from eve_jax import sharding
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
-from eve_jax.compile.count import Counts
 from eve_jax.compile.estimate import by_cycles, roofline
 from eve_jax.compile.gpus import FRACTION
+from eve_jax.compile.products import attention_flops, rotary_flops, tower_flops
 from eve_jax.compile.topology import GIB, Topology
-from eve_jax.model.blocked import SCOPE
-from eve_jax.model.encoder_embed import TOWER
 from eve_jax.model.eve import LAYERS
 from eve_jax.model.loss import by_targets
-from eve_jax.model.rotary import SCOPE as ROTARY
 from eve_jax.process.compiler_options import Options
 from eve_jax.train.flops import slots, step_flops
 
@@ -56,8 +53,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     dense = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches), again)
     useful = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
-    scores, of_tower = (sum(b.program.times * attention_flops(b.counts, name) for b in built) for name in ("", TOWER))
-    turning = sum(b.program.times * rotary_flops(b.counts) for b in built)
+    kinds = (attention_flops, tower_flops, rotary_flops)
+    scores, of_tower, turning = (sum(b.program.times * flops(b.counts) for b in built) for flops in kinds)
     # A custom kernel hides its products from the compiler; virtual devices and a vision encoder have none.
     hidden = 0.0 if scores > of_tower or chip is None else dense.kernel / chips
     wire = sum(b.program.times * b.counts.wire for b in built)
@@ -115,17 +112,6 @@ def _overrides(step: Step) -> str:
     work, mesh = step.work, ",".join(f"{axis}:{size}" for axis, size in step.mesh.shape.items())
     values = {"row_tokens": work.shape.length, "rows": work.rows, "micro_batches": work.micro_batches}
     return " ".join([f"--config.mesh={mesh}", *(f"--config.data.{k}={v}" for k, v in values.items())])
-
-
-def attention_flops(counts: Counts, within: str = "") -> float:
-    """FLOPs found of attention that is no custom kernel; within: of the part of the program that has this name."""
-    own = [p for p in counts.products if ROTARY not in p.op_name and within in p.op_name]
-    return sum(p.flops * p.times for p in own if p.batched or SCOPE in p.op_name)
-
-
-def rotary_flops(counts: Counts) -> float:
-    """FLOPs found of the products by which the halves of heads change places on TPUs."""
-    return sum(p.flops * p.times for p in counts.products if ROTARY in p.op_name)
 
 
 def _elements(params: dict[str, Any]) -> int:

@@ -79,15 +79,13 @@ class EVE:
     ) -> "EVE":
         """From a stage's folder (FOLDER@STEP), an imported or a Hugging Face folder, or the hub (ORG/NAME[@REVISION]).
 
-        `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
-        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
-        `image_first` and `template` are as in `config.data` ("own": of the folder's chat template), None or "" = those
-        that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
-        (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
-        with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes matrices (docs/infer.md#quantized-weights), `special_text` is as in
-        `config.data`. Compiled programs are kept for other processes, unless JAX was told where to keep them. Raises
-        UserError for a folder without a model, and for other settings.
+        fit: fill (the original's inference rule: always rescaled to the full area) or shrink (the training rule).
+        max_size: side of the largest image area in pixels, 0 = the checkpoint's own. max_aspect, image_first, template,
+        special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
+        of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
+        the checkpoint's own; with float32 no answer depends on what else is in its batch, bfloat16 may decide a near
+        tie otherwise. weights: int8 or int4 quantizes matrices (docs/infer.md#quantized-weights). Compiled programs are
+        kept for other processes, unless JAX was told where. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")

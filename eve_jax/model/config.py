@@ -170,9 +170,8 @@ class ModelFields(V1Fields):
         local = "local" in self.layer_kinds
         for field, value in (("window", self.window), ("local_rope_theta", self.local_rope_theta)):
             if value and not local:
-                raise FieldError(
-                    Field(f"model.{field}"), f"={value:g} needs local layers in ", Field("model.layer_kinds")
-                )
+                kinds = Field("model.layer_kinds")
+                raise FieldError(Field(f"model.{field}"), f"={value:g} needs local layers in ", kinds)
         if local and not self.window:
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
