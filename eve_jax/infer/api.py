@@ -83,9 +83,9 @@ class EVE:
         max_size: side of the largest image area in pixels, 0 = the checkpoint's own. max_aspect, image_first, template,
         special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
         of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
-        the checkpoint's own; with float32 no answer depends on what else is in its batch, bfloat16 may decide a near
-        tie otherwise. weights: int8 or int4 quantizes matrices (docs/infer.md#quantized-weights). Compiled programs are
-        kept for other processes, unless JAX was told where. Raises UserError.
+        the checkpoint's own; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes
+        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for other processes, unless JAX was told
+        where. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
