@@ -84,8 +84,7 @@ class EVE:
         special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
         of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
         the checkpoint's own; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes
-        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for other processes, unless JAX was told
-        where. Raises UserError.
+        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for later processes. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
