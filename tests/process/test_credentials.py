@@ -10,7 +10,6 @@ import pytest
 
 from eve_jax.process import buckets, credentials
 from eve_jax.process.buckets import Refused
-from eve_jax.process.room import Room
 from tests.buckets import Buckets
 
 KEYS = "[{}]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
@@ -80,20 +79,3 @@ def test_what_else_is_said_passes(capfd: pytest.CaptureFixture) -> None:
         limit.wait(0.01)
     assert found == "late\n"
     assert search.lacking("s3") == ""
-
-
-def test_room() -> None:
-    """No more is held at a time than there is room for, but for one that is larger."""
-    room, held, most, turn = Room(10), [0], [0], threading.Lock()
-
-    def hold(size: int) -> None:
-        with room.taken(size):
-            with turn:
-                held[0] += size
-                most[0] = max(most[0], held[0])
-                assert held[0] <= max(10, size)
-            with turn:
-                held[0] -= size
-
-    assert buckets.together(hold, [3, 4, 12, 5, 1, 10] * 20) == [None] * 120
-    assert most == [12]
