@@ -44,7 +44,9 @@ FAMILIES = {
     "smollm3": "SmolLM3",
     "olmo2": "OLMo 2",
     "gemma3": "Gemma 3",
+    "gemma4": "Gemma 4",
     "vicuna": "Vicuna",
+    "sail": "SAIL",
 }
 
 
