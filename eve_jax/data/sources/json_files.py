@@ -126,7 +126,7 @@ class JsonFile:
         raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
 
     def _block(self, group: int) -> bytes:
-        """The bytes of EVERY records; a thread that reads records in order wants them again."""
+        """The bytes of EVERY records; a thread that reads records in order comes back for them."""
         recent: tuple[int, bytes] = getattr(self._recent, "block", (-1, b""))
         if recent[0] == group:
             return recent[1]
