@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from eve_jax.data.bucket_images import image_at
 from eve_jax.errors import UserError, shorten
 from eve_jax.process import buckets, places
 
@@ -104,7 +105,7 @@ def open_binary(file: ImageFile) -> BinaryIO:
 def _from_bucket(url: str) -> BinaryIO:
     """The bytes of an image in a bucket. Raises UserError where the bucket refuses: no fault of the image."""
     try:
-        data = buckets.read(url)[0]
+        data = image_at(url)
     except buckets.Refused as e:
         raise UserError(f"{url}: {e.strerror}; rerun the command when the bucket answers") from e
     if not data:

@@ -163,12 +163,12 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
     sizes: Counter[int] = Counter()
     texts = several = 0
     noted = NotedImages()
-    for index in _span(conversion, number, len(records)):
+    for read in records.read_each(_span(conversion, number, len(records))):
         tick()
-        id = ""
+        index, id = read.number, ""
         images: tuple[ImageFile, ...] = ()
         try:
-            record, own_fields = records.read(index)
+            record, own_fields = read.got()
             id, images = record.id, record.images
             check_turns(record.turns, len(images))
             if conversion.check == "decode":

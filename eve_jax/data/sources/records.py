@@ -3,12 +3,14 @@
 import glob
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
+from eve_jax.data.bucket_images import read_ahead
+from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import (
     ROLES,
     BadRecord,
@@ -30,6 +32,22 @@ from eve_jax.process.named import is_named
 from eve_jax.process.paths import TFDS, WORKDIR, split_names
 
 __all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
+
+
+class Read(NamedTuple):
+    """Record `number` and which of its fields were used, or the error that there is in place of it."""
+
+    number: int
+    record: Record | None
+    fields: Fields | None
+    error: BadRecord | BadImage | None
+
+    def got(self) -> tuple[Record, Fields]:
+        """Return record and fields, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.record is not None and self.fields is not None
+        return self.record, self.fields
 
 
 class Records(Sequence[Record]):
@@ -77,6 +95,16 @@ class Records(Sequence[Record]):
         """Return record `index` and which of its fields were used. Raises `BadRecord`."""
         source, local = self._locate(index)
         return source.read(local)
+
+    def read_each(self, indices: Iterable[int]) -> Iterator[Read]:
+        """Yield what `read` gives or raises for each of `indices`; images in buckets come meanwhile."""
+        return read_ahead(map(self._read, indices), lambda one: one.record.images if one.record is not None else ())
+
+    def _read(self, index: int) -> Read:
+        try:
+            return Read(index, *self.read(index), None)
+        except (BadRecord, BadImage) as error:
+            return Read(index, None, None, error)
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):

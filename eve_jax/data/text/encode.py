@@ -152,6 +152,8 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
             text.add(template.end + template.after)
     if style.ask:
         text.add(template.gpt + template.thought)
+    elif template.learned:
+        text.learn_all()
     return text
 
 
