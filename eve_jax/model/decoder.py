@@ -217,9 +217,9 @@ def grouped(stacks: Sequence[Sequence[DecoderLayer]], kinds: Sequence[int], grou
 
     kinds: of the layers of a stack that take turns, none where they do not.
     """
+    own: Sequence[int | None] = kinds or [None]
     given = [
-        [Stack(*nnx.split(layers), kind) for layers, kind in zip(modules, kinds or [None], strict=False)]
-        for modules in stacks
+        [Stack(*nnx.split(layers), kind) for layers, kind in zip(modules, own, strict=False)] for modules in stacks
     ]
     if groups == 1:
         return [given]
