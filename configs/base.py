@@ -87,7 +87,6 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
     c.eval = _eval_fields()
-
     c.compile = ConfigDict()
     # of XLA's compiler for the step, NAME=VALUE with commas; auto: those of the kind of chip, docs/compile.md
     c.compile.options = "auto"
@@ -122,6 +121,17 @@ def _family_fields() -> ConfigDict:
     m.layer_scale = False  # True: a layer's output is times a number, which does not train
     m.logit_cap = 0.0  # logits are cap tanh(l / cap); 0 = as they are
     m.image_reach = "all"  # where an image sees itself: all (layers) | window (local layers, within it)
+    m.update(_v1_fields())
+    return m
+
+
+def _v1_fields() -> ConfigDict:
+    """The defaults of the fields of `config.model` by which EVEv1's ablations differ (docs/evev1.md#the-model)."""
+    m = ConfigDict()
+    m.window_pool = "attention"  # of patch_embed v1, what the patches of a window become: attention | mean
+    m.image_token = "attention"  # of patch_embed v1, what an image begins with: attention | learned
+    m.align_every = 4  # layers between those that the patch aligning layer looks at
+    m.align_target = "own"  # the teacher's feature of the patch itself (own) | of the next one in the image (next)
     return m
 
 

@@ -1,10 +1,12 @@
 """What the baselines `ve` and `dt` have in common: padded images as a fixed number of tokens, three stages."""
 
+from dataclasses import asdict
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
+from eve_jax.model.clip_config import ClipConfig
 
 
 class Stage(NamedTuple):
@@ -16,14 +18,29 @@ class Stage(NamedTuple):
     lr: float
 
 
-def with_squares(c: ConfigDict, mode: str, patch: int, image_size: int) -> ConfigDict:
+def see_by_encoder(c: ConfigDict, encoder: str, sizes: ClipConfig) -> ConfigDict:
+    """`c` as a model with a vision encoder of these sizes, from the folder `encoder`; "" = the one in `init`."""
+    c.encoder = encoder
+    c.model.encoder = ConfigDict(asdict(sizes))
+    c.model.patch_embed = "clip"
+    return see_squares(c, "pad", sizes.patch_size, sizes.image_size)
+
+
+def see_by_codes(c: ConfigDict, tokenizer: str, codes: int, patch: int, image_size: int) -> ConfigDict:
+    """`c` as a model with a vision vocabulary of that many codes, of the VQGAN in `tokenizer`; "" = that in `init`."""
+    c.model.patch_embed = "vq"
+    c.model.codes = codes
+    c.data.vision_tokenizer = tokenizer
+    return see_squares(c, "codes", patch, image_size)
+
+
+def see_squares(c: ConfigDict, mode: str, patch: int, image_size: int) -> ConfigDict:
     """`c` with images that are squares of `image_size` pixels, cut into patches of `patch` pixels a side."""
     c.model.sub_patch = patch // 2
     c.data.patch = patch
     c.data.image_mode = mode
     c.data.max_size = image_size
     c.data.image_first = True
-    c.data.max_tokens = c.data.row_tokens = 2048
     return c
 
 

@@ -27,7 +27,8 @@ def recipe(
 ) -> ConfigDict:
     """Return the recipe `name`: every arm has the stages `own`, of stage1, captions and questions (sft).
 
-    change: makes a stage that of an arm. more: `chart`, `settings` of the demo's dataset, `deviations`.
+    change: makes a stage that of an arm. more: `chart`, `settings` of the demo's dataset, `samples` of the real sizes,
+    `deviations`, `fields` of the section `experiment`.
     """
     demo_size = a.size == "demo"
     if demo_size:
@@ -36,14 +37,15 @@ def recipe(
         kinds = {kind: _demo_stage(c, kind, change) for kind in own}
     else:
         c = ConfigDict({"name": name})
-        trunk = [] if "stage1" in own else tree.real_trunk(a, SAMPLES[a.size][0])
-        kinds = {kind: _real_stage(a, kind, change) for kind in own}
+        samples = more.get("samples", SAMPLES)[a.size]
+        trunk = [] if "stage1" in own else tree.real_trunk(a, samples[0])
+        kinds = {kind: _real_stage(a, kind, change, samples) for kind in own}
     scored = list(kinds)[-1]
     steps = tree.grow(c, trunk, kinds, a, "captions", scored)
     deviations = (DEMO_DEVIATIONS if demo_size else REAL_DEVIATIONS + DEVIATIONS) + more.get("deviations", ())
     fields = {"sizes": DEMO_SIZES if demo_size else REAL_SIZES, "deviations": deviations}
-    if "chart" in more:
-        fields["chart"] = more["chart"]
+    fields |= {"chart": more["chart"]} if "chart" in more else {}
+    fields |= more.get("fields", {})
     c.experiment = tree.experiment(a, title, arms, curve="captions", steps=steps, scored=scored, **fields)
     return c
 
@@ -58,8 +60,8 @@ def _demo_stage(whole: ConfigDict, kind: str, change: Change) -> tree.Stage:
     return stage
 
 
-def _real_stage(a: tree.Args, kind: str, change: Change) -> tree.Stage:
-    first, second, last = SAMPLES[a.size]
+def _real_stage(a: tree.Args, kind: str, change: Change, samples: tuple[int, int, int]) -> tree.Stage:
+    first, second, last = samples
 
     def stage(arm: str) -> ConfigDict:
         if kind == "stage1":

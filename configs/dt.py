@@ -40,10 +40,8 @@ def codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: in
         found = vq_sizes(Path(folder))
         sizes = {"codes": found.codes, "patch": found.patch, "image_size": found.image_size} | sizes
     sizes = {"codes": 16_384, "patch": 8, "image_size": 256} | sizes
-    c.model.patch_embed = "vq"
-    c.model.codes = sizes["codes"]
-    c.data.vision_tokenizer = folder
-    return baseline.with_squares(c, "codes", sizes["patch"], sizes["image_size"])
+    c.data.max_tokens = c.data.row_tokens = 2048
+    return baseline.see_by_codes(c, folder, **sizes)
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -89,7 +89,7 @@ def recipe(name: str, a: tree.Args, title: str, arms: dict[str, tree.Arm], parts
             "sft": lambda arm: tree.real_sft(a, last, parts[arm]),
         }
     steps = tree.grow(c, trunk, own, a, "captions", scored)
-    fields: dict[str, Any] = {"curve": "captions", "steps": steps, "scored": scored}
+    fields: dict[str, Any] = {"curve": "captions", "steps": steps, "scored": scored, "weights": tree.llm_of(a)}
     fields["sizes"] = DEMO_SIZES if a.size == "demo" else REAL_SIZES
     fields["deviations"] = DEMO_DEVIATIONS if a.size == "demo" else REAL_DEVIATIONS
     c.experiment = tree.experiment(a, title, arms, **fields)

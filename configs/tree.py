@@ -15,6 +15,7 @@ Rows and micro-batches are made for eight chips (`launch.compile` finds others);
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -196,6 +197,13 @@ def llm_weights(a: Args, c: ConfigDict) -> str:
     return c.init or WEIGHTS.get(a.llm, "")
 
 
+def llm_of(a: Args) -> str:
+    """Return the LLM that all arms begin with: a stage at demo size, else its folder or hub id, "" for one by name."""
+    if a.size == "demo":
+        return "llm_chat"
+    return WEIGHTS.get(a.llm, a.llm if Path(a.llm).is_dir() else "")
+
+
 def real_trunk(a: Args, samples: int) -> list[ConfigDict]:
     """Return stage 1, in which the patch embedding alone learns, from the LLM."""
     llm = f"llm={a.llm}"
@@ -234,6 +242,7 @@ def experiment(a: Args, title: str, arms: Mapping[str, Arm], **fields: Any) -> C
         "answers": held_out,
         "texts": f"{WORKDIR}/texts/documents.txt,{WORKDIR}/texts/chats.txt" if demo_size else "",
         "before": "llm_chat" if demo_size else "",
+        "weights": "",
         "fit": "" if demo_size else "fill",
         "rows": 32,
         "max_new_tokens": demo.ANSWER if demo_size else 0,

@@ -12,7 +12,6 @@ its encoder frozen: `--config.optim.groups.encoder=0`. CLIP_DIR is openai/clip-v
 Arguments: stage=1|2|3, llm=NAME, encoder=DIR.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -43,10 +42,8 @@ def encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
     encoder = local_model(expand(encoder, "encoder", fetch))
     found = describe_encoder(Path(c.init)) if c.init and not encoder else None
     sizes = found or (describe_teacher(encoder) if encoder not in ("", RANDOM) else EncoderConfig())
-    c.encoder = encoder
-    c.model.encoder = ConfigDict(asdict(sizes))
-    c.model.patch_embed = "clip"
-    return baseline.with_squares(c, "pad", sizes.patch_size, sizes.image_size)
+    c.data.max_tokens = c.data.row_tokens = 2048
+    return baseline.see_by_encoder(c, encoder, sizes)
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -34,6 +34,7 @@ def stage_of_recipe(config: ConfigDict | Config, workdir: Path, init: str) -> Co
         return replace(section, **{name: getattr(section, name).replace(WORKDIR, str(workdir)) for name in names})
 
     start = config.init.replace(WORKDIR, str(workdir)) or init
+    config = placed(config, ("teacher", "encoder"))
     data, held_out = placed(config.data, DATA_FIELDS), placed(config.eval, EVAL_FIELDS)
     return replace(config, init=start, data=data, eval=held_out).with_own_template()
 
@@ -59,6 +60,10 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
         from eve_jax.experiments.cost import cost_lines
 
         print_once("\n".join(cost_lines(config.experiment, [config.stages[name] for name in config.order])))
+    if config.pretrain is not None:
+        from eve_jax.demo.pretrain.run import lines
+
+        print_once("\n".join(lines(config.pretrain)))
     for number, name in enumerate(config.order):
         with name_fields(f"config.stages.{name}.{{}}".format):
             if config.experiment is not None:
@@ -117,6 +122,12 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
         with by_process_0("data") as mine:
             if mine:
                 _write_data(config.demo, workdir)
+    if config.demo is not None and config.pretrain is not None:
+        from eve_jax.demo.pretrain.run import pretrain
+
+        with by_process_0("pre-training") as mine:
+            if mine:
+                pretrain(config.pretrain, config.demo, workdir)
     if config.demo is not None and config.loop is not None:
         from eve_jax.demo.engine import prepare
 

@@ -15,14 +15,14 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, shorten
 from eve_jax.process import paths
 from eve_jax.process.checks import hint, near_name
 from launch._flags import too_early
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PACKAGES = tuple(CONFIGS.parent / name for name in ("configs", "eve_jax", "launch"))
-NOT_CONFIGS = {"__init__", "base", "args", "tree", "dense", "baseline"}
+NOT_CONFIGS = {"__init__", "base", "args", "tree", "dense", "baseline", "towers"}
 
 
 def _find_configs() -> None:
@@ -87,6 +87,22 @@ def load_config(value: str) -> ConfigDict:
             f"--config=PATH/FILE.py or --config=MODULE:FUNCTION{also}{hint(near_name(name, known_configs()))}"
         )
     return _made(value, f"module {name}", lambda: importlib.import_module(name), function, arg)
+
+
+def stage_named(config: ConfigDict, name: str) -> ConfigDict:
+    """Return the stage `name` of a recipe; the config itself where it is that of one stage and `name` is "".
+
+    Raise UserError that names the stages for one that is not there, and for a name where there is no recipe.
+    """
+    if "order" not in config:
+        if name:
+            raise UserError(f"--stage={name}: {config.name} is one stage, not a recipe: leave --stage out")
+        return config
+    if name not in config.order:
+        wrong = f"--stage={name} is not one of" if name else f"{config.name} is a recipe of several stages: name one,"
+        stages = ("" if name else "--stage=") + ", ".join(config.order)
+        raise UserError(f"{wrong} {shorten(stages, 400)}{hint(near_name(name, config.order)) if name else ''}")
+    return config.stages[name]
 
 
 def _is_module(name: str) -> bool:

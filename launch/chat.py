@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eve_jax.infer.api import EVE
     from eve_jax.infer.chat import Answering, Chat
 
-CHECKPOINT_IS = "folder of a stage, an import, a Hugging Face folder, or ORG/NAME of the hub"
+CHECKPOINT_IS = "folder of a stage (at a step: FOLDER@STEP), an import, a Hugging Face folder, or ORG/NAME of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 IMAGES = define_paths("image", "image file, file: or data: URI; may be given several times")
 PROMPT = flags.DEFINE_string(

@@ -5,7 +5,8 @@
 
 Weight changes by layer and by kind, the loss on texts, the loss of answers with images and with blank ones, attention
 on image tokens, filters of the patch embedding, and cards answered side by side (docs/compare.md). Takes folders of
-stages, imports, Hugging Face folders and models of the hub. Writes OUT/compare.html, compare.png and compare.json.
+stages (at a step: FOLDER@STEP), imports, Hugging Face folders and models of the hub. Writes OUT/compare.html,
+compare.png and compare.json.
 """
 
 import sys

@@ -4,9 +4,12 @@
     python -m launch.compile --config=stage3 --topology=v5p:2x2x1 --search           the largest micro-batch that fits
     python -m launch.compile --config=stage3 --topologies=v5e --search               the smallest slice that holds it
 
+    python -m launch.compile --config=fig5:llm=qwen2.5-1.5b --stage=dac_0_sft --topology=v5e:2x4      of a recipe
+
     python -m launch.compile --config=serve:llm=qwen2.5-7b --topology=v5e:2x4      inference: rows and tokens a second
 
-Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (the extra `tpu`) and no TPU, and
+Topologies are v4, v5e, v5p and v6e slices, for which the TPU compiler is there (the extra `tpu`) and no TPU; h100:8,
+h200:8, a100-80:8, b200:8 and several such nodes, h100:8x4, with JAX's CUDA plugin (the extra `cuda`) and no GPU; and
 cpu:N, virtual devices. No data is needed: row shapes follow from the config.
 """
 
@@ -17,14 +20,16 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict
 
+from eve_jax.data.text.templates import OWN
 from eve_jax.process import fetched
-from launch._configs import define_config
+from launch._configs import define_config, stage_named
 from launch._flags import define_path, run
 
 CONFIG = define_config()
 flags.declare_key_flag("config")
-TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16 or v5p:4x4x4; or cpu:N")
-TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation, or slices in growing order")
+STAGE = flags.DEFINE_string("stage", "", "which stage of a recipe")
+TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16, v5p:4x4x4; h100:8x4; or cpu:N")
+TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation or card, or slices in growing order")
 MESH = flags.DEFINE_string("mesh", "", "data:I,fsdp:J,tensor:K; default as for training: docs/tpu.md")
 ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips together; 0 = chosen", lower_bound=0)
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)
@@ -54,13 +59,12 @@ def main() -> None:
     setup()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # the compiler's warnings would not come again
-    if "order" in CONFIG.value:
-        name, order = CONFIG.value.name, CONFIG.value.order
-        raise UserError(f"{name} is a recipe of several stages: name one, such as {order[-1]}")
     if "serve" in CONFIG.value:
+        if STAGE.value:
+            raise UserError("--stage is of a recipe: leave it out")
         serve()
         return
-    config = Config.of(without_data(CONFIG.value))
+    config = Config.of(without_data(stage_named(CONFIG.value, STAGE.value or "")))
     earlier = read_report(AGAINST.value) if AGAINST.value else None
     prices = read_prices(PRICES.value or "")
     options = {
@@ -92,6 +96,8 @@ def main() -> None:
     if summary is None:
         raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
     summary["config"] = config.name
+    if STAGE.value:
+        summary["overrides"] = summary["overrides"].replace("--config.", f"--config.stages.{STAGE.value}.")
     show(summary)
     for line in run_lines(summary, STEPS.value or config.train.steps, prices):
         print(line, flush=True)
@@ -104,10 +110,17 @@ def main() -> None:
 
 
 def without_data(config: ConfigDict) -> ConfigDict:
-    """Return the config without records: none are read, and those of a hub need not be found."""
+    """Return the config without records: none are read, and those of a hub need not be found.
+
+    A stage of a recipe loses the folders of weights and tokenizer, too, which a program does not follow from.
+    """
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.records = config.eval.records = ""
+        if "order" in CONFIG.value:
+            config.init = ""
+            if config.data.template != OWN:
+                config.data.tokenizer = ""
     return config
 
 
@@ -143,8 +156,9 @@ def interruptible() -> None:
     """A compiler at work can only be left behind: the process ends without waiting for its thread."""
     from eve_jax.errors import name_fields
 
+    prefix = f"config.stages.{STAGE.value}." if STAGE.value else "config."
     try:
-        with name_fields(lambda field: "--mesh" if field == "mesh" and MESH.value else f"config.{field}"):
+        with name_fields(lambda field: "--mesh" if field == "mesh" and MESH.value else f"{prefix}{field}"):
             main()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr, flush=True)

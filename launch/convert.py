@@ -24,7 +24,8 @@ from eve_jax.process.fetched import fetch
 from eve_jax.process.published import in_bucket, work_folder
 from launch._flags import define_path, is_given, run, take_action
 
-FROM = define_path("from", None, "folder to read, or ORG/NAME[@REVISION] of the Hugging Face hub", remote=fetch)
+FROM_IS = "folder to read (a stage at a step: FOLDER@STEP), or ORG/NAME[@REVISION] of the Hugging Face hub"
+FROM = define_path("from", None, FROM_IS, remote=fetch)
 TO = define_path("to", None, "folder to make", remote=work_folder)
 VARIANT = flags.DEFINE_string("variant", "", "import: add copies of the text weights (moe | dac) or deltas (rep)")
 SEED = flags.DEFINE_integer("seed", 0, "import: of the patch embedding that a plain LLM gets")
@@ -103,9 +104,11 @@ def _made(action: str, origin: str, target: str) -> Path:
 
 def export(origin: str, target: str) -> Path:
     """Make the folder `target`, and upload it where --push names a repository."""
+    from eve_jax.checkpoint.named_step import find_checkpoint
     from eve_jax.errors import UserError
     from eve_jax.model.quantized import QUANTIZED
-    from eve_jax.process.hub import find_folder, make_repository, push
+    from eve_jax.process.at_step import folder_of
+    from eve_jax.process.hub import make_repository, push
     from eve_jax.process.paths import split_names
     from eve_jax.train.model_card import write_card
     from eve_jax.weights.import_export import export_checkpoint
@@ -123,11 +126,11 @@ def export(origin: str, target: str) -> Path:
     if PUSH.value:
         make_repository(PUSH.value, bool(PRIVATE.value))  # now, not when all is written
     options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
-    opened = open_average(find_folder(origin)) if EMA.value else origin
+    opened = open_average(find_checkpoint(origin)) if EMA.value else origin
     folder = export_checkpoint(opened, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
     if PUSH.value:
         reports = [Path(name) for name in split_names(SCORES.value or "")]
-        write_card(find_folder(origin), folder, PUSH.value, LICENSE.value or "", reports)
+        write_card(Path(folder_of(find_checkpoint(origin))), folder, PUSH.value, LICENSE.value or "", reports)
         print(f"pushed: {push(folder, PUSH.value)}")
     return folder
 

@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from eve_jax.eval.chosen import Choice, Chosen
     from eve_jax.eval.judge import HttpJudge
 
-CHECKPOINT_IS = "folder of a trained stage, an import, a Hugging Face folder, or OWNER/NAME@REVISION of the hub"
+CHECKPOINT_IS = (
+    "folder of a trained stage, an import, a Hugging Face folder, or OWNER/NAME@REVISION of the hub; FOLDER@STEP is a "
+    "stage at that step"
+)
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 TASKS = define_path(
     "tasks",
@@ -168,12 +171,12 @@ def _required(**values: Any) -> None:
 
 
 def _checkpoint(given: str) -> Path:
-    """Return the folder of --checkpoint. Raise UserError that names the flag."""
+    """Return what --checkpoint names, FOLDER or FOLDER@STEP. Raise UserError that names the flag."""
+    from eve_jax.checkpoint.named_step import find_checkpoint
     from eve_jax.errors import name_fields
-    from eve_jax.process.hub import find_folder
 
     with name_fields(as_flag, "--checkpoint: ", f"; it takes a {CHECKPOINT_IS}"):
-        return find_folder(given)
+        return find_checkpoint(given)
 
 
 def _given() -> list[str]:

@@ -24,7 +24,7 @@ from eve_jax.errors import UserError, amount, name_fields
 from eve_jax.process import fetched
 from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.published import in_bucket, work_folder
-from launch._configs import define_config
+from launch._configs import define_config, stage_named
 from launch._flags import define_path, run, take_action
 
 if TYPE_CHECKING:
@@ -138,12 +138,11 @@ def _show() -> None:
         from eve_jax.demo.config import RecipeConfig
         from eve_jax.recipe import stage_of_recipe
 
-        config = RecipeConfig.of(config)
-        if STAGE.value not in config.order:
-            raise UserError(f"--stage={STAGE.value} is not one of {', '.join(config.order)}")
+        stage_named(config, STAGE.value or "")
         _need(workdir=WORKDIR.value)
-        config = stage_of_recipe(config.stages[STAGE.value], workdir, "")
-    config = Config.of(config)
+        config = stage_of_recipe(RecipeConfig.of(config).stages[STAGE.value], workdir, "")
+    else:
+        config = Config.of(stage_named(config, STAGE.value or ""))
     folder = workdir / config.name if WORKDIR.value else None
     config = config if folder is None else as_begun(folder, config)
     show_step(config, folder, STEP.value or 0, OUT.value, ROWS.value or 1)

@@ -22,7 +22,7 @@ from eve_jax.process.fetched import fetch, images
 from eve_jax.process.published import sent, work_folder
 from launch._flags import SPECIAL_TEXT, as_flag, define_path, define_weights, run
 
-CHECKPOINT_IS = "folder of a trained stage, a Hugging Face EVE folder, or ORG/NAME of the hub"
+CHECKPOINT_IS = "folder of a trained stage (at a step: FOLDER@STEP), a Hugging Face EVE folder, or ORG/NAME of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 RECORDS = define_path(
     "records",

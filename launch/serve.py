@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eve_jax.infer.scheduler import SchedulerSettings
     from eve_jax.serve.settings import ServeSettings
 
-CHECKPOINT_IS = "folder of a stage, an import, a Hugging Face folder, or ORG/NAME of the hub"
+CHECKPOINT_IS = "folder of a stage (at a step: FOLDER@STEP), an import, a Hugging Face folder, or ORG/NAME of the hub"
 CHECKPOINT = define_path("checkpoint", None, CHECKPOINT_IS, remote=fetch)
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0: all of this machine's")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at", lower_bound=0, upper_bound=65535)

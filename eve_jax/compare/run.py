@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.compare.cards import Card, answer_cards, paper_answers, read_cards
 from eve_jax.compare.draw import draw
 from eve_jax.compare.filters import filters_of
@@ -20,7 +21,6 @@ from eve_jax.eval.passages import text_loss
 from eve_jax.eval.text_loss import TextLoss
 from eve_jax.infer.api import EVE
 from eve_jax.process.files import write_json
-from eve_jax.process.hub import find_folder
 from eve_jax.process.progress import spinner
 from eve_jax.version import versioned
 from eve_jax.weights.open import Checkpoint, open_checkpoint, stored_source
@@ -96,9 +96,9 @@ def compare(asked: Asked, out: Path, quiet: bool = False) -> dict[str, Any]:
 
 
 def _open(asked: Asked) -> Opened:
-    folders = [find_folder(name) for name in asked.checkpoints]
+    found = [find_checkpoint(name) for name in asked.checkpoints]
     names = _short(asked.checkpoints)
-    models = [open_checkpoint(folder) for folder in folders]
+    models = [open_checkpoint(one) for one in found]
     if "weights" in asked.parts:
         for name, model in zip(names[1:], models[1:], strict=True):
             check_sizes((names[0], name), models[0].cfg, model.cfg)
@@ -133,7 +133,7 @@ def _about(name: str, model: Checkpoint) -> dict[str, Any]:
     cfg, shapes = model.cfg, _source(model).shapes
     return {
         "name": name,
-        "folder": str(model.folder),
+        "folder": str(model.name),
         "parameters": sum(math.prod(shape.shape) for shape in shapes.values()),
         "parts": list(cfg.parts),
         "patch_embed": cfg.patch_embed if any(n.startswith("patch_embed.") for n in shapes) else "",
@@ -148,7 +148,7 @@ def _answered(asked: Asked, opened: Opened, quiet: bool) -> dict[str, Any]:
     text_names = _short([str(path) for path in asked.texts]) if asked.texts else []
     for name, model in zip(opened.names, opened.models, strict=True):
         with spinner(f"reading {name}", off=quiet):
-            eve = EVE.from_pretrained(model.folder)
+            eve = EVE.from_pretrained(model.name)
         for text_name, text in zip(text_names, opened.texts, strict=True):
             found["texts"].setdefault(name, {})[text_name] = dict(text_loss(eve, text, quiet))
         if opened.records is not None:

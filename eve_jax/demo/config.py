@@ -14,6 +14,7 @@ from eve_jax.caption.config import CaptionConfig
 from eve_jax.config.stage import REMEDY, Config, check_name, plain_values, refuse_inference
 from eve_jax.curate.config import CurateConfig
 from eve_jax.demo.loop_config import LoopConfig
+from eve_jax.demo.pretrain_config import PretrainConfig
 from eve_jax.demo.settings import SIZES, DemoSettings
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.experiments.config import ExperimentConfig
@@ -71,6 +72,7 @@ class RecipeConfig(Section):
     compare: CompareConfig | None = None
     loop: LoopConfig | None = None
     experiment: ExperimentConfig | None = None
+    pretrain: PretrainConfig | None = None
 
     @classmethod
     def of(cls, config: "ConfigDict | RecipeConfig") -> "RecipeConfig":
@@ -103,7 +105,7 @@ class RecipeConfig(Section):
             _check_loop(self.loop, self.order)
         if self.experiment is not None:
             self.experiment.check_stages(self.order)
-        for name in ("compare", "loop"):
+        for name in ("compare", "loop", "pretrain"):
             if getattr(self, name) is not None and self.demo is None:
                 raise FieldError(Field(name), " requires the section ", Field("demo"))
 

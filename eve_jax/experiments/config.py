@@ -49,6 +49,7 @@ class ExperimentConfig(Section):
         answers: records whose correct answers' mean loss is measured (as `launch.score` does); "" = none.
         texts: files of text whose loss is measured, with commas; "" = none.
         before: stage whose text loss is stated next to the arms'; "" = none.
+        weights: stage, or checkpoint, that the weights of each arm at its end are compared with, of seed 0; "" = none.
         fit: of the images of questions, as in `config.eval`; "" = as the stage was trained.
         rows: questions that are answered at a time.
         max_new_tokens: longest answer; 0 = the task's own.
@@ -76,6 +77,7 @@ class ExperimentConfig(Section):
     answers: str
     texts: str
     before: str
+    weights: str
     fit: str = setting(choices=("", *FITS))
     rows: int = setting(low=1)
     max_new_tokens: int = setting(low=0)

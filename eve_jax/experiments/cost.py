@@ -55,7 +55,7 @@ def stage_cost(config: Config, kind: str, size: Sequence[int]) -> StageCost:
         raise FieldError(Field("train.steps"), "=0: the cost of an experiment is that of its steps; state how many")
     width, height, text, targets = size
     rows, columns = ImageRule.of(config.data).grid(width, height) if width else (0, 0)
-    patches, specials = rows * columns, rows + 1 if width else 0
+    patches, specials = rows * columns, config.sizes.layout.specials_of(rows) if width else 0
     length = patches + specials + text
     slots = config.train.steps * config.data.rows * config.data.micro_batches * config.data.row_tokens
     samples = FILL * slots / length

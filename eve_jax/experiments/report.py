@@ -15,6 +15,7 @@ from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.gather import ACCURACY, CURVE_TEXT_LOSS, MEASURES, Gathered, Measure, gather
 from eve_jax.experiments.score import values_of
 from eve_jax.experiments.statistics import LEVEL, Spread, effects, spread, words
+from eve_jax.experiments.weights import draw_weights, weight_changes, weight_rows
 from eve_jax.process.files import write_atomically, write_json
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -23,6 +24,7 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 def report(name: str, experiment: ExperimentConfig, workdir: Path) -> dict[str, Any]:
     """Write the reports of the experiment `name` into `workdir`, print the table and what follows, and return it."""
     found = gather(experiment, workdir)
+    weights = weight_changes(experiment, workdir)
     shown = [measure for measure in MEASURES if measure.key in found.tables]
     content = {
         "experiment": name,
@@ -33,12 +35,16 @@ def report(name: str, experiment: ExperimentConfig, workdir: Path) -> dict[str, 
         "before": _before(experiment, workdir),
         "differences": {measure.key: _differences(measure, found) for measure in shown},
         "questions_left_out": found.left_out,
+        **({"weights": weights} if weights else {}),
         "deviations": list(experiment.deviations),
     }
     write_json(workdir / f"{name}.json", content, indent=1, sort_keys=False)
     write_atomically(workdir / f"{name}.md", "\n".join(_lines(content, experiment, shown)) + "\n")
     draw(experiment, found, workdir, workdir / f"{name}.png")
-    _print(content, experiment, shown, [workdir / f"{name}{suffix}" for suffix in (".json", ".md", ".png")])
+    files = [workdir / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
+    if weights:
+        files.append(draw_weights(weights, workdir / f"{name}_weights.png"))
+    _print(content, experiment, shown, files)
     return content
 
 
@@ -130,6 +136,9 @@ def _lines(content: dict[str, Any], experiment: ExperimentConfig, shown: Sequenc
     if content["groups"]:
         yield ""
         yield from markdown_table(*_group_rows(content))
+    if "weights" in content:
+        yield ""
+        yield from markdown_table(*weight_rows(content["weights"]))
     if experiment.deviations:
         yield ""
         yield "Not as in the paper:"

@@ -17,6 +17,7 @@ from eve_jax.model.clip_config import ClipConfig, EncoderConfig
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig
 from eve_jax.model.family_config import FamilyFields
 from eve_jax.model.llms import SWITCHES
+from eve_jax.model.v1_config import OF_PATCHES
 from eve_jax.process.checks import known_names
 
 CONFIG = "config.json"
@@ -36,7 +37,7 @@ SIZES = (
 )
 # Fields of `ModelConfig` that a member of the family decides; a plain LLM has none.
 PATCH_FIELDS = (
-    *("patch_hidden", "sub_patch", "encoder", "codes"),
+    *("patch_hidden", "sub_patch", "encoder", "codes", *OF_PATCHES),
     *(field.name for field in fields(FamilyFields) if field.name != "longest_image"),  # of training alone
 )
 OURS = "eve_jax"  # section of an exported config.json that holds settings of ours

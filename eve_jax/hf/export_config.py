@@ -30,6 +30,7 @@ from eve_jax.hf.rope import rope_fields
 from eve_jax.model.config import TWICE, VARIANTS, ModelConfig, ModelFields
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.llms import SWITCHES
+from eve_jax.model.v1_config import OF_PATCHES, V1_SWITCHES
 
 # What is written for a model that began with random weights; others have the fields of the config they came from.
 DEFAULTS = {
@@ -169,6 +170,12 @@ def check_exported(cfg: ModelConfig) -> None:
             raise UserError(
                 f"model.{name}={value}: no program but eve_jax has a model with it and the rest of this one; "
                 "export the LLM alone with --text_only"
+            )
+    for name in OF_PATCHES:
+        if (value := getattr(cfg, name)) != V1_SWITCHES[name]:
+            raise UserError(
+                f"model.{name}={value}: EVEv1's layout has the attention that this model is without; export the LLM "
+                "alone with --text_only"
             )
     if cfg.patch_embed == "v1" and (own := switched(cfg)):
         name, value = next(iter(own.items()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import read_config
 from eve_jax.data.image.rule import ImageRule
@@ -32,9 +33,9 @@ from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.settings import AnswerSettings, CheckedSettings, Stored, check_settings
 from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, unexpected, whole
-from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import REMOTE, expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
+from eve_jax.process.setup import keep_programs_of_library
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
 from eve_jax.weights.open import open_checkpoint
@@ -76,16 +77,14 @@ class EVE:
         mesh: str = "",
         **how: Unpack[Stored],
     ) -> "EVE":
-        """From a stage's folder, an imported or a Hugging Face folder, or a model of the hub (ORG/NAME[@REVISION]).
+        """From a stage's folder (FOLDER@STEP), an imported or a Hugging Face folder, or the hub (ORG/NAME[@REVISION]).
 
-        `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
-        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
-        `image_first` and `template` are as in `config.data` ("own": of the folder's chat template), None or "" = those
-        that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
-        (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
-        with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes matrices (docs/infer.md#quantized-weights), `special_text` is as in
-        `config.data`. Raises UserError for a folder without a model, and for other settings.
+        fit: fill (the original's inference rule: always rescaled to the full area) or shrink (the training rule).
+        max_size: side of the largest image area in pixels, 0 = the checkpoint's own. max_aspect, image_first, template,
+        special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
+        of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
+        the checkpoint's own; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes
+        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for later processes. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
@@ -98,8 +97,9 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        folder = find_folder(expand(folder, "folder", fetch))
-        checkpoint = open_checkpoint(folder)
+        keep_programs_of_library()
+        checkpoint = open_checkpoint(find_checkpoint(expand(folder, "folder", fetch)))
+        folder = checkpoint.folder
         template = named_template(template, folder)
         kept_weights(checkpoint, weights)
         changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}

@@ -10,6 +10,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.data.plan.lengths import Dropped
 from eve_jax.data.rows.bad_records import most_broke
@@ -20,7 +21,6 @@ from eve_jax.infer.score import Score, Scores, ScoreSettings, score_records
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params
 from eve_jax.process.files import in_place_of
-from eve_jax.process.hub import find_folder
 from eve_jax.process.paths import split_names
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.open import Checkpoint, open_checkpoint
@@ -64,7 +64,7 @@ def score_files(
         raise UserError(f"--out={out} is the file of records itself; name another")
     opened = open_records(records, images)
     with _in_place_of(out) as part:
-        source = open_checkpoint(find_folder(checkpoint))
+        source = open_checkpoint(find_checkpoint(checkpoint))
         settings = ScoreSettings.of(source.data, own_tokenizer(source.folder), **changes)
         devices = make_mesh(mesh) if mesh else None
         cfg, params = regrouped(*_read(source, devices, weights), devices)

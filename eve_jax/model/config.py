@@ -7,9 +7,10 @@ from typing import Any
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
-from eve_jax.model.family_config import FamilyFields, check_family, check_turns
+from eve_jax.model.family_config import check_family, check_turns
 from eve_jax.model.lora_config import Lora
 from eve_jax.model.splash_blocks import Kernel, parse_blocks
+from eve_jax.model.v1_config import V1Fields
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import setting
 
@@ -24,7 +25,6 @@ NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
 # Parts of a layer that may exist once for text and once for vision (EVEv2 paper, Fig. 2); upstream's `moe_part`.
 TWICE = ("layernorm", "self_attn", "mlp")
-ALIGN_EVERY = 4  # layers between those that EVEv1's patch aligning layer looks at
 DELTA = "delta"  # gated deltas on the feed-forward's up and down weights, for all tokens (EVEv1.2, ReP)
 
 
@@ -96,7 +96,7 @@ V1_HEADS = 8  # of every attention of EVEv1's own
 
 
 @dataclass(frozen=True)
-class ModelFields(FamilyFields):
+class ModelFields(V1Fields):
     """The fields that the sizes of a model (`ModelConfig`) and a config's section `model` have in common.
 
     Letters as in docs/model.md#notation: D = hidden_size, F = intermediate_size, N = num_heads, K = num_kv_heads,
@@ -154,8 +154,9 @@ class ModelFields(FamilyFields):
             raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
         self._check_encoder()
         parse_blocks(self.attention_blocks)
-        if self.align_width and self.num_layers < ALIGN_EVERY:
-            wanted = f"at least {ALIGN_EVERY} for an aligning layer"
+        self.check_v1()
+        if self.align_width and self.num_layers < self.align_every:
+            wanted = f"at least {self.align_every}, the layers between two that the aligning layer looks at"
             raise unexpected(Field("model.num_layers"), self.num_layers, wanted)
         if self.aligns and (self.teacher is None or self.align_width != self.teacher.hidden_size):
             raise FieldError(
@@ -169,9 +170,8 @@ class ModelFields(FamilyFields):
         local = "local" in self.layer_kinds
         for field, value in (("window", self.window), ("local_rope_theta", self.local_rope_theta)):
             if value and not local:
-                raise FieldError(
-                    Field(f"model.{field}"), f"={value:g} needs local layers in ", Field("model.layer_kinds")
-                )
+                kinds = Field("model.layer_kinds")
+                raise FieldError(Field(f"model.{field}"), f"={value:g} needs local layers in ", kinds)
         if local and not self.window:
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
@@ -247,8 +247,8 @@ class ModelConfig(ModelFields):
 
     @property
     def align_levels(self) -> int:
-        """How many layers' hidden states the patch aligning layer looks at: the last, and every fourth below it."""
-        return self.num_layers // ALIGN_EVERY + 1 if self.align_width else 0
+        """How many layers' hidden states the patch aligning layer looks at: the last, and those in steps below it."""
+        return self.num_layers // self.align_every + 1 if self.align_width else 0
 
     @property
     def patch_bytes(self) -> int:

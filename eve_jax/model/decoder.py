@@ -1,6 +1,7 @@
 """A decoder layer of the LLM, whose parts may be divided by modality, and the scan over layers (EVEv2, eqs. 1-4)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -198,7 +199,8 @@ def run_tapped(
 def in_groups(stacked: Any, groups: int) -> list[Any]:
     """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
     size = jax.tree.leaves(stacked)[0].shape[0] // groups if jax.tree.leaves(stacked) else 0
-    return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
+    part = jax.lax.slice_in_dim  # indices take longer to trace, which hundreds of arrays make felt
+    return [jax.tree.map(lambda x, g=g: part(x, g * size, (g + 1) * size), stacked) for g in range(groups)]
 
 
 class Stack(NamedTuple):
@@ -210,6 +212,7 @@ class Stack(NamedTuple):
 
 
 Turns = list[Stack]  # of the same number of layers each
+Grown = tuple[nnx.State, Array, Kind]  # of a layer on top of a cache: weights, number, kind
 
 
 def grouped(stacks: Sequence[Sequence[DecoderLayer]], kinds: Sequence[int], groups: int) -> list[list[Turns]]:
@@ -245,31 +248,26 @@ def extend_layers(
     A layer gets its `LayerCache`, or, with `held`, a pair: what that has for it, which is only read, and its own.
     Returns the last hidden states and the caches as updated.
     """
-    dtype = jax.tree.leaves(x)[0].dtype
     updated = []
     kinds = in_groups(rows.sight.layers(), len(groups))
+    alone: dict[Any, Callable] = {}  # layers that are a group each are alike: traced and lowered once
     for number, (group, cache) in enumerate(zip(groups, caches, strict=True)):
         first = 0
         for stacks in group:
+            count, each_turn = count_layers(stacks[0].weights), len(stacks)
+            alike = tuple((stack.graph, stack.kind) for stack in stacks)
+            turn = partial(_extend_turn, alike, rows)
+            if count == 1:
+                turn = alone.setdefault(alike, jax.jit(turn))
 
             def body(
                 carry: tuple[Hidden, tuple[Array, Array]],
-                layers: tuple[tuple[nnx.State, Array, Kind], ...],
+                own: tuple[Grown, ...],
+                turn: Callable = turn,
                 number: int = number,
-                stacks: Turns = stacks,
             ) -> tuple[Any, None]:
-                x, cache = carry
-                for (graph, _, own_kind), (weights, place, kind) in zip(stacks, layers, strict=True):
-                    kind = kind if own_kind is None else own_kind
-                    fold = rows.sight.fold(kind)
-                    own: Any = LayerCache(*cache, place, fold)
-                    pair = own if held is None else (held[number](place)._replace(fold=fold), own)
-                    x, pair = nnx.merge(graph, gathered(weights, dtype))(x, rows, kind, pair)
-                    own = pair if held is None else pair[1]
-                    cache = own.keys, own.values
-                return (x, cache), None
+                return turn(carry, own, tuple(None if held is None else held[number](one[1]) for one in own)), None
 
-            count, each_turn = count_layers(stacks[0].weights), len(stacks)
             places = first + jnp.arange(count * each_turn).reshape(count, each_turn)
             of_layers = jax.tree.map(lambda k, first=first, count=count: k[first : first + count], kinds[number])
             each = tuple((stack.weights, places[:, turn], of_layers) for turn, stack in enumerate(stacks))
@@ -277,3 +275,24 @@ def extend_layers(
             first += count * each_turn
         updated.append(cache)
     return x, updated
+
+
+def _extend_turn(
+    alike: tuple[tuple[nnx.GraphDef, int | None], ...],
+    rows: Rows,
+    carry: tuple[Hidden, tuple[Array, Array]],
+    own: tuple[Grown, ...],
+    held: tuple[LayerCache | HeldLayer | None, ...],
+) -> tuple[Hidden, tuple[Array, Array]]:
+    """A turn of `extend_layers`, of whose layers `alike` has module and kind; hidden states and the cache after it."""
+    x, cache = carry
+    dtype = jax.tree.leaves(x)[0].dtype
+    for (graph, own_kind), (weights, place, kind), before in zip(alike, own, held, strict=True):
+        kind = kind if own_kind is None else own_kind
+        fold = rows.sight.fold(kind)
+        recent: Any = LayerCache(*cache, place, fold)
+        pair = recent if before is None else (before._replace(fold=fold), recent)
+        x, pair = nnx.merge(graph, gathered(weights, dtype))(x, rows, kind, pair)
+        recent = pair if before is None else pair[1]
+        cache = recent.keys, recent.values
+    return x, cache

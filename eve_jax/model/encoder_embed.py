@@ -16,6 +16,8 @@ from eve_jax.model.v1.clip import ClipVision
 from eve_jax.model.weight import declare
 from eve_jax.sharding import constrain
 
+TOWER = "vision_encoder"  # in the names of its products in a compiled program
+
 
 def row_major(patches: UInt8[Array, "*B E"], sub: int) -> UInt8[Array, "*B E"]:
     """Patches of 2 x 2 blocks of `sub` pixels a side (`eve_jax.data.image.patches.patchify`) as (y, x, channel)."""
@@ -46,7 +48,8 @@ class EncoderEmbed(nnx.Module):
         if not count:
             return rest
         images = row_major(batch["patches"][:, :used], self.sub).reshape(rows * count, self.patches, -1)
-        seen = self.tower.of_patches(constrain(images, "batch", None, None), remat=self.remat)[:, 1:]
+        with jax.named_scope(TOWER):
+            seen = self.tower.of_patches(constrain(images, "batch", None, None), remat=self.remat)[:, 1:]
         x = constrain(seen.reshape(rows, used, -1), "batch", None, None)
         first, second = (in_use(layer, self.dtype) for layer in self.project)
         return jnp.concatenate([second(jax.nn.gelu(first(x), approximate=False)), rest], axis=1)

@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError
-from eve_jax.model.config import ALIGN_EVERY, ModelConfig
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import (
     DecoderLayer,
     HeldGroup,
@@ -121,8 +121,8 @@ class Eve(nnx.Module):
         def tap(weights: nnx.State, x: Any) -> Array:
             return self.align.read(weights, rows.leave(x), batch)
 
-        lower = self.align.weights()[1]
-        x, taps = run_tapped(self.layers, rows.enter(vision, text), rows, self.cfg.remat, ALIGN_EVERY, tap, lower)
+        lower, every = self.align.weights()[1], self.cfg.align_every
+        x, taps = run_tapped(self.layers, rows.enter(vision, text), rows, self.cfg.remat, every, tap, lower)
         hidden = rows.leave(x)
         predicted = self.align.predict(self.norm(hidden), taps, batch)
         seen = batch["teacher_images"]

@@ -8,9 +8,10 @@ embedding. The first convolution needs no gradient of its input, the pixels. The
 Attention over p pairs of a query and a key that it may see costs 4 N H p a layer forward (scores, then values; where
 queries and keys are twice as wide, 6 N H p) and twice that backward; a sample of n tokens has n (n + 1) / 2 pairs, and
 those that images see behind themselves, of which a local layer sees no more than its window for each token. Norms,
-rotary angles and the like are left out, as is usual, and so are EVEv1's aligning loss (2% of a step,
-benchmarks/aligning.py) and the attention within a vision encoder. Model FLOPs are those; what the machine does on top
-of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a kernel
+rotary angles and the like are left out, as is usual, and so is EVEv1's aligning loss (2% of a step,
+benchmarks/aligning.py). In a vision encoder the G patches of an image and its class token all see each other,
+(G + 1)^2 pairs; its last layer, which nothing looks at, is not counted. Model FLOPs are those; what the machine does on
+top of them: the recomputation that `model.remat` and the chunked loss ask for, the pairs across samples that a kernel
 computes and masks, both branches when `model.routing` is "masked".
 """
 
@@ -81,8 +82,8 @@ class Flops(NamedTuple):
     """FLOPs of a step on all chips.
 
     model: forward and backward of matrix products, attention left out. again: products that are recomputed, or masked
-    out ("masked" routing). attention: forward and backward over the pairs given. kernel: what an attention kernel
-    spends on the pairs, recomputation included.
+    out ("masked" routing). attention: forward and backward over the pairs given, and in a vision encoder. kernel: what
+    an attention kernel spends on the pairs given, recomputation included; a vision encoder has none.
     """
 
     model: float
@@ -101,6 +102,22 @@ def peak_flops(device_kind: str) -> float | None:
     return next((peak for kind, peak in PEAK_FLOPS if device_kind.startswith(kind)), None)
 
 
+def _of_tower(cfg: ModelConfig) -> float:
+    """Products with a vision encoder's layers for one with each: the last is left out, the class token comes to it."""
+    assert cfg.encoder is not None
+    patches, layers = cfg.encoder.cells**2, cfg.encoder.num_layers
+    return (layers - 1) / layers * (patches + 1) / patches
+
+
+def _tower_attention(cfg: ModelConfig, trains: frozenset[str], patches: float) -> float:
+    """FLOPs of attention within the vision encoder for images of so many patches together, 0 without one."""
+    if cfg.encoder is None:
+        return 0.0
+    each, tower = cfg.encoder.cells**2, cfg.encoder
+    forward = patches / each * 4.0 * tower.hidden_size * (each + 1) ** 2 * (tower.num_layers - 1)
+    return forward * (3 if "encoder" in trains else 1)
+
+
 @functools.cache
 def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
     """Return the products of all weights that tokens are multiplied with, where the groups `trains` train."""
@@ -110,7 +127,11 @@ def products(cfg: ModelConfig, trains: frozenset[str]) -> tuple[Product, ...]:
     for name, weight in weights.items():
         if weight.role not in PRODUCTS or not weight.works_on:
             continue
+        if weight.group == "encoder" and weight.role == "table":  # positions and class token, which are added
+            continue
         flops = 2.0 * math.prod(shapes[name].shape) * weight.times
+        if weight.group == "encoder" and weight.stacked:
+            flops *= _of_tower(cfg)
         reached = weight.group in trains or name in changed
         learns = reached and (cfg.lora is None or weight.role in ADAPTER_ROLES)
         layer = weight.stacked and weight.group != "encoder"
@@ -143,7 +164,7 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
     each = (local if cfg.kinds[number] == "local" else wide for number in cfg.kind_numbers)
     forward = 2.0 * cfg.num_heads * sum(each)
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
-    return Flops(model, again, 3 * forward, kernel)
+    return Flops(model, again, 3 * forward + _tower_attention(cfg, trains, tokens.patches), kernel)
 
 
 def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:

@@ -14,6 +14,7 @@ from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.errors import UserError
+from eve_jax.model.v1_config import V1_SWITCHES
 from eve_jax.process.at_step import at_step
 from eve_jax.process.connect import print_once
 from eve_jax.version import VERSION_FIELD
@@ -138,6 +139,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
     same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
     same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | {"model.codes": 0}
+    same |= {f"model.{name}": value for name, value in V1_SWITCHES.items()}
     same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
     same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)

@@ -10,6 +10,7 @@ import numpy as np
 
 from eve_jax.checkpoint.adapters import without_adapters
 from eve_jax.checkpoint.frozen_weights import FROZEN
+from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
 from eve_jax.checkpoint.stage_folder import CONFIG, newest_step, read_config, read_meta
 from eve_jax.checkpoint.streaming import write_checkpoint
@@ -32,6 +33,7 @@ from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
 from eve_jax.model.eve import quantizable
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.quantized import QUANTIZED, check_weights
+from eve_jax.model.v1_config import OF_PATCHES, V1_SWITCHES
 from eve_jax.process.files import folder_in_place_of, read_json, write_json
 from eve_jax.process.hub import find_folder
 from eve_jax.process.lock import locked
@@ -45,7 +47,6 @@ from eve_jax.weights.llava_export import Llava
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
 from eve_jax.weights.quantize import quantized_piece
-from eve_jax.weights.stage_config import stage_config
 
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
@@ -81,16 +82,17 @@ def make_whole(folder: str | Path, target: str | Path, quiet: bool = False, aver
     Values keep their bits and dtypes; the optimizer is left behind. average: what trains as its moving average, in the
     dtypes of the weights. Raises UserError with nothing left behind.
     """
-    folder = find_folder(folder)
-    if not is_ours(folder):
-        raise UserError(f"{folder} is a Hugging Face folder, which holds all its weights already")
-    return _make_stage(folder, Path(target), "whole", quiet, average)
+    checkpoint = open_checkpoint(find_checkpoint(folder))
+    if checkpoint.source is not None:
+        raise UserError(f"{checkpoint.folder} is a Hugging Face folder, which holds all its weights already")
+    return _make_stage(checkpoint, Path(target), "whole", quiet, average)
 
 
-def _make_stage(folder: Path, target: Path, verb: str, quiet: bool, average: bool) -> Path:
+def _make_stage(checkpoint: Checkpoint, target: Path, verb: str, quiet: bool, average: bool) -> Path:
     """Make the stage folder `target` from another one: with all of its weights, or with its adapters added in."""
+    folder = checkpoint.folder
     base, config = carried_config(folder), read_config(folder)
-    step = newest_step(folder)
+    step = newest_step(folder) if checkpoint.step is None else checkpoint.step
     source: ParamSource = stored_source(folder, step, average)
     if verb == "merge":
         source = without_adapters(source)
@@ -116,10 +118,10 @@ def merge_adapters(folder: str | Path, target: str | Path, quiet: bool = False, 
     Their matrices get the wider dtype of base and adapters, so that nothing is rounded; the others keep their bits.
     average: the adapters as their moving average. Raises UserError with nothing left behind.
     """
-    folder = find_folder(folder)
-    if not is_ours(folder) or stage_config(folder)[0].lora is None:
-        raise UserError(f"{folder} has no adapters: it is no run with config.lora.rank above 0")
-    return _make_stage(folder, Path(target), "merge", quiet, average)
+    checkpoint = open_checkpoint(find_checkpoint(folder))
+    if checkpoint.cfg.lora is None:
+        raise UserError(f"{checkpoint.folder} has no adapters: it is no run with config.lora.rank above 0")
+    return _make_stage(checkpoint, Path(target), "merge", quiet, average)
 
 
 def export_checkpoint(
@@ -149,11 +151,11 @@ def export_checkpoint(
     weights, dtype = (check_weights(dtype, "--weights"), "") if dtype in QUANTIZED else ("", dtype)
     if weights and text_only:
         raise UserError(f"--weights={weights} goes with --notext_only: no other program reads such an LLM")
-    checkpoint = folder if isinstance(folder, Checkpoint) else open_checkpoint(find_folder(folder))
+    checkpoint = folder if isinstance(folder, Checkpoint) else open_checkpoint(find_checkpoint(folder))
     folder = checkpoint.folder
     if kept := getattr(checkpoint.source, "weights", ""):
         raise UserError(f"{folder} has {kept} weights already; export the model that they were made of")
-    source = without_adapters(checkpoint.source or stored_source(folder))
+    source = without_adapters(checkpoint.source or stored_source(folder, checkpoint.step))
     if DELTA in source.cfg.parts and (folded or text_only or weights or not export_config.has_deltas(source.cfg)):
         source = Folded(source)
     tokenizer = own_tokenizer(folder) if has_tokenizer(folder) else None
@@ -215,7 +217,8 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
     for name in ("key_values", "value_norm", "layer_scale", "logit_cap", "wide_head_dim"):
         if (value := getattr(cfg, name)) != EVE_FIELDS[name]:
             raise UserError(f"model.{name}={value}: no LLM alone that eve_jax writes has it; use --notext_only")
-    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS)
+    own = {name: V1_SWITCHES[name] for name in OF_PATCHES}
+    return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS, **own)
 
 
 def _check_variant(variant: str) -> None:

@@ -40,6 +40,11 @@ class Checkpoint:
     source: ParamSource | None = None  # None: a stage folder of ours
     step: int | None = None  # of a stage folder of ours; None: the newest that is sound
 
+    @property
+    def name(self) -> Path:
+        """Return what opens it again: its folder, with the step where one was named."""
+        return self.folder if self.step is None else Path(f"{self.folder}@{self.step}")
+
     def params(self, shardings: dict[str, Any] | None = None, names: Collection[str] | None = None) -> Params:
         """Parameters on the devices, all or `names` as far as the model has them, also those that are only referred to.
 
@@ -126,12 +131,14 @@ def stored_source(folder: Path, step: int | None = None, average: bool = False) 
 
 
 def open_average(folder: str | Path) -> Checkpoint:
-    """The model in a stage folder of ours with the moving average of what trains. Raise UserError when it has none."""
-    folder = Path(folder)
-    if not is_ours(folder):
+    """The model in a stage folder of ours, FOLDER or FOLDER@STEP, with the moving average of what trains.
+
+    Raise UserError when it has none.
+    """
+    found = open_checkpoint(folder)
+    if found.source is not None:
         raise UserError(f"{folder} is a Hugging Face folder, which has no average of the weights")
-    cfg, data = stage_config(folder)
-    return Checkpoint(folder, cfg, data, stored_source(folder, average=True))
+    return replace(found, source=stored_source(found.folder, found.step, average=True))
 
 
 def _opened(origin: Origin, folder: Path) -> Checkpoint:

@@ -13,13 +13,24 @@ from eve_jax.hf.section import REQUIRED, check_kinds
 from eve_jax.model.config import ModelConfig, ModelFields
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.llms import SWITCHES
+from eve_jax.model.v1_config import V1_SWITCHES
 from eve_jax.version import other_version
 
 # Switches of the base LLM that version 0.1.0 does not have: its models have them as they are by default.
 LATER_SWITCHES = {name: getattr(ModelFields, name) for name in SWITCHES if name not in ("rope_scaling", "qkv_bias")}
 LATER_FAMILY = {name: value for name, value in EVE_FIELDS.items() if name != "patch_embed"}
 # Fields of `ModelConfig` that version 0.1.0 does not write.
-LATER = {"parts", "teacher", "encoder", "codes", "lora", "attention_blocks", *LATER_SWITCHES, *LATER_FAMILY}
+LATER = {
+    "parts",
+    "teacher",
+    "encoder",
+    "codes",
+    "lora",
+    "attention_blocks",
+    *V1_SWITCHES,
+    *LATER_SWITCHES,
+    *LATER_FAMILY,
+}
 STORED = [field.name for field in fields(ModelConfig) if field.name not in LATER]
 
 

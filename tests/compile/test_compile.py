@@ -130,6 +130,18 @@ def test_tiny_stage_on_eight_devices():
     assert "tokens per step" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ve_0_stage1", "ve_0_captions", "dt_0_captions"])
+def test_a_stage_of_a_recipe(stage):
+    """A vision encoder's products are those of the formula, its attention comes to it."""
+    done = launch("launch.compile", "--config=fig2:tiny", f"--stage={stage}", "--topology=cpu:1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["config"] == stage
+    assert figures["overrides"].startswith(f"--config.stages.{stage}.mesh=data:1")
+    assert figures["hlo_over_formula"] == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -8,32 +8,13 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from configs import fig5, fig5_parts, fig6, fig8, fig9, fig10, tree, v1_parts
+from configs import fig2, fig5, fig5_parts, fig6, fig7, fig8, fig9, fig10, stage1, tree, v1_parts
 from eve_jax import recipe
-from eve_jax.config.stage import Config
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import UserError
-from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.experiments.cost import cost_lines, costs
-
-
-def made(module: Any, arg: str = "") -> RecipeConfig:
-    """The recipe with weights and tokenizers of the hub left out, which are not fetched here."""
-    config = module.get_config(arg)
-    for stage in config.stages.values():
-        stage.init = "" if stage.init.startswith("hf:") else stage.init
-        stage.data.tokenizer = "" if stage.data.tokenizer.startswith("hf:") else stage.data.tokenizer
-    return RecipeConfig.of(config)
-
-
-def section(config: RecipeConfig) -> ExperimentConfig:
-    assert config.experiment is not None
-    return config.experiment
-
-
-def stages(config: RecipeConfig) -> list[Config]:
-    return [config.stages[name] for name in config.order]
+from launch._configs import stage_named
+from tests.experiments.recipes import made, section, stages
 
 
 def test_the_tree_of_fig5() -> None:
@@ -84,6 +65,10 @@ def test_what_captions_train() -> None:
         (fig5, "llm=qwen2.5-1.5b", "dac", (1.551e9, 2.861e9), 4.69e19),
         (fig5, "size=paper", "dense+dac", (7.631e9, 14.157e9), 6.70e20),
         (fig5_parts, "size=paper", "layernorm+self_attn", (7.631e9, 8.453e9), 6.10e20),
+        (fig2, "size=1.5b", "ve", (1.853e9, 1.853e9), 4.35e19),
+        (fig2, "size=paper", "ve+dt+eve", (6.756e9, 7.063e9), 4.47e21),
+        (fig7, "size=1.5b", "eve_cap+mono_recap+llava_recap+evev2_cap", (1.551e9, 2.861e9), 1.83e20),
+        (fig7, "size=paper", "llava_cap+evev2_recap", (7.631e9, 14.157e9), 3.29e21),
         (fig6, "size=1.5b", "laion_raw+los_recap", (1.551e9, 1.551e9), 9.8e19),
         (fig6, "size=paper", "laion_raw", (6.756e9, 6.756e9), 4.8e20),
         (fig8, "size=1.5b", "7-2-1", (1.551e9, 1.551e9), 4.9e19),
@@ -112,9 +97,9 @@ def test_the_cost_by_arithmetic() -> None:
     """Two FLOPs a token and weight of its own kind, twice where the layers are frozen, three times where they train."""
     layers = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
     config = made(fig5, "size=1.5b,of=dac")
-    stage1, captions, sft = (one.flops for one in costs(section(config), stages(config)))
+    first, captions, sft = (one.flops for one in costs(section(config), stages(config)))
     vision, text = 4e6 * (625 + 26), 4e6 * 150
-    assert stage1 == pytest.approx(2 * layers * 2 * (vision + text), rel=0.1), "the head and attention come to it"
+    assert first == pytest.approx(2 * layers * 2 * (vision + text), rel=0.1), "the head and attention come to it"
     assert captions == pytest.approx(2 * layers * (3 * vision + 2 * text), rel=0.1)
     assert sft == pytest.approx(2 * layers * 3 * 665e3 * (300 + 16 + 300), rel=0.1)
 
@@ -177,6 +162,20 @@ def test_no_arm_starts_where_another_ended() -> None:
 def test_wrong_arguments(arg: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         fig5.get_config(arg)
+
+
+def test_a_stage_of_a_recipe_is_named() -> None:
+    config = fig5.get_config("size=1.5b,of=dac")
+    assert stage_named(config, "dac_0_sft") is config.stages.dac_0_sft
+    single = stage1.get_config()
+    assert stage_named(single, "") is single
+    for given, name, says in (
+        (config, "", "fig5 is a recipe of several stages: name one, --stage=stage1, dac_0_captions, dac_0_sft"),
+        (config, "dac_0_sfft", "--stage=dac_0_sfft is not one of stage1, .*; did you mean dac_0_sft"),
+        (single, "sft", "--stage=sft: stage1 is one stage, not a recipe"),
+    ):
+        with pytest.raises(UserError, match=says):
+            stage_named(given, name)
 
 
 def test_the_cost_is_printed_before_anything_is_made(
@@ -249,7 +248,7 @@ def test_fig9_fine_tunes_from_the_stages_of_the_recipe() -> None:
 
 
 def test_every_recipe_says_how_it_is_not_the_papers() -> None:
-    for module in (fig5, fig5_parts, fig6, fig8, fig9, fig10, v1_parts):
+    for module in (fig2, fig5, fig5_parts, fig6, fig7, fig8, fig9, fig10, v1_parts):
         for size in tree.SIZES:
             config = made(module, f"size={size}")
             assert section(config).deviations
@@ -261,20 +260,3 @@ def test_every_recipe_says_how_it_is_not_the_papers() -> None:
             assert section(config).answers == ("WORKDIR/data/heldout.jsonl" if size == "demo" else "")
             text = re.sub(r"\s+", " ", str(module.__doc__))
             assert "paper" in text and f"--config={config.name}" in text
-
-
-def test_the_arms_of_v1_parts() -> None:
-    config = made(v1_parts, "seeds=1,of=eve+no_pal+no_stage1+no_stage1_x4")
-    assert config.order[2:] == (
-        *("eve_0_prealign", "eve_0_pretrain", "eve_0_sft", "no_pal_0_prealign", "no_pal_0_pretrain", "no_pal_0_sft"),
-        *("no_stage1_0_pretrain", "no_stage1_0_sft", "no_stage1_x4_0_pretrain", "no_stage1_x4_0_sft"),
-    )
-    stage = config.stages
-    assert stage["no_stage1_0_pretrain"].init == "WORKDIR/llm_chat"
-    assert stage["no_stage1_0_pretrain"].train.steps == 750 == stage["eve_0_pretrain"].train.steps + 150
-    assert stage["no_stage1_x4_0_pretrain"].optim.lr == pytest.approx(4 * stage["eve_0_pretrain"].optim.lr)
-    assert [stage[f"{arm}_0_pretrain"].sizes.aligns for arm in ("eve", "no_pal", "no_stage1")] == [True, False, True]
-    assert tuple(section(made(v1_parts)).arms) == v1_parts.FIRST
-    assert tuple(section(made(v1_parts, f"of={'+'.join(v1_parts.ARMS)}")).arms) == tuple(v1_parts.ARMS)
-    with pytest.raises(UserError, match="leave out points"):
-        v1_parts.get_config("points=3")

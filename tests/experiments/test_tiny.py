@@ -16,13 +16,15 @@ from eve_jax.train.metrics import read_metrics
 pytestmark = pytest.mark.slow  # minutes each, most of them of compilation
 
 RECIPES = {
+    "fig2": "tiny,seeds=1,of=ve+dt",
+    "fig7": "tiny,seeds=1,of=eve_cap+llava_recap",
     "fig5": "tiny,points=2,of=rep+dac",
     "fig5_parts": "tiny,seeds=1,of=layernorm+self_attn_mlp",
     "fig6": "tiny,seeds=1,of=web+cap",
     "fig8": "tiny,seeds=1,of=0-0-10+7-2-1",
     "fig9": "tiny,seeds=1,of=stage1+stage2_2",
     "fig10": "tiny,seeds=1,of=hd+anyresolution",
-    "v1_parts": "tiny,seeds=1,of=no_pal+no_stage1",
+    "v1_parts": "tiny,seeds=1,of=no_stage1+next_patch",
 }
 
 
@@ -39,6 +41,10 @@ def test_tiny(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             assert 0 <= point["accuracy"]["mean"] <= 1
             assert point["answer_loss"]["mean"] > 0 and point["text_loss"]["mean"] > 0
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert ("weights" in content) == bool(config.experiment.weights)
+    if "weights" in content:
+        assert {*content["weights"]["arms"]} == {*config.experiment.labels.values()}
+        assert (tmp_path / f"{name}_weights.png").stat().st_size > 10_000
     assert "Not as in the paper" in (tmp_path / f"{name}.md").read_text()
     runs = [name for name in config.order if (tmp_path / FOLDER / name / "report.json").exists()]
     assert len(compare_lines([tmp_path / FOLDER / run for run in runs[:2]])) == 3, "evaluations like any other"

@@ -10,13 +10,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import variants
+from eve_jax.checkpoint.named_step import find_checkpoint
+from eve_jax.compare.run import Asked, compare
 from eve_jax.demo.config import RecipeConfig
 from eve_jax.errors import UserError
+from eve_jax.infer.api import EVE
 from eve_jax.process.at_step import AtStep, at_step
 from eve_jax.train.initial_state import check_origins, open_init
 from eve_jax.train.lineage import _origin
 from eve_jax.weights.base_config import stored_paths
+from eve_jax.weights.import_export import export_checkpoint, make_whole, merge_adapters
 from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.peft_folder import export_peft
 from tests.train.stages_on_disk import DAC, DENSE, saved, started, write_llm
 
 NAME = "layers.mlp.text.up"
@@ -97,3 +102,42 @@ def test_a_recipe_is_refused_before_it_begins(step: int, every: int, says: str) 
         return
     with pytest.raises(UserError, match=rf"dac_captions.init=WORKDIR/stage1@{step}: stage1 keeps .*{says}; choose"):
         RecipeConfig.of(config)
+
+
+def test_what_is_opened_for_answers_and_copies(work: Path, tmp_path: Path) -> None:
+    first = np.asarray(open_checkpoint(work / "llm@5").params()[NAME])
+    assert find_checkpoint(work / "llm@5") == work / "llm@5" and find_checkpoint(work / "llm") == work / "llm"
+    copies = {init: make_whole(work / init, tmp_path / init, quiet=True) for init in ("llm@5", "llm@7", "llm")}
+    for init, folder in copies.items():
+        copied = np.asarray(open_checkpoint(folder).params()[NAME])
+        np.testing.assert_array_equal(copied, first + np.float32(0.0 if init == "llm@5" else 0.5))
+    out = tmp_path / "compared"
+    found = compare(Asked((f"{work}/llm@5", f"{work}/llm@7"), ("weights",)), out, quiet=True)
+    assert [one["name"] for one in found["checkpoints"]] == ["llm@5", "llm@7"]
+    assert [one["folder"] for one in found["checkpoints"]] == [f"{work}/llm@5", f"{work}/llm@7"]
+    changed = found["weights"]["llm@7"]["groups"]["text"]["by_kind"]["Up"]
+    assert changed["mean"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_every_way_in_names_the_steps(work: Path, tmp_path: Path) -> None:
+    name, says = f"{work}/llm@6", r"llm@6: the folder has no checkpoint of step 6; steps that it has: 5, 7\. A run"
+    ways: list[Any] = [
+        lambda: EVE.from_pretrained(name),
+        lambda: compare(Asked((name,), ("filters",)), tmp_path / "c", quiet=True),
+        lambda: make_whole(name, tmp_path / "w", quiet=True),
+        lambda: merge_adapters(name, tmp_path / "m", quiet=True),
+        lambda: export_checkpoint(name, tmp_path / "e", quiet=True),
+        lambda: export_peft(name, tmp_path / "p"),
+    ]
+    for way in ways:
+        with pytest.raises(UserError, match=says):
+            way()
+    with pytest.raises(UserError, match=r"nowhere: no such folder"):
+        find_checkpoint(tmp_path / "nowhere@6")
+
+
+def test_a_damaged_step_is_not_answered_from(tmp_path: Path) -> None:
+    write_llm(tmp_path / "llm", step=5)
+    next((tmp_path / "llm/checkpoints/5/params").rglob("d/*")).unlink()
+    with pytest.raises(UserError, match=r"llm@5: the checkpoint is damaged: .* is missing"):
+        EVE.from_pretrained(tmp_path / "llm@5")

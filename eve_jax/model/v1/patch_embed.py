@@ -75,6 +75,10 @@ def windows_of_class(batch: dict[str, Any]) -> Bool[Array, "R S P"]:
     return is_class[:, :, None] & (image_of_special[:, :, None] == image_of_window[:, None]) & real
 
 
+def _attends(cfg: ModelConfig, switch: str) -> bool:
+    return getattr(cfg, switch) == "attention"
+
+
 class WindowEmbed(nnx.Module):
     """Convolution, attention within windows, class token over windows, split tokens, two-layer projector."""
 
@@ -83,8 +87,8 @@ class WindowEmbed(nnx.Module):
         sub, c, d = cfg.patch_bytes // 4, cfg.patch_hidden, cfg.hidden_size
         pixels: Any = {"works_on": "patches", "times": 4, "input_grad": False}
         self.conv = param(cfg, rngs, (sub, c), (None, "patch"), normal((3 * sub) ** -0.5), "matrix", **pixels)
-        self.window = PatchAttention(cfg, rngs, queries="patches", context=4)
-        self.image = PatchAttention(cfg, rngs, queries="specials", context=1)
+        self.window = PatchAttention(cfg, rngs, queries="patches", context=4) if _attends(cfg, "window_pool") else None
+        self.image = PatchAttention(cfg, rngs, queries="specials", context=1) if _attends(cfg, "image_token") else None
         self.class_embed = param(cfg, rngs, (c,), (None,), normal(0.02), "table", works_on="specials")
         self.split_embed = param(cfg, rngs, (c,), (None,), normal(0.02), "table", works_on="specials")
         projections = (Linear(cfg, rngs, size, d, works_on="vision") for size in (c, d))
@@ -102,15 +106,19 @@ class WindowEmbed(nnx.Module):
         return own.project[1](jax.nn.gelu(own.project[0](x), approximate=False))
 
     def pooled(self, batch: dict[str, Any]) -> Float[Array, "R P C"]:
-        """A window's patches as their mean and what it learns by attending over them."""
+        """A window's patches as their mean and, unless that is all, what it learns by attending over them."""
         pixels = sub_patches(batch["patches"], self.dtype)
         x = adapted(self, "conv", pixels, pixels @ self.conv[...])
         mean = x.mean(axis=2)
+        if self.window is None:
+            return mean
         return mean + self.window.proj(attend_few(self.window.query(mean), *self.window.context(x)))
 
     def class_tokens(self, windows: Float[Array, "R P C"], batch: dict[str, Any]) -> Float[Array, "R S C"]:
-        """The class token of each image in its special slot, zeros in the others."""
-        width = windows.shape[-1]
+        """The class token of each image in its special slot, zeros in the others; a learned one unless it attends."""
+        width, is_class = windows.shape[-1], (batch["special_ids"] == CLASS)[..., None]
+        if self.image is None:
+            return is_class * self.class_embed[...]
         k, v = (x.reshape(*x.shape[:-1], V1_HEADS, width // V1_HEADS) for x in self.image.context(windows))
         start = self.class_embed[...]
         q = self.image.query(start).reshape(V1_HEADS, width // V1_HEADS)
@@ -119,4 +127,4 @@ class WindowEmbed(nnx.Module):
         weights = jax.nn.softmax(jnp.where(seen, scores[:, :, None], jnp.finfo(jnp.float32).min), axis=-1)
         out = jnp.einsum("RHSP,RPHE->RSHE", weights.astype(v.dtype), v)
         tokens = start + self.image.proj(out.reshape(*out.shape[:2], width))
-        return (batch["special_ids"] == CLASS)[..., None] * tokens
+        return is_class * tokens
