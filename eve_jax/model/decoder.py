@@ -256,7 +256,7 @@ def extend_layers(
         for stacks in group:
             count, each_turn = count_layers(stacks[0].weights), len(stacks)
             alike = tuple((stack.graph, stack.kind) for stack in stacks)
-            turn = partial(_extend_turn, alike, rows)
+            turn: Callable = partial(_extend_turn, alike, rows)
             if count == 1:
                 turn = alone.setdefault(alike, jax.jit(turn))
 
