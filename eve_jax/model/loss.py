@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.model.logit_cap import capped, slope
+from eve_jax.model.v1.next_patch import share_of_next
 from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
@@ -24,6 +24,7 @@ TILE = 128
 HEAD = ("vocab", "table")  # logical axes of the head
 LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
+Pair = tuple[Array, Array]
 TARGET_WEIGHT = "target_weight"  # in a batch whose targets do not count alike (eve_jax.train.sample_weights)
 
 
@@ -43,8 +44,7 @@ def target_nll(
 ) -> Float[Array, "M"]:
     """-log softmax(hidden @ head.T)[labels], float32, with logits for one chunk of the vocabulary at a time.
 
-    `hidden` is after the final norm; logits are within `cap`, where that is not 0. The backward pass computes each
-    chunk's logits again.
+    `hidden` is after the final norm. cap: of logits, 0 for none. The backward pass computes each chunk's again.
     """
     return _forward(hidden, head, labels, cap)[0]
 
@@ -166,9 +166,7 @@ def _split(x: Array, size: int) -> Array:
     return jnp.pad(x, ((0, chunks * size - x.shape[0]), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
 
 
-def _sum_forward(
-    hidden: Array, head: Array, labels: Array, weight: Array, cap: float
-) -> tuple[Array, tuple[Array, Array]]:
+def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array, cap: float) -> tuple[Array, Pair]:
     """The sum, and its gradients of `hidden` and `head`."""
     targets, vocab = hidden.shape[0], head.shape[0]
     matrix = head.astype(hidden.dtype)
@@ -294,17 +292,6 @@ def training_sums(model: Eve, batch: Batch) -> LossSums:
         features, share = jnp.roll(features, -1, axis=1), share_of_next(model.cfg, batch["teacher_idx"], share)
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
     return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples, weight)
-
-
-def share_of_next(cfg: ModelConfig, index: Int[Array, "R A"], share: Float[Array, "R A"]) -> Float[Array, "R A"]:
-    """Return the shares of the places behind which another patch of their image comes, 0 for its last one.
-
-    index: the teacher's patch at each place, among all of the row's images. share: 1 / places of the image.
-    """
-    assert cfg.teacher is not None
-    after, patches = jnp.roll(index, -1, axis=1), cfg.teacher.cells**2
-    follows = (after > index) & (after // patches == index // patches) & (jnp.roll(share, -1, axis=1) > 0)
-    return jnp.where(follows, share / jnp.maximum(1 - share, 1e-6), 0)
 
 
 def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:
