@@ -44,5 +44,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.python
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[test,curate,demo,serve]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[test,curate,experts,demo,serve]'
 	@touch $@ $(VENV)/.demo

@@ -1,12 +1,13 @@
-"""What a pod would take, compiled without one: python -m benchmarks.aot [--quick] [--sizes] [--json]
+"""What a pod would take, compiled without one: python -m benchmarks.aot [--quick] [--sizes] [--speed] [--json]
 
 Compiles the 7B stages for absent TPU slices by `launch.compile`, one process each, and checks what must hold of every
 one: a tenth of the memory to spare, no involuntary rematerialisation, FLOPs found within 5% of the formula's, no whole
 weight stack moved, at most 8 minutes of the processor and 8 GB here. Then the memory of attention by the length of the
 row and of the loss head, each next to the plain formula (`benchmarks/aot_parts.py`), and the head's time on this
 processor. Prints tables and, with --json, a line of JSON last. --sizes makes instead the table of the smallest v5e
-slice by LLM and stage, --quick a small model's figures in a few minutes. About five minutes of the processor and 4 GB a
-7B stage. Needs the extra `tpu` and no TPU.
+slice by LLM and stage, --quick a small model's figures in a few minutes. --speed compiles the steps whose speed is
+followed (`benchmarks/aot_speed.py`), with --more="--config.FIELD=VALUE ..." changed, and keeps their figures.
+About five minutes of the processor and 4 GB a 7B stage. Needs the extra `tpu` and no TPU.
 """
 
 import json
@@ -18,6 +19,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import aot_speed
 from benchmarks.child import child
 from eve_jax.compile.report import WITHIN
 from eve_jax.process import interrupt
@@ -25,6 +27,8 @@ from launch._flags import run
 
 QUICK = flags.DEFINE_bool("quick", False, "a small model in place of the 7B stages")
 SIZES = flags.DEFINE_bool("sizes", False, "only the smallest slice by LLM and stage")
+SPEED = flags.DEFINE_bool("speed", False, "only the steps whose speed is followed, and keep their figures")
+MORE = flags.DEFINE_string("more", "", "with --speed: further arguments of launch.compile")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 ONLY = flags.DEFINE_string("only", "", "only the cases whose name contains this")
 GIB = 2**30
@@ -111,14 +115,36 @@ def stages(cases: dict[str, tuple[str, ...]], console: Console) -> dict[str, Any
     return figures
 
 
+def speed(console: Console) -> dict[str, Any]:
+    """The cases of `aot_speed`, kept one by one; what each misses."""
+    figures: dict[str, Any] = {}
+    more = MORE.value or ""
+    for name, case in aot_speed.CASES.items():
+        if ONLY.value not in name:
+            continue
+        console.print(name, highlight=False)
+        figures[name] = s = child("launch.compile", *case.arguments, *more.split(), "--json")
+        if "error" in s:
+            console.print(f"[red]{name}: {s['error']}[/]", highlight=False)
+            continue
+        aot_speed.keep(aot_speed.entry(name, more, time.strftime("%Y-%m-%d"), s))
+        console.print(", ".join(case.missed(s)) or "reaches all that is asked of it", highlight=False)
+        s["missed"] = case.missed(s)
+    return figures
+
+
 def parts(console: Console) -> dict[str, Any]:
     """Attention and the loss head by themselves."""
     quick = ["--quick"] if QUICK.value else []
     attention = child("benchmarks.aot_parts", "--part=attention", *quick)
-    table = Table("row", "splash", "chunked", "plain formula", title="attention on one v5e, forward + backward, MiB")
+    title = "attention on one v5e, forward + backward, MiB"
+    kernels = {"splash": "splash", "image": "splash, images", "chunked": "chunked", "plain": "plain formula"}
+    table = Table("row", *kernels.values(), "images: tiles over causal", title=title)
     for length in attention.get("lengths", []):
-        cells = (attention["temporary_bytes"][kernel].get(str(length)) for kernel in ("splash", "chunked", "plain"))
-        table.add_row(str(length), *("" if c is None else f"{c / 2**20:.0f}" for c in cells))
+        cells = (attention["temporary_bytes"][kernel].get(str(length)) for kernel in kernels)
+        more = attention["image_tiles_over_causal"].get(str(length))
+        cells = ("" if c is None else f"{c / 2**20:.0f}" for c in cells)
+        table.add_row(str(length), *cells, "" if more is None else f"{more:.2f}")
     Console(width=WIDTH).print(table)
     head = child("benchmarks.aot_parts", "--part=head", *quick)
     times = child("benchmarks.aot_parts", "--part=head_time", *quick)
@@ -139,6 +165,11 @@ def main() -> None:
     interrupt.ready()
     console = Console(stderr=True)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    if SPEED.value:
+        figures = speed(console)
+        if JSON.value:
+            print(json.dumps(figures))
+        return
     cases = SIZE_CASES if SIZES.value else QUICK_CASES if QUICK.value else CASES
     cases = {name: arguments for name, arguments in cases.items() if ONLY.value in name}
     figures: dict[str, Any] = {"stages": stages(cases, console)} if cases else {}

@@ -1,6 +1,7 @@
 """Attention and the loss head by themselves, for `benchmarks/aot.py`: --part=attention|head|head_time [--quick]
 
-attention   temporary memory of forward + backward by the length of the row, one row of Qwen2.5-7B's heads, on a v5e
+attention   temporary memory of forward + backward by the length of the row, one row of Qwen2.5-7B's heads, on a v5e;
+            of images that see all of themselves also the tiles that the kernel visits, over those of the causal one
 head        the same of the loss at 4,096 targets a chip of Qwen2.5-7B's head, which is sharded over the smallest v5e
             slice that holds stage 3: chunked, and with full float32 logits
 head_time   CPU time of the two here, float32, interleaved
@@ -25,6 +26,7 @@ QUICK = flags.DEFINE_bool("quick", False, "smaller sizes")
 ATTENTION_ON, HEAD_ON = "v5e:1x1", "v5e:4x8"
 HEADS, KV_HEADS, HEAD_SIZE, HIDDEN, VOCAB = 28, 4, 128, 3584, 152064  # Qwen2.5-7B
 TARGETS = 4096
+IMAGE = 1024  # tokens of an image, where images see all of themselves
 TIMED = {"targets": 1024, "hidden": 512, "vocab": 32_000}
 TOKENS_A_TARGET = 3  # two thirds of a row are image
 
@@ -64,17 +66,24 @@ def attention() -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from eve_jax.model.attention import packed_attention, plain_attention
+    from eve_jax.model.attention import Ahead, packed_attention
+    from eve_jax.model.chunked import plain_attention
 
     lengths = (1024, 2048, 4096) if QUICK.value else (4096, 8192, 16384)
-    of_kernel = {"splash": (*lengths, 2 * lengths[-1]), "chunked": lengths, "plain": lengths[:1]}
+    of_kernel = {"splash": (*lengths, 2 * lengths[-1]), "image": lengths, "chunked": lengths, "plain": lengths[:1]}
 
     def plain(q: Any, k: Any, v: Any, segment: Any) -> Any:
         order = jnp.arange(q.shape[1])
         mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order)
         return plain_attention(q, k, v, mask)
 
-    kernels = {kernel: partial(packed_attention, kernel=kernel) for kernel in ("splash", "chunked")} | {"plain": plain}
+    def image(q: Any, k: Any, v: Any, segment: Any) -> Any:
+        order = jnp.arange(q.shape[1])[None]
+        end = jnp.minimum(order // IMAGE * IMAGE + IMAGE - 1, q.shape[1] - 1)
+        return packed_attention(q, k, v, segment, "splash", ahead=Ahead(end, IMAGE - 1))
+
+    kernels = {kernel: partial(packed_attention, kernel=kernel) for kernel in ("splash", "chunked")}
+    kernels |= {"image": image, "plain": plain}
     found: dict[str, dict[str, float]] = {}
     for kernel, forward in kernels.items():
 
@@ -87,7 +96,23 @@ def attention() -> dict[str, Any]:
             segment = ((1, length), jnp.int32, "rows")
             label = f"attention, {kernel}, a row of {length}"
             found[kernel][str(length)] = temporaries(ATTENTION_ON, gradients, [q, k, k, segment, q], label)
-    return {"lengths": of_kernel["splash"], "temporary_bytes": found}
+    tiles = {str(length): image_tiles(length) for length in of_kernel["image"]}
+    return {"lengths": of_kernel["splash"], "temporary_bytes": found, "image_tiles_over_causal": tiles}
+
+
+def image_tiles(length: int) -> float:
+    """Tiles of forward and backward that the kernel visits where images see all of themselves, over causal ones.
+
+    The compiler has no cycles of a Pallas kernel; a tile costs the same whatever of it is masked.
+    """
+    from eve_jax.model.splash import kernel_of
+
+    infos = ("fwd_mask_info", "dq_mask_info", "dkv_mask_info")
+    causal, image = (
+        sum(int((getattr(kernel_of(length, 2, 0, reach), info).block_mask > 0).sum()) for info in infos)
+        for reach in (0, IMAGE - 1)
+    )
+    return image / causal
 
 
 def plain_loss(hidden: Any, head: Any, labels: Any, weight: Any) -> Any:

@@ -32,6 +32,7 @@ ROWS = flags.DEFINE_string("rows", "", "file that keeps finished rows")
 STAGES = {"stage1": ("1", "dense"), "stage2_1": ("2.1", "dac"), "stage3": ("3", "dac")}  # number, variant
 STATE_BYTES = 16  # of a parameter that trains: its weight, two moments and the sum of its gradients in float32
 CONSTANTS = ("rope_theta", "local_rope_theta", "rope_type", "rope_scaling", "rms_norm_eps")  # which take no memory
+ASKED = ("--search", "--json", "--config.compile.options=")  # without options it compiles in a half or a third
 OWN = ("demo", "tiny")  # sizes of no public LLM
 HEAD = "| base | `llm=` | LLM | stage 1 | stage 2.1 | stage 3 | smallest v5e slice for stage 3 |"
 FAMILIES = {
@@ -72,9 +73,7 @@ def slice_of(llm: str) -> str:
         if state > math.prod(map(int, shape.split("x"))) * (1 - SPARE) * CHIPS["v5e"].hbm:
             continue  # not even the state has room
         work = (f"--rows={math.prod(map(int, shape.split('x')))}", f"--row_tokens={slots}")
-        found = child(
-            "launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", "--search", "--json", *work
-        )
+        found = child("launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", *ASKED, *work)
         if "error" not in found:
             return f"{found['topology']} ({found['hbm_peak_bytes'] / found['hbm_bytes']:.0%})"
         if not found["last"].endswith("of the HBM"):

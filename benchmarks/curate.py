@@ -10,7 +10,7 @@ Each is a key of the last line, which is JSON, with `holds` for what it is held 
     kmeans       within 0.5% of faiss's objective at 1.5 times its CPU time    devices   8 devices are one to 1e-5
     million      1M x 512 into 1,000 clusters within 6 GB
     near_copies  recall and precision of 0.99 on planted ones    selection   nearest:300 as by hand on 20,000
-    install      the native engine with all that it requires takes at most 450 MB
+    install      the native engine and the extra `curate`, with all that they require, take at most 450 MB
     captions, experts   the figures of benchmarks.curate_caption and benchmarks.curate_experts
 
 What students learn from the captions is by `python -m launch.recipe --config=engine_demo`.

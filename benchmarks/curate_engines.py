@@ -27,7 +27,9 @@ def tiny_command(python: str, source: tuple[str, str], out: Path, *more: str) ->
 
 
 def kills(folder: Path, images: int = 2000, count: int = 30, seed: int = 0) -> dict[str, Any]:
-    """Return whether a curation that is killed `count` times at random moments leaves the files of one that is not."""
+    """Return whether curations that are killed `count` times in all, at random moments, and resumed until they are done
+    leave the files of one that is not killed; each begins anew when one is done.
+    """
     source = write_photos(folder / "small", images, 80)
     whole, cut = folder / "whole", folder / "cut"
     for out in (whole, cut):
@@ -35,19 +37,20 @@ def kills(folder: Path, images: int = 2000, count: int = 30, seed: int = 0) -> d
     began = time.monotonic()
     subprocess.run(tiny_command(sys.executable, source, whole), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     wall = time.monotonic() - began
-    moments, hit = random.Random(seed), 0
-    for number in range(count):
-        if number % 6 == 0:
-            shutil.rmtree(cut, ignore_errors=True)  # or most kills would come after the last stage
+    moments, wanted, hit, done, other = random.Random(seed), files_of(whole), 0, 0, 0
+    while hit < count or cut.exists():
         with subprocess.Popen(tiny_command(sys.executable, source, cut), cwd=ROOT, stdout=subprocess.DEVNULL) as run:
             try:
-                run.wait(moments.uniform(0.1, 1.0) * wall)
+                run.wait(moments.uniform(0.1, 1.0) * wall if hit < count else None)
             except subprocess.TimeoutExpired:
                 run.send_signal(signal.SIGKILL)
                 hit += 1
-    subprocess.run(tiny_command(sys.executable, source, cut), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    same = files_of(cut) == files_of(whole)
-    return {"kills": hit, "files": len(files_of(whole)), "holds": same and hit >= count // 3}
+                continue
+        if run.returncode:
+            raise subprocess.CalledProcessError(run.returncode, run.args)
+        done, other = done + 1, other + (files_of(cut) != wanted)
+        shutil.rmtree(cut)
+    return {"kills": hit, "done": done, "other": other, "files": len(wanted), "holds": not other and done > 0}
 
 
 def ray(folder: Path, images: int = 1000) -> dict[str, Any]:

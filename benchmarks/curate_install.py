@@ -1,4 +1,4 @@
-"""What the engine and the extra `curate` take of a disk: the sizes of the files of their packages as installed here."""
+"""What the extras `curate` and `experts` take of a disk: the sizes of the files of their packages as installed here."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -9,29 +9,35 @@ from packaging.utils import canonicalize_name
 
 from eve_jax.errors import install
 
-PROJECT, EXTRA, ENGINE, MOST_MB = "eve-jax", "curate", "daft", 450.0
+PROJECT, EXTRA, EXPERTS, ENGINE, MOST_MB = "eve-jax", "curate", "experts", "daft", 450.0
 
 
 def installed() -> dict[str, Any]:
-    """Return the MB of the native engine with all that it requires, which is what is held to MOST_MB, and those that
-    `.[curate]`, with its experts, adds to what the project requires.
+    """Return the MB of the native engine with all that it requires, and those that `.[curate]` adds to what the project
+    requires, both held to MOST_MB; and those that `.[experts]` adds to that.
     """
+    extras = f"{EXTRA},{EXPERTS}"
     try:
+        base = _required(PROJECT, "")
         engine = {ENGINE, *_required(ENGINE, "")}
-        added = _required(PROJECT, EXTRA) - _required(PROJECT, "")
-        sizes = {name: _size(name) for name in engine | added}
+        added = _required(PROJECT, EXTRA) - base
+        experts = _required(PROJECT, EXPERTS) - base - added
+        sizes = {name: _size(name) for name in engine | added | experts}
     except PackageNotFoundError as error:
-        return {"error": f"{error} is not installed: {install(EXTRA)}", "holds": False}
-    if not added:
-        return {"error": f"the installed project has no extra {EXTRA}: {install(EXTRA)}", "holds": False}
-    engine_mb, added_mb = (sum(sizes[name] for name in names) for names in (engine, added))
+        return {"error": f"{error} is not installed: {install(extras)}", "holds": False}
+    if not added or not experts:
+        return {"error": f"the installed project lacks an extra: {install(extras)}", "holds": False}
+    mb = [sum(sizes[name] for name in names) for names in (engine, engine | added, added, experts)]
     return {
         "engine_packages": len(engine),
-        "engine_mb": round(engine_mb),
+        "engine_mb": round(mb[0]),
+        "engine_and_extra_mb": round(mb[1]),
         "extra_packages": len(added),
-        "extra_mb": round(added_mb),
+        "extra_mb": round(mb[2]),
+        "experts_packages": len(experts),
+        "experts_mb": round(mb[3]),
         "largest": {name: round(sizes[name]) for name in sorted(sizes, key=lambda name: -sizes[name])[:5]},
-        "holds": engine_mb <= MOST_MB,
+        "holds": mb[1] <= MOST_MB,
     }
 
 

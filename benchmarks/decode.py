@@ -8,6 +8,9 @@ tokens/s      of greedy decoding after that prompt, 1 and 8 rows at a time: ours
               the same engine, and PyTorch with its cache (a loop of forward passes, as `generate` does, without its
               bookkeeping)
 
+With --checkpoint=DIR [--weights=int8,int4] instead: decoding by a checkpoint's weights, whole and quantized, after a
+prompt of text, and whether greedy answers stay the same (extra `quant`).
+
 All in turn in every round. Prints medians and ratios with their middle half; with --json the last line is JSON. Takes
 about ten minutes on two free cores. Needs the extra `torch`.
 """
@@ -26,12 +29,14 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import workload
+from benchmarks import decode_weights, workload
 from benchmarks.timing import Times, begin, interleaved, ratios, spread
+from eve_jax.errors import UserError
 from eve_jax.infer.engine import Engine, Reply
 from eve_jax.infer.prompt import Prompt
 from eve_jax.model.config import ModelConfig
-from launch._flags import run
+from eve_jax.model.quantized import check_weights
+from launch._flags import define_path, run
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "rounds that are timed", lower_bound=1)
 LAYERS = flags.DEFINE_integer("layers", workload.SIZES.num_layers, "fewer for a quick try", lower_bound=1)
@@ -41,6 +46,8 @@ flags.register_validator(
     "batches", lambda v: v and all(re.fullmatch("[1-9][0-9]*", n) for n in v), "numbers above 0, such as 1,8"
 )
 TORCH = flags.DEFINE_bool("torch", True, "PyTorch, too")
+CHECKPOINT = define_path("checkpoint", "", "folder of a model, to compare its weights with quantized ones")
+WEIGHTS = flags.DEFINE_list("weights", ["int8"], "with --checkpoint: what to quantize to, int8 or int4")
 JSON = flags.DEFINE_bool("json", False, "print the figures as a line of JSON last", allow_override=True)
 
 
@@ -133,29 +140,50 @@ def over(times: dict[str, Times], above: str, below: str) -> float:
     return statistics.median(ratios(times[above].wall, times[below].wall))
 
 
-def first_token(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt) -> dict[str, float]:
+def first_token(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt) -> dict[str, Any]:
     """Time to the first token."""
     calls: dict[str, Callable[[], Any]] = {name: partial(e.generate, [prompt], 1, []) for name, e in engines.items()}
     if theirs is not None:
         calls["pytorch"] = lambda: theirs.prefill().logits.argmax(-1).item()
     times = interleaved(calls, ROUNDS.value, "first token")
     show("first token", times, 1)
-    figures = {"ttft_over_dense": over(times, "v2.0", "v1.0")}
+    seconds = {name: statistics.median(t.wall) for name, t in times.items()}
+    figures = {"ttft_over_dense": over(times, "v2.0", "v1.0"), "first_token_s": seconds}
     return figures | ({"ttft_speedup_over_torch": over(times, "pytorch", "v2.0")} if theirs else {})
 
 
-def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt, rows: int) -> dict[str, float]:
+def decoding(engines: dict[str, Engine], theirs: TorchWay | None, prompt: Prompt, rows: int) -> dict[str, Any]:
     """Tokens a second after the prompt."""
     calls: dict[str, Callable[[], Any]] = {name: Decoding(e, prompt, rows) for name, e in engines.items()}
     if theirs is not None:
         calls["pytorch"] = theirs.decoding(rows)
     times = interleaved(calls, ROUNDS.value, f"decoding {rows} rows")
     show(f"decoding {rows} rows", times, rows * NEW.value)
-    figures = {f"decode_rate_over_llm_{rows}": over(times, "v1.0", "v2.0")}
+    rates = {name: rows * NEW.value / statistics.median(t.wall) for name, t in times.items()}
+    figures = {f"decode_rate_over_llm_{rows}": over(times, "v1.0", "v2.0"), "tokens_per_s": {str(rows): rates}}
     return figures | ({f"decode_speedup_over_torch_{rows}": over(times, "pytorch", "v2.0")} if theirs else {})
 
 
+def compare_weights() -> None:
+    """What --checkpoint asks for."""
+    if given := [f"--{flag.name}" for flag in (LAYERS, TORCH) if flag.present]:
+        raise UserError(f"{given[0]} does not go with --checkpoint, whose weights alone are compared")
+    for weights in WEIGHTS.value or []:
+        check_weights(weights, "--weights")
+    begin(False)
+    asked = [int(n) for n in BATCHES.value or []]
+    folder, kinds = CHECKPOINT.value or "", WEIGHTS.value or []
+    figures = decode_weights.measure(folder, kinds, asked, NEW.value, ROUNDS.value, Decoding)
+    if JSON.value:
+        print(json.dumps(figures | {"rounds": ROUNDS.value, "load": os.getloadavg()[0]}))
+
+
 def main() -> None:
+    if CHECKPOINT.value:
+        compare_weights()
+        return
+    if WEIGHTS.present:
+        raise UserError("--weights goes with --checkpoint, the model to compare them with")
     begin(bool(TORCH.value))
     prompt = workload.make_prompt()
     with Console(stderr=True).status("compiling ..."):
@@ -163,9 +191,12 @@ def main() -> None:
         theirs = TorchWay(prompt) if TORCH.value else None
         if theirs is not None:
             check(engines["v2.0"], theirs, prompt)
-    figures: dict[str, Any] = first_token(engines, theirs, prompt)
+    figures, rates = first_token(engines, theirs, prompt), {}
     for rows in map(int, BATCHES.value):
-        figures |= decoding(engines, theirs, prompt, rows)
+        found = decoding(engines, theirs, prompt, rows)
+        rates |= found.pop("tokens_per_s")
+        figures |= found
+    figures["tokens_per_s"] = rates
     figures |= {"rounds": ROUNDS.value, "load": os.getloadavg()[0]}
     if JSON.value:
         print(json.dumps(figures))

@@ -31,7 +31,7 @@ from eve_jax.data.rows.spell import Sample
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prompt import Prompt
-from eve_jax.model import attention, gpu_attention
+from eve_jax.model import attention, chunked, gpu_attention
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, init_params, parameter_shardings
 from eve_jax.model.llms import llm_sizes
@@ -98,7 +98,7 @@ def check_kernel(kernel: str, heads: tuple[int, int, int], dtype: str, length: i
     order, real = np.arange(length), jnp.asarray(segment > 0)[..., None, None]
     mask = jnp.asarray((segment[:, :, None] == segment[:, None]) & (order[:, None] >= order))
     given = jnp.asarray(segment)
-    plain = attended(lambda q, k, v: attention.plain_attention(q, k, v, mask), real)
+    plain = attended(lambda q, k, v: chunked.plain_attention(q, k, v, mask), real)
     own = attended(lambda q, k, v: attention.packed_attention(q, k, v, given, kernel, interpret), real)
     wanted = plain(*(x.astype(jnp.float32) for x in (q, k, v)), weight)
     got = own(q, k, v, weight)

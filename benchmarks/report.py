@@ -8,7 +8,8 @@
 A benchmark is a process of its own, whose last line is its figures as JSON. They are kept in a file of results/ by date
 and machine, written anew after each, with load and commit, also where they miss what they are held to. Between
 `<!-- results: NAME -->` and `<!-- end -->` of README.md stands what `report_tables` makes of the newest result of that
-name; all else is left alone.
+name, or one of OVER_TIME of all. Between `<!-- by hand: NAME -->` and `<!-- end -->` stands a table from before there
+was one, which the first result replaces. All else is left alone.
 """
 
 import importlib.util
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from benchmarks import aot_speed
 from benchmarks.report_tables import TABLES
 from eve_jax.errors import UserError
 from eve_jax.process import interrupt
@@ -38,7 +40,7 @@ RENDER = flags.DEFINE_bool("render", False, "run nothing, render the tables")
 CHECK = flags.DEFINE_bool("check", False, "run nothing, exit with 1 where a table is not that of the results")
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results", HERE / "README.md"
-BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"<!-- (results|by hand): (\w+) -->\n.*?(<!-- end -->)", re.DOTALL)
 GPU = Path("/proc/driver/nvidia/version")
 MISSED = 1  # status of a benchmark whose figures are not what they are held to
 
@@ -62,6 +64,7 @@ class Benchmark(NamedTuple):
         return f"{self.gigabytes:g} GB of memory" if memory < self.gigabytes else ""
 
 
+OVER_TIME = {"aot_speed": aot_speed.table}  # tables of all that was measured so far, which a benchmark keeps itself
 TORCH = ("torch", "transformers")
 BENCHMARKS = {
     "images": Benchmark("data --images --json", TORCH),
@@ -75,10 +78,13 @@ BENCHMARKS = {
     "hosts": Benchmark("hosts --json"),
     "aot": Benchmark("aot --json", ("libtpu",), 8),
     "aot_sizes": Benchmark("aot --sizes --json", ("libtpu",), 8),
+    "aot_speed": Benchmark("aot --speed --json", ("libtpu",), 8),
     "gpu": Benchmark("gpu", gpu=True),
     "train_step": Benchmark("train_step --json", TORCH, 8),
     "train_memory": Benchmark("train_memory --json", gigabytes=16),
     "decode": Benchmark("decode --json", TORCH, 8),
+    "decode_weights": Benchmark("decode --checkpoint=runs/smollm2/imported --weights=int8,int4 --json", ("qwix",), 4),
+    "startup": Benchmark("startup --checkpoint=runs/smollm2/imported --json"),
     "quantized": Benchmark("quantized", ("qwix",)),
     "eval": Benchmark("eval --json", TORCH, 8),
     "serve": Benchmark("serve --json", ("httpx", "uvicorn")),
@@ -154,14 +160,21 @@ def newest() -> dict[str, dict[str, Any]]:
 
 
 def rendered(text: str) -> str:
-    """Return the README with each table that of the newest result. Raises UserError for one without a result."""
+    """Return the README with each table that of the newest result, where there is one.
+
+    Raises UserError for a block of an unknown table, and for one of results without any.
+    """
     results = newest()
 
     def table(block: re.Match[str]) -> str:
-        name = block[2]
-        if name not in TABLES or name not in results:
-            raise UserError(f"{README}: results: {name}: there is no such {'result' if name in TABLES else 'table'}")
-        return f"{block[1]}{TABLES[name](results[name])}\n{block[3]}"
+        kind, name = block[1], block[2]
+        if name in OVER_TIME:
+            return f"<!-- results: {name} -->\n{OVER_TIME[name]()}\n{block[3]}"
+        if name not in TABLES or (kind == "results" and name not in results):
+            raise UserError(f"{README}: {kind}: {name}: there is no such {'result' if name in TABLES else 'table'}")
+        if name not in results:
+            return block[0]
+        return f"<!-- results: {name} -->\n{TABLES[name](results[name])}\n{block[3]}"
 
     return BLOCK.sub(table, text)
 

@@ -160,6 +160,7 @@ def report(times: dict[str, Times], batch: Batch) -> dict[str, Any]:
         "split_over_dense_logits": median_ratio("split", "dense logits"),
         "masked_over_dense": median_ratio("masked", "dense"),
         "seconds": medians,
+        "tokens": tokens,
     }
     if "pytorch" in times:
         figures["speedup_over_torch"] = median_ratio("pytorch", "split")

@@ -53,8 +53,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.variant = variant  # dense | rep | moe | dac: which parts of a layer exist twice; the short name of `parts`
     m.parts = placeholder(str)  # any of layernorm,self_attn,mlp exist twice ("none": no part), whatever `variant` is
     m.routing = "split"  # split (fast) | masked (both branches for every token, the reference)
-    # Channels between the two patch convolutions; EVEv1: of the patches.
-    m.patch_hidden = sizes.get("patch_hidden", 1024)
+    m.patch_hidden = sizes.get("patch_hidden", 1024)  # channels between the patch convolutions; EVEv1: of the patches
     m.codes = 0  # of patch_embed vq: size of the vision vocabulary
     m.sub_patch = sizes.get("sub_patch", 16)  # side in pixels of what the first convolution sees; a patch is 2x2
     m.align_weight = 0.0  # of EVEv1's aligning loss, next to the next-token loss; 0 = off
@@ -62,18 +61,13 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     m.param_dtype = "float32"  # of the master weights of what trains: float32 | bfloat16 (rounded stochastically)
     m.frozen_dtype = "bfloat16"  # of weights that do not train
-    m.remat = "attention"  # what the backward pass recomputes: full (each layer) | attention (all but it) | none
+    m.remat = "attention"  # recomputed: full (each layer) | attention (all but it) | host (which keeps the rest) | none
     m.attention = "auto"  # kernel: auto (by processor) | chunked, blocked (any) | splash (TPU) | flash, cudnn (GPU)
+    m.attention_blocks = ""  # splash: the most queries and keys of a tile, docs/tpu.md#tiles-of-attention; "" = 512
 
     c.data = _data_fields(llm if local else "", template)
 
-    c.lora = a = ConfigDict()  # low-rank adapters in place of the weights (docs/lora.md)
-    a.rank = 0  # of the adapters, up to 1024; 0 = none, the weights themselves train
-    a.alpha = 0.0  # adapters count alpha / rank times; 0 = twice the rank
-    a.on = ""  # matrices that have one, some of text,vision,patches; "" = of the groups that `stage` trains
-    a.dropout = 0.0  # share of the adapters' inputs that is left out in training
-    a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
-
+    c.lora = _lora_fields()
     c.optim = _optim_fields()
 
     c.train = t = ConfigDict()
@@ -93,7 +87,6 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     t.nan = "stop"  # when loss or gradient is not finite: stop (with a dump of the rows) | skip (the step, counted)
 
     c.eval = _eval_fields()
-
     c.compile = ConfigDict()
     # of XLA's compiler for the step, NAME=VALUE with commas; auto: those of the kind of chip, docs/compile.md
     c.compile.options = "auto"
@@ -108,18 +101,26 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
 def _family_fields() -> ConfigDict:
     """The defaults of the fields of `config.model` by which members of the family differ (docs/family.md)."""
     m = ConfigDict()
-    m.patch_embed = (
-        "v2"  # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | clip (an encoder) | vq (codes)
-    )
+    # v2 | v1 (EVEv1's) | conv_gelu_rope (NEO's) | linear (SAIL's) | ln_linear_pos (the $100 model's) |
+    # ln_linear_pos_norm (Gemma 4 Unified's) | clip (an encoder) | vq (codes)
+    m.patch_embed = "v2"
     m.image_attention = "causal"  # what a token sees besides those before it: causal | image (its own) | prefix
     m.rope = "1d"  # 1d | thw (queries and keys with a part for row and column) | sections (half a head by each)
     m.index_rule = "token"  # rotary positions count every token (token), an image as one (thw), as its side (max+1)
     m.place_theta = 1e4  # of rows and columns, with rope=thw
     m.patch_theta = 1e4  # of rows and columns within patch_embed=conv_gelu_rope
+    m.patch_sides = 0  # most rows or columns of patches of an image, of the tables of patch_embed=ln_linear_pos
     m.patch_token = -1  # token whose embedding is added to each patch (SAIL), -1 = none
     m.close_token = -1  # token behind the first image that image_attention=prefix counts to the prefix, -1 = none
     m.longest_image = 0  # most tokens of an image that trains, 0 = any; attention that sees whole images costs less
     m.extra_layers = 0  # of num_layers, the first ones that the base LLM does not have (NEO's pre-buffer)
+    # Gemma 4 Unified's, which its folder and name decide.
+    m.wide_head_dim = m.wide_kv_heads = 0  # heads of layers that see all, next to local ones; 0 = all are alike
+    m.key_values = "none"  # none | full: of layers of that kind the values are the keys
+    m.value_norm = False  # True: values are normed, without a weight
+    m.layer_scale = False  # True: a layer's output is times a number, which does not train
+    m.logit_cap = 0.0  # logits are cap tanh(l / cap); 0 = as they are
+    m.image_reach = "all"  # where an image sees itself: all (layers) | window (local layers, within it)
     m.update(_v1_fields())
     return m
 
@@ -141,6 +142,17 @@ def adapt(c: ConfigDict, rank: str) -> ConfigDict:
             raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
         c.lora.rank, c.optim.lr = int(rank), 2e-4
     return c
+
+
+def _lora_fields() -> ConfigDict:
+    """The defaults of `config.lora`: low-rank adapters in place of the weights (docs/lora.md)."""
+    a = ConfigDict()
+    a.rank = 0  # of the adapters, up to 1024; 0 = none, the weights themselves train
+    a.alpha = 0.0  # adapters count alpha / rank times; 0 = twice the rank
+    a.on = ""  # matrices that have one, some of text,vision,patches; "" = of the groups that `stage` trains
+    a.dropout = 0.0  # share of the adapters' inputs that is left out in training
+    a.base = ""  # of the layers' matrices: "" = as model.frozen_dtype | int8
+    return a
 
 
 def _optim_fields() -> ConfigDict:
@@ -196,12 +208,14 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
     d.template = template
     d.image_first = False  # True moves the images of a turn to its front, as the original does
     d.special_text = False  # True: what reads like a special token in texts of records is one, as for the original
-    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | pad (encoder) | codes
+    # anyratio_ld | anyratio_hd | anyratio_maxl | anyresolution | square (EVEv1) | neo | sail | gemma |
+    # pad (encoder) | codes
     d.image_mode = "anyratio_hd"
     d.max_size = 0  # side of the largest image area (pixels), 0 = the mode's own
     d.fit = "shrink"  # shrink (training rule) | fill (inference rule)
     d.max_aspect = 8.0  # longest side over shortest; more is squeezed to this
     d.area = (0, 0)  # smallest and largest area of an image in pixels for image_mode=neo; (0, 0) = the mode's own
+    d.image_tokens = 0  # of an image, at most, for image_mode=gemma: 70 | 140 | 280 | 560 | 1120; 0 = 280
     d.max_pixels = 64_000_000  # of an image file; larger ones are bad images and not decoded
     d.draft = False  # True: JPEG is decoded to 1/2, 1/4 or 1/8 where that leaves enough pixels; faster, not exact
     d.patch = 32  # side of a patch in pixels, twice model.sub_patch
@@ -230,7 +244,9 @@ def _data_fields(tokenizer: str, template: str) -> ConfigDict:
 def _template(llm: str) -> str:
     """The chat template that goes with a base LLM known by name."""
     if llm.startswith("gemma"):
-        return "gemma"
+        return "gemma4" if llm.startswith("gemma4") else "gemma"
+    if llm.startswith("sail"):
+        return "sail"
     return "v1" if llm.startswith(("vicuna", "mistral")) else "llama3" if llm.startswith("llama3") else "qwen2"
 
 

@@ -105,7 +105,7 @@ def _experts() -> ConfigDict:
     x.boxes.most = 100
     x.tags = ConfigDict()
     x.tags.url = ""
-    x.tags.folder = ""  # with efficientnet-lite0*.pth and names.json; "" = the packages of the extra `curate`
+    x.tags.folder = ""  # with efficientnet-lite0*.pth and names.json; "" = the packages of the extra `experts`
     x.tags.score = 0.3
     x.tags.most = 5
     return x

@@ -18,5 +18,6 @@ def __getattr__(name: str) -> Any:
     if name == "EVE":  # on demand: it brings jax, which most of the package does without
         from eve_jax.infer.api import EVE
 
+        caches.cache_folder()  # without a home folder, matplotlib is told of another one, too
         return EVE
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ class Layout(NamedTuple):
     token; an image once (thw); an image by its longer side (max+1). sees: of SEES, the tokens that one sees: those
     before it; also all of its image; also all of the sample's beginning up to its first image, and the text token
     `close` directly behind that. places: whether rows say where in its image a patch is. longest: the most tokens of an
-    image, 0 for any number.
+    image, and sides: the most rows or columns of its patches, 0 for any number.
     """
 
     specials: bool = True
@@ -58,13 +58,20 @@ class Layout(NamedTuple):
     places: bool = False
     close: int = -1
     longest: int = 0
+    sides: int = 0
 
     @classmethod
     def of(cls, model: Any) -> "Layout":
         """Return that of the section `model` of a config, or of the sizes of a model."""
         specials = model.patch_embed in WITH_SPECIALS
         places = model.patch_embed not in PLACELESS or model.rope != "1d"
-        return cls(specials, model.index_rule, model.image_attention, places, model.close_token, model.longest_image)
+        numbers = (model.close_token, model.longest_image, model.patch_sides)
+        return cls(specials, model.index_rule, model.image_attention, places, *numbers)
+
+    @property
+    def key(self) -> list[Any]:
+        """Return what tells it from others, in JSON; `sides`, which came later, where there are any."""
+        return [*self[:-1], *([self.sides] if self.sides else [])]
 
     def specials_of(self, h: int) -> int:
         """Return the number of special tokens of an image with `h` rows of patches."""
@@ -77,6 +84,8 @@ class Layout(NamedTuple):
     def refuses(self, h: int, w: int) -> str:
         """Return why an image of `h` x `w` patches is not taken, "" where it is."""
         tokens = self.tokens_of(h, w)
+        if self.sides and max(h, w) > self.sides:
+            return f"an image of {h} x {w} patches, a side of more than config.model.patch_sides={self.sides}"
         if not self.longest or tokens <= self.longest:
             return ""
         return f"an image of {tokens} tokens, more than config.model.longest_image={self.longest}"

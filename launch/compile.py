@@ -8,7 +8,8 @@
 
     python -m launch.compile --config=serve:llm=qwen2.5-7b --topology=v5e:2x4      inference: rows and tokens a second
 
-Topologies are v4, v5e, v5p and v6e slices, which need the TPU compiler (the extra `tpu`) and no TPU, and
+Topologies are v4, v5e, v5p and v6e slices, for which the TPU compiler is there (the extra `tpu`) and no TPU; h100:8,
+h200:8, a100-80:8, b200:8 and several such nodes, h100:8x4, with JAX's CUDA plugin (the extra `cuda`) and no GPU; and
 cpu:N, virtual devices. No data is needed: row shapes follow from the config.
 """
 
@@ -27,8 +28,8 @@ from launch._flags import define_path, run
 CONFIG = define_config()
 flags.declare_key_flag("config")
 STAGE = flags.DEFINE_string("stage", "", "which stage of a recipe")
-TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16 or v5p:4x4x4; or cpu:N")
-TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation, or slices in growing order")
+TOPOLOGY = flags.DEFINE_string("topology", "", "GENERATION:SLICE such as v5e:16x16, v5p:4x4x4; h100:8x4; or cpu:N")
+TOPOLOGIES = flags.DEFINE_string("topologies", "", "with --search: a generation or card, or slices in growing order")
 MESH = flags.DEFINE_string("mesh", "", "data:I,fsdp:J,tensor:K; default as for training: docs/tpu.md")
 ROWS = flags.DEFINE_integer("rows", 0, "rows of a micro-batch, all chips together; 0 = chosen", lower_bound=0)
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 0, "slots of a row; 0 = the config's", lower_bound=0)
@@ -36,6 +37,8 @@ SHAPE = flags.DEFINE_enum("shape", "mixed", ["mixed", "vision", "text"], "which 
 JSON = flags.DEFINE_bool("json", False, "print the figures as one line of JSON, last")
 EARLIER = "a file with an earlier report (--json > FILE) to compare this one with"
 AGAINST = define_path("against", "", EARLIER, remote=fetched.fetch)
+STEPS = flags.DEFINE_integer("steps", 0, "of a run, whose hours of chips are printed; 0 = the config's", lower_bound=0)
+PRICES = flags.DEFINE_string("prices", "", "of an hour of a chip, v5e=1.2,H100=2.5: what the run costs")
 SEARCH = flags.DEFINE_bool("search", False, "find the largest micro-batch or, with --topologies, the smallest slice")
 flags.mark_flags_as_required(["config"])
 
@@ -45,6 +48,7 @@ def main() -> None:
     import jax
 
     from eve_jax.compile.against import read_report, show_against
+    from eve_jax.compile.cost import read_prices, run_lines
     from eve_jax.compile.report import show, summarise
     from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
     from eve_jax.compile.topology import open_topology
@@ -60,8 +64,9 @@ def main() -> None:
             raise UserError("--stage is of a recipe: leave it out")
         serve()
         return
-    config = Config.of(_without_weights(stage_named(CONFIG.value, STAGE.value or "")))
+    config = Config.of(without_data(stage_named(CONFIG.value, STAGE.value or "")))
     earlier = read_report(AGAINST.value) if AGAINST.value else None
+    prices = read_prices(PRICES.value or "")
     options = {
         "mesh": MESH.value or config.mesh,
         "rows": ROWS.value,
@@ -94,6 +99,8 @@ def main() -> None:
     if STAGE.value:
         summary["overrides"] = summary["overrides"].replace("--config.", f"--config.stages.{STAGE.value}.")
     show(summary)
+    for line in run_lines(summary, STEPS.value or config.train.steps, prices):
+        print(line, flush=True)
     if earlier:
         show_against(earlier, summary)
     if JSON.value:
@@ -102,14 +109,18 @@ def main() -> None:
         sys.exit(1)
 
 
-def _without_weights(config: ConfigDict) -> ConfigDict:
-    """A stage of a recipe without the folders of weights and tokenizer, which a program does not follow from."""
-    if "order" not in CONFIG.value:
-        return config
+def without_data(config: ConfigDict) -> ConfigDict:
+    """Return the config without records: none are read, and those of a hub need not be found.
+
+    A stage of a recipe loses the folders of weights and tokenizer, too, which a program does not follow from.
+    """
     config = config.copy_and_resolve_references()
-    config.init = ""
-    if config.data.template != OWN:
-        config.data.tokenizer = ""
+    with config.unlocked():
+        config.data.records = config.eval.records = ""
+        if "order" in CONFIG.value:
+            config.init = ""
+            if config.data.template != OWN:
+                config.data.tokenizer = ""
     return config
 
 
@@ -122,7 +133,8 @@ def serve() -> None:
     from eve_jax.errors import UserError
     from eve_jax.sharding import make_mesh
 
-    given = [f"--{flag.name}" for flag in (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH, AGAINST) if flag.present]
+    of_training = (TOPOLOGIES, ROWS, ROW_TOKENS, SHAPE, SEARCH, AGAINST, STEPS, PRICES)
+    given = [f"--{flag.name}" for flag in of_training if flag.present]
     if given:
         raise UserError(f"{given[0]} is for training: of inference the config says it, --config.serve.rows=N and so on")
     if not TOPOLOGY.value:

@@ -30,6 +30,7 @@ class Buckets:
 
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)  # the credentials of each request
     fault: Callable[[str, str], str] = lambda method, key: ""
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -86,6 +87,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which holds the body of an answer back until its head has arrived
     buckets: Buckets
 
     def log_message(self, *args: object) -> None:
@@ -102,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         gcs = url.path.startswith(("/storage/", "/upload/"))
         bucket, key = self._named(url.path, query, gcs)
         self.buckets.asked.append((self.command, key))
+        self.buckets.signed.append(self.headers.get("Authorization", ""))
         fault = self.buckets.fault(self.command, key) or ("" if bucket == BUCKET else "gone")
         if fault == "full" and self.command == "HEAD":
             fault = ""  # which needs no room, and whose answers say no reason
@@ -234,7 +237,7 @@ SAID = {  # of a fault, in messages
     "forbidden": "access denied",
     "gone": "no such bucket or object",
     "full": "its quota is used up",
-    "reset": "All 1 retry attempts failed",
+    "reset": "it cannot be reached",
 }
 
 

@@ -53,7 +53,7 @@ def use():
     del block
     return resident() - before
 first = use()
-memory = host_memory._machine()
+memory = host_memory.machine_memory()
 host_memory.settle(int(memory * float(sys.argv[2])))
 settled = resident() - before
 print(first, settled, use())

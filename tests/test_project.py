@@ -119,6 +119,7 @@ def test_every_dependency_is_constrained(project, constraints):
         "cuda",
         "curate",
         "demo",
+        "experts",
         "gcs",
         "jpeg",
         "lmms",

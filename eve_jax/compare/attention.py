@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
 from eve_jax.model.layers import gathered
 from eve_jax.model.loss import target_nll
-from eve_jax.model.routing import MaskedRows, Routed, permute
+from eve_jax.model.permute import permute
+from eve_jax.model.routing import MaskedRows, Routed
 from eve_jax.model.sight import Kind, Sight
 
 
@@ -65,6 +67,9 @@ def watch(cfg: ModelConfig, params: Params, batch: Batch) -> tuple[Float[Array, 
 
     Entries whose `loss_weight` is 0 mean nothing. Computed with masked routing, token by token in causal order.
     """
+    if cfg.in_turns:
+        field = Field("model.wide_head_dim")
+        raise FieldError(field, f"={cfg.wide_head_dim}: attention is shown of layers of one size alone")
     model = bind(cfg, params)
     vision, text = model.embed_slots(batch)
     rows = MaskedRows.of(cfg, batch, vision.shape[1])
@@ -72,7 +77,7 @@ def watch(cfg: ModelConfig, params: Params, batch: Batch) -> tuple[Float[Array, 
     segment = permute(batch["segment"], batch["perm"], batch["inv"])
     watched: Any = Watched(rows, queries, segment, rows.is_vision & (segment > 0))
     x, shares, first = rows.enter(vision, text), [], 0
-    for stack in model.stacks:
+    for (stack,) in model.stacks:
         graph, weights = nnx.split(stack)
         count = jax.tree.leaves(weights)[0].shape[0]
         kinds = jax.tree.map(lambda kind, at=slice(first, first + count): kind[at], rows.sight.layers())
@@ -85,5 +90,5 @@ def watch(cfg: ModelConfig, params: Params, batch: Batch) -> tuple[Float[Array, 
         first += count
     hidden = model.norm(jnp.take_along_axis(rows.leave(x), batch["loss_idx"][..., None], axis=1))
     labels = batch["labels"]
-    nll = target_nll(hidden.reshape(-1, hidden.shape[-1]), model.head_weight, labels.reshape(-1))
+    nll = target_nll(hidden.reshape(-1, hidden.shape[-1]), model.head_weight, labels.reshape(-1), cfg.logit_cap)
     return nll.reshape(labels.shape), jnp.concatenate(shares)

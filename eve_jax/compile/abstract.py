@@ -5,6 +5,7 @@ config, topology -> row shape, rows, micro-batches -> abstract parameters, optim
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.rows.align_arrays import teacher_shape
 from eve_jax.data.text.templates import get_template
 from eve_jax.errors import UserError
+from eve_jax.model.attention import kernel_for
 from eve_jax.model.config import ModelConfig, ModelSection
 from eve_jax.model.eve import Params, abstract_params, parameter_shardings
 from eve_jax.model.loss import TARGET_WEIGHT
@@ -146,7 +148,7 @@ def _rows_per_chip(model: ModelSection, chip: Chip | None, length: int) -> int:
 
 def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     """The abstract values of a step of the stage `config`, and the programs that it calls."""
-    cfg, factors = config.sizes, config.factors
+    cfg, factors = with_kernel(config.sizes, mesh, work.shape.length), config.factors
     shardings = parameter_shardings(cfg, mesh)
     train = trainable_names(cfg, factors)
     params = {
@@ -185,6 +187,15 @@ def abstract_step(config: Config, mesh: Mesh, work: Work) -> Step:
     return Step(
         cfg, config.stage, trained_groups(factors), work, mesh, state, frozen, sums, batch, programs, functions.options
     )
+
+
+def with_kernel(cfg: ModelConfig, mesh: Mesh, length: int) -> ModelConfig:
+    """Return `cfg` with an attention that can be compiled for GPUs that are not there: cuDNN asks a card of its own."""
+    devices = [] if isinstance(mesh, AbstractMesh) else mesh.devices.flat
+    if cfg.attention != "auto" or not any(device.platform == "gpu" for device in devices):
+        return cfg
+    plain = cfg.image_attention == "causal" and cfg.qk_dim == cfg.head_dim
+    return replace(cfg, attention=kernel_for("auto", "gpu", length, cfg.head_dim, False, cfg.window, plain))
 
 
 def _sums_of(trainable: Params) -> Params:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from eve_jax.compile.abstract import Program
 from eve_jax.compile.capture import captured, read
@@ -74,10 +75,18 @@ def build(program: Program, label: str) -> Built:
             needed = _bytes(_OUT_OF_MEMORY.findall(str(error)))
         else:
             phase(f"{label}: counting")
-            counts = count(compiled.as_text())
+            counts = count(compiled.as_text(), _nodes(program))
             memory = _memory(compiled, _bytes(_USED.findall(read(file))))
         took = time.monotonic() - started, time.process_time() - cpu
         return Built(program, memory, needed, counts, _involuntary(read(file)), *took)
+
+
+def _nodes(program: Program) -> list[int]:
+    """The node of each device of a program for GPUs, in the order of its mesh; none for other devices."""
+    where = [leaf.sharding for leaf in jax.tree.leaves(program.arguments) if hasattr(leaf, "sharding")]
+    meshes = [place.mesh for place in where if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh)]
+    devices = meshes[0].devices.flat if meshes else ()
+    return [device.process_index for device in devices if device.platform == "gpu"]
 
 
 def _aside(function: Callable[[], Any]) -> Any:

@@ -2,9 +2,11 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eve_jax.compile.groups import far_share
 from eve_jax.compile.hlo import Array, Computation, Instruction, Module, executions, parse
 
 COLLECTIVES = (
@@ -19,6 +21,7 @@ COLLECTIVES = (
 # Cost nothing, or are counted where their other half or their body stands.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all")
 _FREE_CALLS = ("AllocateBuffer", "ConcatBitcast")  # custom calls that only name memory
+_CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')  # of a product by cuBLAS
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -38,7 +41,8 @@ class Collective(NamedTuple):
     """A collective: bytes are of one execution on one chip.
 
     payload: the larger of what it takes and what it gives. wire: what a chip has to receive, for groups of any size at
-    most. arrays: results, for a reduce-scatter operands. waits: nothing is computed while it runs.
+    most. arrays: results, for a reduce-scatter operands. waits: nothing is computed while it runs. far: the part of
+    `wire` that comes from other nodes.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class Collective(NamedTuple):
     arrays: tuple[Array, ...]
     op_name: str
     waits: bool = False
+    far: float = 0.0
 
 
 @dataclass
@@ -77,6 +82,11 @@ class Counts:
         return sum(c.wire * c.times for c in self.collectives)
 
     @property
+    def far(self) -> float:
+        """Bytes that a chip receives from other nodes."""
+        return sum(c.far * c.times for c in self.collectives)
+
+    @property
     def waited_for(self) -> float:
         """Bytes that a chip receives while it computes nothing."""
         return sum(c.wire * c.times for c in self.collectives if c.waits)
@@ -92,9 +102,10 @@ class Counts:
         return out
 
 
-def count(text: str) -> Counts:
-    """The counts of `compiled.as_text()`."""
+def count(text: str, nodes: Sequence[int] = ()) -> Counts:
+    """The counts of `compiled.as_text()`; `nodes`: the node of each device of the program, if there are several."""
     module = parse(text)
+    aside = {n for c in module.computations.values() for i in c.values() if i.opcode == "async-start" for n in i.called}
     runs = executions(module)
     counts = Counts(unknown=runs.unknown)
     seen: dict[tuple[str, str, str], int] = {}
@@ -108,6 +119,8 @@ def count(text: str) -> Counts:
                 # One that runs next to computations appears in several fusions of a schedule: its start, them, its end.
                 key = schedule, instruction.opcode, instruction.attribute("channel_id") or instruction.name
                 collective = _collective(computation, instruction, times)
+                far = collective.wire * far_share(instruction, nodes)
+                collective = collective._replace(far=far, waits=collective.waits and name not in aside)
                 if schedule == name or key not in seen:
                     counts.collectives.append(collective)
                 else:
@@ -134,18 +147,27 @@ def _has_no_estimate(module: Module, instruction: Instruction, cycles: list[str]
 
 
 def product_flops(computation: Computation, instruction: Instruction) -> float:
-    """FLOPs (two a multiplication and addition) of a `dot` or `convolution`; 0 for any other instruction."""
-    if instruction.opcode not in ("dot", "convolution") or len(computation.operands(instruction)) < 2:
+    """FLOPs (two a multiplication and addition) of a `dot`, `convolution` or call of cuBLAS; 0 for any other."""
+    cublas = _by_cublas(instruction)
+    if not (cublas or instruction.opcode in ("dot", "convolution")) or len(computation.operands(instruction)) < 2:
         return 0
     left, right = (i.arrays[0].dims for i in computation.operands(instruction)[:2])
+    if cublas:
+        contracted = re.findall(r"\d+", _CONTRACTED.findall(instruction.rest)[0])
+        return 2.0 * instruction.arrays[0].size * math.prod(left[int(d)] for d in contracted)
     if instruction.opcode == "dot":
         contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims"))
         return 2.0 * instruction.arrays[0].size * math.prod(left[int(d)] for d in contracted)
     return _convolution_flops(instruction, left, right)
 
 
+def _by_cublas(instruction: Instruction) -> bool:
+    return instruction.attribute("custom_call_target").strip('"').startswith("__cublas")
+
+
 def _batched(instruction: Instruction) -> bool:
-    return bool(re.search(r"lhs_batch_dims=\{\d|[lr]hs_dilate=|(?:feature|batch)_group_count=", instruction.rest))
+    kinds = r'lhs_batch_dims=\{\d|"lhs_batch_dimensions":\["|[lr]hs_dilate=|(?:feature|batch)_group_count='
+    return bool(re.search(kinds, instruction.rest))
 
 
 def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
@@ -210,6 +232,10 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
     ):
         return 0
     operands = computation.operands(instruction)
+    if opcode == "async-start" and any(
+        i.opcode in COLLECTIVES for name in instruction.called for i in module.computations[name].values()
+    ):
+        return 0  # counted where it stands
     if opcode in ("copy-start", "slice-start"):
         target = instruction.arrays[0 if opcode == "copy-start" else sum(len(i.arrays) for i in operands)]
         return sum(target.nbytes for a in (target, operands[0].arrays[0]) if a.space == 0)
@@ -219,6 +245,8 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
         return 2 * _in_memory(instruction.arrays)
     if opcode in ("dynamic-update-slice", "scatter"):
         return 2 * sum(_in_memory(i.arrays) for i in operands[1:])
+    if _by_cublas(instruction):  # the second result is room to work in
+        return _in_memory(instruction.arrays[:1]) + sum(_in_memory(i.arrays) for i in operands)
     if opcode == "fusion":
         return _fusion_traffic(module.computations[instruction.called[0]], instruction, operands)
     return _in_memory(instruction.arrays) + sum(_in_memory(i.arrays) for i in operands)

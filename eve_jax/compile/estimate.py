@@ -13,18 +13,34 @@ def roofline(chip: Chip, summary: dict[str, Any], built: list[Built]) -> dict[st
     seconds = {
         "compute": summary["hlo_flops_per_chip"] / chip.flops,
         "hbm": summary["hbm_bytes_moved"] / chip.bandwidth,
-        "ici": summary["collective_bytes_received"] / chip.ici,
+        **on_links(chip, summary["collective_bytes_received"], summary["collective_bytes_from_other_nodes"]),
     }
-    cycles = sum(b.program.times * b.counts.cycles for b in built)
     bound = max(seconds, key=lambda k: seconds[k])
-    estimated = cycles / chip.clock + summary["attention_kernel_flops_per_chip"] / chip.flops
     return {
         "roofline_seconds": seconds,
         "roofline_bound": bound,
         "roofline_step_seconds": seconds[bound],
         "roofline_mfu": summary["useful_flops_per_chip"] / chip.flops / seconds[bound],
-        "compiler_estimate_seconds": estimated,  # of what has cycles, and attention at its peak
+    }
+
+
+def on_links(chip: Chip, received: float, far: float) -> dict[str, float]:
+    """Return seconds that each kind of link takes for `received` bytes, of which `far` come from other nodes."""
+    if not chip.network:
+        return {"ici": received / chip.links}
+    return {"nvlink": (received - far) / chip.links, "network": far / chip.network}
+
+
+def by_cycles(chip: Chip, summary: dict[str, Any], built: list[Built]) -> dict[str, Any]:
+    """Return the compiler's own estimate, of what has cycles, and attention at its peak; nothing without cycles."""
+    cycles = sum(b.program.times * b.counts.cycles for b in built)
+    if not chip.clock:
+        return {}
+    estimated = cycles / chip.clock + summary["attention_kernel_flops_per_chip"] / chip.flops
+    return {
+        "compiler_estimate_seconds": estimated,
         "compiler_estimate_mfu": summary["useful_flops_per_chip"] / chip.flops / estimated,
+        **estimate(chip, summary, built),
     }
 
 
@@ -34,7 +50,7 @@ def estimate(chip: Chip, summary: dict[str, Any], built: list[Built]) -> dict[st
         "cycles": sum(b.program.times * b.counts.cycles for b in built) / chip.clock,
         "attention": summary["attention_kernel_flops_per_chip"] / chip.flops / KERNEL_RATE,
         "gathers": sum(b.program.times * b.counts.uncounted for b in built) / chip.bandwidth,
-        "waiting": sum(b.program.times * b.counts.waited_for for b in built) / chip.ici,
+        "waiting": sum(b.program.times * b.counts.waited_for for b in built) / chip.links,
     }
     seconds = sum(parts.values())
     mfu = summary["useful_flops_per_chip"] / chip.flops / seconds

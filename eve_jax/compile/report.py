@@ -11,11 +11,10 @@ from rich.table import Table
 from eve_jax import sharding
 from eve_jax.compile.abstract import Step, nbytes
 from eve_jax.compile.build import Built
-from eve_jax.compile.count import Counts
-from eve_jax.compile.estimate import estimate, roofline
+from eve_jax.compile.estimate import by_cycles, roofline
+from eve_jax.compile.gpus import FRACTION
+from eve_jax.compile.products import attention_flops, rotary_flops, tower_flops
 from eve_jax.compile.topology import GIB, Topology
-from eve_jax.model.blocked import SCOPE
-from eve_jax.model.encoder_embed import TOWER
 from eve_jax.model.eve import LAYERS
 from eve_jax.model.loss import by_targets
 from eve_jax.process.compiler_options import Options
@@ -46,7 +45,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     """Everything that is reported, JSON-ready; figures are of one chip and one step unless their names say otherwise.
 
     hlo_over_formula compares the matrix products found with those of the formula, recomputed ones included and
-    attention left out on both sides.
+    attention left out on both sides; what turns queries and keys is no product of the formula, nor counted.
     """
     chips, work, chip = step.mesh.size, step.work, topology.chip
     with sharding.use(step.mesh):
@@ -54,7 +53,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     dense = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches), again)
     useful = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
-    scores, of_tower = (sum(b.program.times * attention_flops(b.counts, name) for b in built) for name in ("", TOWER))
+    kinds = (attention_flops, tower_flops, rotary_flops)
+    scores, of_tower, turning = (sum(b.program.times * flops(b.counts) for b in built) for flops in kinds)
     # A custom kernel hides its products from the compiler; virtual devices and a vision encoder have none.
     hidden = 0.0 if scores > of_tower or chip is None else dense.kernel / chips
     wire = sum(b.program.times * b.counts.wire for b in built)
@@ -71,6 +71,8 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "micro_batches": work.micro_batches,
         "tokens_per_step": work.tokens,
         "overrides": _overrides(step),
+        "environment": f"XLA_PYTHON_CLIENT_MEM_FRACTION={FRACTION}" if chip and chip.network else "",
+        "attention": step.cfg.attention,
         "compiler_options": step.options.taken,
         "compiler_options_unknown": [*step.options.unknown],
         "parameters_trainable": _elements(step.state.trainable),
@@ -86,9 +88,10 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         "attention_kernel_flops_per_chip": hidden,
         "hlo_flops_per_chip": found + hidden,
         "hlo_attention_flops_per_chip": scores,
-        "hlo_over_formula": (found - scores) * chips / (dense.model + dense.again),
+        "hlo_over_formula": (found - scores - turning) * chips / (dense.model + dense.again),
         "collectives": _collectives(built),
         "collective_bytes_received": wire,
+        "collective_bytes_from_other_nodes": sum(b.program.times * b.counts.far for b in built),
         "whole_weights_moved": _whole_weights(step, built),
         "hbm_bytes_moved": traffic,
         "involuntary_remat": len({line for b in built for line in b.involuntary}),
@@ -100,7 +103,7 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
         * (1 if sys.platform == "darwin" else 1024),
     }
     if chip and fit:
-        summary |= roofline(chip, summary, built) | estimate(chip, summary, built)
+        summary |= roofline(chip, summary, built) | by_cycles(chip, summary, built)
     return summary
 
 
@@ -109,12 +112,6 @@ def _overrides(step: Step) -> str:
     work, mesh = step.work, ",".join(f"{axis}:{size}" for axis, size in step.mesh.shape.items())
     values = {"row_tokens": work.shape.length, "rows": work.rows, "micro_batches": work.micro_batches}
     return " ".join([f"--config.mesh={mesh}", *(f"--config.data.{k}={v}" for k, v in values.items())])
-
-
-def attention_flops(counts: Counts, within: str = "") -> float:
-    """FLOPs found of attention that is no custom kernel; within: of the part of the program that has this name."""
-    attention = [p for p in counts.products if p.batched or SCOPE in p.op_name]
-    return sum(p.flops * p.times for p in attention if within in p.op_name)
 
 
 def _elements(params: dict[str, Any]) -> int:
@@ -179,7 +176,10 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     for row in (*_rows(summary), *_time_rows(summary)):
         table.add_row(*row)
     out.print(table)
-    out.print(f"to train so: {summary['overrides']}", highlight=False, soft_wrap=True)
+    flags = f"{summary['environment']} {summary['overrides']}".strip()
+    out.print(f"to train so: {flags}", highlight=False, soft_wrap=True)
+    if summary["environment"]:
+        out.print(f"attention compiled as {summary['attention']}, whatever a run on a card chooses", highlight=False)
     for line in Options(summary["compiler_options"], tuple(summary["compiler_options_unknown"])).lines():
         out.print(line, highlight=False, soft_wrap=True)
     for line in _warnings(summary):
@@ -247,8 +247,10 @@ def _time_rows(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     if "roofline_seconds" in s:
         parts = ", ".join(f"{k} {v:.3g}" for k, v in s["roofline_seconds"].items())
+        detail = f"{parts}: MFU up to {s['roofline_mfu']:.0%}"
+        rows.append(("step at the least", f"{s['roofline_step_seconds']:.3g} s", detail))
+    if "compiler_estimate_seconds" in s:
         rows += [
-            ("step at the least", f"{s['roofline_step_seconds']:.3g} s", f"{parts}: MFU up to {s['roofline_mfu']:.0%}"),
             (
                 "compiler's estimate",
                 f"{s['compiler_estimate_seconds']:.3g} s",

@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 
 from eve_jax import sharding
 from eve_jax.batch import RowShape
-from eve_jax.compile.abstract import Program, abstract_batch, nbytes
+from eve_jax.compile.abstract import Program, abstract_batch, nbytes, with_kernel
 from eve_jax.compile.build import Built, build
+from eve_jax.compile.estimate import on_links
 from eve_jax.compile.report import SPARE
 from eve_jax.compile.topology import Topology
 from eve_jax.config.stage import Config
@@ -132,8 +133,9 @@ def compile_serving(config: Config, serve: ServeSection, topology: Topology, mes
 
     Rows are those of `serve`, or the most that leave a tenth of the memory as the programs compiled need it.
     """
-    model = abstract_model(config, serve.weights, mesh)
     parts, shape = sharding.batch_parts(mesh), prompt_shape(config, serve.text)
+    model = abstract_model(config, serve.weights, mesh)
+    model = model._replace(cfg=with_kernel(model.cfg, mesh, shape.length))
     label, limit = topology.name, _limit(topology)
     first = build(prefill(model, shape, parts, ImageRule.of(config.data)), f"{label}: prefill")
     row = nbytes(model.cache(parts, serve.context))
@@ -206,9 +208,10 @@ def _summary(
     }
     if chip and built and built.memory:
         summary |= _times(model, chip, built, rows, serve.context)
-        flops, cycles = first.counts.flops, first.counts.cycles
-        summary["prefill_seconds_at_least"] = max(flops / chip.flops, params / chip.bandwidth)
-        summary["prefill_compiler_estimate"] = cycles / chip.clock
+        summary["prefill_seconds_at_least"] = max(first.counts.flops / chip.flops, params / chip.bandwidth)
+        if chip.clock:
+            summary["prefill_compiler_estimate"] = first.counts.cycles / chip.clock
+            summary["step_compiler_estimate"] = built.counts.cycles / chip.clock
     return summary
 
 
@@ -223,14 +226,13 @@ def _times(model: Model, chip: Any, built: Built, rows: int, context: int) -> Ma
     seconds = {
         "hbm": (nbytes([read]) + cache) / chip.bandwidth,
         "compute": 2 * rows / parts * _elements(read) * parts / model.mesh.size / chip.flops,
-        "ici": built.counts.wire / chip.ici,
+        **on_links(chip, built.counts.wire, built.counts.far),
     }
     least = max(seconds.values())
     return {
         "step_seconds": seconds,
         "step_seconds_at_least": least,
         "tokens_per_second_at_most": rows / least,
-        "step_compiler_estimate": built.counts.cycles / chip.clock,
     }
 
 

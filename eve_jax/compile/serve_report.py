@@ -52,13 +52,13 @@ def _times(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     if "step_seconds" not in s:
         return []
     parts = ", ".join(f"{kind} {1000 * seconds:.2f}" for kind, seconds in s["step_seconds"].items())
-    return [
+    estimated = "prefill_compiler_estimate" in s
+    prefill = f"compiler's estimate {1000 * s['prefill_compiler_estimate']:.0f} ms" if estimated else ""
+    rows = [
         ("a token at the least", f"{1000 * s['step_seconds_at_least']:.2f} ms", parts),
-        ("  compiler's estimate", f"{1000 * s['step_compiler_estimate']:.2f} ms", "without collectives"),
         ("tokens a second at most", f"{s['tokens_per_second_at_most']:,.0f}", "of all rows together"),
-        (
-            "prefill at the least",
-            f"{1000 * s['prefill_seconds_at_least']:.0f} ms",
-            f"compiler's estimate {1000 * s['prefill_compiler_estimate']:.0f} ms",
-        ),
+        ("prefill at the least", f"{1000 * s['prefill_seconds_at_least']:.0f} ms", prefill),
     ]
+    if estimated:
+        rows[1:1] = [("  compiler's estimate", f"{1000 * s['step_compiler_estimate']:.2f} ms", "without collectives")]
+    return rows

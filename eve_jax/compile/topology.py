@@ -1,7 +1,7 @@
 """Devices of a machine that is not there, and what its chips can do.
 
-`v5e:16x16` is a slice of 256 TPU v5e chips, `cpu:8` eight virtual devices of this processor. The first needs the TPU
-compiler (the extra `tpu`) and no TPU.
+`v5e:16x16` is a slice of 256 TPU v5e chips, `h100:8x4` four nodes of eight GPUs (`eve_jax.compile.gpus`), `cpu:8`
+eight virtual devices of this processor. The first requires the TPU compiler (the extra `tpu`) and no TPU.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 
 from eve_jax.compile.capture import captured
+from eve_jax.compile.gpus import CARDS, FRACTION, MACHINES, is_machine, open_machine
 from eve_jax.errors import UserError, install
 from eve_jax.train.flops import peak_flops
 
@@ -34,15 +35,17 @@ LIBTPU = {
 class Chip(NamedTuple):
     """One accelerator chip.
 
-    kind: of its `jax.Device`. hbm: what a program may use, bytes. bandwidth: of the HBM, bytes/s. ici: to all
-    neighbors together, one way, bytes/s. clock: cycles/s.
+    kind: of its `jax.Device`. hbm: what a program may use, bytes. bandwidth: of the HBM, bytes/s. links: to all
+    neighbors together, one way, bytes/s, by name: ICI of TPUs, NVLink of GPUs. clock: cycles/s; 0 where the compiler
+    counts none. network: as `links`, to other nodes; 0 where there are none.
     """
 
     kind: str
     hbm: float
     bandwidth: float
-    ici: float
-    clock: float
+    links: float
+    clock: float = 0.0
+    network: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -61,7 +64,11 @@ CHIPS = {
 }
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
-SLICES = {"v4": _CUBES, "v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT}  # in growing order
+CHIPS |= {
+    name: Chip(card.kind, FRACTION * card.memory, card.bandwidth, card.nvlink, network=card.network)
+    for name, card in CARDS.items()
+}
+SLICES = {"v4": _CUBES, "v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT, **dict.fromkeys(CARDS, MACHINES)}  # growing order
 
 
 class Topology(NamedTuple):
@@ -75,7 +82,8 @@ class Topology(NamedTuple):
 def check_name(name: str) -> None:
     """Raises UserError for a topology that is not known."""
     generation, _, shape = name.partition(":")
-    if (generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape)) or shape in SLICES.get(generation, ()):
+    virtual = generation == "cpu" and re.fullmatch(r"[1-9]\d*", shape)
+    if virtual or shape in SLICES.get(generation, ()) or is_machine(generation, shape):
         return
     near = {generation: SLICES[generation]} if generation in SLICES else SLICES
     known = "; ".join(f"{g}:{{{','.join(s)}}}" for g, s in near.items())
@@ -86,12 +94,14 @@ def open_topology(name: str) -> Topology:
     """The devices of `name`: GENERATION:SLICE of `SLICES`, or cpu:N.
 
     cpu:N works only before JAX has made its devices; slices only in the main thread. Raises UserError for an unknown
-    name, or without libtpu.
+    name, or without the compiler.
     """
     check_name(name)
     generation, _, shape = name.partition(":")
     if generation == "cpu":
         return Topology(name, _virtual(int(shape)), None)
+    if generation in CARDS:
+        return Topology(name, open_machine(name), CHIPS[generation])
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"--topology={name}: the TPU compiler is missing: {install('tpu')}")
     for variable, value in LIBTPU.items():

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from eve_jax.errors import UserError
-
 
 def spare_rows(rows: int, pairs: Iterable[np.ndarray], order: np.ndarray, copies: int = 1) -> np.ndarray:
     """Return int64 [rows]: the row that stays in place of each, -1 for those that stay themselves.
@@ -13,11 +11,9 @@ def spare_rows(rows: int, pairs: Iterable[np.ndarray], order: np.ndarray, copies
     pairs: int64 [m, 2] arrays of rows that are the same; what is the same as the same is in one group (union-find).
     order: the rows [rows], the best first; the first `copies` of a group stay, the others are spare for its first.
     """
-    try:
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-    except ImportError as error:
-        raise UserError(f"curation requires SciPy ({error}): pip install -c constraints.txt -e '.[curate]'") from None
+    from scipy.sparse import coo_array  # takes long to import
+    from scipy.sparse.csgraph import connected_components
+
     found = [pair for pair in pairs if len(pair)]
     if not found:
         return np.full(rows, -1, np.int64)

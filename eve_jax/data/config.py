@@ -13,10 +13,12 @@ from eve_jax.data.plan.plan import MAX_SHAPES
 from eve_jax.data.samples.too_long import LONG, check_long
 from eve_jax.data.text.templates import OWN, TEMPLATES
 from eve_jax.errors import Field, FieldError
-from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process import places
+from eve_jax.process.cores import MOST_THREADS, MOST_WORKERS
 from eve_jax.process.section import Section, setting
 
-LATER_DATA = {"draft": False, "area": [0, 0]}  # fields that came later, and what was done before them
+# Fields that came later, and what was done before them.
+LATER_DATA = {"draft": False, "area": [0, 0], "image_tokens": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class DataConfig(Section, Mapping[str, Any]):
     max_pixels: int = setting(low=1, high=PILLOW_PIXELS)
     draft: bool
     area: tuple[int, int] = setting(low=0)
+    image_tokens: int = setting(low=0)
     patch: int = setting(low=2, multiple=2)
     teacher: tuple[int, int] = setting(low=1)
     vision_tokenizer: str
@@ -93,3 +96,13 @@ class StageFields(Protocol):
     def model(self) -> Any: ...
     @property
     def train(self) -> Any: ...
+
+
+def images_in_bucket(data: DataConfig) -> bool:
+    """Return whether each image is asked of a bucket when it is needed."""
+    return places.url_of(data.images) is not None
+
+
+def reading_threads(data: DataConfig) -> int:
+    """Return how many threads build rows, -1 for one a core: MOST_THREADS where these would wait for a bucket."""
+    return MOST_THREADS if data.threads < 0 and images_in_bucket(data) else data.threads

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from eve_jax.data.bucket_images import image_at
 from eve_jax.errors import UserError, shorten
 from eve_jax.process import buckets, places
 
@@ -42,11 +43,37 @@ ImageFile = str | Path | StoredImage
 
 def image_bytes(file: ImageFile) -> bytes:
     """The image file as it is. Raises `BadImage` when it is empty or cannot be read."""
+    return bytes_and_status(file)[0]
+
+
+def bytes_and_status(file: ImageFile) -> tuple[bytes, os.stat_result | None]:
+    """Return what `image_bytes` does, and of a file of its own what the system said of it before it was read."""
+    if not isinstance(file, StoredImage) and (found := _read_plain(file)) is not None:
+        return found
     with open_binary(file) as stream:
         try:
-            return stream.read()
+            return stream.read(), None
         except Exception as e:  # whatever the source's library raises
             raise BadImage(f"cannot be read ({one_line(e)})", file) from None
+
+
+def _read_plain(file: str | Path) -> tuple[bytes, os.stat_result] | None:
+    """Return a plain file at one go, None where there is none; `open_binary` says of it why not.
+
+    With few calls of the system: at each, threads that read images take turns.
+    """
+    try:
+        number = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # to open a pipe would wait for ever
+    except (OSError, ValueError):
+        return None
+    try:
+        status = os.fstat(number)
+        data = os.read(number, status.st_size + 1) if stat.S_ISREG(status.st_mode) else b""
+    except OSError:
+        return None
+    finally:
+        os.close(number)
+    return (data, status) if data and len(data) == status.st_size else None
 
 
 def open_binary(file: ImageFile) -> BinaryIO:
@@ -78,7 +105,7 @@ def open_binary(file: ImageFile) -> BinaryIO:
 def _from_bucket(url: str) -> BinaryIO:
     """The bytes of an image in a bucket. Raises UserError where the bucket refuses: no fault of the image."""
     try:
-        data = buckets.read(url)[0]
+        data = image_at(url)
     except buckets.Refused as e:
         raise UserError(f"{url}: {e.strerror}; rerun the command when the bucket answers") from e
     if not data:

@@ -33,7 +33,7 @@ from eve_jax.demo.dataset import record_of
 from eve_jax.demo.finish import FIT
 from eve_jax.demo.loop_config import CAPTIONED, RECAPTIONED, LoopConfig
 from eve_jax.demo.web import IMAGES, RECORDS, read_truth, write_unseen, write_web
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, install
 from eve_jax.infer.api import EVE
 from eve_jax.infer.scheduler import SchedulerSettings
 from eve_jax.process.files import read_json, read_text, write_atomically
@@ -66,9 +66,7 @@ def check_installed(loop: LoopConfig) -> None:
     for package in (*PACKAGES, *serves, *reads):
         if importlib.util.find_spec(package) is None:
             without = "; or go without OCR: --config.loop.curate.experts.run=" if package in reads else ""
-            raise UserError(
-                f"this demo requires {package}: pip install -c constraints.txt -e '.[demo,serve,curate]'{without}"
-            )
+            raise UserError(f"this demo requires {package}: {install('demo,serve,curate,experts')}{without}")
 
 
 def prepare(loop: LoopConfig, demo: DemoConfig, workdir: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from eve_jax.compile.cost import CHIPS, MFU
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import trainable_names, trained_groups
 from eve_jax.data.image.rule import ImageRule
@@ -19,8 +20,6 @@ from eve_jax.model.eve import abstract_params
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 
 FILL = 0.97  # of the slots of rows (docs/train.md#packing-efficiency)
-MFU = 0.4  # share of a chip's peak that useful FLOPs are taken to reach
-CHIPS = {"v5e": "TPU v5 lite", "v6e": "TPU v6 lite", "H100": "NVIDIA H100"}
 # Useful FLOP/s of two cores of an Intel Xeon in the demo's stage 2.1, 0.093 s a step (benchmarks/README.md), seconds
 # that a stage takes to start when its programs are kept, and those that a point takes to be scored.
 CORES_FLOPS, START, SCORE = 8.3e10, 15.0, 20.0

@@ -5,10 +5,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from eve_jax.data.image.size_rules import GEMMA
 from eve_jax.errors import UserError, name_fields
 from eve_jax.hf.config_fields import check_fields, refuse_wrapper
 from eve_jax.hf.families import FAMILIES, read_layers
 from eve_jax.hf.family import member, own_fields, plain_part
+from eve_jax.hf.gemma import gemma_config
 from eve_jax.hf.llava import LLAVA, is_llava, text_section, vision_section
 from eve_jax.hf.rope import read_rope
 from eve_jax.model.clip_config import ClipConfig, EncoderConfig
@@ -72,6 +74,7 @@ DATA_FIELDS = (
     "patch",
     "teacher",
     "area",
+    "image_tokens",
     "token_limit",
 )
 # Names that the original gives its image preprocessing; the largest image size and a patch's side are in them.
@@ -121,6 +124,8 @@ def _their_name(field: str) -> str:
 def _model_config(hf: dict[str, Any], **patch: Any) -> ModelConfig:
     if is_llava(hf):
         return _model_config(_llm_of(hf), **_encoder(hf))
+    if member(hf) == GEMMA:
+        return gemma_config(hf)
     if member(hf):
         return replace(_model_config(plain_part(hf)), **own_fields(hf))
     refuse_wrapper(hf)

@@ -15,7 +15,7 @@ from eve_jax.data.image.rule import PAD, ImageRule
 from eve_jax.errors import UserError
 from eve_jax.hf.config import CONFIG, PATCH_FIELDS, SIZES, V1, is_plain, model_config
 from eve_jax.hf.families import FAMILIES
-from eve_jax.hf.family import data_fields, image_tokens, member
+from eve_jax.hf.family import TEMPLATE, data_fields, image_tokens, member
 from eve_jax.hf.image_sizes import image_settings
 from eve_jax.hf.llava import is_llava, text_section
 from eve_jax.hf.preprocessor import PREPROCESSOR, WINDOW
@@ -45,7 +45,8 @@ def describe(folder: Path) -> tuple[dict[str, Any], str]:
     cfg = replace(model_config(hf, folder), **image_tokens(hf, folder))
     bare = is_plain(hf) or is_llava(hf)
     names = (*SIZES, *PATCH_FIELDS) if member(hf) else SIZES if bare else (*SIZES, "patch_hidden")
-    template = read_section(hf, folder).get("template") or member(hf) or chat_template(hf)
+    own = TEMPLATE.get(member(hf), member(hf))
+    template = read_section(hf, folder).get("template") or own or chat_template(hf)
     return {name: getattr(cfg, name) for name in names}, template
 
 

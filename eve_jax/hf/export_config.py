@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from eve_jax.data.image.size_rules import SAIL
+from eve_jax.data.image.size_rules import GEMMA, HUNDRED, SAIL
 from eve_jax.errors import UserError
 from eve_jax.hf.config import (
     CONFIGURATION,
@@ -22,7 +22,8 @@ from eve_jax.hf.config import (
 )
 from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
-from eve_jax.hf.family import SAIL_PATCH, exported_member, llm_part, neo_config
+from eve_jax.hf.family import PATCHES, SAIL_PATCH, exported_member, llm_part, neo_config, patches_section
+from eve_jax.hf.gemma import written_config
 from eve_jax.hf.generation import IDS
 from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
 from eve_jax.hf.rope import rope_fields
@@ -125,18 +126,24 @@ def _member_config(
     kind: str, cfg: ModelConfig, data: dict[str, Any], carried: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
     """config.json of another member of the family, with the settings that eve_jax reads in a section of its own."""
+    if kind == GEMMA:
+        return written_config(cfg, carried, dtype) | {OURS: _settings(data, *DATA_FIELDS)}
     plain = replace(cfg, parts=(), **EVE_FIELDS)
     llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
     ours = {OURS: _settings(data, *DATA_FIELDS)}
     if kind == SAIL:
         return llm | {SAIL_PATCH: 2 * cfg.sub_patch} | ours
+    if kind == HUNDRED:
+        return llm | {PATCHES: patches_section(cfg)} | ours
     tokens = {name: llm[name] for name in ("torch_dtype", *IDS) if name in llm}
     return neo_config(cfg, llm, data, carried) | tokens | ours
 
 
 def _settings(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Those of `names` that the settings of a model have; an area that is the mode's own is left out."""
-    return {name: data[name] for name in names if name in data and (name != "area" or any(data[name]))}
+    """Those of `names` that the settings of a model have; an area and a number of tokens that are the mode's own are
+    left out."""
+    own: dict[str, Any] = {"area": ([0, 0], (0, 0)), "image_tokens": (0,)}
+    return {name: data[name] for name in names if name in data and data[name] not in own.get(name, ())}
 
 
 def switched(cfg: ModelConfig) -> dict[str, Any]:

@@ -1,27 +1,34 @@
 """config.json of other members of the family, to our fields and back: NEO's (arXiv 2510.14979), SAIL's (2504.10462).
 
 NEO's has the LLM's fields in a section of their own; the form of the hub and that of the training kit are read. SAIL's
-is Mistral's with one field more.
+is Mistral's with one field more. The $100 model, which has no folder of its makers' form, is here its base LLM's with a
+section more.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eve_jax.data.image.size_rules import NEO, NEO_AREA, SAIL
+from eve_jax.data.image.size_rules import GEMMA, HUNDRED, NEO, NEO_AREA, SAIL
 from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
+from eve_jax.hf import gemma
 from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.config import ModelConfig
-from eve_jax.process.checks import number, whole
+from eve_jax.process.checks import known_names, number, whole
 
 NEO_TYPE, NEO_TEMPLATE, LLM_PART, VISION_PART = "neo_chat", "neo1_0", "llm_config", "vision_config"
 SAIL_PATCH = "vision_patch_size"  # field that Mistral's config.json does not have
+PATCHES = "eve_patches"  # section that a plain LLM's does not have, of the $100 model
 # What the members fix of our fields.
 SWITCHES: dict[str, dict[str, Any]] = {
     NEO: {"patch_embed": "conv_gelu_rope", "image_attention": "image", "rope": "thw", "index_rule": "thw"},
     SAIL: {"patch_embed": "linear", "image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
+    HUNDRED: {"patch_embed": "ln_linear_pos", "image_attention": "causal", "rope": "1d", "index_rule": "token"},
+    GEMMA: gemma.SWITCHES,
 }
+TEMPLATE = {GEMMA: "gemma4"}  # of a member whose template has another name
+HUNDRED_IMAGES = {"image_mode": "anyratio_ld", "max_size": 512, "max_aspect": 8.0}
 EXTRA = "extra_num_layers"
 # Of NEO's published models, whose config.json may not say it: layers of the LLM's own size -> those that are extra.
 PUBLISHED = {(40, 2048): 12, (42, 4096): 6}
@@ -30,9 +37,13 @@ AREA = ("min_pixels", "max_pixels")  # of the section of the images
 
 
 def member(hf: Mapping[str, Any]) -> str:
-    """Return which member, NEO or SAIL, a config.json is of; "" for another model."""
+    """Return which member, of SWITCHES, a config.json is of; "" for another model."""
     if hf.get("model_type") == NEO_TYPE:
         return NEO
+    if hf.get("model_type") == gemma.GEMMA_TYPE:
+        return GEMMA
+    if PATCHES in hf:
+        return HUNDRED
     return SAIL if hf.get("model_type") == "mistral" and hf.get(SAIL_PATCH) is not None else ""
 
 
@@ -43,8 +54,10 @@ def plain_part(hf: dict[str, Any]) -> dict[str, Any]:
 
 def llm_part(hf: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the LLM in a config.json."""
+    if member(hf) == GEMMA:
+        return gemma.text_part(hf)
     if member(hf) != NEO:
-        return {name: value for name, value in hf.items() if name != SAIL_PATCH}
+        return {name: value for name, value in hf.items() if name not in (SAIL_PATCH, PATCHES)}
     llm = hf.get(LLM_PART)
     if not isinstance(llm, dict):
         raise UserError(f"{LLM_PART} is {llm!r}: expected a section")
@@ -57,6 +70,8 @@ def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
     if kind == SAIL:
         size = whole(SAIL_PATCH, hf[SAIL_PATCH], "an even number of pixels", 2, LARGEST)
         return SWITCHES[SAIL] | {"sub_patch": size // 2}
+    if kind == HUNDRED:
+        return SWITCHES[HUNDRED] | _own_patches(hf[PATCHES])
     llm, vision = llm_part(hf), hf.get(VISION_PART)
     if not isinstance(vision, dict):
         raise UserError(f"{VISION_PART} is {vision!r}: expected a section")
@@ -78,6 +93,25 @@ def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
         "place_theta": _theta("rope_theta_hw", llm.get("rope_theta_hw", 1e4)),
         "extra_layers": whole(EXTRA, extra, "a number of layers", 0, LARGEST),
     }
+
+
+def _own_patches(section: Any) -> dict[str, Any]:
+    """The fields of the patch embedding in the section PATCHES."""
+    if not isinstance(section, dict):
+        raise UserError(f"{PATCHES} is {section!r}: expected a section")
+    known_names(section, ("patch_size", "hidden_size", "sides"), f"field in {PATCHES}")
+    size, width, sides = (
+        whole(f"{PATCHES}.{name}", section.get(name), f"a number of {what}", 1, LARGEST)
+        for name, what in (("patch_size", "pixels"), ("hidden_size", "channels"), ("sides", "patches"))
+    )
+    if size % 2:
+        raise UserError(f"{PATCHES}.patch_size is {size}: expected an even number of pixels")
+    return {"sub_patch": size // 2, "patch_hidden": width, "patch_sides": sides}
+
+
+def patches_section(cfg: ModelConfig) -> dict[str, Any]:
+    """Return the section PATCHES of the $100 model `cfg`."""
+    return {"patch_size": 2 * cfg.sub_patch, "hidden_size": cfg.patch_hidden, "sides": cfg.patch_sides}
 
 
 def _theta(name: str, value: Any) -> float:
@@ -103,8 +137,16 @@ def data_fields(hf: dict[str, Any], cfg: ModelConfig, file: Path) -> dict[str, A
     Raise UserError, naming the file, for an area that is none.
     """
     kind = member(hf)
-    data: dict[str, Any] = {"image_mode": kind, "template": kind, "max_size": 0, "max_aspect": 0.0, "fit": "shrink"}
-    data |= {"image_first": False, "patch": 2 * cfg.sub_patch}
+    data: dict[str, Any] = {
+        "image_mode": kind,
+        "template": TEMPLATE.get(kind, kind),
+        "max_size": 0,
+        "max_aspect": 0.0,
+        "fit": "shrink",
+    }
+    data |= {"image_first": False, "patch": 2 * cfg.sub_patch} | (HUNDRED_IMAGES if kind == HUNDRED else {})
+    if kind == GEMMA and (tokens := gemma.image_budget(file.parent)):
+        data["image_tokens"] = tokens
     vision = hf.get(VISION_PART) or {}
     given = [vision.get(name) for name in AREA]
     if kind == NEO and given != [None, None]:

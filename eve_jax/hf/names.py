@@ -6,19 +6,26 @@ the original's (docs/model.md#checkpoint-names): those of vision weights have `m
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
 
 from eve_jax.errors import UserError
+from eve_jax.hf.entries import (
+    Entry,
+    convolution,
+    flat_patch,
+    layer_norm,
+    linear,
+    placed_patches,
+    reshaped,
+    same,
+    transpose,
+)
 from eve_jax.hf.llava import LANGUAGE, PROJECTOR, TOWER
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import DELTA, TWICE, ModelConfig
+from eve_jax.model.turns import turns
 
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
-Transform = Callable[[np.ndarray], np.ndarray]
-
 
 # The norms of a layer here and there, by `ModelConfig.norms`.
 LAYER_NORMS = {
@@ -38,61 +45,18 @@ def norm_weight(cfg: ModelConfig) -> str:
     return "offset" if cfg.norm_plus_one else "scale"
 
 
-class Entry(NamedTuple):
-    """One parameter of ours and the tensor(s) of theirs it is; `{layer}` in `theirs` marks a stack over layers."""
-
-    ours: str
-    theirs: str
-    to_ours: Transform
-    to_theirs: Transform
-    layers: int = 0  # of the stack, when they are not the decoder's
-    first: int = 0  # their number of the first one
-
-    @property
-    def stacked(self) -> bool:
-        """True when `ours` stacks one tensor of theirs a layer."""
-        return "{layer}" in self.theirs
-
-    @property
-    def row_axis(self) -> int | None:
-        """Axis of one of our pieces that is the first of their tensor's; None where no axis is."""
-        return 0 if self.to_ours is _same else 1 if self.to_ours is _transpose else None
-
-    def names(self, cfg: ModelConfig) -> list[str]:
-        """Their tensor's name, or one a layer."""
-        if not self.stacked:
-            return [self.theirs]
-        count = self.layers or cfg.num_layers
-        return [self.theirs.format(layer=i) for i in range(self.first, self.first + count)]
-
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of each tensor of theirs, given ours."""
-        one = np.broadcast_to(np.zeros((), np.bool_), shape[1:] if self.stacked else shape)
-        return self.to_theirs(one).shape
-
-
-def _same(w: np.ndarray) -> np.ndarray:
-    return w
-
-
-def _transpose(w: np.ndarray) -> np.ndarray:
-    return w.T
-
-
-def _reshape(*shape: int) -> Transform:
-    return lambda w: w.reshape(shape)
-
-
-def _conv(kernel: int, channels: int) -> tuple[Transform, Transform]:
-    """[out, in, k, k] <-> [k * k * in, out], pixels row by row with their channels together."""
-    return (
-        lambda w: w.transpose(2, 3, 1, 0).reshape(kernel * kernel * channels, -1),
-        lambda w: w.reshape(kernel, kernel, channels, -1).transpose(3, 2, 0, 1),
-    )
-
-
 def _layer_entries(cfg: ModelConfig) -> Iterator[Entry]:
-    """The tables of the layers that the base LLM does not have, and of those that it has, which come after them."""
+    """The tables of the layers that the base LLM does not have, and of those that it has, which come after them.
+
+    Of layers that take turns, those of each place in a turn.
+    """
+    if cfg.in_turns:
+        count = len(cfg.layer_kinds)
+        for place, own in enumerate(turns(cfg)):
+            for entry in _stack_entries(own):
+                ours = entry.ours.replace("layers.", f"layers.turn{place}.", 1)
+                yield entry._replace(ours=ours, layers=cfg.num_layers // count, first=place, step=count)
+        return
     extra = cfg.extra_layers
     if extra:
         of_extra = (entry._replace(layers=extra) for entry in _stack_entries(cfg))
@@ -112,30 +76,32 @@ def _stack_entries(cfg: ModelConfig) -> Iterator[Entry]:
 
     for branch, moe in branches("layernorm"):
         for ours, theirs in LAYER_NORMS[cfg.norms].items():
-            yield Entry(f"layers.{ours}.{branch}.{norm_weight(cfg)}", f"{at}{moe}{theirs}.weight", _same, _same)
+            yield Entry(f"layers.{ours}.{branch}.{norm_weight(cfg)}", f"{at}{moe}{theirs}.weight", same, same)
     for branch, moe in branches("self_attn"):
         for name in ("q_norm", "k_norm") if cfg.qk_norm != "none" else ():
             ours = f"layers.attn.{name}.{branch}.{norm_weight(cfg)}"
-            yield Entry(ours, f"{at}self_attn.{moe}{name}.weight", _same, _same)
+            yield Entry(ours, f"{at}self_attn.{moe}{name}.weight", same, same)
         for name in "qk" if cfg.rope == "thw" else "":
             ours = f"layers.attn.{name}_place.{branch}"
-            yield Entry(f"{ours}.kernel", f"{at}self_attn.{moe}{name}_proj_hw.weight", _transpose, _transpose)
+            yield Entry(f"{ours}.kernel", f"{at}self_attn.{moe}{name}_proj_hw.weight", transpose, transpose)
             for axis in "hw" if cfg.qk_norm == "head" else "":
                 theirs = f"{at}self_attn.{moe}{name}_norm_{axis}.weight"
-                yield Entry(f"{ours}.{axis}_norm.{norm_weight(cfg)}", theirs, _same, _same)
-        for name in "qkvo":
+                yield Entry(f"{ours}.{axis}_norm.{norm_weight(cfg)}", theirs, same, same)
+        for name in "qko" if cfg.key_values in cfg.layer_kinds else "qkvo":
             ours, theirs = f"layers.attn.{name}.{branch}", f"{at}self_attn.{moe}{name}_proj"
-            yield Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
+            yield Entry(f"{ours}.kernel", f"{theirs}.weight", transpose, transpose)
             if cfg.qkv_bias and name != "o":
-                yield Entry(f"{ours}.bias", f"{theirs}.bias", _same, _same)
+                yield Entry(f"{ours}.bias", f"{theirs}.bias", same, same)
+    if cfg.layer_scale:
+        yield Entry("layers.scale", f"{at}layer_scalar", same, same)
     for branch, moe in branches("mlp"):
         for name in ("gate", "up", "down"):
-            yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", _transpose, _transpose)
+            yield Entry(f"layers.mlp.{branch}.{name}", f"{at}{moe}mlp.{name}_proj.weight", transpose, transpose)
     if DELTA in cfg.parts:
         for name in ("up", "down"):
             ours, theirs = f"layers.mlp.text.delta_{name}", f"{at}mlp.moe_{name}"
-            yield Entry(f"{ours}.weight", f"{theirs}_proj", _same, _same)
-            yield Entry(f"{ours}.gate", f"{theirs}_gate", _same, _same)
+            yield Entry(f"{ours}.weight", f"{theirs}_proj", same, same)
+            yield Entry(f"{ours}.gate", f"{theirs}_gate", same, same)
 
 
 def eve_v2(cfg: ModelConfig) -> list[Entry]:
@@ -148,22 +114,13 @@ def eve_v2(cfg: ModelConfig) -> list[Entry]:
     conv = f"{tower}.patch_embedding"
     return [
         *decoder(cfg),
-        Entry("patch_embed.kernel1", f"{conv}.0.weight", *_conv(cfg.sub_patch, 3)),
-        Entry("patch_embed.bias1", f"{conv}.0.bias", _same, _same),
-        Entry("patch_embed.kernel2", f"{conv}.2.weight", *_conv(2, cfg.patch_hidden)),
-        Entry("patch_embed.bias2", f"{conv}.2.bias", _same, _same),
-        Entry("patch_embed.class_embed", f"{tower}.class_embedding", _reshape(-1), _same),
-        Entry("patch_embed.split_embed", f"{tower}.split_embedding", _reshape(-1), _same),
+        Entry("patch_embed.kernel1", f"{conv}.0.weight", *convolution(cfg.sub_patch, 3)),
+        Entry("patch_embed.bias1", f"{conv}.0.bias", same, same),
+        Entry("patch_embed.kernel2", f"{conv}.2.weight", *convolution(2, cfg.patch_hidden)),
+        Entry("patch_embed.bias2", f"{conv}.2.bias", same, same),
+        Entry("patch_embed.class_embed", f"{tower}.class_embedding", reshaped(-1), same),
+        Entry("patch_embed.split_embed", f"{tower}.split_embedding", reshaped(-1), same),
     ]
-
-
-def _linear(ours: str, theirs: str, bias: bool = True) -> list[Entry]:
-    weight = Entry(f"{ours}.kernel", f"{theirs}.weight", _transpose, _transpose)
-    return [weight, Entry(f"{ours}.bias", f"{theirs}.bias", _same, _same)] if bias else [weight]
-
-
-def _layer_norm(ours: str, theirs: str) -> list[Entry]:
-    return [Entry(f"{ours}.{a}", f"{theirs}.{b}", _same, _same) for a, b in (("scale", "weight"), ("bias", "bias"))]
 
 
 def eve_v1(cfg: ModelConfig) -> list[Entry]:
@@ -171,17 +128,17 @@ def eve_v1(cfg: ModelConfig) -> list[Entry]:
     tower = "model.vision_tower"
     entries = [
         *decoder(cfg),
-        Entry("patch_embed.conv", f"{tower}.patch_embedding.weight", *_conv(cfg.sub_patch, 3)),
-        Entry("patch_embed.class_embed", f"{tower}.class_embedding", _same, _same),
-        Entry("patch_embed.split_embed", f"{tower}.split_embedding", _same, _same),
+        Entry("patch_embed.conv", f"{tower}.patch_embedding.weight", *convolution(cfg.sub_patch, 3)),
+        Entry("patch_embed.class_embed", f"{tower}.class_embedding", same, same),
+        Entry("patch_embed.split_embed", f"{tower}.split_embedding", same, same),
     ]
     for ours, theirs in (("window", "local_attention"), ("image", "global_attention")):
         for name in ("q", "kv"):
-            entries += _layer_norm(f"patch_embed.{ours}.{name}_norm", f"{tower}.{theirs}.{name}.0")
-            entries += _linear(f"patch_embed.{ours}.{name}", f"{tower}.{theirs}.{name}.1", bias=False)
-        entries += _linear(f"patch_embed.{ours}.proj", f"{tower}.{theirs}.proj")
+            entries += layer_norm(f"patch_embed.{ours}.{name}_norm", f"{tower}.{theirs}.{name}.0")
+            entries += linear(f"patch_embed.{ours}.{name}", f"{tower}.{theirs}.{name}.1", bias=False)
+        entries += linear(f"patch_embed.{ours}.proj", f"{tower}.{theirs}.proj")
     for number, place in ((0, 0), (1, 2)):  # a GELU is between them
-        entries += _linear(f"patch_embed.project.{number}", f"model.mm_projector.{place}")
+        entries += linear(f"patch_embed.project.{number}", f"model.mm_projector.{place}")
     if cfg.align_width:
         entries += _aligning(cfg)
     if cfg.teacher:
@@ -192,13 +149,13 @@ def eve_v1(cfg: ModelConfig) -> list[Entry]:
 def _aligning(cfg: ModelConfig) -> list[Entry]:
     """The patch aligning layer, the original's "compressor"."""
     level = [
-        *_layer_norm("align.levels.norm", f"{COMPRESSOR}norm_layer.{{layer}}.0"),
-        *_linear("align.levels.project", f"{COMPRESSOR}norm_layer.{{layer}}.1", bias=False),
+        *layer_norm("align.levels.norm", f"{COMPRESSOR}norm_layer.{{layer}}.0"),
+        *linear("align.levels.project", f"{COMPRESSOR}norm_layer.{{layer}}.1", bias=False),
     ]
     return [
         *(entry._replace(layers=cfg.align_levels) for entry in level),
-        *_linear("align.input", f"{COMPRESSOR}input_layer"),
-        *_linear("align.output", f"{COMPRESSOR}output_layer"),
+        *linear("align.input", f"{COMPRESSOR}input_layer"),
+        *linear("align.output", f"{COMPRESSOR}output_layer"),
     ]
 
 
@@ -206,20 +163,20 @@ def clip(cfg: ClipConfig) -> list[Entry]:
     """The table of CLIP's vision tower in its Hugging Face folder; ours are the names within `ClipVision`."""
     at, layer = "vision_model.", "vision_model.encoder.layers.{layer}."
     entries = [
-        *_layer_norm("layers.norm1", f"{layer}layer_norm1"),
-        *_layer_norm("layers.norm2", f"{layer}layer_norm2"),
+        *layer_norm("layers.norm1", f"{layer}layer_norm1"),
+        *layer_norm("layers.norm2", f"{layer}layer_norm2"),
     ]
     for ours, theirs in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("out", "out_proj")):
-        entries += _linear(f"layers.{ours}", f"{layer}self_attn.{theirs}")
+        entries += linear(f"layers.{ours}", f"{layer}self_attn.{theirs}")
     for ours, theirs in (("up", "fc1"), ("down", "fc2")):
-        entries += _linear(f"layers.{ours}", f"{layer}mlp.{theirs}")
+        entries += linear(f"layers.{ours}", f"{layer}mlp.{theirs}")
     return [
-        Entry("embed.conv", f"{at}embeddings.patch_embedding.weight", *_conv(cfg.patch_size, 3)),
-        Entry("embed.class_token", f"{at}embeddings.class_embedding", _same, _same),
-        Entry("embed.position", f"{at}embeddings.position_embedding.weight", _same, _same),
-        *_layer_norm("embed.norm", f"{at}pre_layrnorm"),
+        Entry("embed.conv", f"{at}embeddings.patch_embedding.weight", *convolution(cfg.patch_size, 3)),
+        Entry("embed.class_token", f"{at}embeddings.class_embedding", same, same),
+        Entry("embed.position", f"{at}embeddings.position_embedding.weight", same, same),
+        *layer_norm("embed.norm", f"{at}pre_layrnorm"),
         *(entry._replace(layers=cfg.num_layers) for entry in entries),
-        *_layer_norm("post_norm", f"{at}post_layernorm"),
+        *layer_norm("post_norm", f"{at}post_layernorm"),
     ]
 
 
@@ -230,7 +187,7 @@ def llava(cfg: ModelConfig) -> list[Entry]:
     for e in clip(cfg.encoder):
         entries.append(e._replace(ours=f"patch_embed.tower.{e.ours}", theirs=TOWER + e.theirs))
     for number in (0, 1):
-        entries += _linear(f"patch_embed.project.{number}", f"{PROJECTOR}linear_{number + 1}")
+        entries += linear(f"patch_embed.project.{number}", f"{PROJECTOR}linear_{number + 1}")
     return entries
 
 
@@ -242,12 +199,12 @@ def eve_names(cfg: ModelConfig) -> list[Entry]:
 def decoder(cfg: ModelConfig) -> list[Entry]:
     """The table of all but the patch embedding: embeddings, layers with the vision copies of `cfg`, norm, head."""
     entries = [
-        Entry("embed", "model.embed_tokens.weight", _same, _same),
-        Entry(f"norm.{norm_weight(cfg)}", "model.norm.weight", _same, _same),
+        Entry("embed", "model.embed_tokens.weight", same, same),
+        Entry(f"norm.{norm_weight(cfg)}", "model.norm.weight", same, same),
         *_layer_entries(cfg),
     ]
     if not cfg.tie_embeddings:
-        entries.append(Entry("head", "lm_head.weight", _same, _same))
+        entries.append(Entry("head", "lm_head.weight", same, same))
     return entries
 
 
@@ -263,24 +220,27 @@ def neo(cfg: ModelConfig) -> list[Entry]:
     at = "vision_model.embeddings"
     return [
         *(entry._replace(theirs=f"language_model.{entry.theirs}") for entry in decoder(cfg)),
-        Entry("patch_embed.kernel1", f"{at}.patch_embedding.weight", *_conv(cfg.sub_patch, 3)),
-        Entry("patch_embed.bias1", f"{at}.patch_embedding.bias", _same, _same),
-        Entry("patch_embed.kernel2", f"{at}.dense_embedding.weight", *_conv(2, cfg.patch_hidden)),
-        Entry("patch_embed.bias2", f"{at}.dense_embedding.bias", _same, _same),
+        Entry("patch_embed.kernel1", f"{at}.patch_embedding.weight", *convolution(cfg.sub_patch, 3)),
+        Entry("patch_embed.bias1", f"{at}.patch_embedding.bias", same, same),
+        Entry("patch_embed.kernel2", f"{at}.dense_embedding.weight", *convolution(2, cfg.patch_hidden)),
+        Entry("patch_embed.bias2", f"{at}.dense_embedding.bias", same, same),
     ]
 
 
 def sail(cfg: ModelConfig) -> list[Entry]:
     """The table of SAIL: Mistral's and a matrix for the pixels of a patch."""
-    return [*decoder(cfg), Entry("patch_embed.kernel", "model.vis_embed.weight", *_flat_patch(cfg.sub_patch))]
+    return [*decoder(cfg), Entry("patch_embed.kernel", "model.vis_embed.weight", *flat_patch(cfg.sub_patch))]
 
 
-def _flat_patch(sub: int) -> tuple[Transform, Transform]:
-    """[out, channel row column] of a patch <-> [its four blocks, each row column channel; out]."""
-    return (
-        lambda w: w.reshape(-1, 3, 2, sub, 2, sub).transpose(2, 4, 3, 5, 1, 0).reshape(12 * sub**2, -1),
-        lambda w: w.reshape(2, 2, sub, sub, 3, -1).transpose(5, 4, 0, 2, 1, 3).reshape(-1, 12 * sub**2),
-    )
+def hundred(cfg: ModelConfig) -> list[Entry]:
+    """The table of the $100 model: its base LLM's, and a patch embedding under the names of Gemma 4 Unified's."""
+    return [*decoder(cfg), *placed_patches(cfg, channels_first=True, bias=True)]
+
+
+def gemma(cfg: ModelConfig) -> list[Entry]:
+    """The table of Gemma 4 Unified; layers that take turns are every n-th of theirs."""
+    own = (entry._replace(theirs=entry.theirs.replace("model.", "model.language_model.", 1)) for entry in decoder(cfg))
+    return [*own, *placed_patches(cfg, channels_first=False, bias=False)]
 
 
 # The names of models of each `ModelConfig.patch_embed`.
@@ -289,5 +249,7 @@ TABLES: dict[str, Callable[[ModelConfig], list[Entry]]] = {
     "v1": eve_v1,
     "conv_gelu_rope": neo,
     "linear": sail,
+    "ln_linear_pos": hundred,
+    "ln_linear_pos_norm": gemma,
     "clip": llava,
 }

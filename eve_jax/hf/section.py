@@ -27,6 +27,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "patch": int,
     "teacher": list,
     "area": list,
+    "image_tokens": int,
     "token_limit": int,
 }
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from eve_jax.checkpoint.zero_weights import check_zero, is_zero
-from eve_jax.data.image.size_rules import NEO
+from eve_jax.data.image.size_rules import GEMMA, NEO
 from eve_jax.errors import UserError
+from eve_jax.hf import gemma
 from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
@@ -39,7 +40,11 @@ class HfSource:
         self.config = read_json(folder / CONFIG)
         self.cfg = model_config(self.config, folder, **patch)
         within = is_llava(self.config)
-        warn_unknown(text_section(plain_part(self.config)), folder / CONFIG)
+        kind = member(self.config)
+        if kind == GEMMA:
+            gemma.warn_unknown(self.config, folder / CONFIG)
+        else:
+            warn_unknown(text_section(plain_part(self.config)), folder / CONFIG)
         if within:
             warn_unknown_of_llava(self.config, folder / CONFIG)
         check_generation(folder, self.cfg.vocab_size)
@@ -49,8 +54,8 @@ class HfSource:
         self.tensors: dict[str, Any]
         if within:
             self.tensors = respelled(stored, folder)
-        elif member(self.config) == NEO:  # prefixes are part of its names
-            self.tensors = stored
+        elif kind in (NEO, GEMMA):  # prefixes are part of their names
+            self.tensors = gemma.without_audio(stored) if kind == GEMMA else stored
         else:
             self.tensors = without_prefix(stored, folder, is_plain(self.config))
         if self.config["model_type"] == V1:

@@ -35,6 +35,7 @@ from eve_jax.model.config import DTYPES
 from eve_jax.process.checks import known_names, of_type, unexpected, whole
 from eve_jax.process.paths import REMOTE, expand, expand_list, fetch
 from eve_jax.process.progress import ProgressBar
+from eve_jax.process.setup import keep_programs_of_library
 from eve_jax.sharding import make_mesh
 from eve_jax.weights.base_config import HF_CONFIG, carried_config, max_positions
 from eve_jax.weights.open import open_checkpoint
@@ -78,14 +79,12 @@ class EVE:
     ) -> "EVE":
         """From a stage's folder (FOLDER@STEP), an imported or a Hugging Face folder, or the hub (ORG/NAME[@REVISION]).
 
-        `fit` is fill (the original's inference rule, which always rescales to the full area) or shrink (the training
-        rule); `max_size` is the side of the largest image area in pixels, 0 = the checkpoint's own; `max_aspect`,
-        `image_first` and `template` are as in `config.data` ("own": of the folder's chat template), None or "" = those
-        that the checkpoint was trained with. `mesh` places it on all devices, as `config.mesh` does
-        (docs/infer.md#several-devices); "" = on one. `dtype` is that of the computation, "" = the checkpoint's own;
-        with float32 no answer depends on what else is in its batch, bfloat16 may decide a near tie otherwise.
-        `weights` int8 or int4 quantizes matrices (docs/infer.md#quantized-weights), `special_text` is as in
-        `config.data`. Raises UserError for a folder without a model, and for other settings.
+        fit: fill (the original's inference rule: always rescaled to the full area) or shrink (the training rule).
+        max_size: side of the largest image area in pixels, 0 = the checkpoint's own. max_aspect, image_first, template,
+        special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
+        of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
+        the checkpoint's own; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes
+        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for later processes. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
@@ -98,6 +97,7 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
+        keep_programs_of_library()
         checkpoint = open_checkpoint(find_checkpoint(expand(folder, "folder", fetch)))
         folder = checkpoint.folder
         template = named_template(template, folder)

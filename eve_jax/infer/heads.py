@@ -33,6 +33,11 @@ def regrouped_sizes(cfg: ModelConfig, mesh: Mesh | None) -> ModelConfig:
     heads, kv_heads = grouped_heads(cfg.num_heads, cfg.num_kv_heads, parts)
     if kv_heads == cfg.num_kv_heads:
         return cfg
+    if cfg.in_turns:
+        raise UserError(
+            f"tensor:{parts} does not divide {cfg.num_kv_heads} key/value heads, which other layers have of another "
+            "size: use fewer tensor shards"
+        )
     if cfg.qk_norm == "projection" and heads != cfg.num_heads:  # heads of zeros would count in their mean
         raise UserError(
             f"tensor:{parts} does not divide {cfg.num_heads} query heads, which this model norms together: use fewer "

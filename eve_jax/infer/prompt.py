@@ -11,6 +11,7 @@ from eve_jax.data.image.rule import PATCH_BYTES
 from eve_jax.data.rows.build import lay_out_tokens
 from eve_jax.data.rows.spell import Sample, spell_out
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID
+from eve_jax.errors import UserError
 from eve_jax.model.eve import Batch
 
 
@@ -18,13 +19,17 @@ from eve_jax.model.eve import Batch
 class Prompt:
     """Token ids with IMAGE_ID for each image, and the images' patches: uint8 [h * w, B] with their (h, w).
 
-    layout: what images are to the model that is asked.
+    layout: what images are to the model that is asked. Raises UserError for one that it does not take.
     """
 
     ids: np.ndarray
     patches: Sequence[np.ndarray] = ()
     grids: Sequence[tuple[int, int]] = ()
     layout: Layout = EVE_LAYOUT
+
+    def __post_init__(self) -> None:
+        if reason := next(filter(None, (self.layout.refuses(h, w) for h, w in self.grids)), ""):
+            raise UserError(f"{reason}: make it smaller")
 
     def after(self, ids: Sequence[int]) -> "Prompt":
         """The prompt with text tokens `ids` before it."""

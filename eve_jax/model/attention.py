@@ -22,43 +22,27 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax import sharding
 from eve_jax.errors import Field, FieldError
-from eve_jax.model import blocked, gpu_attention
-from eve_jax.model.blocked import ATTENTION, SCOPE
+from eve_jax.model import blocked, chunked, gpu_attention
+from eve_jax.model.blocked import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.head_groups import gathered_heads, spread
-from eve_jax.model.splash import LANES, splash
+from eve_jax.model.splash import Tiles, splash
+from eve_jax.model.splash_blocks import LANES, Kernel
 
-QUERY_CHUNK = 512  # queries whose scores exist at one time
 BY_PLATFORM = {"tpu": "splash", "gpu": "flash"}
 MADE_FOR = {"splash": "tpu", "flash": "gpu", "cudnn": "gpu"}
 
 
-@jax.named_scope(SCOPE)
-def plain_attention(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B S K H"],
-    v: Float[Array, "B S K E"],
-    mask: Array,
-) -> Float[Array, "B T N E"]:
-    """softmax(q k^T / sqrt(H)) v under `mask` (bool [B, T, S]); N/K query heads share a key/value head.
-
-    Scores and softmax are float32. A masked key contributes exactly zero, whatever it holds. Values may be of another
-    size E than queries and keys.
-    """
-    rows, queries, heads, size = q.shape
-    groups = heads // k.shape[2]
-    q = q.reshape(rows, queries, k.shape[2], groups, size)
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32) * size**-0.5
-    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v).reshape(rows, queries, heads, v.shape[3])
-
-
 class Ahead(NamedTuple):
-    """What tokens see behind themselves: up to token `end` of their row; `reach` is the most that lie between."""
+    """What tokens see behind themselves: up to token `end` of their row; `reach` is the most that lie between.
+
+    within: how many tokens of their image are before them, which they see whatever the window; None where no image is
+    longer than that.
+    """
 
     end: Int[Array, "B L"]
     reach: int
+    within: Int[Array, "B L"] | None = None
 
 
 def packed_attention(
@@ -66,15 +50,14 @@ def packed_attention(
     k: Float[Array, "B L K H"],
     v: Float[Array, "B L K E"],
     segment: Int[Array, "B L"],
-    kernel: str = "auto",
+    kernel: str | Kernel = "auto",
     interpret: bool = False,
     window: int = 0,
     ahead: Ahead | None = None,
 ) -> Float[Array, "B L N E"]:
     """Attention of whole rows in causal order; token i sees j <= i of its own segment (pads, segment 0, see pads).
 
-    With `window` > 0 it sees the last `window` of them, itself included; with `ahead`, which goes with no window, it
-    sees j <= end(i).
+    With `window` > 0 it sees the last `window` of them, itself included; with `ahead` it sees j <= end(i).
 
     Memory is linear in L with every `kernel`; "auto" takes the one for the processor, where the row's length and the
     head's size suit it. `interpret` runs the Pallas kernels anywhere, slowly. Rows and heads may be sharded over the
@@ -83,21 +66,26 @@ def packed_attention(
     capability = gpu_attention.compute_capability()
     suits = gpu_attention.takes(q.dtype, q.shape[3], capability)
     plain = ahead is None and q.shape[3] == v.shape[3]
-    kernel = kernel_for(kernel, sharding.platform(), q.shape[1], q.shape[3], suits, window, plain)
-    if kernel in ("chunked", "blocked") and q.shape[1] > QUERY_CHUNK:
+    name, blocks = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
+    if ahead is not None and window:
+        name = _of_two_limits(name)
+    kernel = kernel_for(name, sharding.platform(), q.shape[1], q.shape[3], suits, window, plain)
+    if kernel in ("chunked", "blocked") and q.shape[1] > chunked.QUERY_CHUNK:
         # A scan over layers computes before its loop whatever follows from `segment` alone: the masks of all chunks or
         # blocks, in memory that grows with the square of the row. The barrier has it wait for `q`.
         q, segment = jax.lax.optimization_barrier((q, segment))
     reach = ahead.reach if ahead else 0
     kernels: dict[str, Callable[..., Array]] = {
-        "chunked": partial(_chunked_attention, window=window, reach=reach),
+        "chunked": partial(chunked.chunked_attention, window=window, reach=reach),
         "blocked": partial(blocked.blocked_attention, window=window),
-        "splash": partial(splash, interpret=interpret, window=window, reach=reach),
+        "splash": partial(splash, interpret=interpret, tiles=Tiles(window, reach, blocks)),
         "flash": partial(gpu_attention.flash, capability=capability, interpret=interpret),
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }
     attend = kernels[kernel]
     of_rows = (segment,) if ahead is None else (segment, ahead.end)
+    if ahead is not None and window and ahead.within is not None:
+        of_rows = (segment, ahead.end, ahead.within)
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]
     if mesh is not None:
         q, k, v = spread(q, k, v, sharding.shards(mesh, "heads"))
@@ -109,6 +97,14 @@ def packed_attention(
             attend = jax.shard_map(attend, mesh=mesh, in_specs=places, out_specs=by_head, check_vma=False)
     out = gathered_heads(attend(q, k, v, *of_rows), heads, kv_heads)
     return checkpoint_name(out, ATTENTION) if kernel == "chunked" else out  # others name what they save themselves
+
+
+def _of_two_limits(kernel: str) -> str:
+    """The kernel for queries with two limits, a window behind and an image ahead. Raises FieldError for others."""
+    if kernel not in ("auto", "chunked"):
+        text = f"={kernel} has no local windows next to images that see themselves ("
+        raise FieldError(Field("model.attention"), text, Field("model.image_attention"), "): use auto")
+    return "chunked"
 
 
 def check_kernel(cfg: ModelConfig, mesh: Mesh) -> None:
@@ -162,39 +158,12 @@ def kernel_for(
         return kernel
     if platform == "gpu" and (window or not plain):
         return "chunked"
-    if platform == "cpu" and length > QUERY_CHUNK and length % blocked.BLOCK == 0:
+    if platform == "cpu" and length > chunked.QUERY_CHUNK and length % blocked.BLOCK == 0:
         return "blocked"
     if platform == "gpu" and cudnn and length % LANES == 0:
         return "cudnn"
     suits = length % LANES == 0 and head_size % 64 == 0
     return BY_PLATFORM.get(platform, "chunked") if suits else "chunked"
-
-
-def _chunked_attention(
-    q: Array, k: Array, v: Array, segment: Array, seen: Array | None = None, *, window: int, reach: int
-) -> Array:
-    """Scores exist for QUERY_CHUNK queries at a time and are recomputed in the backward pass.
-
-    seen: the last token that each sees, at most `reach` behind it; None for itself.
-    """
-    length = q.shape[1]
-    order = jnp.arange(length)
-    last = order[None] if seen is None else seen
-
-    def chunk(q, k, v, start, end):
-        first = max(start - window + 1, 0) if window else 0
-        keys = slice(first, min(end + reach, length))
-        mask = segment[:, start:end, None] == segment[:, None, keys]
-        mask &= last[:, start:end, None] >= order[keys]
-        if window:
-            mask &= order[start:end, None] - order[keys] < window
-        return plain_attention(q[:, start:end], k[:, keys], v[:, keys], mask)
-
-    if length <= QUERY_CHUNK:
-        return chunk(q, k, v, 0, length)
-    chunk = jax.checkpoint(chunk, static_argnums=(3, 4))
-    starts = range(0, length, QUERY_CHUNK)
-    return jnp.concatenate([chunk(q, k, v, s, min(s + QUERY_CHUNK, length)) for s in starts], axis=1)
 
 
 # keys, values, and the last entry that each of T new tokens sees, -1 for none; the first one, None for all
@@ -230,9 +199,9 @@ def cached_attention(q: Float[Array, "B T N H"], parts: list[Part]) -> Float[Arr
 
 
 def _by_queries(chunk: Callable[[slice], Array], queries: int) -> Float[Array, "B T K G E"]:
-    """What `chunk` makes of QUERY_CHUNK queries at a time, [B, K, G, T, E] each, put together."""
-    starts = range(0, queries, QUERY_CHUNK)
-    outs = [chunk(slice(s, min(s + QUERY_CHUNK, queries))) for s in starts]
+    """What `chunk` makes of `chunked.QUERY_CHUNK` queries at a time, [B, K, G, T, E] each, put together."""
+    starts = range(0, queries, chunked.QUERY_CHUNK)
+    outs = [chunk(slice(s, min(s + chunked.QUERY_CHUNK, queries))) for s in starts]
     return jnp.concatenate(outs, axis=2).transpose(0, 2, 1, 3, 4)
 
 

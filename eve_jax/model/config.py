@@ -7,18 +7,19 @@ from typing import Any
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.clip_config import DEEPEST, LARGEST, ClipConfig, EncoderConfig, refuse_ratio
-from eve_jax.model.family_config import check_family
+from eve_jax.model.family_config import check_family, check_turns
 from eve_jax.model.lora_config import Lora
+from eve_jax.model.splash_blocks import Kernel, parse_blocks
 from eve_jax.model.v1_config import V1Fields
 from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import setting
 
 ROUTINGS = ("split", "masked")
-REMATS = ("full", "attention", "none")
+REMATS = ("full", "attention", "host", "none")
 ATTENTIONS = ("auto", "chunked", "blocked", "splash", "flash", "cudnn")
 # Kinds of layers: attention to all earlier tokens of the sample, to the last `window` of them, to all without rotary.
 KINDS = ("full", "local", "nope")
-ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6}  # and how many numbers `rope_scaling` has then
+ROPE_TYPES = {"llama3": 4, "linear": 1, "yarn": 6, "proportional": 1}  # and how many numbers `rope_scaling` has then
 QK_NORMS = ("none", "head", "projection")
 NORMS = ("before", "after", "both")
 ACTIVATIONS = ("silu", "gelu_tanh")
@@ -144,6 +145,7 @@ class ModelFields(V1Fields):
     frozen_dtype: str = setting("bfloat16", DTYPES)
     remat: str = setting("full", REMATS)
     attention: str = setting("auto", ATTENTIONS)
+    attention_blocks: str = ""
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
@@ -151,6 +153,7 @@ class ModelFields(V1Fields):
             wanted = f"a multiple of the {V1_HEADS} heads of patch_embed=v1"
             raise unexpected(Field("model.patch_hidden"), self.patch_hidden, wanted)
         self._check_encoder()
+        parse_blocks(self.attention_blocks)
         self.check_v1()
         if self.align_width and self.num_layers < self.align_every:
             wanted = f"at least {self.align_every}, the layers between two that the aligning layer looks at"
@@ -167,9 +170,8 @@ class ModelFields(V1Fields):
         local = "local" in self.layer_kinds
         for field, value in (("window", self.window), ("local_rope_theta", self.local_rope_theta)):
             if value and not local:
-                raise FieldError(
-                    Field(f"model.{field}"), f"={value:g} needs local layers in ", Field("model.layer_kinds")
-                )
+                kinds = Field("model.layer_kinds")
+                raise FieldError(Field(f"model.{field}"), f"={value:g} needs local layers in ", kinds)
         if local and not self.window:
             raise unexpected(Field("model.window"), self.window, "the tokens that a local layer sees")
         if self.num_heads % self.num_kv_heads:
@@ -179,6 +181,7 @@ class ModelFields(V1Fields):
                 wanted = f"one of the {self.vocab_size} tokens of the vocabulary, or -1 for none"
                 raise unexpected(Field(f"model.{name}"), token, wanted)
         check_family(self, self.num_layers, self.head_dim, self.layer_kinds, self.align_width > 0)
+        check_turns(self)
 
     def _check_encoder(self) -> None:
         field, clip = Field("model.encoder"), Field("model.patch_embed")
@@ -220,6 +223,11 @@ class ModelConfig(ModelFields):
         """Raise FieldError for fields that do not go together, and for parts that no layer has."""
         super().check()
         check_parts(self.parts)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of attention, with the sizes of its tiles."""
+        return Kernel(self.attention, tuple(parse_blocks(self.attention_blocks).items()))
 
     @property
     def qk_dim(self) -> int:

@@ -1,53 +1,26 @@
 """A decoder layer of the LLM, whose parts may be divided by modality, and the scan over layers (EVEv2, eqs. 1-4)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from eve_jax.model import dropout
 from eve_jax.model.attention import ATTENTION
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
-from eve_jax.model.layers import MLP, HeadNorm, HeadProjection, OutProjection, RMSNorm, gathered, stacked
-from eve_jax.model.place_heads import PlaceHeads
+from eve_jax.model.layers import MLP, RMSNorm, gathered, stacked
 from eve_jax.model.routing import Hidden, Routed, Rows
+from eve_jax.model.self_attention import SelfAttention
 from eve_jax.model.sight import Kind
-from eve_jax.model.weight import EXTRA_GROUP, PLACE_GROUP, normal, regroup
+from eve_jax.model.turns import turns
+from eve_jax.model.weight import EXTRA_GROUP, declare, normal, ones, param, regroup
 from eve_jax.sharding import constrain, one_cpu
-
-
-class SelfAttention(nnx.Module):
-    """Projections of one attention block; the attention itself belongs to the rows."""
-
-    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
-        part = cfg.divided("self_attn")
-        self.q = Routed(lambda: HeadProjection(cfg, cfg.num_heads, rngs), part)
-        self.k = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
-        self.v = Routed(lambda: HeadProjection(cfg, cfg.num_kv_heads, rngs), part)
-        self.o = Routed(lambda: OutProjection(cfg, rngs), part)
-        if cfg.qk_norm != "none":
-            self.q_norm = Routed(lambda: HeadNorm(cfg, cfg.num_heads, rngs), part)
-            self.k_norm = Routed(lambda: HeadNorm(cfg, cfg.num_kv_heads, rngs), part)
-        if cfg.rope == "thw":
-            self.q_place = Routed(lambda: PlaceHeads(cfg, cfg.num_heads, rngs, taken_from="q"), part, PLACE_GROUP)
-            self.k_place = Routed(lambda: PlaceHeads(cfg, cfg.num_kv_heads, rngs, start=0.0), part, PLACE_GROUP)
-        # Kernels divide scores by the square root of a query's size.
-        self.q_factor = (cfg.qk_dim / (cfg.attention_size or cfg.head_dim)) ** 0.5
-
-    def project(self, x: Hidden, rows: Rows) -> tuple[Hidden, Hidden, Hidden]:
-        """Queries, keys and values of normed hidden states."""
-        q, k, v = (rows.route(part, x) for part in (self.q, self.k, self.v))
-        if hasattr(self, "q_norm"):
-            q, k = rows.route(self.q_norm, q), rows.route(self.k_norm, k)
-        if hasattr(self, "q_place"):
-            q, k = _beside(q, rows.route(self.q_place, x)), _beside(k, rows.route(self.k_place, x))
-        if self.q_factor != 1.0:
-            q = jax.tree.map(lambda a: a * self.q_factor, q)
-        return q, k, v
 
 
 class DecoderLayer(nnx.Module):
@@ -67,6 +40,8 @@ class DecoderLayer(nnx.Module):
         self.post_norm = norm() if before else None
         self.mlp = Routed(lambda: MLP(cfg, rngs), cfg.divided("mlp"))
         self.mlp_norm = norm() if after else None
+        one = param(cfg, rngs, (1,), (None,), ones, "norm") if cfg.layer_scale else None
+        self.scale = None if one is None else declare(one, "text", works_on="all")
 
     def __call__(self, x: Hidden, rows: Rows, kind: Kind, cache: Any = None) -> tuple[Hidden, Any]:
         """One layer of a `kind` on hidden states `x` as `rows` keeps them; returns them with its cache as updated."""
@@ -77,6 +52,9 @@ class DecoderLayer(nnx.Module):
         out, cache = rows.attend(*self.attn.project(normed(self.input_norm, x), rows), cache, kind)
         x = _add(x, normed(self.attn_norm, rows.route(self.attn.o, out)))
         x = _add(x, normed(self.mlp_norm, rows.route(self.mlp, normed(self.post_norm, x))))
+        if self.scale is not None:  # a constant, as in transformers
+            scale = jax.lax.stop_gradient(self.scale[...])
+            x = jax.tree.map(lambda a: a * scale.astype(a.dtype), x)
         return x, cache
 
 
@@ -84,14 +62,23 @@ def _add(x: Hidden, y: Hidden) -> Hidden:
     return jax.tree.map(lambda a, b: a + b, x, y)
 
 
-def _beside(x: Hidden, y: Hidden) -> Hidden:
-    """Heads of the one with those of the other behind them, as one head each."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), x, y)
-
-
 def stack_layers(cfg: ModelConfig, rngs: nnx.Rngs, count: int) -> DecoderLayer:
     """`count` layers as one module whose weights have a leading layer axis."""
     return stacked(lambda rngs: DecoderLayer(cfg, rngs), count, rngs)
+
+
+class TurnLayers(nnx.Module):
+    """Layers of several kinds that take turns (`eve_jax.model.turns`): those of each place in a turn are stacked."""
+
+    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs):
+        self.places = len(cfg.layer_kinds)
+        for place, own in enumerate(turns(cfg)):
+            setattr(self, f"turn{place}", stack_layers(own, rngs, cfg.num_layers // self.places))
+
+    @property
+    def each(self) -> list[DecoderLayer]:
+        """The layers of each place."""
+        return [getattr(self, f"turn{place}") for place in range(self.places)]
 
 
 def extra_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
@@ -107,24 +94,35 @@ def extra_layers(cfg: ModelConfig, rngs: nnx.Rngs) -> DecoderLayer:
 HeldGroup = Callable[[Array], LayerCache | HeldLayer]  # what is held for a layer of a group, by its number there
 EXTRA_STD = 0.02  # of matrices of the extra layers
 UNROLLED = 12  # most layers of which a program holds each for itself: compiling takes longer with each
-# What the backward pass finds stored, next to each layer's input.
-REMAT = {"full": None, "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION)}
+INPUT = "layer_input"  # name under which remat policies know a layer's input
+# What the backward pass finds stored, next to each layer's input; with `host` both wait in the host's memory.
+REMAT = {
+    "full": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "host": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[INPUT, ATTENTION],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
 
 
 def run_layers(
-    stacks: Sequence[DecoderLayer], x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
+    stacks: Sequence[Sequence[DecoderLayer]], x: Hidden, rows: Rows, remat: str = "none", keep: bool = False
 ) -> tuple[Hidden, Any]:
-    """Scan over stacked layers, one stack after the other.
+    """Scan over stacked layers, one stack after the other; of each, layers of several modules take turns.
 
     Returns the last hidden states and, with `keep`, every layer's output as `rows.leave` gives it: [layers, R, L, D].
     """
     kept, first = [], 0
-    for layers in stacks:
-        graph, weights = nnx.split(layers)
-        own = _own(weights, rows, first)
-        x, out = jax.lax.scan(_body(graph, x, rows, remat, keep), x, own, unroll=_at_once(weights))
-        kept.append(out)
-        first += count_layers(weights)
+    for modules in stacks:
+        graphs, states = zip(*map(nnx.split, modules), strict=True)
+        count = count_layers(states[0])
+        own = tuple(_own(weights, rows, first) for weights in states)
+        x, out = jax.lax.scan(_body(graphs, x, rows, remat, keep), x, own, unroll=_at_once(count, len(modules)))
+        kept.append(jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), out))
+        first += count * len(modules)
     return x, jnp.concatenate(kept) if keep else None
 
 
@@ -133,7 +131,10 @@ def count_layers(weights: nnx.State) -> int:
     return jax.tree.leaves(weights)[0].shape[0]
 
 
-def _own(weights: nnx.State, rows: Rows, first: int = 0) -> tuple[nnx.State, Kind, Array | None]:
+Own = tuple[nnx.State, Kind, Array | None]
+
+
+def _own(weights: nnx.State, rows: Rows, first: int = 0) -> Own:
     """What each layer has of its own, in a scan over them: weights, kind, and the key of its dropout.
 
     first: the number of the first one.
@@ -143,23 +144,32 @@ def _own(weights: nnx.State, rows: Rows, first: int = 0) -> tuple[nnx.State, Kin
     return weights, kinds, dropout.layer_keys(count)
 
 
-def _at_once(weights: nnx.State) -> int:
-    """Layers in a turn of the scan's loop: on one CPU all of a small model, which saves a tenth of a step in copies."""
-    count = count_layers(weights)
-    return count if one_cpu() and count <= UNROLLED else 1
+def _at_once(count: int, turns: int = 1) -> int:
+    """Turns of a scan that are one of its loop: on one CPU all of a small model, which saves a tenth of a step."""
+    return count if one_cpu() and count * turns <= UNROLLED else 1
 
 
-def _body(graph: Any, x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
-    """What a scan over layers does with each, and its `_own`, on hidden states like `x`."""
+def _body(graphs: Sequence[Any], x: Hidden, rows: Rows, remat: str, keep: bool = False) -> Callable:
+    """What a scan does with the layers of a turn, and the `_own` of each, on hidden states like `x`."""
     dtype = jax.tree.leaves(x)[0].dtype
 
-    def body(x: Hidden, own: tuple[nnx.State, Kind, Array | None]) -> tuple[Hidden, Any]:
-        x = jax.tree.map(lambda a: constrain(a, "batch", None, None), x)
+    def layer(x: Hidden, own: Own, place: int) -> tuple[Hidden, Any]:
+        x = jax.tree.map(lambda a: checkpoint_name(constrain(a, "batch", None, None), INPUT), x)
         with dropout.use(own[2]):
-            x, _ = nnx.merge(graph, gathered(own[0], dtype))(x, rows, own[1])
+            kind = own[1] if len(graphs) == 1 else rows.sight.of_layers[place]
+            x, _ = nnx.merge(graphs[place], gathered(own[0], dtype))(x, rows, kind)
         return x, rows.leave(x) if keep else None
 
-    return body if remat == "none" else jax.checkpoint(body, policy=REMAT[remat])
+    one = layer if remat == "none" else jax.checkpoint(layer, policy=REMAT[remat], static_argnums=2)
+
+    def body(x: Hidden, turn: tuple[Own, ...]) -> tuple[Hidden, Any]:
+        kept = []
+        for place, own in enumerate(turn):
+            x, out = one(x, own, place)
+            kept.append(out)
+        return x, jnp.stack(kept) if keep else None
+
+    return body
 
 
 def run_tapped(
@@ -171,8 +181,8 @@ def run_tapped(
     Returns the last hidden states and what the taps gave, [segments, ...]; nothing else of the layers is kept.
     """
     graph, weights = nnx.split(layers)
-    body = _body(graph, x, rows, remat)
-    each = _own(weights, rows)
+    body = _body([graph], x, rows, remat)
+    each = (_own(weights, rows),)
     below = count_layers(weights) % every
     if below:
         x, _ = jax.lax.scan(body, x, jax.tree.map(lambda a: a[:below], each))
@@ -189,47 +199,100 @@ def run_tapped(
 def in_groups(stacked: Any, groups: int) -> list[Any]:
     """A tree of arrays with a leading layer axis as `groups` trees of consecutive layers, of the same number each."""
     size = jax.tree.leaves(stacked)[0].shape[0] // groups if jax.tree.leaves(stacked) else 0
-    return [jax.tree.map(lambda x, g=g: x[g * size : (g + 1) * size], stacked) for g in range(groups)]
+    part = jax.lax.slice_in_dim  # indices take longer to trace, which hundreds of arrays make felt
+    return [jax.tree.map(lambda x, g=g: part(x, g * size, (g + 1) * size), stacked) for g in range(groups)]
 
 
-Stack = tuple[nnx.GraphDef, nnx.State]  # layers of one kind of module: what they are, and their stacked weights
+class Stack(NamedTuple):
+    """Layers of one kind of module: what they are, their stacked weights; their kind, where others take turns."""
+
+    graph: nnx.GraphDef
+    weights: nnx.State
+    kind: int | None
+
+
+Turns = list[Stack]  # of the same number of layers each
+Grown = tuple[nnx.State, Array, Kind]  # of a layer on top of a cache: weights, number, kind
+
+
+def grouped(stacks: Sequence[Sequence[DecoderLayer]], kinds: Sequence[int], groups: int) -> list[list[Turns]]:
+    """The layers as `extend_layers` takes them, in one group or in a group for each (`groups`).
+
+    kinds: of the layers of a stack that take turns, none where they do not.
+    """
+    given = [
+        [Stack(*nnx.split(layers), kind) for layers, kind in zip(modules, kinds or [None], strict=False)]
+        for modules in stacks
+    ]
+    if groups == 1:
+        return [given]
+    each = [
+        [[stack._replace(weights=one)]]
+        for turns in given
+        for turn in zip(*(in_groups(s.weights, count_layers(s.weights)) for s in turns), strict=True)
+        for stack, one in zip(turns, turn, strict=True)
+    ]
+    assert len(each) == groups, "one group, or one for each layer"
+    return each
 
 
 def extend_layers(
-    groups: list[list[Stack]],
+    groups: list[list[Turns]],
     caches: list[tuple[Array, Array]],
     x: Hidden,
     rows: Rows,
     held: list[HeldGroup] | None = None,
 ) -> tuple[Hidden, list[tuple[Array, Array]]]:
-    """The layers on top of a cache of keys and values, group by group; a scan over each stack of a group.
+    """The layers on top of a cache of keys and values, group by group; a scan over the turns of each of a group.
 
     A layer gets its `LayerCache`, or, with `held`, a pair: what that has for it, which is only read, and its own.
     Returns the last hidden states and the caches as updated.
     """
-    dtype = jax.tree.leaves(x)[0].dtype
     updated = []
     kinds = in_groups(rows.sight.layers(), len(groups))
+    alone: dict[Any, Callable] = {}  # layers that are a group each are alike: traced and lowered once
     for number, (group, cache) in enumerate(zip(groups, caches, strict=True)):
         first = 0
-        for graph, weights in group:
+        for stacks in group:
+            count, each_turn = count_layers(stacks[0].weights), len(stacks)
+            alike = tuple((stack.graph, stack.kind) for stack in stacks)
+            turn = partial(_extend_turn, alike, rows)
+            if count == 1:
+                turn = alone.setdefault(alike, jax.jit(turn))
 
             def body(
                 carry: tuple[Hidden, tuple[Array, Array]],
-                layer: tuple[nnx.State, Array, Kind],
+                own: tuple[Grown, ...],
+                turn: Callable = turn,
                 number: int = number,
-                graph: nnx.GraphDef = graph,
             ) -> tuple[Any, None]:
-                own: Any = LayerCache(*carry[1], layer[1])
-                pair = own if held is None else (held[number](layer[1]), own)
-                x, pair = nnx.merge(graph, gathered(layer[0], dtype))(carry[0], rows, layer[2], pair)
-                own = pair if held is None else pair[1]
-                return (x, (own.keys, own.values)), None
+                return turn(carry, own, tuple(None if held is None else held[number](one[1]) for one in own)), None
 
-            count = count_layers(weights)
-            each = jnp.arange(first, first + count)
+            places = first + jnp.arange(count * each_turn).reshape(count, each_turn)
             of_layers = jax.tree.map(lambda k, first=first, count=count: k[first : first + count], kinds[number])
-            (x, cache), _ = jax.lax.scan(body, (x, cache), (weights, each, of_layers), unroll=count == 1)
-            first += count
+            each = tuple((stack.weights, places[:, turn], of_layers) for turn, stack in enumerate(stacks))
+            (x, cache), _ = jax.lax.scan(body, (x, cache), each, unroll=count == 1)
+            first += count * each_turn
         updated.append(cache)
     return x, updated
+
+
+def _extend_turn(
+    alike: tuple[tuple[nnx.GraphDef, int | None], ...],
+    rows: Rows,
+    carry: tuple[Hidden, tuple[Array, Array]],
+    own: tuple[Grown, ...],
+    held: tuple[LayerCache | HeldLayer | None, ...],
+) -> tuple[Hidden, tuple[Array, Array]]:
+    """A turn of `extend_layers`, of whose layers `alike` has module and kind; hidden states and the cache after it."""
+    x, cache = carry
+    dtype = jax.tree.leaves(x)[0].dtype
+    for (graph, own_kind), (weights, place, kind), before in zip(alike, own, held, strict=True):
+        kind = kind if own_kind is None else own_kind
+        fold = rows.sight.fold(kind)
+        recent: Any = LayerCache(*cache, place, fold)
+        pair = recent if before is None else (before._replace(fold=fold), recent)
+        x, pair = nnx.merge(graph, gathered(weights, dtype))(x, rows, kind, pair)
+        recent = pair if before is None else pair[1]
+        cache = recent.keys, recent.values
+    return x, cache

@@ -17,16 +17,17 @@ from eve_jax.model.config import ModelConfig
 from eve_jax.model.decoder import (
     DecoderLayer,
     HeldGroup,
-    Stack,
-    count_layers,
+    TurnLayers,
+    Turns,
     extend_layers,
     extra_layers,
-    in_groups,
+    grouped,
     run_layers,
     run_tapped,
     stack_layers,
 )
 from eve_jax.model.layers import RMSNorm
+from eve_jax.model.logit_cap import capped
 from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
 from eve_jax.model.patch_embeds import PATCH_EMBEDS
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
@@ -51,7 +52,8 @@ class Eve(nnx.Module):
         shape = (cfg.vocab_size, cfg.hidden_size)
         head = "targets"  # only positions that predict a target meet the LM head
         self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text")
-        self.layers = stack_layers(cfg, rngs, cfg.num_layers - cfg.extra_layers)
+        own = cfg.num_layers - cfg.extra_layers
+        self.layers = TurnLayers(cfg, rngs) if cfg.in_turns else stack_layers(cfg, rngs, own)
         self.norm = declare(RMSNorm(cfg, rngs), "text")
         if cfg.align_width:
             self.align = declare(PatchAlign(cfg, rngs), "align")
@@ -66,9 +68,11 @@ class Eve(nnx.Module):
         add_adapters(cfg, self, rngs)  # last: what is random about the other weights stays the same
 
     @property
-    def stacks(self) -> list[DecoderLayer]:
-        """The layers from the first to the last, those that the base LLM does not have before the others."""
-        return [self.extra, self.layers] if self.cfg.extra_layers else [self.layers]
+    def stacks(self) -> list[list[DecoderLayer]]:
+        """The layers from the first to the last, new ones before the base LLM's; those of a list take turns."""
+        if self.cfg.in_turns:
+            return [self.layers.each]
+        return [[self.extra], [self.layers]] if self.cfg.extra_layers else [[self.layers]]
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
@@ -134,28 +138,25 @@ class Eve(nnx.Module):
             # The head as the left factor is read where it lies; as the right one it is copied into another order for
             # each product. The barriers keep XLA from making it the right one, and from reducing over columns.
             product = jax.lax.dot_general(weight, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-            return jax.lax.optimization_barrier(jax.lax.optimization_barrier(product).T)
-        return jnp.einsum("...D,QD->...Q", x, weight, preferred_element_type=jnp.float32)
+            product = jax.lax.optimization_barrier(jax.lax.optimization_barrier(product).T)
+        else:
+            product = jnp.einsum("...D,QD->...Q", x, weight, preferred_element_type=jnp.float32)
+        return capped(product, self.cfg.logit_cap)
 
     def __call__(self, batch: Batch) -> Float[Array, "R L Q"]:
         """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""
         return self.logits(self.hidden(batch)[0])
 
-    def layer_groups(self, groups: int) -> list[list[Stack]]:
+    def layer_groups(self, groups: int) -> list[list[Turns]]:
         """The layers as `extend` takes them, in one group or in a group for each (`groups`)."""
-        stacks = [nnx.split(layers) for layers in self.stacks]
-        if groups == 1:
-            return [stacks]
-        each = [[(graph, one)] for graph, state in stacks for one in in_groups(state, count_layers(state))]
-        assert len(each) == groups, "one group, or one for each layer"
-        return each
+        return grouped(self.stacks, self.cfg.kind_numbers if self.cfg.in_turns else (), groups)
 
     def extend(
         self,
         batch: Batch,
         caches: list[Cache],
         start: Array,
-        weights: list[list[Stack]],
+        weights: list[list[Turns]],
         first: bool = False,
         held: list[HeldGroup] | None = None,
     ) -> tuple[Array, list[Cache]]:
@@ -178,7 +179,7 @@ class Eve(nnx.Module):
         recent: list[Cache],
         length: Array,
         step: Array,
-        weights: list[list[Stack]],
+        weights: list[list[Turns]],
         number: Array | None = None,
     ) -> tuple[Array, list[Cache]]:
         """One text token a row, int32 [R], after `length` [R] tokens in the caches `held` and `step` in `recent`.

@@ -14,16 +14,20 @@ BLOCK = 128  # entries of a cache that are read at a time
 
 
 class LayerCache(NamedTuple):
-    """A layer's place in the keys [layers, R, K, H, C] and values [layers, R, K, C, H] of several: updated there."""
+    """A layer's place in the keys [layers, R, K, H, C] and values [layers, R, K, C, H] of several: updated there.
+
+    fold: number and size of its heads, where a head is kept as several of size H, and K is more than they are.
+    """
 
     keys: Array
     values: Array
     layer: Array | int
+    fold: tuple[int, int] | None = None
 
     def read(self, dtype: jnp.dtype) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
         """The layer's own keys and values."""
-        keys, values = (jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False) for x in self[:2])
-        return keys.astype(dtype), values.astype(dtype)
+        keys, values = (jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False) for x in (self.keys, self.values))
+        return _unfolded(keys, -2, self.fold).astype(dtype), _unfolded(values, -1, self.fold).astype(dtype)
 
     def append(
         self, k: Float[Array, "R T K H"], v: Float[Array, "R T K H"], start: Int[Array, "R"] | Int[Array, ""]
@@ -41,8 +45,10 @@ class LayerCache(NamedTuple):
             own = jax.lax.dynamic_index_in_dim(old, self.layer, keepdims=False)
             return jax.lax.dynamic_update_index_in_dim(old, jax.vmap(at)(own, new, start), self.layer, 0)
 
-        return LayerCache(
-            put(self.keys, k.transpose(0, 2, 3, 1), -1), put(self.values, v.swapaxes(1, 2), -2), self.layer
+        heads, size = self.keys.shape[2:4]
+        k, v = (_folded(x, heads, size) if self.fold else x for x in (k, v))
+        return self._replace(
+            keys=put(self.keys, k.transpose(0, 2, 3, 1), -1), values=put(self.values, v.swapaxes(1, 2), -2)
         )
 
     def attend(
@@ -52,6 +58,23 @@ class LayerCache(NamedTuple):
         return cached_attention(q, [(*self.read(q.dtype), length[:, None] - 1, first), new])
 
 
+def _folded(x: Float[Array, "R T N E"], heads: int, size: int) -> Float[Array, "R T K H"]:
+    """Heads of another size as `heads` of `size`, with zeros for those that there are more."""
+    x = x.reshape(*x.shape[:2], -1, size)
+    return jnp.pad(x, ((0, 0), (0, 0), (0, heads - x.shape[2]), (0, 0)))
+
+
+def _unfolded(x: Array, axis: int, fold: tuple[int, int] | None) -> Array:
+    """Keys [R, K, H, C] or values [R, K, C, H], whose heads have their size on `axis`, as before `_folded`."""
+    if fold is None:
+        return x
+    heads, size = fold
+    parts = size // x.shape[axis]
+    x = x[:, : heads * parts].reshape(x.shape[0], heads, parts, *x.shape[2:])
+    x = jnp.moveaxis(x, 2, axis - 1)  # next to the numbers of a part
+    return x.reshape(*x.shape[:2], *((size, x.shape[-1]) if axis == -2 else (x.shape[2], size)))
+
+
 class HeldLayer(NamedTuple):
     """A layer of a cache that is only read: the rows `slots` int32 [R] of it, all of them where that is None."""
 
@@ -59,6 +82,7 @@ class HeldLayer(NamedTuple):
     values: Array
     layer: Array | int
     slots: Array | None
+    fold: tuple[int, int] | None = None  # as of a `LayerCache`
 
     def attend(
         self, q: Float[Array, "R T N H"], length: Int[Array, "R"], first: Int[Array, "R T"] | None, new: Part
@@ -66,7 +90,8 @@ class HeldLayer(NamedTuple):
         """As `LayerCache.attend`; only as many blocks of the cache are read as the longest row has entries in."""
 
         def block(number: Array) -> tuple[Float[Array, "R K H C"], Float[Array, "R K C H"]]:
-            return self._block(self.keys, 4, number, q.dtype), self._block(self.values, 3, number, q.dtype)
+            keys, values = self._block(self.keys, 4, number, q.dtype), self._block(self.values, 3, number, q.dtype)
+            return _unfolded(keys, -2, self.fold), _unfolded(values, -1, self.fold)
 
         return blocks_attention(q, new, block, BLOCK, (length, first))
 

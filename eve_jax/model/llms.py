@@ -63,6 +63,42 @@ _GEMMA3: dict[str, Any] = {
     "head_dim": 256,
     "tie_embeddings": True,
 }
+# Gemma 4 12B Unified, whose layers, patch embedding and attention within images belong together.
+_GEMMA4: dict[str, Any] = {
+    "qkv_bias": False,
+    "qk_norm": "head",
+    "norms": "both",
+    "activation": "gelu_tanh",
+    "scale_embeddings": True,
+    "attention_size": 1.0,
+    "layer_kinds": (*["local"] * 5, "full"),
+    "window": 1024,
+    "local_rope_theta": 1e4,
+    "rope_type": "proportional",
+    "rope_scaling": (0.25,),
+    "head_dim": 256,
+    "tie_embeddings": True,
+    "wide_head_dim": 512,
+    "wide_kv_heads": 1,
+    "key_values": "full",
+    "value_norm": True,
+    "layer_scale": True,
+    "logit_cap": 30.0,
+    "patch_embed": "ln_linear_pos_norm",
+    "image_attention": "image",
+    "sub_patch": 24,
+    "patch_hidden": 3840,
+    "patch_sides": 1120,
+}
+# SAIL-7B: Mistral's sizes; its six further tokens are the last ones, their order is not known without its folder.
+_SAIL: dict[str, Any] = {
+    "patch_embed": "linear",
+    "image_attention": "prefix",
+    "rope": "sections",
+    "index_rule": "max+1",
+    "patch_token": 32_769,
+    "close_token": 32_770,
+}
 
 LLMS: dict[str, dict[str, Any]] = {
     "qwen2.5-7b": _llm(3584, 18944, 28, 28, 4, 152064),
@@ -87,6 +123,8 @@ LLMS: dict[str, dict[str, Any]] = {
     "olmo2-13b": _llm(5120, 13824, 40, 40, 40, 100352, **_OLMO2),
     "gemma3-270m": _llm(640, 2048, 18, 4, 1, 262144, **_GEMMA3, window=512),
     "gemma3-1b": _llm(1152, 6912, 26, 4, 1, 262144, **_GEMMA3, window=512),
+    "gemma4-12b": _llm(3840, 15360, 48, 16, 8, 262144, **_GEMMA4),
+    "sail-7b": _llm(4096, 14336, 32, 32, 8, 32774, **_MISTRAL, **_SAIL),
     "demo": _llm(192, 512, 6, 6, 2, 1024, tie_embeddings=True, rope_theta=1e4),
     "vicuna-7b": _llm(4096, 11008, 32, 32, 32, 32000, **_LLAMA),
     "tiny": _llm(64, 160, 2, 4, 2, 1024, tie_embeddings=True),

@@ -7,6 +7,7 @@ with three products; but the head and its gradient must be at hand, whole, for e
 EVEv1's aligning loss is added next to it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Eve
+from eve_jax.model.logit_cap import capped, slope
 from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
@@ -35,13 +37,16 @@ def chunk_rows(vocab: int) -> int:
     return vocab // even if even else min(-(-vocab // (fewest * TILE)) * TILE, VOCAB_CHUNK)
 
 
-@jax.custom_vjp
-def target_nll(hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"]) -> Float[Array, "M"]:
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def target_nll(
+    hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"], cap: float = 0.0
+) -> Float[Array, "M"]:
     """-log softmax(hidden @ head.T)[labels], float32, with logits for one chunk of the vocabulary at a time.
 
-    `hidden` is after the final norm. The backward pass computes each chunk's logits again.
+    `hidden` is after the final norm; logits are within `cap`, where that is not 0. The backward pass computes each
+    chunk's logits again.
     """
-    return _forward(hidden, head, labels)[0]
+    return _forward(hidden, head, labels, cap)[0]
 
 
 class Chunk(NamedTuple):
@@ -79,18 +84,18 @@ def _gathered_head(weight: Array, dtype: jnp.dtype) -> Array:
     return gather(weight, HEAD, dtype)
 
 
-def _logits(hidden: Array, weight: Array) -> Array:
+def _logits(hidden: Array, weight: Array, cap: float) -> Array:
     logits = jnp.einsum("MD,QD->MQ", hidden, weight, preferred_element_type=jnp.float32)
-    return constrain(logits, "batch", "vocab")
+    return capped(constrain(logits, "batch", "vocab"), cap)
 
 
-def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(hidden: Array, head: Array, labels: Array, cap: float) -> tuple[Array, tuple[Array, ...]]:
     vocab = head.shape[0]
     size, chunks = _chunks(vocab)
 
     def fold(carry: tuple[Array, Array, Array], chunk: Chunk) -> tuple[tuple[Array, Array, Array], None]:
         peak, total, picked = carry
-        logits = _logits(hidden, _gathered_head(_rows(head, chunk, size), hidden.dtype))
+        logits = _logits(hidden, _gathered_head(_rows(head, chunk, size), hidden.dtype), cap)
         logits = _only_fresh(logits, chunk, vocab, -jnp.inf)
         new_peak = jnp.maximum(peak, logits.max(axis=1))
         total = total * jnp.exp(peak - new_peak) + jnp.exp(logits - new_peak[:, None]).sum(axis=1)
@@ -105,7 +110,7 @@ def _forward(hidden: Array, head: Array, labels: Array) -> tuple[Array, tuple[Ar
     return log_total - picked, (hidden, head, labels, log_total)
 
 
-def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Array, None]:
+def _backward(cap: float, saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Array, None]:
     """d nll / d logits = softmax - one-hot, a chunk at a time; sums over chunks in float32."""
     hidden, head, labels, log_total = saved
     vocab = head.shape[0]
@@ -115,7 +120,8 @@ def _backward(saved: tuple[Array, ...], g: Float[Array, "M"]) -> tuple[Array, Ar
         d_hidden, d_head = carry
         weight, to_stored = jax.vjp(lambda w: _gathered_head(w, hidden.dtype), _rows(head, chunk, size))
         hit = (labels - chunk.start)[:, None] == jnp.arange(size)
-        d_logits = (jnp.exp(_logits(hidden, weight) - log_total[:, None]) - hit) * g[:, None]
+        logits = _logits(hidden, weight, cap)
+        d_logits = (jnp.exp(logits - log_total[:, None]) - hit) * g[:, None] * slope(logits, cap)
         d_logits = _only_fresh(d_logits, chunk, vocab, 0).astype(hidden.dtype)
         d_hidden += jnp.einsum("MQ,QD->MD", d_logits, weight, preferred_element_type=jnp.float32)
         (d_stored,) = to_stored(jnp.einsum("MQ,MD->QD", d_logits, hidden))
@@ -136,12 +142,16 @@ def by_targets() -> bool:
     return one_cpu()
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def nll_sum(
-    hidden: Float[Array, "M D"], head: Float[Array, "Q D"], labels: Int[Array, "M"], weight: Float[Array, "M"]
+    hidden: Float[Array, "M D"],
+    head: Float[Array, "Q D"],
+    labels: Int[Array, "M"],
+    weight: Float[Array, "M"],
+    cap: float = 0.0,
 ) -> Float[Array, ""]:
     """Sum of `target_nll` times `weight` (which has no gradient), by chunks of targets where gradients are taken."""
-    return jnp.sum(target_nll(hidden, head, labels) * weight)
+    return jnp.sum(target_nll(hidden, head, labels, cap) * weight)
 
 
 def _chunk_of_targets(targets: int, vocab: int) -> int:
@@ -156,7 +166,9 @@ def _split(x: Array, size: int) -> Array:
     return jnp.pad(x, ((0, chunks * size - x.shape[0]), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
 
 
-def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+def _sum_forward(
+    hidden: Array, head: Array, labels: Array, weight: Array, cap: float
+) -> tuple[Array, tuple[Array, Array]]:
     """The sum, and its gradients of `hidden` and `head`."""
     targets, vocab = hidden.shape[0], head.shape[0]
     matrix = head.astype(hidden.dtype)
@@ -165,12 +177,13 @@ def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tu
     def fold(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
         total, d_head = carry
         hidden, labels, weight = chunk
-        logits = jnp.einsum("MD,QD->MQ", hidden, matrix, preferred_element_type=jnp.float32)
+        logits = capped(jnp.einsum("MD,QD->MQ", hidden, matrix, preferred_element_type=jnp.float32), cap)
         peak = logits.max(axis=1, keepdims=True)
         exps = jnp.exp(logits - peak)
         norm = exps.sum(axis=1, keepdims=True)
         nll = (peak + jnp.log(norm) - jnp.take_along_axis(logits, labels[:, None], axis=1))[:, 0]
-        d_logits = (exps * (weight[:, None] / norm)).at[jnp.arange(size), labels].add(-weight).astype(hidden.dtype)
+        d_logits = (exps * (weight[:, None] / norm)).at[jnp.arange(size), labels].add(-weight)
+        d_logits = (d_logits * slope(logits, cap)).astype(hidden.dtype)
         d_head += jnp.einsum("MQ,MD->QD", d_logits, hidden, preferred_element_type=jnp.float32)
         return (total + jnp.sum(nll * weight), d_head), jnp.einsum("MQ,QD->MD", d_logits, matrix)
 
@@ -180,7 +193,7 @@ def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array) -> tu
     return total, (d_hidden.reshape(-1, hidden.shape[1])[:targets], d_head.astype(head.dtype))
 
 
-def _sum_backward(gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[Array, Array, None, None]:
+def _sum_backward(cap: float, gradients: tuple[Array, Array], g: Float[Array, ""]) -> tuple[Array, Array, None, None]:
     d_hidden, d_head = gradients
     return d_hidden * g.astype(d_hidden.dtype), d_head * g.astype(d_head.dtype), None, None
 
@@ -221,12 +234,13 @@ def target_losses(model: Eve, batch: Batch) -> Float[Array, "R T"]:
     """
     labels, hidden = batch["labels"], model.hidden(batch)[0]
     at_targets, head, flat = _at_targets(model, hidden, batch), model.head_weight, labels.reshape(-1)
+    cap = model.cfg.logit_cap
     if not by_targets():
-        return target_nll(at_targets, head, flat).reshape(labels.shape)
+        return target_nll(at_targets, head, flat, cap).reshape(labels.shape)
     # As in training there: logits of all targets, even of a chunk of the vocabulary, may be more than the memory holds.
     size = _chunk_of_targets(flat.shape[0], min(head.shape[0], VOCAB_CHUNK))
     chunks = (_split(at_targets, size), _split(flat, size))
-    nll = jax.lax.map(lambda chunk: target_nll(chunk[0], head, chunk[1]), chunks)
+    nll = jax.lax.map(lambda chunk: target_nll(chunk[0], head, chunk[1], cap), chunks)
     return nll.reshape(-1)[: flat.shape[0]].reshape(labels.shape)
 
 
@@ -241,10 +255,10 @@ def loss_sums(model: Eve, batch: Batch) -> tuple[Array, Array]:
 def _nll_sums(model: Eve, hidden: Float[Array, "R L D"], batch: Batch) -> tuple[Array, Array]:
     counted, labels = batch["loss_weight"].reshape(-1), batch["labels"].reshape(-1)
     weight = batch[TARGET_WEIGHT].reshape(-1) if TARGET_WEIGHT in batch else counted
-    at_targets = _at_targets(model, hidden, batch)
+    at_targets, cap = _at_targets(model, hidden, batch), model.cfg.logit_cap
     if by_targets():
-        return nll_sum(at_targets, model.head_weight, labels, weight), jnp.sum(counted)
-    return jnp.sum(target_nll(at_targets, model.head_weight, labels) * weight), jnp.sum(counted)
+        return nll_sum(at_targets, model.head_weight, labels, weight, cap), jnp.sum(counted)
+    return jnp.sum(target_nll(at_targets, model.head_weight, labels, cap) * weight), jnp.sum(counted)
 
 
 class LossSums(NamedTuple):

@@ -9,6 +9,7 @@ from eve_jax.model.code_embed import CodeEmbed
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.encoder_embed import EncoderEmbed
 from eve_jax.model.patch_embed import PatchEmbed
+from eve_jax.model.placed_patches import NormedPatches, PlacedPatches
 from eve_jax.model.plain_patches import LinearPatches, RotaryPatches
 from eve_jax.model.v1.patch_embed import WindowEmbed
 
@@ -17,6 +18,8 @@ PATCH_EMBEDS: dict[str, Callable[[ModelConfig, nnx.Rngs], Any]] = {
     "v1": WindowEmbed,
     "conv_gelu_rope": RotaryPatches,
     "linear": LinearPatches,
+    "ln_linear_pos": PlacedPatches,
+    "ln_linear_pos_norm": NormedPatches,
     "clip": EncoderEmbed,
     "vq": CodeEmbed,
 }

@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError, install
-from eve_jax.sharding import GATHERED_RULES, platform, shards
+from eve_jax.sharding import GATHERED_RULES, one_cpu, platform, shards
 
 if TYPE_CHECKING:
     from qwix import QArray
@@ -23,6 +24,8 @@ QUANTIZED = ("int8", "int4")  # what `weights` may be, besides "" for weights th
 GROUP = 128  # rows that share a scale, as far as they divide the rows of a matrix
 FEW_ROWS = 8  # benchmarks/README.md#quantized-weights has the figures for these two
 BY_GROUP = 64  # most tokens of which the product of each group is scaled
+BLOCK_BYTES = 2**19  # of a block of rows as float32 on a CPU, which stays in the cache of a core
+LEAST_ROWS = 4  # of such a block
 
 
 def check_weights(weights: Any, name: str = "weights") -> str:
@@ -73,12 +76,15 @@ def multiply(x: Float[Array, "*B D"], weight: "QArray") -> Float[Array, "*B F"]:
     """x @ weight in the dtype of `x`; sums are float32 where scales come after them.
 
     int8: columns are scaled after the product. int4: of few tokens each group's own product is, of many the weight is
-    before it. On a TPU a product of fewer than FEW_ROWS tokens takes longer than of that many.
+    before it. On a TPU a product of fewer than FEW_ROWS tokens takes longer than of that many. On a CPU the product of
+    few tokens goes by blocks of rows: a whole weight in another type would be written to memory and read again.
     """
     tokens = x.reshape(-1, x.shape[-1])
     count = len(tokens)
     if platform() == "tpu" and count < FEW_ROWS:
         tokens = jnp.pad(tokens, ((0, FEW_ROWS - count), (0, 0)))
+    if count <= BY_GROUP and one_cpu() and (rows := _block_rows(weight)):
+        return _by_blocks(tokens, weight, rows).astype(x.dtype).reshape(*x.shape[:-1], weight.scale.shape[-1])
     values, (groups, columns) = weight.qvalue.astype(x.dtype), weight.scale.shape
     if groups == 1:
         sums = jnp.matmul(tokens, values, preferred_element_type=jnp.float32)
@@ -96,6 +102,33 @@ def multiply(x: Float[Array, "*B D"], weight: "QArray") -> Float[Array, "*B F"]:
         scaled = values.reshape(groups, -1, columns) * weight.scale[:, None].astype(x.dtype)
         out = tokens @ scaled.reshape(values.shape)
     return out[:count].astype(x.dtype).reshape(*x.shape[:-1], columns)
+
+
+def _block_rows(weight: "QArray") -> int:
+    """Return how many rows a block of `_by_blocks` has, a power of two that divides those of a scale; 0 for too few."""
+    group = weight.qvalue.shape[0] // weight.scale.shape[0]
+    most = BLOCK_BYTES // (4 * weight.qvalue.shape[1])
+    rows = math.gcd(group, 1 << most.bit_length() - 1) if most else 0
+    return rows if rows >= LEAST_ROWS else 0
+
+
+def _by_blocks(tokens: Float[Array, "T D"], weight: "QArray", rows: int) -> Float[Array, "T F"]:
+    """tokens @ weight in float32, the sum of the products with `rows` rows of it at a time."""
+    blocks = weight.qvalue.shape[0] // rows
+    values = weight.qvalue.reshape(blocks, rows, -1)
+    parts = tokens.astype(jnp.float32).reshape(len(tokens), blocks, rows).swapaxes(0, 1)
+    groups = weight.scale.shape[0]
+
+    def add(total: Array, block: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        part, value, number = block
+        product = part @ value.astype(jnp.float32)
+        if groups > 1:
+            product *= weight.scale[number // (blocks // groups)].astype(jnp.float32)
+        return total + product, None
+
+    nothing = jnp.zeros((len(tokens), weight.qvalue.shape[1]), jnp.float32)
+    total, _ = jax.lax.scan(add, nothing, (parts, values, jnp.arange(blocks)))
+    return total if groups > 1 else total * weight.scale[0]
 
 
 def refined(weight: "QArray", rows: int) -> "QArray":

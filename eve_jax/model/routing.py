@@ -18,10 +18,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from eve_jax.model.attention import Ahead, cached_attention
+from eve_jax.model.attention import cached_attention
 from eve_jax.model.config import ModelConfig, Part
+from eve_jax.model.image_sight import ahead_of, sees_beyond, within_images
+from eve_jax.model.kind_sights import KindSights, sight_of
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
+from eve_jax.model.permute import permute, permute_heads
 from eve_jax.model.sight import Kind, Numbers, Sight
+from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.weight import declare
 
 Hidden = Any  # (vision, text) or one array, as the strategy keeps it
@@ -53,7 +57,7 @@ class Rows(Protocol):
     """What a decoder layer needs to know about the rows it works on."""
 
     @property
-    def sight(self) -> Sight:
+    def sight(self) -> Sight | KindSights:
         """What their tokens see."""
 
     def leave(self, x: Hidden) -> Array:
@@ -66,35 +70,15 @@ class Rows(Protocol):
         """Rotary positions and joint attention in a layer of `kind`; the output and the cache as updated."""
 
 
-@jax.custom_vjp
-def permute(x: Array, perm: Int[Array, "R L"], inv: Int[Array, "R L"]) -> Array:
-    """y[r, i] = x[r, perm[r, i]]; the backward pass gathers by `inv`, the inverse, where autodiff would scatter."""
-    return jax.vmap(lambda a, i: a.at[i].get(mode="promise_in_bounds"))(x, perm)
-
-
-permute.defvjp(
-    lambda x, perm, inv: (permute(x, perm, inv), (perm, inv)),
-    lambda res, g: (permute(g, res[1], res[0]), None, None),
-)
-
-
 def _patches(batch: dict[str, Any]) -> int:
     """Return the number of patch slots of a row, which come first."""
     return batch["patches"].shape[1]
 
 
-def _ahead(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Ahead | None:
-    """What tokens of whole rows, in causal order, see behind themselves."""
-    if cfg.image_attention == "causal":
-        return None
-    further = permute(batch["end"] - batch["position"], batch["perm"], batch["inv"])
-    return Ahead(jnp.arange(further.shape[1]) + further, _reach(cfg, further.shape[1], vision_slots))
-
-
-def _reach(cfg: ModelConfig, length: int, vision_slots: int) -> int:
-    """The most tokens that one sees behind itself in rows of `length`: of the longest image, or of all as one."""
-    longest = min(vision_slots, cfg.longest_image or vision_slots)
-    return length - 1 if cfg.image_attention == "prefix" else max(longest - 1, 0)
+def _causal_sight(cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> Sight | KindSights:
+    """What tokens of whole rows see, in causal order."""
+    numbers = jax.tree.map(lambda x: permute(x, batch["perm"], batch["inv"]), Numbers.of(cfg, batch))
+    return sight_of(cfg, numbers, ahead_of(cfg, batch, vision_slots))
 
 
 def _route_split(part: Routed, x: Hidden, patches: int) -> Hidden:
@@ -112,16 +96,17 @@ class SplitRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    sight: Sight
+    sight: Sight | KindSights
     vision_slots: int
     patches: int  # slots; those of special tokens follow
-    kernel: str  # of the attention
+    kernel: Kernel  # of the attention
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "SplitRows":
-        sight = Sight.of(cfg, Numbers.of(cfg, batch), _ahead(cfg, batch, vision_slots))
-        segment = permute(batch["segment"], batch["perm"], batch["inv"])
-        return cls(batch["perm"], batch["inv"], segment, sight, vision_slots, _patches(batch), cfg.attention)
+        perm, inv = batch["perm"], batch["inv"]
+        sight = _causal_sight(cfg, batch, vision_slots)
+        segment = permute(batch["segment"], perm, inv)
+        return cls(perm, inv, segment, sight, vision_slots, _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -133,11 +118,16 @@ class SplitRows(NamedTuple):
         return _route_split(part, x, self.patches)
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None, kind: Kind) -> tuple[Hidden, None]:
-        q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
-        q, k = self.sight.turned(kind, q, k)
-        q, k, v = (permute(x, self.perm, self.inv) for x in (q, k, v))
-        out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+        if not self.vision_slots:  # text alone is in causal order
+            out = self._attended(q[1], k[1], v[1], kind)
+            return (out[:, :0], out), None
+        q, k, v = permute_heads([jnp.concatenate(x, axis=1) for x in (q, k, v)], self.perm, self.inv)
+        (out,) = permute_heads([self._attended(q, k, v, kind)], self.inv, self.perm)
         return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
+
+    def _attended(self, q: Array, k: Array, v: Array, kind: Kind) -> Array:
+        q, k = self.sight.turned(kind, q, k)
+        return self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
 
 
 class MaskedRows(NamedTuple):
@@ -146,18 +136,17 @@ class MaskedRows(NamedTuple):
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
     causal_segment: Int[Array, "R L"]
-    sight: Sight
+    sight: Sight | KindSights
     is_vision: Array
     is_patch: Array
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(cls, cfg: ModelConfig, batch: dict[str, Any], vision_slots: int) -> "MaskedRows":
         perm, inv = batch["perm"], batch["inv"]
-        numbers = jax.tree.map(lambda x: permute(x, perm, inv), Numbers.of(cfg, batch))
-        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots))
+        sight = _causal_sight(cfg, batch, vision_slots)
         segment = permute(batch["segment"], perm, inv)
-        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.attention)
+        return cls(perm, inv, segment, sight, perm < vision_slots, perm < _patches(batch), cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return permute(jnp.concatenate([vision, text], axis=1), self.perm, self.inv)
@@ -188,20 +177,23 @@ class MaskedRows(NamedTuple):
 class CachedRows(NamedTuple):
     """New tokens of one sample a row, in slot order, on top of a key/value cache in causal order.
 
-    `start` is the number of tokens that a row's cache already holds; `last` is the last entry that a token sees. With
-    `causal_segment` no row holds any yet, and the new tokens attend among themselves by a kernel of training. Where a
-    layer has a pair of caches, the first one is only read, and the second one gets the new tokens alone.
+    `start` is the number of tokens that a row's cache already holds; `own` is the entry of a token, `end` the last of
+    what it sees all of, `within` how many of that are before it, where a window would hide some. With `causal_segment`
+    no row holds any yet, and the new tokens attend among themselves by a kernel of training. Where a layer has a pair
+    of caches, the first one is only read, and the second one gets the new tokens alone.
     """
 
     perm: Int[Array, "R L"]
     inv: Int[Array, "R L"]
-    last: Int[Array, "R L"]
+    own: Int[Array, "R L"]
+    end: Int[Array, "R L"]
+    within: Int[Array, "R L"] | None
     start: Int[Array, "R"]
-    sight: Sight
+    sight: Sight | KindSights
     vision_slots: int
     patches: int
     causal_segment: Int[Array, "R L"] | None
-    kernel: str
+    kernel: Kernel
 
     @classmethod
     def of(
@@ -210,11 +202,16 @@ class CachedRows(NamedTuple):
         numbers = Numbers.of(cfg, batch)
         if cfg.index_rule == "token":  # other rules' numbers count from the sample's beginning
             numbers = numbers._replace(number=numbers.number + start[:, None])
-        sight = Sight.of(cfg, numbers, _ahead(cfg, batch, vision_slots) if first else None)
-        last = batch["position" if cfg.image_attention == "causal" else "end"] + start[:, None]
+        sight = sight_of(cfg, numbers, ahead_of(cfg, batch, vision_slots) if first else None)
+        own = batch["position"] + start[:, None]
+        end = own if cfg.image_attention == "causal" else batch["end"] + start[:, None]
+        within = None
+        if sees_beyond(cfg, vision_slots):
+            further = permute(end, batch["perm"], batch["inv"])
+            within = permute(within_images(further), batch["inv"], batch["perm"])
         segment = permute(batch["segment"], batch["perm"], batch["inv"]) if first else None
         slots = vision_slots, _patches(batch)
-        return cls(batch["perm"], batch["inv"], last, start, sight, *slots, segment, cfg.attention)
+        return cls(batch["perm"], batch["inv"], own, end, within, start, sight, *slots, segment, cfg.kernel)
 
     def enter(self, vision: Array, text: Array) -> Hidden:
         return vision, text
@@ -228,21 +225,25 @@ class CachedRows(NamedTuple):
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = self.sight.turned(kind, q, k)
-        k, v = permute(k, self.perm, self.inv), permute(v, self.perm, self.inv)
+        k, v = permute_heads([k, v], self.perm, self.inv)
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
-            first, own = self.sight.first(kind, self.last), self.last - self.start[:, None]
-            out = held.attend(q, self.start, first, (*new.read(q.dtype), own, self.sight.first(kind, own)))
+            begun = self.start[:, None]
+            first, new_first = (self.sight.first(kind, at, self.within) for at in (self.own, self.own - begun))
+            last = self.sight.last(kind, self.own, self.end) - begun
+            out = held.attend(q, self.start, first, (*new.read(q.dtype), last, new_first))
             return self._parted(out), (held, new)
 
         # Of a first prefill one start for all rows: where each has its own, XLA scatters entry by entry.
         cache = cache.append(k, v, self.start if self.causal_segment is None else jnp.int32(0))
         if self.causal_segment is None:
-            out = cached_attention(q, [(*cache.read(q.dtype), self.last, self.sight.first(kind, self.last))])
+            last = self.sight.last(kind, self.own, self.end)
+            out = cached_attention(q, [(*cache.read(q.dtype), last, self.sight.first(kind, self.own, self.within))])
         else:
-            q = permute(q, self.perm, self.inv)
-            out = permute(self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel), self.inv, self.perm)
+            (q,) = permute_heads([q], self.perm, self.inv)
+            out = self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
+            (out,) = permute_heads([out], self.inv, self.perm)
         return self._parted(out), cache
 
     def _parted(self, out: Array) -> Hidden:
@@ -258,14 +259,14 @@ class DecodingRows(NamedTuple):
 
     length: Int[Array, "R"]
     step: Int[Array, ""]
-    sight: Sight
+    sight: Sight | KindSights
 
     @classmethod
     def of(
         cls, cfg: ModelConfig, length: Int[Array, "R"], step: Int[Array, ""], number: Int[Array, "R"]
     ) -> "DecodingRows":
         """`number`: what rotary positions count of the row's first decoded token."""
-        return cls(length, step, Sight.of(cfg, Numbers((number + step)[:, None])))
+        return cls(length, step, sight_of(cfg, Numbers((number + step)[:, None])))
 
     def leave(self, x: Hidden) -> Float[Array, "R 1 D"]:
         return x

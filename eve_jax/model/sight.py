@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import Ahead, packed_attention
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.rotary import Angles, rotate
+from eve_jax.model.splash_blocks import Kernel
 
 
 def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"]:
@@ -22,8 +24,8 @@ def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"
 
     `cfg.rope_scaling`: linear divides all by its factor. llama3 (LLaMA-3.1): wavelengths beyond original/low are
     stretched by the factor, those below original/high stay, and between the two the frequency is interpolated. yarn
-    (arXiv 2309.00071): the same with a ramp over the number of the pair. Local layers with a theta of their own have
-    no scaling.
+    (arXiv 2309.00071): the same with a ramp over the number of the pair. proportional (Gemma 4): a share of the pairs,
+    those of the highest frequencies, turn at all. Local layers with a theta of their own have no scaling.
     """
     if kind == "nope":
         return jnp.zeros(cfg.head_dim // 2, jnp.float32)
@@ -33,6 +35,8 @@ def rotary_frequencies(cfg: ModelConfig, kind: str = "full") -> Float[Array, "F"
         return inv_freq
     if cfg.rope_type == "linear":
         return inv_freq / cfg.rope_scaling[0]
+    if cfg.rope_type == "proportional":
+        return inv_freq * (np.arange(cfg.head_dim // 2) < int(cfg.rope_scaling[0] * cfg.head_dim // 2))
     kept: Array | np.ndarray
     if cfg.rope_type == "yarn":
         factor, kept = cfg.rope_scaling[0], _yarn_kept(cfg)
@@ -67,16 +71,6 @@ def _yarn_kept(cfg: ModelConfig) -> Float[np.ndarray, "F"]:
     return 1 - np.clip(ramp, 0, 1)
 
 
-Angles = tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]  # cosines and sines, of several kinds with a leading C
-
-
-def rotate(x: Float[Array, "B T N H"], angles: Angles) -> Float[Array, "B T N H"]:
-    """Rotary positions in the rotate-half convention (first and second half of a head form the pairs)."""
-    cos, sin = angles
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
-
-
 Kind = Int[Array, ""] | None  # number of a layer's kind; None where all layers are of one
 
 
@@ -99,21 +93,26 @@ class Numbers(NamedTuple):
 class Sight(NamedTuple):
     """What the layers of each kind see of some rows.
 
-    angles: of each part of a head that turns by itself. windows: how many tokens a token sees in layers of each kind, 0
-    for all. of_layers: the kind of each layer. ahead: what whole rows see behind themselves, None for nothing.
+    angles: of several kinds with a leading axis of kinds. halves: their sizes, of each part of a head that turns by
+    itself. windows: how many tokens a token sees in layers of each kind, 0 for all. of_layers: the kind of each layer.
+    ahead: what whole rows see behind themselves, None for nothing. images: whether images see themselves.
     """
 
-    angles: tuple[Angles, ...]
+    angles: Angles
+    halves: tuple[int, ...]
     windows: tuple[int, ...]
     of_layers: tuple[int, ...]
     ahead: Ahead | None = None
+    images: bool = False
 
     @classmethod
     def of(cls, cfg: ModelConfig, numbers: Numbers, ahead: Ahead | None = None) -> "Sight":
-        each = [_angles(cfg, numbers, kind) for kind in cfg.kinds]
+        parts = [_parts(cfg, numbers, kind) for kind in cfg.kinds]
+        halves = tuple(angle.shape[-1] for angle in parts[0])
+        each = [_whole(cfg, kind, own) for kind, own in zip(cfg.kinds, parts, strict=True)]
         angles = each[0] if len(each) == 1 else jax.tree.map(lambda *kinds: jnp.stack(kinds), *each)
         windows = tuple(cfg.window if kind == "local" else 0 for kind in cfg.kinds)
-        return cls(angles, windows, cfg.kind_numbers, ahead)
+        return cls(angles, halves, windows, cfg.kind_numbers, ahead, cfg.image_attention != "causal")
 
     def layers(self) -> Int[Array, "layers"] | None:
         """The kind of each layer, for a scan over them; None where all are of one."""
@@ -124,14 +123,10 @@ class Sight(NamedTuple):
         angles = self.angles
         if kind is not None:
             angles = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, kind, keepdims=False), angles)
-        if len(angles) == 1:
-            return [rotate(x, angles[0]) for x in heads]
-        borders = np.cumsum([2 * cos.shape[-1] for cos, _ in angles])[:-1]
-        parts = [jnp.split(x, borders, axis=-1) for x in heads]
-        return [jnp.concatenate([rotate(*own) for own in zip(x, angles, strict=True)], axis=-1) for x in parts]
+        return [rotate(x, angles, self.halves) for x in heads]
 
     def attend(
-        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: str
+        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: Kernel
     ) -> Float[Array, "B T N H"]:
         """`packed_attention` as in a layer of `kind`: kinds of one window share a kernel."""
         windows = [w if w < q.shape[1] else 0 for w in self.windows]  # of a row that it holds whole, none
@@ -144,35 +139,51 @@ class Sight(NamedTuple):
         which = jnp.array([different.index(w) for w in windows])[kind]
         return jax.lax.switch(which, by_window, q, k, v, segment)
 
-    def first(self, kind: Kind, last: Int[Array, "B T"]) -> Int[Array, "B T"] | None:
-        """The first entry that tokens see whose last one is `last`; None where they see all."""
+    def first(
+        self, kind: Kind, at: Int[Array, "B T"], within: Int[Array, "B T"] | None = None
+    ) -> Int[Array, "B T"] | None:
+        """The first entry that tokens see whose own is `at`; None where they see all.
+
+        within: tokens of their image before them, all of which they see.
+        """
         if not any(self.windows):
             return None
         if kind is None:
-            return last - self.windows[0] + 1
-        far = np.iinfo(np.int32).max // 2
-        return last + 1 - jnp.array([w or far for w in self.windows], jnp.int32)[kind]
+            before: Array | int = self.windows[0] - 1
+        else:
+            far = np.iinfo(np.int32).max // 2
+            before = jnp.array([w - 1 if w else far for w in self.windows], jnp.int32)[kind]
+        return at - (before if within is None else jnp.maximum(before, within))
+
+    def last(self, kind: Kind, own: Int[Array, "B T"], end: Int[Array, "B T"]) -> Int[Array, "B T"]:
+        """The last entry that tokens see whose own is `own`, and that of what sees itself `end`."""
+        return end if self.images else own
+
+    def fold(self, kind: Kind) -> None:
+        """How keys are kept: as they are."""
 
 
-def _angles(cfg: ModelConfig, numbers: Numbers, kind: str) -> tuple[Angles, ...]:
-    """Cosines and sines of each part of a head: of the token's number, of its row and column, or of both in halves."""
+def _parts(cfg: ModelConfig, numbers: Numbers, kind: str) -> list[Float[Array, "B T F"]]:
+    """Angles of the pairs of each part of a head: of a token's number, its row, its column, or of both in halves."""
     frequencies = rotary_frequencies(cfg, kind)
     if cfg.rope == "1d" or (numbers.place is None and cfg.rope == "sections"):
-        return (_turns(cfg, kind, numbers.number[..., None] * frequencies),)
+        return [numbers.number[..., None] * frequencies]
     place = jnp.zeros((*numbers.number.shape, 2), jnp.int32) if numbers.place is None else numbers.place
     if cfg.rope == "sections":
         both = (numbers.number[..., None] + place).astype(jnp.float32)
-        pairs = jnp.repeat(both, frequencies.shape[0] // 2, axis=-1)
-        return (_turns(cfg, kind, pairs * frequencies),)
+        return [jnp.repeat(both, frequencies.shape[0] // 2, axis=-1) * frequencies]
     size = cfg.head_dim // 2
     own = cfg.place_theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size) * (kind != "nope")
-    by_place = (_turns(cfg, "nope", place[..., axis, None] * own) for axis in (0, 1))
-    return (_turns(cfg, kind, numbers.number[..., None] * frequencies), *by_place)
+    return [numbers.number[..., None] * frequencies, *(place[..., axis, None] * own for axis in (0, 1))]
 
 
-def _turns(cfg: ModelConfig, kind: str, angles: Float[Array, "B T F"]) -> Angles:
-    """Cosines and sines; yarn's factor of attention is in both."""
-    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
-    if _is_scaled(cfg, kind) and cfg.rope_type == "yarn":
-        return cos * cfg.rope_scaling[4], sin * cfg.rope_scaling[4]
-    return cos, sin
+def _whole(cfg: ModelConfig, kind: str, parts: list[Float[Array, "B T F"]]) -> Angles:
+    """Cosines and sines of a whole head; yarn's factor of attention is in both of its first part."""
+    scaled = _is_scaled(cfg, kind) and cfg.rope_type == "yarn"
+    factors = [cfg.rope_scaling[4] if scaled else 1.0] + [1.0] * (len(parts) - 1)
+
+    def of(function: Callable[[Array], Array]) -> Float[Array, "B T 1 H"]:
+        each = [function(part) * factor for part, factor in zip(parts, factors, strict=True)]
+        return jnp.concatenate([half for part in each for half in (part, part)], axis=-1)[..., None, :]
+
+    return of(jnp.cos), of(jnp.sin)

@@ -1,15 +1,23 @@
 """Attention of packed rows by the Pallas kernel for TPU, splash attention, in one call with a static mask."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from eve_jax.model.blocked import ATTENTION
+from eve_jax.model.splash_blocks import block_sizes
 
-SPLASH_BLOCK = 512  # queries and keys of a tile, at most
-LANES = 128  # the kernels' unit of length
+Blocks = tuple[tuple[str, int], ...]  # as in `Kernel`
+
+
+class Tiles(NamedTuple):
+    """Which tiles are visited, of the last `window` tokens, 0 for all, up to `reach` behind a query; their sizes."""
+
+    window: int
+    reach: int
+    blocks: Blocks = ()
 
 
 def splash(
@@ -20,19 +28,18 @@ def splash(
     end: Int[Array, "B L"] | None = None,
     *,
     interpret: bool,
-    window: int,
-    reach: int,
+    tiles: Tiles,
 ) -> Float[Array, "B L N E"]:
     """softmax(q k^T / sqrt(H)) v where token i sees j <= end(i) (None: i) of its segment, L a multiple of LANES.
 
-    end(i) is at most i + `reach`. The static mask, causal and moved by `reach`, says which tiles are visited; within
+    end(i) is at most i + `tiles.reach`. The static mask, causal and moved by that, says which tiles are visited; within
     one the kernel compares the key's number with that of the query, in whose place end(i) - `reach` is given.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     length, heads, size = q.shape[1:]
-    reach = min(reach, length - 2)  # a mask that hides nothing would not be looked at
-    attend = kernel_of(length, heads, window, reach, interpret)
+    reach = min(tiles.reach, length - 2)  # a mask that hides nothing would not be looked at
+    attend = kernel_of(length, heads, tiles.window, reach, interpret, tiles.blocks)
 
     def row(q: Array, k: Array, v: Array, segment: Array, end: Array | None) -> Array:
         own = attend if end is None else _numbered(attend, end - reach)
@@ -42,26 +49,20 @@ def splash(
     return jax.vmap(row)(q, k, v, segment, end).swapaxes(1, 2).astype(q.dtype)
 
 
-def kernel_of(length: int, heads: int, window: int, reach: int, interpret: bool = False) -> Any:
-    """Return the kernel for rows of `length`; its three mask infos say which tiles it visits."""
+def kernel_of(length: int, heads: int, window: int, reach: int, interpret: bool = False, blocks: Blocks = ()) -> Any:
+    """Return the kernel for rows of `length`; its three mask infos say which tiles it visits.
+
+    The gradient of queries has a kernel of its own: the fused one holds partial sums of it by block of keys, the square
+    of the row.
+    """
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
-    block = next(b for b in (SPLASH_BLOCK, 256, LANES) if length % b == 0)
-    sizes = kernels.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,  # the fused kernel holds partial sums of dq by block of keys: the square of the row
-        block_kv_dq=block,
-    )
+    sizes = {f"block_{name}": size for name, size in block_sizes(blocks, length).items()}
     shape = (length, length)
     seen = kernels.LocalMask(shape, (window - 1, 0), 0) if window else kernels.CausalMask(shape, reach)
     return kernels.make_splash_mha_single_device(
         kernels.MultiHeadMask([seen] * heads),
-        block_sizes=sizes,
+        block_sizes=kernels.BlockSizes(**sizes),
         residual_checkpoint_name=ATTENTION,
         interpret=interpret,
     )

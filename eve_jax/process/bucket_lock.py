@@ -24,6 +24,8 @@ class BucketStore:
         """Create the lock if there is none; return whether it did."""
         buckets.write(self.place, self._text(owner, 0), instead_of=buckets.NONE_YET)
         found, _, _ = self._read()  # not what the write says: its first answer may have been lost
+        if found is None:  # of a bucket that is not there a conditional write says no more
+            buckets.names_below(self.place.rpartition("/")[0])
         return found is not None and found.get("token") == owner.token
 
     def read(self) -> Held | None:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from eve_jax.errors import UserError, shorten
+from eve_jax.process import credentials
+from eve_jax.process.host_memory import machine_memory
 from eve_jax.process.places import is_name
+from eve_jax.process.room import Room
 
 DRIVERS = {"s3": "s3", "gs": "gcs"}
 NONE_YET = b"\x02"  # TensorStore's generation of an object that is not there
@@ -25,14 +28,19 @@ _NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
 RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 PATIENCE, SLOWEST = 60.0, 250_000  # seconds that a request may take, and bytes a second on top of it
 CHUNK = 1 << 26  # bytes of a large object that are read at a time
+FIRST = 1 << 22  # bytes of an object of unknown size that are read first
 LARGEST = 5 << 30  # bytes of an object that is written at once
 TRANSFERS = 16  # objects that are read or written at a time
 _WHY = {
     "PERMISSION_DENIED": "access denied",
     "UNAUTHENTICATED": "no valid credentials",
+    "Failed to get credentials": "no valid credentials",
     "NOT_FOUND": "no such bucket or object",
     "RESOURCE_EXHAUSTED": "its quota is used up",
+    "CURL error": "it cannot be reached",
 }
+_DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_search = credentials.Search()
 _SHOWN = re.compile(r"\(?\s*\[http_response.*|\s*\[[\w-]+='.*", re.DOTALL)
 
 
@@ -41,6 +49,10 @@ class Refused(OSError):
 
     def __init__(self, url: str, why: str):
         super().__init__(errno.EREMOTEIO, why, url)
+
+
+class NoAnswer(Refused):
+    """A bucket that does not answer in time."""
 
 
 class TakenOver(Refused):
@@ -59,8 +71,7 @@ def _spec(scheme: str, bucket: str, endpoint: str) -> dict[str, Any]:
         "context": {f"{DRIVERS[scheme]}_request_retries": RETRIES},
     }
     if scheme == "s3":
-        if os.environ.get("AWS_ACCESS_KEY_ID"):
-            spec["aws_credentials"] = {"type": "environment"}
+        spec["aws_credentials"] = credentials.aws()
         if endpoint:
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             spec |= {"endpoint": endpoint.rstrip("/"), "aws_region": region}
@@ -84,11 +95,14 @@ def _tensorstore() -> Any:
     return tensorstore
 
 
-def _open(url: str) -> tuple[Any, str]:
+@contextmanager
+def _asking(url: str) -> Iterator[tuple[Any, str]]:
+    """Yield the store and the key of `url` to a block that asks the store for something. Raises `Refused`."""
     scheme, _, place = url.partition("://")
     bucket, _, key = place.partition("/")
-    with refusals(url):
-        return _store(scheme, bucket, os.getpid(), _endpoint(scheme)), key
+    store = (scheme, bucket, os.getpid(), _endpoint(scheme))
+    with refusals(url), _search.first(*store):
+        yield _store(*store), key
 
 
 @contextmanager
@@ -97,24 +111,29 @@ def refusals(url: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise Refused(url, "it does not answer, or too slowly") from None
+        raise NoAnswer(url, "it does not answer, or too slowly") from None
     except (ValueError, RuntimeError, NotImplementedError) as error:
         text = str(error)
         kind = next((kind for kind in _WHY if kind in text), "")
         if kind == "PERMISSION_DENIED" and re.search("quota", text, re.IGNORECASE):
             kind = "RESOURCE_EXHAUSTED"
         said = shorten(" ".join(_SHOWN.sub("", text).split()), 200)
-        raise Refused(url, f"{_WHY[kind]} ({said})" if kind else said) from error
+        lacking = _search.lacking(url.partition("://")[0]) if kind in _DENIED else ""
+        raise Refused(
+            url, f"{_WHY[kind]}; {lacking}" if lacking else f"{_WHY[kind]} ({said})" if kind else said
+        ) from error
 
 
 def read(url: str, known: bytes = b"", part: slice | None = None) -> tuple[bytes | None, bytes]:
     """Return the object at `url`, or its bytes `part`, and its generation; (None, b"") when there is none.
 
-    known: a generation; while it is still that one, (b"", known) is returned and nothing is read. Raises Refused.
+    An object as a whole is one of at most some MB: see `download`. known: a generation; while it is still that one,
+    (b"", known) is returned and nothing is read. Raises Refused.
     """
-    store, key = _open(url)
-    with refusals(url):
-        found = store.read(key, if_not_equal=known or None, byte_range=part).result(timeout=PATIENCE + CHUNK / SLOWEST)
+    size = FIRST if part is None else CHUNK if part.stop is None else part.stop - part.start
+    with _asking(url) as (store, key):
+        reading = store.read(key, if_not_equal=known or None, byte_range=part)
+        found = reading.result(timeout=PATIENCE + size / SLOWEST)
     if found.state == "missing":
         return None, b""
     generation = bytes(found.stamp.generation)
@@ -140,9 +159,8 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
     instead_of: the generation that it must have, NONE_YET for none; b"" is returned when it has another one, or when
     an answer was lost. Raises Refused; the object is then written, or not.
     """
-    store, key = _open(url)
     try:
-        with refusals(url):
+        with _asking(url) as (store, key):
             done = store.write(key, data, if_equal=instead_of).result(timeout=PATIENCE + len(data) / SLOWEST)
     except Refused as error:
         if instead_of is None or UNMET not in str(error):
@@ -153,9 +171,8 @@ def write(url: str, data: bytes, instead_of: bytes | None = None) -> bytes:
 
 def remove(url: str, known: bytes | None = None) -> None:
     """Remove the object at `url`, if it has the generation `known` where one is given. Raises Refused."""
-    store, key = _open(url)
     try:
-        with refusals(url):
+        with _asking(url) as (store, key):
             store.write(key, None, if_equal=known).result(timeout=PATIENCE)
     except Refused as error:
         if known is None or UNMET not in str(error):
@@ -169,10 +186,9 @@ def remove_below(url: str) -> None:
 
 def names_below(url: str) -> list[str]:
     """Return the names of all objects below the folder `url`, relative to it, sorted. Raises Refused, UserError."""
-    store, key = _open(url.rstrip("/"))
-    below = f"{key}/" if key else ""
-    between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
-    with refusals(url):
+    with _asking(url.rstrip("/")) as (store, key):
+        below = f"{key}/" if key else ""
+        between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
         found = store.list(between).result(PATIENCE * 5)
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
@@ -186,9 +202,10 @@ def names_below(url: str) -> list[str]:
 
 def download(url: str, path: Path) -> bytes:
     """Write the object at `url` into the file `path`, in pieces, and return its generation. Raises OSError."""
+    size = min(FIRST, CHUNK)
     with path.open("wb") as file:
         try:
-            piece, generation = read(url, part=slice(0, CHUNK))
+            piece, generation = read(url, part=slice(0, size))
         except Refused as error:
             if "OUT_OF_RANGE" not in str(error):
                 raise
@@ -197,7 +214,8 @@ def download(url: str, path: Path) -> bytes:
             raise FileNotFoundError(errno.ENOENT, "no such object", url)
         file.write(piece)
         place = len(piece)
-        while len(piece) == CHUNK:
+        while len(piece) == size:
+            size = CHUNK
             try:
                 piece, now = read(url, part=slice(place, place + CHUNK))
             except Refused as error:
@@ -223,14 +241,27 @@ def _tail(url: str, place: int) -> tuple[bytes | None, bytes]:
 
 def upload(path: Path, url: str) -> bytes:
     """Write the file `path` to `url` and return its generation. Raises OSError."""
-    return write(url, content(path, url))
+    with content(path, url) as data:
+        return write(url, data)
 
 
-def content(path: Path, url: str) -> bytes:
-    """Return what is in the file `path`, which is to be written to `url`. Raises OSError, also for one too large."""
-    if path.stat().st_size > LARGEST:
+@contextmanager
+def content(path: Path, url: str) -> Iterator[bytes]:
+    """Yield what is in the file `path`, which is to be written to `url` in the block.
+
+    Files of several threads wait for each other where they have more than a quarter of the machine's memory together,
+    twice: TensorStore makes a copy. Raises OSError, also for a file that is too large.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
         raise Refused(url, f"{path.name} has more than {LARGEST >> 30} GiB, which no single request can write")
-    return path.read_bytes()
+    with _sending().taken(2 * size):
+        yield path.read_bytes()
+
+
+@functools.cache
+def _sending() -> Room:
+    return Room(machine_memory() // 4)
 
 
 def together(do: Any, items: Iterable[Any]) -> list[Any]:

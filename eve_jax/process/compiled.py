@@ -1,73 +1,40 @@
-"""Functions compiled by numba, kept between runs in a cache that may be damaged, read-only or missing."""
+"""Functions compiled by numba, kept between runs in a cache that may be damaged, read-only or missing.
 
-import contextlib
-import hashlib
-import pickle
+numba takes a sixth of a second to import, so it is imported when the first of them is called.
+"""
+
 from collections.abc import Callable
+from functools import update_wrapper
+from threading import RLock
 from typing import Any
 
-import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-
-from eve_jax.process.caches import numba_folder
-
-_DIGEST = 16  # bytes before the data of a file
+_one_at_a_time = RLock()
 
 
-def njit(function: Callable[..., Any]) -> Any:
-    """Return `function` compiled by numba at its first call, without the GIL; compiled code is kept on disk.
+class njit:
+    """A function that numba compiles at its first call, without the GIL; compiled code is kept on disk.
 
-    numba itself refuses to import a module whose cache cannot be written, and raises EOFError when it is damaged.
+    It may call others, which its module has under their names. numba itself refuses to import a module whose cache
+    cannot be written, and raises EOFError when it is damaged.
     """
-    compiled: Any = numba.njit(nogil=True)(function)
-    config: Any = numba.config
-    folder = numba_folder()
-    if folder is not None:
-        before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-        try:
-            compiled._cache = _Cache(function)
-        except RuntimeError:  # the folder can no longer be written: nothing is kept
-            pass
-        finally:
-            config.CACHE_DIR = before
-    return compiled
-
-
-class _Cache(FunctionCache):
-    """The cache of a function; what cannot be read is compiled again, what cannot be written is not kept."""
 
     def __init__(self, function: Callable[..., Any]):
-        super().__init__(function)
-        source = self._impl.locator.get_source_stamp()
-        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, source)
+        self.function = function
+        self._compiled: Any = None
+        update_wrapper(self, function)
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function if that is possible."""
-        with contextlib.suppress(OSError):
-            super().save_overload(sig, data)
+    def __call__(self, *arguments: Any) -> Any:
+        """Return what the function returns."""
+        return (self._compiled or self.compiled())(*arguments)
 
+    def compiled(self) -> Any:
+        """Return numba's function, in which others that it calls are numba's as well."""
+        with _one_at_a_time:
+            if self._compiled is None:
+                from eve_jax.process.compiled_cache import compile_cached
 
-class _CacheFile(IndexDataCacheFile):
-    """Files of compiled functions with a digest before the data: machine code that was damaged must not be run."""
-
-    def _load_index(self) -> dict[Any, str]:
-        try:
-            return super()._load_index()
-        except Exception:  # unpickling bytes that are damaged raises anything
-            return {}
-
-    def _load_data(self, name: str) -> Any:
-        with open(self._data_path(name), "rb") as file:
-            digest, data = file.read(_DIGEST), file.read()
-        if digest != _digest(data):
-            raise OSError(f"{name} is damaged")  # which numba takes for a file that is gone
-        return pickle.loads(data)
-
-    def _save_data(self, name: str, data: Any) -> None:
-        dumped = self._dump(data)
-        with self._open_for_write(self._data_path(name)) as file:
-            file.write(_digest(dumped) + dumped)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+                names = self.function.__globals__
+                called = {n: names[n] for n in self.function.__code__.co_names if isinstance(names.get(n), njit)}
+                names.update({name: one.compiled() for name, one in called.items() if one is not self})
+                self._compiled = compile_cached(self.function)
+        return self._compiled

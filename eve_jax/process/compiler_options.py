@@ -25,6 +25,8 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "xla_tpu_scoped_vmem_limit_kib": "98304",
     },
 }
+# Of the program that updates the weights, next to those: on CPUs all weights' moments would be unpacked at once.
+OF_UPDATES: dict[str, dict[str, str]] = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 _NAME = re.compile(r"\w+", re.ASCII)
 _UNKNOWN = re.compile(r"No such compile option: '([^']+)'")
 
@@ -57,13 +59,16 @@ def parse_options(text: str) -> dict[str, str]:
     return found
 
 
-def options_for(text: str, device: jax.Device) -> Options:
+def options_for(text: str, device: jax.Device, update: bool = False) -> Options:
     """Return the options of `config.compile.options` for programs on `device`, which may be one of a topology.
 
-    A value given by name comes before that of `auto`. Raises FieldError for a value that the compiler refuses.
+    update: for the program that updates the weights. A value given by name comes before that of `auto`. Raises
+    FieldError for a value that the compiler refuses.
     """
     given = parse_options(text)
-    defaults = DEFAULTS.get(device.device_kind, {}) if AUTO in given else {}
+    kind = device.device_kind
+    own = DEFAULTS.get(kind, {}) | (OF_UPDATES.get(kind, {}) if update else {})
+    defaults = own if AUTO in given else {}
     wanted = defaults | {name: value for name, value in given.items() if name != AUTO}
     unknown: list[str] = []
     while wanted:

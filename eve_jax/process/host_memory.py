@@ -19,6 +19,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _GIVES_BACK = ((_MMAP_MAX, 1 << 16), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 128 << 10))
 _MADV_HUGEPAGE = 14
 _ABOVE = 4096
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # bytes, or "max"
 LITTLE = 1 / 16  # of the machine's memory: the most that programs may need where freed memory is kept
 RESERVED = 0.5  # of the machine's memory: addresses only, memory is taken when it is first used
 _keeps = False
@@ -47,7 +48,7 @@ def keep_freed() -> bool:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    size = int(RESERVED * _machine())
+    size = int(RESERVED * machine_memory())
     reserve = libc.malloc(size)  # the heap grows by it; a refusal (NULL) leaves the heap as it is
     libc.malloc(_ABOVE)  # never freed: what is below the heap's last block outlives malloc_trim, which protobuf calls
     libc.free(reserve)
@@ -76,12 +77,16 @@ def settle(needed: int) -> None:
     if not _keeps:
         return
     libc = ctypes.CDLL(None)
-    if needed > LITTLE * _machine():
+    if needed > LITTLE * machine_memory():
         for option, value in _GIVES_BACK:
             libc.mallopt(option, value)
     libc.malloc_trim(0)
 
 
-def _machine() -> int:
-    """Bytes of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def machine_memory(limit: Path = _LIMIT) -> int:
+    """Return the bytes of the machine's memory. limit: the file that says how much of it a container gets."""
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(all_of_it, int(limit.read_text()))
+    except (OSError, ValueError):  # no such container, or "max"
+        return all_of_it

@@ -13,6 +13,9 @@ def is_inside(path: str, folder: str) -> bool:
     """
     if not folder:
         return True
+    above, _, name = path.rpartition(os.sep)
+    if above == folder and name not in ("", ".", "..") and not os.path.islink(path):
+        return True  # most files of a records file
     real, root = _followed(path), _folder(folder)
     return real == root or real.startswith(root if root.endswith(os.sep) else root + os.sep)
 

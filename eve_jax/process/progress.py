@@ -1,43 +1,17 @@
 """Progress on standard error, on a terminal alone: a bar for counted work, a spinner for what cannot be counted."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
-
 from eve_jax.process.beats import beat
 
 T = TypeVar("T")
 BYTES = "bytes"  # a unit that is shown as kB, MB, GB
-
-
-class _Rate(ProgressColumn):
-    """Units a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.speed or (task.completed - task.fields["begun"]) / max(task.elapsed or 0, 1e-9)
-        return Text(f"{speed:,.{0 if speed >= 100 else 1}f} {self.unit}/s" if speed else task.fields["status"])
+FORCED = ("FORCE_COLOR", "TTY_COMPATIBLE")  # variables by which rich takes what is no terminal for one
 
 
 class ProgressBar:
@@ -58,29 +32,28 @@ class ProgressBar:
         keep: bool = False,
         off: bool = False,
     ) -> None:
-        columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}", markup=False), BarColumn())
-        if unit == BYTES:
-            columns += (DownloadColumn(), TransferSpeedColumn())
-        else:
-            rate = _Rate(unit) if unit else TextColumn("{task.fields[status]}", markup=False)
-            columns += (MofNCompleteColumn(), rate)
-        self._progress = _progress((*columns, TimeRemainingColumn()), keep, off)
-        self._task = self._progress.add_task(title, total=total, completed=done, status=status, begun=done)
-        self._progress.start()
+        self._drawn = None
+        if not off and _is_terminal():
+            from eve_jax.process.progress_drawn import DrawnBar
+
+            self._drawn = DrawnBar(title, total, done, unit, status, keep, unit == BYTES)
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more."""
         beat()
-        self._progress.advance(self._task, count)
+        if self._drawn:
+            self._drawn.advance(count)
 
     def set(self, done: int, status: str = "") -> None:
         """Set what is counted to `done`, and the status text."""
         beat()
-        self._progress.update(self._task, completed=done, status=status)
+        if self._drawn:
+            self._drawn.set(done, status)
 
     def close(self) -> None:
         """Stop showing progress."""
-        self._progress.stop()
+        if self._drawn:
+            self._drawn.close()
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -103,27 +76,34 @@ def spinner(title: str = "", lines: bool = False, off: bool = False) -> Iterator
 
     lines: where standard error is no terminal, each new title is printed there as a line.
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with _progress(columns, False, off) as progress:
-        task = progress.add_task(title, total=None)
+    if off:
+        yield lambda title: None
+    elif _is_terminal():
+        from eve_jax.process.progress_drawn import DrawnSpinner
+
+        drawn = DrawnSpinner(title)
+        try:
+            yield drawn.show
+        finally:
+            drawn.close()
+    else:
         started = time.monotonic()
 
         def show(title: str) -> None:
-            progress.reset(task, description=title, total=None)
-            if lines and not off and not progress.console.is_terminal:
+            if lines:
                 print(f"{time.monotonic() - started:6.0f} s  {title}", file=sys.stderr, flush=True)
 
         yield show
 
 
-def _progress(columns: Sequence[ProgressColumn], keep: bool, off: bool) -> Progress:
-    """Return what draws `columns` on standard error. Prints to standard output stay there unless it is the terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        *columns,
-        console=console,
-        transient=not keep,
-        disable=off or not console.is_terminal,
-        refresh_per_second=4,
-        redirect_stdout=sys.stdout.isatty(),
-    )
+def _is_terminal() -> bool:
+    """Whether rich takes standard error for a terminal; it is asked where that may be."""
+    try:
+        may_be = any(os.environ.get(name) for name in FORCED) or sys.stderr.isatty()
+    except (AttributeError, ValueError):  # none, or one that is closed
+        return False
+    if may_be:
+        from eve_jax.process.progress_drawn import is_terminal
+
+        return is_terminal()
+    return False

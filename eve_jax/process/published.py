@@ -118,14 +118,22 @@ def _publishing(work: "Published", lock: Lock) -> Iterator[None]:
             if work.others is None:
                 work.save_all()
             work.prune()
-    except BaseException:
-        with suppress(OSError):
-            work.publish()
+    except BaseException as error:
+        if not _unanswered(error):  # which would take another minute
+            with suppress(OSError):
+                work.publish()
         raise
     finally:
         del held_around[lock.store.place]
         work.over.set()
         thread.join(timeout=EVERY)
+
+
+def _unanswered(error: BaseException | None) -> bool:
+    """Whether a bucket that does not answer is the reason of an error."""
+    return error is not None and (
+        isinstance(error, buckets.NoAnswer) or _unanswered(error.__cause__ or error.__context__)
+    )
 
 
 def bring(step: Path, wanted: Callable[[str], bool]) -> None:

@@ -147,8 +147,8 @@ class Published:
     def _put(self, name: str) -> None:
         path, url = self.folder / name, places.join(self.url, name)
         before, more = path.stat(), has_more(path)
-        with copied(path, self.folder) as whole:
-            generation = self.write(url, buckets.content(whole, url), self._notes.last(name) or buckets.NONE_YET)
+        with copied(path, self.folder) as whole, buckets.content(whole, url) as data:
+            generation = self.write(url, data, self._notes.last(name) or buckets.NONE_YET)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and not more:
             self._notes.note(name, generation)
@@ -171,7 +171,8 @@ class Published:
 
         def one(name: str) -> None:
             at = places.join(url, name)
-            self.write(at, buckets.content(made / name, at))
+            with buckets.content(made / name, at) as data:
+                self.write(at, data)
 
         buckets.together(one, [name for name in names if name != MANIFEST])
 

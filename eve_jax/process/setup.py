@@ -19,6 +19,11 @@ def setup(computes: bool = False) -> None:
     if computes:
         host_memory.keep_freed()
         xla_flags.prepare()
+    keep_programs()
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles in the folder for that, but for what its variables in the environment say."""
     kept_programs.write_whole_files()
     folder = caches.cache_folder()
     settings = {
@@ -29,3 +34,9 @@ def setup(computes: bool = False) -> None:
     for name, value in settings.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
+
+
+def keep_programs_of_library() -> None:
+    """`keep_programs` in a process that is not ours, where nothing was said of where programs are kept, or whether."""
+    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+        keep_programs()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from eve_jax.data.config import DataConfig
+from eve_jax.data.config import DataConfig, images_in_bucket, reading_threads
 from eve_jax.process import cores
 from eve_jax.process.connect import peers
 
@@ -47,10 +47,16 @@ class DataBound:
 
 def remedy(data: DataConfig, own_cores: int) -> str:
     """Return what gives a process that has `own_cores` cores more batches."""
-    workers, most = data.workers, min(cores.MOST_THREADS, own_cores)
-    threads = data.threads if data.threads >= 0 else cores.default_threads(max(workers, 1))
+    workers, most = data.workers, cores.MOST_THREADS if images_in_bucket(data) else min(cores.MOST_THREADS, own_cores)
+    threads = reading_threads(data)
+    threads = threads if threads >= 0 else cores.default_threads(max(workers, 1))
     if not workers and threads < most:
         return f"raise config.data.threads (now {threads}; -1 takes {most} here)"
+    if images_in_bucket(data):
+        return (
+            f"each image is asked of a bucket: raise config.data.threads (now {threads}), or convert the records "
+            "(launch.prepare_data convert), whose shards are fetched as a whole"
+        )
     if own_cores > max(workers, 1):
         more = min(own_cores, max(2, 2 * workers))
         return f"set config.data.workers={more} (now {workers}; {own_cores} cores, one process reads no faster)"

@@ -159,8 +159,10 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
         routed = [w for w in products(cfg, trains) if w.routed]
         again += sum((tokens.total - counts[w.kind]) * w.flops * (1 + w.backward + w.again) for w in routed)
     near = min(tokens.pairs, tokens.total * cfg.window)
-    pairs = sum(near if cfg.kinds[number] == "local" else tokens.pairs for number in cfg.kind_numbers)
-    forward = 2.0 * cfg.num_heads * (cfg.qk_dim + cfg.head_dim) * pairs
+    local = near * (cfg.qk_dim + cfg.head_dim)
+    wide = tokens.pairs * (2 * cfg.wide_head_dim if cfg.in_turns else cfg.qk_dim + cfg.head_dim)
+    each = (local if cfg.kinds[number] == "local" else wide for number in cfg.kind_numbers)
+    forward = 2.0 * cfg.num_heads * sum(each)
     kernel = forward * (1 + FLASH_BACKWARD + (cfg.remat == "full"))
     return Flops(model, again, 3 * forward + _tower_attention(cfg, trains, tokens.patches), kernel)
 

@@ -12,7 +12,7 @@ from eve_jax import sharding
 from eve_jax.checkpoint.frozen_weights import FROZEN, Origin, frozen_origins
 from eve_jax.checkpoint.named_step import check_step
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
-from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step
+from eve_jax.checkpoint.stage_folder import Checkpoints, newest_step, read_config
 from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
@@ -31,6 +31,7 @@ from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.stage_files import vision_tokenizer
 from eve_jax.train.step import TrainState
+from eve_jax.weights.base_facts import base_facts
 from eve_jax.weights.open import Checkpoint, load_frozen, open_checkpoint
 from eve_jax.weights.text_alone import text_alone
 
@@ -166,12 +167,21 @@ def open_init(config: Config, cfg: ModelConfig, together: Peers | None = None) -
         if getattr(checkpoint.cfg, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
-                f"config.model.{field} is {getattr(cfg, field)}; of a Hugging Face folder, llm=FOLDER takes the sizes: "
-                f"--config=NAME:llm={config.init}"
+                f"config.model.{field} is {getattr(cfg, field)}; {_with_its_sizes(config)}"
             )
     refuse_loss(checkpoint.cfg, cfg)
     check_base(checkpoint.cfg, f"config.init={config.init}")
     return checkpoint
+
+
+def _with_its_sizes(config: Config) -> str:
+    """Return how the stage gets the sizes of `config.init`."""
+    folder = Path(folder_of(config.init))
+    if "model" in read_config(folder):
+        began = base_facts(folder).get("name", "")
+        about = f" ({began})" if began else ""
+        return f"name the LLM that it began with{about}, which has the sizes: --config={config.name}:llm=FOLDER"
+    return f"llm=FOLDER takes the sizes: --config={config.name}:llm={config.init}"
 
 
 def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:

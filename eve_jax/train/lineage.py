@@ -28,6 +28,7 @@ FREE_FIELDS = (
     "teacher",
     "encoder",
     "model.llm",
+    "model.attention_blocks",
     "mesh",
     "track",
     "compile.options",

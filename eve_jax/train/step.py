@@ -240,12 +240,16 @@ class StepFunctions:
         """`options` of the compiler are as in `config.compile.options`. Raises FieldError for a bad one."""
         rule = StepRule(cfg, tx, schedule, mesh, metrics)
         self.cfg = cfg
-        with sharding.use(mesh):
-            self.options = options_for(options, sharding.device()) if options else Options({})
-        compiled = partial(jax.jit, donate_argnums=0, compiler_options=self.options.taken or None)
-        self.fused = compiled(partial(train_step, rule))
-        self.accumulate = compiled(partial(accumulate, rule))
-        self.update = compiled(partial(apply_update, rule))
+        self.options = of_update = Options({})
+        if options:
+            with sharding.use(mesh):
+                device = sharding.device()
+            of_update = options_for(options, device, update=True)
+            self.options = of_update._replace(taken=options_for(options, device).taken)
+        compiled = partial(jax.jit, donate_argnums=0)
+        self.fused = compiled(partial(train_step, rule), compiler_options=self.options.taken or None)
+        self.accumulate = compiled(partial(accumulate, rule), compiler_options=self.options.taken or None)
+        self.update = compiled(partial(apply_update, rule), compiler_options=of_update.taken or None)
         self._sums: Sums | None = None
         self._settled: set[Any] = set()
 

@@ -214,6 +214,9 @@ def _text_only(cfg: ModelConfig) -> ModelConfig:
             f"model.{name}={getattr(cfg, name)}: what is left without it is not the LLM that was trained; export the "
             "model as it is, with --notext_only"
         )
+    for name in ("key_values", "value_norm", "layer_scale", "logit_cap", "wide_head_dim"):
+        if (value := getattr(cfg, name)) != EVE_FIELDS[name]:
+            raise UserError(f"model.{name}={value}: no LLM alone that eve_jax writes has it; use --notext_only")
     own = {name: V1_SWITCHES[name] for name in OF_PATCHES}
     return replace(cfg, parts=(), encoder=None, codes=0, **EVE_FIELDS, **own)
 

@@ -12,9 +12,9 @@ from eve_jax.checkpoint.adapters import adapted_by
 from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.stage_folder import newest_step
 from eve_jax.checkpoint.streaming import OrbaxSource
-from eve_jax.errors import UserError
+from eve_jax.errors import UserError, warn
 from eve_jax.hf.names import Entry, eve_names
-from eve_jax.hf.safetensors_io import ADAPTER, SINGLE, TensorWriter
+from eve_jax.hf.safetensors_io import ADAPTER, SINGLE, TensorWriter, open_tensors
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.files import write_json
 from eve_jax.weights.import_export import new_folder
@@ -68,7 +68,20 @@ def export_peft(folder: str | Path, target: str | Path, base: str = "") -> Path:
             "inference_mode": True,
         }
         write_json(temporary / ADAPTER[0], settings, indent=1)
+    if base and Path(base).is_dir():
+        _warn_of_wider(Path(base), cfg, pairs)
     return target
+
+
+def _warn_of_wider(base: Path, cfg: ModelConfig, pairs: Iterable[Pair]) -> None:
+    """Warn where the weights in the folder `base` are not rounded to the type in which the adapters saw them."""
+    found, frozen = open_tensors(base), np.dtype(cfg.frozen_dtype)
+    types = {found[name].dtype for pair in pairs for name in pair.entry.names(cfg) if name in found}
+    if wider := next((kind for kind in types if kind.itemsize > frozen.itemsize), None):
+        warn(
+            f"{base} has weights in {wider.name}, of which the adapters were trained on the {frozen.name} ones: logits "
+            f"will differ by the rounding, unless the base is exported with --dtype={frozen.name}"
+        )
 
 
 def _modules(cfg: ModelConfig, entry: Entry) -> list[str]:

@@ -20,7 +20,17 @@ from eve_jax.version import other_version
 LATER_SWITCHES = {name: getattr(ModelFields, name) for name in SWITCHES if name not in ("rope_scaling", "qkv_bias")}
 LATER_FAMILY = {name: value for name, value in EVE_FIELDS.items() if name != "patch_embed"}
 # Fields of `ModelConfig` that version 0.1.0 does not write.
-LATER = {"parts", "teacher", "encoder", "codes", "lora", *V1_SWITCHES, *LATER_SWITCHES, *LATER_FAMILY}
+LATER = {
+    "parts",
+    "teacher",
+    "encoder",
+    "codes",
+    "lora",
+    "attention_blocks",
+    *V1_SWITCHES,
+    *LATER_SWITCHES,
+    *LATER_FAMILY,
+}
 STORED = [field.name for field in fields(ModelConfig) if field.name not in LATER]
 
 

@@ -56,6 +56,12 @@ def test_the_newest_result_of_each_is_rendered(folder: Path) -> None:
         rendered(block.replace("images", "train_memory"))
     with pytest.raises(UserError, match="results: nothing: there is no such table"):
         rendered(block.replace("images", "nothing"))
+    by_hand = block.replace("results", "by hand")
+    assert rendered(by_hand) == rendered(block), "the first result takes the place of a table by hand"
+    kept = by_hand.replace("images", "train_memory")
+    assert rendered(kept) == kept
+    with pytest.raises(UserError, match="by hand: nothing: there is no such table"):
+        rendered(by_hand.replace("images", "nothing"))
     for damaged, said in (("{", "is not valid JSON"), ('{"results": []}', "is no file of results")):
         (folder / "results" / "2026-01-03.json").write_text(damaged)
         with pytest.raises(UserError, match=rf"2026-01-03\.json:? {said}"):

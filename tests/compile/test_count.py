@@ -9,7 +9,7 @@ import pytest
 from eve_jax.batch import RowShape
 from eve_jax.compile.abstract import abstract_batch
 from eve_jax.compile.count import count
-from eve_jax.compile.report import attention_flops
+from eve_jax.compile.products import attention_flops
 from eve_jax.config.stages import partition, stage_factors, trained_groups
 from eve_jax.model import decoder, loss
 from eve_jax.model.config import VARIANTS, ModelConfig

@@ -1,8 +1,11 @@
 """A curation from its source to its records: rules, funnel, resume, changed thresholds."""
 
+import hashlib
 import io
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +14,9 @@ from PIL import Image
 
 from benchmarks import bad_corpus
 from benchmarks.curate_corpus import OTHERWISE, named
+from eve_jax.curate import unchanged
 from eve_jax.curate.stages import measure as measuring
+from eve_jax.curate.stages import write as writing
 from eve_jax.data.image.patches import open_image
 from eve_jax.data.sources.records import open_records
 from eve_jax.errors import UserError
@@ -195,6 +200,41 @@ def test_an_image_that_changed_is_not_written(tmp_path):
     scene(99).save(tmp_path / "images/s3.jpg")
     with pytest.raises(UserError, match=r"s3.jpg .* changed since it was measured; choose another --to"):
         curated(tiny(**PLAIN | {"select__rule": "random:15"}), web, tmp_path / "out")
+
+
+def test_images_are_hashed_again_unless_this_process_saw_them_as_they_are(tmp_path, monkeypatch):
+    """Nothing is skipped for files that were written just now, that changed at all, or that others measured."""
+    web = scenes(tmp_path, 20)
+    first, again = tiny(**PLAIN), tiny(**PLAIN | {"select__rule": "random:15"})
+    image = tmp_path / "images/s3.jpg"
+    hashed: list[bytes] = []
+
+    def counted(data, **size):
+        hashed.append(data)
+        return hashlib.blake2b(data, **size)
+
+    monkeypatch.setattr(writing, "hashlib", SimpleNamespace(blake2b=counted))
+    kept = curated(first, web, tmp_path / "new")["kept"]
+    assert len(hashed) == kept == 20
+    monkeypatch.setattr(unchanged, "SETTLED", 0)
+    hashed.clear()
+    curated(first, web, tmp_path / "out")
+    assert not hashed
+    assert files_of(tmp_path / "out/records") == files_of(tmp_path / "new/records")
+
+    before, data = os.stat(image), image.read_bytes()
+    image.write_bytes(bytes([data[0] ^ 1]) + data[1:])  # of the same length
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=r"s3.jpg .* changed since it was measured"):
+        curated(tiny(**PLAIN | {"write__shard_records": 7}), web, tmp_path / "out")
+    image.write_bytes(data)
+    hashed.clear()
+    curated(again, web, tmp_path / "out")
+    assert hashed == [data]
+    unchanged._states.clear()  # as another process
+    hashed.clear()
+    curated(first, web, tmp_path / "out")
+    assert len(hashed) == 20
 
 
 def test_nothing_left_says_where_to_look(tmp_path):

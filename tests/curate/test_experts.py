@@ -113,7 +113,7 @@ def test_a_config_comes_back_from_its_values() -> None:
 
 def test_without_rapidocr_a_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidocr", None)
-    with pytest.raises(UserError, match=r"needs rapidocr .*pip install .*\[curate\].*experts\.ocr\.url"):
+    with pytest.raises(UserError, match=r"needs rapidocr .*pip install .*\[experts\].*experts\.ocr\.url"):
         open_experts(ExpertsConfig(run="ocr"))
 
 

@@ -66,7 +66,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package: str, monkey
     tags._weights.cache_clear()
     with pytest.raises(UserError) as caught:
         tags.make_tagger(TagsConfig())
-    assert package.replace("_", "-") in str(caught.value) and install("curate") in str(caught.value)
+    assert package.replace("_", "-") in str(caught.value) and install("experts") in str(caught.value)
 
 
 def test_a_folder_without_the_files_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """NEO's and SAIL's images and conversations: sizes, pixels, ids and labels of their own code (tests/golden/family)."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 
 from eve_jax.data.image.patches import patchify, resize, unpatchify
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.data.image.size_rules import sail_size
+from eve_jax.data.image.size_rules import BUDGETS, sail_size
 from eve_jax.data.record import BadRecord, Turn
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.encode import IMAGE_ID, Encoded, encode_chat, prompt_ids, render
@@ -65,6 +66,19 @@ def test_sizes_of_sail() -> None:
     for one in ref.facts("sail_meta")["resize"]:
         assert sail_size(one["width"], one["height"], 32) == tuple(one["out_wh"])
     assert ImageRule("sail", max_aspect=0.0).resized(100_000, 10)[1] == 32, "a side of none in the original"
+
+
+def test_sizes_of_gemma_at_every_budget() -> None:
+    """Those of transformers' image processor."""
+    for one in json.loads((ref.FOLDER / "gemma_sizes.json").read_text()):
+        for tokens in BUDGETS:
+            taken = ImageRule("gemma", max_aspect=0.0, patch=48, tokens=tokens)
+            assert taken.resized(one["width"], one["height"]) == tuple(one[str(tokens)])
+            h, w = taken.grid(one["width"], one["height"])
+            assert h * w <= tokens
+    assert ImageRule("gemma", max_aspect=0.0, patch=48).resized(640, 480) == (912, 672), "280 tokens by default"
+    with pytest.raises(UserError, match=r"tokens=100: expected 70, 140, 280, 560, 1120 for image_mode=gemma alone"):
+        ImageRule("gemma", patch=48, tokens=100)
 
 
 @pytest.mark.parametrize("given", [(1, 0), (9, 3), (0, 5)])

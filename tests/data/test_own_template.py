@@ -113,7 +113,8 @@ def test_an_export_is_recognized(name: str, tmp_path: Path) -> None:
         tokenizer = load_tokenizer(folder)
     bos = "" if tokenizer.bos is None else tokenizer.decode([tokenizer.bos], skip_special=False)
     (folder / "chat_template.jinja").write_text(chat_template(get_template(name), bos))
-    assert own_template(folder) == name
+    # What is learned of a conversation, its form does not tell.
+    assert own_template(folder) == ("qwen3" if get_template(name).learned else name)
 
 
 def test_a_template_without_system_sentences(tmp_path: Path) -> None:

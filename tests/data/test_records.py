@@ -64,7 +64,11 @@ BAD: dict[str, tuple[bytes, str, str]] = {
     "conversations as text": (line(conversations="hello"), "7", "not a list"),
     "turn as text": (line(conversations=["hello"]), "7", "turn 1 is not an object"),
     "unknown role": (line(conversations=[{"from": "robot", "value": "x"}]), "7", "'robot', not one of human, gpt"),
-    "no role": (line(conversations=[{"value": "x"}]), "7", "turn 1 is from None"),
+    "no role": (
+        line(conversations=[{"value": "x"}]),
+        "7",
+        "turn 1 has neither from nor role .*; its keys are .value.",
+    ),
     "no value": (line(conversations=[{"from": "gpt"}]), "7", "the value of turn 1 is not a text but NoneType"),
     "number as value": (line(conversations=[{"from": "gpt", "value": 3}]), "7", "not a text but int"),
     "image as number": (line(image=3), "7", "image is neither a path nor a list"),

@@ -150,6 +150,27 @@ def test_offline_reads_the_cache(hub: Hub, commit: str, files: list[Path], monke
         open_records("hf:org/other")
 
 
+def test_offline_with_a_part_of_the_files(hub: Hub, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing trains on the part of a data set that happens to be in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    data = files[0].read_bytes()
+    made = {f"data/train-0000{number}-of-00002.parquet": data for number in range(2)}
+    hub.add("org/part", made | {"README.md": b"---\nlicense: mit\n---\n"}, "datasets")
+    assert len(open_records("hf:org/part")) > 0  # reads by range, and keeps the commit alone
+    forget()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"^hf:org/part: HF_HUB_OFFLINE is .* not have its Parquet files; .*`hf do"):
+        open_records("hf:org/part")
+    forget()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hf_hub_download("org/part", "data/train-00001-of-00002.parquet", repo_type="dataset")
+    forget()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"the cache does not have data/train-00000-of-00002.parquet; where"):
+        open_records("hf:org/part")
+
+
 def test_a_server_without_ranges(hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from eve_jax.data.sources.hub_files import DataSet
 
@@ -236,7 +257,7 @@ def test_what_is_not_there(hub: Hub, commit: str, files: list[Path]) -> None:
         "hf:org/several:de": "config de has no split train; name one, hf:org/several:de:SPLIT, of validation, test",
         "hf:org/several:en:train": "config en has no split train",
         "hf:org/lines": "split train of default is in a.jsonl; only Parquet files are read from the hub",
-        "hf:org/none": "of none with Parquet files",
+        "hf:org/none": "the data set has no Parquet files, which alone are read",
         "hf:org/absent": "the hub did not give it: it has none of that name",
         f"{NAME}@v7": "the hub did not give it: it has no such revision",
         "hf:org": "expected hf:ORG/NAME",

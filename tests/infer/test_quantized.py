@@ -1,7 +1,9 @@
 """Quantized weights: what is quantized and how, answers and losses of them, one tensor in memory at a time."""
 
 import tracemalloc
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,6 +62,39 @@ def test_products(weights, tokens):
     half = quantized.multiply(jnp.asarray(x, jnp.bfloat16), weight)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), known, rtol=0, atol=1.0)
+
+
+@pytest.mark.parametrize("rows", [256, 96, 7])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_products_by_blocks_of_rows(weights, rows, monkeypatch):
+    """Several blocks, also in a group that shares a scale; 7 rows are too few for one. Gradients are the product's."""
+    monkeypatch.setattr(quantized, "BLOCK_BYTES", 4 * 48 * 16)
+    matrix, x = (np.random.default_rng(n).normal(size=s) for n, s in ((0, (rows, 48)), (1, (2, 3, rows))))
+    weight = quantized.quantize(jnp.asarray(matrix), weights)
+    assert quantized._block_rows(weight) == (0 if rows == 7 else 16)
+    written = jnp.asarray(dequantized(weight))
+
+    def total(multiply, x):
+        return jnp.sum(jnp.sin(multiply(x)))
+
+    for dtype, far in ((jnp.float32, 2e-4), (jnp.bfloat16, 0.2)):
+        given = jnp.asarray(x, dtype)
+        known = given.astype(jnp.float32) @ written
+        found = quantized.multiply(given, weight)
+        assert found.dtype == dtype and found.shape == (2, 3, 48)
+        np.testing.assert_allclose(found.astype(jnp.float32), known, rtol=0, atol=far)
+    given = jnp.asarray(x, jnp.float32)
+    own, known = (
+        jax.grad(partial(total, f))(given) for f in (lambda x: quantized.multiply(x, weight), written.__rmatmul__)
+    )
+    np.testing.assert_allclose(own, known, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_few_tokens_write_no_whole_weight_in_float32(weights):
+    weight = quantized.quantize(jnp.ones((1024, 1024)), weights)
+    program = jax.jit(quantized.multiply).lower(jnp.ones((1, 1024)), weight).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 1024 * 1024 * 4 / 2
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

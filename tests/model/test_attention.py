@@ -13,7 +13,7 @@ import pytest
 from jax import Array
 
 from eve_jax.errors import UserError
-from eve_jax.model import attention, blocked
+from eve_jax.model import attention, blocked, chunked
 from eve_jax.model.attention import cached_attention, check_kernel
 from eve_jax.model.layer_cache import BLOCK, HeldLayer
 from eve_jax.model.splash import kernel_of
@@ -35,7 +35,7 @@ def inputs(length: int = LENGTH) -> tuple[Array, Array, Array]:
 def plain(q: Array, k: Array, v: Array, segment: np.ndarray, window: int = LENGTH) -> Array:
     order = np.arange(segment.shape[1])
     mask = (segment[:, :, None] == segment[:, None]) & (order[:, None] >= order) & (order[:, None] - order < window)
-    return attention.plain_attention(q, k, v, jnp.asarray(mask))
+    return chunked.plain_attention(q, k, v, jnp.asarray(mask))
 
 
 def gradients(attend: Callable[..., Array], q: Array, k: Array, v: Array, segment: np.ndarray) -> tuple[Array, ...]:
@@ -50,7 +50,7 @@ CASES += [("chunked", 40), ("blocked", 40), ("blocked", 33), ("splash", 130)]
 
 @pytest.mark.parametrize(("kernel", "window"), CASES)
 def test_kernels_agree_with_the_formula(kernel, window, monkeypatch):
-    monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
+    monkeypatch.setattr(chunked, "QUERY_CHUNK", 64)
     monkeypatch.setattr(blocked, "BLOCK", 32)
 
     def attend(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
@@ -87,7 +87,7 @@ for row, first, behind in IMAGES:
 @pytest.mark.parametrize("reach", [124, LENGTH])
 def test_images_that_see_all_of_themselves(kernel: str, reach: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images across borders of blocks, behind one another, up to the ends of rows; values of half a query's size."""
-    monkeypatch.setattr(attention, "QUERY_CHUNK", 64)
+    monkeypatch.setattr(chunked, "QUERY_CHUNK", 64)
     monkeypatch.setattr(blocked, "BLOCK", 32)
     mask = (SEGMENT[:, :, None] == SEGMENT[:, None]) & (np.arange(LENGTH) <= END[:, :, None])
     q, k, v = inputs()
@@ -98,7 +98,7 @@ def test_images_that_see_all_of_themselves(kernel: str, reach: int, monkeypatch:
         return attention.packed_attention(q, k, v, jnp.asarray(segment), kernel, True, ahead=ahead)
 
     def formula(q: Array, k: Array, v: Array, segment: np.ndarray) -> Array:
-        return attention.plain_attention(q, k, v, jnp.asarray(mask))
+        return chunked.plain_attention(q, k, v, jnp.asarray(mask))
 
     got, wanted = (jax.jit(f)(q, k, v, SEGMENT) for f in (attend, formula))
     np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6)
@@ -163,6 +163,7 @@ def test_memory_under_a_scan_over_layers_is_linear(monkeypatch):
 class Device(NamedTuple):
     platform: str
     compute_capability: str = ""
+    process_index: int = 0
 
 
 def checked(kernel: str, platform: str, card: str = "", **changes: Any) -> None:

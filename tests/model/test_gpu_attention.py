@@ -12,7 +12,8 @@ from jax import Array
 from jax._src.cudnn import fused_attention_stablehlo as fused
 
 from eve_jax.model import gpu_attention
-from eve_jax.model.attention import packed_attention, plain_attention
+from eve_jax.model.attention import packed_attention
+from eve_jax.model.chunked import plain_attention
 from eve_jax.model.decoder import REMAT
 from eve_jax.model.gpu_attention import MOST_SAMPLES, sequences, takes, tiles
 

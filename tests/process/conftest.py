@@ -27,6 +27,7 @@ def store(server: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> B
     buckets._store.cache_clear()
     server.objects.clear()
     server.asked.clear()
+    server.signed.clear()
     server.fault = lambda method, key: ""
     return server
 

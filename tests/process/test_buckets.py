@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from eve_jax.process.lock import locked
 from eve_jax.process.owner import Owner
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.published import work_folder
+from eve_jax.process.room import Room
 from tests.buckets import SAID, Buckets, below, step
 
 
@@ -54,8 +56,9 @@ def test_objects(url: str, store: Buckets) -> None:
         buckets.read_whole(f"{url}/x")
 
 
-@pytest.mark.parametrize("size", [0, 5, 8, 15, 16, 17])
+@pytest.mark.parametrize("size", [0, 2, 3, 5, 8, 11, 18, 19, 20])
 def test_large_objects_are_read_in_pieces(url: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "FIRST", 3)
     monkeypatch.setattr(buckets, "CHUNK", 8)
     data = os.urandom(size)
     buckets.write(f"{url}/x", data)
@@ -79,11 +82,46 @@ def test_a_bucket_that_refuses_says_why(url: str, fault: str, store: Buckets, tm
         fetch(url, "config.init")
 
 
-def test_a_bucket_that_does_not_answer(url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_does_not_answer(
+    url: str, store: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is given up after as long as the bytes may take that are read or written, which of most objects are few."""
     monkeypatch.setattr(buckets, "PATIENCE", 0.2)
+    monkeypatch.setattr(buckets, "SLOWEST", buckets.FIRST / 0.2)
     store.fault = lambda method, key: "slow1"
-    with pytest.raises(Refused, match="does not answer, or too slowly"):
-        buckets.write(f"{url}-late/x", b"")
+    asked = (
+        lambda: buckets.write(f"{url}-late/x", b""),
+        lambda: buckets.read(f"{url}-late/x"),
+        lambda: buckets.download(f"{url}-late/x", tmp_path / "x"),
+    )
+    for ask in asked:
+        with pytest.raises(Refused, match="does not answer, or too slowly"):
+            ask()
+
+
+def test_files_that_are_sent_together_wait_for_memory(
+    url: str, store: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, most, turn, write = [0], [0], threading.Lock(), buckets.write
+
+    def counted(url: str, data: bytes) -> bytes:
+        with turn:
+            held[0] += len(data)
+            most[0] = max(most[0], held[0])
+        try:
+            return write(url, data)
+        finally:
+            with turn:
+                held[0] -= len(data)
+
+    monkeypatch.setattr(buckets, "write", counted)
+    room = Room(20)
+    monkeypatch.setattr(buckets, "_sending", lambda: room)
+    for name in "abcdefgh":
+        (tmp_path / name).write_bytes(name.encode() * (50 if name == "e" else 4))
+    buckets.together(lambda name: buckets.upload(tmp_path / name, f"{url}/{name}"), "abcdefgh")
+    assert most == [50]
+    assert {len(data) for data, _ in store.objects.values()} == {4, 50}
 
 
 def test_answers_that_are_cut_off_are_never_taken_for_whole(url: str, store: Buckets, tmp_path: Path) -> None:
@@ -237,6 +275,16 @@ def test_processes_that_share_a_cache_fetch_in_turn(store: Buckets) -> None:
     assert ended[0][0] == ended[1][0]
     found = Path(ended[0][0].strip())
     assert below(found / "checkpoints") == ["2/_METADATA", "2/manifest.json", "2/params/d/1"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_bucket_that_is_not_there_has_no_lock(scheme: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with (
+        pytest.raises(UserError, match=f"^{scheme}://other/a/run.lock cannot be written: no such bucket or object"),
+        locked(Path(work_folder(f"{scheme}://other/a")), "training"),
+    ):
+        pass
 
 
 def test_one_writer(url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:

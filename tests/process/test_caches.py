@@ -101,6 +101,18 @@ def test_what_the_user_has_set_comes_first(tmp_path):
     assert given.stdout == f"{tmp_path}/x\n"
 
 
+def test_programs_of_a_process_that_is_not_ours(tmp_path):
+    """Kept as a launcher's, unless it said something of that."""
+    code = (
+        "from eve_jax.process.setup import keep_programs_of_library as keep; import jax; c = jax.config\n"
+        "c.update('jax_enable_compilation_cache', False); keep(); print(c.jax_compilation_cache_dir)\n"
+        "c.update('jax_enable_compilation_cache', True); c.update('jax_compilation_cache_dir', 'own'); keep()\n"
+        "print(c.jax_compilation_cache_dir); c.update('jax_compilation_cache_dir', None); keep()\n"
+        "print(c.jax_compilation_cache_dir)"
+    )
+    assert use(code, EVE_CACHE=str(tmp_path / "c")).stdout.split() == ["None", "own", f"{tmp_path}/c/xla"]
+
+
 def test_the_default(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert use(**home).stdout.split()[:3] == [f"{tmp_path}/.cache/eve_jax", f"{tmp_path}/.cache/eve_jax/numba", "-"]
@@ -193,10 +205,10 @@ def test_damaged_functions_are_compiled_again(module, tmp_path, monkeypatch, suf
         file.write_bytes(bytes_now[damage])
     again = loaded(module)
     assert again(3) == 6
-    assert not again.stats.cache_hits
+    assert not again.compiled().stats.cache_hits
     third = loaded(module)
     assert third(3) == 6
-    assert bool(third.stats.cache_hits) == (damage != "folder"), "what was damaged is written again"
+    assert bool(third.compiled().stats.cache_hits) == (damage != "folder"), "what was damaged is written again"
 
 
 def test_a_cache_that_can_no_longer_be_written(module, tmp_path, monkeypatch):

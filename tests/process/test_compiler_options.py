@@ -5,7 +5,7 @@ import pytest
 
 from eve_jax.errors import FieldError
 from eve_jax.process import compiler_options
-from eve_jax.process.compiler_options import DEFAULTS, options_for, parse_options
+from eve_jax.process.compiler_options import DEFAULTS, OF_UPDATES, Options, options_for, parse_options
 
 KNOWN, UNKNOWN = "xla_backend_optimization_level", "xla_of_another_year"
 
@@ -47,3 +47,11 @@ def test_nothing_is_compiled_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_value_that_the_compiler_refuses() -> None:
     with pytest.raises(FieldError, match=rf"config\.compile\.options='{KNOWN}=much': .*'much'"):
         options_for(f"{KNOWN}=much", jax.devices()[0])
+
+
+def test_options_of_updates_on_a_cpu() -> None:
+    """By `auto` alone, and known to this compiler."""
+    device = jax.devices("cpu")[0]
+    own = OF_UPDATES["cpu"]
+    assert options_for("auto", device, update=True) == Options(own)
+    assert options_for("auto", device) == options_for("", device, update=True) == Options({})

@@ -15,7 +15,7 @@ from eve_jax.process.fetched import fetch
 from eve_jax.process.lock import locked
 from eve_jax.process.peers import Peers
 from eve_jax.process.published import in_bucket, published, sent, work_folder
-from eve_jax.process.publishing import Published
+from eve_jax.process.publishing import Published, one_line
 from eve_jax.process.stored_path import StoredPath
 from tests.buckets import SAID, Buckets, below, step
 from tests.process.test_peers import distributed_run, three
@@ -102,6 +102,24 @@ def test_a_refusal_loses_nothing(url: str, fault: str, store: Buckets) -> None:
     store.fault = lambda method, key: ""
     with in_bucket(folder, "training"):
         assert below(folder / "checkpoints") == ["2/manifest.json", "2/params/x"]
+
+
+def test_a_bucket_that_does_not_answer_keeps_nobody_waiting(
+    url: str, store: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first request that is given up, the lock alone is asked for, to give it back."""
+    folder = Path(work_folder(url))
+    with pytest.raises(UserError, match="does not answer"), in_bucket(folder, "training"):
+        work = published(folder)
+        assert work is not None
+        (folder / "metrics.jsonl").write_text("1\n")
+        monkeypatch.setattr(buckets, "PATIENCE", 0.2)
+        monkeypatch.setattr(buckets, "SLOWEST", 1e9)
+        store.fault = lambda method, key: "slow0.5"
+        store.asked.clear()
+        with one_line(url):
+            work.publish()
+    assert len(store.asked) == 2
 
 
 def test_blocks_inside_share_the_lock(url: str, store: Buckets) -> None:

@@ -12,19 +12,22 @@ from eve_jax import sharding
 from eve_jax.batch import RowShape
 from eve_jax.config.stages import partition, stage_factors
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Batch, Params, parameter_shardings
+from eve_jax.model.eve import Batch, Params, init_params, parameter_shardings
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
 from eve_jax.train.step import StepFunctions, TrainState
 from tests import family
 from tests import reference as ref
 from tests import reference_v1 as v1
+from tests.hundred import hundred
 from tests.model.adapters import adapter_values, with_adapters
+from tests.weights.gemma import packed_row, tiny_gemma
 
 ROWS = 8
 LR = 2e-4  # the papers' largest
 ROUNDING = 1e-6  # of a tensor's largest gradient: Adam moves an entry of less by up to LR, whichever way it was rounded
 V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
 NEO = "neo"  # in place of a routing: NEO's golden model
+GEMMA, HUNDRED = "gemma", "hundred"  # likewise: tiny models with random weights
 LORA = "lora"  # before a routing: adapters of all matrices, with dropout
 
 
@@ -38,6 +41,10 @@ def given(routing: str) -> tuple[ModelConfig, Params, Batch]:
         rows = [family.neo_row(cfg, [case], RowShape(16, 0, 112)) for case in family.CASES]
         weights = jax.device_get(family.neo_params(cfg))
         return cfg, weights, {n: np.concatenate([one[n] for one in rows]) for n in rows[0]}
+    if routing in (GEMMA, HUNDRED):
+        cfg = tiny_gemma() if routing == GEMMA else hundred(sub_patch=4, patch_sides=9, vocab_size=320)
+        each = [packed_row(cfg, [number]) for number in range(3)]
+        return cfg, jax.device_get(init_params(cfg, 0)), {n: np.concatenate([one[n] for one in each]) for n in each[0]}
     cfg = ref.config(routing=routing.removeprefix(LORA))
     weights = ref.params(cfg)
     if routing.startswith(LORA):

@@ -7,7 +7,8 @@ import pytest
 
 from configs.base import get_config
 from eve_jax.config.stage import Config
-from eve_jax.process import cores
+from eve_jax.data.config import reading_threads
+from eve_jax.process import cores, places
 from eve_jax.train.data_bound import DataBound, remedy
 
 DATA = Config.of(get_config("tiny")).data
@@ -47,3 +48,14 @@ def test_the_remedy_is_one_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(24, workers=20).startswith("set config.data.workers=24 ")
     assert said(24, workers=24).startswith("all of its 24 cores read images")
     assert said(1, threads=1).startswith("all of its 1 cores")
+
+
+def test_images_in_a_bucket_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cores", lambda: 2)
+    monkeypatch.setattr(cores, "_sharing", 1)
+    images = str(places.folder_of("s3://bkt/images", places.READ))
+    assert reading_threads(replace(DATA, images=images)) == 16
+    assert remedy(replace(DATA, images=images, threads=2), 2) == "raise config.data.threads (now 2; -1 takes 16 here)"
+    for threads in (-1, 16):
+        said = remedy(replace(DATA, images=images, threads=threads), 2)
+        assert said.startswith("each image is asked of a bucket: raise config.data.threads (now 16), or convert")

@@ -45,69 +45,81 @@ def fields(data: Path | str, steps: int = STEPS) -> dict[str, object]:
     }
 
 
-def config(data: Path) -> ConfigDict:
-    c = load_config("stage1:llm=tiny")
-    c.update_from_flattened_dict(fields(data))
+# What is trained, and what differs from `fields`: of EVE, and of other members of the family.
+FAMILY: dict[str, dict[str, object]] = {
+    "neo_pt:llm=tiny,extra=1": {"data.area": (1024, 8192), "optim.warmup": 0.1, "optim.warmup_steps": 0},
+    "hundred:llm=tiny,sides=8": {"data.max_size": 96, "model.patch_hidden": 64},
+}
+STAGE1 = "stage1:llm=tiny"
+ROW = {"data.row_tokens": 512, "data.max_tokens": 512}  # of dialogues by bytes
+
+
+def config(data: Path, name: str = STAGE1) -> ConfigDict:
+    c = load_config(name)
+    c.update_from_flattened_dict(fields(data) | (FAMILY[name] | ROW if name != STAGE1 else {}))
     return c
 
 
-def lines(work: Path) -> list[dict]:
-    return [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(work / "stage1")]
+def lines(folder: Path) -> list[dict]:
+    return [{k: v for k, v in m.items() if k not in TIMED} for m in read_metrics(folder)]
 
 
-def wait_for(work: Path, steps: int, running: Callable[[], bool]) -> None:
+def wait_for(folder: Path, steps: int, running: Callable[[], bool]) -> None:
     limit = time.monotonic() + 900
-    while len(read_metrics(work / "stage1")) < steps and running() and time.monotonic() < limit:
+    while len(read_metrics(folder)) < steps and running() and time.monotonic() < limit:
         time.sleep(0.002)
 
 
-def killed(work: Path, data: Path, steps: int) -> None:
+def killed(folder: Path, data: Path, steps: int, name: str) -> None:
     """Train in a process of its own until `steps` steps are logged, and kill it there."""
-    given = [f"--config.{k}={v}" for k, v in fields(data).items()]
-    command = [sys.executable, "-m", "launch.train", "--config=stage1:llm=tiny", f"--workdir={work}", *given]
+    values = fields(data) | (FAMILY[name] | ROW if name != STAGE1 else {})
+    given = [f"--config.{k}={str(v).replace(' ', '')}" for k, v in values.items()]
+    command = [sys.executable, "-m", "launch.train", f"--config={name}", f"--workdir={folder.parent}", *given]
     printed = data / "output.txt"
     with printed.open("w") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-    wait_for(work, steps, lambda: process.poll() is None)
+    wait_for(folder, steps, lambda: process.poll() is None)
     process.kill()
     assert process.wait() == -signal.SIGKILL, printed.read_text()[-2000:]
 
 
-def terminated(work: Path, data: Path, steps: int) -> None:
+def terminated(folder: Path, data: Path, steps: int, name: str) -> None:
     """Resume here and get SIGTERM after step `steps`."""
 
     def ask() -> None:
-        wait_for(work, steps, lambda: True)
+        wait_for(folder, steps, lambda: True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=ask).start()
     with pytest.raises(interrupt.Interrupted, match=f"stopped after step .* of {STEPS}; rerun the command"):
-        train(config(data), work, quiet=True)
+        train(config(data, name), folder.parent, quiet=True)
 
 
-def test_killed_then_terminated(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [STAGE1, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY)])
+def test_killed_then_terminated(name, tmp_path, monkeypatch):
     monkeypatch.setattr(interrupt, "_asked", False)  # as it is afterwards, too, for the tests that follow
-    data, work = tmp_path / "data", tmp_path / "work"
+    data, stage = tmp_path / "data", load_config(name).name
+    folder = tmp_path / "work" / stage
     write_dataset(data, "tiny")
-    killed(work, data, 9)
-    at_kill = lines(work)
-    saved = newest_step(work / "stage1")
+    killed(folder, data, 9, name)
+    at_kill = lines(folder)
+    saved = newest_step(folder)
     assert 0 < saved < STEPS
-    terminated(work, data, len(at_kill) + 5)
+    terminated(folder, data, len(at_kill) + 5, name)
     monkeypatch.setattr(interrupt, "_asked", False)
-    stopped = lines(work)
-    assert len(stopped) == newest_step(work / "stage1"), "SIGTERM saves the very step it stops after"
-    train(config(data), work, quiet=True)
+    stopped = lines(folder)
+    assert len(stopped) == newest_step(folder), "SIGTERM saves the very step it stops after"
+    train(config(data, name), folder.parent, quiet=True)
 
-    undisturbed = config(data)
+    undisturbed = config(data, name)
     undisturbed.train.save_every = STEPS
     train(undisturbed, tmp_path / "whole", quiet=True)
-    whole = lines(tmp_path / "whole")
+    whole = lines(tmp_path / "whole" / stage)
     assert len(whole) == STEPS
     assert at_kill == whole[: len(at_kill)]
     assert stopped == whole[: len(stopped)]
-    assert lines(work) == whole
-    sessions = [(s["first_step"], s["last_step"]) for s in read_goodput(work / "stage1")]
+    assert lines(folder) == whole
+    sessions = [(s["first_step"], s["last_step"]) for s in read_goodput(folder)]
     assert [first for first, _ in sessions] == [0, saved, len(stopped)]
     assert sessions[-1][1] == STEPS
 

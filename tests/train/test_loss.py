@@ -97,3 +97,28 @@ def test_an_awkward_vocabulary_takes_no_more_memory():
         return memory.temp_size_in_bytes
 
     assert temporaries(15_107) < 1.1 * temporaries(15_104)
+
+
+@pytest.mark.parametrize("chunk", [40, 120])
+def test_logits_within_a_cap(monkeypatch, chunk):
+    """Loss and gradients of both ways, next to the formula."""
+    monkeypatch.setattr(loss, "VOCAB_CHUNK", chunk)
+    hidden, head, labels = example()
+    weight, cap = jnp.linspace(0, 1, 31), 2.0
+
+    def plain(hidden, head):
+        logits = cap * jnp.tanh(hidden @ head.T / cap)
+        return jnp.sum((jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(31), labels]) * weight)
+
+    def by_vocabulary(hidden, head):
+        return jnp.sum(loss.target_nll(hidden, head, labels, cap) * weight)
+
+    def by_targets(hidden, head):
+        return loss.nll_sum(hidden, head, labels, weight, cap)
+
+    wanted, gradients = jax.value_and_grad(plain, argnums=(0, 1))(hidden, head)
+    for form in (by_vocabulary, by_targets):
+        found, own = jax.value_and_grad(form, argnums=(0, 1))(hidden, head)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        for a, b in zip(own, gradients, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -68,6 +68,13 @@ def test_neo_on_meshes(stage):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("member", ["gemma", "hundred"])
+def test_other_members_on_meshes(member):
+    """Layers of two sizes, of which one has a single key head, and windows; patches with tables of places."""
+    check(trained("3", member, 10, ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2")), 10)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "3"])
 def test_eve_v1_on_meshes(stage):
     """With the aligning loss and its teacher."""

@@ -11,8 +11,9 @@ import pytest
 
 from configs import base
 from eve_jax.config.stages import stage_factors
+from eve_jax.process.compiler_options import OF_UPDATES
 from eve_jax.sharding import make_mesh
-from eve_jax.train.moments import Blocks, block_size, pack, unpack
+from eve_jax.train.moments import Blocks, block_size, pack, packed, unpack
 from eve_jax.train.optimizer import optimizer, optimizer_state
 from eve_jax.train.step import StepRule, Sums, TrainState, apply_update
 from tests import reference as ref
@@ -110,3 +111,20 @@ def test_weights_move_as_with_moments_in_float32(moments: str, param_dtype: str)
         assert held.dtype == jnp.bfloat16
     assert float(jnp.mean(held.astype(jnp.float32))) == pytest.approx(float(jnp.mean(exact[NAME])), rel=0.03)
     assert second[NORM].dtype == jnp.float32  # few numbers: kept whole
+
+
+def test_an_update_of_packed_moments_takes_them_one_by_one():
+    """Unpacked together they would be four times as many bytes of temporaries."""
+    weights = {f"w{n}": jnp.ones((256, 512)) for n in range(6)}
+    tx = packed(optax.adamw(1e-3), "int8", set(weights))
+    state = tx.init(weights)
+
+    def update(state, gradients):
+        updates, state = tx.update(gradients, state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    def temporaries(options):
+        program = jax.jit(update, donate_argnums=0, compiler_options=options).lower(state, weights).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(OF_UPDATES["cpu"]) < 0.5 * temporaries(None)

@@ -10,7 +10,10 @@ from ml_collections import ConfigDict
 from eve_jax.errors import UserError
 from eve_jax.hf.export_config import DEFAULTS
 from eve_jax.infer.api import takes_images
+from eve_jax.model.config import ModelConfig
+from eve_jax.model.llms import LLMS
 from eve_jax.process.stored_path import StoredPath
+from eve_jax.train.initial_state import open_init
 from eve_jax.train.lineage import check_settings
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, keep_base
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
@@ -51,6 +54,17 @@ def stage(folder: Path, init: str, old: bool = False, checkpoints: bool = True) 
 
 def base_config(work: Path) -> dict:
     return json.loads((work / "hf" / "config.json").read_text())
+
+
+def test_of_other_sizes(work: Path) -> None:
+    """What begins from a model of other sizes says where the model's own come from."""
+    stage(Path("runs/stage1"), "hf")
+    cfg = ModelConfig.from_dict({**LLMS["tiny"], "variant": "dense"})
+    with pytest.raises(UserError, match=r"; llm=FOLDER takes the sizes: --config=stage2:llm=hf$"):
+        open_init(ConfigDict({"init": "hf", "seed": 0, "name": "stage2"}), cfg)
+    said = r"; name the LLM that it began with \(hf\), which has the sizes: --config=stage2:llm=FOLDER$"
+    with pytest.raises(UserError, match=said):
+        open_init(ConfigDict({"init": "runs/stage1", "seed": 0, "name": "stage2"}), cfg)
 
 
 @pytest.mark.parametrize("init", ["base", "hf"])

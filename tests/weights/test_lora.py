@@ -1,6 +1,7 @@
 """A run's adapters merged, exported, and in `peft` on the exported base: the logits of adapter and base."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,23 @@ def of_v1(work: Path) -> tuple[Path, Any, list[Any]]:
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     pictures = [v1.picture("D2", i) for i in range(2)]
     return base, batch, [ids, mask, v1.lengths("D2"), lambda model: [model.preprocess(one) for one in pictures]]
+
+
+def test_a_base_that_is_not_rounded_as_the_adapters_saw_it(
+    made: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = made[0]
+    shutil.copytree(work / "run", tmp_path / "run")
+    settings = json.loads((work / "run" / "config.json").read_text())
+    base = {
+        name: export_checkpoint(work / "base", tmp_path / name, name, quiet=True) for name in ("float32", "bfloat16")
+    }
+    for frozen, kind, warned in (("float32", "float32", 0), ("bfloat16", "bfloat16", 0), ("bfloat16", "float32", 1)):
+        settings["model"]["frozen_dtype"] = frozen
+        (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+        export_peft(tmp_path / "run", tmp_path / f"{frozen}_{kind}", str(base[kind]))
+        said = capsys.readouterr().err
+        assert said.count("unless the base is exported with --dtype=bfloat16") == said.count("warning: ") == warned
 
 
 @pytest.mark.slow

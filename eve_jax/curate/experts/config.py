@@ -30,7 +30,7 @@ def expert_names(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class OcrConfig(Section):
-    """The section `experts.ocr`: lines of text, by rapidocr (extra `curate`) or an endpoint.
+    """The section `experts.ocr`: lines of text, by rapidocr (extra `experts`) or an endpoint.
 
     Attributes:
         url: the endpoint's address; "": rapidocr in this process.
@@ -76,7 +76,7 @@ class TagsConfig(Section):
 
     Attributes:
         url: the endpoint's address; "": the network in this process.
-        folder: with efficientnet-lite0*.pth and names.json (the 1,000 classes); "": those of the extra `curate`.
+        folder: with efficientnet-lite0*.pth and names.json (the 1,000 classes); "": those of the extra `experts`.
         score: the least probability of a class that is kept.
         most: the most classes of an image.
     """

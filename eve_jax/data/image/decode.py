@@ -29,6 +29,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda rgb: rgb[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
+ORIENTATION = int(ExifTags.Base.Orientation)  # a member of an enumeration takes longer to look up than the rest
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white of a unit range and of 8, 10, 12, 14 and 16 bits
 DARKEST = 1 / 16  # of white: an image that is darker all over does not use that range
@@ -50,7 +51,7 @@ def orientation(image: Image.Image) -> int:
         return 1
     try:
         exif = Image.Image.getexif(image)  # PngImageFile's own would decode the image to look behind it
-        value = exif.get(ExifTags.Base.Orientation, 1)
+        value = exif.get(ORIENTATION, 1)
     except Exception:  # a broken EXIF block is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -51,6 +51,9 @@ def deep_channels(image: Image.Image, file: object) -> Deep | None:
     None for every other image, whose pixels are then loaded. Raises `BadImage`, which names `file`, where only the
     upper 8 bits can be read and are all but black, or where Pillow would read each byte as a value.
     """
+    if image.format == "JPEG":  # as Pillow reads it, of 8 bits
+        image.load()
+        return None
     tiles, largest = _deep_tiles(image)
     rawmodes = [_rawmode(tile) for tile in tiles]
     if tiles and all(map(BOTH_ORDERS.fullmatch, rawmodes)) and not _has_packed_planes(image, tiles):

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as LazyImage
+from PIL.JpegImagePlugin import JpegImageFile
 
 from eve_jax.data.image import jpeg
 from eve_jax.data.image.codes import as_patches, refuse_codes, stored_codes
@@ -26,6 +27,7 @@ from eve_jax.process.hush import tiff_error, tiff_errors_begin
 
 # Formats of photos and of deep pixels; the plug-ins of all others, which few have looked at, are never asked.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "SGI", "FITS")
+AT_ONCE = 1 << 24  # bytes: most files in one call of the decoder, which then starts no row of blocks twice
 RUNS_A_PROGRAM = "EPS"  # a format that Pillow hands to an interpreter (Ghostscript): never from somebody's data set
 EPS_STARTS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
@@ -38,7 +40,7 @@ def image_size(file: ImageFile, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     if isinstance(file, StoredImage) and file.size is not None:
         return file.size
     with _opened(file, max_pixels) as image:
-        return _upright_size(image)
+        return _upright_size(image, orientation(image))
 
 
 def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -47,7 +49,7 @@ def open_image(file: ImageFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises `BadImage`, for one of more than `max_pixels` pixels before it is decoded.
     """
     with _opened(file, max_pixels) as image:
-        return _upright_rgb(image, file)
+        return _upright_rgb(image, file, orientation(image))
 
 
 class Pixels(NamedTuple):
@@ -70,14 +72,14 @@ def open_pixels(file: ImageFile, rule: ImageRule, grid: tuple[int, int] | None =
     """
     with _opened(file, rule.max_pixels) as image:
         refuse_codes(image, file)
-        upright = _upright_size(image)
         turn = orientation(image)
+        upright = _upright_size(image, turn)
         if rule.draft:
             h, w = grid or rule.grid(*upright)
             side = (w * rule.patch, h * rule.patch)
             image.draft(None, side[::-1] if turn >= 5 else side)
         rgb = jpeg.decoded(image)
-        return Pixels(np.asarray(_upright_rgb(image, file)) if rgb is None else turned(rgb, turn), upright)
+        return Pixels(np.asarray(_upright_rgb(image, file, turn)) if rgb is None else turned(rgb, turn), upright)
 
 
 class Reduced(NamedTuple):
@@ -94,15 +96,26 @@ def open_reduced(file: ImageFile, side: int, max_pixels: int = MAX_PIXELS) -> Re
     Of JPEG that is a half, a quarter or an eighth, with no side below `side` pixels; all of the file is read, so that
     one that is cut is noticed as well. Raises `BadImage`.
     """
+    try:
+        return _reduced(file, side, max_pixels, AT_ONCE)
+    except BadImage:  # to say of it what others do: how many bytes are missing depends on how many are read at a time
+        return _reduced(file, side, max_pixels)
+
+
+def _reduced(file: ImageFile, side: int, max_pixels: int, block: int = 0) -> Reduced:
+    """Return `open_reduced`, with JPEG decoded `block` bytes at a time."""
     with _opened(file, max_pixels) as image:
-        upright = _upright_size(image)
+        turn = orientation(image)
+        upright = _upright_size(image, turn)
         image.draft(None, (side, side))
-        return Reduced(_upright_rgb(image, file), upright, image.format or "")
+        if block and isinstance(image, JpegImageFile):
+            image.decodermaxblock = block
+        return Reduced(_upright_rgb(image, file, turn), upright, image.format or "")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _upright_size(image: Image.Image, turn: int) -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if orientation(image) >= 5 else (width, height)
+    return (height, width) if turn >= 5 else (width, height)
 
 
 def shown(image: Image.Image, name: str) -> Image.Image:
@@ -113,15 +126,14 @@ def shown(image: Image.Image, name: str) -> Image.Image:
     _check_header(image, name, PILLOW_PIXELS)
     if isinstance(image, LazyImage) and image.tile and image.fp is None:
         raise BadImage("was closed before its pixels were read", name)
-    return _upright_rgb(image, name)
+    return _upright_rgb(image, name, orientation(image))
 
 
-def _upright_rgb(image: Image.Image, file: object) -> Image.Image:
+def _upright_rgb(image: Image.Image, file: object, turn: int) -> Image.Image:
     tiff_errors_begin()
     try:
-        turn = UPRIGHT.get(orientation(image))
         rgb = to_rgb(image, file)
-        return rgb.transpose(turn) if turn is not None else rgb
+        return rgb.transpose(UPRIGHT[turn]) if turn in UPRIGHT else rgb
     except BadImage:
         raise
     except OnlyHoles:

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from eve_jax.data.image.codes import CODE_BYTES, Coder
-from eve_jax.data.image.size_rules import NEO, NEO_AREA, SAIL, neo_size, sail_size, shared_area
+from eve_jax.data.image.size_rules import (
+    BUDGET,
+    BUDGETS,
+    GEMMA,
+    NEO,
+    NEO_AREA,
+    SAIL,
+    gemma_size,
+    neo_size,
+    sail_size,
+    shared_area,
+)
 from eve_jax.errors import Argument, Field, FieldError
 from eve_jax.process.checks import number, unexpected, whole
 
@@ -16,11 +27,12 @@ SQUARE = "square"  # the mode of EVEv1
 PAD = "pad"  # the mode of models with a vision encoder (LLaVA-1.5)
 CODES = "codes"  # the mode of models that read codes of a vision tokenizer
 CANVASES = (PAD, CODES)  # squares that an image is put on, all of whose patches are tokens
-# Own max_size of each mode; NEO and SAIL do not look at it.
+# Own max_size of each mode; NEO, SAIL and GEMMA do not look at it.
 MODES = {"anyratio_ld": 800, "anyratio_hd": 1600, "anyratio_maxl": 800, "anyresolution": 1600, SQUARE: 672}
-MODES |= {NEO: 2048, SAIL: 2048, PAD: 336, CODES: 256}
+MODES |= {NEO: 2048, SAIL: 2048, GEMMA: 768, PAD: 336, CODES: 256}
 FITS = ("shrink", "fill")
-FIELDS = {"data.mode": "data.image_mode"}  # of a config, by arguments that have other names
+# Of a config, by arguments that have other names.
+FIELDS = {"data.mode": "data.image_mode", "data.tokens": "data.image_tokens"}
 MAX_PIXELS = 64_000_000  # of an image file: 0.2 GB of RGB, 8,000 x 8,000
 PILLOW_PIXELS = 178_956_970  # Pillow's own limit for an error: half a GiB of RGB
 LARGEST = 16_384  # of a side of the largest image area in pixels: 0.8 GB of RGB
@@ -36,14 +48,15 @@ class ImageRule:
     `pad` (LLaVA-1.5): a square of max_size with the image in the middle of the mean color, all its patches are tokens;
     `codes`: the same square, whose patches are codes of the vision tokenizer with the digest `vocabulary`. coder: makes
     the codes of images that are none yet, None where all are (`eve_jax.data.image.codes`). `neo`: an area within
-    `area`, and `sail`: up to 4,096 patches (whatever `fit` and max_size).
+    `area`, `sail`: up to 4,096 patches, and `gemma`: as many as `tokens` allow (whatever `fit` and max_size).
     fit: `shrink` never enlarges and rounds sides half to even; `fill` scales up, too, and rounds up.
     max_size: pixels, at most LARGEST, 0 = the mode's own (MODES). max_aspect: a longer image is squeezed to this ratio
     of its sides at the same area, 0 = never. patch: side of a patch in pixels.
     teacher: side of the image and of a patch that EVEv1's teacher sees, in pixels; matters in mode `square` alone.
     max_pixels: of an image file; larger ones are not decoded. draft: JPEG files of training are decoded to a half, a
     quarter or an eighth where that leaves enough pixels, which is faster and not exact (docs/data.md#faster-images).
-    area: the smallest and largest of mode `neo` in pixels, (0, 0) = the mode's own.
+    area: the smallest and largest of mode `neo` in pixels, (0, 0) = the mode's own. tokens: of an image in mode
+    `gemma`, one of BUDGETS, 0 = BUDGET.
     """
 
     mode: str = "anyratio_hd"
@@ -55,6 +68,7 @@ class ImageRule:
     max_pixels: int = field(default=MAX_PIXELS, repr=False)  # no part of what an image becomes
     draft: bool = field(default=False, repr=False)  # no part of its size
     area: tuple[int, int] = field(default=(0, 0), repr=False)  # keys of the modes before it stay as they were
+    tokens: int = field(default=0, repr=False)
     vocabulary: str = field(default="", repr=False)
     coder: Coder | None = field(default=None, repr=False, compare=False)
 
@@ -77,7 +91,8 @@ class ImageRule:
         try:
             most = data.get("max_pixels", MAX_PIXELS)
             draft, area = data.get("draft", False), tuple(data.get("area", cls.area))
-            return cls(data["image_mode"], fit, size, aspect, data.get("patch", PATCH), teacher, most, draft, area)
+            sizes = (data.get("patch", PATCH), teacher, most, draft, area, data.get("image_tokens", 0))
+            return cls(data["image_mode"], fit, size, aspect, *sizes)
         except FieldError as error:
             parts = (Field(FIELDS.get(part, part)) if isinstance(part, Field) else part for part in error.parts)
             raise FieldError(*parts) from None
@@ -96,6 +111,9 @@ class ImageRule:
         if self.area != (0, 0) and (self.mode != NEO or not 1 <= self.area[0] <= self.area[1] <= LARGEST**2):
             wanted = f"the smallest and the largest area in pixels, for image_mode={NEO} alone, or (0, 0)"
             raise unexpected(Argument("data.area"), self.area, wanted)
+        if self.tokens and (self.mode != GEMMA or self.tokens not in BUDGETS):
+            wanted = f"{', '.join(map(str, BUDGETS))} for image_mode={GEMMA} alone, or 0"
+            raise unexpected(Argument("data.tokens"), self.tokens, wanted)
         if self.patch % 2:
             raise unexpected(patch, self.patch, "an even number of pixels")
         if self.max_size != 0 and self.max_size < self.patch:
@@ -124,7 +142,14 @@ class ImageRule:
         """Side of the largest image area in pixels."""
         if self.mode == NEO and any(self.area):
             return math.isqrt(self.area[1])
+        if self.mode == GEMMA:
+            return math.isqrt(self.budget) * self.patch
         return self.max_size or MODES[self.mode]
+
+    @property
+    def budget(self) -> int:
+        """Tokens of an image, at most, in mode `gemma`."""
+        return self.tokens or BUDGET
 
     @property
     def patch_bytes(self) -> int:
@@ -153,6 +178,8 @@ class ImageRule:
             return neo_size(w, h, self.patch, self.area if any(self.area) else NEO_AREA)
         if self.mode == SAIL:
             return sail_size(w, h, self.patch)
+        if self.mode == GEMMA:
+            return gemma_size(w, h, self.patch, self.budget)
         size = self.size
         longest = self.mode == "anyratio_maxl"
         scale = max(w, h) / size if longest else math.sqrt(w * h) / size

@@ -1,12 +1,15 @@
-"""Sizes of images in other members of the family: NEO's and SAIL's rules (docs/family.md#images)."""
+"""Sizes of images in other members of the family: NEO's, SAIL's and Gemma's rules (docs/family.md#images)."""
 
 import math
 
 from eve_jax.data.record import BadRecord
 
-NEO, SAIL = "neo", "sail"  # names of the modes
+NEO, SAIL, GEMMA = "neo", "sail", "gemma"  # names of the modes
+HUNDRED = "hundred"  # the $100 model, whose images are of other modes
 NEO_AREA = (65_536, 4_194_304)  # pixels, of pre-training and the class's defaults
 SAIL_TOKENS = 4096
+BUDGETS = (70, 140, 280, 560, 1120)  # tokens of an image that Gemma 4 Unified knows
+BUDGET = 280  # its default
 NEO_RATIO = 200  # of an image's sides, at most
 
 
@@ -44,3 +47,15 @@ def sail_size(width: float, height: float, patch: int, tokens: int = SAIL_TOKENS
         by = math.sqrt(count / tokens)
         larger, smaller = (max(int(side / by / patch), 1) * patch for side in (larger, smaller))
     return (larger, smaller) if width >= height else (smaller, larger)
+
+
+def gemma_size(width: float, height: float, patch: int, tokens: int) -> tuple[int, int]:
+    """Width and height, multiples of `patch`, the largest with the image's aspect ratio and at most `tokens` patches.
+
+    Smaller images are made larger; one that is too long for a patch of its shorter side becomes shorter.
+    """
+    scale = math.sqrt(tokens * patch**2 / (height * width))
+    w, h = (math.floor(scale * side / patch) * patch for side in (width, height))
+    long, short = max(width, height), min(width, height)
+    longest = min(math.floor(long / short), tokens) * patch
+    return (longest if not h else w or patch, longest if not w else h or patch)

@@ -29,7 +29,7 @@ from eve_jax.data.sources.hub_files import is_data_set, pinned_records
 from eve_jax.data.sources.kept_index import INDEX
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.sources.shards import CONVERSION_FILE, DATASET_FILE, Shard, read_dataset, table_digests
-from eve_jax.data.text.encode import check_turns
+from eve_jax.data.text.turns import check_turns
 from eve_jax.errors import UserError
 from eve_jax.process.files import PART, read_json, write_atomically, write_json
 from eve_jax.process.lock import LOCK, locked
@@ -163,12 +163,12 @@ def _write_shard(number: int, records: Records, tick: Tick, conversion: Conversi
     sizes: Counter[int] = Counter()
     texts = several = 0
     noted = NotedImages()
-    for index in _span(conversion, number, len(records)):
+    for read in records.read_each(_span(conversion, number, len(records))):
         tick()
-        id = ""
+        index, id = read.number, ""
         images: tuple[ImageFile, ...] = ()
         try:
-            record, own_fields = records.read(index)
+            record, own_fields = read.got()
             id, images = record.id, record.images
             check_turns(record.turns, len(images))
             if conversion.check == "decode":

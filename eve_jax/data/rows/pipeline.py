@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from eve_jax.data.config import StageFields
+from eve_jax.data.config import StageFields, reading_threads
 from eve_jax.data.field_counts import FieldCounts, check_images
 from eve_jax.data.plan.lengths import Dropped, Lengths
 from eve_jax.data.plan.mixture import Mixture
@@ -202,7 +202,7 @@ def open_stage_data(
     builder = RowBuilder(records, lengths, rule, bad, images)
     assert lengths.file is not None
     files = BuilderFiles(d.records, d.images, cache, lengths.file.path, lengths.key, rule, images)
-    built_by = (d.workers, d.threads, d.prefetch)
+    built_by = (d.workers, reading_threads(d), d.prefetch)
     return StageData(rule.tokenizer, lengths, plan, builder, bad, files, *built_by, fingerprint, sources, warning)
 
 

@@ -146,10 +146,10 @@ def measure_part(records: Records, indices: Iterable[int], rule: SampleRule) -> 
         dropped.append(Dropped(records.where(index), id, image, reason))
         left_out.append((index, files_hash(record.images if record else ())))
 
-    for index in indices:
-        record = None
+    for read in records.read_each(indices):
+        index, record = read.number, None
         try:
-            record, own_fields = records.read(index)
+            record, own_fields = read.got()
             encoded = rule.encode(record)
             looks = [look(file) if isinstance(file, str) else look_at(file) for file in record.images]
             own_rule = rule.images.among(len(looks))

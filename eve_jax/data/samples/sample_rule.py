@@ -134,7 +134,7 @@ class SampleRule:
     @property
     def _layout(self) -> list[Any]:
         """The layout of images where it is not EVE's."""
-        return [] if self.layout == EVE_LAYOUT else [list(self.layout)]
+        return [] if self.layout == EVE_LAYOUT else [self.layout.key]
 
     @property
     def _limits(self) -> list[int | str]:
@@ -150,7 +150,8 @@ class SampleRule:
 
     @property
     def _area(self) -> list[int]:
-        return list(self.images.area) if any(self.images.area) else []
+        area = list(self.images.area) if any(self.images.area) else []
+        return [*area, *([self.images.tokens] if self.images.tokens else [])]
 
     def table_key(self, version: int) -> str:
         """Return a text that differs whenever the lengths of samples may: part of the names of kept tables."""

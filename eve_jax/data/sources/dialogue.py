@@ -198,6 +198,9 @@ def parse_message(message: Mapping[str, Any], name: str) -> tuple[Turn, list[Par
     said = _either(message, "role", "from", name)
     role = role_of(said)
     if role is None:
+        if said is None:
+            keys = ", ".join(map(repr, message)) or "none"
+            raise BadRecord(f"{name} has neither from nor role to say who speaks; its keys are {shorten(keys, 100)}")
         why = ABOUT_TOOLS if str(said).lower() in TOOLS else "not one of human, gpt, system"
         raise BadRecord(f"{name} is from {said!r}, {why}")
     content = _either(message, "content", "value", name)

@@ -31,6 +31,7 @@ IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path
 NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
 URL_FIELDS = ("image_url", "url")
 _TEXTS = (*TALKS, PAIRS, *QUERY, *QUESTION, *CAPTIONS, "system")
+_OTHERS = (*NAME_FIELDS, *URL_FIELDS)
 KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *_TEXTS, "id"))
 REMEDIES = {
     "image": "call it image or images, or remove it",
@@ -89,9 +90,10 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
         found = _find_images(given, stored, place)
         dialogue = _dialogue(raw, given, found, place)
         values = _placed(found.images, dialogue.parts, place)
-        check_record({name: value for name, value in raw.items() if name not in KNOWN}, dialogue.turns)
-        if values:
-            check_edits({name: value for name, value in given.items() if name not in KNOWN}, "the record")
+        if others := {name: value for name, value in raw.items() if name not in KNOWN}:
+            check_record(others, dialogue.turns)
+            if values:
+                check_edits({name: value for name, value in others.items() if name in given}, "the record")
         check_places(dialogue.turns, given)
         turns, order = with_places(dialogue.turns, [file_name(value) for value in values])
         images = _open([values[number] for number in order], found.images.field, place)
@@ -100,7 +102,8 @@ def read_record(raw: object, place: Place, stored: Sequence[StoredImage] = ()) -
             _refuse_media(given, fields.unused, found.images._replace(values=values))
         doubts = doubts_of(given, fields.unused, turns, unplaced(dialogue.turns, turns) if images else None)
         record = Record(id, images, turns, place.where, kept_fields(given))
-        return record, fields._replace(doubts=(*dialogue.fields.doubts, *doubts))
+        doubts = (*dialogue.fields.doubts, *doubts)
+        return record, fields._replace(doubts=doubts) if doubts else fields
     except BadRecord as e:
         raise type(e)(e.reason, place.where, id, e.image) from None
     except RecursionError:
@@ -133,7 +136,7 @@ def _find_images(given: Mapping[str, Any], stored: Sequence[StoredImage], place:
     """Return the images that the fields name, of several fields with the same ones those of the first."""
     primary, others = (
         [Images(field, image_values(given[field]), place.folders(field)) for field in fields if field in given]
-        for fields in (IMAGE_FIELDS, (*NAME_FIELDS, *URL_FIELDS))
+        for fields in (IMAGE_FIELDS, _OTHERS)
     )
     names = [one for one in others if _may_be_images(*one[:2])]
     for one in primary:

@@ -36,6 +36,8 @@ OTHER_NAMES = {  # keys that other trainers have for what a form holds
     **{"conversations": ("dialog", "dialogue", "turns", "chat", "items"), "query": ("instruction", "input", "prompt")},
     **{"caption": ("captions", "description", "title", "alt_text", "alt", "label"), "messages": ("chosen", "prompts")},
 }
+ASKED = ("instruction", "prompt", "problem", "text_input", "input", "user", "human")  # a question's, and
+SAID = ("output", "completion", "solution", "text_output", "response", "assistant", "gpt")  # an answer's
 _KEYS = {"conversations": ("from", "value"), "messages": ("role", "content"), "texts": ("user", "assistant")}
 
 
@@ -72,11 +74,15 @@ def nearest(given: Mapping[str, Any]) -> str:
         form = next((form for form, keys in _KEYS.items() if isinstance(inner, dict) and {*keys} <= inner.keys()), "")
         if form:
             return f"{name!r} is {WRITTEN[form]}: call it {form}"
+    texts = {name.lower(): name for name, value in given.items() if isinstance(value, str)}
+    asked, said = (next((texts[name] for name in names if name in texts), "") for names in (ASKED, SAID))
+    if asked and said:
+        return f"the nearest format is {described('query')}: call {asked!r} query and {said!r} response"
     for name in given:
         for form, others in OTHER_NAMES.items():
             if name.lower() in others:
                 return f"the nearest format is {described(form)}; write {name!r} so"
     for name in given:
-        if near := near_name(name, FORMS):
+        if not name.lower().startswith(("image", "img")) and (near := near_name(name, FORMS)):
             return f"the nearest format is {described(near)}; write {name!r} so"
     return f"the nearest format is {described('conversations')}"

@@ -8,7 +8,8 @@ itself reads them: CONFIG/train-00000-of-00002.parquet, data/test-..., CONFIG/tr
 """
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from eve_jax.errors import Unreachable, UserError, shorten
 from eve_jax.process.hub import CARD, Snapshot, is_offline, reason
 
 FOOTERS = 16  # read at a time
+PIECE = re.compile(r"(.*)-\d+-of-(\d+)\.parquet")
 
 
 def open_data_set(name: str, images_dir: str | Path = "", texts: bool = True) -> list[Source]:
@@ -33,7 +35,18 @@ def open_data_set(name: str, images_dir: str | Path = "", texts: bool = True) ->
     data_set = DataSet.of(name)
     snapshot = data_set.snapshot()
     sizes = _sizes(snapshot)
-    split = _chosen(data_set, splits_of(sizes, snapshot.folder / CARD))
+    splits = splits_of(sizes, snapshot.folder / CARD)
+    if not splits and not is_offline():
+        raise UserError(
+            f"{name}: the data set has no Parquet files, which alone are read from the hub: download it and name the "
+            f"folder, or try hf:{data_set.id}@refs/convert/parquet"
+        )
+    split = _chosen(data_set, splits) if splits else Split("", "", ())
+    if is_offline() and (lacking := _lacking(split.files)):
+        raise UserError(
+            f"{name}: HF_HUB_OFFLINE is set, and the cache does not have {lacking}; where there is a network, "
+            f"`hf download {data_set.id} --repo-type=dataset` fetches all"
+        )
     others = [path for path in split.files if not path.endswith(".parquet")]
     if others or not split.files:
         what = f"is in {shorten(', '.join(others), 100)}" if others else "has no files"
@@ -45,6 +58,16 @@ def open_data_set(name: str, images_dir: str | Path = "", texts: bool = True) ->
         return list(pool.map(lambda path: HubParquet(snapshot, path, sizes[path], images_dir, texts), split.files))
 
 
+def _lacking(files: Sequence[str]) -> str:
+    """Return what is missing of the files of a split, by the count in their names (-00000-of-00002), "" for nothing."""
+    for found in filter(None, map(PIECE.fullmatch, files)):
+        start, count = found[1], found[2]
+        every = (f"{start}-{number:0{len(count)}}-of-{count}.parquet" for number in range(int(count)))
+        if lacking := next((file for file in every if file not in files), ""):
+            return lacking
+    return "" if files else "its Parquet files"
+
+
 def _chosen(data_set: DataSet, splits: list[Split]) -> Split:
     configs = list(dict.fromkeys(split.config for split in splits))
     config = data_set.config
@@ -54,7 +77,7 @@ def _chosen(data_set: DataSet, splits: list[Split]) -> Split:
     own = {split.name: split for split in splits if split.config == config}
     if not own:
         which = f"no config {data_set.config!r}" if data_set.config else "several configs"
-        listed = shorten(", ".join(configs), 200) or "none with Parquet files"
+        listed = shorten(", ".join(configs), 200)
         raise UserError(f"{data_set.given}: the data set has {which}; name one, hf:{data_set.id}:CONFIG, of {listed}")
     name = data_set.split or ("train" if "train" in own or len(own) > 1 else next(iter(own)))
     if name not in own:

@@ -73,9 +73,9 @@ def with_places(turns: Sequence[Turn], names: Sequence[str]) -> tuple[tuple[Turn
     """
     same = list(range(len(names)))
     human = [turn for turn in turns if turn.role == "human"]
-    about = f"write {MARKER} where an image belongs, and other markers are text (see docs/data.md)"
-    if not names:
+    if not names or not human:
         return tuple(turns), same
+    about = f"write {MARKER} where an image belongs, and other markers are text (see docs/data.md)"
     pattern = WRAPPED
     found = found_markers(human, WRAPPED)
     places = sum(count_markers(turn.text) for turn in human)

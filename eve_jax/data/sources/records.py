@@ -3,12 +3,14 @@
 import glob
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
+from eve_jax.data.bucket_images import read_ahead
+from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import (
     ROLES,
     BadRecord,
@@ -32,6 +34,22 @@ from eve_jax.process.paths import TFDS, WORKDIR, split_names
 __all__ = ["ROLES", "BadRecord", "Record", "Records", "Role", "Turn", "UnreadMedia", "open_records"]
 
 
+class Read(NamedTuple):
+    """Record `number` and which of its fields were used, or the error that there is in place of it."""
+
+    number: int
+    record: Record | None
+    fields: Fields | None
+    error: BadRecord | BadImage | None
+
+    def got(self) -> tuple[Record, Fields]:
+        """Return record and fields, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.record is not None and self.fields is not None
+        return self.record, self.fields
+
+
 class Records(Sequence[Record]):
     """The records of one or more sources, in order. Access is thread-safe and raises `BadRecord` for a broken one.
 
@@ -45,18 +63,19 @@ class Records(Sequence[Record]):
         self.names = list(sources)
         self._named = dict(sources)
         self._sources = [source for several in sources.values() for source in several]
-        self._first = np.cumsum([0] + [len(source) for source in self._sources])
-        self.starts = np.concatenate([[0], self._first[np.cumsum([len(several) for several in sources.values()])]])
+        first = np.cumsum([0] + [len(source) for source in self._sources])
+        self.starts = np.concatenate([[0], first[np.cumsum([len(several) for several in sources.values()])]])
         self._bounds: list[int] = self.starts[:-1].tolist()
+        self._begins: list[int] = first.tolist()
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return self._begins[-1]
 
     def _locate(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number = int(np.searchsorted(self._first, index, side="right")) - 1
-        return self._sources[number], index - int(self._first[number])
+        number = bisect_right(self._begins, index) - 1
+        return self._sources[number], index - self._begins[number]
 
     def where(self, index: int) -> str:
         """Where record `index` stands: file:line, file#number or the like."""
@@ -76,6 +95,16 @@ class Records(Sequence[Record]):
         """Return record `index` and which of its fields were used. Raises `BadRecord`."""
         source, local = self._locate(index)
         return source.read(local)
+
+    def read_each(self, indices: Iterable[int]) -> Iterator[Read]:
+        """Yield what `read` gives or raises for each of `indices`; images in buckets come meanwhile."""
+        return read_ahead(map(self._read, indices), lambda one: one.record.images if one.record is not None else ())
+
+    def _read(self, index: int) -> Read:
+        try:
+            return Read(index, *self.read(index), None)
+        except (BadRecord, BadImage) as error:
+            return Read(index, None, None, error)
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):

@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eve_jax.data.markers import MARKER, count_markers, escape_markers, split_markers
+from eve_jax.data.markers import MARKER, escape_markers, split_markers
 from eve_jax.data.record import BadRecord, Role, Turn, text_of
 from eve_jax.data.text.templates import Template, end_id, get_template
 from eve_jax.data.text.tokenizer import Tokenizer
+from eve_jax.data.text.turns import NOTHING, check_roles, other_number
 from eve_jax.data.text.written import IGNORE as IGNORE
 from eve_jax.data.text.written import IMAGE_ID as IMAGE_ID
 from eve_jax.data.text.written import Text, tokenized
-from eve_jax.errors import UserError, amount
-
-NOTHING = "nothing to learn: every answer is empty or missing"
+from eve_jax.errors import UserError
 
 
 class Encoded(NamedTuple):
@@ -59,15 +58,6 @@ def encode_chat(
     if not (labels[1:] != IGNORE).any():  # a first token has nothing that could predict it
         raise BadRecord(NOTHING)
     return Encoded(ids, labels)
-
-
-def check_turns(turns: Sequence[Turn], n_images: int) -> None:
-    """Raise `BadRecord` for turns with `n_images` images that `encode_chat` refuses whatever the template."""
-    markers = sum(count_markers(turn.text) for turn in turns if turn.role == "human")
-    if markers and markers != n_images:
-        raise _other_number(markers, n_images)
-    if not any(turn.text for turn in turns if turn.role == "gpt"):
-        raise BadRecord(NOTHING)
 
 
 def prompt_ids(
@@ -162,6 +152,8 @@ def _write(turns: Sequence[Turn], template: Template, n_images: int, style: _Sty
             text.add(template.end + template.after)
     if style.ask:
         text.add(template.gpt + template.thought)
+    elif template.learned:
+        text.learn_all()
     return text
 
 
@@ -248,15 +240,8 @@ def _place_images(turns: Sequence[Turn], n_images: int, ask: bool) -> list[_Plac
     if ask and not n_images:
         return [turn._replace(pieces=[MARKER.join(turn.pieces)]) for turn in placed]
     if markers != n_images:
-        raise _other_number(markers, n_images)
+        raise other_number(markers, n_images)
     return placed
-
-
-def _other_number(markers: int, n_images: int) -> BadRecord:
-    return BadRecord(
-        f"{amount(markers, f'{MARKER} marker')} for {amount(n_images, 'image')} "
-        f"(a tag that is text and no image is written \\{MARKER})"
-    )
 
 
 def as_turn(text: str, n_images: int) -> Turn:
@@ -273,15 +258,3 @@ def _images_to_front(pieces: Sequence[str]) -> list[str]:
         return list(pieces)
     text = "".join(pieces).strip()
     return [""] + ["\n"] * (len(pieces) - 2) + ["\n" + text if text else ""]
-
-
-def check_roles(turns: Sequence[Turn], said: int) -> None:
-    """Raise `BadRecord` unless the last of `said` turns, which begin with a human one, alternate."""
-    if not turns:
-        raise BadRecord("no human turn")
-    for number, turn in enumerate(turns):
-        place = said - len(turns) + number + 1
-        if turn.role == "system":
-            raise BadRecord(f"turn {place} is from system, which has the first turn alone; turns do not alternate")
-        if turn.role != ("human", "gpt")[number % 2]:
-            raise BadRecord(f"turns do not alternate between human and gpt: turn {place} is from {turn.role}, too")

@@ -1,80 +1,10 @@
 """How a conversation is written, which token ends an answer, and whether a tokenizer has what a template needs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from eve_jax.data.text.template import Template as Template
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import Field, FieldError, UserError
-
-
-@dataclass(frozen=True)
-class Template:
-    """How a conversation is written: the system sentence, then (human, human_end, gpt, answer, end) for every exchange.
-
-    `answer_end` stands between an `end` and the next human turn. The tokenizer's bos token, where it has one, goes
-    before everything. The targets are `answer_begin` + the answer + `end`. With `caption` there is no dialogue: the
-    images, then the text of the single gpt turn, with `strip` without outer white space; `end` is then text like any
-    other, since nothing is generated with such a template.
-
-    header_alone: `system_begin` and `system_end` stand also without a sentence. inside: the sentence and `system_end`
-    stand in the first human turn. trim: of whose outer white space is left out, "answers" or "all" turns (the
-    sentence's, too, but of `inside`). thought: an empty block of thoughts before the last answer, or with
-    `each_thought` before every one, which is read and not learned; line ends at the start of such an answer are left
-    out. tokens: those of the tokenizer that are written next to `end`. after: a target behind every `end`. image: texts
-    before and behind each image. images_first: all images stand before everything, the bos token too. apart: the text
-    of an answer to learn is tokenized for itself. adds: tokens that the tokenizer of a base LLM is given, in this
-    order, where it lacks them. day: the date that the sentence's header tells, where the original tells that of the
-    day.
-    """
-
-    system_begin: str = ""
-    system: str = ""  # unless a record has its own
-    system_end: str = ""
-    human: str = ""
-    human_end: str = ""
-    gpt: str = ""
-    answer_begin: str = ""
-    end: str = ""
-    answer_end: str = ""
-    caption: bool = False
-    strip: bool = True
-    header_alone: bool = False
-    inside: bool = False
-    trim: str = ""
-    thought: str = ""
-    each_thought: bool = False
-    tokens: tuple[str, ...] = ()
-    after: str = ""
-    image: tuple[str, str] = ("", "")
-    images_first: bool = False
-    apart: bool = False
-    adds: tuple[str, ...] = ()
-    day: str = ""
-
-    def around(self, system: str, inside: bool) -> tuple[str, str, str]:
-        """Return what stands before the system sentence, the sentence, and what stands after it.
-
-        Before the first human turn, or with `inside` at its start, as templates have it. A header (`system_begin`)
-        without a sentence is left out.
-        """
-        if inside:
-            return ("", system, self.system_end) if self.inside and system else ("", "", "")
-        if self.inside or (self.system_begin and not system and not self.header_alone):
-            return "", "", ""
-        return self.system_begin, system.strip() if self.trim == "all" else system, self.system_end
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether an answer is written otherwise once another turn follows, so that no cache of it can be continued."""
-        return bool(self.thought) and not self.each_thought
-
-    def block(self, last: bool) -> str:
-        """Return the empty thoughts before an answer, the last turn of a conversation or not."""
-        return self.thought if last or self.each_thought else ""
-
-    def bare(self, answer: str, last: bool) -> str:
-        """Return an answer without the white space that is left out."""
-        return (answer.strip() if self.trim else answer).lstrip("\n" if self.block(last) else "")
-
 
 _DIALOGUE = Template(
     system="A chat between a curious user and an artificial intelligence assistant. "
@@ -177,6 +107,19 @@ _FAMILY = {
         image=("<vision>", "</vision>"),
         images_first=True,
     ),
+    "gemma4": Template(
+        system_begin="<|turn>system\n",
+        system_end="<turn|>\n",
+        human="<|turn>user\n",
+        human_end="<turn|>\n",
+        gpt="<|turn>model\n",
+        end="<turn|>",
+        answer_end="\n",
+        tokens=("<|turn>", "<|image>", "<image|>"),
+        image=("<|image>", "<image|>"),
+        apart=True,
+    ),
+    "hundred": replace(_INSTRUCT["qwen3"], learned=True),
 }
 
 TEMPLATES = {
@@ -190,7 +133,7 @@ TEMPLATES = {
 }
 OWN = "own"  # in a config: the template of the folder of the base LLM, see `eve_jax.data.text.own_template`
 # Tokens that end a text in one model or another; an answer stops at them whatever its template.
-_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
+_END_OF_TEXT = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "</s>")
 # Answers as different tokenizers cut them: before each of them and after it, the end must be the same single token.
 _LAST_WORDS = ("hello", "", "a ", "a\n", "a\t ", "7", "<", "|", ">", "a</", "<|", "_", ".", "'", "é", "图", "😀")
 
@@ -222,8 +165,12 @@ def check_template(tokenizer: Tokenizer, name: str) -> None:
 
 
 def fitting_templates(tokenizer: Tokenizer) -> list[str]:
-    """Return the names of the dialogue templates whose end and other tokens `tokenizer` has as single ones."""
-    return [name for name, t in TEMPLATES.items() if not t.caption and not _problem(tokenizer, name)]
+    """Return the names of the dialogue templates whose end and other tokens `tokenizer` has as single ones.
+
+    One that only learns more of a form than another is not among them.
+    """
+    forms = [name for name, t in TEMPLATES.items() if not t.caption and not t.learned]
+    return [name for name in forms if not _problem(tokenizer, name)]
 
 
 def end_id(tokenizer: Tokenizer, name: str) -> int:

@@ -58,6 +58,10 @@ class Text:
         self.quote(words)
         self.spans.append((start, self.add(end)))
 
+    def learn_all(self) -> None:
+        """Have everything so far be a target."""
+        self.spans = [(0, self._length)]
+
 
 def tokenized(text: Text, tokenizer: Tokenizer, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and labels of `text`, int32 [n], with IMAGE_ID per image and IGNORE where nothing is learned."""

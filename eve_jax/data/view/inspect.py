@@ -18,6 +18,7 @@ from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded, encode_chat
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.data.view.document import visible
 from eve_jax.errors import amount, clip
+from eve_jax.process.places import shown
 
 LOOKED = 200  # records of a source that are read, its first ones
 SHOWN, REASONS = 3, 3  # samples, and records that cannot be used, that are printed
@@ -60,12 +61,15 @@ class _Looked(NamedTuple):
 
 
 def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iterator[str]:
-    """Yield lines for people about the records `names`: the format, the fields, what cannot be used, and samples.
+    """Return lines for people about the records `names`: the format, the fields, what cannot be used, and samples.
 
     rule: of the stage that they are for; without one, texts are shown in a template of their own kind and images have
     the sizes of their files. Raises UserError as `open_records` does.
     """
-    records = open_records(names, images_dir)
+    return map(shown, _lines(open_records(names, images_dir), rule))
+
+
+def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
     for number, name in enumerate(records.names):
         source = records.source(number)
         looked = _look(source, rule)
@@ -92,22 +96,24 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
 
 def _look(source: Records, rule: SampleRule | None) -> _Looked:
     found = _Looked([], FieldCounts(), Counter(), [])
-    for index in range(min(len(source), LOOKED)):
+    stopping: list[str] = []
+    for read in source.read_each(range(min(len(source), LOOKED))):
+        index = read.number
         try:
-            record, fields = source.read(index)
+            record, fields = read.got()
             _sizes(record)
             _encoded(record, rule)
         except BadImage as e:
             found.bad.append(f"{source.where(index)}: {e.path}: {e.reason}")
         except UnreadMedia as e:
-            found.bad.insert(0, f"{e}; training stops at it")
+            stopping.append(f"{e}; training stops at it")
         except BadRecord as e:
             found.bad.append(str(e) if e.where else f"{source.where(index)}: {e}")
         else:
             found.usable.append(index)
             found.counts.add(fields, bool(record.images))
             found.forms[form_of(fields.used)] += 1
-    return found
+    return found._replace(bad=stopping + found.bad)
 
 
 def _sizes(record: Record) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, gathered, in_use, stacked
-from eve_jax.model.routing import permute
+from eve_jax.model.permute import permute
 from eve_jax.model.v1.patch_embed import attend_few
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from eve_jax.model.attention import plain_attention
+from eve_jax.model.chunked import plain_attention
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, gathered, in_use, stacked

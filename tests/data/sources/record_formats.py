@@ -25,13 +25,14 @@ class Sample(NamedTuple):
 
 
 def talks(n: int) -> list[Sample]:
-    """`n` conversations of one to three exchanges with none to two images."""
+    """`n` conversations of one to three exchanges with none to two images; some questions begin with empty lines."""
     rng = np.random.default_rng(18)
     samples = []
     for number in range(n):
         texts = [
             f"{word} {number}.{turn}" for turn in range(1 + number % 3) for word in ("Was ist “das”? <b>", "Ein ö")
         ]
+        texts[0] = "\n" * (number // 3 % 3) + texts[0]
         samples.append(Sample([picture(rng, f"{number} ü_{place}.png") for place in range(number % 3)], texts))
     return samples
 
@@ -64,7 +65,21 @@ def said(
 
 def parts(sample: Sample, image: Callable[[tuple[str, bytes]], dict[str, Any]]) -> list[dict[str, Any]]:
     """OpenAI's messages, with `image` of each image as a part of the first."""
-    first: list[Any] = [*map(image, sample.images), {"type": "text", "text": sample.texts[0]}]
+    begins = "\n" if sample.images and sample.texts[0].startswith("\n") else ""  # else it is the one after an image
+    first: list[Any] = [*map(image, sample.images), {"type": "text", "text": begins + sample.texts[0]}]
+    return _contents(first, sample)
+
+
+def cut(sample: Sample, image: Callable[[tuple[str, bytes]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same from LLaVA's text cut at its markers."""
+    first: list[Any] = []
+    for place, text in enumerate(marked(sample)[0].split("<image>")):
+        first += [image(sample.images[place - 1])] if place else []
+        first += [{"type": "text", "text": text}] if text else []
+    return _contents(first, sample)
+
+
+def _contents(first: list[Any], sample: Sample) -> list[dict[str, Any]]:
     contents: list[Any] = [first, *sample.texts[1:]]
     return said(contents, "role", "content", "user assistant")
 
@@ -121,7 +136,7 @@ def openai_files(folder: Path, samples: Sequence[Sample]) -> str:
     def part(image: tuple[str, bytes]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": f"file://{quote(str(folder / 'images' / image[0]))}"}}
 
-    return _lines(folder, [{"messages": parts(s, part)} for s in samples])
+    return _lines(folder, [{"messages": cut(s, part)} for s in samples])
 
 
 def trl(folder: Path, samples: Sequence[Sample]) -> str:

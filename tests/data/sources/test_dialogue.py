@@ -87,6 +87,10 @@ TEXT = {"type": "text", "text": "What?"}
             ("a.png",),
         ),
         ([{"type": "text", "text": "<image>\nWhat?"}], {"image": "a.png"}, "<image>\nWhat?", ("a.png",)),
+        *(  # a line break that is there is the one next to the image
+            ([{"text": "See:\n"}, IMAGE, {"text": text}], {"image": "a.png"}, f"See:\n<image>{text}", ("a.png",))
+            for text in ("\nWhat?", "\n\nWhat?")
+        ),
     ],
 )
 def test_image_parts(content: list, fields: dict, text: str, images: tuple, tmp_path: Path) -> None:

@@ -96,7 +96,16 @@ def test_texts_that_are_refused(record: dict[str, Any], reason: str, tmp_path: P
         ({"dialog": TALK}, "'dialog' is a list of {from, value}: call it conversations"),
         ({"x": [ASK]}, "'x' is a list of {role, content}: call it messages"),
         ({"qas": [PAIR]}, "'qas' is a list of {user, assistant}: call it texts"),
-        ({"instruction": "What?", "output": "A dot."}, "the nearest format is query (a text, with response; swift)"),
+        (
+            {"instruction": "What?", "output": "A dot."},
+            "query (a text, with response; swift): call 'instruction' query and 'output' response",
+        ),
+        (
+            {"image": "a.png", "text_input": "What?", "text_output": "A dot."},
+            "call 'text_input' query and",
+        ),
+        ({"prompt": "What?"}, "the nearest format is query (a text, with response; swift); write 'prompt' so"),
+        ({"image": "a.png", "b": "A dot."}, "the nearest format is conversations"),
         ({"image": "a.png", "captions": "A dot."}, "the nearest format is caption (a text; img2dataset)"),
         ({"quesiton": "What?"}, "the nearest format is question"),
         ({"a": 1}, "the nearest format is conversations (a list of {from, value}; llava"),
@@ -180,11 +189,12 @@ class TestInspect:
 
     def test_without_a_stage_and_with_bad_records(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(picture_file())
-        path = write(tmp_path, {"caption": "A dot.", "image": "a.png"}, {"caption": 3}, {"video": "a.mp4"})
+        path = write(tmp_path, {"caption": "A dot.", "image": "a.png"}, {"caption": 3}, *[{"video": "a.mp4"}] * 2)
         found = self.lines(path, tmp_path)
-        assert "cannot be used: 2 of 3" in found
-        (video,) = (line for line in found if "holds video" in line)
-        assert video.endswith("training stops at it")
+        assert "cannot be used: 3 of 4" in found
+        videos = [line for line in found if "holds video" in line]
+        assert [line.partition(" (")[0] for line in videos] == [f"  {path}:3", f"  {path}:4"]
+        assert all(line.endswith("training stops at it") for line in videos)
         assert found[-4:] == [f"  image 1: {tmp_path}/a.png: 40 x 30 pixels", "  | <image>⟦A dot.", "  | ⟧", ""]
 
     def test_without_a_usable_record(self, tmp_path: Path) -> None:

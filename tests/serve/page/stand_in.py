@@ -132,6 +132,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one request by the script of its server."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "StandIn"
 
     def log_message(self, format: str, *args: Any) -> None:
