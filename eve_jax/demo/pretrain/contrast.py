@@ -95,7 +95,8 @@ def train_encoder(folder: Path, task: EncoderTask, shown: Drawn, tokenizer: Toke
     checked = np.arange(task.images, task.images + task.checked)
     found = []
     for some in np.array_split(checked, -(-len(checked) // task.batch)):
-        best = np.asarray(pair(shown.images[some], ids[some]).argmax(axis=1))
+        scores = pair(jnp.asarray(shown.images[some]), jnp.asarray(ids[some]))
+        best = np.asarray(scores.argmax(axis=1))
         found += [shown.captions[some[one]] == shown.captions[at] for one, at in zip(best, some, strict=True)]
     write_tower(folder, task.sizes, pair.tower)
     last = np.asarray(losses[-max(task.steps // 10, 1) :])
