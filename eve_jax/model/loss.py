@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.model.logit_cap import capped, slope
-from eve_jax.model.v1.align import share_of_next
+from eve_jax.model.v1.align import aligned_with
 from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
@@ -289,9 +289,7 @@ def training_sums(model: Eve, batch: Batch) -> LossSums:
     if not model.cfg.aligns or not batch["align_weight"].size:
         return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples, weight)
     hidden, predicted, features = model.hidden_and_features(batch)
-    share = batch["align_weight"]
-    if model.cfg.align_target == "next":
-        features, share = jnp.roll(features, -1, axis=1), share_of_next(model.cfg, batch["teacher_idx"], share)
+    features, share = aligned_with(model.cfg, features, batch)
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
     return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples, weight)
 

@@ -75,6 +75,16 @@ def pooled(hidden: Float[Array, "R L D"], batch: dict[str, Any]) -> Float[Array,
     return grouped.reshape(grouped.shape[0], places, each, -1).mean(axis=2)
 
 
+def aligned_with(
+    cfg: ModelConfig, features: Float[Array, "R A C"], batch: dict[str, Any]
+) -> tuple[Float[Array, "R A C"], Float[Array, "R A"]]:
+    """Return what is to be predicted at each place, of the teacher's `features` there, and what the place counts."""
+    share = batch["align_weight"]
+    if cfg.align_target == "own":
+        return features, share
+    return jnp.roll(features, -1, axis=1), share_of_next(cfg, batch["teacher_idx"], share)
+
+
 def share_of_next(cfg: ModelConfig, index: Int[Array, "R A"], share: Float[Array, "R A"]) -> Float[Array, "R A"]:
     """Return the shares of the places behind which another patch of their image comes, 0 for its last one.
 
