@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.model.logit_cap import capped, slope
-from eve_jax.model.v1.next_patch import share_of_next
+from eve_jax.model.v1.align import aligned_with
 from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
@@ -24,7 +24,6 @@ TILE = 128
 HEAD = ("vocab", "table")  # logical axes of the head
 LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
-Pair = tuple[Array, Array]
 TARGET_WEIGHT = "target_weight"  # in a batch whose targets do not count alike (eve_jax.train.sample_weights)
 
 
@@ -44,7 +43,8 @@ def target_nll(
 ) -> Float[Array, "M"]:
     """-log softmax(hidden @ head.T)[labels], float32, with logits for one chunk of the vocabulary at a time.
 
-    `hidden` is after the final norm. cap: of logits, 0 for none. The backward pass computes each chunk's again.
+    `hidden` is after the final norm; logits are within `cap`, where that is not 0. The backward pass computes each
+    chunk's logits again.
     """
     return _forward(hidden, head, labels, cap)[0]
 
@@ -166,7 +166,9 @@ def _split(x: Array, size: int) -> Array:
     return jnp.pad(x, ((0, chunks * size - x.shape[0]), *((0, 0),) * (x.ndim - 1))).reshape(chunks, size, *x.shape[1:])
 
 
-def _sum_forward(hidden: Array, head: Array, labels: Array, weight: Array, cap: float) -> tuple[Array, Pair]:
+def _sum_forward(
+    hidden: Array, head: Array, labels: Array, weight: Array, cap: float
+) -> tuple[Array, tuple[Array, Array]]:
     """The sum, and its gradients of `hidden` and `head`."""
     targets, vocab = hidden.shape[0], head.shape[0]
     matrix = head.astype(hidden.dtype)
@@ -287,9 +289,7 @@ def training_sums(model: Eve, batch: Batch) -> LossSums:
     if not model.cfg.aligns or not batch["align_weight"].size:
         return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples, weight)
     hidden, predicted, features = model.hidden_and_features(batch)
-    share = batch["align_weight"]
-    if model.cfg.align_target == "next":
-        features, share = jnp.roll(features, -1, axis=1), share_of_next(model.cfg, batch["teacher_idx"], share)
+    features, share = aligned_with(model.cfg, features, batch)
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
     return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples, weight)
 
