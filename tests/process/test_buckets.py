@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from eve_jax.process.lock import locked
 from eve_jax.process.owner import Owner
 from eve_jax.process.paths import expand, expand_list
 from eve_jax.process.published import work_folder
-from eve_jax.process.room import Room
 from tests.buckets import SAID, Buckets, below, step
 
 
@@ -97,31 +95,6 @@ def test_a_bucket_that_does_not_answer(
     for ask in asked:
         with pytest.raises(Refused, match="does not answer, or too slowly"):
             ask()
-
-
-def test_files_that_are_sent_together_wait_for_memory(
-    url: str, store: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held, most, turn, write = [0], [0], threading.Lock(), buckets.write
-
-    def counted(url: str, data: bytes) -> bytes:
-        with turn:
-            held[0] += len(data)
-            most[0] = max(most[0], held[0])
-        try:
-            return write(url, data)
-        finally:
-            with turn:
-                held[0] -= len(data)
-
-    monkeypatch.setattr(buckets, "write", counted)
-    room = Room(20)
-    monkeypatch.setattr(buckets, "_sending", lambda: room)
-    for name in "abcdefgh":
-        (tmp_path / name).write_bytes(name.encode() * (50 if name == "e" else 4))
-    buckets.together(lambda name: buckets.upload(tmp_path / name, f"{url}/{name}"), "abcdefgh")
-    assert most == [50]
-    assert {len(data) for data, _ in store.objects.values()} == {4, 50}
 
 
 def test_answers_that_are_cut_off_are_never_taken_for_whole(url: str, store: Buckets, tmp_path: Path) -> None:
