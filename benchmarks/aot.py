@@ -166,9 +166,9 @@ def main() -> None:
     console = Console(stderr=True)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     if SPEED.value:
-        figures = speed(console)
+        speeds = speed(console)
         if JSON.value:
-            print(json.dumps(figures))
+            print(json.dumps(speeds))
         return
     cases = SIZE_CASES if SIZES.value else QUICK_CASES if QUICK.value else CASES
     cases = {name: arguments for name, arguments in cases.items() if ONLY.value in name}

@@ -82,7 +82,9 @@ def attention() -> dict[str, Any]:
         end = jnp.minimum(order // IMAGE * IMAGE + IMAGE - 1, q.shape[1] - 1)
         return packed_attention(q, k, v, segment, "splash", ahead=Ahead(end, IMAGE - 1))
 
-    kernels = {kernel: partial(packed_attention, kernel=kernel) for kernel in ("splash", "chunked")}
+    kernels: dict[str, Callable[..., Any]] = {
+        kernel: partial(packed_attention, kernel=kernel) for kernel in ("splash", "chunked")
+    }
     kernels |= {"image": image, "plain": plain}
     found: dict[str, dict[str, float]] = {}
     for kernel, forward in kernels.items():

@@ -191,7 +191,8 @@ def main() -> None:
         theirs = TorchWay(prompt) if TORCH.value else None
         if theirs is not None:
             check(engines["v2.0"], theirs, prompt)
-    figures, rates = first_token(engines, theirs, prompt), {}
+    figures = first_token(engines, theirs, prompt)
+    rates: dict[str, Any] = {}
     for rows in map(int, BATCHES.value):
         found = decoding(engines, theirs, prompt, rows)
         rates |= found.pop("tokens_per_s")

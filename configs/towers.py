@@ -21,13 +21,13 @@ from eve_jax.model.vq import VqConfig
 from eve_jax.process.hub import local_model
 from eve_jax.process.paths import WORKDIR, expand, fetch
 
-ENCODER = EncoderTask(
-    **{"steps": 600, "batch": 64, "images": 6000, "checked": 512, "lr": 1e-3},
-    **{"image_size": 192, "patch_size": 32, "hidden_size": 128, "num_layers": 4, "num_heads": 4},
+ENCODER = EncoderTask.from_values(
+    {"steps": 600, "batch": 64, "images": 6000, "checked": 512, "lr": 1e-3}
+    | {"image_size": 192, "patch_size": 32, "hidden_size": 128, "num_layers": 4, "num_heads": 4}
 )
-TOKENIZER = TokenizerTask(
-    **{"steps": 400, "batch": 16, "images": 6000, "checked": 512, "lr": 1e-3},
-    **{"image_size": 96, "channels": 32, "multipliers": (1, 1, 1, 2, 4), "code_dim": 8, "codes": 512},
+TOKENIZER = TokenizerTask.from_values(
+    {"steps": 400, "batch": 16, "images": 6000, "checked": 512, "lr": 1e-3}
+    | {"image_size": 96, "channels": 32, "multipliers": (1, 1, 1, 2, 4), "code_dim": 8, "codes": 512}
 )
 TEACHER = ClipConfig(**asdict(ENCODER.sizes))
 TINY: dict[str, Any] = {"steps": 4, "batch": 8, "images": 16, "checked": 8}

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Params, bind
+from eve_jax.model.kind_sights import KindSights
 from eve_jax.model.layers import gathered
 from eve_jax.model.loss import target_nll
 from eve_jax.model.permute import permute
@@ -34,7 +35,7 @@ class Watched(NamedTuple):
     image: Bool[Array, "R L"]
 
     @property
-    def sight(self) -> Sight:
+    def sight(self) -> Sight | KindSights:
         """What layers see."""
         return self.rows.sight
 

@@ -83,7 +83,7 @@ def packed_attention(
         "cudnn": partial(gpu_attention.cudnn, capability=capability),
     }
     attend = kernels[kernel]
-    of_rows = (segment,) if ahead is None else (segment, ahead.end)
+    of_rows: tuple[Array, ...] = (segment,) if ahead is None else (segment, ahead.end)
     if ahead is not None and window and ahead.within is not None:
         of_rows = (segment, ahead.end, ahead.within)
     mesh, heads, kv_heads = sharding.current(), q.shape[2], k.shape[2]

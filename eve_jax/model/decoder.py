@@ -220,9 +220,9 @@ def grouped(stacks: Sequence[Sequence[DecoderLayer]], kinds: Sequence[int], grou
 
     kinds: of the layers of a stack that take turns, none where they do not.
     """
+    own: Sequence[int | None] = kinds or [None]
     given = [
-        [Stack(*nnx.split(layers), kind) for layers, kind in zip(modules, kinds or [None], strict=False)]
-        for modules in stacks
+        [Stack(*nnx.split(layers), kind) for layers, kind in zip(modules, own, strict=False)] for modules in stacks
     ]
     if groups == 1:
         return [given]
@@ -256,7 +256,7 @@ def extend_layers(
         for stacks in group:
             count, each_turn = count_layers(stacks[0].weights), len(stacks)
             alike = tuple((stack.graph, stack.kind) for stack in stacks)
-            turn = partial(_extend_turn, alike, rows)
+            turn: Callable = partial(_extend_turn, alike, rows)
             if count == 1:
                 turn = alone.setdefault(alike, jax.jit(turn))
 

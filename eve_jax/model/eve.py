@@ -53,7 +53,7 @@ class Eve(nnx.Module):
         head = "targets"  # only positions that predict a target meet the LM head
         self.embed = param(cfg, rngs, shape, ("vocab", "table"), normal(0.02), "table", group="text")
         own = cfg.num_layers - cfg.extra_layers
-        self.layers = TurnLayers(cfg, rngs) if cfg.in_turns else stack_layers(cfg, rngs, own)
+        self.layers: Any = TurnLayers(cfg, rngs) if cfg.in_turns else stack_layers(cfg, rngs, own)
         self.norm = declare(RMSNorm(cfg, rngs), "text")
         if cfg.align_width:
             self.align = declare(PatchAlign(cfg, rngs), "align")

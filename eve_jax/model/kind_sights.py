@@ -6,7 +6,8 @@ from jaxtyping import Array, Float, Int
 
 from eve_jax.model.attention import Ahead
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.sight import Numbers, Sight
+from eve_jax.model.sight import Kind, Numbers, Sight
+from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.turns import WIDE, of_kind
 
 Fold = tuple[int, int]  # heads, and the size of one, of a layer whose keys are kept as more and smaller heads
@@ -22,29 +23,34 @@ class KindSights(NamedTuple):
     def layers(self) -> None:
         """Kinds are none of a scan's."""
 
-    def turned(self, kind: int, *heads: Float[Array, "B T N H"]) -> list[Array]:
+    def turned(self, kind: Kind, *heads: Float[Array, "B T N H"]) -> list[Array]:
         """Queries and keys with the rotary positions of a layer of `kind`."""
-        return self.each[kind].turned(None, *heads)
+        return self.each[_number(kind)].turned(None, *heads)
 
     def attend(
-        self, kind: int, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: str
+        self, kind: Kind, q: Array, k: Array, v: Array, segment: Int[Array, "B T"], kernel: Kernel
     ) -> Float[Array, "B T N H"]:
         """`packed_attention` as in a layer of `kind`."""
-        return self.each[kind].attend(None, q, k, v, segment, kernel)
+        return self.each[_number(kind)].attend(None, q, k, v, segment, kernel)
 
     def first(
-        self, kind: int, at: Int[Array, "B T"], within: Int[Array, "B T"] | None = None
+        self, kind: Kind, at: Int[Array, "B T"], within: Int[Array, "B T"] | None = None
     ) -> Int[Array, "B T"] | None:
         """As `Sight.first`."""
-        return self.each[kind].first(None, at, within)
+        return self.each[_number(kind)].first(None, at, within)
 
-    def last(self, kind: int, own: Int[Array, "B T"], end: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    def last(self, kind: Kind, own: Int[Array, "B T"], end: Int[Array, "B T"]) -> Int[Array, "B T"]:
         """As `Sight.last`."""
-        return self.each[kind].last(None, own, end)
+        return self.each[_number(kind)].last(None, own, end)
 
-    def fold(self, kind: int) -> Fold | None:
+    def fold(self, kind: Kind) -> Fold | None:
         """How keys and values of a layer of `kind` are kept."""
-        return self.folds[kind]
+        return self.folds[_number(kind)]
+
+
+def _number(kind: Kind) -> int:
+    assert isinstance(kind, int), "layers that take turns know their kind while they are traced"
+    return kind
 
 
 def sight_of(cfg: ModelConfig, numbers: Numbers, ahead: Ahead | None = None) -> Sight | KindSights:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.model.logit_cap import capped, slope
+from eve_jax.model.v1.align import aligned_with
 from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
@@ -289,22 +289,9 @@ def training_sums(model: Eve, batch: Batch) -> LossSums:
     if not model.cfg.aligns or not batch["align_weight"].size:
         return LossSums(*loss_sums(model, batch), jnp.zeros(()), jnp.zeros(()), samples, weight)
     hidden, predicted, features = model.hidden_and_features(batch)
-    share = batch["align_weight"]
-    if model.cfg.align_target == "next":
-        features, share = jnp.roll(features, -1, axis=1), share_of_next(model.cfg, batch["teacher_idx"], share)
+    features, share = aligned_with(model.cfg, features, batch)
     align = jnp.sum(share * (1 - _cosine(predicted, features)))
     return LossSums(*_nll_sums(model, hidden, batch), align, jnp.sum(share), samples, weight)
-
-
-def share_of_next(cfg: ModelConfig, index: Int[Array, "R A"], share: Float[Array, "R A"]) -> Float[Array, "R A"]:
-    """Return the shares of the places behind which another patch of their image comes, 0 for its last one.
-
-    index: the teacher's patch at each place, among all of the row's images. share: 1 / places of the image.
-    """
-    assert cfg.teacher is not None
-    after, patches = jnp.roll(index, -1, axis=1), cfg.teacher.cells**2
-    follows = (after > index) & (after // patches == index // patches) & (jnp.roll(share, -1, axis=1) > 0)
-    return jnp.where(follows, share / jnp.maximum(1 - share, 1e-6), 0)
 
 
 def _cosine(a: Float[Array, "R A C"], b: Float[Array, "R A C"]) -> Float[Array, "R A"]:

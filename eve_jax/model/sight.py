@@ -71,7 +71,8 @@ def _yarn_kept(cfg: ModelConfig) -> Float[np.ndarray, "F"]:
     return 1 - np.clip(ramp, 0, 1)
 
 
-Kind = Int[Array, ""] | None  # number of a layer's kind; None where all layers are of one
+# The number of a layer's kind, one of Python's where kinds differ in shape; None where all layers are of one.
+Kind = Int[Array, ""] | int | None
 
 
 class Numbers(NamedTuple):

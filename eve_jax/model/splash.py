@@ -57,7 +57,7 @@ def kernel_of(length: int, heads: int, window: int, reach: int, interpret: bool 
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
-    sizes = {f"block_{name}": size for name, size in block_sizes(blocks, length).items()}
+    sizes: dict[str, Any] = {f"block_{name}": size for name, size in block_sizes(blocks, length).items()}
     shape = (length, length)
     seen = kernels.LocalMask(shape, (window - 1, 0), 0) if window else kernels.CausalMask(shape, reach)
     return kernels.make_splash_mha_single_device(

@@ -42,7 +42,8 @@ def block_sizes(blocks: tuple[tuple[str, int], ...], length: int) -> dict[str, i
 
     blocks: the most that each may be, DEFAULT where it is not named.
     """
-    most, sizes = dict.fromkeys(NAMES, DEFAULT) | dict(blocks), {}
+    most = dict.fromkeys(NAMES, DEFAULT) | dict(blocks)
+    sizes: dict[str, int] = {}
     for name in NAMES:
         whole = sizes[WHOLE[name]] if name in WHOLE else length
         sizes[name] = next(b for b in range(min(most[name], whole), 0, -LANES) if whole % b == 0)

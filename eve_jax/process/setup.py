@@ -38,5 +38,6 @@ def keep_programs() -> None:
 
 def keep_programs_of_library() -> None:
     """`keep_programs` in a process that is not ours, where nothing was said of where programs are kept, or whether."""
-    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+    said = jax.config.values
+    if said["jax_compilation_cache_dir"] is None and said["jax_enable_compilation_cache"]:
         keep_programs()

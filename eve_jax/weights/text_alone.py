@@ -1,4 +1,4 @@
-"""The LLM of a stage of text alone, whose patch embedding has never learned, for a model with another one."""
+"""The LLM of a stage of text alone, whose patch embedding has never learned, for a model that sees otherwise."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,20 +8,24 @@ import numpy as np
 from eve_jax.checkpoint.named_step import check_step
 from eve_jax.checkpoint.stage_folder import newest_step, read_config
 from eve_jax.checkpoint.vision_copies import Completed, ParamSource
+from eve_jax.hf.config import PATCH_FIELDS
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, of_groups
 from eve_jax.model.v1_config import OF_PATCHES
 from eve_jax.process.peers import Peers
 from eve_jax.weights.open import Checkpoint, stored_source
 
-FIELDS = ("patch_embed", "patch_hidden", "sub_patch", "encoder", "codes", *OF_PATCHES)
+# Of Gemma's layers, which are another LLM with another value.
+OF_LLM = ("wide_head_dim", "wide_kv_heads", "key_values", "value_norm", "layer_scale", "logit_cap")
+FIELDS = tuple(name for name in dict.fromkeys((*PATCH_FIELDS, *OF_PATCHES)) if name not in OF_LLM)
 TEXT = "llm"  # the stage of text alone
 
 
 def text_alone(found: Checkpoint, cfg: ModelConfig, seed: int, together: Peers | None = None) -> Checkpoint:
     """Return a stage of text alone with the patch embedding of `cfg`, new from `seed`, in place of its own one.
 
-    Any other checkpoint, and one whose patch embedding is of that form, is returned as it is. together: as for
+    Layers that only `cfg` has before those of the LLM, and parts of queries and keys for places, begin as next to a
+    plain LLM. Any other checkpoint, and one that sees as `cfg` does, is returned as it is. together: as for
     `newest_step`.
     """
     same = all(getattr(found.cfg, name) == getattr(cfg, name) for name in FIELDS)
@@ -36,11 +40,12 @@ def text_alone(found: Checkpoint, cfg: ModelConfig, seed: int, together: Peers |
 
 
 class TextWeights:
-    """The weights of `source` that meet text, as those of a model with the patch embedding of `cfg`, which it lacks."""
+    """The weights of `source` that meet text, as all that there is of a model that sees as `cfg` does."""
 
     def __init__(self, source: ParamSource, cfg: ModelConfig):
         self.source = source
-        self.cfg = replace(source.cfg, **{name: getattr(cfg, name) for name in FIELDS})
+        layers = source.cfg.num_layers - source.cfg.extra_layers + cfg.extra_layers
+        self.cfg = replace(source.cfg, num_layers=layers, **{name: getattr(cfg, name) for name in FIELDS})
         text = of_groups(source.cfg, "text")
         self.shapes: Params = {name: shape for name, shape in source.shapes.items() if name in text}
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -45,7 +46,7 @@ def test_a_model_reads_the_tower_that_is_written(tmp_path: Path) -> None:
     found = load_teacher(tmp_path / "encoder", sizes)
     images = noise(32).images
     model = bind(tower_only(sizes), {**_rest(sizes), **found})
-    np.testing.assert_allclose(model.teacher(images), pair.tower(images), atol=1e-5)
+    np.testing.assert_allclose(model.teacher(images), pair.tower(jnp.asarray(images)), atol=1e-5)
 
 
 def _rest(sizes: ClipConfig) -> dict:
@@ -58,7 +59,7 @@ def test_a_coder_reads_the_encoder_that_is_written(tmp_path: Path) -> None:
     cfg, params = read_vq(tmp_path / "tokenizer")
     assert cfg == TOKENIZER.sizes
     images = noise(16).images
-    codes = nearest(model.encoder.latents(images), model.encoder.table[...])
+    codes = nearest(model.encoder.latents(jnp.asarray(images)), model.encoder.table[...])
     np.testing.assert_array_equal(codes_of(cfg, jax.device_put(params), images), codes)
     assert len(np.unique(codes)) > 1
 

@@ -24,6 +24,7 @@ RECIPES = {
     "fig8": "tiny,seeds=1,of=0-0-10+7-2-1",
     "fig9": "tiny,seeds=1,of=stage1+stage2_2",
     "fig10": "tiny,seeds=1,of=hd+anyresolution",
+    "image_rules": "tiny,seeds=1,of=dac_image+neo",
     "v1_parts": "tiny,seeds=1,of=no_stage1+next_patch",
 }
 

@@ -49,7 +49,7 @@ def test_heads_move_at_once():
         return [permute(x, batch["perm"], batch["inv"]) for x in heads]
 
     def at_once(*heads):
-        return permute_heads(heads, batch["perm"], batch["inv"])
+        return permute_heads(heads, jnp.asarray(batch["perm"]), jnp.asarray(batch["inv"]))
 
     (ours, back), (wanted, their) = (jax.vjp(f, *heads) for f in (at_once, apart))
     for mine, theirs in zip([*ours, *back(ours)], [*wanted, *their(wanted)], strict=True):

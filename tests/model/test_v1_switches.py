@@ -12,7 +12,8 @@ from eve_jax.errors import FieldError, UserError
 from eve_jax.hf.export_config import check_exported
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import abstract_params, bind, init_params
-from eve_jax.model.loss import share_of_next, training_sums
+from eve_jax.model.loss import training_sums
+from eve_jax.model.v1.align import share_of_next
 from eve_jax.model.v1.patch_embed import sub_patches
 from tests import reference_v1 as v1
 

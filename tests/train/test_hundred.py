@@ -64,7 +64,7 @@ def test_from_a_plain_llm_to_a_folder(tmp_path: Path) -> None:
     formula = patch_tokens(resize(image, eve.rule.images), vision, 32)
     np.testing.assert_allclose(np.asarray(seen)[0], formula, rtol=0, atol=2e-5 * np.abs(formula).max())
     assert len(eve.answer("What?", [image], max_new_tokens=3).new_ids) <= 3
-    with pytest.raises(UserError, match=r"of 1 x 9 patches, a side of more than config\.model\.patch_sides=6: make it"):
+    with pytest.raises(UserError, match=r"of 2 x 12 patches, a side of more than config\.model\.patch_sides=6"):
         eve.prompt("What?", [Image.new("RGB", (320, 32))])
     stage = import_checkpoint(str(out), tmp_path / "stage", quiet=True)
     again = export_checkpoint(stage, tmp_path / "again", quiet=True)

@@ -125,6 +125,8 @@ def test_an_update_of_packed_moments_takes_them_one_by_one():
 
     def temporaries(options):
         program = jax.jit(update, donate_argnums=0, compiler_options=options).lower(state, weights).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        memory = program.memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     assert temporaries(OF_UPDATES["cpu"]) < 0.5 * temporaries(None)

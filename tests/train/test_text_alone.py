@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eve_jax.errors import UserError
+from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import of_groups
 from tests.train.stages_on_disk import DENSE, saved, started, write_llm
 
@@ -26,7 +27,7 @@ def of_text_alone(folder: Path) -> Path:
 
 @pytest.mark.parametrize("cfg", [CODES, WINDOWS])
 @pytest.mark.parametrize("step", ["", "@5"])
-def test_another_patch_embedding_begins_anew(tmp_path: Path, cfg, step: str) -> None:
+def test_another_patch_embedding_begins_anew(tmp_path: Path, cfg: ModelConfig, step: str) -> None:
     llm = of_text_alone(tmp_path / "llm")
     begun = started(tmp_path / "stage1", cfg, "1", Path(f"{llm}{step}"))
     own = started(tmp_path / "own", DENSE, "1", Path(f"{llm}{step}"))

@@ -30,7 +30,11 @@ SIZES: dict[str, Any] = {
 GLOBAL = {"global_head_dim": 16, "num_global_key_value_heads": 1}
 UNSET = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.2}
 ROW = RowShape(40, 0, 88)
-PACKED = ([(2, 3)], [], [(3, 4), (1, 2)])  # an image of 12 tokens, of which a window of 5 would hide some
+PACKED: tuple[list[tuple[int, int]], ...] = (
+    [(2, 3)],
+    [],
+    [(3, 4), (1, 2)],
+)  # an image of 12 tokens, of which a window of 5 would hide some
 VISION = {"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 24, "mm_posemb_size": 40, "output_proj_dims": 24}
 
 

@@ -8,7 +8,6 @@ broken one leaves the others alone. Both are kept (`kept_index`): a large file i
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,6 @@ from eve_jax.process.places import shown
 from eve_jax.process.strict_json import without_repeats
 
 SCAN_BYTES = 1 << 20
-SMALL = 1 << 18  # bytes of EVERY records that a thread keeps
 _DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 
 
@@ -63,7 +61,6 @@ class JsonFile:
         kept = load_index(index, self._known, self._file) if index else None
         self._keep_in = index if kept is None and self._size >= LEAST and index and self._known.settle() else None
         self._index = kept or self._scanned()
-        self._recent = threading.local()  # of each thread: the bytes of the records around the last one that it read
 
     def keep_index(self) -> None:
         """Keep the index in the folder that was given, unless the file is small, or was written since it was opened."""
@@ -114,7 +111,10 @@ class JsonFile:
     def _read(self, index: int) -> tuple[bytes, str]:
         """The bytes of a record and its place."""
         group, own = divmod(index, EVERY)
-        block = self._block(group)
+        places = self._index.places
+        start = int(places[group])
+        stop = int(places[group + 1]) if group + 1 < len(places) else self._size
+        block = os.pread(self._file, stop - start, start)
         if not self._array:
             line = nth_line(block, own)
             if line is not None:
@@ -124,19 +124,6 @@ class JsonFile:
             if own < len(starts):
                 return block[starts[own] : stops[own]], f"{self.path}#{index + 1}"
         raise BadRecord("the file was changed since it was opened", f"{self.path}, record {index + 1}")
-
-    def _block(self, group: int) -> bytes:
-        """The bytes of EVERY records; a thread that reads records in order wants them again."""
-        recent: tuple[int, bytes] = getattr(self._recent, "block", (-1, b""))
-        if recent[0] == group:
-            return recent[1]
-        places = self._index.places
-        start = int(places[group])
-        stop = int(places[group + 1]) if group + 1 < len(places) else self._size
-        block = os.pread(self._file, stop - start, start)
-        if len(block) <= SMALL:
-            self._recent.block = (group, block)
-        return block
 
     def where(self, index: int) -> str:
         """file:line (JSONL) or file#number (JSON array), from 1."""

@@ -82,7 +82,7 @@ def train_encoder(folder: Path, task: EncoderTask, shown: Drawn, tokenizer: Toke
     """
     ids = token_ids(tokenizer, shown.captions)
     pair = Pair(task.sizes, tokenizer.vocab_size, nnx.Rngs(seed))
-    graph, params, rest = nnx.split(pair, nnx.Param, ...)
+    graph, params, *rest = nnx.split(pair, nnx.Param, ...)
     tx = optax.adam(optax.warmup_cosine_decay_schedule(0.0, task.lr, max(task.steps // 20, 1), task.steps))
     step = jax.jit(partial(_step, graph, rest, tx), donate_argnums=(0, 1))
     state, losses = tx.init(params), []
@@ -91,11 +91,12 @@ def train_encoder(folder: Path, task: EncoderTask, shown: Drawn, tokenizer: Toke
             params, state, loss = step(params, state, shown.images[chosen], ids[chosen])
             losses.append(loss)
             bar.advance()
-    pair = nnx.merge(graph, params, rest)
+    pair = nnx.merge(graph, params, *rest)
     checked = np.arange(task.images, task.images + task.checked)
     found = []
     for some in np.array_split(checked, -(-len(checked) // task.batch)):
-        best = np.asarray(pair(shown.images[some], ids[some]).argmax(axis=1))
+        scores = pair(jnp.asarray(shown.images[some]), jnp.asarray(ids[some]))
+        best = np.asarray(scores.argmax(axis=1))
         found += [shown.captions[some[one]] == shown.captions[at] for one, at in zip(best, some, strict=True)]
     write_tower(folder, task.sizes, pair.tower)
     last = np.asarray(losses[-max(task.steps // 10, 1) :])
@@ -106,7 +107,7 @@ def _step(
     graph: Any, rest: Any, tx: optax.GradientTransformation, params: Any, state: Any, images: Array, ids: Array
 ) -> tuple[Any, Any, Array]:
     def loss_of(params: Any) -> Array:
-        scores = nnx.merge(graph, params, rest)(images, ids)
+        scores = nnx.merge(graph, params, *rest)(images, ids)
         labels = jnp.arange(len(scores))
         both = (optax.softmax_cross_entropy_with_integer_labels(s, labels).mean() for s in (scores, scores.T))
         return sum(both) / 2

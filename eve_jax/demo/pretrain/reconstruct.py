@@ -73,9 +73,9 @@ def train_tokenizer(folder: Path, task: TokenizerTask, shown: Drawn, seed: int) 
     in [-1, 1], that of the mean color of all, and how many of the codes are used.
     """
     model = Autoencoder(task.sizes, nnx.Rngs(seed))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    graph, params, *rest = nnx.split(model, nnx.Param, ...)
     first = shown.images[: min(task.batch, task.images)]
-    latents = np.asarray(model.encoder.latents(first)).reshape(-1, task.code_dim)
+    latents = np.asarray(model.encoder.latents(jnp.asarray(first))).reshape(-1, task.code_dim)
     rng = np.random.default_rng(seed)
     params = _with_rows(params, np.arange(task.codes), latents, rng)
     tx = optax.adam(optax.warmup_cosine_decay_schedule(0.0, task.lr, max(task.steps // 20, 1), task.steps))
@@ -89,7 +89,7 @@ def train_tokenizer(folder: Path, task: TokenizerTask, shown: Drawn, seed: int) 
                 params = _with_rows(params, np.flatnonzero(used == 0), np.asarray(z), rng)
                 used[:] = 0
             bar.advance()
-    model = nnx.merge(graph, params, rest)
+    model = nnx.merge(graph, params, *rest)
     figures = _checked(model, shown.images[task.images :], task)
     write_vq(folder, task.sizes, model.encoder)
     return figures
@@ -111,7 +111,7 @@ def _step(
     graph: Any, rest: Any, tx: optax.GradientTransformation, params: Any, state: Any, images: Array
 ) -> tuple[Any, Any, Array, Array]:
     def loss_of(params: Any) -> tuple[Array, tuple[Array, Array]]:
-        loss, _, z, codes = nnx.merge(graph, params, rest)(images)
+        loss, _, z, codes = nnx.merge(graph, params, *rest)(images)
         return loss, (z, codes)
 
     gradient, (z, codes) = jax.grad(loss_of, has_aux=True)(params)
@@ -122,7 +122,7 @@ def _step(
 def _checked(model: Autoencoder, images: np.ndarray, task: TokenizerTask) -> dict[str, Any]:
     errors, used = [], np.zeros(task.codes, np.int64)
     for some in np.array_split(images, -(-len(images) // task.batch)):
-        _, error, _, codes = model(some)
+        _, error, _, codes = model(jnp.asarray(some))
         errors.append(float(error) * len(some))
         used += np.bincount(np.asarray(codes), minlength=task.codes)
     values = images.astype(np.float32) / 127.5 - 1

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.layers import LayerNorm, Linear, gathered, in_use, stacked
@@ -73,3 +73,24 @@ def pooled(hidden: Float[Array, "R L D"], batch: dict[str, Any]) -> Float[Array,
     each = windows.shape[1] // places
     grouped = permute(windows, batch["pool"], batch["pool_inv"])[:, : places * each]
     return grouped.reshape(grouped.shape[0], places, each, -1).mean(axis=2)
+
+
+def aligned_with(
+    cfg: ModelConfig, features: Float[Array, "R A C"], batch: dict[str, Any]
+) -> tuple[Float[Array, "R A C"], Float[Array, "R A"]]:
+    """Return what is to be predicted at each place, of the teacher's `features` there, and what the place counts."""
+    share = batch["align_weight"]
+    if cfg.align_target == "own":
+        return features, share
+    return jnp.roll(features, -1, axis=1), share_of_next(cfg, batch["teacher_idx"], share)
+
+
+def share_of_next(cfg: ModelConfig, index: Int[Array, "R A"], share: Float[Array, "R A"]) -> Float[Array, "R A"]:
+    """Return the shares of the places behind which another patch of their image comes, 0 for its last one.
+
+    index: the teacher's patch at each place, among all of the row's images. share: 1 / places of the image.
+    """
+    assert cfg.teacher is not None
+    after, patches = jnp.roll(index, -1, axis=1), cfg.teacher.cells**2
+    follows = (after > index) & (after // patches == index // patches) & (jnp.roll(share, -1, axis=1) > 0)
+    return jnp.where(follows, share / jnp.maximum(1 - share, 1e-6), 0)
