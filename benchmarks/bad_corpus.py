@@ -185,7 +185,7 @@ def broken_records(good: str) -> dict[str, tuple[Any, str]]:
         "conversations_text": ({"conversations": "What is it? A gradient."}, "conversations is not a list"),
         "turn_text": ({"conversations": ["What is it?"]}, "turn 1 is not an object"),
         "wrong_role": ({"conversations": [*talk(), {"from": "robot", "value": "?"}]}, "turn 3 is from 'robot'"),
-        "no_role": ({"conversations": [{"value": "What?"}]}, "turn 1 is from None"),
+        "no_role": ({"conversations": [{"value": "What?"}]}, "turn 1 has neither from nor role"),
         "no_value": ({"conversations": [{"from": "human"}]}, "the value of turn 1 is not a text"),
         "number_value": ({"conversations": [{"from": "human", "value": 3}]}, "the value of turn 1 is not a text"),
         "two_questions": ({"conversations": [*talk()[:1], *talk("And?")]}, "turns do not alternate"),

@@ -35,6 +35,7 @@ def section(**changes: Any) -> ExperimentConfig:
         "max_new_tokens": 0,
         "mesh": "",
         "chart": "curves",
+        "weights": "",
         "paper": {"new": "51.6"},
         "deviations": ("It is small.",),
         "sizes": {"captions": (128, 128, 9, 9)},

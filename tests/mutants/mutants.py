@@ -18,8 +18,8 @@ REVIEWED = (
     Mutant(
         "A EXIF orientation 5 is not turned when sizes are measured",
         "eve_jax/data/image/patches.py",
-        "if orientation(image) >= 5 else",
-        "if orientation(image) > 5 else",
+        "return (height, width) if turn >= 5 else",
+        "return (height, width) if turn > 5 else",
         ("tests/data/test_images.py", "tests/data/test_image_files.py"),
     ),
     Mutant(

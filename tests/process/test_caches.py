@@ -213,7 +213,7 @@ def test_damaged_functions_are_compiled_again(module, tmp_path, monkeypatch, suf
 
 def test_a_cache_that_can_no_longer_be_written(module, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "n"))
-    function = loaded(module)
+    function = loaded(module).compiled()
     shutil.rmtree(tmp_path / "n")
     (tmp_path / "n").touch()
     assert function(3) == 6
