@@ -115,6 +115,7 @@ def test_the_examples_end_in_a_line(tmp_path: Path) -> None:
         assert "nowhere" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_examples_run(tmp_path: Path) -> None:
     """Fine-tune a plain LLM's folder on own records, then ask what came of it."""
     tensors, config = folders.plain("qwen2")

@@ -100,6 +100,7 @@ def test_attention_that_does_not_look_is_the_share_of_tokens(folders, asked):
     np.testing.assert_allclose(np.asarray(shares)[:, 0, counts].mean(axis=1), _visible(batch), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sheet(folders, asked, tmp_path):
     llm, eve, _ = folders
     (tmp_path / "text.txt").write_text("A text of the same name.\n")

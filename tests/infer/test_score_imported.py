@@ -127,7 +127,7 @@ def test_one_kv_head(tmp_path, records):
         assert a.loss == pytest.approx(b.loss, abs=5e-6)
 
 
-@pytest.mark.parametrize("name", ["D1", "D2"])
+@pytest.mark.parametrize("name", [pytest.param("D1", marks=pytest.mark.slow), "D2"])
 def test_evev1(tmp_path, records, name):
     """Teachers of 56/14 and 20/4."""
     both = ref.read_json(f"{name}_config")

@@ -95,7 +95,8 @@ def terminated(folder: Path, data: Path, steps: int, name: str) -> None:
         train(config(data, name), folder.parent, quiet=True)
 
 
-@pytest.mark.parametrize("name", [STAGE1, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [STAGE1, *FAMILY])
 def test_killed_then_terminated(name, tmp_path, monkeypatch):
     monkeypatch.setattr(interrupt, "_asked", False)  # as it is afterwards, too, for the tests that follow
     data, stage = tmp_path / "data", load_config(name).name
