@@ -34,6 +34,8 @@ class Rows:
 
     def take(self, rows: np.ndarray) -> "Rows":
         """Return some of the rows; a mask bool [n] or their numbers, ascending."""
+        if rows.dtype == bool and rows.all():
+            return self
         at = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Rows(self.index[at], self.id.take(pa.array(at)), self.pixels[at], self.bytes[at], self.phash[at])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eve_jax.curate.rows import Rows, texts
 from eve_jax.curate.stage import Stage, write_parquet
@@ -43,8 +44,9 @@ class Verdicts:
 
     def save(self, stage: Stage, rows: Rows) -> None:
         """Write the verdicts over `rows`: their indices, and rule ("" of what is kept) and value."""
-        columns = {name: np.full(len(rows), "", object) for name in ("rule", "value")}
-        columns["rule"][~self.kept], columns["value"][~self.kept] = self.rules, self.values
+        place = np.where(self.kept, 0, np.cumsum(~self.kept, dtype=np.int32))
+        said = {"rule": self.rules, "value": self.values}
+        columns = {name: pa.array(["", *given], pa.string()).take(pa.array(place)) for name, given in said.items()}
         stage.folder.mkdir(parents=True, exist_ok=True)
         write_parquet(stage.shard(0), pa.table({"index": rows.index, **columns}, SCHEMA))
 
@@ -52,6 +54,6 @@ class Verdicts:
     def load(cls, stage: Stage) -> "Verdicts":
         """Return what `save` wrote."""
         table = stage.read(0)
-        rules, values = (table[name].to_numpy(zero_copy_only=False) for name in ("rule", "value"))
-        kept = rules == ""
-        return cls(kept, rules[~kept].tolist(), values[~kept].tolist())
+        kept = pc.equal(table["rule"], "")
+        left_out = table.filter(pc.invert(kept))
+        return cls(kept.to_numpy(), left_out["rule"].to_pylist(), left_out["value"].to_pylist())
