@@ -79,8 +79,9 @@ class PretrainConfig(Section):
     codes: tuple[str, ...]
 
     def check(self) -> None:
-        """Raise FieldError for codes without a tokenizer."""
+        """Raise FieldError for codes without a tokenizer, and for sizes that no encoder or tokenizer has."""
         if self.codes and self.tokenizer is None:
             raise FieldError(Field("pretrain.codes"), " are of a tokenizer: give ", Field("pretrain.tokenizer"))
         for task in (self.encoder, self.tokenizer):
-            _ = task and task.sizes
+            if task is not None:
+                _ = task.sizes  # which checks them
