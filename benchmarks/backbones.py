@@ -3,9 +3,9 @@
 Every base LLM by name with its parameters in each stage (EVEv2's vision weights from stage 2.1 on) and the smallest v5e
 slice that holds stage 3, where everything trains, with a row of the longest sample on each chip and a tenth of the
 memory to spare. A slice takes some minutes of the processor, so the small LLMs come first, slices that have no room for
-the state are left out, and LLMs whose arrays and layers are alike share one. Finished rows are kept in the file --rows,
-and are not made again; with --noslices, which takes a second, the others have none. Needs the extra `tpu` for the
-slices, and no TPU.
+the state, the layers' inputs and one gathered layer are left out, and LLMs whose arrays and layers are alike share one.
+Finished rows are kept in the file --rows and are not made again; with --noslices, which takes a second, the others have
+none. Needs the extra `tpu` for the slices, and no TPU.
 """
 
 import json
@@ -70,17 +70,27 @@ def llm_alone(llm: str) -> int:
 def slice_of(llm: str) -> str:
     """The smallest slice of stage 3, and the share of its memory that the step takes."""
     slots = -(-get_config(f"llm={llm}").data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
-    state = STATE_BYTES * parameters(llm, *STAGES["stage3"])[0]
     for shape in SLICES["v5e"]:
-        if state > math.prod(map(int, shape.split("x"))) * (1 - SPARE) * CHIPS["v5e"].hbm:
-            continue  # not even the state has room
-        work = (f"--rows={math.prod(map(int, shape.split('x')))}", f"--row_tokens={slots}")
+        chips = math.prod(map(int, shape.split("x")))
+        if least(llm, slots, chips) > (1 - SPARE) * CHIPS["v5e"].hbm:
+            continue  # nothing to compile for
+        work = (f"--rows={chips}", f"--row_tokens={slots}")
         found = child("launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", *ASKED, *work)
         if "error" not in found:
             return f"{found['topology']} ({found['hbm_peak_bytes'] / found['hbm_bytes']:.0%})"
         if not found["last"].endswith("of the HBM"):
             raise SystemExit(f"{found['error']}, after: {found['last'] or 'nothing'}")
     return "none"
+
+
+def least(llm: str, slots: int, chips: int) -> float:
+    """Bytes of a chip that no step of stage 3 does without: its part of the state, the inputs of the layers of a row of
+    `slots` tokens, from which each is computed again, and one layer's gathered weights, both in bfloat16."""
+    cfg = ModelConfig.from_dict({**LLMS[llm], "variant": STAGES["stage3"][1]})
+    inputs = 2 * cfg.num_layers * slots * cfg.hidden_size
+    outside = cfg.vocab_size * cfg.hidden_size * (1 if cfg.tie_embeddings else 2)
+    layer = 2 * (parameters(llm, *STAGES["stage3"])[0] - outside) / cfg.num_layers
+    return STATE_BYTES * parameters(llm, *STAGES["stage3"])[0] / chips + inputs + layer
 
 
 def billions(count: int) -> str:
