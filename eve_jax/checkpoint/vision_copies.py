@@ -136,9 +136,13 @@ class Completed:
         """What the matrices of the layers are quantized to in a Hugging Face folder, "" for whole weights."""
         return getattr(self.source, "weights", "")
 
-    def quantized_pieces(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def packed(self, name: str) -> bool:
+        """As `HfSource.packed`."""
+        return self.source.packed(self._origin(name))  # type: ignore[attr-defined]
+
+    def quantized_pieces(self, name: str, weights: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values and scales of each layer of the quantized matrix `name`."""
-        return self.source.quantized_pieces(self._origin(name))  # type: ignore[attr-defined]
+        return self.source.quantized_pieces(self._origin(name), weights)  # type: ignore[attr-defined]
 
     def row_axis(self, name: str) -> int | None:
         """The axis of a piece of parameter `name` that is the stored rows; None when it is only read whole."""

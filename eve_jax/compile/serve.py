@@ -29,9 +29,10 @@ from eve_jax.infer.cache import bucket, round_up
 from eve_jax.infer.heads import regrouped_sizes
 from eve_jax.model import quantized
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import Cache, Params, abstract_params, declared, logical_axes, quantizable
+from eve_jax.model.eve import Cache, Params, abstract_params, declared, logical_axes
 from eve_jax.model.layer_cache import empty_cache
 from eve_jax.process.section import Section, setting
+from eve_jax.weights.quantize import quantized_as
 
 BLOCK = 16  # tokens that a call of the decoding program makes
 STOPS = 8  # room for tokens that end an answer
@@ -86,14 +87,14 @@ def abstract_model(config: Config, weights: str, mesh: Mesh) -> Model:
     """The model of `config` as the engine has it on `mesh`, its parameters in the computation's dtype or quantized."""
     given, _ = without_aligning(replace(config.sizes, remat="none", attention="auto"), {})
     cfg = regrouped_sizes(given, mesh)
-    matrices, axes = quantizable(cfg) if weights else (), logical_axes(cfg)
+    kinds, axes = quantized_as(cfg, weights), logical_axes(cfg)
     params: Params = {}
     for name, v in abstract_params(cfg).items():
         at = partial(_parameter, mesh, axes[name])
-        if name not in matrices:
+        if name not in kinds:
             params[name] = at(v.shape, cfg.dtype)
             continue
-        types, scales = quantized.dtypes(weights), quantized.scale_shape(v.shape, weights)
+        types, scales = quantized.dtypes(kinds[name]), quantized.scale_shape(v.shape, kinds[name])
         value = quantized.joined(at(v.shape, types[0]), at(scales, types[1]))
         fine = jax.eval_shape(partial(quantized.placed, mesh=mesh, axes=axes[name]), value)
         params[name] = value.replace(scale=at(fine.scale.shape, types[1]))

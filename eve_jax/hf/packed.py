@@ -1,7 +1,8 @@
 """Quantized matrices in the safetensors of an export (`eve_jax.model.quantized`), a tensor of values and one of scales.
 
 `NAME.weight` [out, in] of int8, or of two int4 a byte, uint8 [out, in / 2] with the earlier one in the lower half; and
-`NAME.weight_scale`, float32 [out, 1] or bfloat16 [out, in / group]. Section `eve_jax` of config.json names the type.
+`NAME.weight_scale`, float32 [out, 1] or bfloat16 [out, in / group]. Section `eve_jax` of config.json names the type of
+the layers' matrices; the table of the LM head is int8 with a scale for each entry of the vocabulary.
 """
 
 from collections.abc import Mapping
@@ -36,9 +37,14 @@ def unpack(stored: np.ndarray) -> np.ndarray:
     return ((halves ^ 8) - 8).astype(INT4)
 
 
+def stored_as(weights: str) -> str:
+    """Return what a table or matrix is in a file that is quantized to `weights`: rows of a table are [out, in], too."""
+    return "int8" if weights == quantized.BY_ROW else weights
+
+
 def specs(name: str, shape: tuple[int, ...], weights: str) -> list[Spec]:
     """Names, dtypes and shapes of what is stored of the matrix `name` of `shape` [out, in]. Raises UserError."""
-    out, into = shape
+    (out, into), weights = shape, stored_as(weights)
     if weights == "int4" and into % 2:
         raise UserError(f"{name} has {into} columns: two int4 share a byte, so take --weights=int8")
     scales = quantized.scale_shape((into, out), weights)
@@ -47,7 +53,10 @@ def specs(name: str, shape: tuple[int, ...], weights: str) -> list[Spec]:
 
 
 class Packed(NamedTuple):
-    """A quantized matrix in a file, in the place of a `TensorInfo`; `shape` and `dtype` are those of its numbers."""
+    """A quantized matrix or table in a file, in place of a `TensorInfo`; `shape` and `dtype` are those of its numbers.
+
+    weights: what the folder's are called, which its own `kind` may differ from.
+    """
 
     values: TensorInfo
     scales: TensorInfo
@@ -59,6 +68,11 @@ class Packed(NamedTuple):
         return self.values.file
 
     @property
+    def kind(self) -> str:
+        """What its numbers are, int8 or int4."""
+        return "int8" if self.values.dtype == np.int8 else "int4"
+
+    @property
     def dtype(self) -> np.dtype:
         """Type of the scales, which the numbers have when they are written out."""
         return self.scales.dtype
@@ -67,7 +81,7 @@ class Packed(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """[out, in]."""
         *outer, last = self.values.shape
-        return (*outer, 2 * last if self.weights == "int4" else last)
+        return (*outer, 2 * last if self.kind == "int4" else last)
 
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and scales, [out, in] and [out, groups]."""
@@ -94,11 +108,11 @@ def open_packed(tensors: Mapping[str, TensorInfo], weights: str, folder: Path) -
         if not weights or scales is None:
             raise UserError(f"{values.file}: tensor {name} is of type {values.dtype}, without scales that are known")
         packed = Packed(values, scales, weights)
-        wanted = specs(name, packed.shape, weights) if len(packed.shape) == 2 else []
+        wanted = specs(name, packed.shape, packed.kind) if len(packed.shape) == 2 else []
         if [(t.dtype, t.shape) for t in (values, scales)] != [spec[1:] for spec in wanted]:
             raise UserError(
                 f"{folder}: tensors {name} {values.dtype} {values.shape} and {name}{SCALE} {scales.dtype} "
-                f"{scales.shape} do not fit each other as {weights}"
+                f"{scales.shape} do not fit each other as {packed.kind}"
             )
         found[name] = packed
     return found

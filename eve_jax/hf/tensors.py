@@ -20,7 +20,7 @@ from eve_jax.hf.family import image_tokens, member, plain_part
 from eve_jax.hf.generation import check_generation
 from eve_jax.hf.llava import is_llava, respelled, text_section, warn_unknown_of_llava
 from eve_jax.hf.names import Entry, eve_names, plain_llm
-from eve_jax.hf.packed import Packed, open_packed
+from eve_jax.hf.packed import Packed, open_packed, stored_as
 from eve_jax.hf.prefixes import without_prefix
 from eve_jax.hf.safetensors_io import check_names, open_tensors
 from eve_jax.hf.section import stored_teacher, stored_weights
@@ -63,12 +63,14 @@ class HfSource:
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
         table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
         self.embed = next(entry.theirs for entry in table if entry.ours == "embed")
+        self.norm = next(entry.theirs for entry in table if entry.ours.startswith("norm."))
         self.head = self.embed.replace("model.embed_tokens", "lm_head")
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
         self.data = data_settings(self.config, folder, self.cfg)
-        dtype = "float32" if self.tensors[self.embed].dtype == np.float32 else "bfloat16"
+        floating = next(self.tensors[n] for n in (self.embed, self.norm) if not isinstance(self.tensors[n], Packed))
+        dtype = "float32" if floating.dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}
         self.shapes: Params = {}
@@ -90,13 +92,20 @@ class HfSource:
             )
         return True
 
-    def quantized_pieces(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Values [D, F] and scales of each layer of our quantized matrix `name`. Raises UserError when it is none."""
-        entry = self.entries[name]
+    def packed(self, name: str) -> bool:
+        """Return whether our parameter `name` is stored quantized."""
+        return any(isinstance(self.tensors[theirs], Packed) for theirs in self.entries[name].names(self.cfg))
+
+    def quantized_pieces(self, name: str, weights: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values [D, F] and scales of each layer of our quantized matrix `name`, or those of a table.
+
+        weights: what it is quantized to. Raises UserError when it is not.
+        """
+        entry, stored = self.entries[name], stored_as(weights)
         for theirs in entry.names(self.cfg):
             tensor = self.tensors[theirs]
-            if not isinstance(tensor, Packed):
-                raise UserError(f"{tensor.file}: tensor {theirs} is not {self.weights}, as {CONFIG} has it")
+            if not isinstance(tensor, Packed) or tensor.kind != stored:
+                raise UserError(f"{tensor.file}: tensor {theirs} is not {stored}, as {CONFIG} has it")
             values, scales = tensor.parts()
             yield entry.to_ours(values), entry.to_ours(scales)
 

@@ -30,17 +30,18 @@ from eve_jax.model.layers import RMSNorm
 from eve_jax.model.logit_cap import capped
 from eve_jax.model.lora import ADAPTER_ROLES, add_adapters
 from eve_jax.model.patch_embeds import PATCH_EMBEDS
+from eve_jax.model.product import compared
+from eve_jax.model.quantized import is_quantized, rows_of
 from eve_jax.model.routing import TRAINING_ROWS, CachedRows, DecodingRows
 from eve_jax.model.v1.align import PatchAlign
 from eve_jax.model.v1.clip import ClipVision
 from eve_jax.model.weight import Weight, declare, normal, param
-from eve_jax.sharding import constrain, one_cpu, parameter_sharding
+from eve_jax.sharding import constrain, parameter_sharding
 
 Params = dict[str, Any]
 Batch = dict[str, Any]  # the arrays of docs/design.md#row-contract, of NumPy or JAX
 Cache = tuple[Array, Array]  # keys [layers, R, K, H, C] and values [layers, R, K, C, E], in causal order
 LAYERS = ("layers.", "extra.")  # how the names of the decoder layers' parameters begin
-FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
 
 
 class Eve(nnx.Module):
@@ -76,7 +77,7 @@ class Eve(nnx.Module):
 
     @property
     def head_weight(self) -> Float[Array, "Q D"]:
-        """Rows of the LM head: its own weights, or the word embedding's when tied."""
+        """Rows of the LM head: its own weights, or the word embedding's when tied; they may be quantized."""
         return (self.embed if self.cfg.tie_embeddings else self.head)[...]
 
     def embed_slots(self, batch: Batch) -> tuple[Array, Array]:
@@ -95,7 +96,8 @@ class Eve(nnx.Module):
 
     def _words(self, ids: Array) -> Array:
         """The word embeddings of `ids`, times sqrt(D) where the backbone has them so (Gemma)."""
-        words = self.embed[...].astype(jnp.dtype(self.cfg.dtype))[ids]
+        table, dtype = self.embed[...], jnp.dtype(self.cfg.dtype)
+        words = rows_of(table, dtype, ids) if is_quantized(table) else table.astype(dtype)[ids]
         return words * jnp.asarray(self.cfg.hidden_size**0.5, words.dtype) if self.cfg.scale_embeddings else words
 
     def hidden(self, batch: Batch, keep: bool = False) -> tuple[Array, Array | None]:
@@ -132,16 +134,7 @@ class Eve(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B Q"]:
         """Final norm and LM head; float32 logits."""
-        x = self.norm(hidden)
-        weight = self.head_weight.astype(x.dtype)
-        if one_cpu() and hidden.ndim == 2 and hidden.shape[0] <= FEW:
-            # The head as the left factor is read where it lies; as the right one it is copied into another order for
-            # each product. The barriers keep XLA from making it the right one, and from reducing over columns.
-            product = jax.lax.dot_general(weight, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-            product = jax.lax.optimization_barrier(jax.lax.optimization_barrier(product).T)
-        else:
-            product = jnp.einsum("...D,QD->...Q", x, weight, preferred_element_type=jnp.float32)
-        return capped(product, self.cfg.logit_cap)
+        return capped(compared(self.norm(hidden), self.head_weight), self.cfg.logit_cap)
 
     def __call__(self, batch: Batch) -> Float[Array, "R L Q"]:
         """Logits of every slot, float32; training uses `hidden` and the loss at the targets alone."""
@@ -253,6 +246,11 @@ def adapters(cfg: ModelConfig) -> set[str]:
 def quantizable(cfg: ModelConfig) -> set[str]:
     """Return the names of the parameters that `eve_jax.model.quantized` is for: matrices of the decoder layers."""
     return {n for n, weight in declared(cfg).items() if weight.role == "matrix" and n.startswith(LAYERS)}
+
+
+def head_name(cfg: ModelConfig) -> str:
+    """Return the name of the parameter that holds the rows of the LM head."""
+    return "embed" if cfg.tie_embeddings else "head"
 
 
 def layer_matrices(cfg: ModelConfig) -> set[str]:

@@ -16,14 +16,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eve_jax.model.eve import Batch, Eve
 from eve_jax.model.logit_cap import capped, slope
+from eve_jax.model.quantized import gathered_table
 from eve_jax.model.v1.align import aligned_with
-from eve_jax.sharding import constrain, current, gather, one_cpu, parameter_sharding
+from eve_jax.sharding import constrain, current, one_cpu, parameter_sharding
 
 VOCAB_CHUNK = 10_240  # most rows of the head whose logits exist at one time
 TILE = 128
 HEAD = ("vocab", "table")  # logical axes of the head
 LOGITS = 1 << 23  # as many are made at a time where targets are chunked, but for at least TARGETS targets
 TARGETS = 128
+_gathered_head = partial(gathered_table, axes=HEAD)
 TARGET_WEIGHT = "target_weight"  # in a batch whose targets do not count alike (eve_jax.train.sample_weights)
 
 
@@ -70,7 +72,8 @@ def _stored(x: Array) -> Array:
 
 
 def _rows(head: Array, chunk: Chunk, size: int) -> Array:
-    return _stored(jax.lax.dynamic_slice_in_dim(head, chunk.start, size))  # else the compiler gathers all of it
+    # Stored as the head is, else the compiler gathers all of it.
+    return jax.tree.map(lambda part: _stored(jax.lax.dynamic_slice_in_dim(part, chunk.start, size)), head)
 
 
 def _only_fresh(x: Array, chunk: Chunk, vocab: int, other: float) -> Array:
@@ -78,10 +81,6 @@ def _only_fresh(x: Array, chunk: Chunk, vocab: int, other: float) -> Array:
     if vocab % x.shape[1] == 0:
         return x
     return jnp.where(chunk.start + jnp.arange(x.shape[1]) >= chunk.fresh, x, other)
-
-
-def _gathered_head(weight: Array, dtype: jnp.dtype) -> Array:
-    return gather(weight, HEAD, dtype)
 
 
 def _logits(hidden: Array, weight: Array, cap: float) -> Array:

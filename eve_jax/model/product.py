@@ -1,14 +1,15 @@
-"""The product of tokens with a weight."""
+"""The product of tokens with a weight: a matrix, or the rows of a table."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eve_jax.model.quantized import is_quantized, multiply
+from eve_jax.model.quantized import compare, is_quantized, multiply
 from eve_jax.process.cpu_flags import has_flag
 from eve_jax.sharding import one_cpu
 
 BFLOAT16 = "avx512_bf16"  # the flag of a processor with instructions for products of bfloat16
+FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
 
 
 def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array, "*B F"]:
@@ -25,6 +26,19 @@ def product(x: Float[Array, "*B D"], weight: Float[Array, "D F"]) -> Float[Array
     flat = x.reshape(-1, x.shape[-1])
     y = _in_float32(flat, weight) if x.dtype == jnp.bfloat16 and has_flag(BFLOAT16) else flat @ weight
     return y.reshape(*x.shape[:-1], weight.shape[1])
+
+
+def compared(x: Float[Array, "*B D"], table: Float[Array, "Q D"]) -> Float[Array, "*B Q"]:
+    """x @ table.T, float32, of a table in the dtype of `x` or quantized."""
+    if is_quantized(table):
+        return compare(x, table)
+    table = table.astype(x.dtype)
+    if not (one_cpu() and x.ndim == 2 and x.shape[0] <= FEW):
+        return jnp.einsum("...D,QD->...Q", x, table, preferred_element_type=jnp.float32)
+    # The table as the left factor is read where it lies; as the right one it is copied into another order for each
+    # product. The barriers keep XLA from making it the right one, and from reducing over columns.
+    found = jax.lax.dot_general(table, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(jax.lax.optimization_barrier(found).T)
 
 
 def _rounded(x: Float[Array, "M D"], y: Float[Array, "D N"]) -> Float[Array, "M N"]:

@@ -1,8 +1,9 @@
-"""Quantized matrices of a model's layers, for inference: int8 with a scale for each column, int4 for groups of rows.
+"""Quantized weights, for inference: int8 with a scale for each column of a matrix, int4 for groups of its rows.
 
 A quantized weight is a `qwix.QArray` in the place of its array: `qvalue` of the weight's shape and `scale`, float32
-[..., 1, F] of int8, bfloat16 [..., D / group, F] of int4; the weight is their product. Biases, norms, tables (word
-embedding, LM head) and the patch embedding stay as they are.
+[..., 1, F] of int8, bfloat16 [..., D / group, F] of int4; the weight is their product. The table of the LM head (the
+word embedding's where they are tied) is int8 with a float32 scale [Q, 1] for each row, whatever the matrices of the
+layers are. Biases, norms, an untied word embedding and the patch embedding stay as they are.
 """
 
 import math
@@ -15,17 +16,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from eve_jax.errors import UserError, install
-from eve_jax.sharding import GATHERED_RULES, one_cpu, platform, shards
+from eve_jax.sharding import GATHERED_RULES, gather, one_cpu, platform, shards
 
 if TYPE_CHECKING:
     from qwix import QArray
 
 QUANTIZED = ("int8", "int4")  # what `weights` may be, besides "" for weights that are not quantized
+BY_ROW = "int8 by row"  # what the table of the LM head becomes
 GROUP = 128  # rows that share a scale, as far as they divide the rows of a matrix
 FEW_ROWS = 8  # benchmarks/README.md#quantized-weights has the figures for these two
 BY_GROUP = 64  # most tokens of which the product of each group is scaled
 BLOCK_BYTES = 2**19  # of a block of rows as float32 on a CPU, which stays in the cache of a core
 LEAST_ROWS = 4  # of such a block
+TABLE_BLOCK_BYTES = 2**18  # the same of a table, whose blocks have no sum that stays in the cache with them
 
 
 def check_weights(weights: Any, name: str = "weights") -> str:
@@ -48,23 +51,28 @@ def group_size(rows: int) -> int:
 
 
 def scale_shape(shape: tuple[int, ...], weights: str) -> tuple[int, ...]:
-    """Shape of the scales of a matrix, or of matrices of all layers, of `shape`."""
+    """Shape of the scales of a table, of a matrix, or of matrices of all layers, of `shape`."""
     *layers, rows, columns = shape
+    if weights == BY_ROW:
+        return (*layers, rows, 1)
     return (*layers, 1 if weights == "int8" else rows // group_size(rows), columns)
 
 
 def dtypes(weights: str) -> tuple[Any, Any]:
     """Types of a quantized weight's values and scales."""
-    return (jnp.int8, jnp.float32) if weights == "int8" else (jnp.int4, jnp.bfloat16)
+    return (jnp.int4, jnp.bfloat16) if weights == "int4" else (jnp.int8, jnp.float32)
 
 
 def quantize(matrix: Float[Array, "D F"], weights: str) -> "QArray":
-    """Quantize symmetrically, to the nearest, by the largest magnitude that shares a scale."""
-    rows = matrix.shape[0]
+    """Quantize symmetrically, to the nearest, by the largest magnitude that shares a scale.
+
+    weights: of QUANTIZED, or BY_ROW for a table [Q, D].
+    """
     kind, scales = dtypes(weights)
-    tiles = {} if weights == "int8" else {0: group_size(rows)}
+    tiles = {0: group_size(matrix.shape[0])} if weights == "int4" else {}
+    channels = (0,) if weights == BY_ROW else (1,)
     matrix = jnp.asarray(matrix, jnp.float32)
-    return _library().quantize(matrix, kind, channelwise_axes=(1,), tiled_axes=tiles, scale_dtype=scales)
+    return _library().quantize(matrix, kind, channelwise_axes=channels, tiled_axes=tiles, scale_dtype=scales)
 
 
 def joined(values: Any, scales: Any) -> "QArray":
@@ -131,10 +139,51 @@ def _by_blocks(tokens: Float[Array, "T D"], weight: "QArray", rows: int) -> Floa
     return total if groups > 1 else total * weight.scale[0]
 
 
+def compare(x: Float[Array, "*B D"], table: "QArray") -> Float[Array, "*B Q"]:
+    """x @ table.T of a table that is quantized BY_ROW, float32; each row's scale comes after the product.
+
+    On a CPU the product of few tokens goes by blocks of the table's rows, as that of `multiply`.
+    """
+    rows = min(TABLE_BLOCK_BYTES // (4 * table.shape[1]), table.shape[0])
+    if one_cpu() and math.prod(x.shape[:-1]) <= BY_GROUP and rows >= LEAST_ROWS:
+        products = _by_blocks_of_table(x.reshape(-1, x.shape[-1]), table.qvalue, rows).reshape(*x.shape[:-1], -1)
+    else:
+        values = table.qvalue.astype(x.dtype)
+        products = jnp.einsum("...D,QD->...Q", x, values, preferred_element_type=jnp.float32)
+    return products * table.scale[:, 0]
+
+
+def _by_blocks_of_table(tokens: Float[Array, "T D"], values: Array, rows: int) -> Float[Array, "T Q"]:
+    """tokens @ values.T in float32, the products with `rows` rows of it at a time, with those that are left last."""
+    tokens, blocks = tokens.astype(jnp.float32), len(values) // rows
+
+    def products(block: Array) -> Float[Array, "Q T"]:
+        return jax.lax.dot_general(block.astype(jnp.float32), tokens, (((1,), (1,)), ((), ())))
+
+    def of_block(number: Array) -> Float[Array, "Q T"]:
+        return products(jax.lax.dynamic_slice_in_dim(values, number * rows, rows))
+
+    found = jax.lax.map(of_block, jnp.arange(blocks)).reshape(blocks * rows, len(tokens))
+    rest = [products(values[blocks * rows :])] if len(values) % rows else []
+    return jnp.concatenate([found, *rest]).T
+
+
+def rows_of(table: "QArray", dtype: Any, ids: Any = ...) -> Float[Array, "*B D"]:
+    """The rows `ids` of a table that is quantized BY_ROW, all by default, in `dtype`."""
+    return (table.qvalue[ids] * table.scale[ids]).astype(dtype)
+
+
+def gathered_table(table: Any, dtype: Any, axes: tuple[str | None, ...]) -> Float[Array, "Q D"]:
+    """A table of logical `axes`, quantized or not, in `dtype` as `sharding.gather` has it."""
+    if is_quantized(table):
+        return rows_of(jax.tree.map(lambda part: gather(part, axes, part.dtype), table), dtype)
+    return gather(table, axes, dtype)
+
+
 def refined(weight: "QArray", rows: int) -> "QArray":
     """The same weight with scales for groups of which `rows` rows in a row, from the first on, are a whole number."""
     group = weight.qvalue.shape[-2] // weight.scale.shape[-2]
-    if weight.scale.shape[-2] == 1:
+    if group == 1 or weight.scale.shape[-2] == 1:
         return weight
     return joined(weight.qvalue, jnp.repeat(weight.scale, group // math.gcd(group, rows), axis=-2))
 
@@ -152,7 +201,7 @@ def plain(params: dict[str, Any]) -> dict[str, Array]:
     for name, value in params.items():
         if is_quantized(value):
             rows, groups = value.qvalue.shape[-2], value.scale.shape[-2]
-            step = 1 if groups == 1 else groups * group_size(rows) // rows
+            step = 1 if groups in (1, rows) else groups * group_size(rows) // rows
             out |= {f"{name}.qvalue": value.qvalue, f"{name}.scale": value.scale[..., ::step, :]}
         else:
             out[name] = value

@@ -30,7 +30,6 @@ from eve_jax.hf.safetensors_io import TensorWriter
 from eve_jax.hf.section import WEIGHTS
 from eve_jax.hf.vision_tokenizer import carry_vision_tokenizer
 from eve_jax.model.config import DELTA, DTYPES, VARIANTS, ModelConfig
-from eve_jax.model.eve import quantizable
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.quantized import QUANTIZED, check_weights
 from eve_jax.model.v1_config import OF_PATCHES, V1_SWITCHES
@@ -46,7 +45,7 @@ from eve_jax.weights.export_files import GENERATION, has_tokenizer, inference_fi
 from eve_jax.weights.llava_export import Llava
 from eve_jax.weights.not_finite import Watched, cast
 from eve_jax.weights.open import Checkpoint, is_ours, open_checkpoint, stored_source
-from eve_jax.weights.quantize import quantized_piece
+from eve_jax.weights.quantize import quantized_as, quantized_piece
 
 CARRIED = (TOKENIZER_FILE, *COMPANIONS, MODEL_FILE, GENERATION)
 
@@ -178,17 +177,17 @@ def export_checkpoint(
     if cfg.patch_embed == "v2" and not text_only:
         data = data | {INFERENCE_FIT: inference_fit(folder, carried)}
     config = export_config.hf_config(cfg, data, carried, widest, text_only)
-    matrices = quantizable(cfg) if weights else set()
+    kinds = quantized_as(cfg, weights)
     if weights:
         config[OURS][WEIGHTS] = weights
     total = sum(source.shapes[name].size * d.itemsize for name, d in dtypes.items())
     with new_folder(target) as temporary, _bar(f"export {folder.name}", total, quiet) as bar:
-        specs = _specs(source, table, dtypes, dict.fromkeys(matrices, weights))
+        specs = _specs(source, table, dtypes, kinds)
         with TensorWriter(temporary, specs, int(max_shard_gb * 1e9)) as writer:
             for entry in table:
                 for name, piece in zip(entry.names(cfg), watched.pieces(entry.ours), strict=True):
-                    if entry.ours in matrices:
-                        values, scales = quantized_piece(piece, weights, entry.ours)
+                    if entry.ours in kinds:
+                        values, scales = quantized_piece(piece, kinds[entry.ours], entry.ours)
                         writer.write(name, pack(entry.to_theirs(values)))
                         writer.write(name + SCALE, entry.to_theirs(scales))
                     else:
@@ -227,11 +226,11 @@ def _check_variant(variant: str) -> None:
 
 
 def _specs(
-    source: ParamSource, table: list[Entry], dtypes: dict[str, np.dtype], matrices: dict[str, str]
+    source: ParamSource, table: list[Entry], dtypes: dict[str, np.dtype], kinds: dict[str, str]
 ) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
     """Every tensor of the export in the order of the model: embeddings, layer by layer, the rest.
 
-    `matrices`: those that are quantized, and to what.
+    `kinds`: of those that are quantized (`quantized_as`).
     """
     cfg = source.cfg
     rows: list[tuple[int, str, np.dtype, tuple[int, ...]]] = []
@@ -239,7 +238,7 @@ def _specs(
         shape = entry.their_shape(source.shapes[entry.ours].shape)
         before = -1 if entry.ours == "embed" else cfg.num_layers
         for i, name in enumerate(entry.names(cfg)):
-            kind = matrices.get(entry.ours)
+            kind = kinds.get(entry.ours)
             stored = packed_specs(name, shape, kind) if kind else [(name, dtypes[entry.ours], shape)]
             rows += [(entry.first + i if entry.stacked else before, *spec) for spec in stored]
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]

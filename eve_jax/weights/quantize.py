@@ -14,12 +14,13 @@ from eve_jax.errors import Argument, FieldError, UserError
 from eve_jax.hf.clip_teacher import without_aligning
 from eve_jax.model import quantized
 from eve_jax.model.config import DELTA, ModelConfig
-from eve_jax.model.eve import Params, logical_axes, quantizable
+from eve_jax.model.eve import Params, head_name, logical_axes, quantizable
 from eve_jax.sharding import parameter_sharding
 from eve_jax.weights.not_finite import count
 from eve_jax.weights.open import Checkpoint, stored_source
 from eve_jax.weights.shards import Shards, filled, read
 
+TABLE_ROWS = 8192
 _quantize = jax.jit(quantized.quantize, static_argnums=1)
 
 
@@ -37,8 +38,16 @@ def kept_weights(checkpoint: Checkpoint, weights: str) -> str:
     return quantized.check_weights(weights or stored)
 
 
+def quantized_as(cfg: ModelConfig, weights: str) -> dict[str, str]:
+    """Return the parameters of `cfg` that `weights` quantizes, and how: matrices of layers so, the LM head by row."""
+    if not weights:
+        return {}
+    return dict.fromkeys(sorted(quantizable(cfg)), weights) | {head_name(cfg): quantized.BY_ROW}
+
+
 def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
-    """Sizes and parameters as `Checkpoint.for_inference` has them, the layers' matrices as `weights`, int8 or int4.
+    """Sizes and parameters as `Checkpoint.for_inference` has them, quantized to `weights`, int8 or int4, as of
+    `quantized_as`.
 
     "" leaves them as they are stored.
 
@@ -47,12 +56,12 @@ def for_inference(checkpoint: Checkpoint, weights: str, mesh: Mesh | None = None
     """
     source = inner(checkpoint)
     cfg, _ = without_aligning(replace(checkpoint.here, parts=source.cfg.parts, lora=None), {})
-    axes, matrices = logical_axes(cfg), quantizable(cfg) if weights else ()
+    axes, kinds = logical_axes(cfg), quantized_as(cfg, weights)
     params: Params = {}
     for name in axes:
         place = partial(_place, mesh, axes[name])
-        if name in matrices:
-            params[name] = quantized.placed(_read_quantized(source, name, weights, place), mesh, axes[name])
+        if name in kinds:
+            params[name] = quantized.placed(_read_quantized(source, name, kinds[name], place), mesh, axes[name])
         else:
             params[name] = read(source, name, place(source.shapes[name].shape))
     return cfg, params
@@ -65,25 +74,31 @@ def inner(checkpoint: Checkpoint) -> ParamSource:
 
 
 def quantized_pieces(source: ParamSource, name: str, weights: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Values and scales of each layer of parameter `name`, as they are stored, or quantized here."""
-    if getattr(source, "weights", ""):
-        yield from source.quantized_pieces(name)  # type: ignore[attr-defined]
+    """Values and scales of each layer of parameter `name`, as they are stored, or quantized here.
+
+    The table of the LM head is quantized here of a folder that was written while exports kept it whole, too.
+    """
+    if getattr(source, "weights", "") and (weights != quantized.BY_ROW or source.packed(name)):  # type: ignore[attr-defined]
+        yield from source.quantized_pieces(name, weights)  # type: ignore[attr-defined]
         return
     yield from (quantized_piece(piece, weights, name) for piece in source.pieces(name))
 
 
 def quantized_piece(piece: np.ndarray, weights: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values and scales of the matrix of one layer of parameter `name`, quantized on the first device of this process.
+    """Values and scales of a table or of the matrix of one layer of parameter `name`, quantized on the first device of
+    this process, a table TABLE_ROWS rows at a time.
 
     Raises UserError for values that are not finite: int8 and int4 have none, so they would become others.
     """
+    table = weights == quantized.BY_ROW
     if bad := count(piece):
         raise UserError(
-            f"{name} is NaN or infinite in {bad:,} weights of a layer, which cannot be quantized to {weights}: use "
-            "another checkpoint"
+            f"{name} is NaN or infinite in {bad:,} weights{'' if table else ' of a layer'}, which cannot be quantized "
+            f"to {weights.split()[0]}: use another checkpoint"
         )
-    found = _quantize(piece, weights)
-    return np.asarray(found.qvalue), np.asarray(found.scale)
+    rows = TABLE_ROWS if table else len(piece)
+    found = [_quantize(piece[start : start + rows], weights) for start in range(0, len(piece), rows)]
+    return np.concatenate([part.qvalue for part in found]), np.concatenate([part.scale for part in found])
 
 
 def _place(mesh: Mesh | None, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> jax.sharding.Sharding:

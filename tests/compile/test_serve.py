@@ -9,6 +9,7 @@ from configs import serve as page
 from eve_jax.compile import serve
 from eve_jax.compile.abstract import nbytes
 from eve_jax.config.stage import Config
+from eve_jax.model.eve import head_name
 from eve_jax.model.quantized import is_quantized
 from eve_jax.sharding import make_mesh
 from tests.launcher import launch
@@ -23,19 +24,23 @@ def config() -> Config:
 
 
 def test_the_model_that_is_compiled_is_that_of_the_engine():
-    """Parameters in bfloat16, or matrices of layers at half a byte or one; the cache of a row."""
+    """Parameters in bfloat16, or matrices of layers at half a byte or one and the head at one; the cache of a row."""
     pytest.importorskip("qwix")
     mesh = make_mesh("", jax.devices()[:1])
     whole, int8, int4 = (serve.abstract_model(config(), weights, mesh) for weights in ("", "int8", "int4"))
     numbers = sum(v.size for v in whole.params.values())
     assert nbytes([whole.params]) == 2 * numbers
-    matrices = [name for name, value in int4.params.items() if is_quantized(value)]
+    head = head_name(whole.cfg)
+    assert is_quantized(int4.params[head]) and int4.params[head].qvalue.dtype == "int8"
+    matrices = [name for name, value in int4.params.items() if is_quantized(value) and name != head]
     inside = sum(whole.params[name].size for name in matrices)
     scales = sum(int4.params[name].scale.size for name in matrices)
     assert 100_000 < inside < numbers
-    assert nbytes([int4.params]) == 2 * (numbers - inside) + inside / 2 + 2 * scales
+    vocabulary, width = whole.params[head].shape
+    table, rest = (vocabulary * width, 4 * vocabulary), 2 * (numbers - inside - vocabulary * width)
+    assert nbytes([int4.params]) == rest + sum(table) + inside / 2 + 2 * scales
     columns = sum(int8.params[name].scale.size for name in matrices)
-    assert nbytes([int8.params]) == 2 * (numbers - inside) + inside + 4 * columns
+    assert nbytes([int8.params]) == rest + sum(table) + inside + 4 * columns
     cfg = whole.cfg
     assert nbytes(whole.cache(3, 256)) == 3 * 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim * 256 * 2
 

@@ -12,6 +12,7 @@ import math
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from eve_jax.infer.engine import Engine
 from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
 from eve_jax.infer.unthreaded import run_all
 from eve_jax.model.config import VARIANTS, ModelConfig
-from eve_jax.model.eve import Params, init_params, quantizable
+from eve_jax.model.eve import Params, head_name, init_params
 from eve_jax.model.quantized import plain, quantize
 from eve_jax.process.cluster import Cluster
 from eve_jax.process.connect import distributed_run
 from eve_jax.sharding import make_mesh, parse_mesh
+from eve_jax.weights.quantize import quantized_as
 from tests import reference as ref
 from tests.infer.asked import asks
 from tests.infer.mixed import mix
@@ -38,13 +40,18 @@ KEYS = ("text", "a1", "a3", "b1")
 
 
 def model(name: str) -> tuple[ModelConfig, Params]:
-    """Golden model A as EVE's moe, also quantized; or random weights with one or three key/value heads, or with the
-    switches of other bases."""
+    """Golden model A as EVE's moe, also quantized and with its tables tied; or random weights with one or three
+    key/value heads, or with the switches of other bases."""
     if name.startswith("moe"):
-        cfg = ref.config(parts=VARIANTS["moe"])
-        names = quantizable(cfg) if name == "moe int4" else ()
-        by_layer = jax.vmap(lambda matrix: quantize(matrix, "int4"))
-        return cfg, {n: by_layer(v) if n in names else v for n, v in ref.params(cfg).items()}
+        cfg, (_, *how) = ref.config(parts=VARIANTS["moe"]), name.split()
+        params = ref.params(cfg)
+        if "tied" in how:
+            cfg = replace(cfg, tie_embeddings=True)
+            del params["head"]
+        for weight, kind in quantized_as(cfg, how[0] if how else "").items():
+            one = partial(quantize, weights=kind)
+            params[weight] = (one if weight == head_name(cfg) else jax.vmap(one))(params[weight])
+        return cfg, params
     if name.startswith("switched"):
         cfg = ref.switched(qk_norm="projection" if name == "switched together" else "head")
         return cfg, init_params(cfg, 0)

@@ -15,6 +15,7 @@ from tests.infer import host_share
 from tests.process.processes import ROOT, free_port
 
 pytestmark = pytest.mark.long
+MODELS = ("moe", "moe int4", "moe int8 tied", "one head", "three heads", "switched", "switched together")
 LIMIT = 3600  # seconds: ten meshes take more than ten minutes on a machine that other jobs keep busy
 
 
@@ -45,7 +46,9 @@ def test_a_mesh_answers_as_one_device():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["moe", "moe int4", "one head", "three heads", "switched", "switched together"])
+@pytest.mark.parametrize(
+    "model", ["moe", "moe int4", "moe int8 tied", "one head", "three heads", "switched", "switched together"]
+)
 def test_every_mesh_answers_as_one_device(model):
     specs = ["data:2", "tensor:2", "tensor:4", "data:2,tensor:2", "fsdp:2,tensor:4", "data:2,fsdp:2,tensor:2"]
     specs += ["data:8", "data:4,tensor:2", "data:2,tensor:4"]

@@ -19,6 +19,7 @@ from eve_jax.weights.open import Checkpoint, open_checkpoint
 from tests.data.synthetic import write_records
 from tests.infer.host_share import Counting
 from tests.infer.test_generate import prompts
+from tests.weights import folders
 
 pytest.importorskip("qwix")
 WEIGHTS = ("int8", "int4")
@@ -27,7 +28,7 @@ WEIGHTS = ("int8", "int4")
 def dequantized(value):
     """A quantized weight as an array, by the definition."""
     rows = value.qvalue.shape[-2] // value.scale.shape[-2]
-    scale = np.repeat(np.asarray(value.scale, np.float32), rows, axis=-2)
+    scale = np.repeat(np.asarray(value.scale, np.float32), rows, axis=-2)  # of a table [Q, 1]
     return np.asarray(value.qvalue.astype(jnp.int8), np.float32) * scale
 
 
@@ -99,16 +100,49 @@ def test_few_tokens_write_no_whole_weight_in_float32(weights):
     assert memory.temp_size_in_bytes < 1024 * 1024 * 4 / 2
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_a_checkpoint_quantized_while_it_is_read(hf, weights):
+@pytest.mark.parametrize("block", [quantized.TABLE_BLOCK_BYTES, 4 * 48 * 16, 0])
+@pytest.mark.parametrize(("rows", "shape"), [(320, (1,)), (37, (2, 3)), (37, (70,))])
+def test_products_with_the_rows_of_a_table(rows, shape, block, monkeypatch):
+    """In one block, in several with rows that are left, and in none; each within half a step of every weight."""
+    monkeypatch.setattr(quantized, "TABLE_BLOCK_BYTES", block)
+    table, x = (
+        np.random.default_rng(n).normal(size=s).astype(np.float32) for n, s in ((0, (rows, 48)), (1, (*shape, 48)))
+    )
+    table[3] = 0  # as rows that no token has
+    found = quantized.quantize(jnp.asarray(table), quantized.BY_ROW)
+    assert found.scale.shape == (rows, 1) == quantized.scale_shape(table.shape, quantized.BY_ROW)
+    assert (found.qvalue.dtype, found.scale.dtype) == ("int8", "float32")
+    written = dequantized(found)
+    np.testing.assert_array_equal(quantized.rows_of(found, jnp.float32), written)
+    np.testing.assert_array_equal(quantized.rows_of(found, jnp.float32, jnp.array([[3, 5]])), written[[[3, 5]]])
+    logits = quantized.compare(jnp.asarray(x), found)
+    np.testing.assert_allclose(logits, x @ written.T, rtol=0, atol=1e-4)
+    step = np.abs(table).max(axis=1) / 127
+    assert (np.abs(logits - x @ table.T) <= 0.51 * step * np.abs(x).sum(axis=-1, keepdims=True) + 1e-4).all()
+    assert quantized.compare(jnp.asarray(x, jnp.bfloat16), found).dtype == jnp.float32
+
+
+def test_few_tokens_write_no_whole_table_in_float32():
+    table = quantized.quantize(jnp.ones((4096, 256)), quantized.BY_ROW)
+    memory = jax.jit(quantized.compare).lower(jnp.ones((1, 256)), table).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 4096 * 256 * 4 / 2
+
+
+@pytest.mark.parametrize(("weights", "tied"), [("int8", False), ("int4", False), ("int8", True)])
+def test_a_checkpoint_quantized_while_it_is_read(tmp_path, weights, tied):
     """The logits are those of the same model with the quantized weights written out."""
-    checkpoint = open_checkpoint(hf)
+    checkpoint = open_checkpoint(folders.write_hf(tmp_path / "hf", *folders.golden(tied=tied)))
     cfg, params = loaded(checkpoint, weights=weights)
     plain = loaded(checkpoint)[1]
     names = {name for name, value in params.items() if quantized.is_quantized(value)}
-    assert names == quantizable(cfg) and {"layers.mlp.vision.up", "layers.attn.o.text.kernel"} < names
-    assert not names & {"embed", "norm.scale", "layers.attn.q.text.bias", "layers.input_norm.text.scale"}
-    for name in names:
+    head, other = ("embed", "head") if tied else ("head", "embed")
+    assert names == quantizable(cfg) | {head} and {"layers.mlp.vision.up", "layers.attn.o.text.kernel"} < names
+    assert not names & {other, "norm.scale", "layers.attn.q.text.bias", "layers.input_norm.text.scale"}
+    np.testing.assert_array_equal(
+        dequantized(params[head]), dequantized(quantized.quantize(plain[head], quantized.BY_ROW))
+    )
+    for name in names - {head}:
         value = params[name]
         assert value.qvalue.dtype == weights and value.shape == plain[name].shape
         for layer in range(cfg.num_layers):
@@ -128,7 +162,7 @@ def test_a_checkpoint_quantized_while_it_is_read(hf, weights):
 
 
 def test_the_whole_weights_are_never_in_memory(tmp_path):
-    """NumPy's arrays at a time: layers as int8 or int4 (a byte here), tables in float32, a layer of one matrix."""
+    """NumPy's arrays at a time: layers as int8 or int4 (a byte here), a table in float32, a layer of one matrix."""
     source = Counting()
     whole = sum(v.size * 4 for v in source.shapes.values())
     for weights in WEIGHTS:

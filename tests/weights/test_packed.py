@@ -23,15 +23,24 @@ from tests.weights import folders
 pytest.importorskip("qwix")
 
 
-@pytest.fixture(scope="module")
-def hf(tmp_path_factory):
-    return folders.write_hf(tmp_path_factory.mktemp("whole") / "hf", *folders.golden())
+@pytest.fixture(scope="module", params=[("int8", False), ("int4", False), ("int8", True)], ids=str)
+def made(request, tmp_path_factory):
+    """Two folders, of whole and of quantized weights, and their type; the last with the word embedding as LM head."""
+    weights, tied = request.param
+    at = tmp_path_factory.mktemp("folders")
+    hf = folders.write_hf(at / "whole", *folders.golden(tied=tied))
+    return hf, export_checkpoint(hf, at / "small", weights, quiet=True), weights
 
 
-@pytest.fixture(scope="module", params=["int8", "int4"])
-def exported(request, hf, tmp_path_factory):
+@pytest.fixture
+def hf(made):
+    return made[0]
+
+
+@pytest.fixture
+def exported(made):
     """A folder with quantized weights, and their type."""
-    return export_checkpoint(hf, tmp_path_factory.mktemp("small") / "hf", request.param, quiet=True), request.param
+    return made[1:]
 
 
 def test_two_numbers_in_a_byte():
@@ -51,6 +60,30 @@ def test_a_folder_opens_as_what_it_was_made_of(exported, hf):
     assert eve.generate("Why?", max_new_tokens=4) == EVE.from_pretrained(hf, fit="shrink", weights=weights).generate(
         "Why?", max_new_tokens=4
     )
+
+
+def test_a_folder_whose_tables_are_whole_opens_as_well(exported, hf, tmp_path):
+    """As exports were before the head was quantized, too."""
+    folder, _ = exported
+    tensors, whole = folders.read_hf(folder), folders.read_hf(hf)
+    (head,) = (name for name in tensors if name.endswith("_scale") and tensors[name].shape[0] == 320)
+    name = head.removesuffix("_scale")
+    assert tensors[name].dtype == np.int8 and tensors[name].shape == whole[name].shape
+    del tensors[head]
+    tensors[name] = whole[name]
+    old = folders.write_hf(tmp_path / "old", tensors, json.loads((folder / "config.json").read_text()))
+    found, known = (plain(loaded(open_checkpoint(at))[1]) for at in (old, folder))
+    assert fingerprints(found) == fingerprints(known)
+
+
+def test_a_matrix_is_of_the_type_that_the_folder_names(exported, tmp_path):
+    folder, weights = exported
+    tensors, other = folders.read_hf(folder), {"int8": "int4", "int4": "int8"}[weights]
+    config = json.loads((folder / "config.json").read_text())
+    config["eve_jax"]["weights"] = other
+    wrong = folders.write_hf(tmp_path / "wrong", tensors, config)
+    with pytest.raises(UserError, match=f"is not {other}|do not fit"):
+        loaded(open_checkpoint(wrong))
 
 
 def test_what_it_is_not_for(exported, tmp_path, caplog):

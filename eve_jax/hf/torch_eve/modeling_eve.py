@@ -25,7 +25,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_eve import EveConfig, EveLlamaConfig, EveSwitchedConfig, EveV1Config
 from .inputs_eve import IMAGE_ID, resized, text_ids
-from .modules_eve import EveModel, EveRMSNorm
+from .modules_eve import EveModel, EveQuantizedLinear, EveRMSNorm, quantized
 from .vision_v1_eve import EveV1Model
 
 IGNORE = -100
@@ -49,7 +49,13 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: EveConfig):
         super().__init__(config)
         self.model = self.model_class(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        sizes = config.hidden_size, config.vocab_size
+        if not quantized(config):
+            self.lm_head = nn.Linear(*sizes, bias=False)
+        elif config.tie_word_embeddings:
+            self.lm_head, self._tied_weights_keys = self.model.embed_tokens.compare, None
+        else:
+            self.lm_head = EveQuantizedLinear(*sizes, False, "int8")
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -70,8 +76,8 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_tokens = value
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.lm_head if isinstance(self.lm_head, nn.Module) else None
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head = value

@@ -72,9 +72,40 @@ class EveQuantizedLinear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
+class EveQuantizedEmbedding(nn.Module):
+    """Word embeddings of int8 with a scale a row, times `factor`; `compare` has them as the LM head."""
+
+    def __init__(self, rows: int, d: int, factor: float):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(rows, d, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.ones(rows, 1))
+        self.factor = factor
+
+    def forward(self, ids: Tensor) -> Tensor:
+        scale = self.weight_scale[ids]
+        return self.weight[ids].to(scale.dtype) * scale * torch.tensor(self.factor).to(scale.dtype)
+
+    def compare(self, x: Tensor) -> Tensor:
+        """x @ weight.T."""
+        return F.linear(x, self.weight.to(x.dtype)) * self.weight_scale[:, 0].to(x.dtype)
+
+
+def quantized(config: EveConfig) -> str:
+    """What the matrices of the layers are in the folder: int8, int4, or "" for whole weights."""
+    return (getattr(config, "eve_jax", None) or {}).get("weights", "")
+
+
+def embedding(config: EveConfig) -> nn.Module:
+    """The word embeddings; with quantized weights those that are the LM head, too, are int8."""
+    rows, d, scaled = config.vocab_size, config.hidden_size, config.switch("scale_embeddings")
+    if quantized(config) and config.tie_word_embeddings:
+        return EveQuantizedEmbedding(rows, d, d**0.5 if scaled else 1.0)
+    return (EveScaledEmbedding if scaled else nn.Embedding)(rows, d)
+
+
 def linear(config: EveConfig, d: int, f: int, bias: bool) -> nn.Module:
     """A projection of a layer, of weights as the folder has them."""
-    weights = (getattr(config, "eve_jax", None) or {}).get("weights", "")
+    weights = quantized(config)
     return EveQuantizedLinear(d, f, bias, weights) if weights else nn.Linear(d, f, bias=bias)
 
 
@@ -216,8 +247,7 @@ class EveModel(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        embedding = EveScaledEmbedding if config.switch("scale_embeddings") else nn.Embedding
-        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = embedding(config)
         self.layers = nn.ModuleList(EveLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = EveRMSNorm(config)
         self.vision_tower = EveVisionTower(config)
