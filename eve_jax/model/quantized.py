@@ -89,8 +89,7 @@ def multiply(x: Float[Array, "*B D"], weight: "QArray") -> Float[Array, "*B F"]:
     """
     tokens = x.reshape(-1, x.shape[-1])
     count = len(tokens)
-    if platform() == "tpu" and count < FEW_ROWS:
-        tokens = jnp.pad(tokens, ((0, FEW_ROWS - count), (0, 0)))
+    tokens = _filled(tokens)
     if count <= BY_GROUP and one_cpu() and (rows := _block_rows(weight)):
         return _by_blocks(tokens, weight, rows).astype(x.dtype).reshape(*x.shape[:-1], weight.scale.shape[-1])
     values, (groups, columns) = weight.qvalue.astype(x.dtype), weight.scale.shape
@@ -110,6 +109,12 @@ def multiply(x: Float[Array, "*B D"], weight: "QArray") -> Float[Array, "*B F"]:
         scaled = values.reshape(groups, -1, columns) * weight.scale[:, None].astype(x.dtype)
         out = tokens @ scaled.reshape(values.shape)
     return out[:count].astype(x.dtype).reshape(*x.shape[:-1], columns)
+
+
+def _filled(tokens: Float[Array, "T D"]) -> Float[Array, "U D"]:
+    """`tokens` and, on a TPU, as many rows of zeros as FEW_ROWS lack."""
+    lack = FEW_ROWS - len(tokens) if platform() == "tpu" else 0
+    return jnp.pad(tokens, ((0, lack), (0, 0))) if lack > 0 else tokens
 
 
 def _block_rows(weight: "QArray") -> int:
@@ -142,15 +147,17 @@ def _by_blocks(tokens: Float[Array, "T D"], weight: "QArray", rows: int) -> Floa
 def compare(x: Float[Array, "*B D"], table: "QArray") -> Float[Array, "*B Q"]:
     """x @ table.T of a table that is quantized BY_ROW, float32; each row's scale comes after the product.
 
-    On a CPU the product of few tokens goes by blocks of the table's rows, as that of `multiply`.
+    On a CPU the product of few tokens goes by blocks of the table's rows, and on a TPU it is of FEW_ROWS, as in
+    `multiply`.
     """
+    tokens = x.reshape(-1, x.shape[-1])
     rows = min(TABLE_BLOCK_BYTES // (4 * table.shape[1]), table.shape[0])
-    if one_cpu() and math.prod(x.shape[:-1]) <= BY_GROUP and rows >= LEAST_ROWS:
-        products = _by_blocks_of_table(x.reshape(-1, x.shape[-1]), table.qvalue, rows).reshape(*x.shape[:-1], -1)
+    if one_cpu() and len(tokens) <= BY_GROUP and rows >= LEAST_ROWS:
+        products = _by_blocks_of_table(tokens, table.qvalue, rows)
     else:
         values = table.qvalue.astype(x.dtype)
-        products = jnp.einsum("...D,QD->...Q", x, values, preferred_element_type=jnp.float32)
-    return products * table.scale[:, 0]
+        products = jnp.einsum("TD,QD->TQ", _filled(tokens), values, preferred_element_type=jnp.float32)[: len(tokens)]
+    return (products * table.scale[:, 0]).reshape(*x.shape[:-1], -1)
 
 
 def _by_blocks_of_table(tokens: Float[Array, "T D"], values: Array, rows: int) -> Float[Array, "T Q"]:
