@@ -44,7 +44,7 @@ class EveForCausalLM(PreTrainedModel, GenerationMixin):
     _no_split_modules = ("EveLayer",)
     _supports_sdpa = True
     _supports_cache_class = True
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys: dict[str, str] | None = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: EveConfig):
         super().__init__(config)
