@@ -20,6 +20,7 @@ from tests import reference as ref
 from tests import reference_v1 as v1
 from tests.hundred import hundred
 from tests.model.adapters import adapter_values, with_adapters
+from tests.train.encoder import SIGHTED, sighted_rows
 from tests.weights.gemma import packed_row, tiny_gemma
 
 ROWS = 8
@@ -28,6 +29,7 @@ ROUNDING = 1e-6  # of a tensor's largest gradient: Adam moves an entry of less b
 V1 = "v1"  # in place of a routing: EVEv1 with its aligning loss
 NEO = "neo"  # in place of a routing: NEO's golden model
 GEMMA, HUNDRED = "gemma", "hundred"  # likewise: tiny models with random weights
+SEES = "encoder"  # likewise: a tiny model with a vision encoder
 LORA = "lora"  # before a routing: adapters of all matrices, with dropout
 
 
@@ -45,6 +47,8 @@ def given(routing: str) -> tuple[ModelConfig, Params, Batch]:
         cfg = tiny_gemma() if routing == GEMMA else hundred(sub_patch=4, patch_sides=9, vocab_size=320)
         each = [packed_row(cfg, [number]) for number in range(3)]
         return cfg, jax.device_get(init_params(cfg, 0)), {n: np.concatenate([one[n] for one in each]) for n in each[0]}
+    if routing == SEES:
+        return SIGHTED, jax.device_get(init_params(SIGHTED, 0)), sighted_rows(ROWS)
     cfg = ref.config(routing=routing.removeprefix(LORA))
     weights = ref.params(cfg)
     if routing.startswith(LORA):
