@@ -25,6 +25,7 @@ from eve_jax.eval.passages import text_loss
 from eve_jax.eval.text_loss import TextLoss
 from eve_jax.infer.api import EVE
 from eve_jax.process.files import write_json
+from eve_jax.process.places import shown
 from eve_jax.process.progress import spinner
 from eve_jax.version import __version__, versioned
 from eve_jax.weights.open import Checkpoint, open_checkpoint, stored_source
@@ -110,7 +111,8 @@ def compare(asked: Asked, out: Path, quiet: bool = False) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     kept, keys = Kept(out), _keys(asked, opened)
     if (before := kept.count(keys.values())) and not quiet:
-        print(f"{out}: {before} of {amount(len(keys), 'measure')} kept from before ({FILE})", file=sys.stderr)
+        of_all = f"{before} of {amount(len(keys), 'measure')} kept from before ({FILE})"
+        print(f"{shown(str(out))}: {of_all}", file=sys.stderr)
     report: dict[str, Any] = {
         "checkpoints": [_about(name, model) for name, model in zip(opened.names, opened.models, strict=True)]
     }
