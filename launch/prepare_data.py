@@ -49,7 +49,8 @@ OUT = define_path("out", "", "show: page to write (.html)")
 BAD_RECORDS = "bad_records.jsonl"
 RECORDS = "RECORDS"  # what `inspect` takes without the name of a flag
 ACTIONS = ("convert", "inspect", "show")
-FOR = dict.fromkeys(("from", "images"), ("convert", "inspect"))  # the actions that a flag is for
+FOR: dict[str, tuple[str, ...]] = {}  # the actions that a flag is for
+FOR |= dict.fromkeys(("from", "images"), ("convert", "inspect"))
 FOR |= dict.fromkeys(("to", "records_per_shard", "check", "processes"), ("convert",))
 FOR |= dict.fromkeys(("workdir", "stage", "step", "max_rows", "out"), ("show",))
 

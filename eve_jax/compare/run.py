@@ -217,11 +217,11 @@ def _answered(asked: Asked, opened: Opened, kept: Kept, keys: dict[Unit, str], q
             losses = kept.measured(keys["texts", name, text_name], one.text, text)
             found["texts"].setdefault(name, {})[text_name] = losses
         if opened.records is not None:
-            asks = (one.questions, opened.records, asked.limit)
-            found["questions"][name] = kept.measured(keys["questions", name, ""], *asks)
+            key = keys["questions", name, ""]
+            found["questions"][name] = kept.measured(key, one.questions, opened.records, asked.limit)
         if opened.cards:
-            asks = (one.cards, opened.cards, asked.max_new_tokens)
-            found["cards"][name] = kept.measured(keys["cards", name, ""], *asks)
+            key = keys["cards", name, ""]
+            found["cards"][name] = kept.measured(key, one.cards, opened.cards, asked.max_new_tokens)
         del one
         gc.collect()
     return found
