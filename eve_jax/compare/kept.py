@@ -1,4 +1,4 @@
-"""What a comparison has measured, kept in its folder as it goes, so that a rerun goes on with what is missing.
+"""What a comparison has measured, kept in its folder at once, so that a rerun measures what is missing alone.
 
 Each measure is kept under a hash of all that it follows from. Of files, that is name, size and modification time, since
 whoever reads all weights to see whether they are the same could measure them as well.

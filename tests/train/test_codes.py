@@ -157,7 +157,7 @@ def test_stages_share_the_files_of_a_vision_tokenizer(data, tmp_path, monkeypatc
 
 
 def test_checkpoints_name_their_vision_tokenizer(data, tmp_path):
-    """Training with another one is refused by that name, and so is asking a stage with another one beside it."""
+    """Training with another one is refused by that name, and so is asking a stage with another one in it."""
     rule = SampleRule.of(Config.of(stage(data, "dt1", "1")))
     now = rule.fingerprint()
     assert now["vision_tokenizer"] == digest_of_tokenizer(data / "vq")
