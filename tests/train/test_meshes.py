@@ -29,16 +29,11 @@ def trained(stage: str, routing: str, steps: int, meshes: tuple[str, ...]) -> di
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def check_losses(result: dict, steps: int) -> None:
+def check(result: dict, steps: int) -> None:
     assert len(result["one device"]) == steps
     assert result["one device"][-1] < result["one device"][0]
     for spec, got in result["meshes"].items():
         np.testing.assert_allclose(got["losses"], result["one device"], rtol=0, atol=1e-5, err_msg=spec)
-
-
-def check(result: dict, steps: int) -> None:
-    check_losses(result, steps)
-    for spec, got in result["meshes"].items():
         assert got["gradients"] < 1e-5, spec
         assert got["decided"] < 1e-4, spec
         assert got["undecided"] < 2 * LR and got["share"] < 2e-3, spec
@@ -82,12 +77,10 @@ def test_other_members_on_meshes(member):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["2.1", "3"])
 def test_a_vision_encoder_on_meshes(stage):
-    """Gradients of its key biases are rounding alone, which no shift of all scores changes: parameters are compared."""
+    """In whose first steps no parameter is further apart, whatever its gradient."""
     result = trained(stage, "encoder", 4, ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2"))
-    check_losses(result, 4)
-    for spec, got in result["meshes"].items():
-        assert got["decided"] < 1e-4 and got["undecided"] < 1e-4, spec
-        assert got["unsharded"] == [], spec
+    check(result, 4)
+    assert all(got["undecided"] < 1e-4 for got in result["meshes"].values())
 
 
 @pytest.mark.slow
