@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,13 @@ def required_folder(flag: "flags.FlagHolder[str | None]") -> Path:
 def is_given(name: str) -> bool:
     """Return whether a flag is on the command line."""
     return bool(flags.FLAGS[name].present)
+
+
+def refuse_others(action: str, flags_for: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError for a flag on the command line that `action` would not look at; flags_for: whose they are."""
+    for name, actions in flags_for.items():
+        if is_given(name) and action not in actions:
+            raise UserError(f"--{name} is for {', '.join(actions)}, not for {action}")
 
 
 def as_flag(field: str) -> str:

@@ -22,7 +22,7 @@ from absl import flags
 
 from eve_jax.process.fetched import fetch
 from eve_jax.process.published import in_bucket, work_folder
-from launch._flags import define_path, is_given, run, take_action
+from launch._flags import define_path, is_given, refuse_others, run, take_action
 
 FROM_IS = "folder to read (a stage at a step: FOLDER@STEP), or ORG/NAME[@REVISION] of the Hugging Face hub"
 FROM = define_path("from", None, FROM_IS, remote=fetch)
@@ -78,9 +78,7 @@ def _check_flags(action: str) -> None:
     """Raise UserError for a flag that the action would not look at."""
     from eve_jax.errors import UserError
 
-    for name, actions in (FOR | dict.fromkeys(EXPORT_ALONE, ("export",))).items():
-        if is_given(name) and action not in actions:
-            raise UserError(f"--{name} is for {', '.join(actions)}, not for {action}")
+    refuse_others(action, FOR | dict.fromkeys(EXPORT_ALONE, ("export",)))
     if PEFT.value:
         for name in (*EXPORT_ALONE, "ema"):
             if is_given(name):

@@ -25,7 +25,7 @@ from eve_jax.process import fetched
 from eve_jax.process.cores import MOST_WORKERS
 from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config, stage_named
-from launch._flags import define_path, run, take_action
+from launch._flags import define_path, refuse_others, run, take_action
 
 if TYPE_CHECKING:
     from eve_jax.data.image.rule import ImageRule
@@ -49,11 +49,16 @@ OUT = define_path("out", "", "show: page to write (.html)")
 BAD_RECORDS = "bad_records.jsonl"
 RECORDS = "RECORDS"  # what `inspect` takes without the name of a flag
 ACTIONS = ("convert", "inspect", "show")
+FOR: dict[str, tuple[str, ...]] = {}  # the actions that a flag is for
+FOR |= dict.fromkeys(("from", "images"), ("convert", "inspect"))
+FOR |= dict.fromkeys(("to", "records_per_shard", "check", "processes"), ("convert",))
+FOR |= dict.fromkeys(("workdir", "stage", "step", "max_rows", "out"), ("show",))
 
 
 def main(action: str) -> None:
     from eve_jax.process import interrupt
 
+    refuse_others(action, FOR)
     interrupt.ready()
     {"convert": _convert, "inspect": _inspect, "show": _show}[action]()
 
@@ -79,7 +84,12 @@ def _convert() -> None:
     if rule is not None:
         conversion = replace(conversion, max_pixels=rule.images.max_pixels)
         if rule.images.mode == CODES:
-            conversion, processes = replace(conversion, codes=_with_coder(rule.images)), 1  # which uses every core
+            if (PROCESSES.value or 1) > 1:
+                raise UserError(
+                    f"--processes={PROCESSES.value}: codes of images are made in one process, which uses every core or "
+                    "accelerator; leave --processes out"
+                )
+            conversion, processes = replace(conversion, codes=_with_coder(rule.images)), 1
     with name_fields(_flag), in_bucket(Path(conversion.folder), "converting"):
         summary = convert(conversion, rule, processes)
     print_summary(summary)

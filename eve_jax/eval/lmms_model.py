@@ -29,7 +29,7 @@ from eve_jax.process.checks import whole
 from eve_jax.process.progress import ProgressBar
 
 DEFAULT_TOKENS = 1024  # for tasks that state no limit, as lmms-eval's own clients have it
-SETTINGS = ("fit", "max_size", "template", "mesh", "dtype", "weights")
+SETTINGS = ("fit", "max_size", "template", "mesh", "dtype", "weights", "cache")
 PASSED_BY = ("device", "max_batch_size")  # what lmms-eval adds
 SPACES = "\n\n"  # where lmms-eval's tasks stop by default; its clients do not, and neither do we
 PASSED_OVER = ("do_sample", "image_aspect_ratio", "use_cache", "until", "max_new_tokens", "temperature", "top_p")

@@ -74,7 +74,7 @@ def passage_scores(eve: EVE, text: TextLoss, quiet: bool = False) -> list[Score]
     passages = in_every("text", lambda: Passages(text, eve.tokenizer))
     same_everywhere(peers(), f"text in {text.path}", passages.fingerprint())
     records = Records({str(text.path): [passages]})
-    settings = ScoreSettings.of(eve.data, eve.tokenizer, template=PLAIN, max_tokens=0, row_tokens=text.max_tokens)
+    settings = ScoreSettings(replace(eve.rule, template=PLAIN), row_tokens=text.max_tokens)
     engine = eve.engine
     cfg = replace(engine.cfg, dtype="float32")
     scores = score_records(cfg, engine.params, records, settings, quiet, engine.mesh)

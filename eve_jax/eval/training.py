@@ -1,10 +1,11 @@
 """Tasks while a stage trains: `config.eval.tasks`, asked of the weights as they are, where they are."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from eve_jax.config.evaluation import PREFIX, EvalConfig
-from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.image.rule import CODES, ImageRule
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.errors import Field, FieldError, UserError, warn
 from eve_jax.eval.ask import Stopped
@@ -12,12 +13,14 @@ from eve_jax.eval.chosen import FILES, Chosen
 from eve_jax.eval.live import items_of, open_task, outcome_of, outcome_of_text, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.registry import benchmark_of
+from eve_jax.hf.vision_tokenizer import VisionCoder
 from eve_jax.infer.api import EVE, dialogue_template, positions_of
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.parameters import ready
 from eve_jax.model.eve import Params
 from eve_jax.process.paths import split_names
 from eve_jax.train.evaluation import Setting
+from eve_jax.train.stage_files import vision_tokenizer
 from eve_jax.weights.base_config import base_config
 
 FIELD = Field("eval.tasks")
@@ -36,11 +39,11 @@ class LiveTasks:
         self.config, self.given, self.mesh = config, config.eval, setting.mesh
         self.opened = _opened(config.eval, config.data.images)
         asks = [one for one in self.opened if one.rows is not None]
-        data = dict(config.data) | {"fit": config.eval.fit}
         tokenizer = setting.rule.tokenizer
         template = dialogue_template(config.data.template, tokenizer) if asks else config.data.template
         first, special = config.data.image_first, config.data.special_text
-        self.rule = SampleRule(tokenizer, ImageRule.of(data), template, first, special_text=special)
+        layout = replace(config.sizes, longest_image=0).layout  # longest_image is of training alone
+        self.rule = SampleRule(tokenizer, _images(setting), template, first, special_text=special, layout=layout)
         self.sees = config.stage != "llm"
         self.positions = positions_of(lambda: base_config(setting.folder, config), setting.folder) if asks else 0
         self.items = {one.task.name: items_of(one, config.eval.limit) for one in asks}
@@ -80,6 +83,15 @@ class LiveTasks:
             return outcome_of_text(eve, one.task, one.text)
         task = shortened(one.task, self.given.max_new_tokens)
         return outcome_of(eve, task, self.items[one.task.name], self.given.rows, stopped, quiet=True)
+
+
+def _images(setting: Setting) -> ImageRule:
+    """Return the rule for images that are asked about, which makes codes where the model reads those."""
+    config = setting.config
+    images = ImageRule.of(dict(config.data) | {"fit": config.eval.fit})
+    if images.mode != CODES:
+        return images
+    return replace(images, vocabulary=setting.rule.images.vocabulary, coder=VisionCoder(vision_tokenizer(config)))
 
 
 def check_tasks(given: EvalConfig) -> None:

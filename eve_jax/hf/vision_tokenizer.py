@@ -1,5 +1,6 @@
 """The vision tokenizer of a model that reads codes: a folder in that of the model, with a VQGAN's encoder in it."""
 
+import os
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from eve_jax.checkpoint.own_tokenizer import check_own_vision_tokenizer
 from eve_jax.data.image.rule import CODES, ImageRule
 from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, with_vocabulary
 from eve_jax.errors import Field, FieldError, UserError
@@ -41,14 +43,16 @@ class VisionCoder:
 def with_coder(images: ImageRule, folder: str | Path | None) -> ImageRule:
     """Return the rule with what makes codes of images, for the model in `folder`; a rule for pixels itself.
 
-    Raises UserError where the model's folder has no vision tokenizer.
+    Raises UserError where the model's folder has no vision tokenizer, or another one than it was trained with.
     """
     if images.mode != CODES:
         return images
     if folder is None:
         raise UserError("the model's folder is not known, so its vision tokenizer cannot be read")
     place = Path(folder) / VISION_TOKENIZER
-    return with_vocabulary(images, place, VisionCoder(place))
+    found = with_vocabulary(images, place, VisionCoder(place))
+    check_own_vision_tokenizer(Path(folder), found.vocabulary)
+    return found
 
 
 def check_vision_tokenizer(cfg: ModelConfig, images: ImageRule, folder: str | Path) -> None:
@@ -61,10 +65,24 @@ def check_vision_tokenizer(cfg: ModelConfig, images: ImageRule, folder: str | Pa
             raise FieldError(Field(field), f"={given}, but the vision tokenizer in {folder} has {has}")
 
 
-def carry_vision_tokenizer(source: Path, target: Path) -> None:
-    """Copy the vision tokenizer in the folder `source` to the folder `target`, unless it is there; none is none."""
+def carry_vision_tokenizer(source: Path, target: Path, link: bool = False) -> None:
+    """Copy the vision tokenizer in the folder `source` to the folder `target`, unless it is there; none is none.
+
+    link: where the file system can, the files of `target` are second names of those of `source`, which take no space
+    and stay when the first ones are removed. For sources whose files nobody writes in place.
+    """
     if source.resolve() == target.resolve() or not (source / CONFIG).is_file() or (target / CONFIG).is_file():
         return
     with folder_in_place_of(target) as part:
         for file in (source / CONFIG, *source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")):
-            shutil.copyfile(file, part / file.name)
+            if not link or not _linked(file, part / file.name):
+                shutil.copyfile(file, part / file.name)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    """Give a file another name; False where that cannot be, such as on another disk."""
+    try:
+        os.link(file.resolve(), name)
+    except OSError:
+        return False
+    return True

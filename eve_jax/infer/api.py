@@ -82,9 +82,10 @@ class EVE:
         fit: fill (the original's inference rule: always rescaled to the full area) or shrink (the training rule).
         max_size: side of the largest image area in pixels, 0 = the checkpoint's own. max_aspect, image_first, template,
         special_text: as in `config.data` ("own": of the folder's chat template), None or "" = the checkpoint's. mesh:
-        of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of the computation, "" =
-        the checkpoint's own; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes
-        matrices (docs/infer.md#quantized-weights). Compiled programs are kept for later processes. Raises UserError.
+        of all devices, as `config.mesh` (docs/infer.md#several-devices); "" = on one. dtype: of computation, "" = the
+        checkpoint's; with float32 no answer depends on others in its batch. weights: int8 or int4 quantizes matrices
+        (docs/infer.md#quantized-weights). cache: True or a folder keeps what is compiled (docs/infer.md#ask), False
+        leaves JAX's settings alone. Raises UserError.
         """
         known_names(how, Stored.__annotations__, "argument")
         dtype, weights, special_text = how.get("dtype", ""), how.get("weights", ""), how.get("special_text")
@@ -97,10 +98,9 @@ class EVE:
             of_type(name, value, "True, False, or None (the checkpoint's own)", bool, NoneType)
         if max_size is not None:
             whole("max_size", max_size, "0 (the checkpoint's own) or a number of pixels", 0)
-        keep_programs_of_library()
+        keep_programs_of_library(how.get("cache", False))
         checkpoint = open_checkpoint(find_checkpoint(expand(folder, "folder", fetch)))
-        folder = checkpoint.folder
-        template = named_template(template, folder)
+        folder, template = checkpoint.folder, named_template(template, checkpoint.folder)
         kept_weights(checkpoint, weights)
         changes: dict[str, Any] = {"max_aspect": max_aspect, "image_first": image_first, "special_text": special_text}
         data = checkpoint.data | {k: v for k, v in (changes | {"template": template or None}).items() if v is not None}

@@ -34,8 +34,11 @@ class Items:
         for place, patches, (h, w) in zip(places, prompt.patches, prompt.grids, strict=True):
             values[place] = _number(f"{h},{w};".encode(), np.ascontiguousarray(patches).data)
             widths[place] = prompt.layout.tokens_of(h, w)
-        if len(places) and prompt.layout.sees == "prefix":  # what stands before the first image sees it
-            values[: places[0], 1] = values[places[0], 1]
+        if len(places) and prompt.layout.sees == "prefix":  # up to the first image, all see it and what closes it
+            first = places[0]
+            if prompt.ids[first : first + 1].tolist() == [prompt.layout.close]:
+                values[first] = _number(values[first].tobytes(), b"closed")
+            values[:first, 1] = values[first, 1]
         return cls(values, np.cumsum(widths))
 
     @property

@@ -1,6 +1,7 @@
 """Settings of an answer: how long it may be and how its tokens are chosen."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
 from eve_jax.infer.sampling import Sampling
@@ -27,11 +28,12 @@ class AnswerSettings(TypedDict, total=False):
 
 class Stored(TypedDict, total=False):
     """How a model is computed with and asked: `dtype` of the computation, what the layers' `weights` are quantized to,
-    and `special_text` as in `config.data` (None = the checkpoint's own)."""
+    `special_text` as in `config.data` (None = the checkpoint's own), and the `cache` of compiled programs."""
 
     dtype: str
     weights: str
     special_text: bool | None
+    cache: bool | str | Path
 
 
 class CheckedSettings(NamedTuple):

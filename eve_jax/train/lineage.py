@@ -12,7 +12,7 @@ from eve_jax.config.stage import Config
 from eve_jax.data.config import LATER_DATA
 from eve_jax.data.rows.pipeline import StageData
 from eve_jax.data.samples.data_fingerprint import OTHER_FOLDER
-from eve_jax.data.samples.sample_rule import hash_of
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, hash_of
 from eve_jax.errors import UserError
 from eve_jax.model.v1_config import V1_SWITCHES
 from eve_jax.process.at_step import at_step
@@ -69,7 +69,8 @@ def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str
     origin = _origin(config) or saved.get("origin", "")
     settings = {k: v for k, v in _settings(json.loads(config.to_json())).items() if not _is_free(k) and v is not None}
     sources = [{k: v for k, v in one.items() if k not in ("name", "groups")} for one in data.fingerprint["sources"]]
-    lineage = hash_of([settings, {**data.fingerprint, "sources": sources}, data.plan.hash, origin])
+    parts = {part: own for part, own in data.fingerprint.items() if part != VISION_TOKENIZER}  # "image_rule" covers it
+    lineage = hash_of([settings, parts | {"sources": sources}, data.plan.hash, origin])
     return {"plan": data.plan.hash, "origin": origin, "lineage": lineage, "data": data.fingerprint}
 
 

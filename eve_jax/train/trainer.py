@@ -231,7 +231,7 @@ def _open(
         meta = identity(config, data, saved)
         check_identity(folder, saved, meta)
         if is_leader():
-            write_stage_files(folder, config, data.tokenizer, latest is not None, verified="data" in saved)
+            write_stage_files(folder, config, data.builder.rule, latest is not None, verified="data" in saved)
         keep_base(folder, config)
         steps = data.plan.steps
         config.optim.check_steps(steps)

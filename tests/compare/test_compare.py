@@ -1,7 +1,10 @@
 """Comparisons of checkpoints: numbers against other ways to get them, the files, and what is refused."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eve_jax.compare import run
 from eve_jax.compare.attention import watch
 from eve_jax.compare.cards import marked, read_cards
 from eve_jax.compare.filters import filters_of
+from eve_jax.compare.kept import FILE, stamp_of_questions
 from eve_jax.compare.questions import _row, _sample, _visible, question_losses, read_question
 from eve_jax.compare.run import PARTS, Asked, compare
 from eve_jax.compare.weights import KINDS, compared_weights, kind_of
@@ -127,6 +132,82 @@ def test_a_sheet(folders, asked, tmp_path):
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "<mark>Welcome</mark>" in page and "[Word]" in page and "takes no images" in page
     assert page.count("<img") == 3 and "character error rate 33.3%" in page
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What is measured, in order, by stand-ins that are quick; of a checkpoint called as `fails` none can be."""
+    done: list[str] = []
+    fails: set[str] = set()
+
+    def open_it(name: Any) -> Any:
+        if name.name in fails:
+            raise RuntimeError("broken off")
+        return SimpleNamespace(name=name.name, sees=name.name == "eve")
+
+    def text(eve: Any, text: Any, quiet: bool) -> dict[str, float]:
+        done.append(f"{eve.name} {text.path.stem}")
+        return {"loss": float(len(done)), "tokens": 3, "passages": 1}
+
+    def answers(eve: Any, cards: Any, most: int, *_: Any) -> list[dict[str, Any]]:
+        done.append(f"{eve.name} cards of {most}")
+        return [{"answer": "A", "grid": [1, 1], "tokens": 3, "error_rate": None} for _ in cards]
+
+    monkeypatch.setattr(run.EVE, "from_pretrained", open_it)
+    monkeypatch.setattr(run, "text_loss", text)
+    monkeypatch.setattr(run, "answer_cards", answers)
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    monkeypatch.setattr(run, "page_of", lambda *_: "")
+    return done, fails
+
+
+def test_a_rerun_measures_what_is_missing(folders, asked, measured, tmp_path, capsys):
+    done, fails = measured
+    names, parts = (str(folders[0]), str(folders[1])), ("weights", "texts", "cards")
+    given = Asked(names, parts, (asked / "text.txt",), cards=asked / "cards.jsonl")
+    fails.add("eve")
+    with pytest.raises(RuntimeError, match="broken off"):
+        compare(given, tmp_path / "out")
+    assert done == ["llm text"]
+    assert "kept" not in capsys.readouterr().err and not (tmp_path / "out" / "compare.json").exists()
+    fails.clear()
+    report = compare(given, tmp_path / "out")
+    assert done == ["llm text", "eve text", "eve cards of 512"]
+    assert f"{tmp_path}/out: 3 of 5 measures kept from before (compare.parts.json)\n" in capsys.readouterr().err
+    assert report["cards"]["llm"] is None and report["texts"]["eve"]["text.txt"]["loss"] == 2
+    assert compare(given, tmp_path / "out", quiet=True) == report
+    assert len(done) == 3
+    other = tmp_path / "text.txt"
+    other.write_text("Another text.\n")
+    compare(replace(given, texts=(other,), max_new_tokens=7), tmp_path / "out", quiet=True)
+    assert done[3:] == ["llm text", "eve text", "eve cards of 7"]
+    assert len(json.loads((tmp_path / "out" / FILE).read_text())) == 5
+
+
+def test_what_was_measured_of_other_weights_is_not_kept(folders, asked, measured, tmp_path):
+    done, _ = measured
+    folder = shutil.copytree(folders[1], tmp_path / "eve")
+    given = Asked((str(folder),), ("texts",), (asked / "text.txt",))
+    for _ in range(2):
+        compare(given, tmp_path / "out", quiet=True)
+    assert done == ["eve text"]
+    weights = next(folder.glob("*.safetensors"))
+    os.utime(weights, ns=(1, 1))
+    compare(given, tmp_path / "out", quiet=True)
+    assert done == ["eve text"] * 2
+    (tmp_path / "out" / FILE).write_text("{")
+    with pytest.raises(UserError, match=r"compare\.parts\.json is not valid JSON: .*; remove it, and everything is"):
+        compare(given, tmp_path / "out", quiet=True)
+
+
+def test_questions_with_other_images_are_other_questions(asked, tmp_path):
+    folder = shutil.copytree(asked, tmp_path / "asked")
+    records = open_records(str(folder / "questions.jsonl"), str(folder))
+    before, first = (stamp_of_questions(records, limit) for limit in (0, 1))
+    assert before != first
+    os.utime(folder / "b.png", ns=(1, 1))
+    assert stamp_of_questions(records, 0) != before
+    assert stamp_of_questions(records, 1) == first
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.data.synthetic import byte_tokenizer, write_records
 from tests.launcher import launch
+from tests.train.test_codes import write_vq
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +70,7 @@ def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
         (("inspect", f"mesages:{folder}/records.jsonl"), "did you mean messages?"),
         (("convert", f"--from={folder}/none.json", f"--to={folder}/x"), "no such records file; set --from to files"),
         (("show", out), "--config must be given"),
+        (("show", out, "--config=stage3", "--processes=2"), "--processes is for convert, not for show"),
         (("show", "--config=demo:tiny", "--stage=stage9", out), "--stage=stage9 is not one of llm, llm_chat"),
     ):
         run = command(*arguments)
@@ -76,3 +78,17 @@ def test_bad_command_lines_end_in_one_line(folder: Path) -> None:
         assert message in run.stderr
         assert run.stderr.count("\n") == 1
     assert not (folder / "x").exists()
+
+
+def test_codes_are_made_in_one_process(folder: Path) -> None:
+    """Several are refused before anything is written."""
+    write_vq(folder / "vq")
+    config = (f"--config=dt:vq={folder}/vq,llm=tiny-llama", f"--config.data.tokenizer={folder}/tokenizer")
+    convert = ("convert", f"--from={folder}/records.jsonl", f"--images={folder}/images", f"--to={folder}/codes")
+    run = command(*convert, "--processes=2", *config)
+    assert (run.returncode, run.stderr) == (
+        1,
+        "error: --processes=2: codes of images are made in one process, which uses every core or accelerator; leave "
+        "--processes out\n",
+    )
+    assert not (folder / "codes").exists()

@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from eve_jax.batch import Layout
+from eve_jax.data.rows.spell import spell_out
 from eve_jax.infer.engine import Engine
 from eve_jax.infer.prefix import Items, Kept, PrefixStore
+from eve_jax.infer.prompt import Prompt
 from eve_jax.infer.requests import Request
 from eve_jax.infer.scheduler import Scheduler, SchedulerSettings
 from tests import reference as ref
@@ -121,3 +124,18 @@ def test_items_of_a_prompt():
     more = items.upto(37).followed_by([8, 9])
     assert more.ends.tolist() == [0, 1, 37, 38, 39]
     assert more.begins_with(items.upto(38)) and not items.begins_with(more)
+
+
+def test_a_beginning_that_sees_what_closes_it_is_another():
+    """With image_attention=prefix the first image and what stands before it see the close token directly behind."""
+    layout = Layout(specials=False, sees="prefix", close=8)
+
+    def asked(*behind: int) -> Prompt:
+        return replace(prompt([7, ref.IMAGE_ID, *behind], IMAGE), layout=layout)
+
+    closed, open_ = asked(8, 5), asked(9, 5)
+    assert [spell_out(one.sample, layout).end[0] for one in (closed, open_)] == [31, 30]
+    assert Items.of(closed).common(Items.of(open_), 99) == 0
+    assert Items.of(closed).common(Items.of(asked(8, 6)), 99) == 32
+    assert Items.of(open_).common(Items.of(asked(6)), 99) == 31
+    assert Items.of(open_).common(Items.of(asked()), 99) == 31

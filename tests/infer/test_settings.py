@@ -141,6 +141,7 @@ def test_none_is_no_image(eve: EVE) -> None:
         ({"max_size": True}, "max_size=True: expected 0"),
         ({"max_size": -32}, "max_size=-32: expected 0"),
         ({"max_size": 5}, "max_size=5: expected 0 or a number of pixels, at least 32"),
+        ({"cache": None}, "cache=None: expected True, False, or the path of a folder"),
     ],
 )
 def test_wrong_settings_of_a_model(hf: Path, arguments: dict[str, Any], says: str) -> None:

@@ -102,15 +102,55 @@ def test_what_the_user_has_set_comes_first(tmp_path):
 
 
 def test_programs_of_a_process_that_is_not_ours(tmp_path):
-    """Kept as a launcher's, unless it said something of that."""
+    """Kept as a launcher's where asked for, unless it said something of that."""
     code = (
         "from eve_jax.process.setup import keep_programs_of_library as keep; import jax; c = jax.config\n"
-        "c.update('jax_enable_compilation_cache', False); keep(); print(c.jax_compilation_cache_dir)\n"
-        "c.update('jax_enable_compilation_cache', True); c.update('jax_compilation_cache_dir', 'own'); keep()\n"
-        "print(c.jax_compilation_cache_dir); c.update('jax_compilation_cache_dir', None); keep()\n"
-        "print(c.jax_compilation_cache_dir)"
+        "c.update('jax_enable_compilation_cache', False); keep(True); print(c.jax_compilation_cache_dir)\n"
+        "c.update('jax_enable_compilation_cache', True); c.update('jax_compilation_cache_dir', 'own'); keep(True)\n"
+        "print(c.jax_compilation_cache_dir); c.update('jax_compilation_cache_dir', None)\n"
+        "c.update('jax_persistent_cache_min_compile_time_secs', 7.0); keep(True)\n"
+        "print(c.jax_compilation_cache_dir, c.jax_persistent_cache_min_compile_time_secs,"
+        " c.jax_persistent_cache_min_entry_size_bytes)"
     )
-    assert use(code, EVE_CACHE=str(tmp_path / "c")).stdout.split() == ["None", "own", f"{tmp_path}/c/xla"]
+    done = use(code, EVE_CACHE=str(tmp_path / "c"))
+    assert done.stdout.split() == ["None", "own", f"{tmp_path}/c/xla", "7.0", "-1"], done.stderr
+
+
+def test_a_process_that_is_not_ours_stays_as_it_is_unless_asked(tmp_path):
+    code = (
+        "import jax; from jax._src import compilation_cache as kept; before = dict(jax.config.values), kept.LRUCache\n"
+        "from eve_jax import EVE\n"
+        "for how in ({}, {'cache': False}):\n"
+        "    try: EVE.from_pretrained('/none', **how)\n"
+        "    except Exception as error: print(error)\n"
+        "print((dict(jax.config.values), kept.LRUCache) == before)"
+    )
+    done = use(code, EVE_CACHE=str(tmp_path / "c"))
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
+    assert done.stdout.count("/none") == 2
+    assert not (tmp_path / "c" / "xla").exists()
+
+
+def test_a_folder_for_the_programs_of_a_process_that_is_not_ours(tmp_path):
+    code = (
+        "from eve_jax.process.setup import keep_programs_of_library as keep; import jax; c = jax.config\n"
+        "def tried(cache):\n"
+        "    try: keep(cache); print(c.jax_compilation_cache_dir)\n"
+        "    except Exception as error: print(error)\n"
+        "tried('/proc/none'); tried(5); tried('$HOME/x'); jax.jit(lambda x: x + 1)(1); tried('~/x'); tried('/other')\n"
+        "c.update('jax_enable_compilation_cache', False); tried('~/x')"
+    )
+    lines = use(code, HOME=str(tmp_path)).stdout.splitlines()
+    assert lines == [
+        "cache=/proc/none: the folder cannot be written (No such file or directory)",
+        "cache=5: expected True, False, or the path of a folder",
+        f"{tmp_path}/x",
+        f"{tmp_path}/x",
+        f"cache=/other: this process keeps compiled programs in {tmp_path}/x (jax_compilation_cache_dir) already; "
+        "leave cache out",
+        "cache=~/x: this process keeps no compiled programs, since jax_enable_compilation_cache is off",
+    ]
+    assert list((tmp_path / "x").glob("*-cache"))
 
 
 def test_the_default(tmp_path):

@@ -1,6 +1,8 @@
 """A model with a vision vocabulary: codes made once, rows of codes, stages, chat and score with the encoder."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +22,10 @@ from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.image.square import padded
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.prepare.convert import Conversion, convert
+from eve_jax.data.samples.data_fingerprint import check_rule
 from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, SampleRule
-from eve_jax.data.text.load import load_tokenizer
 from eve_jax.errors import UserError
-from eve_jax.hf.vision_tokenizer import VisionCoder
+from eve_jax.hf.vision_tokenizer import VisionCoder, with_coder
 from eve_jax.hf.vq_folder import names_of
 from eve_jax.infer.api import EVE
 from eve_jax.model.eve import declared
@@ -34,6 +36,7 @@ from eve_jax.train.trainer import train
 from eve_jax.weights.open import load_params
 from tests.data.synthetic import byte_tokenizer, write_records
 
+WEIGHTS = "model.safetensors"
 VQ = VqConfig(image_size=16, channels=32, multipliers=(1, 1), blocks=1, codes=300)
 
 
@@ -46,7 +49,7 @@ def write_vq(folder: Path, seed: int = 0) -> Path:
     for ours, theirs in names_of(VQ, "chameleon"):
         value = rng.normal(size=shapes[ours].shape).astype(np.float32) * (0.2 if value_of(ours) else 1)
         tensors[theirs] = np.ascontiguousarray(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value)
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps({"model_type": "sber_movqgan", **VQ.to_dict()}))
     return folder
 
@@ -102,14 +105,75 @@ def test_codes_are_not_trained_on_as_pixels(data, tmp_path):
         load_patches(tmp_path / "a.png", ImageRule("anyratio_ld", max_size=64, max_aspect=0.0))
 
 
+def written(folder: Path, c: ConfigDict, resumed: bool = False) -> str:
+    """The files of the stage folder `folder`, written; the digest of its vision tokenizer."""
+    config = Config.of(c)
+    folder.mkdir(exist_ok=True)
+    write_stage_files(folder, config, SampleRule.of(config), resumed, verified=True)
+    return digest_of_tokenizer(folder / VISION_TOKENIZER)
+
+
 def test_a_dead_runs_vision_tokenizer_is_replaced(data, tmp_path):
-    """That of checkpoints is not."""
-    folder, tokenizer = tmp_path / "dt1", load_tokenizer(data / "tokenizer")
+    folder = tmp_path / "dt1"
+    write_vq(folder / VISION_TOKENIZER, seed=1)
+    assert written(folder, stage(data, "dt1", "1")) == digest_of_tokenizer(data / "vq")
+    assert not os.path.samefile(folder / VISION_TOKENIZER / WEIGHTS, data / "vq" / WEIGHTS)  # anybody writes the latter
+
+
+def test_that_of_checkpoints_is_the_one_that_they_began_with(data, tmp_path, capsys):
+    """Another one is refused and stays; one that is gone comes back."""
+    folder, c = tmp_path / "dt1", stage(data, "dt1", "1")
+    began = written(folder, c)
+    assert written(folder, c, resumed=True) == began
+    shutil.rmtree(folder / VISION_TOKENIZER)
     other = digest_of_tokenizer(write_vq(folder / VISION_TOKENIZER, seed=1))
-    for resumed, digest in ((True, other), (False, digest_of_tokenizer(data / "vq"))):
-        write_stage_files(folder, Config.of(stage(data, "dt1", "1")), tokenizer, resumed, verified=True)
-        assert digest_of_tokenizer(folder / VISION_TOKENIZER) == digest
-    assert digest != other
+    with pytest.raises(UserError, match=r"dt1/vision_tokenizer is not the vision tokenizer .* remove it, and that of"):
+        written(folder, c, resumed=True)
+    assert digest_of_tokenizer(folder / VISION_TOKENIZER) == other != began
+    assert not capsys.readouterr().out
+    shutil.rmtree(folder / VISION_TOKENIZER)
+    assert written(folder, c, resumed=True) == began
+    assert "dt1/vision_tokenizer was missing: written again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_stages_share_the_files_of_a_vision_tokenizer(data, tmp_path, monkeypatch, linked):
+    """Where the file system can; each has it when the other is gone."""
+    if not linked:
+
+        def other_disk(source: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", other_disk)
+    first, second = tmp_path / "dt1", tmp_path / "dt2"
+    digest = written(first, stage(data, "dt1", "1"))
+    (first / CHECKPOINTS / "1").mkdir(parents=True)
+    assert written(second, stage(data, "dt2", "2.2", f"{first}@1")) == digest
+    names = [path.name for path in (first / VISION_TOKENIZER).iterdir()]
+    same = [os.path.samefile(first / VISION_TOKENIZER / name, second / VISION_TOKENIZER / name) for name in names]
+    assert same == [linked] * 2
+    shutil.rmtree(first)
+    assert digest_of_tokenizer(second / VISION_TOKENIZER) == digest
+
+
+def test_checkpoints_name_their_vision_tokenizer(data, tmp_path):
+    """Training with another one is refused by that name, and so is asking a stage with another one in it."""
+    rule = SampleRule.of(Config.of(stage(data, "dt1", "1")))
+    now = rule.fingerprint()
+    assert now["vision_tokenizer"] == digest_of_tokenizer(data / "vq")
+    check_rule(tmp_path, {name: now[name] for name in now.keys() - {"vision_tokenizer"}}, now, rule)  # of older ones
+    other = now | {"vision_tokenizer": "other", "image_rule": "other"}
+    with pytest.raises(UserError, match=r"config\.data\.vision_tokenizer is not the vision tokenizer that its"):
+        check_rule(tmp_path, other, now, rule)
+    shutil.copytree(data / "vq", tmp_path / VISION_TOKENIZER)
+    meta = tmp_path / CHECKPOINTS / "1" / "meta" / "metadata"
+    meta.parent.mkdir(parents=True)
+    for saved in ({}, {"data": now}):
+        meta.write_text(json.dumps(saved))
+        assert with_coder(rule.images, tmp_path).vocabulary == now["vision_tokenizer"]
+    meta.write_text(json.dumps({"data": other}))
+    with pytest.raises(UserError, match="vision_tokenizer is not the vision tokenizer that the checkpoints next to it"):
+        with_coder(rule.images, tmp_path)
 
 
 @pytest.mark.slow

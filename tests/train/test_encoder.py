@@ -1,11 +1,6 @@
 """Stages of a model with a vision encoder: what trains in each, packed rows, and an exact resume."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +14,6 @@ from eve_jax.train.metrics import read_metrics
 from eve_jax.train.trainer import train
 from eve_jax.weights.open import load_params
 from tests.train.encoder import encoder_stage
-
-ROOT = Path(__file__).parents[2]
 
 
 def moved(cfg: ModelConfig, before: Params, after: Params) -> set[str]:
@@ -82,17 +75,3 @@ def test_the_config():
         c = ve.get_config(f"stage={stage}")
         assert (c.name, c.stage, c.model.patch_embed, c.data.image_mode) == (f"ve{stage}", kind, "clip", "pad")
         assert (c.data.patch, c.data.max_size, c.model.sub_patch) == (14, 336, 7)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["2.1", "3"])
-def test_eight_devices_are_as_one(stage):
-    flags = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.train.sharded_encoder", stage, "data:8", "fsdp:8", "data:2,fsdp:2,tensor:2"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["one device"][-1] < found["one device"][0]
-    for spec, got in found["meshes"].items():
-        np.testing.assert_allclose(got["losses"], found["one device"], rtol=0, atol=1e-5, err_msg=spec)
-        assert got["parameters"] < 1e-4, spec

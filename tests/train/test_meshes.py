@@ -75,6 +75,15 @@ def test_other_members_on_meshes(member):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["2.1", "3"])
+def test_a_vision_encoder_on_meshes(stage):
+    """In whose first steps no parameter is further apart, whatever its gradient."""
+    result = trained(stage, "encoder", 4, ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2"))
+    check(result, 4)
+    assert all(got["undecided"] < 1e-4 for got in result["meshes"].values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "3"])
 def test_eve_v1_on_meshes(stage):
     """With the aligning loss and its teacher."""

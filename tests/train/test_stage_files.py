@@ -12,7 +12,10 @@ from ml_collections import ConfigDict
 from configs import demo
 from eve_jax import EVE
 from eve_jax.checkpoint.own_tokenizer import own_tokenizer
+from eve_jax.data.image.rule import ImageRule
+from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.text.load import load_tokenizer
+from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.errors import UserError
 from eve_jax.infer.score_files import score_files
 from eve_jax.train.metrics import read_metrics
@@ -57,6 +60,10 @@ def config(work: Path) -> ConfigDict:
 def settings(**fields: Any) -> Any:
     """What `write_stage_files` reads of a config, with further fields."""
     return ConfigDict(fields | {"sizes": {"codes": 0}})
+
+
+def rule_of(tokenizer: Tokenizer) -> SampleRule:
+    return SampleRule(tokenizer, ImageRule(), "plain")
 
 
 def files(folder: Path) -> set[str]:
@@ -178,7 +185,7 @@ class TestFiles:
     def test_of_another_kind(self, tmp_path):
         for name in TOKENIZER_FILES:
             (tmp_path / name).write_text("of another")
-        write_stage_files(tmp_path, settings(a=1), byte_tokenizer(), resumed=False, verified=False)
+        write_stage_files(tmp_path, settings(a=1), rule_of(byte_tokenizer()), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json"}
         assert json.loads((tmp_path / "config.json").read_text()) == {
             "a": 1,
@@ -189,7 +196,7 @@ class TestFiles:
     def test_the_folder_itself_is_the_tokenizer(self, tmp_path):
         byte_tokenizer().save(tmp_path)
         (tmp_path / "merges.txt").write_text("of its own")
-        write_stage_files(tmp_path, settings(), load_tokenizer(tmp_path), resumed=False, verified=False)
+        write_stage_files(tmp_path, settings(), rule_of(load_tokenizer(tmp_path)), resumed=False, verified=False)
         assert files(tmp_path) == {"tokenizer.json", "merges.txt"}
 
     @pytest.mark.parametrize("state", ["gone", "cut"])
@@ -197,10 +204,10 @@ class TestFiles:
         tokenizer = byte_tokenizer()
         if state == "cut":
             (tmp_path / "tokenizer.json").write_text("{")
-        write_stage_files(tmp_path, settings(), tokenizer, resumed=True, verified=True)
+        write_stage_files(tmp_path, settings(), rule_of(tokenizer), resumed=True, verified=True)
         assert load_tokenizer(tmp_path).fingerprint() == tokenizer.fingerprint()
         assert "written again" in capsys.readouterr().out
-        write_stage_files(tmp_path, settings(), tokenizer, resumed=True, verified=True)
+        write_stage_files(tmp_path, settings(), rule_of(tokenizer), resumed=True, verified=True)
         assert not capsys.readouterr().out
 
 

@@ -1,6 +1,6 @@
 """The data's part in a run's identity: hashes of all that the content of a batch follows from, by name.
 
-    {"tokenizer", "template", "image_rule", "settings": hashes,
+    {"tokenizer", "template", "image_rule", "settings": hashes, of codes also "vision_tokenizer",
      "sources": [{"name", "records", "entries": numbers, "texts", "images": hashes,
                   "groups": {"texts", "images": checksums that tell what changed first, see `group_checksums`}} ...]}
 
@@ -27,7 +27,7 @@ from eve_jax.data.samples.first_changes import (
 )
 from eve_jax.data.samples.group_checksums import group_checksums
 from eve_jax.data.samples.image_changes import changed_images, entry_bounds
-from eve_jax.data.samples.sample_rule import Fingerprint, SampleRule
+from eve_jax.data.samples.sample_rule import VISION_TOKENIZER, Fingerprint, SampleRule
 from eve_jax.data.sources.records import Records
 from eve_jax.errors import UserError, amount
 
@@ -39,6 +39,8 @@ _RESTORE = {
         "of which the folder has a copy"
     ),
     "template": "the text of the template {template} is not what its checkpoints were trained with; restore it",
+    VISION_TOKENIZER: "config.data.vision_tokenizer is not the vision tokenizer that its checkpoints were trained "
+    "with; name that one, of which the folder has a copy",
     "image_rule": "the image rule is not what its checkpoints were trained with; restore the settings of config.data",
     "settings": "config.data.image_first, special_text, max_tokens or long is not what its checkpoints were trained "
     "with; restore it",
@@ -86,7 +88,7 @@ def check_rule(folder: Path, saved: Mapping[str, Any], now: Fingerprint, rule: S
     """
     names = {"tokenizer": rule.tokenizer.folder, "template": rule.template}
     for part, text in _RESTORE.items():
-        if part in saved and saved[part] != now[part]:
+        if part in saved and saved[part] != now.get(part):
             raise UserError(f"{folder}: {text.format(**names)}, or {OTHER_FOLDER}")
 
 

@@ -160,7 +160,8 @@ class SampleRule:
 
     def fingerprint(self) -> Fingerprint:
         """Return what is known of a run's data before any record is read: hashes by name, kept with its checkpoints."""
-        return {
+        coded = {VISION_TOKENIZER: self.images.vocabulary} if self.images.vocabulary else {}
+        return coded | {
             "tokenizer": tokenizer_hash(self.tokenizer),
             "template": hash_of(_changed_fields(get_template(self.template))),
             "image_rule": hash_of(_changed_fields(self.images) | self._later_of_images),
