@@ -8,10 +8,9 @@ from eve_jax.config.stages import group_factors, trainable_names
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import declared
-from eve_jax.model.lora_config import ON, LoraConfig, parse_on
+from eve_jax.model.lora_config import ON, RANK, LoraConfig, parse_on
 from eve_jax.model.weight import GROUPS
 
-RANK = Field("lora.rank")
 Factors = dict[str, float]
 Changed = Mapping[str, float | None]
 

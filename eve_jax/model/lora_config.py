@@ -7,13 +7,16 @@ from eve_jax.process.checks import hint, near_name, unexpected
 from eve_jax.process.section import Section, setting
 
 MOST_RANK = 1024
+RANK = Field("lora.rank")
 ON = {"text": "text", "vision": "vision", "patches": "patch_embed"}  # what `config.lora.on` names, and its group
 
 
 def parse_on(text: str) -> tuple[str, ...]:
     """Return the kinds of matrices, keys of ON, that `text` lists with commas. Raise FieldError for unknown ones."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
+        if names.count(name) > 1:
+            raise FieldError(Field("lora.on"), f"={text!r} names {name} more than once")
         if name not in ON:
             raise FieldError(
                 Field("lora.on"),
@@ -64,6 +67,14 @@ class LoraConfig(Section):
     on: str = setting(reads=parse_on)
     dropout: float = setting(low=0, high=0.999)
     base: str = setting(reads=check_base)
+
+    def check(self) -> None:
+        """Raise FieldError for a field that says how adapters are where there are none."""
+        for name in () if self.rank else ("alpha", "on", "dropout", "base"):
+            if value := getattr(self, name):
+                raise FieldError(
+                    Field(f"lora.{name}"), f"={value} is for adapters, and there are none: give their rank as ", RANK
+                )
 
     def adapters(self, groups: tuple[str, ...], seed: int) -> Lora | None:
         """Return the adapters of the `groups`, None with rank 0; `alpha` 0 is twice the rank."""

@@ -27,6 +27,7 @@ UNMET = "FAILED_PRECONDITION"
 _NO_GENERATION = (b"", b"\x00" + bytes(8))  # a server's that tells none
 RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 PATIENCE, SLOWEST = 60.0, 250_000  # seconds that a request may take, and bytes a second on top of it
+LISTING = 5.0  # seconds after which a list that is on its way counts as one of some objects
 CHUNK = 1 << 26  # bytes of a large object that are read at a time
 FIRST = 1 << 22  # bytes of an object of unknown size that are read first
 LARGEST = 5 << 30  # bytes of an object that is written at once
@@ -198,6 +199,20 @@ def names_below(url: str) -> list[str]:
     if wrong := next((name for name in names if not all(map(is_name, name.split("/")))), ""):
         raise UserError(f"{url}: an object is called {wrong!r}, which no file can be; remove or rename it")
     return names
+
+
+def any_below(url: str) -> bool:
+    """Return whether an object is below the folder `url`; True, too, where listing takes long. Raises Refused."""
+    with _asking(url.rstrip("/")) as (store, key):
+        below = f"{key}/" if key else ""
+        between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
+        found = store.list(between)
+        try:
+            names = found.result(LISTING)
+        except TimeoutError:
+            found.cancel()
+            return True
+    return any(name.decode("utf-8", "replace").startswith(below) for name in names)
 
 
 def download(url: str, path: Path) -> bytes:

@@ -85,7 +85,8 @@ def _found(eve_cache: str, xdg_cache_home: str, home: str) -> Path | None:
     else:
         return wanted
     folder = _temporary()
-    kept = f"compiled programs are kept in {folder}" if folder else "compiled programs are not kept"
+    what = "compiled programs and copies of remote files"
+    kept = f"{what} are kept in {folder}" if folder else f"{what} are not kept"
     print(f"{why}: {kept}; EVE_CACHE=FOLDER names another place", file=sys.stderr, flush=True)
     if folder:  # for processes started from here, and for matplotlib
         os.environ[EVE_CACHE] = str(folder)

@@ -80,14 +80,16 @@ def without_weights(url: str, field: str = "") -> str:
 def images(url: str, field: str = "") -> str:
     """Return the place of the folder of images at `url`, of whose files none is fetched, nor looked for.
 
-    Raises UserError when the bucket refuses.
+    Raises UserError when the bucket refuses, and when nothing is there.
     """
-    place = places.folder_of(url, places.READ)
+    place, called = places.folder_of(url, places.READ), f"{field}={url}" if field else url
     try:
         buckets.exists(places.join(url, ".folder"))
+        if not buckets.any_below(url):
+            raise UserError(f"{called}: no object is below it; name the folder that image paths start from")
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{f'{field}={url}' if field else url}: {error.strerror or error}") from error
+        raise UserError(f"{called}: {error.strerror or error}") from error
     return str(place)
 
 

@@ -135,6 +135,11 @@ def test_missing_fields_are_named() -> None:
         ({"model.teacher.patch_size": 13}, "config.model.teacher.image_size=336 is not a multiple of config.model.t"),
         ({"model.align_width": 8}, "config.model.align_weight is above 0, but"),
         ({"model.rope_scaling": (8.0,)}, r"config.model.rope_scaling=\(8.0,\): expected \(\) or 4 numbers"),
+        *(
+            ({f"lora.{name}": value}, rf"config.lora.{name}={value} is for adapters, .* give .* as config.lora.rank")
+            for name, value in {"alpha": 8.0, "on": "text,vision", "dropout": 0.1, "base": "int8"}.items()
+        ),
+        ({"lora.rank": 2, "lora.on": "text,text"}, "config.lora.on='text,text' names text more than once"),
         ({"mesh": "fsdp:-1,data:-1"}, "config.mesh='fsdp:-1,data:-1': only one size may be -1"),
         ({"mesh": "fdsp:2"}, "config.mesh='fdsp:2': 'fdsp:2' is not AXIS:SIZE with an axis of data, fsdp, tensor"),
         ({"mesh": "fsdp:2,fsdp:2"}, "config.mesh='fsdp:2,fsdp:2' names fsdp twice"),

@@ -41,7 +41,7 @@ def records(tmp_path: Path, store: Buckets) -> Path:
 
 
 @pytest.fixture
-def folder(store: Buckets) -> str:
+def folder(store: Buckets, records: Path) -> str:
     """The folder of images in the bucket, which answers when so many are asked for at a time."""
     found = fetched.images("s3://bkt/images")
     barrier = threading.Barrier(TOGETHER)
@@ -105,3 +105,11 @@ def test_a_bucket_that_refuses(records: Path, folder: str, store: Buckets) -> No
         measure(open_records(str(records), folder), rule)
     assert not bucket_images._coming
     assert places.url_of(folder) == "s3://bkt/images"
+
+
+def test_a_folder_that_is_not_there(store: Buckets) -> None:
+    store.put("images/a/0.png", b"0")
+    assert fetched.images("s3://bkt/images")
+    for wrong in ("s3://bkt/imagez", "s3://bkt/image", "s3://bkt/images/b"):
+        with pytest.raises(UserError, match=rf"^data\.images={wrong}: no object is below it; name the folder"):
+            fetched.images(wrong, "data.images")

@@ -300,6 +300,8 @@ def test_caches_are_on_this_machine(
     monkeypatch.setattr(caches, "_replaced", set())
     folder = caches.cache_folder()
     assert folder is not None and folder.parent == tmp_path
-    said = "EVE_CACHE=s3://bkt/cache is no folder of this machine: compiled programs are kept in"
+    said = (
+        "EVE_CACHE=s3://bkt/cache is no folder of this machine: compiled programs and copies of remote files are kept"
+    )
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]

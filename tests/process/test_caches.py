@@ -175,7 +175,8 @@ def test_a_folder_that_cannot_be_written(temporary, variables, said):
         done = use(TMPDIR=str(temporary), **variables)
         folder = temporary / f"eve_jax-{os.getuid()}"
         assert done.returncode == 0
-        assert done.stderr == f"{said}: compiled programs are kept in {folder}; EVE_CACHE=FOLDER names another place\n"
+        kept = f"compiled programs and copies of remote files are kept in {folder}"
+        assert done.stderr == f"{said}: {kept}; EVE_CACHE=FOLDER names another place\n"
         assert done.stdout.split()[:3] == [str(folder / name) for name in ("", "numba", "matplotlib")]
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -186,7 +187,9 @@ def test_no_home_folder(temporary):
         pytest.skip("requires root and setpriv, to become a user without a home folder")
     done = use(USE, *NOBODY, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"there is no home folder: compiled programs are kept in {temporary}/eve_jax-12345;")
+    assert done.stderr.startswith(
+        f"there is no home folder: compiled programs and copies of remote files are kept in {temporary}/eve_jax-12345;"
+    )
     assert done.stderr.count("\n") == 1
     code = "from eve_jax import EVE; import matplotlib.font_manager; from eve_jax.process.setup import setup; setup()"
     done = use(code, *NOBODY, TMPDIR=str(temporary))

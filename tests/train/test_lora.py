@@ -180,7 +180,7 @@ def test_which_matrices_have_adapters(work):
     given = Config.of(c)
     assert (adapted(given.sizes).groups, adapted(given.sizes).scale) == (("text",), 0.75)
     assert {group for group, factor in given.factors.items() if factor} == {"text"}
-    c.lora.rank = 0
+    c.lora.rank, c.lora.on, c.lora.alpha = 0, "", 0.0
     assert Config.of(c).sizes.lora is None
 
 

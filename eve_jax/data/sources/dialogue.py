@@ -87,7 +87,9 @@ def _nested(given: Mapping[str, Any]) -> str:
     """Return what to do about a record whose fields hold records: an array that was wrapped in an object."""
     for name, value in given.items():
         inner = value[0] if isinstance(value, list) else value
-        if isinstance(inner, dict) and any(not is_empty(inner.get(field)) for field in (*TALKS, "query", *CAPTIONS)):
+        if isinstance(inner, dict) and any(
+            not is_empty(inner.get(field)) for field in (*TALKS, "query", "question", *CAPTIONS)
+        ):
             what = "a list of records" if isinstance(value, list) else "a record"
             return f"; {name!r} holds {what}: write an array of the records alone, or one a line"
     return ""

@@ -37,6 +37,7 @@ OTHER_NAMES = {  # keys that other trainers have for what a form holds
     **{"caption": ("captions", "description", "title", "alt_text", "alt", "label"), "messages": ("chosen", "prompts")},
 }
 ASKED = ("instruction", "prompt", "problem", "text_input", "input", "user", "human")  # a question's, and
+PREFERENCES = ("chosen", "rejected")
 SAID = ("output", "completion", "solution", "text_output", "response", "assistant", "gpt")  # an answer's
 _KEYS = {"conversations": ("from", "value"), "messages": ("role", "content"), "texts": ("user", "assistant")}
 
@@ -69,6 +70,11 @@ def described(form: str) -> str:
 
 def nearest(given: Mapping[str, Any]) -> str:
     """Return what to do about a record whose texts are in no known form, by its keys and what they hold."""
+    if {*PREFERENCES} <= given.keys():
+        return (
+            f"the nearest format is {described('query')}: pairs of preferences are not trained on; write the prompt as "
+            "query and the chosen answer as response"
+        )
     for name, value in given.items():
         inner = value[0] if isinstance(value, list) and value else None
         form = next((form for form, keys in _KEYS.items() if isinstance(inner, dict) and {*keys} <= inner.keys()), "")

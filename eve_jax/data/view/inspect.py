@@ -17,7 +17,7 @@ from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.text.encode import IGNORE, IMAGE_ID, Encoded, encode_chat
 from eve_jax.data.text.tokenizer import Tokenizer
 from eve_jax.data.view.document import visible
-from eve_jax.errors import amount, clip
+from eve_jax.errors import UserError, amount, clip
 from eve_jax.process.places import shown
 
 LOOKED = 200  # records of a source that are read, its first ones
@@ -64,12 +64,14 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
     """Return lines for people about the records `names`: the format, the fields, what cannot be used, and samples.
 
     rule: of the stage that they are for; without one, texts are shown in a template of their own kind and images have
-    the sizes of their files. Raises UserError as `open_records` does.
+    the sizes of their files. Raises UserError as `open_records` does, and at the end for a source without a
+    usable record.
     """
     return map(shown, _lines(open_records(names, images_dir), rule))
 
 
 def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
+    useless = []
     for number, name in enumerate(records.names):
         source = records.source(number)
         looked = _look(source, rule)
@@ -92,6 +94,10 @@ def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
         for place in places:
             yield from ("", *_sample(source[looked.usable[int(place)]], rule))
         yield ""
+        if not looked.usable:
+            useless.append(name)
+    if useless:
+        raise UserError(f"{', '.join(useless)}: no record can be used, for the reasons above")
 
 
 def _look(source: Records, rule: SampleRule | None) -> _Looked:

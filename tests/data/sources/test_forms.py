@@ -104,6 +104,11 @@ def test_texts_that_are_refused(record: dict[str, Any], reason: str, tmp_path: P
             {"image": "a.png", "text_input": "What?", "text_output": "A dot."},
             "call 'text_input' query and",
         ),
+        (
+            {"prompt": "What?", "chosen": "A dot.", "rejected": "A line."},
+            "; swift): pairs of preferences are not trained on",
+        ),
+        ({"questions": [{"question": "What?"}]}, "'questions' holds a list of records"),
         ({"prompt": "What?"}, "the nearest format is query (a text, with response; swift); write 'prompt' so"),
         ({"image": "a.png", "b": "A dot."}, "the nearest format is conversations"),
         ({"image": "a.png", "captions": "A dot."}, "the nearest format is caption (a text; img2dataset)"),
@@ -200,7 +205,9 @@ class TestInspect:
     def test_without_a_usable_record(self, tmp_path: Path) -> None:
         """Each of them is named, and no sample is announced."""
         turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "assistant")]
-        found = self.lines(write(tmp_path, {"messages": turns}), tmp_path)
+        found, path = [], write(tmp_path, {"messages": turns})
+        with pytest.raises(UserError, match=rf"^{path}: no record can be used, for the reasons above$"):
+            found.extend(inspect(path, str(tmp_path)))
         assert found[1:] == [
             "understood: no record can be used",
             "cannot be used: 1 of 1",
