@@ -205,7 +205,8 @@ class TestInspect:
     def test_without_a_usable_record(self, tmp_path: Path) -> None:
         """Each of them is named, and no sample is announced."""
         turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "assistant")]
-        found, path = [], write(tmp_path, {"messages": turns})
+        found: list[str] = []
+        path = write(tmp_path, {"messages": turns})
         with pytest.raises(UserError, match=rf"^{path}: no record can be used, for the reasons above$"):
             found.extend(inspect(path, str(tmp_path)))
         assert found[1:] == [
