@@ -2,8 +2,9 @@
 
 Every base LLM by name with its parameters in each stage (EVEv2's vision weights from stage 2.1 on) and the smallest v5e
 slice that holds stage 3, where everything trains, with a row of the longest sample on each chip and a tenth of the
-memory to spare. A slice takes some minutes of the processor, so the small LLMs come first, slices that have no room for
-the state, the layers' inputs and one gathered layer are left out, and LLMs whose arrays and layers are alike share one.
+memory to spare, weights sharded over all of its chips. A slice takes some minutes of the processor, so the small LLMs
+come first, slices that have no room for the state, the layers' inputs and one gathered layer are left out, and LLMs
+whose arrays and layers are alike share one.
 Finished rows are kept in the file --rows and are not made again; with --noslices, which takes a second, the others have
 none. Needs the extra `tpu` for the slices, and no TPU.
 """
@@ -23,6 +24,7 @@ from eve_jax.config.stages import stage_factors, trained_groups
 from eve_jax.model.config import VARIANTS, ModelConfig
 from eve_jax.model.eve import abstract_params, declared
 from eve_jax.model.llms import LLMS
+from eve_jax.sharding import FSDP_CAPS
 from launch._flags import run
 
 ONLY = flags.DEFINE_string("only", "", "only the LLMs whose name contains this")
@@ -70,11 +72,14 @@ def llm_alone(llm: str) -> int:
 def slice_of(llm: str) -> str:
     """The smallest slice of stage 3, and the share of its memory that the step takes."""
     slots = -(-get_config(f"llm={llm}").data.max_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    patch = 2 * ModelConfig.from_dict({**LLMS[llm], "variant": STAGES["stage3"][1]}).sub_patch
     for shape in SLICES["v5e"]:
         chips = math.prod(map(int, shape.split("x")))
         if least(llm, slots, chips) > (1 - SPARE) * CHIPS["v5e"].hbm:
             continue  # nothing to compile for
-        work = (f"--rows={chips}", f"--row_tokens={slots}")
+        work = (f"--rows={chips}", f"--row_tokens={slots}", f"--config.data.patch={patch}")
+        if chips > dict(FSDP_CAPS)["TPU v5e"]:  # over which launch.compile shards where no mesh is given
+            work += (f"--mesh=fsdp:{chips}",)
         found = child("launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", *ASKED, *work)
         if "error" not in found:
             return f"{found['topology']} ({found['hbm_peak_bytes'] / found['hbm_bytes']:.0%})"
