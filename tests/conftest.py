@@ -1,11 +1,9 @@
 """Settings of the whole test run, made before JAX is imported, and the order of its files.
 
 Most of the run is XLA's work on programs that then run once or twice: its code generator is told to take less care,
-which makes that work a fifth, and not to cut a program in parts for threads that the other worker needs. `XLA_FLAGS=
-python -m pytest` runs the tests with the programs that users get.
+which makes that work a fifth. `XLA_FLAGS= python -m pytest` runs the tests with the programs that users get.
 """
 
-import gc
 import os
 from pathlib import Path
 
@@ -13,15 +11,11 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing listens: tests use no network
-QUICK = ("backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1")
-os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in QUICK))
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("EVE_CACHE", str(Path(__file__).parent.parent / ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(os.environ["EVE_CACHE"]) / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-gc.set_threshold(
-    50_000, 20, 20
-)  # tracing makes many objects that stay: collecting at every 700 is a twelfth of its time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
