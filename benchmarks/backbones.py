@@ -4,9 +4,8 @@ Every base LLM by name with its parameters in each stage (EVEv2's vision weights
 slice that holds stage 3, where everything trains, with a row of the longest sample on each chip and a tenth of the
 memory to spare, weights sharded over all of its chips. A slice takes some minutes of the processor, so the small LLMs
 come first, slices that have no room for the state, the layers' inputs and one gathered layer are left out, and LLMs
-whose arrays and layers are alike share one.
-Finished rows are kept in the file --rows and are not made again; with --noslices, which takes a second, the others have
-none. Needs the extra `tpu` for the slices, and no TPU.
+whose arrays and layers are alike share one. Finished rows are kept in the file --rows and are not made again; with
+--noslices, which takes a second, the others have none. Needs the extra `tpu` for the slices, and no TPU.
 """
 
 import json
@@ -77,9 +76,9 @@ def slice_of(llm: str) -> str:
         chips = math.prod(map(int, shape.split("x")))
         if least(llm, slots, chips) > (1 - SPARE) * CHIPS["v5e"].hbm:
             continue  # nothing to compile for
-        work = (f"--rows={chips}", f"--row_tokens={slots}", f"--config.data.patch={patch}")
+        work = [f"--rows={chips}", f"--row_tokens={slots}", f"--config.data.patch={patch}"]
         if chips > dict(FSDP_CAPS)["TPU v5e"]:  # over which launch.compile shards where no mesh is given
-            work += (f"--mesh=fsdp:{chips}",)
+            work.append(f"--mesh=fsdp:{chips}")
         found = child("launch.compile", f"--config=stage3:llm={llm}", f"--topologies=v5e:{shape}", *ASKED, *work)
         if "error" not in found:
             return f"{found['topology']} ({found['hbm_peak_bytes'] / found['hbm_bytes']:.0%})"
@@ -89,13 +88,16 @@ def slice_of(llm: str) -> str:
 
 
 def least(llm: str, slots: int, chips: int) -> float:
-    """Bytes of a chip that no step of stage 3 does without: its part of the state, the inputs of the layers of a row of
-    `slots` tokens, from which each is computed again, and one layer's gathered weights, both in bfloat16."""
+    """About the least bytes of a chip that a step of stage 3 takes: its part of the state, the inputs of the layers of
+    a row of `slots` tokens, from which each is computed again, and one layer's gathered weights, both in bfloat16.
+
+    The slices that were compiled for the table take 15 to 33% of a chip's memory more.
+    """
     cfg = ModelConfig.from_dict({**LLMS[llm], "variant": STAGES["stage3"][1]})
     inputs = 2 * cfg.num_layers * slots * cfg.hidden_size
     outside = cfg.vocab_size * cfg.hidden_size * (1 if cfg.tie_embeddings else 2)
-    layer = 2 * (parameters(llm, *STAGES["stage3"])[0] - outside) / cfg.num_layers
-    return STATE_BYTES * parameters(llm, *STAGES["stage3"])[0] / chips + inputs + layer
+    whole, _ = parameters(llm, *STAGES["stage3"])
+    return STATE_BYTES * whole / chips + inputs + 2 * (whole - outside) / cfg.num_layers
 
 
 def billions(count: int) -> str:

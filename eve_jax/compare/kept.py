@@ -76,8 +76,6 @@ def stamp_of_questions(records: Records, limit: int) -> str:
 
 def stamp_of_cards(cards: Sequence[Card]) -> str:
     """Return a hash of what is asked of each card, and of the text that answers are measured by."""
-    return digest_of(part for card in cards for part in (card.prompt, card.text, str(card.image.size), _pixels(card)))
-
-
-def _pixels(card: Card) -> bytes:
-    return card.image.tobytes()
+    return digest_of(
+        part for card in cards for part in (card.prompt, card.text, str(card.image.size), card.image.tobytes())
+    )

@@ -170,7 +170,6 @@ class Config(Section):
                 f"={self.teacher} is given, but the model has no aligning layer that would use it; EVEv1's configs "
                 "take it as an argument, --config=v1_prealign:teacher=DIR",
             )
-        self.lora.check()
         check_weights(self.lora.base, "config.lora.base")
         if self.lora.base and self.train.whole:
             raise FieldError(

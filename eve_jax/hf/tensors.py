@@ -63,13 +63,13 @@ class HfSource:
             self.cfg = sizes_from_tensors(self.cfg, self.tensors, stored_teacher(self.config, folder))
         table = plain_llm(self.cfg) if is_plain(self.config) else eve_names(self.cfg)
         self.embed = next(entry.theirs for entry in table if entry.ours == "embed")
-        self.norm = next(entry.theirs for entry in table if entry.ours.startswith("norm."))
+        norm = next(entry.theirs for entry in table if entry.ours.startswith("norm."))
         self.head = self.embed.replace("model.embed_tokens", "lm_head")
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
         self.data = data_settings(self.config, folder, self.cfg)
-        floating = next(self.tensors[n] for n in (self.embed, self.norm) if not isinstance(self.tensors[n], Packed))
+        floating = next(self.tensors[n] for n in (self.embed, norm) if not isinstance(self.tensors[n], Packed))
         dtype = "float32" if floating.dtype == np.float32 else "bfloat16"
         self.cfg = replace(self.cfg, dtype=dtype, frozen_dtype=dtype)
         self.entries = {e.ours: e for e in table}

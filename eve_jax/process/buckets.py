@@ -188,12 +188,10 @@ def remove_below(url: str) -> None:
 def names_below(url: str) -> list[str]:
     """Return the names of all objects below the folder `url`, relative to it, sorted. Raises Refused, UserError."""
     with _asking(url.rstrip("/")) as (store, key):
-        below = f"{key}/" if key else ""
-        between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
-        found = store.list(between).result(PATIENCE * 5)
+        found, below = _listing(store, key)
+        keys = [name.decode("utf-8", "replace") for name in found.result(PATIENCE * 5)]
     if url.startswith("gs:"):  # of which TensorStore takes an error in place of a list for an empty list
         exists(f"{url.rstrip('/')}/.listed")
-    keys = [name.decode("utf-8", "replace") for name in found]
     names = sorted(name.removeprefix(below) for name in keys if name.startswith(below))  # not all servers know ranges
     names = [name for name in names if name and not name.endswith("/")]  # which consoles make for empty folders
     if wrong := next((name for name in names if not all(map(is_name, name.split("/")))), ""):
@@ -204,15 +202,18 @@ def names_below(url: str) -> list[str]:
 def any_below(url: str) -> bool:
     """Return whether an object is below the folder `url`; True, too, where listing takes long. Raises Refused."""
     with _asking(url.rstrip("/")) as (store, key):
-        below = f"{key}/" if key else ""
-        between = _tensorstore().KvStore.KeyRange(below, f"{key}0") if key else _tensorstore().KvStore.KeyRange()
-        found = store.list(between)
+        found, below = _listing(store, key)
         try:
-            names = found.result(LISTING)
+            return any(name.decode("utf-8", "replace").startswith(below) for name in found.result(LISTING))
         except TimeoutError:
             found.cancel()
             return True
-    return any(name.decode("utf-8", "replace").startswith(below) for name in names)
+
+
+def _listing(store: Any, key: str) -> tuple[Any, str]:
+    """The names below the folder `key` that are on their way, and how they begin."""
+    below, ranges = f"{key}/" if key else "", _tensorstore().KvStore.KeyRange
+    return store.list(ranges(below, f"{key}0") if key else ranges()), below
 
 
 def download(url: str, path: Path) -> bytes:

@@ -37,8 +37,8 @@ OTHER_NAMES = {  # keys that other trainers have for what a form holds
     **{"caption": ("captions", "description", "title", "alt_text", "alt", "label"), "messages": ("chosen", "prompts")},
 }
 ASKED = ("instruction", "prompt", "problem", "text_input", "input", "user", "human")  # a question's, and
-PREFERENCES = ("chosen", "rejected")
 SAID = ("output", "completion", "solution", "text_output", "response", "assistant", "gpt")  # an answer's
+PREFERENCES = ("chosen", "rejected")  # two answers, of which a preference is learned
 _KEYS = {"conversations": ("from", "value"), "messages": ("role", "content"), "texts": ("user", "assistant")}
 
 
@@ -70,7 +70,7 @@ def described(form: str) -> str:
 
 def nearest(given: Mapping[str, Any]) -> str:
     """Return what to do about a record whose texts are in no known form, by its keys and what they hold."""
-    if {*PREFERENCES} <= given.keys():
+    if all(name in given for name in PREFERENCES):
         return (
             f"the nearest format is {described('query')}: pairs of preferences are not trained on; write the prompt as "
             "query and the chosen answer as response"

@@ -64,8 +64,8 @@ def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iter
     """Return lines for people about the records `names`: the format, the fields, what cannot be used, and samples.
 
     rule: of the stage that they are for; without one, texts are shown in a template of their own kind and images have
-    the sizes of their files. Raises UserError as `open_records` does, and at the end for a source without a
-    usable record.
+    the sizes of their files. Raises UserError as `open_records` does, and at the end
+    for a source without a usable record.
     """
     return map(shown, _lines(open_records(names, images_dir), rule))
 
