@@ -16,7 +16,19 @@ from eve_jax.data.image_file import ImageFile, StoredImage
 from eve_jax.data.record import BadRecord, Fields, Record, UnknownForm, UnreadMedia, is_empty, text_of
 from eve_jax.data.sources.dialogue import Dialogue, Part, dialogue_of
 from eve_jax.data.sources.doubts import doubts_of
-from eve_jax.data.sources.forms import CAPTIONS, FORMS, PAIRS, QUERY, QUESTION, TALKS, TEXT_FIELDS, described, of_form
+from eve_jax.data.sources.forms import (
+    CAPTIONS,
+    FORMS,
+    PAIRS,
+    QUERY,
+    QUESTION,
+    TALKS,
+    TEXT_FIELDS,
+    described,
+    form_of,
+    nearest,
+    of_form,
+)
 from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
 from eve_jax.data.sources.kept_fields import kept_fields
@@ -114,9 +126,14 @@ def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, place: 
     form = place.form
     if not place.texts and given.keys().isdisjoint(TEXT_FIELDS):
         return Dialogue((), (), Fields())
+    if form and given.keys().isdisjoint(FORMS[form]):
+        names, known = ", ".join(map(repr, given)), form_of(given)
+        remedy = f"those of {described(known)}: name it {known}, or name no format" if known else nearest(given)
+        raise UnknownForm(
+            f"is not in the format {described(form)}, by which its source is named, but has the fields {names}; "
+            f"{remedy}"
+        )
     try:
-        if form and given.keys().isdisjoint(FORMS[form]):
-            raise BadRecord(f"is not in the format {described(form)}, by which its source is named")
         return dialogue_of(of_form(given, form))
     except BadRecord as e:
         _refuse_media(given, [name for name in given if name not in KNOWN], found.images)

@@ -146,8 +146,11 @@ def test_a_named_format(tmp_path: Path) -> None:
     assert read(tmp_path, record, "sharegpt:").turns == TURNS
     assert read(tmp_path, record, "openai:").turns[1].text == "Another"
     assert read(tmp_path, record, "caption:").turns == (Turn("gpt", "A"),)
-    with pytest.raises(BadRecord, match=r"is not in the format texts \(a list of {user, assistant}; finevision"):
+    wrong = r"r.jsonl:1 .*is not in the format texts \(a list of {user, assistant}; finevision.* but has the fields "
+    with pytest.raises(UserError, match=wrong + "'conversations', .*: name it conversations, or name no format"):
         read(tmp_path, record, "cauldron:")
+    with pytest.raises(UserError, match=wrong + "'prompt', 'id'; the nearest format is query"):
+        read(tmp_path, {"prompt": "A", "id": 1}, "cauldron:")
     path = write(tmp_path, record)
     named, other = open_records(f"openai:{path}"), open_records(f"llava:{path}")
     assert named.fingerprint() != other.fingerprint()
