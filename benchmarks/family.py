@@ -2,8 +2,8 @@
 
 What training each member of the family takes on a TPU slice that holds it: the share of the memory, the tokens of a
 step, and what share of the peak the useful FLOPs can be (MFU) by the roofline, by the compiler's estimate, and by the
-estimate with all its parts (docs/compile.md#what-the-figures-are). One row of the longest sample on each chip, compiled
-by `launch.compile` without compiler options, since with them it takes two to four times as long. Some five to thirty
+estimate with all its parts (docs/compile.md#what-the-figures-are). Rows are those of the config. Compiled by
+`launch.compile` without compiler options, since with them it takes two to four times as long. Some five to thirty
 minutes of the processor a line, the small ones first. Finished lines are kept in the file --rows and are not made
 again. Needs the extra `tpu`, and no TPU.
 """

@@ -50,7 +50,7 @@ def main() -> None:
     from eve_jax.compile.against import read_report, show_against
     from eve_jax.compile.cost import read_prices, run_lines
     from eve_jax.compile.report import show, summarise
-    from eve_jax.compile.search import compile_step, largest_batch, slices, smallest_slice
+    from eve_jax.compile.search import compile_step, largest_batch, remedy, slices, smallest_slice
     from eve_jax.compile.topology import open_topology
     from eve_jax.config.stage import Config
     from eve_jax.errors import UserError
@@ -94,7 +94,8 @@ def main() -> None:
     for line in lines:
         print(line, flush=True)
     if summary is None:
-        raise UserError(f"nothing that was tried holds {config.name}: more chips, or a smaller --row_tokens")
+        instead = remedy(names or [TOPOLOGY.value or ""], options)
+        raise UserError(f"nothing that was tried holds {config.name}: {instead}")
     summary["config"] = config.name
     if STAGE.value:
         summary["overrides"] = summary["overrides"].replace("--config.", f"--config.stages.{STAGE.value}.")

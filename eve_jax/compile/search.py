@@ -13,7 +13,7 @@ from eve_jax.compile.report import SPARE, fits, peak_bytes, summarise
 from eve_jax.compile.topology import SLICES, Topology, check_name, open_topology
 from eve_jax.config.stage import Config
 from eve_jax.errors import UserError
-from eve_jax.sharding import make_mesh
+from eve_jax.sharding import AXES, make_mesh, mesh_sizes
 
 Options = dict[str, Any]  # mesh, shape, rows, row_tokens as given on the command line; "" or 0 = chosen
 MOST_ROWS = 64  # on a chip
@@ -130,6 +130,16 @@ def least_bytes(step: Step) -> float:
     cfg, slots = step.cfg, step.work.rows / shards * step.work.shape.length
     inputs = cfg.num_layers * cfg.hidden_size * slots * jnp.dtype(cfg.dtype).itemsize
     return nbytes([step.state, step.frozen, step.sums]) + inputs
+
+
+def remedy(names: list[str], options: Options) -> str:
+    """What to do when nothing that was tried, the last of it on the slice `names[-1]`, holds a step."""
+    devices = open_topology(names[-1]).devices
+    sharded = mesh_sizes(options["mesh"], devices)[AXES.index("fsdp")]
+    if sharded < len(devices) and not options["mesh"]:
+        over_all = f"--mesh=fsdp:-1 (weights over all chips of a slice, not over {sharded})"
+        return f"more chips, {over_all}, or a smaller --row_tokens"
+    return "more chips, or a smaller --row_tokens"
 
 
 def slices(text: str) -> list[str]:

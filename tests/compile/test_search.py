@@ -1,5 +1,6 @@
 """The search for the largest micro-batch, over a made-up compiler."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -77,3 +78,12 @@ def test_smallest_slice_tries_the_least_work_first(monkeypatch, gib_a_token, giv
     hints = [line for line in lines if "--topology=v5e:4x4 --search" in line]
     assert len(hints) == (got is not None and got["length"] == 5120)
     assert len(lines) == len(seen) + len(hints)
+
+
+@pytest.mark.parametrize(("count", "mesh", "sharded"), [(64, "", True), (32, "", False), (64, "fsdp:64", False)])
+def test_what_to_do_when_nothing_holds(monkeypatch, count, mesh, sharded):
+    """Where no mesh is given weights are sharded over 32 chips of a v5e at most, which can be changed."""
+    chips = [SimpleNamespace(device_kind="TPU v5e")] * count
+    monkeypatch.setattr(search, "open_topology", lambda name: Topology(name, chips, CHIPS["v5e"]))
+    said = search.remedy(["v5e:4x4", "v5e:8x8"], {**OPTIONS, "mesh": mesh})
+    assert ("--mesh=fsdp:-1 (weights over all chips of a slice, not over 32)" in said) == sharded
