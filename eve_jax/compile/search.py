@@ -133,7 +133,7 @@ def least_bytes(step: Step) -> float:
 
 
 def remedy(names: list[str], options: Options) -> str:
-    """What to do when nothing that was tried, the last of it on the slice `names[-1]`, holds a step."""
+    """What to do when nothing that was tried, the last of it on the slice `names[-1]`, has room for a step."""
     devices = open_topology(names[-1]).devices
     sharded = mesh_sizes(options["mesh"], devices)[AXES.index("fsdp")]
     if sharded < len(devices) and not options["mesh"]:

@@ -83,7 +83,7 @@ def test_smallest_slice_tries_the_least_work_first(monkeypatch, gib_a_token, giv
 @pytest.mark.parametrize(("count", "mesh", "sharded"), [(64, "", True), (32, "", False), (64, "fsdp:64", False)])
 def test_what_to_do_when_nothing_holds(monkeypatch, count, mesh, sharded):
     """Where no mesh is given weights are sharded over 32 chips of a v5e at most, which can be changed."""
-    chips = [SimpleNamespace(device_kind="TPU v5e")] * count
+    chips = [SimpleNamespace(platform="tpu", device_kind="TPU v5e")] * count
     monkeypatch.setattr(search, "open_topology", lambda name: Topology(name, chips, CHIPS["v5e"]))
     said = search.remedy(["v5e:4x4", "v5e:8x8"], {**OPTIONS, "mesh": mesh})
     assert ("--mesh=fsdp:-1 (weights over all chips of a slice, not over 32)" in said) == sharded
