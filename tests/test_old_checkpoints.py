@@ -41,7 +41,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", ["stage3", "stage2_1"])
+@pytest.mark.parametrize("stage", [pytest.param("stage3", marks=pytest.mark.slow), "stage2_1"])
 def test_scores_are_those_of_the_old_version(old: Path, stage: str) -> None:
     args = ["--records=d/rec.jsonl", "--images=d/img", "--out=now.jsonl"]
     launched(old, "launch.score", f"--checkpoint=runs/{stage}", *args)

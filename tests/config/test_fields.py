@@ -269,13 +269,15 @@ def at_the_door(cases: list[list[str]], folder: Path) -> list[tuple[int, str, bo
     return json.loads(done.stdout)
 
 
-def test_a_typo_anywhere_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
-    """By `launch.train` itself: every choice, every text that is read, every number, and some types and names."""
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_typo_anywhere_is_one_line_and_leaves_no_folder(tmp_path: Path, every: int) -> None:
+    """By `launch.train` itself: every choice, every text that is read, numbers, and some types and names."""
     cases: list[tuple[str, str, tuple[str, ...]]] = [
         (f.path, f"{[*f.rule.choices][-1]}x", (*f.rule.choices,)) for f in CHOICES
     ]
     cases += [(f.path, "?/?", ()) for f in FIELDS if f.rule.reads is not None]
-    cases += [(f.path, str(out_of_range(f.kind, f.rule)[0]), ()) for f in FIELDS if f.kind in (int, float)]
+    numbers = [(f.path, str(out_of_range(f.kind, f.rule)[0]), ()) for f in FIELDS if f.kind in (int, float)]
+    cases += numbers[::every]
     cases += [("model.parts", "mlp,slef_attn", ("layernorm", "self_attn", "mlp")), ("data.teacher", "(0, 14)", ())]
     cases += [(path, "maybe", ()) for path in ("data.rows", "optim.lr", "data.image_first", "optim.groups.text")]
     cases += [(f"{section.PATH}nonsense", "1", ("there is no field",)) for section in sections()]

@@ -157,6 +157,7 @@ def test_records_longer_than_a_block_of_the_scan(kind: str, tmp_path: Path, monk
     assert [int(record.where.removeprefix(str(path))[1:]) for record in records] == list(numbers)
 
 
+@pytest.mark.usefixtures("collected_often")
 def test_the_index_is_small_and_nothing_is_kept(tmp_path: Path) -> None:
     items = [line(id=n, image="x" * 200) for n in range(20_000)]
     for name, content in (("a.jsonl", b"\n".join(items)), ("a.json", b"[" + b",".join(items) + b"]")):

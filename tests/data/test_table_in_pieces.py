@@ -161,6 +161,7 @@ def test_a_killed_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert again.stdout.strip() == Lengths.load(tmp_path / "alone.npz").digest
 
 
+@pytest.mark.usefixtures("collected_often")
 def test_memory_is_far_below_40_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n = 150_000
     monkeypatch.setattr(pieces_module, "LEAST", 10_000)

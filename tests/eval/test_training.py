@@ -37,7 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the demo's data, own questions of it and a text."""
     folder = tmp_path_factory.mktemp("tasks")
     questions = with_demo_data(folder)["heldout"]
-    lines = [*questions[:5], questions[-1]]  # the last one has two images
+    lines = [*questions[:2], questions[-1]]  # the last one has two images
     (folder / "asked.jsonl").write_text("\n".join(lines))
     (folder / "words.txt").write_text("A cat on the left.\n\nA dog.\n")
     return folder
@@ -55,7 +55,7 @@ def config(work: Path, name: str, **evaluation: Any) -> ConfigDict:
 def tasks(work: Path) -> dict[str, Any]:
     """The section `eval` of a stage that asks the questions and measures the text after each step."""
     named = f"{work / 'asked.jsonl'},{work / 'words.txt'}"
-    return {"tasks": named, "every": 1, "limit": 6, "rows": 4, "fit": "shrink", "max_new_tokens": 3}
+    return {"tasks": named, "every": 1, "limit": 3, "rows": 4, "fit": "shrink", "max_new_tokens": 3}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_questions_beyond_the_models_positions(work, trained, capsys):
     found = measured(work, trained, init)
     answered = outcome_of(eve, shortened(opened.task, 3), [i for i, n in zip(items, lengths, strict=True) if n < limit])
     assert found["eval/asked.own"] == answered.headline
-    line = "warning: eval/asked.own: 1 of 6 questions were not answered; the first, "
+    line = "warning: eval/asked.own: 1 of 3 questions were not answered; the first, "
     assert f"{line}{beyond.where}: {limit} tokens" in (said := capsys.readouterr().err)
     assert f"the model has {limit} positions" in said
 
@@ -156,7 +156,7 @@ def test_an_outcome_and_the_blank_image_baseline(work, trained):
     assert [one.id for one in outcome.answered] == [item.id for item in items]
     assert all(one.verdict is not None and one.verdict.gold for one in outcome.answered)
     gray = blank(items)
-    assert [len(item.images) for item in gray] == [1, 1, 1, 1, 1, 2]
+    assert [len(item.images) for item in gray] == [1, 1, 2]
     assert outcome_of(eve, opened.task, gray[:1], rows=4).failed == []
 
 

@@ -161,6 +161,7 @@ def test_a_checkpoint_quantized_while_it_is_read(tmp_path, weights, tied):
     assert engine.generate([prompt], 6, []) == Engine(cfg, params).generate([prompt], 6, [])
 
 
+@pytest.mark.usefixtures("collected_often")
 def test_the_whole_weights_are_never_in_memory(tmp_path):
     """NumPy's arrays at a time: layers as int8 or int4 (a byte here), a table in float32, a layer of one matrix."""
     source = Counting()

@@ -14,7 +14,7 @@ from eve_jax.process.cores import cores
 from tests.mutations.targets import KINDS
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 150, int(os.environ.get("EVE_TEST_EXAMPLES", 10_000))
+FEW, MANY = 60, int(os.environ.get("EVE_TEST_EXAMPLES", 10_000))
 
 
 def poison(folder: Path, numbers: range, *kinds: str) -> None:

@@ -158,6 +158,7 @@ def test_other_formats_are_refused() -> None:
             READER.decoded(data, "image")
 
 
+@pytest.mark.usefixtures("collected_often")
 def test_images_with_too_many_pixels_are_not_decoded() -> None:
     bombs = png(20_000, 20_000, mode="1", color=0), png(1001, 1000)
     assert len(bombs[0]) < 100_000

@@ -86,7 +86,7 @@ def test_nothing_is_left_to_learn(work, capsys):
         train(c, work, quiet=True)  # a rerun does not make it a success
 
 
-@pytest.mark.parametrize("broken", [{2}, {1, 3}, {1, 2, 3}])
+@pytest.mark.parametrize("broken", [pytest.param({2}, marks=pytest.mark.slow), {1, 3}, {1, 2, 3}])
 def test_some_steps_without_a_target(work, capsys, broken):
     c = config(work)
     counts = break_steps(work, c, broken)
