@@ -136,10 +136,10 @@ def _v1_fields() -> ConfigDict:
 
 
 def adapt(c: ConfigDict, rank: str) -> ConfigDict:
-    """Return `c` with adapters of `rank`, and the learning rate that these are usually trained with; "" = none."""
-    if rank:
-        if not rank.isdecimal():
-            raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
+    """Return `c` with adapters of `rank`, and the learning rate that these are usually trained with; "" or 0 = none."""
+    if rank and not rank.isdecimal():
+        raise UserError(f"lora={rank}: expected the rank of the adapters, a whole number")
+    if int(rank or 0):
         c.lora.rank, c.optim.lr = int(rank), 2e-4
     return c
 

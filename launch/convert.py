@@ -108,7 +108,7 @@ def export(origin: str, target: str) -> Path:
     from eve_jax.process.at_step import folder_of
     from eve_jax.process.hub import make_repository, push
     from eve_jax.process.paths import split_names
-    from eve_jax.train.model_card import write_card
+    from eve_jax.train.model_card import check_reports, write_card
     from eve_jax.weights.import_export import export_checkpoint
     from eve_jax.weights.open import open_average
 
@@ -121,13 +121,14 @@ def export(origin: str, target: str) -> Path:
     for name in ("license", "scores", "private"):
         if is_given(name) and not PUSH.value:
             raise UserError(f"--{name} is of what --push=ORG/NAME uploads")
+    reports = [Path(name) for name in split_names(SCORES.value or "")]
+    check_reports(reports)
     if PUSH.value:
         make_repository(PUSH.value, bool(PRIVATE.value))  # now, not when all is written
     options = {"text_only": bool(TEXT_ONLY.value), "folded": bool(FOLD.value), "aligning": bool(ALIGNING.value)}
     opened = open_average(find_checkpoint(origin)) if EMA.value else origin
     folder = export_checkpoint(opened, target, DTYPE.value or WEIGHTS.value or "", SHARD.value or 5.0, **options)
     if PUSH.value:
-        reports = [Path(name) for name in split_names(SCORES.value or "")]
         write_card(Path(folder_of(find_checkpoint(origin))), folder, PUSH.value, LICENSE.value or "", reports)
         print(f"pushed: {push(folder, PUSH.value)}")
     return folder

@@ -59,6 +59,18 @@ FREE_FIELDS = (
 )
 
 BEFORE = {"data.special_text": True}  # what was done before it was a field
+# The values of later fields that stand for what was before them.
+SAME: dict[str, Any] = {"model.codes": 0, "lora.rank": 0} | {
+    f"{section}.{name}": list(value) if isinstance(value, tuple) else value
+    for section, later in (
+        ("model", LATER_SWITCHES),
+        ("model", LATER_FAMILY),
+        ("model", V1_SWITCHES),
+        ("optim", LATER_OPTIM),
+        ("data", LATER_DATA),
+    )
+    for name, value in later.items()
+}
 
 
 def identity(config: Config, data: StageData, saved: dict[str, Any]) -> dict[str, Any]:
@@ -124,11 +136,10 @@ def check_settings(folder: Path, config: Config) -> None:
         return
     old, new = _settings(read_config(folder)), _settings(json.loads(config.to_json()))
     old = {key: value for key, value in BEFORE.items() if key in new} | old
-    for key in sorted(old.keys() | new.keys()):
+    for key in dict.fromkeys((*_flat(config.to_dict()), *old)):  # a choice before what goes with it
         if not _is_free(key) and old.get(key) != new.get(key):
-            raise UserError(
-                f"{folder} was trained with config.{key}={old.get(key)}, now it is {new.get(key)}; {OTHER_FOLDER}"
-            )
+            before, now = (values.get(key, SAME.get(key)) for values in (old, new))
+            raise UserError(f"{folder} was trained with config.{key}={before}, now it is {now}; {OTHER_FOLDER}")
 
 
 def _is_free(key: str) -> bool:
@@ -138,15 +149,10 @@ def _is_free(key: str) -> bool:
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, but for later ones with the value that stands for what was before them."""
-    same = {f"model.{name}": list(v) if isinstance(v, tuple) else v for name, v in LATER_SWITCHES.items()}
-    same |= {f"model.{name}": value for name, value in LATER_FAMILY.items()} | {"model.codes": 0}
-    same |= {f"model.{name}": value for name, value in V1_SWITCHES.items()}
-    same |= {f"optim.{name}": value for name, value in LATER_OPTIM.items()}
-    same |= {f"data.{name}": value for name, value in LATER_DATA.items()}
     flat = _flat(config)
     if not flat.get("lora.rank"):
         flat = {key: value for key, value in flat.items() if not key.startswith("lora.")}
-    return {key: value for key, value in flat.items() if key not in same or value != same[key]}
+    return {key: value for key, value in flat.items() if key not in SAME or value != SAME[key]}
 
 
 def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

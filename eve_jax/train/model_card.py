@@ -183,11 +183,21 @@ def _scores(stages: Sequence[Path], reports: Sequence[Path]) -> Iterator[str]:
         yield from _table(("task", "protocol", "score", "95% interval"), rows)
 
 
+def check_reports(reports: Iterable[Path]) -> None:
+    """Raise UserError for a folder of `--scores` whose report of an evaluation cannot be read, before a long export."""
+    for folder in reports:
+        if not folder.is_dir():
+            raise UserError(f"--scores={folder}: no such folder; name the --out of launch.eval")
+        list(_reported(folder))
+
+
 def _reported(folder: Path) -> Iterator[tuple[str, str, str, str]]:
     path = folder / "report.json"
-    tasks = read_json(path).get("tasks")
-    if not isinstance(tasks, dict):
-        raise UserError(f"{path}: not a report of an evaluation; name the --out of launch.eval")
+    if not path.is_file():
+        raise UserError(f"--scores={folder} has no report.json; name the --out of launch.eval")
+    tasks, keys = read_json(path).get("tasks"), {"benchmark", "protocol"}
+    if not isinstance(tasks, dict) or not all(isinstance(one, dict) and keys <= one.keys() for one in tasks.values()):
+        raise UserError(f"--scores={folder}: not a report of an evaluation; name the --out of launch.eval")
     for entry in tasks.values():
         if entry.get("headline") is not None:
             ends = entry.get("interval")

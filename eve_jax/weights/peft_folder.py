@@ -12,13 +12,14 @@ from eve_jax.checkpoint.adapters import adapted_by
 from eve_jax.checkpoint.named_step import find_checkpoint
 from eve_jax.checkpoint.stage_folder import newest_step
 from eve_jax.checkpoint.streaming import OrbaxSource
-from eve_jax.errors import UserError, warn
+from eve_jax.errors import UserError
 from eve_jax.hf.names import Entry, eve_names
-from eve_jax.hf.safetensors_io import ADAPTER, SINGLE, TensorWriter, open_tensors
+from eve_jax.hf.safetensors_io import ADAPTER, SINGLE, TensorWriter
 from eve_jax.model.config import ModelConfig
 from eve_jax.process.files import write_json
 from eve_jax.weights.import_export import new_folder
-from eve_jax.weights.open import open_checkpoint
+from eve_jax.weights.open import open_checkpoint, stored_source
+from eve_jax.weights.peft_base import check_base, open_base
 
 OUTER = "base_model.model."  # before the names of the base's modules
 WEIGHT = ".weight"
@@ -36,16 +37,21 @@ def export_peft(folder: str | Path, target: str | Path, base: str = "") -> Path:
     """Make the folder `target` of `peft` from the adapters of the run in the stage folder `folder`; returns it.
 
     It goes with the Hugging Face folder that `export_checkpoint` makes of the run's base, with values as they are
-    stored; `base` is how that is named in it. Raises UserError with nothing left behind.
+    stored; `base` is how that is named in it, a folder, whose weights are compared, or an id of the hub. Raises
+    UserError with nothing left behind, also where the run's base is gone or holds other weights.
     """
     checkpoint, target = open_checkpoint(find_checkpoint(folder)), Path(target)
     folder, cfg = checkpoint.folder, checkpoint.cfg
     if cfg.lora is None:
         raise UserError(f"{folder} has no adapters: it is no run with config.lora.rank above 0")
-    source = OrbaxSource(folder, newest_step(folder) if checkpoint.step is None else checkpoint.step, cfg)
+    step = newest_step(folder) if checkpoint.step is None else checkpoint.step
+    source = OrbaxSource(folder, step, cfg)
     table = {entry.ours: entry for entry in eve_names(replace(cfg, lora=None))}
     pairs = [Pair(own["lora_a"], own["lora_b"], table[name]) for name, own in adapted_by(cfg).items()]
+    found = open_base(base)
     with new_folder(target) as temporary:
+        adapted = {name for pair in pairs for name in pair.entry.names(cfg)}
+        check_base(stored_source(folder, step), table.values(), adapted, found, base)
         specs = [spec for pair in pairs for spec in _specs(source, pair)]
         total = sum(np.dtype(s.dtype).itemsize * s.size for s in source.shapes.values())
         with TensorWriter(temporary, specs, max(total, 1)) as writer:
@@ -68,20 +74,7 @@ def export_peft(folder: str | Path, target: str | Path, base: str = "") -> Path:
             "inference_mode": True,
         }
         write_json(temporary / ADAPTER[0], settings, indent=1)
-    if base and Path(base).is_dir():
-        _warn_of_wider(Path(base), cfg, pairs)
     return target
-
-
-def _warn_of_wider(base: Path, cfg: ModelConfig, pairs: Iterable[Pair]) -> None:
-    """Warn where the weights in the folder `base` are not rounded to the type in which the adapters saw them."""
-    found, frozen = open_tensors(base), np.dtype(cfg.frozen_dtype)
-    types = {found[name].dtype for pair in pairs for name in pair.entry.names(cfg) if name in found}
-    if wider := next((kind for kind in types if kind.itemsize > frozen.itemsize), None):
-        warn(
-            f"{base} has weights in {wider.name}, of which the adapters were trained on the {frozen.name} ones: logits "
-            f"will differ by the rounding, unless the base is exported with --dtype={frozen.name}"
-        )
 
 
 def _modules(cfg: ModelConfig, entry: Entry) -> list[str]:

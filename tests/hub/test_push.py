@@ -131,6 +131,15 @@ def test_the_card(stage: Path, commit: str, tmp_path: Path, capsys: pytest.Captu
         write_card(stage, out, ID, reports=[report])
 
 
+def test_scores_are_read_before_anything_is_made(hub: Hub, stage: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for scores, says in (("gone", "no such folder"), ("empty", "has no report.json")):
+        given = (f"--from={stage}", f"--to={tmp_path / 'out'}", f"--push={ID}", f"--scores={tmp_path / scores}")
+        done = launch("launch.convert", "export", *given)
+        assert done.returncode == 1 and f"--scores={tmp_path / scores}" in done.stderr and says in done.stderr
+        assert not (tmp_path / "out").exists() and ("models", ID) not in hub.commits
+
+
 def test_pushed_again_and_loaded(hub: Hub, stage: Path, tmp_path: Path) -> None:
     for kind, shard in (("a", 1e-4), ("b", 5.0)):
         out = export_checkpoint(stage, tmp_path / kind, max_shard_gb=shard, quiet=True)

@@ -108,6 +108,10 @@ def test_other_settings_in_a_used_folder_are_refused(work):
     with pytest.raises(UserError, match=r"config\.optim\.lr="):
         train(changed, work, quiet=True)
     changed = config(work)
+    changed.optim.update({"schedule": "wsd", "decay": 0.5})
+    with pytest.raises(UserError, match=r"trained with config\.optim\.schedule=cosine, now it is wsd; "):
+        train(changed, work, quiet=True)
+    changed = config(work)
     changed.train.save_every = 7
     train(changed, work, quiet=True)
 

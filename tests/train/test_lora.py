@@ -189,6 +189,9 @@ def test_the_argument_of_stages(arg):
     for module in (stage2_1, stage2_2, stage3):
         c = module.get_config(arg)
         assert (c.lora.rank, c.optim.lr) == (16, 2e-4)
+    plain = stage3.get_config()
+    for none in ("lora=0", "lora=00"):
+        assert (stage3.get_config(none).lora.rank, stage3.get_config(none).optim.lr) == (0, plain.optim.lr)
     with pytest.raises(UserError, match="lora=many: expected the rank"):
         stage3.get_config("lora=many")
 

@@ -128,6 +128,44 @@ def test_a_base_that_is_not_rounded_as_the_adapters_saw_it(
         assert said.count("unless the base is exported with --dtype=bfloat16") == said.count("warning: ") == warned
 
 
+def test_a_base_that_is_not_the_runs(made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """By --base, and in the place from which the run takes its own: nothing is written."""
+    work = tmp_path / "work"
+    opened = open_checkpoint(shutil.copytree(made[0] / "base", work / "base"))
+    cfg = with_adapters(opened.cfg)
+    write_run(work / "run", work / "base", cfg, adapter_values(cfg), opened.params())
+    merged = export_checkpoint(work / "run", tmp_path / "merged", quiet=True)
+    right = export_checkpoint(work / "base", tmp_path / "right", "float16", quiet=True)
+    (tmp_path / "none").mkdir()
+    for base, says in (
+        (merged, r"merged is not the model that the run's adapters were trained on: model\.\S+ has other values; "),
+        (tmp_path / "gone", "gone: no such folder"),
+        (work / "base", r"base is a stage folder; name what launch\.convert export"),
+        (tmp_path / "none", "none has neither model.safetensors"),
+    ):
+        with pytest.raises(UserError, match=says):
+            export_peft(work / "run", tmp_path / "peft", str(base))
+        assert not (tmp_path / "peft").exists()
+    of_hub = export_peft(work / "run", tmp_path / "of_hub", "lab/base")
+    assert json.loads((of_hub / "adapter_config.json").read_text())["base_model_name_or_path"] == "lab/base"
+    export_peft(work / "run", tmp_path / "of_right", str(right))
+    (work / "base").rename(work / "kept")
+    with pytest.raises(UserError, match="put it back"):
+        export_peft(work / "run", tmp_path / "peft")
+    merge_adapters_of(work)
+    with pytest.raises(UserError, match="was trained on other weights than"):
+        export_peft(work / "run", tmp_path / "peft", str(right))
+    assert not (tmp_path / "peft").exists()
+
+
+def merge_adapters_of(work: Path) -> None:
+    """Put the merged model of the run where its base was."""
+    (work / "kept").rename(work / "base")
+    merge_adapters(work / "run", work / "other", quiet=True)
+    shutil.rmtree(work / "base")
+    (work / "other").rename(work / "base")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "groups"), [(of_dac, ALL), (of_rep, ALL[::2]), (of_v1, ALL[::2])])
 def test_in_peft_on_the_exported_base(
