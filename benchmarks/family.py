@@ -1,6 +1,6 @@
 """The table of docs/family.md: python -m benchmarks.family [--only=neo] [--rows=table.md] [--json]
 
-What training each member of the family takes on a TPU slice that holds it: the share of the memory, the tokens of a
+What training each member of the family takes on a TPU slice that it fits: the share of the memory, the tokens of a
 step, and what share of the peak the useful FLOPs can be (MFU) by the roofline, by the compiler's estimate, and by the
 estimate with all its parts (docs/compile.md#what-the-figures-are). Rows are those of the config. Compiled by
 `launch.compile` without compiler options, since with them it takes two to four times as long. Some five to thirty
@@ -25,11 +25,11 @@ ASKED = ("--json", "--config.compile.options=")
 MEMBERS = {  # and the slice
     "hundred": "v5e:2x2",
     "neo_pt": "v5e:4x4",
-    "neo_mt": "v5e:4x4",
-    "neo_sft": "v5e:4x4",
+    "neo_mt": "v6e:4x4",  # whose rows of 32,768 and 34,816 slots take 115% of a v5e's memory
+    "neo_sft": "v6e:4x4",
     "sail_sft": "v5e:4x8",
     "gemma4_sft:lora=16": "v5e:2x4",
-    "neo_sft:llm=qwen3-8b": "v5e:4x8",
+    "neo_sft:llm=qwen3-8b": "v6e:4x8",
     "gemma4_sft": "v5e:4x8",
 }
 HEAD = (
@@ -42,6 +42,9 @@ def line(config: str, found: dict[str, Any]) -> str:
     """A line of the table, of what `launch.compile` found or of what it ended with."""
     if "error" in found:
         raise SystemExit(f"{found['error']}, after: {found['last'] or 'nothing'}")
+    share = found["hbm_peak_bytes"] / found["hbm_bytes"]
+    if not found["fits"]:
+        raise SystemExit(f"{config} takes {share:.0%} of the memory of {found['topology']}: give MEMBERS another slice")
     trains = found["parameters_trainable"]
     slots = sum(found["row_shape"][kind] for kind in RowShape._fields)
     cells = [
@@ -50,7 +53,7 @@ def line(config: str, found: dict[str, Any]) -> str:
         found["topology"],
         f"{slots:,}",
         f"{found['tokens_per_step']:,}",
-        f"{found['hbm_peak_bytes'] / found['hbm_bytes']:.0%}",
+        f"{share:.0%}",
         *(f"{found[name]:.0%}" for name in ("roofline_mfu", "compiler_estimate_mfu", "estimate_mfu")),
     ]
     return f"| {' | '.join(cells)} |"
