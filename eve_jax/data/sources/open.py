@@ -33,6 +33,7 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     """
     form, rest = split_format(name)
     if form and not Path(name).exists() and (Path(rest).exists() or not is_named(name)):
+        _check_rest(name, rest)
         return [_in_form(source, form, name) for source in open_sources(rest, images_dir, index, texts)]
     _check_prefix(name)
     if name.startswith(HUB):
@@ -55,6 +56,16 @@ def open_sources(name: str, images_dir: str | Path = "", index: Path | None = No
     if Path(name).is_dir():
         return _open_folder(Path(name), images_dir, index, texts)
     return [_open_file(Path(name), images_dir, index, texts)]
+
+
+def _check_rest(name: str, rest: str) -> None:
+    """Raise UserError where a format is followed by nothing, or by another format."""
+    prefix = name.removesuffix(rest)
+    if not rest.strip():
+        raise UserError(f"{prefix!r} is a format without records; name a file or folder after {prefix}")
+    if split_format(rest)[0] and not Path(rest).exists():
+        second, _, place = rest.partition(":")
+        raise UserError(f"{name}: a source has one format; write {prefix}{place} or {second}:{place}")
 
 
 def _check_prefix(name: str) -> None:

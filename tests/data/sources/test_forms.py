@@ -13,7 +13,7 @@ from PIL import Image
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.data.record import BadRecord, Record, Turn
 from eve_jax.data.samples.sample_rule import SampleRule
-from eve_jax.data.sources.records import open_records
+from eve_jax.data.sources.records import check_present, open_records
 from eve_jax.data.view.inspect import inspect
 from eve_jax.errors import UserError
 from eve_jax.process.paths import expand_list
@@ -158,6 +158,26 @@ def test_a_named_format(tmp_path: Path) -> None:
     assert named.names == [f"openai:{path}"]
     with pytest.raises(UserError, match="no such records file"):
         open_records("openai:none.jsonl")
+
+
+def test_a_format_alone_and_two_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither reads the current folder nor leaves out a format; a path may hold colons where it exists."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"messages": [ASK, {"role": "assistant", "content": "A dot."}]})
+    for name in ("openai:", "openai: ", "OpenAI:", "openai:,r.jsonl"):
+        for refused in (open_records, lambda name: check_present(name, "")):
+            with pytest.raises(UserError, match=r"(?i)^'openai:' is a format without records; name a file or folder "):
+                refused(name)
+    for first, second in (("finevision", "openai"), ("openai", "finevision")):
+        expected = f"a source has one format; write {first}:r.jsonl or {second}:r.jsonl"
+        for refused in (open_records, lambda name: check_present(name, "")):
+            with pytest.raises(UserError, match=expected):
+                refused(f"{first}:{second}:r.jsonl")
+    for name in ("finevision:r.jsonl", "finevision:openai:r.jsonl"):
+        Path("r.jsonl").rename(name)
+        assert open_records(name)[0].turns == TURNS
+        assert open_records(f"openai:{name}")[0].turns == TURNS
+        Path(name).rename("r.jsonl")
 
 
 def test_paths_behind_a_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
