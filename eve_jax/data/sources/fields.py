@@ -17,17 +17,14 @@ from eve_jax.data.record import BadRecord, Fields, Record, UnknownForm, UnreadMe
 from eve_jax.data.sources.dialogue import Dialogue, Part, dialogue_of
 from eve_jax.data.sources.doubts import doubts_of
 from eve_jax.data.sources.forms import (
-    CAPTIONS,
+    FORM_FIELDS,
     FORMS,
-    PAIRS,
-    QUERY,
-    QUESTION,
-    TALKS,
     TEXT_FIELDS,
     described,
     form_of,
     nearest,
     of_form,
+    said_empty,
 )
 from eve_jax.data.sources.image_objects import check_edits, check_object, unread_keys
 from eve_jax.data.sources.image_refs import file_name, image_values, reference, to_image
@@ -42,7 +39,7 @@ from eve_jax.errors import amount, shorten
 IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path", "jpg", "jpeg", "png", "webp")
 NAME_FIELDS = ("file_name", "file_names", "filename", "image_name", "image_file", "image_file_name")
 URL_FIELDS = ("image_url", "url")
-_TEXTS = (*TALKS, PAIRS, *QUERY, *QUESTION, *CAPTIONS, "system")
+_TEXTS = (*FORM_FIELDS, "system")
 _OTHERS = (*NAME_FIELDS, *URL_FIELDS)
 KNOWN = frozenset((*IMAGE_FIELDS, *NAME_FIELDS, *URL_FIELDS, *_TEXTS, "id"))
 REMEDIES = {
@@ -126,7 +123,10 @@ def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, place: 
     form = place.form
     if not place.texts and given.keys().isdisjoint(TEXT_FIELDS):
         return Dialogue((), (), Fields())
+    empty = [name for name in raw if name in FORM_FIELDS and name not in given]
     if form and given.keys().isdisjoint(FORMS[form]):
+        if own := [name for name in empty if name in FORMS[form]]:
+            raise BadRecord(f"is in the format {described(form)}{said_empty(own)}")
         names, known = ", ".join(map(repr, given)), form_of(given)
         remedy = f"those of {described(known)}: name it {known}, or name no format" if known else nearest(given)
         raise UnknownForm(
@@ -137,9 +137,11 @@ def _dialogue(raw: dict[str, Any], given: dict[str, Any], found: _Found, place: 
         return dialogue_of(of_form(given, form))
     except BadRecord as e:
         _refuse_media(given, [name for name in given if name not in KNOWN], found.images)
-        if isinstance(e, UnknownForm) and not raw.keys().isdisjoint(TEXT_FIELDS):
-            raise BadRecord(e.reason) from None  # of a known form, but empty
-        raise
+        unknown = isinstance(e, UnknownForm)
+        if not unknown:
+            empty = [name for name in empty if name == "response" and form_of(given) == "query"]
+        kind = type(e) if not unknown or raw.keys().isdisjoint(TEXT_FIELDS) else BadRecord  # of a known form, but empty
+        raise kind(f"{e.reason}{said_empty(empty)}", image=e.image) from None
 
 
 def _check_downloaded(given: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The forms that data sets write texts in: the fields that each form has, and the data sets that are written so."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eve_jax.process.checks import near_name
@@ -14,6 +14,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     **{field: (field,) for field in (*TALKS, PAIRS)},
     **{"query": QUERY, "question": QUESTION, "caption": CAPTIONS},
 }
+FORM_FIELDS = (*TALKS, PAIRS, *QUERY, *QUESTION, *CAPTIONS)
 TEXT_FIELDS = (*TALKS, PAIRS, "query", "question", *CAPTIONS)  # a source has to have one of them
 DATA_SETS = {
     "conversations": ("llava", "sharegpt", "onevision", "infinity"),
@@ -66,6 +67,11 @@ def form_of(fields: Iterable[str]) -> str:
 def described(form: str) -> str:
     """Return a form with the data sets that are written in it."""
     return f"{form} ({WRITTEN[form]}; {', '.join(DATA_SETS[form])})"
+
+
+def said_empty(names: Sequence[str]) -> str:
+    """Return the end of a message that names empty fields; "" for none."""
+    return f"; {' and '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} empty" if names else ""
 
 
 def nearest(given: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from eve_jax.data.field_counts import FieldCounts
 from eve_jax.data.image.patches import image_size
 from eve_jax.data.image_file import BadImage
 from eve_jax.data.record import BadRecord, Record, UnreadMedia
+from eve_jax.data.rows.bad_records import kind_of
 from eve_jax.data.samples.sample_rule import SampleRule
 from eve_jax.data.sources.forms import described, form_of
 from eve_jax.data.sources.records import Records, open_records
@@ -21,7 +22,7 @@ from eve_jax.errors import UserError, amount, clip
 from eve_jax.process.places import shown
 
 LOOKED = 200  # records of a source that are read, its first ones
-SHOWN, REASONS = 3, 3  # samples, and records that cannot be used, that are printed
+SHOWN, REASONS = 3, 10  # samples, and kinds of reasons why records cannot be used, that are printed
 MOST = 3000  # characters of a sample
 LEARNED = "\u27e6{}\u27e7"  # around what is learned
 DIALOGUE, CAPTION = "qwen2", "plain"  # templates that texts are shown in where no stage says which
@@ -52,12 +53,20 @@ class _Characters(Tokenizer):
 
 
 class _Looked(NamedTuple):
-    """The records of a source that were read, by the number of the record, with what was found in all of them."""
+    """The records of a source that were read, by the number of the record, with what was found in all of them.
+
+    bad: those that cannot be used, a list for each kind of reason: first the kinds that training stops at.
+    """
 
     usable: list[int]
     counts: FieldCounts
     forms: Counter[str]
-    bad: list[str]
+    bad: list[list[str]]
+
+    @property
+    def n_bad(self) -> int:
+        """How many records cannot be used."""
+        return sum(map(len, self.bad))
 
 
 def inspect(names: str, images_dir: str, rule: SampleRule | None = None) -> Iterator[str]:
@@ -75,7 +84,7 @@ def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
     for number, name in enumerate(records.names):
         source = records.source(number)
         looked = _look(source, rule)
-        total = len(looked.usable) + len(looked.bad)
+        total = len(looked.usable) + looked.n_bad
         of_all = f", of which the first {total:,} were read" if total < len(source) else ""
         yield f"{name}: {amount(len(source), 'record')}{of_all}"
         for form, count in looked.forms.most_common():
@@ -84,8 +93,8 @@ def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
             )
         yield looked.counts.line("understood")
         if looked.bad:
-            yield f"cannot be used: {len(looked.bad):,} of {total:,}"
-            yield from (f"  {reason}" for reason in looked.bad[:REASONS])
+            yield f"cannot be used: {looked.n_bad:,} of {total:,}"
+            yield from _reasons(looked.bad)
         if looked.usable:
             if rule is None:
                 yield NO_RULE
@@ -100,9 +109,19 @@ def _lines(records: Records, rule: SampleRule | None) -> Iterator[str]:
         raise UserError(f"{', '.join(useless)}: no record can be used, for the reasons above")
 
 
+def _reasons(kinds: list[list[str]]) -> Iterator[str]:
+    """Yield a line for each of the first kinds of bad records: how many, and the first of them with its reason."""
+    for kind in kinds[:REASONS]:
+        yield f"  {f'{len(kind):,} records, the first ' if len(kind) > 1 else ''}{kind[0]}"
+    if rest := kinds[REASONS:]:
+        more = f"{amount(len(rest), 'more reason')}, of {amount(sum(map(len, rest)), 'record')}"
+        yield f"  and {more}; launch.prepare_data convert lists all that it drops in bad_records.jsonl"
+
+
 def _look(source: Records, rule: SampleRule | None) -> _Looked:
     found = _Looked([], FieldCounts(), Counter(), [])
-    stopping: list[str] = []
+    stopping: dict[str, list[str]] = {}
+    bad: dict[str, list[str]] = {}
     for read in source.read_each(range(min(len(source), LOOKED))):
         index = read.number
         try:
@@ -110,16 +129,21 @@ def _look(source: Records, rule: SampleRule | None) -> _Looked:
             _sizes(record)
             _encoded(record, rule)
         except BadImage as e:
-            found.bad.append(f"{source.where(index)}: {e.path}: {e.reason}")
+            bad.setdefault(kind_of(e.reason), []).append(f"{source.where(index)}: {e.path}: {e.reason}")
         except UnreadMedia as e:
-            stopping.append(f"{e}; training stops at it")
+            stopping.setdefault(kind_of(e.reason), []).append(f"{e}; training stops at it")
         except BadRecord as e:
-            found.bad.append(str(e) if e.where else f"{source.where(index)}: {e}")
+            text = str(e) if e.where else f"{source.where(index)}: {e}"
+            bad.setdefault(kind_of(e.reason), []).append(text)
         else:
             found.usable.append(index)
             found.counts.add(fields, bool(record.images))
             found.forms[form_of(fields.used)] += 1
-    return found._replace(bad=stopping + found.bad)
+    return found._replace(bad=[*_most_first(stopping), *_most_first(bad)])
+
+
+def _most_first(kinds: dict[str, list[str]]) -> list[list[str]]:
+    return sorted(kinds.values(), key=len, reverse=True)
 
 
 def _sizes(record: Record) -> list[tuple[int, int]]:

@@ -131,6 +131,19 @@ def test_what_is_not_recognized_is_refused_when_it_is_opened(
         open_records(str(tmp_path / "r.parquet"))
 
 
+def test_empty_fields_are_named(tmp_path: Path) -> None:
+    for record, reason in (
+        ({"question": "What?", "answers": []}, "but the fields 'question'; 'answers' is empty"),
+        ({"conversations": [], "caption": ""}, "caption; 'conversations' and 'caption' are empty"),
+        ({"query": "What?", "response": ""}, "; 'response' is empty"),
+        ({"query": "What?", "response": 3, "history": []}, "response 1 is not a text but int$"),
+    ):
+        with pytest.raises(BadRecord, match=reason):
+            read(tmp_path, record)
+    with pytest.raises(BadRecord, match=r"is in the format question \(.*; 'question' and 'answers' are empty"):
+        read(tmp_path, {"question": None, "answers": [], "a": 1}, "vqav2:")
+
+
 def test_some_records_of_no_format_are_bad_ones(tmp_path: Path) -> None:
     records = open_records(write(tmp_path, *[{"a": 1}] * 15, {"caption": "A"}, {"caption": None}))
     assert records[15].turns == (Turn("gpt", "A"),)
@@ -220,10 +233,23 @@ class TestInspect:
         path = write(tmp_path, {"caption": "A dot.", "image": "a.png"}, {"caption": 3}, *[{"video": "a.mp4"}] * 2)
         found = self.lines(path, tmp_path)
         assert "cannot be used: 3 of 4" in found
-        videos = [line for line in found if "holds video" in line]
-        assert [line.partition(" (")[0] for line in videos] == [f"  {path}:3", f"  {path}:4"]
-        assert all(line.endswith("training stops at it") for line in videos)
+        reasons = found[found.index("cannot be used: 3 of 4") + 1 :][:2]
+        assert [line.partition(" (")[0] for line in reasons] == [f"  2 records, the first {path}:3", f"  {path}:2"]
+        assert "holds video" in reasons[0] and reasons[0].endswith("training stops at it")
         assert found[-4:] == [f"  image 1: {tmp_path}/a.png: 40 x 30 pixels", "  | <image>⟦A dot.", "  | ⟧", ""]
+
+    def test_the_most_frequent_reasons(self, tmp_path: Path) -> None:
+        """A line for each kind, however many records have it, and one for the rest."""
+        bad = [{"conversations": [{**TALK[0], "from": f"role {chr(97 + n)}"}]} for n in range(11)]
+        image = {"caption": "A", "image": "none.png"}
+        path = write(tmp_path, *bad, {"caption": "A dot."}, *[image] * 3, *[{"caption": n} for n in range(1, 6)])
+        found = self.lines(path, tmp_path)
+        first = found.index("cannot be used: 19 of 20") + 1
+        assert found[first].startswith(f"  5 records, the first {path}:16 ") and found[first].endswith("text but int")
+        assert found[first + 1].startswith(f"  3 records, the first {path}:13") and "none.png" in found[first + 1]
+        assert all(f":{n} (" in line for n, line in enumerate(found[first + 2 : first + 10], 1))
+        expected = "  and 3 more reasons, of 3 records; launch.prepare_data convert lists all that it drops in bad_rec"
+        assert found[first + 10].startswith(expected)
 
     def test_without_a_usable_record(self, tmp_path: Path) -> None:
         """Each of them is named, and no sample is announced."""
