@@ -15,6 +15,7 @@ image rule, too. Rerun the command to resume after an interruption.
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from absl import flags
 from eve_jax.errors import UserError, amount, name_fields
 from eve_jax.process import fetched
 from eve_jax.process.cores import MOST_WORKERS
+from eve_jax.process.paths import expand_list
 from eve_jax.process.published import in_bucket, work_folder
 from launch._configs import define_config, stage_named
-from launch._flags import define_path, refuse_others, run, take_action
+from launch._flags import define_path, is_given, refuse_others, run, take_action
 
 if TYPE_CHECKING:
     from eve_jax.data.image.rule import ImageRule
@@ -55,12 +57,13 @@ FOR |= dict.fromkeys(("to", "records_per_shard", "check", "processes"), ("conver
 FOR |= dict.fromkeys(("workdir", "stage", "step", "max_rows", "out"), ("show",))
 
 
-def main(action: str) -> None:
+def main(action: str, records: str = "") -> None:
+    """Do `action`; records: what `inspect` was given without the name of a flag."""
     from eve_jax.process import interrupt
 
     refuse_others(action, FOR)
     interrupt.ready()
-    {"convert": _convert, "inspect": _inspect, "show": _show}[action]()
+    {"convert": _convert, "inspect": partial(_inspect, records), "show": _show}[action]()
 
 
 def _need(**values: Any) -> None:
@@ -122,14 +125,16 @@ def _argument(field: str) -> str:
     return RECORDS if field == "data.records" else _flag(field)
 
 
-def _inspect() -> None:
+def _inspect(records: str) -> None:
     from eve_jax.config.stage import Config
     from eve_jax.data.samples.sample_rule import SampleRule
     from eve_jax.data.view.inspect import inspect
 
     config = CONFIG.value if CONFIG.value is None else Config.of(CONFIG.value)
     rule = None if config is None else SampleRule.of(config)
-    names = FROM.value or (config.data.records if config is not None else "")
+    if records and is_given("from"):
+        raise UserError(f"{RECORDS} and --from are both given; leave one of them out")
+    names = expand_list(records, remote=fetched.fetch) or FROM.value or (config.data.records if config is not None else "")
     _need(**{RECORDS: names})
     images = IMAGES.value or (config.data.images if config is not None else "")
     with name_fields(_argument):
@@ -161,6 +166,7 @@ def _show() -> None:
 
 if __name__ == "__main__":
     chosen = take_action(sys.argv, "launch.prepare_data", ACTIONS)
+    named = ""
     if chosen == "inspect" and len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"--from={sys.argv[1]}"
-    run(lambda: main(chosen))
+        named = sys.argv.pop(1)
+    run(lambda: main(chosen, named))

@@ -1,10 +1,10 @@
 """Which groups of weights get low-rank adapters, and how fast these train: the section `lora` of a stage's config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eve_jax.config.stages import group_factors, trainable_names
+from eve_jax.config.stages import frozen_by_hand, group_factors, trainable_names
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import declared
@@ -29,7 +29,7 @@ def adapter_factors(cfg: ModelConfig, lora: LoraConfig, stage: str, changed: Cha
     factors = group_factors(stage, changed)
     if cfg.aligns:
         raise FieldError(RANK, f"={lora.rank} goes without the aligning loss: set ", Field("model.align_weight"), "=0")
-    groups = _named(cfg, lora, changed) if parse_on(lora.on) else _of_stage(cfg, factors)
+    groups = _named(cfg, lora, changed) if parse_on(lora.on) else _of_stage(cfg, factors, frozen_by_hand(stage, changed))
     for group, factor in changed.items():
         if factor and group not in groups:
             raise FieldError(
@@ -59,9 +59,9 @@ def _named(cfg: ModelConfig, lora: LoraConfig, changed: Changed) -> set[str]:
     return found
 
 
-def _of_stage(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
+def _of_stage(cfg: ModelConfig, factors: Mapping[str, float], by_hand: Sequence[str]) -> set[str]:
     """The groups with matrices that the stage trains."""
-    trainable_names(cfg, factors)
+    trainable_names(cfg, factors, by_hand)
     groups = {group for group in _with_matrices(cfg) if factors[group] and _kind(group) in ON.values()}
     if not groups:
         raise FieldError(RANK, ": the groups that train have no matrices; name others by ", Field("lora.on"))

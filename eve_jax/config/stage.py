@@ -18,7 +18,7 @@ from eve_jax.config.evaluation import EvalConfig, check_best, check_best_by
 from eve_jax.config.from_hub import fetched_fields
 from eve_jax.config.lora import adapter_factors, with_adapters
 from eve_jax.config.optim import MUON, OptimConfig
-from eve_jax.config.stages import STAGES, group_factors, trainable_names
+from eve_jax.config.stages import STAGES, frozen_by_hand, group_factors, trainable_names
 from eve_jax.data.config import DataConfig
 from eve_jax.data.image.rule import CODES, PAD, SQUARE, ImageRule
 from eve_jax.data.text.own_template import own_template
@@ -148,7 +148,7 @@ class Config(Section):
 
     def check(self) -> None:
         """Raise FieldError for fields that do not go together."""
-        trains = trainable_names(self.sizes, self.factors)
+        trains = trainable_names(self.sizes, self.factors, frozen_by_hand(self.stage, self.optim.groups))
         if self.optim.rule == MUON and not trains & layer_matrices(self.sizes):
             by, value = (Field("lora.on"), self.lora.on) if self.lora.on else (Field("stage"), self.stage)
             rule = Field("optim.rule")

@@ -5,7 +5,7 @@ factor of the learning rate, 0 for one that stays frozen: `config.stage` names o
 `config.optim.groups` change the factor of single groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from eve_jax.errors import Field, FieldError
 from eve_jax.model.config import ModelConfig
@@ -45,28 +45,44 @@ def group_factors(stage: str, changed: Mapping[str, float | None]) -> dict[str, 
     return factors
 
 
-def trainable_names(cfg: ModelConfig, factors: Mapping[str, float]) -> set[str]:
+def frozen_by_hand(stage: str, changed: Mapping[str, float | None]) -> list[str]:
+    """Return the groups that `stage` trains and that `changed` freezes. Raise FieldError for an unknown stage."""
+    trained = trained_groups(stage_factors(stage))
+    return [group for group, factor in changed.items() if factor == 0 and group in trained]
+
+
+def trainable_names(cfg: ModelConfig, factors: Mapping[str, float], by_hand: Sequence[str] = ()) -> set[str]:
     """Return the names of the parameters that train when groups have the learning-rate factors `factors`.
 
-    In a model with adapters those are the only ones. Raise UserError when the vision weights are to train without the
-    text weights in a model that has none, and when the model has no weights of any group that trains.
+    In a model with adapters those are the only ones. by_hand: the groups of `frozen_by_hand`, for messages. Raise
+    UserError when the vision weights are to train without the text weights in a model that has none, and when the model
+    has no weights of any group that trains.
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision", "encoder"):
-        raise FieldError(
-            "this stage trains the vision weights of the layers or a vision encoder (2.1), but the model has none (",
-            Field("model.variant"),
-            "=dense)",
-        )
+        kind = "the vision weights of the layers or a vision encoder"
+        why = (f"this stage trains {kind} (2.1)",)
+        if "text" in by_hand:
+            why = (Field("optim.groups.text"), f"=0 leaves {kind} to train")
+        raise FieldError(*why, ", but the model has none (", Field("model.variant"), "=dense)")
     names = of_groups(cfg, *trained_groups(factors))
     if cfg.lora is not None:
         names &= adapters(cfg)
     if not names:
         trained = ", ".join(sorted(trained_groups(factors)))
+        if frozen := [group for group in by_hand if of_groups(cfg, group)]:
+            raise FieldError("nothing would train: ", *_set_to_0(frozen), f" ({trained}); leave one of them out")
         raise FieldError(
             Field("optim.groups"),
             f": nothing would train: the model has no weights of the groups that train ({trained})",
         )
     return names
+
+
+def _set_to_0(frozen: Sequence[str]) -> Iterator[str]:
+    for number, group in enumerate(frozen):
+        yield (" and " if number == len(frozen) - 1 else ", ") if number else ""
+        yield Field(f"optim.groups.{group}")
+    yield f" {'is' if len(frozen) == 1 else 'are'} set to 0, and the model has no weights of the other groups"
 
 
 def trained_groups(factors: Mapping[str, float]) -> frozenset[str]:

@@ -88,6 +88,24 @@ def test_nothing_that_trains_is_refused() -> None:
         Config.of(config)
 
 
+def test_what_is_frozen_by_hand_is_named() -> None:
+    """Where the model has none of the groups that are left, or no vision weights to go without the text's."""
+    config = stage3.get_config("llm=tiny")
+    config.optim.groups.update({"text": 0.0, "vision": 0.0, "patch_embed": 0.0})
+    names = [f"config.optim.groups.{name}" for name in ("patch_embed", "text", "vision")]
+    for rank in (0, 4):
+        config.lora.rank = rank
+        with pytest.raises(UserError) as caught:
+            Config.of(config).check()
+        said = str(caught.value)
+        assert said.startswith("nothing would train: ") and all(name in said for name in names)
+        assert " are set to 0, and the model has no weights of the other groups (" in said
+    dense = stage3.get_config("llm=tiny,variant=dense")
+    dense.optim.groups.text = 0.0
+    with pytest.raises(UserError, match=r"config\.optim\.groups\.text=0 leaves the vision weights .* has none"):
+        Config.of(dense).check()
+
+
 @pytest.mark.parametrize("parts", SUBSETS, ids=lambda p: "-".join(p) or "none")
 @pytest.mark.parametrize("get_config", [stage1.get_config, stage2_1.get_config, stage3.get_config])
 def test_any_subset_of_parts_in_every_stage(get_config: Callable[[str], ConfigDict], parts: tuple[str, ...]) -> None:
