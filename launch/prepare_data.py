@@ -134,7 +134,8 @@ def _inspect(records: str) -> None:
     rule = None if config is None else SampleRule.of(config)
     if records and is_given("from"):
         raise UserError(f"{RECORDS} and --from are both given; leave one of them out")
-    names = expand_list(records, remote=fetched.fetch) or FROM.value or (config.data.records if config is not None else "")
+    named = expand_list(records, remote=fetched.fetch) or FROM.value
+    names = named or (config.data.records if config is not None else "")
     _need(**{RECORDS: names})
     images = IMAGES.value or (config.data.images if config is not None else "")
     with name_fields(_argument):

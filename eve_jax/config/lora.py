@@ -29,7 +29,8 @@ def adapter_factors(cfg: ModelConfig, lora: LoraConfig, stage: str, changed: Cha
     factors = group_factors(stage, changed)
     if cfg.aligns:
         raise FieldError(RANK, f"={lora.rank} goes without the aligning loss: set ", Field("model.align_weight"), "=0")
-    groups = _named(cfg, lora, changed) if parse_on(lora.on) else _of_stage(cfg, factors, frozen_by_hand(stage, changed))
+    by_hand = frozen_by_hand(stage, changed)
+    groups = _named(cfg, lora, changed) if parse_on(lora.on) else _of_stage(cfg, factors, by_hand)
     for group, factor in changed.items():
         if factor and group not in groups:
             raise FieldError(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from eve_jax.errors import UserError, shorten
 from eve_jax.process.files import read_json
+from eve_jax.process.hub_errors import is_offline, login_hint, reason
 from eve_jax.process.paths import HUB_ID, WORKDIR, no_folder
 from eve_jax.version import __version__
 
@@ -195,7 +196,7 @@ def make_repository(id: str, private: bool) -> None:
     try:
         HfApi().create_repo(id, private=private, exist_ok=True)
     except Exception as error:  # the hub's client raises many kinds, of itself and of its HTTP library
-        raise UserError(f"--push={id}: the hub did not make it: {reason(error)}; log in with hf auth login") from error
+        raise UserError(f"--push={id}: the hub did not make it: {reason(error)}{login_hint(error)}") from error
 
 
 def push(folder: Path, id: str) -> str:
@@ -268,25 +269,3 @@ def front_matter(card: Path) -> dict[str, Any]:
         return metadata_load(card) or {}
     except Exception as error:  # of its YAML library
         raise UserError(f"{card}: its front matter cannot be read ({shorten(str(error), 100)})") from error
-
-
-def reason(error: Exception) -> str:
-    """Return why the hub's client failed, in one line."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "it is gated; ask for access on its page and log in (hf auth login)"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "it has none of that name, or it is private (hf auth login)"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "it has no such revision"
-    if isinstance(error, errors.LocalEntryNotFoundError) and is_offline():
-        return "HF_HUB_OFFLINE is set, and the cache does not have it"
-    return shorten(" ".join(str(error).split()) or type(error).__name__, 200)
-
-
-def is_offline() -> bool:
-    """Return whether HF_HUB_OFFLINE keeps the hub's client from the network."""
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)

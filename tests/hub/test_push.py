@@ -167,6 +167,22 @@ def test_refusals(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         make_repository(ID, private=True)
 
 
+def test_a_hub_that_is_not_reached(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is named, and nobody is told to log in; neither where the hub itself is at fault."""
+    hub.closed = lambda path: 501
+    with pytest.raises(UserError) as caught:
+        make_repository(ID, private=True)
+    assert "the hub did not make it: " in str(caught.value) and "log in" not in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError) as caught:
+        make_repository(ID, private=True)
+    assert str(caught.value).endswith(
+        "the hub at http://127.0.0.1:9 cannot be reached (Connection refused); check the network and HF_ENDPOINT"
+    )
+    with pytest.raises(UserError, match=r"me/seer: the hub did not give it: the hub at http://127\.0\.0\.1:9 cannot be"):
+        find_folder(f"hf:{ID}")
+
+
 def test_the_card_of_a_run_with_adapters(stage: Path, tmp_path: Path) -> None:
     config = json.loads((stage / "config.json").read_text())
     for on, said in {

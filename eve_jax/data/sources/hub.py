@@ -21,7 +21,8 @@ from eve_jax.data.record import Source, digest_of
 from eve_jax.data.sources.hub_files import DataSet, Split, splits_of
 from eve_jax.data.sources.parquet import ParquetRecords
 from eve_jax.errors import Unreachable, UserError, shorten
-from eve_jax.process.hub import CARD, Snapshot, is_offline, reason
+from eve_jax.process.hub import CARD, Snapshot
+from eve_jax.process.hub_errors import is_offline, reason
 
 FOOTERS = 16  # read at a time
 PIECE = re.compile(r"(.*)-\d+-of-(\d+)\.parquet")
