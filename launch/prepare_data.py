@@ -15,7 +15,6 @@ image rule, too. Rerun the command to resume after an interruption.
 import os
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ def main(action: str, records: str = "") -> None:
 
     refuse_others(action, FOR)
     interrupt.ready()
-    {"convert": _convert, "inspect": partial(_inspect, records), "show": _show}[action]()
+    {"convert": _convert, "inspect": lambda: _inspect(records), "show": _show}[action]()
 
 
 def _need(**values: Any) -> None:

@@ -60,9 +60,10 @@ def trainable_names(cfg: ModelConfig, factors: Mapping[str, float], by_hand: Seq
     """
     if factors["vision"] and not factors["text"] and not of_groups(cfg, "vision", "encoder"):
         kind = "the vision weights of the layers or a vision encoder"
-        why = (f"this stage trains {kind} (2.1)",)
-        if "text" in by_hand:
-            why = (Field("optim.groups.text"), f"=0 leaves {kind} to train")
+        alone = "text" in by_hand
+        why = (
+            [Field("optim.groups.text"), f"=0 leaves {kind} to train"] if alone else [f"this stage trains {kind} (2.1)"]
+        )
         raise FieldError(*why, ", but the model has none (", Field("model.variant"), "=dense)")
     names = of_groups(cfg, *trained_groups(factors))
     if cfg.lora is not None:

@@ -1,8 +1,7 @@
 """Why the Hugging Face hub's client failed, in a line for people."""
 
 from eve_jax.errors import shorten
-
-NO_ANSWER = ("TransportError", "ConnectionError", "TimeoutError", "gaierror")  # of Python and of HTTP libraries
+from eve_jax.process.unreached import unreached
 
 
 def reason(error: Exception) -> str:
@@ -36,10 +35,5 @@ def login_hint(error: Exception) -> str:
 
 
 def _unreached(error: Exception) -> str:
-    """Return why the hub was not reached, "" where it was, or where HF_HUB_OFFLINE is set."""
-    chain: list[BaseException] = [error]
-    while (below := chain[-1].__cause__ or chain[-1].__context__) is not None and below not in chain:
-        chain.append(below)
-    if is_offline() or not any(kind.__name__ in NO_ANSWER for one in chain for kind in type(one).__mro__):
-        return ""
-    return shorten(getattr(chain[-1], "strerror", None) or str(chain[-1]) or type(chain[-1]).__name__, 100)
+    """Return why the hub was not reached; "" where it was, or where HF_HUB_OFFLINE is set."""
+    return "" if is_offline() else unreached(error)

@@ -179,7 +179,7 @@ def test_a_hub_that_is_not_reached(hub: Hub, tmp_path: Path, monkeypatch: pytest
     assert str(caught.value).endswith(
         "the hub at http://127.0.0.1:9 cannot be reached (Connection refused); check the network and HF_ENDPOINT"
     )
-    with pytest.raises(UserError, match=r"me/seer: the hub did not give it: the hub at http://127\.0\.0\.1:9 cannot be"):
+    with pytest.raises(UserError, match=r"the hub did not give it: the hub at http://127\.0\.0\.1:9 cannot be"):
         find_folder(f"hf:{ID}")
 
 

@@ -24,8 +24,8 @@ class RunInfo(NamedTuple):
 class Writer(Protocol):
     """Takes a line of metrics for each step, in order; made in the process that leads, with a `RunInfo`.
 
-    A run that is resumed begins after step `start`; lines of later steps that an earlier session wrote are to go, or
-    are written again. Raises UserError for what cannot be written.
+    A run that is resumed begins after step `start`; lines of later steps that an earlier session wrote are to go,
+    are written again, or stay where they come again as they were. Raises UserError for what cannot be written.
     """
 
     def write(self, line: Line) -> None:
