@@ -22,7 +22,16 @@ from eve_jax.hf.config import (
 )
 from eve_jax.hf.families import STATED as FAMILY_FIELDS
 from eve_jax.hf.families import plain_family, plain_fields
-from eve_jax.hf.family import PATCHES, SAIL_PATCH, exported_member, llm_part, neo_config, patches_section
+from eve_jax.hf.family import (
+    PATCHES,
+    SAIL_BASE,
+    SAIL_PATCH,
+    check_member,
+    exported_member,
+    llm_part,
+    neo_config,
+    patches_section,
+)
 from eve_jax.hf.gemma import written_config
 from eve_jax.hf.generation import IDS
 from eve_jax.hf.llava import FIXED, IMAGE_ID, LLAVA, text_section
@@ -129,9 +138,13 @@ def _member_config(
     if kind == GEMMA:
         return written_config(cfg, carried, dtype) | {OURS: _settings(data, *DATA_FIELDS)}
     plain = replace(cfg, parts=(), **EVE_FIELDS)
-    llm = hf_config(plain, {}, llm_part(carried) if carried else {}, dtype, text_only=True)
+    base = llm_part(carried) if carried else {}
+    base |= {"model_type": SAIL_BASE} if kind == SAIL else {}
+    llm = hf_config(plain, {}, base, dtype, text_only=True)
     ours = {OURS: _settings(data, *DATA_FIELDS)}
     if kind == SAIL:
+        if llm["model_type"] != SAIL_BASE:
+            raise UserError(f"this base is no {SAIL_BASE}, which a folder of SAIL is: export the LLM with --text_only")
         return llm | {SAIL_PATCH: 2 * cfg.sub_patch} | ours
     if kind == HUNDRED:
         return llm | {PATCHES: patches_section(cfg)} | ours
@@ -162,7 +175,8 @@ OWN_FORMS = (("patch_embed", "v1"), ("patch_embed", "clip"))  # EVEv1's modeling
 
 def check_exported(cfg: ModelConfig) -> None:
     """Raise UserError, naming it, for what neither the modeling file of an export nor another member's has."""
-    if exported_member(cfg):
+    if kind := exported_member(cfg):
+        check_member(kind, cfg)
         return
     for name, default in EVE_FIELDS.items():
         value = getattr(cfg, name)

@@ -15,9 +15,11 @@ from eve_jax.errors import UserError
 from eve_jax.hf import gemma
 from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.config import ModelConfig
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.process.checks import known_names, number, whole
 
 NEO_TYPE, NEO_TEMPLATE, LLM_PART, VISION_PART = "neo_chat", "neo1_0", "llm_config", "vision_config"
+SAIL_BASE = "mistral"
 SAIL_PATCH = "vision_patch_size"  # field that Mistral's config.json does not have
 PATCHES = "eve_patches"  # section that a plain LLM's does not have, of the $100 model
 # What the members fix of our fields.
@@ -26,6 +28,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     SAIL: {"patch_embed": "linear", "image_attention": "prefix", "rope": "sections", "index_rule": "max+1"},
     HUNDRED: {"patch_embed": "ln_linear_pos", "image_attention": "causal", "rope": "1d", "index_rule": "token"},
     GEMMA: gemma.SWITCHES,
+}
+# Their further fields that the folder of a member states: its config.json, of SAIL's tokens its tokenizer.
+STATED: dict[str, tuple[str, ...]] = {
+    NEO: ("place_theta", "patch_theta", "extra_layers"),
+    SAIL: ("patch_token", "close_token"),
+    HUNDRED: ("patch_sides",),
+    GEMMA: ("patch_sides", "wide_head_dim", "wide_kv_heads", "key_values", "logit_cap"),
 }
 TEMPLATE = {GEMMA: "gemma4"}  # of a member whose template has another name
 HUNDRED_IMAGES = {"image_mode": "anyratio_ld", "max_size": 512, "max_aspect": 8.0}
@@ -44,7 +53,7 @@ def member(hf: Mapping[str, Any]) -> str:
         return GEMMA
     if PATCHES in hf:
         return HUNDRED
-    return SAIL if hf.get("model_type") == "mistral" and hf.get(SAIL_PATCH) is not None else ""
+    return SAIL if hf.get("model_type") == SAIL_BASE and hf.get(SAIL_PATCH) is not None else ""
 
 
 def plain_part(hf: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +172,24 @@ def exported_member(cfg: ModelConfig) -> str:
         if all(getattr(cfg, name) == value for name, value in switches.items()) and not cfg.parts:
             return kind
     return ""
+
+
+def check_member(kind: str, cfg: ModelConfig) -> None:
+    """Raise UserError, naming it, for a field of `cfg` that the folder of a member `kind` does not state."""
+    kept = {*SWITCHES[kind], *STATED[kind], "longest_image"}
+    for name, default in EVE_FIELDS.items():
+        if name not in kept and getattr(cfg, name) != default:
+            raise _unstated(kind, name, getattr(cfg, name))
+    for name in ("patch_token", "close_token") if kind == SAIL else ():
+        if getattr(cfg, name) < 0:
+            raise _unstated(kind, name, getattr(cfg, name))
+
+
+def _unstated(kind: str, name: str, value: Any) -> UserError:
+    return UserError(
+        f"model.{name}={value}: a Hugging Face folder of {kind} does not state it, so the export would be another "
+        "model; chat, score and serve take the stage folder itself"
+    )
 
 
 def neo_config(cfg: ModelConfig, llm: dict[str, Any], data: dict[str, Any], carried: dict[str, Any]) -> dict[str, Any]:

@@ -240,7 +240,10 @@ def image_budget(folder: Path) -> int:
     """
     for file in (folder / name for name in PROCESSORS):
         found = read_json(file) if file.is_file() else {}
-        given = (found.get("image_processor") or found).get("max_soft_tokens")
+        images = found.get("image_processor") or found
+        if not isinstance(images, dict):
+            raise UserError(f"{file}: image_processor is {images!r}: expected a section")
+        given = images.get("max_soft_tokens")
         if given is not None:
             if given not in BUDGETS:
                 raise UserError(f"{file}: max_soft_tokens is {given!r}: expected one of {', '.join(map(str, BUDGETS))}")

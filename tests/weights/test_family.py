@@ -15,7 +15,8 @@ from tokenizers import processors
 from eve_jax.data.image.size_rules import NEO_AREA
 from eve_jax.data.text.encode import IMAGE_ID
 from eve_jax.errors import UserError
-from eve_jax.hf.export_config import check_exported
+from eve_jax.hf.export_config import check_exported, hf_config
+from eve_jax.hf.family import member
 from eve_jax.infer.api import EVE
 from eve_jax.infer.parameters import ready
 from eve_jax.model.config import ModelConfig
@@ -24,6 +25,7 @@ from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import family as ref
 from tests.data.synthetic import byte_tokenizer
+from tests.hundred import hundred
 from tests.launcher import launch
 
 CHAT = ("--max_new_tokens=16", "--json")
@@ -219,6 +221,36 @@ def test_a_model_that_no_other_program_has_is_not_exported(tmp_path: Path) -> No
     stage = import_checkpoint(str(neo_folder(tmp_path / "neo")), tmp_path / "stage", quiet=True)
     with pytest.raises(UserError, match=r"model\.extra_layers=2: what is left without it is not the LLM"):
         export_checkpoint(stage, tmp_path / "out", text_only=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (kind, {name: value})
+        for kind in ("neo", "sail", "hundred")
+        for name, value in (
+            ("logit_cap", 3.0),
+            ("value_norm", True),
+            ("layer_scale", True),
+            ("patch_token", -1 if kind == "sail" else 7),
+            ("extra_layers", 1),
+        )
+        if (kind, name) != ("neo", "extra_layers")
+    ],
+)
+def test_what_the_folder_of_a_member_does_not_state_is_refused(kind: str, changes: dict[str, Any]) -> None:
+    """Left out of config.json it would be another model, without a word."""
+    base = {"neo": ref.neo, "sail": ref.sail, "hundred": hundred}[kind]()
+    check_exported(base)
+    ((name, value),) = changes.items()
+    with pytest.raises(UserError, match=rf"model\.{name}={value}: a Hugging Face folder of {kind} does not state it"):
+        check_exported(replace(base, **changes))
+
+
+@pytest.mark.parametrize("carried", [{}, {"model_type": "llama"}, {"model_type": "mistral"}])
+def test_sail_of_any_base_is_written_as_one_that_is_read(carried: dict[str, Any]) -> None:
+    written = hf_config(ref.sail(), {}, carried, "float32")
+    assert (written["model_type"], member(written)) == ("mistral", "sail")
 
 
 @pytest.mark.slow

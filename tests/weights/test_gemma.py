@@ -14,13 +14,14 @@ from safetensors.numpy import load_file
 from eve_jax.data.image.patches import resize
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
+from eve_jax.hf.export_config import check_exported
 from eve_jax.infer.engine import Engine, bucket
 from eve_jax.infer.prompt import Prompt, pack_prompts
 from eve_jax.model import chunked
 from eve_jax.model.eve import abstract_params, bind
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import Checkpoint, open_checkpoint
-from tests.weights.gemma import SIDE, TURN, prompt, their_inputs, write_gemma
+from tests.weights.gemma import SIDE, TURN, prompt, their_inputs, tiny_gemma, write_gemma
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -121,6 +122,16 @@ def test_both_spellings_of_the_config(gemma: tuple[Path, Any], tmp_path: Path) -
     shutil.copytree(folder / "4", tmp_path / "budget")
     (tmp_path / "budget" / "preprocessor_config.json").write_text(json.dumps({"max_soft_tokens": 70}))
     assert open_checkpoint(tmp_path / "budget").data["image_tokens"] == 70
+    (tmp_path / "budget" / "processor_config.json").write_text(json.dumps({"image_processor": "x"}))
+    with pytest.raises(UserError, match=r"processor_config\.json: image_processor is 'x': expected a section"):
+        open_checkpoint(tmp_path / "budget")
+
+
+@pytest.mark.parametrize("changes", [{"patch_token": 7}, {"close_token": 7}])
+def test_what_the_folder_does_not_state_is_refused(changes: dict[str, int]) -> None:
+    check_exported(tiny_gemma())
+    with pytest.raises(UserError, match=r"a Hugging Face folder of gemma does not state it"):
+        check_exported(tiny_gemma(**changes))
 
 
 def test_import_and_export(gemma: tuple[Path, Any], tmp_path: Path) -> None:
