@@ -29,7 +29,7 @@ MEMBERS = {  # and the slice
     "neo_sft": "v6e:4x4",
     "sail_sft": "v5e:4x8",
     "gemma4_sft:lora=16": "v5e:2x4",
-    "neo_sft:llm=qwen3-8b": "v6e:4x8",
+    "neo_sft:llm=qwen3-8b": "v5p:2x2x4",
     "gemma4_sft": "v5e:4x8",
 }
 HEAD = (
