@@ -91,6 +91,8 @@ def gemma_config(hf: Mapping[str, Any]) -> ModelConfig:
 
     Raise UserError, without the file's name, for what is missing, is no size, or asks for another model.
     """
+    if not _section(hf, TEXT):
+        raise UserError(f"{TEXT} is missing: the section with the sizes of the LLM")
     text, vision = text_part(hf), _section(hf, VISION)
     if not vision:
         raise UserError(f"{VISION} is missing: this is an LLM alone, under a name that eve_jax does not read")

@@ -89,6 +89,7 @@ def test_the_form_of_the_training_kit(tmp_path: Path) -> None:
         ({"vision_config": {"num_channels": 4}}, r"vision_config\.num_channels is 4: expected 3"),
         ({"vision_config": {"downsample_ratio": 0.25}}, r"vision_config\.downsample_ratio is 0\.25: expected 0\.5"),
         ({"vision_config": {"patch_size": "16"}}, r"vision_config\.patch_size='16': expected a number of pixels"),
+        ({"vision_config": {"patch_size": None}}, r"vision_config\.patch_size=None: expected a number of pixels"),
         ({"vision_config": {"rope_theta_vision": "x"}}, r"vision_config\.rope_theta_vision='x': expected a number"),
         ({"vision_config": {"min_pixels": "many"}}, r"vision_config\.min_pixels='many': expected a number of pixels"),
         ({"vision_config": {"max_pixels": 1e5}}, r"vision_config\.max_pixels=100000\.0: expected a number of pixels"),
