@@ -10,12 +10,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from eve_jax.data.image.size_rules import NEO, NEO_AREA
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
 from eve_jax.hf.conventions import describe
-from eve_jax.hf.family import SWITCHES
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.llms import llm_sizes
 from eve_jax.model.weight import trainable_groups
@@ -66,6 +64,7 @@ def get_config(llm: str = "qwen2.5-7b", variant: str = "dac") -> ConfigDict:
     m.attention_blocks = ""  # splash: the most queries and keys of a tile, docs/tpu.md#tiles-of-attention; "" = 512
 
     c.data = _data_fields(llm if local else "", template)
+    c.data.patch = 2 * m.sub_patch
 
     c.lora = _lora_fields()
     c.optim = _optim_fields()
@@ -260,30 +259,6 @@ def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
     c.data.patch = 28
     c.data.max_tokens = c.data.row_tokens = 2048
     c.data.micro_batches = 1
-    return c
-
-
-def get_neo_config(llm: str, extra: str = "") -> ConfigDict:
-    """The defaults of NEO (docs/family.md): from a plain LLM, with `extra` layers before its own, or from NEO's folder.
-
-    extra: "" = 12 next to 28 layers and 6 next to 36, as published.
-    """
-    c = get_config(llm, "dense")
-    m = c.model
-    if m.patch_embed != SWITCHES[NEO]["patch_embed"]:
-        found = extra or {28: "12", 36: "6"}.get(m.num_layers, "")
-        if not found.isdecimal():
-            raise UserError(f"extra={extra}: expected the number of layers before the {m.num_layers} of {m.llm}")
-        m.update(SWITCHES[NEO])
-        m.extra_layers = int(found)
-        m.num_layers += m.extra_layers
-    elif extra:
-        raise UserError(f"extra={extra}: {m.llm} is NEO already, with {m.extra_layers} extra layers")
-    c.data.image_mode, c.data.template, c.data.max_aspect = NEO, NEO, 0.0
-    c.data.area, m.longest_image = NEO_AREA, 4096
-    c.data.rows = 64
-    c.optim.b1, c.optim.b2, c.optim.weight_decay = 0.9, 0.95, 0.01
-    c.optim.loss_weights = "sqrt"
     return c
 
 

@@ -12,7 +12,7 @@ Arguments: llm=NAME (default qwen3-1.7b, or a folder or hub id), sides=PATCHES o
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, members
 from configs.args import parse_args
 from eve_jax.data.image.size_rules import HUNDRED
 from eve_jax.errors import UserError
@@ -28,9 +28,10 @@ def get_config(arg: str = "") -> ConfigDict:
     if not a["sides"].isdecimal() or not int(a["sides"]):
         raise UserError(f"sides={a['sides']}: expected the most patches along a side of an image, a whole number")
     c = base.get_config(a["llm"], "dense")
+    members.refuse_others(c, HUNDRED, "hundred")
     c.name, c.stage = "hundred", "3"
     m, d = c.model, c.data
-    if m.patch_embed != SWITCHES[HUNDRED]["patch_embed"]:
+    if not members.is_member(c, HUNDRED):
         m.update(SWITCHES[HUNDRED])
         m.patch_hidden, m.patch_sides = m.hidden_size, int(a["sides"])
     d.records = ",".join(f"{FINE_VISION}:{subset}" for subset in SUBSETS)

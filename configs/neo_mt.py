@@ -9,14 +9,14 @@ folder of Qwen3's or NEO's), extra=LAYERS, as of the stage before.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import members
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("neo_mt", arg, llm="qwen3-1.7b", extra="")
-    c = base.get_neo_config(a["llm"], a["extra"])
-    c.name, c.stage = "neo_mt", "3"
+    c = members.get_neo_config("neo_mt", a["llm"], a["extra"])
+    c.stage = "3"
     c.data.area, c.model.longest_image = (65_536, 16_777_216), 16_384
     c.data.max_tokens = c.data.row_tokens = 32_768
     c.data.micro_batches = 2

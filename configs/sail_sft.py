@@ -9,17 +9,16 @@ Arguments: llm=DIR or hub id (sail-7b: its sizes, for launch.compile), lora=RANK
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, members
 from configs.args import parse_args
 from eve_jax.data.image.size_rules import SAIL
 from eve_jax.errors import UserError
-from eve_jax.hf.family import SWITCHES
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("sail_sft", arg, llm="sail-7b", lora="")
     c = base.get_config(a["llm"], "dense")
-    if c.model.patch_embed != SWITCHES[SAIL]["patch_embed"]:
+    if not members.is_member(c, SAIL):
         raise UserError(f"llm={a['llm']} is not SAIL: sail_sft takes its folder, with {SAIL}'s tokens in its tokenizer")
     c.name, c.stage = "sail_sft", "3"
     c.data.image_mode, c.data.template, c.data.max_aspect = SAIL, SAIL, 0.0

@@ -22,7 +22,7 @@ from launch._flags import too_early
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PACKAGES = tuple(CONFIGS.parent / name for name in ("configs", "eve_jax", "launch"))
-NOT_CONFIGS = {"__init__", "base", "args", "tree", "dense", "baseline", "towers"}
+NOT_CONFIGS = {"__init__", "base", "args", "tree", "dense", "baseline", "towers", "members"}
 
 
 def _find_configs() -> None:

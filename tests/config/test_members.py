@@ -1,4 +1,4 @@
-"""Configs of members of the family: what they take of a folder."""
+"""Configs of members of the family: what they take of a folder, and which folders they take."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,15 @@ import pytest
 
 from eve_jax.errors import UserError
 from launch._configs import load_config
+from tests import family
 from tests.data.synthetic import byte_tokenizer
 from tests.weights.gemma import GLOBAL, SIZES, VISION
 
+QWEN3 = {"model_type": "qwen3", "vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 28}
+QWEN3 |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 GEMMA = {"model_type": "gemma4_unified", "text_config": SIZES | GLOBAL, "vision_config": VISION}
+NAMES = {"neo": "NEO", "sail": "SAIL", "hundred": r"the \$100 model", "gemma": "Gemma 4 Unified"}
+TAKEN = {"neo_pt": "neo", "neo_mt": "neo", "neo_sft": "neo", "hundred": "hundred"}
 
 
 def written(folder: Path, config: dict[str, Any]) -> Path:
@@ -19,6 +24,41 @@ def written(folder: Path, config: dict[str, Any]) -> Path:
     byte_tokenizer(("<vision>", "<vpatch>", "</vision>")).save(folder)
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """A folder of each member, whose patches have other sizes than the published ones, and of a plain LLM."""
+    neo = family.facts("neo_config")
+    configs = {
+        "neo": neo | {"vision_config": neo["vision_config"] | {"patch_size": 8}},
+        "sail": family.facts("sail_meta")["config"] | {"head_dim": 128, "vocab_size": 320},
+        "hundred": QWEN3 | {"eve_patches": {"patch_size": 8, "hidden_size": 32, "sides": 5}},
+        "gemma": GEMMA,
+        "plain": QWEN3,
+    }
+    return {name: written(tmp_path / name, config) for name, config in configs.items()}
+
+
+@pytest.mark.parametrize("config", TAKEN)
+def test_folders_of_other_members_are_refused(config: str, folders: dict[str, Path]) -> None:
+    for kind, what in NAMES.items():
+        if kind == TAKEN[config]:
+            continue
+        own = "NEO's" if TAKEN[config] == "neo" else "its own"
+        says = rf"^llm=\S+/{kind} is {what}: {config} takes a plain LLM, or {own} folder$"
+        with pytest.raises(UserError, match=says):
+            load_config(f"{config}:llm={folders[kind]}")
+    for name in ("plain", TAKEN[config]):
+        assert load_config(f"{config}:llm={folders[name]}").name == config
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "patch"), [("sail_sft", "sail", 8), ("neo_sft", "neo", 16), ("hundred", "hundred", 8)]
+)
+def test_patches_are_those_of_the_folder(config: str, kind: str, patch: int, folders: dict[str, Path]) -> None:
+    c = load_config(f"{config}:llm={folders[kind]}")
+    assert (c.data.patch, c.model.sub_patch) == (patch, patch // 2)
 
 
 @pytest.mark.parametrize(
