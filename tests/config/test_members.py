@@ -1,11 +1,15 @@
-"""Configs of members of the family: what they take of a folder, and which folders they take."""
+"""Configs of members of the family: what they take of a folder, which folders they take, what follows what."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from eve_jax.config.stage import plain_values
 from eve_jax.errors import UserError
 from launch._configs import load_config
 from tests import family
@@ -40,6 +44,16 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {name: written(tmp_path / name, config) for name, config in configs.items()}
 
 
+def overridden(config: str, *values: str) -> dict[str, Any]:
+    """The values of a config after `--config.FIELD=VALUE`."""
+    found, argv = flags.FlagValues(), ["train", *values]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)  # by which absl knows the fields that are given
+        holder = config_flags.DEFINE_config_dict("config", load_config(config), flag_values=found)
+        found(argv)
+        return plain_values(holder.value)
+
+
 @pytest.mark.parametrize("config", TAKEN)
 def test_folders_of_other_members_are_refused(config: str, folders: dict[str, Path]) -> None:
     for kind, what in NAMES.items():
@@ -59,6 +73,26 @@ def test_folders_of_other_members_are_refused(config: str, folders: dict[str, Pa
 def test_patches_are_those_of_the_folder(config: str, kind: str, patch: int, folders: dict[str, Path]) -> None:
     c = load_config(f"{config}:llm={folders[kind]}")
     assert (c.data.patch, c.model.sub_patch) == (patch, patch // 2)
+
+
+def test_the_budget_of_a_gemma(folders: dict[str, Path]) -> None:
+    """That of the argument, else of the folder, else 280; the longest image follows it, unless it is given."""
+    plain = f"gemma4_sft:llm={folders['gemma']}"
+
+    def budget(config: str, *values: str) -> tuple[int, int]:
+        c = overridden(config, *values)
+        return c["data"]["image_tokens"], c["model"]["longest_image"]
+
+    assert budget("gemma4_sft") == budget(plain) == (280, 280)
+    (folders["gemma"] / "processor_config.json").write_text(json.dumps({"image_processor": {"max_soft_tokens": 560}}))
+    assert budget(plain) == (560, 560)
+    assert budget(f"{plain},tokens=140") == (140, 140)
+    assert budget(plain, "--config.data.image_tokens=1120") == (1120, 1120)
+    tokens, longest = "--config.data.image_tokens=1120", "--config.model.longest_image=600"
+    assert budget(plain, longest) == (560, 600)
+    assert budget(plain, tokens, longest) == budget(plain, longest, tokens) == (1120, 600)
+    with pytest.raises(UserError, match="tokens=100: expected one of 70, 140, 280"):
+        load_config(f"{plain},tokens=100")
 
 
 @pytest.mark.parametrize(
