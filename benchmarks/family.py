@@ -32,6 +32,7 @@ MEMBERS = {  # and the slice
     "neo_sft:llm=qwen3-8b": "v5p:2x2x4",
     "gemma4_sft": "v5e:4x8",
 }
+MESHES = {"gemma4_sft": "fsdp:16,tensor:2"}  # it does not fit on the default one
 HEAD = (
     "| config | parameters that train, of all | slice | slots of a row | tokens of a step | memory "
     "| MFU: roofline | compiler | all parts |"
@@ -50,7 +51,7 @@ def line(config: str, found: dict[str, Any]) -> str:
     cells = [
         f"`{config}`",
         f"{trains / 1e9:.3g} of {(trains + found['parameters_frozen']) / 1e9:.3g} G",
-        found["topology"],
+        found["topology"] + (f", `--mesh={MESHES[config]}`" if config in MESHES else ""),
         f"{slots:,}",
         f"{found['tokens_per_step']:,}",
         f"{share:.0%}",
@@ -66,7 +67,8 @@ def main() -> None:
     wanted = [config for config in MEMBERS if ONLY.value in config]
     for config in wanted:
         if config not in lines:
-            work = (f"--config={config}", f"--topology={MEMBERS[config]}", *ASKED)
+            mesh = [f"--mesh={MESHES[config]}"] if config in MESHES else []
+            work = (f"--config={config}", f"--topology={MEMBERS[config]}", *mesh, *ASKED)
             lines[config] = line(config, child("launch.compile", *work))
             if file:
                 with file.open("a") as out:

@@ -236,20 +236,16 @@ def without_audio(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_budget(folder: Path) -> int:
-    """Return the most tokens of an image that the files of the processor in `folder` state, 0 where they state none.
-
-    Raise UserError for a number that the model does not know.
-    """
+    """Return the most tokens of an image that the processor's files in `folder` state, 0: none. Raise UserError."""
     for file in (folder / name for name in PROCESSORS):
         found = read_json(file) if file.is_file() else {}
         images = found.get("image_processor") or found
         if not isinstance(images, dict):
             raise UserError(f"{file}: image_processor is {images!r}: expected a section")
-        given = images.get("max_soft_tokens")
-        if given is not None:
-            if given not in BUDGETS:
-                raise UserError(f"{file}: max_soft_tokens is {given!r}: expected one of {', '.join(map(str, BUDGETS))}")
+        if (given := images.get("max_soft_tokens")) in BUDGETS:
             return int(given)
+        if given is not None:
+            raise UserError(f"{file}: max_soft_tokens is {given!r}: expected one of {', '.join(map(str, BUDGETS))}")
     return 0
 
 
