@@ -190,6 +190,8 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Run:
         def __init__(self, **settings: object) -> None:
+            self.summary = {"step": max((int(one.get("step", 0)) for one in logged), default=0)}
+            self.resumed = bool(logged)
             logged.append(settings)
 
         def define_metric(self, name: str, step_metric: str) -> None:
@@ -206,10 +208,12 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package.init = Run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", package)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    for _ in range(2):
+    for steps in (1, 2):  # the second time step 1 is there
         _, writer = open_writers("wandb", RunInfo(tmp_path, "stage3", 0, 2, {"seed": 1}))
-        writer.write({"step": 1, "loss": 2.0, "tokens": 5, "grad_norm": None, "own": 1.5})
+        for step in range(1, steps + 1):
+            writer.write({"step": step, "loss": 2.0, "tokens": 5, "grad_norm": None, "own": 1.5})
         writer.close()
     own = json.loads((tmp_path / KEPT).read_text())["id"]
     settings = {"project": "eve_jax", "dir": str(tmp_path), "resume": "allow", "id": own, "name": "stage3"}
-    assert logged == [settings | {"config": {"seed": 1}}, {"step": 1, "loss": 2.0, "own": 1.5}, {}] * 2
+    began, values = settings | {"config": {"seed": 1}}, {"loss": 2.0, "own": 1.5}
+    assert logged == [began, {"step": 1} | values, {}, began, {"step": 2} | values, {}]
