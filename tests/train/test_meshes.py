@@ -29,12 +29,17 @@ def trained(stage: str, routing: str, steps: int, meshes: tuple[str, ...]) -> di
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def check(result: dict, steps: int) -> None:
+GRADIENTS = 1e-5
+# Of Gemma, whose scores are not divided. Its rows one by one on one device are 2.8e-5 from all at once (2026-12-01).
+OF_GEMMA = 5e-5
+
+
+def check(result: dict, steps: int, gradients: float = GRADIENTS) -> None:
     assert len(result["one device"]) == steps
     assert result["one device"][-1] < result["one device"][0]
     for spec, got in result["meshes"].items():
         np.testing.assert_allclose(got["losses"], result["one device"], rtol=0, atol=1e-5, err_msg=spec)
-        assert got["gradients"] < 1e-5, spec
+        assert got["gradients"] < gradients, spec
         assert got["decided"] < 1e-4, spec
         assert got["undecided"] < 2 * LR and got["share"] < 2e-3, spec
         assert got["unsharded"] == [], spec
@@ -71,7 +76,8 @@ def test_neo_on_meshes(stage):
 @pytest.mark.parametrize("member", ["gemma", "hundred"])
 def test_other_members_on_meshes(member):
     """Layers of two sizes, of which one has a single key head, and windows; patches with tables of places."""
-    check(trained("3", member, 10, ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2")), 10)
+    gradients = OF_GEMMA if member == "gemma" else GRADIENTS
+    check(trained("3", member, 10, ("data:8", "fsdp:8", "data:2,fsdp:2,tensor:2")), 10, gradients)
 
 
 @pytest.mark.slow
