@@ -25,8 +25,8 @@ ASKED = ("--json", "--config.compile.options=")
 MEMBERS = {  # and the slice
     "hundred": "v5e:2x2",
     "neo_pt": "v5e:4x4",
-    "neo_mt": "v6e:4x4",  # whose rows of 32,768 and 34,816 slots take 115% of a v5e's memory
-    "neo_sft": "v6e:4x4",
+    "neo_mt": "v6e:4x4",  # like the next one it does not fit v5e:4x4
+    "neo_sft": "v6e:4x4",  # whose row of 34,816 slots takes 115% of a v5e's memory
     "sail_sft": "v5e:4x8",
     "gemma4_sft:lora=16": "v5e:2x4",
     "neo_sft:llm=qwen3-8b": "v5p:2x2x4",
