@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs import members
 from eve_jax.errors import UserError
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
 from eve_jax.hf.config import CONFIG
@@ -252,6 +253,7 @@ def _template(llm: str) -> str:
 def get_v1_config(llm: str = "vicuna-7b") -> ConfigDict:
     """The defaults of EVEv1: its patch embedding, its square images, and no aligning loss (`align`)."""
     c = get_config(llm, "dense")
+    members.refuse_others(c, "EVEv1")
     c.model.patch_embed = "v1"
     c.model.sub_patch = 14
     c.data.image_mode = "square"

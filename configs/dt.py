@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base, baseline
+from configs import base, baseline, members
 from configs.args import parse_args
 from configs.baseline import Stage
 from eve_jax.hf.vq_folder import vq_sizes
@@ -35,6 +35,7 @@ def codes_config(llm: str = "vicuna-7b", vision_tokenizer: str = "", **sizes: in
     "" = that in `llm`, the folder of such a model, or the sizes are given: codes, patch, image_size.
     """
     c = base.get_config(llm, "dense")
+    members.refuse_others(c, "dt")
     folder = expand(vision_tokenizer, "vision_tokenizer", fetch)
     if folder:
         found = vq_sizes(Path(folder))

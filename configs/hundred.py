@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if not a["sides"].isdecimal() or not int(a["sides"]):
         raise UserError(f"sides={a['sides']}: expected the most patches along a side of an image, a whole number")
     c = base.get_config(a["llm"], "dense")
-    members.refuse_others(c, HUNDRED, "hundred")
+    members.refuse_others(c, "hundred", HUNDRED)
     c.name, c.stage = "hundred", "3"
     m, d = c.model, c.data
     if not members.is_member(c, HUNDRED):

@@ -9,13 +9,13 @@ folder of Qwen3's or NEO's), extra=LAYERS, as of the stage before.
 
 from ml_collections import ConfigDict
 
-from configs import members
+from configs import neo
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("neo_mt", arg, llm="qwen3-1.7b", extra="")
-    c = members.get_neo_config("neo_mt", a["llm"], a["extra"])
+    c = neo.get_stage("neo_mt", a["llm"], a["extra"])
     c.stage = "3"
     c.data.area, c.model.longest_image = (65_536, 16_777_216), 16_384
     c.data.max_tokens = c.data.row_tokens = 32_768

@@ -9,13 +9,13 @@ a folder of Qwen3's or NEO's), extra=LAYERS.
 
 from ml_collections import ConfigDict
 
-from configs import members
+from configs import neo
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("neo_pt", arg, llm="qwen3-1.7b", extra="")
-    c = members.get_neo_config("neo_pt", a["llm"], a["extra"])
+    c = neo.get_stage("neo_pt", a["llm"], a["extra"])
     c.stage = "1"
     c.data.max_tokens = c.data.row_tokens = 16_384
     c.data.micro_batches = 5

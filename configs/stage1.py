@@ -8,13 +8,14 @@ EVE-recap-10M, images up to 800^2, about 1,024 samples a step, one epoch. Argume
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, members
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("stage1", arg, llm="qwen2.5-7b", variant="dac")
     c = base.get_config(a["llm"], a["variant"])
+    members.refuse_others(c, "stage1")
     c.name, c.stage = "stage1", "1"
     c.model.variant = "dense"  # the vision copies are made from the text weights when stage 2.1 starts
     c.data.template = "plain"

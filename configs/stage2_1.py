@@ -10,13 +10,14 @@ Arguments: llm=NAME, variant=NAME, hd, lora=RANK.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, members
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("stage2_1", arg, llm="qwen2.5-7b", variant="dac", hd=False, lora="")
     c = base.get_config(a["llm"], a["variant"])
+    members.refuse_others(c, "stage2_1")
     c.name, c.stage = "stage2_1", "2.1"
     c.data.template = "plain"
     c.data.image_mode = "anyratio_ld"

@@ -9,13 +9,14 @@ lora=RANK.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, members
 from configs.args import parse_args
 
 
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_args("stage2_2", arg, llm="qwen2.5-7b", variant="dac", lora="")
     c = base.get_config(a["llm"], a["variant"])
+    members.refuse_others(c, "stage2_2")
     c.name, c.stage = "stage2_2", "2.2"
     c.data.max_tokens = 4096
     c.data.row_tokens = 8192

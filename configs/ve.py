@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base, baseline
+from configs import base, baseline, members
 from configs.args import parse_args
 from configs.baseline import Stage
 from eve_jax.hf.clip_teacher import RANDOM, describe_teacher
@@ -39,6 +39,7 @@ def encoder_config(llm: str = "vicuna-7b", encoder: str = "") -> ConfigDict:
     folder of a LLaVA, or in `init`.
     """
     c = base.get_config(llm, "dense")
+    members.refuse_others(c, "ve")
     encoder = local_model(expand(encoder, "encoder", fetch))
     found = describe_encoder(Path(c.init)) if c.init and not encoder else None
     sizes = found or (describe_teacher(encoder) if encoder not in ("", RANDOM) else EncoderConfig())

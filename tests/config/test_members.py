@@ -21,6 +21,7 @@ QWEN3 |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 GEMMA = {"model_type": "gemma4_unified", "text_config": SIZES | GLOBAL, "vision_config": VISION}
 NAMES = {"neo": "NEO", "sail": "SAIL", "hundred": r"the \$100 model", "gemma": "Gemma 4 Unified"}
 TAKEN = {"neo_pt": "neo", "neo_mt": "neo", "neo_sft": "neo", "hundred": "hundred"}
+PLAIN = ("stage1", "stage2_1", "stage2_2", "stage3", "v1_prealign", "v1_pretrain", "v1_sft", "ve", "dt")
 
 
 def written(folder: Path, config: dict[str, Any]) -> Path:
@@ -60,11 +61,21 @@ def test_folders_of_other_members_are_refused(config: str, folders: dict[str, Pa
         if kind == TAKEN[config]:
             continue
         own = "NEO's" if TAKEN[config] == "neo" else "its own"
-        says = rf"^llm=\S+/{kind} is {what}: {config} takes a plain LLM, or {own} folder$"
+        says = rf"^llm=\S+/{kind} is {what}: {config} takes a plain LLM, or {own} folder; "
         with pytest.raises(UserError, match=says):
             load_config(f"{config}:llm={folders[kind]}")
     for name in ("plain", TAKEN[config]):
         assert load_config(f"{config}:llm={folders[name]}").name == config
+
+
+@pytest.mark.parametrize("config", PLAIN)
+def test_configs_of_eve_take_no_member(config: str, folders: dict[str, Path]) -> None:
+    """Images and template would be EVE's, next to another model's patch embedding and positions."""
+    for kind, trained_by in (("neo", "neo_pt, neo_mt and neo_sft"), ("sail", "sail_sft"), ("gemma", "gemma4_sft")):
+        name = "EVEv1" if config.startswith("v1") else config
+        says = rf"is {NAMES[kind]}: {name} takes a plain LLM; what trains {NAMES[kind]}: {trained_by}$"
+        with pytest.raises(UserError, match=says):
+            load_config(f"{config}:llm={folders[kind]}")
 
 
 @pytest.mark.parametrize(
