@@ -8,12 +8,12 @@ whose arrays and layers are alike share one. Finished rows are kept in the file 
 --noslices, which takes a second, the others have none. Needs the extra `tpu` for the slices, and no TPU.
 """
 
-import json
 import math
 from pathlib import Path
 
 from absl import flags
 
+from benchmarks import rows
 from benchmarks.child import child
 from configs.stage3 import get_config
 from eve_jax.batch import ROW_MULTIPLE
@@ -123,23 +123,19 @@ def row(llm: str, found: str) -> str:
 
 def main() -> None:
     file = Path(ROWS.value) if ROWS.value else None
-    kept = file.read_text().splitlines() if file and file.is_file() else []
     names = [name for name in LLMS if not name.startswith(OWN)]
-    lines = {name: line for name in names for line in kept if f"`{name}`" in line}
+    lines = rows.read(file, names)
     slices = {alike(name): line.split("|")[-2].strip() for name, line in lines.items()}
     wanted = [name for name in names if ONLY.value in name]
-    for llm in sorted(set(wanted) - set(lines), key=llm_alone) if SLICED.value else ():
+
+    def measured(llm: str) -> str:
         if alike(llm) not in slices:
             slices[alike(llm)] = slice_of(llm)
-        lines[llm] = row(llm, slices[alike(llm)])
-        if file:
-            with file.open("a") as out:
-                out.write(f"{lines[llm]}\n")
-    print(HEAD, "|---" * (HEAD.count("|") - 1) + "|", sep="\n")
-    shown = [lines.get(llm) or row(llm, "") for llm in wanted]
-    print(*shown, sep="\n")
-    if JSON.value:
-        print(json.dumps([[cell.strip() for cell in line.strip("|").split("|")] for line in shown]))
+        return row(llm, slices[alike(llm)])
+
+    if SLICED.value:
+        rows.add(lines, sorted(wanted, key=llm_alone), measured, file)
+    rows.show(HEAD, [lines.get(llm) or row(llm, "") for llm in wanted], JSON.value)
 
 
 if __name__ == "__main__":

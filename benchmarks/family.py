@@ -8,12 +8,12 @@ minutes of the processor a line, the small ones first. Finished lines are kept i
 again. Needs the extra `tpu`, and no TPU.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from benchmarks import rows
 from benchmarks.child import child
 from eve_jax.batch import RowShape
 from launch._flags import run
@@ -60,24 +60,19 @@ def line(config: str, found: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def measured(config: str) -> str:
+    """The line of a config, compiled for its slice."""
+    mesh = [f"--mesh={MESHES[config]}"] if config in MESHES else []
+    work = (f"--config={config}", f"--topology={MEMBERS[config]}", *mesh, *ASKED)
+    return line(config, child("launch.compile", *work))
+
+
 def main() -> None:
     file = Path(ROWS.value) if ROWS.value else None
-    kept = file.read_text().splitlines() if file and file.is_file() else []
-    lines = {config: one for config in MEMBERS for one in kept if f"`{config}`" in one}
+    lines = rows.read(file, MEMBERS)
     wanted = [config for config in MEMBERS if ONLY.value in config]
-    for config in wanted:
-        if config not in lines:
-            mesh = [f"--mesh={MESHES[config]}"] if config in MESHES else []
-            work = (f"--config={config}", f"--topology={MEMBERS[config]}", *mesh, *ASKED)
-            lines[config] = line(config, child("launch.compile", *work))
-            if file:
-                with file.open("a") as out:
-                    out.write(f"{lines[config]}\n")
-    print(HEAD, "|---" * (HEAD.count("|") - 1) + "|", sep="\n")
-    shown = [lines[config] for config in wanted]
-    print(*shown, sep="\n")
-    if JSON.value:
-        print(json.dumps([[cell.strip() for cell in one.strip("|").split("|")] for one in shown]))
+    rows.add(lines, wanted, measured, file)
+    rows.show(HEAD, [lines[config] for config in wanted], JSON.value)
 
 
 if __name__ == "__main__":
