@@ -1,6 +1,6 @@
 """Which size an image gets: longest edge, fixed area (low, high), any resolution (EVEv2 paper, Fig. 10; in v1 Fig. 8).
 
-    python -m launch.recipe --config=fig10 --workdir=runs/fig10                  some 50 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig10 --workdir=runs/fig10               about 128 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig10:tiny --workdir=runs/tiny10            the same at test size
     python -m launch.recipe --config=fig10:size=paper,llm=VICUNA_DIR,data=FOLDER,bench=FOLDER --workdir=...
 

@@ -1,6 +1,6 @@
 """A vision encoder, a vision vocabulary or neither: VE, DT and EVE as data grow (EVEv2 paper, Fig. 2 in both versions).
 
-    python -m launch.recipe --config=fig2 --workdir=runs/fig2                    some 55 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig2 --workdir=runs/fig2                 about 102 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig2:points=4 --workdir=runs/fig2           a curve of four points
     python -m launch.recipe --config=fig2:tiny --workdir=runs/tiny2              the same at test size
     python -m launch.recipe --workdir=... \

@@ -1,6 +1,6 @@
 """The papers' variants as they learn from captions: EVEv1.0, v1.2, v1.5, v2.0 (EVEv2 paper, Fig. 5 in both versions).
 
-    python -m launch.recipe --config=fig5 --workdir=runs/fig5                       some 45 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig5 --workdir=runs/fig5                    about 117 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig5:tiny --workdir=runs/tiny5                 the same at test size
     python -m launch.recipe --config=fig5:points=4,seeds=5 --workdir=...            a curve of four points
     python -m launch.recipe --config=fig5:llm=qwen2.5-1.5b,data=FOLDER,bench=FOLDER --workdir=...    on eight chips

@@ -1,6 +1,6 @@
 """Which parts of a layer have weights of their own for vision: all eight subsets of LayerNorm, attention, feed-forward.
 
-    python -m launch.recipe --config=fig5_parts --workdir=runs/parts                     some 70 minutes on 2 cores
+    python -m launch.recipe --config=fig5_parts --workdir=runs/parts                     about 179 minutes on one core
     python -m launch.recipe --config=fig5_parts:of=layernorm+self_attn+moe+dac --workdir=...      single parts, and all
     python -m launch.recipe --config=fig5_parts:tiny --workdir=runs/tiny_parts                    at test size
 

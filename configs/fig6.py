@@ -1,6 +1,6 @@
 """What captions are worth: web captions, plain ones and detailed ones of the same images (EVEv2 paper, Fig. 6).
 
-    python -m launch.recipe --config=fig6 --workdir=runs/fig6                    some 30 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig6 --workdir=runs/fig6                 about 85 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig6:points=4 --workdir=runs/fig6           a curve of four points
     python -m launch.recipe --config=fig6:tiny --workdir=runs/tiny6              the same at test size
     python -m launch.recipe --config=fig6:size=paper,llm=VICUNA_DIR,data=FOLDER,bench=FOLDER --workdir=...

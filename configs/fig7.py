@@ -1,6 +1,6 @@
 """Four ways to see on the same LLM and data, plain and detailed captions (EVEv2 paper, Fig. 7 of its v2; not in v1).
 
-    python -m launch.recipe --config=fig7 --workdir=runs/fig7                    some 105 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig7 --workdir=runs/fig7                 about 250 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig7:of=eve_recap+llava_recap --workdir=...  some of them
     python -m launch.recipe --config=fig7:tiny --workdir=runs/tiny7              the same at test size
     python -m launch.recipe --config=fig7:size=paper,encoder=CLIP_DIR,data=FOLDER,bench=FOLDER --workdir=...

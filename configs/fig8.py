@@ -1,6 +1,6 @@
 """In what ratio captions, text and web data are mixed: EVEv1.0 on six mixtures (EVEv2 paper, Fig. 8; Fig. 7 in its v1).
 
-    python -m launch.recipe --config=fig8 --workdir=runs/fig8                    some 60 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig8 --workdir=runs/fig8                 about 146 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig8:tiny --workdir=runs/tiny8              the same at test size
     python -m launch.recipe --config=fig8:size=paper,llm=VICUNA_DIR,data=FOLDER,bench=FOLDER --workdir=...
     python -m launch.recipe --config=fig8:llm=qwen2.5-1.5b,data=FOLDER,bench=FOLDER --workdir=...

@@ -1,6 +1,6 @@
 """What each stage of EVEv2.0's training adds: the model after stages 1, 2.1 and 2.2, fine-tuned (EVEv2 paper, Fig. 9).
 
-    python -m launch.recipe --config=fig9 --workdir=runs/fig9                    some 20 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=fig9 --workdir=runs/fig9                 about 49 minutes on one core, 3 seeds
     python -m launch.recipe --config=fig9:tiny --workdir=runs/tiny9              the same at test size
     python -m launch.recipe --config=fig9:size=paper,data=FOLDER,bench=FOLDER --workdir=...
 

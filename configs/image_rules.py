@@ -1,6 +1,6 @@
 """What an image's tokens see, and how they are counted: EVEv2 next to models with NEO's rules, on the demo's records.
 
-    python -m launch.recipe --config=image_rules --workdir=runs/image_rules         estimates 35 minutes
+    python -m launch.recipe --config=image_rules --workdir=runs/image_rules         about 89 minutes on one core
     python -m launch.recipe --config=image_rules:of=dac+dac_image --workdir=...        EVEv2 with and without them
     python -m launch.recipe --config=image_rules:tiny --workdir=runs/tiny_rules        at test size
 

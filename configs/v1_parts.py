@@ -1,6 +1,6 @@
 """EVEv1's ablations: the aligning loss, the pre-alignment and its learning rate (EVEv1 paper, Tables 4 and 5, Fig. 5).
 
-    python -m launch.recipe --config=v1_parts --workdir=runs/v1                   some 40 minutes on 2 cores, 3 seeds
+    python -m launch.recipe --config=v1_parts --workdir=runs/v1                about 101 minutes on one core, 3 seeds
     python -m launch.recipe --config=v1_parts:of=eve+no_pal,seeds=10 --workdir=runs/v1
     python -m launch.recipe --config=v1_parts:tiny --workdir=runs/tiny_v1         the same at test size
     python -m launch.recipe --config=v1_parts:size=paper,llm=VICUNA_DIR,teacher=CLIP_DIR,data=FOLDER,bench=FOLDER ...

@@ -20,9 +20,9 @@ from eve_jax.model.eve import abstract_params
 from eve_jax.train.flops import Tokens, peak_flops, step_flops
 
 FILL = 0.97  # of the slots of rows (docs/train.md#packing-efficiency)
-# Useful FLOP/s of two cores of an Intel Xeon in the demo's stage 2.1, 0.093 s a step (benchmarks/README.md), seconds
-# that a stage takes to start when its programs are kept, and those that a point takes to be scored.
-CORES_FLOPS, START, SCORE = 8.3e10, 15.0, 20.0
+# Useful FLOP/s of one core of an AMD EPYC in stages of the demo's size, seconds that a stage takes there to start and
+# to compile, and those that a point takes to be scored (docs/experiments.md#sizes).
+CORE_FLOPS, START, SCORE = 3.0e10, 35.0, 26.0
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def cost_lines(experiment: ExperimentConfig, stages: Sequence[Config]) -> list[s
         f"{amount(len(experiment.points), 'point')}; {amount(len(stages), 'stage')}:",
         *_kind_lines(found),
     ]
-    seconds = flops / CORES_FLOPS + START * len(stages) + SCORE * len(experiment.points)
+    seconds = flops / CORE_FLOPS + START * len(stages) + SCORE * len(experiment.points)
     hours = [f"{chip} {_hours(flops / (MFU * (peak_flops(name) or math.nan)))}" for chip, name in CHIPS.items()]
     samples, tokens = (sum(getattr(one, name) for one in found) for name in ("samples", "tokens"))
     lines.append(f"  in all {_short(samples)} samples, {_short(tokens)} tokens, {flops:.2g} FLOPs")
     lines.append(f"  hours of one chip at {MFU:.0%} of its peak: {', '.join(hours)}; scoring not counted")
     if seconds < 48 * 3600:
-        lines.append(f"  on 2 free cores about {seconds / 60:,.0f} minutes, scoring included")
+        lines.append(f"  on one free core about {seconds / 60:,.0f} minutes, on two fewer, scoring included")
     return lines
 
 

@@ -34,7 +34,7 @@ def test_tiny(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     config = importlib.import_module(f"configs.{name}").get_config(RECIPES[name])
     run_recipe(config, tmp_path)
     said = capsys.readouterr().out
-    assert said.index("on 2 free cores about") < said.index("[1/"), "what it will take comes first"
+    assert said.index("on one free core about") < said.index("[1/"), "what it will take comes first"
     content = json.loads((tmp_path / f"{name}.json").read_text())
     assert tuple(content["arms"]) == tuple(config.experiment.arms)
     for arm in content["arms"].values():
