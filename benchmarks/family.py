@@ -32,7 +32,6 @@ MEMBERS = {  # and the slice
     "neo_sft:llm=qwen3-8b": "v5p:2x2x4",
     "gemma4_sft": "v5e:4x8",
 }
-MESHES = {"gemma4_sft": "fsdp:16,tensor:2"}  # it does not fit on the default one
 HEAD = (
     "| config | parameters that train, of all | slice | slots of a row | tokens of a step | memory "
     "| MFU: roofline | compiler | all parts |"
@@ -51,7 +50,7 @@ def line(config: str, found: dict[str, Any]) -> str:
     cells = [
         f"`{config}`",
         f"{trains / 1e9:.3g} of {(trains + found['parameters_frozen']) / 1e9:.3g} G",
-        found["topology"] + (f", `--mesh={MESHES[config]}`" if config in MESHES else ""),
+        found["topology"],
         f"{slots:,}",
         f"{found['tokens_per_step']:,}",
         f"{share:.0%}",
@@ -62,9 +61,7 @@ def line(config: str, found: dict[str, Any]) -> str:
 
 def measured(config: str) -> str:
     """The line of a config, compiled for its slice."""
-    mesh = [f"--mesh={MESHES[config]}"] if config in MESHES else []
-    work = (f"--config={config}", f"--topology={MEMBERS[config]}", *mesh, *ASKED)
-    return line(config, child("launch.compile", *work))
+    return line(config, child("launch.compile", f"--config={config}", f"--topology={MEMBERS[config]}", *ASKED))
 
 
 def main() -> None:

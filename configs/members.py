@@ -2,12 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from eve_jax.data.image.size_rules import GEMMA, HUNDRED, NEO, SAIL
+from eve_jax.data.image.size_rules import HUNDRED
 from eve_jax.errors import UserError
-from eve_jax.hf.family import SWITCHES
-
-MEMBERS = {NEO: "NEO", SAIL: "SAIL", HUNDRED: "the $100 model", GEMMA: "Gemma 4 Unified"}
-CONFIGS = {NEO: "neo_pt, neo_mt and neo_sft", SAIL: "sail_sft", HUNDRED: "hundred", GEMMA: "gemma4_sft"}
+from eve_jax.hf.family import MEMBERS, SWITCHES, TRAINED_BY
 
 
 def is_member(c: ConfigDict, kind: str) -> bool:
@@ -20,5 +17,5 @@ def refuse_others(c: ConfigDict, name: str, kind: str = "") -> None:
     for other, what in MEMBERS.items():
         if other != kind and is_member(c, other):
             own = ", or its own folder" if kind == HUNDRED else f", or {MEMBERS[kind]}'s folder" if kind else ""
-            trains = f"; what trains {what}: {CONFIGS[other]}"
+            trains = f"; what trains {what}: {TRAINED_BY[other]}"
             raise UserError(f"llm={c.model.llm} is {what}: {name} takes a plain LLM{own}{trains}")

@@ -41,6 +41,7 @@ from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.model.llms import SWITCHES
 from eve_jax.model.v1_config import OF_PATCHES, V1_SWITCHES
 
+LAYER_TYPES = "layer_types"  # one entry a layer, whose kinds follow from other fields but in Gemma 3
 # What is written for a model that began with random weights; others have the fields of the config they came from.
 DEFAULTS = {
     "hidden_act": "silu",
@@ -90,6 +91,8 @@ def hf_config(
         "tie_word_embeddings": cfg.tie_embeddings,
         "torch_dtype": dtype,
     }
+    if len(out.get(LAYER_TYPES) or ()) != cfg.num_layers:  # of a base with other layers; the family means its own
+        out.pop(LAYER_TYPES, None)
     if cfg.head_dim * cfg.num_heads != cfg.hidden_size:
         out["head_dim"] = cfg.head_dim
     out |= rope_fields(cfg)

@@ -15,7 +15,7 @@ from eve_jax.errors import UserError
 from eve_jax.hf import gemma
 from eve_jax.model.clip_config import LARGEST
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.family_config import EVE_FIELDS
+from eve_jax.model.family_config import EVE_FIELDS, FamilyFields
 from eve_jax.process.checks import known_names, number, whole
 
 NEO_TYPE, NEO_TEMPLATE, LLM_PART, VISION_PART = "neo_chat", "neo1_0", "llm_config", "vision_config"
@@ -36,6 +36,8 @@ STATED: dict[str, tuple[str, ...]] = {
     HUNDRED: ("patch_sides",),
     GEMMA: ("patch_sides", "wide_head_dim", "wide_kv_heads", "key_values", "logit_cap"),
 }
+MEMBERS = {NEO: "NEO", SAIL: "SAIL", HUNDRED: "the $100 model", GEMMA: "Gemma 4 Unified"}
+TRAINED_BY = {NEO: "neo_pt, neo_mt and neo_sft", SAIL: "sail_sft", HUNDRED: "hundred", GEMMA: "gemma4_sft"}
 TEMPLATE = {GEMMA: "gemma4"}  # of a member whose template has another name
 HUNDRED_IMAGES = {"image_mode": "anyratio_ld", "max_size": 512, "max_aspect": 8.0}
 EXTRA = "extra_num_layers"
@@ -54,6 +56,11 @@ def member(hf: Mapping[str, Any]) -> str:
     if PATCHES in hf:
         return HUNDRED
     return SAIL if hf.get("model_type") == SAIL_BASE and hf.get(SAIL_PATCH) is not None else ""
+
+
+def member_of(cfg: FamilyFields) -> str:
+    """Return the member of SWITCHES whose patch embedding a model has, "" for none."""
+    return next((kind for kind, switches in SWITCHES.items() if switches["patch_embed"] == cfg.patch_embed), "")
 
 
 def plain_part(hf: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +101,9 @@ def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
     if hf.get("template", NEO_TEMPLATE) != NEO_TEMPLATE:
         raise UserError(f"template is {hf['template']!r}, which eve_jax does not have; known: {NEO_TEMPLATE}")
     layers = llm.get("num_hidden_layers")
-    extra = llm.get(EXTRA, PUBLISHED.get((layers, llm.get("hidden_size")), 0))  # type: ignore[arg-type]
+    extra = llm.get(EXTRA, PUBLISHED.get((layers, llm.get("hidden_size"))))  # type: ignore[arg-type]
+    if extra is None:
+        raise UserError(f"{LLM_PART}.{EXTRA} is missing: how many of the {layers} layers, the first ones, NEO has added")
     return SWITCHES[NEO] | {
         "sub_patch": whole(f"{VISION_PART}.patch_size", vision.get("patch_size", 16), "a number of pixels", 1, LARGEST),
         "patch_hidden": whole(f"{VISION_PART}.hidden_size", vision.get("hidden_size", 1024), "a width", 1, LARGEST),

@@ -21,6 +21,7 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_encoder import check_encoder, with_encoder
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
+from eve_jax.hf.family import MEMBERS, TRAINED_BY, member_of
 from eve_jax.hf.vision_tokenizer import check_vision_tokenizer
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
@@ -167,18 +168,26 @@ def open_init(config: Config, cfg: ModelConfig, together: Peers | None = None) -
         if getattr(checkpoint.cfg, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
-                f"config.model.{field} is {getattr(cfg, field)}; {_with_its_sizes(config)}"
+                f"config.model.{field} is {getattr(cfg, field)}; {_with_its_sizes(config, cfg, checkpoint.cfg)}"
             )
     refuse_loss(checkpoint.cfg, cfg)
     check_base(checkpoint.cfg, f"config.init={config.init}")
     return checkpoint
 
 
-def _with_its_sizes(config: Config) -> str:
-    """Return how the stage gets the sizes of `config.init`."""
-    folder = Path(folder_of(config.init))
-    if "model" in read_config(folder):
-        began = base_facts(folder).get("name", "")
+def _with_its_sizes(config: Config, cfg: ModelConfig, other: ModelConfig) -> str:
+    """Return how the stage, of a model `cfg`, gets the sizes and switches of `config.init`, whose model is `other`."""
+    own, found = member_of(cfg), member_of(other)
+    if found and found != own:
+        return f"it is {MEMBERS[found]}: what trains it is {TRAINED_BY[found]}"
+    if own and not found and "model" in read_config(Path(folder_of(config.init))):
+        return f"it is not {MEMBERS[own]}, which {config.name} trains"
+    if other.extra_layers != cfg.extra_layers:
+        return f"give the argument that it began with: --config={config.name}:llm=FOLDER,extra={other.extra_layers}"
+    if config.init == config.model.llm:
+        return "the folder in llm= states it: leave that field out"
+    if "model" in read_config(Path(folder_of(config.init))):
+        began = base_facts(Path(folder_of(config.init))).get("name", "")
         about = f" ({began})" if began else ""
         return f"name the LLM that it began with{about}, which has the sizes: --config={config.name}:llm=FOLDER"
     return f"llm=FOLDER takes the sizes: --config={config.name}:llm={config.init}"
