@@ -19,7 +19,9 @@ def get_stage(name: str, llm: str, extra: str = "") -> ConfigDict:
     if not members.is_member(c, NEO):
         found = extra or {28: "12", 36: "6"}.get(m.num_layers, "")
         if not found.isdecimal():
-            raise UserError(f"extra={extra}: expected the number of layers before the {m.num_layers} of {m.llm}")
+            given = f"extra={extra}: expected" if extra else f"{name}:llm=... needs extra=,"
+            known = "of the published models 12 before 28 layers, 6 before 36"
+            raise UserError(f"{given} the number of new layers before the {m.num_layers} of {m.llm} ({known})")
         m.update(SWITCHES[NEO])
         m.extra_layers = int(found)
         m.num_layers += m.extra_layers

@@ -101,9 +101,9 @@ def own_fields(hf: dict[str, Any]) -> dict[str, Any]:
     if hf.get("template", NEO_TEMPLATE) != NEO_TEMPLATE:
         raise UserError(f"template is {hf['template']!r}, which eve_jax does not have; known: {NEO_TEMPLATE}")
     layers = llm.get("num_hidden_layers")
-    extra = llm.get(EXTRA, PUBLISHED.get((layers, llm.get("hidden_size"))))  # type: ignore[arg-type]
-    if extra is None:
-        raise UserError(f"{LLM_PART}.{EXTRA} is missing: how many of the {layers} layers, the first ones, NEO has added")
+    extra = llm.get(EXTRA)
+    if extra is None and (extra := PUBLISHED.get((layers, llm.get("hidden_size")))) is None:  # type: ignore[arg-type]
+        raise UserError(f"{LLM_PART}.{EXTRA} is missing: how many of the {layers} layers, the first ones, are new")
     return SWITCHES[NEO] | {
         "sub_patch": whole(f"{VISION_PART}.patch_size", vision.get("patch_size", 16), "a number of pixels", 1, LARGEST),
         "patch_hidden": whole(f"{VISION_PART}.hidden_size", vision.get("hidden_size", 1024), "a width", 1, LARGEST),
@@ -172,6 +172,9 @@ def data_fields(hf: dict[str, Any], cfg: ModelConfig, file: Path) -> dict[str, A
             default if value is None else whole(f"{file}: {VISION_PART}.{name}", value, "a number of pixels", 1)
             for name, value, default in zip(AREA, given, NEO_AREA, strict=True)
         ]
+        if data["area"][0] > data["area"][1]:
+            said = f"{AREA[0]} is {data['area'][0]}, above {AREA[1]}, {data['area'][1]}"
+            raise UserError(f"{file}: {VISION_PART}.{said}: expected the least area of an image, and the largest")
     return data
 
 

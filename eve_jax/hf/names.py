@@ -24,6 +24,8 @@ from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import DELTA, TWICE, ModelConfig
 from eve_jax.model.turns import turns
 
+SAIL_TENSOR = "model.vis_embed.weight"  # patch embedding
+
 TEACHER = "model.vision_clip.backbone."  # of EVEv1, before CLIP's own names
 COMPRESSOR = "model.vision_tower_compressor."
 
@@ -229,7 +231,7 @@ def neo(cfg: ModelConfig) -> list[Entry]:
 
 def sail(cfg: ModelConfig) -> list[Entry]:
     """The table of SAIL: Mistral's and a matrix for the pixels of a patch."""
-    return [*decoder(cfg), Entry("patch_embed.kernel", "model.vis_embed.weight", *flat_patch(cfg.sub_patch))]
+    return [*decoder(cfg), Entry("patch_embed.kernel", SAIL_TENSOR, *flat_patch(cfg.sub_patch))]
 
 
 def hundred(cfg: ModelConfig) -> list[Entry]:

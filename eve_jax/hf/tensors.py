@@ -9,17 +9,17 @@ import jax
 import numpy as np
 
 from eve_jax.checkpoint.zero_weights import check_zero, is_zero
-from eve_jax.data.image.size_rules import GEMMA, NEO
+from eve_jax.data.image.size_rules import GEMMA, NEO, SAIL
 from eve_jax.errors import UserError
 from eve_jax.hf import gemma
 from eve_jax.hf.clip_teacher import one_teacher, sizes_from_tensors
 from eve_jax.hf.config import CONFIG, V1, is_plain, model_config
 from eve_jax.hf.config_fields import warn_unknown
 from eve_jax.hf.conventions import data_settings
-from eve_jax.hf.family import image_tokens, member, plain_part
+from eve_jax.hf.family import SAIL_PATCH, image_tokens, member, plain_part
 from eve_jax.hf.generation import check_generation
 from eve_jax.hf.llava import is_llava, respelled, text_section, warn_unknown_of_llava
-from eve_jax.hf.names import Entry, eve_names, plain_llm
+from eve_jax.hf.names import SAIL_TENSOR, Entry, eve_names, plain_llm
 from eve_jax.hf.packed import Packed, open_packed, stored_as
 from eve_jax.hf.prefixes import without_prefix
 from eve_jax.hf.safetensors_io import check_names, open_tensors
@@ -67,6 +67,8 @@ class HfSource:
         self.head = self.embed.replace("model.embed_tokens", "lm_head")
         shapes = abstract_params(self.cfg)
         found = {name: info.shape for name, info in self.tensors.items()}
+        if SAIL_TENSOR in found and kind != SAIL:
+            raise UserError(f"{folder}: tensor {SAIL_TENSOR} is SAIL's, but config.json has no {SAIL_PATCH}")
         check_names(str(folder), _expected(self.cfg, table, shapes), found, self._is_tied)
         self.data = data_settings(self.config, folder, self.cfg)
         floating = next(self.tensors[n] for n in (self.embed, norm) if not isinstance(self.tensors[n], Packed))

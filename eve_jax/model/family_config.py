@@ -85,6 +85,12 @@ class FamilyFields(Section):
 
 # The values of EVEv2, and of a model without any member's switches.
 EVE_FIELDS: dict[str, Any] = {field.name: field.default for field in fields(FamilyFields)}
+# Fields that one value of another alone makes use of.
+USED_WITH = {
+    "close_token": ("image_attention", "prefix"),
+    "place_theta": ("rope", "thw"),
+    "patch_theta": ("patch_embed", "conv_gelu_rope"),
+}
 
 
 def check_family(cfg: FamilyFields, layers: int, head_dim: int, kinds: tuple[str, ...], aligning: bool) -> None:
@@ -92,6 +98,11 @@ def check_family(cfg: FamilyFields, layers: int, head_dim: int, kinds: tuple[str
     if (cfg.patch_embed in PLACED) != (cfg.patch_sides > 0):
         kind = f"={cfg.patch_embed}: {' and '.join(PLACED)} have tables of that many rows and columns, others none"
         raise FieldError(Field("model.patch_sides"), f"={cfg.patch_sides}, and ", Field("model.patch_embed"), kind)
+    for name, (other, needed) in USED_WITH.items():
+        value, unused = getattr(cfg, name), EVE_FIELDS[name]
+        if getattr(cfg, other) != needed and value != unused:
+            needs, leaves = f"={value:g} needs {needed} as ", f"; without, leave it {unused:g}"
+            raise FieldError(Field(f"model.{name}"), needs, Field(f"model.{other}"), leaves)
     if cfg.extra_layers >= layers:
         raise FieldError(
             Field("model.extra_layers"), f"={cfg.extra_layers}: expected fewer than ", Field("model.num_layers")
@@ -133,8 +144,10 @@ def check_turns(cfg: Any) -> None:
         return
     if set(cfg.layer_kinds) != {"local", "full"} or cfg.num_layers % len(cfg.layer_kinds):
         raise FieldError(wide, f"={cfg.wide_head_dim} needs local and full layers in ", kinds, ", in whole turns")
-    if cfg.rope != "1d" or cfg.extra_layers or cfg.align_width:
-        raise FieldError(wide, f"={cfg.wide_head_dim} goes with rope=1d, without extra layers and an aligning layer")
+    for name, alone in (("rope", "1d"), ("extra_layers", 0), ("align_width", 0)):
+        if (value := getattr(cfg, name)) != alone:
+            goes = f"={value} does not go with layers of two sizes ("
+            raise FieldError(Field(f"model.{name}"), goes, wide, f"={cfg.wide_head_dim}): expected {alone}")
     if not cfg.wide_kv_heads or cfg.num_heads % cfg.wide_kv_heads:
         wanted = f"a divisor of the {cfg.num_heads} heads"
         raise unexpected(Field("model.wide_kv_heads"), cfg.wide_kv_heads, wanted)

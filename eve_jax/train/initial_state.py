@@ -177,20 +177,19 @@ def open_init(config: Config, cfg: ModelConfig, together: Peers | None = None) -
 
 def _with_its_sizes(config: Config, cfg: ModelConfig, other: ModelConfig) -> str:
     """Return how the stage, of a model `cfg`, gets the sizes and switches of `config.init`, whose model is `other`."""
-    own, found = member_of(cfg), member_of(other)
+    own, found, folder = member_of(cfg), member_of(other), Path(folder_of(config.init))
     if found and found != own:
         return f"it is {MEMBERS[found]}: what trains it is {TRAINED_BY[found]}"
-    if own and not found and "model" in read_config(Path(folder_of(config.init))):
+    if "model" not in read_config(folder):
+        if config.init == config.model.llm:
+            return "the folder, which llm= names as well, states it: leave that field out"
+        return f"llm=FOLDER takes the sizes: --config={config.name}:llm={config.init}"
+    if own and not found:
         return f"it is not {MEMBERS[own]}, which {config.name} trains"
-    if other.extra_layers != cfg.extra_layers:
-        return f"give the argument that it began with: --config={config.name}:llm=FOLDER,extra={other.extra_layers}"
-    if config.init == config.model.llm:
-        return "the folder in llm= states it: leave that field out"
-    if "model" in read_config(Path(folder_of(config.init))):
-        began = base_facts(Path(folder_of(config.init))).get("name", "")
-        about = f" ({began})" if began else ""
-        return f"name the LLM that it began with{about}, which has the sizes: --config={config.name}:llm=FOLDER"
-    return f"llm=FOLDER takes the sizes: --config={config.name}:llm={config.init}"
+    began = base_facts(folder).get("name", "")
+    about = f" ({began})" if began else ""
+    more = f",extra={other.extra_layers}" if other.extra_layers != cfg.extra_layers else ""
+    return f"name the LLM that it began with{about}, which has the sizes: --config={config.name}:llm=FOLDER{more}"
 
 
 def initial_params(config: Config, cfg: ModelConfig, shardings: dict[str, Any]) -> tuple[Params, Checkpoint | None]:

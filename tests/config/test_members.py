@@ -78,6 +78,16 @@ def test_configs_of_eve_take_no_member(config: str, folders: dict[str, Path]) ->
             load_config(f"{config}:llm={folders[kind]}")
 
 
+def test_a_base_of_unpublished_depth_needs_the_number_of_new_layers(tmp_path: Path) -> None:
+    folder = written(tmp_path / "qwen", QWEN3 | {"num_hidden_layers": 4})
+    says = r"^neo_pt:llm=\.\.\. needs extra=, the number of new layers before the 4 of \S+qwen \(of the pub"
+    with pytest.raises(UserError, match=says):
+        load_config(f"neo_pt:llm={folder}")
+    with pytest.raises(UserError, match=r"^extra=many: expected the number of new layers before the 4"):
+        load_config(f"neo_pt:llm={folder},extra=many")
+    assert load_config(f"neo_pt:llm={folder},extra=2").model.num_layers == 6
+
+
 @pytest.mark.parametrize(
     ("config", "kind", "patch"), [("sail_sft", "sail", 8), ("neo_sft", "neo", 16), ("hundred", "hundred", 8)]
 )

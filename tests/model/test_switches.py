@@ -77,6 +77,9 @@ def test_what_does_not_go_together():
         "rope_scaling": {"rope_type": "yarn"},
         "patch_token": {"patch_token": 1 << 20},
         "close_token": {"close_token": 1 << 20},
+        "close_token=7 needs prefix as ": {"close_token": 7},
+        "place_theta=5 needs thw as ": {"place_theta": 5.0},
+        "patch_theta=7 needs conv_gelu_rope as ": {"patch_theta": 7.0, "rope": "thw"},
     }
     for field, other in cases.items():
         with pytest.raises(UserError, match=rf"config\.model\.{field}"):

@@ -139,6 +139,7 @@ def plain_llm_folder(folder: Path, tokenizer: Path) -> dict[str, np.ndarray]:
     save_file(tensors, folder / "model.safetensors")
     config = {"model_type": "qwen3", "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 160}
     config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config |= {"layer_types": ["full_attention"] * 2}  # as transformers writes it
     (folder / "config.json").write_text(json.dumps(config))
     return tensors
 

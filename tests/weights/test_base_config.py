@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from eve_jax.errors import UserError
 from eve_jax.hf.export_config import DEFAULTS
+from eve_jax.hf.family import SWITCHES
 from eve_jax.infer.api import takes_images
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.llms import LLMS
@@ -60,11 +62,22 @@ def test_of_other_sizes(work: Path) -> None:
     """What begins from a model of other sizes says where the model's own come from."""
     stage(Path("runs/stage1"), "hf")
     cfg = ModelConfig.from_dict({**LLMS["tiny"], "variant": "dense"})
-    with pytest.raises(UserError, match=r"; llm=FOLDER takes the sizes: --config=stage2:llm=hf$"):
-        open_init(ConfigDict({"init": "hf", "seed": 0, "name": "stage2"}), cfg)
-    said = r"; name the LLM that it began with \(hf\), which has the sizes: --config=stage2:llm=FOLDER$"
-    with pytest.raises(UserError, match=said):
-        open_init(ConfigDict({"init": "runs/stage1", "seed": 0, "name": "stage2"}), cfg)
+
+    def says(init: str, cfg: ModelConfig, llm: str = "tiny") -> str:
+        with pytest.raises(UserError) as raised:
+            open_init(ConfigDict({"init": init, "seed": 0, "name": "stage2", "model": {"llm": llm}}), cfg)
+        return str(raised.value).rpartition("; ")[2]
+
+    began = "name the LLM that it began with (hf), which has the sizes: --config=stage2:llm=FOLDER"
+    assert says("hf", cfg) == "llm=FOLDER takes the sizes: --config=stage2:llm=hf"
+    assert says("hf", cfg, "hf") == "the folder, which llm= names as well, states it: leave that field out"
+    assert says("runs/stage1", cfg) == began
+    extra = stage(Path("runs/stage2"), "hf").copy_and_resolve_references()
+    extra.model.extra_layers = 1
+    Path("runs/stage2/config.json").write_text(extra.to_json())
+    assert says("runs/stage2", cfg) == f"{began},extra=1"
+    neo = replace(cfg, **SWITCHES["neo"])
+    assert says("runs/stage1", neo) == "it is not NEO, which stage2 trains"
 
 
 @pytest.mark.parametrize("init", ["base", "hf"])

@@ -21,6 +21,7 @@ from eve_jax.infer.api import EVE
 from eve_jax.infer.parameters import ready
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import init_params
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import family as ref
@@ -93,7 +94,9 @@ def test_the_form_of_the_training_kit(tmp_path: Path) -> None:
         ({"vision_config": {"rope_theta_vision": "x"}}, r"vision_config\.rope_theta_vision='x': expected a number"),
         ({"vision_config": {"min_pixels": "many"}}, r"vision_config\.min_pixels='many': expected a number of pixels"),
         ({"vision_config": {"max_pixels": 1e5}}, r"vision_config\.max_pixels=100000\.0: expected a number of pixels"),
+        ({"vision_config": {"min_pixels": 70_000}}, r"vision_config\.min_pixels is 70000, above max_pixels, 65536"),
         ({"llm_config": {"extra_num_layers": 4}}, r"extra_layers=4: expected fewer than"),
+        ({"llm_config": {"extra_num_layers": None}}, r"llm_config\.extra_num_layers is missing: how many of the 4"),
         ({"llm_config": {"rope_scaling": {"type": "longrope"}}}, "longrope"),
     ],
 )
@@ -146,6 +149,13 @@ def test_the_start_from_a_plain_llm(tmp_path: Path) -> None:
     assert len(made) == 7 + 17 * 5
 
 
+def test_a_list_of_the_layers_of_the_base_is_not_that_of_more_layers() -> None:
+    base = {"model_type": "qwen3", "layer_types": ["full_attention"] * 2}
+    assert "layer_types" not in hf_config(ref.neo(), {}, base, "float32")["llm_config"]
+    plain = replace(ref.neo(), num_layers=2, **EVE_FIELDS)
+    assert hf_config(plain, {}, base, "float32", text_only=True)["layer_types"] == base["layer_types"]
+
+
 @pytest.mark.slow
 def test_questions_and_losses(tmp_path: Path) -> None:
     """By the folder alone: prompts are the golden ones, so are answers; the loss of a record is that of its case."""
@@ -180,6 +190,15 @@ def sail_folder(folder: Path) -> tuple[Path, ModelConfig]:
     config = ref.facts("sail_meta")["config"] | {"vocab_size": 264, "head_dim": 128}
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "torch_dtype"}))
     return folder, cfg
+
+
+def test_a_sail_whose_config_does_not_state_the_patches(tmp_path: Path) -> None:
+    folder, _ = sail_folder(tmp_path / "sail")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("vision_patch_size")
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"vis_embed\.weight is SAIL's, but config\.json has no vision_patch_size"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.slow
