@@ -22,6 +22,8 @@ from eve_jax.train.goodput import read_goodput
 from eve_jax.train.metrics import TIMED, read_metrics
 from eve_jax.train.trainer import train
 from launch._configs import load_config
+from tests.weights.gemma import write_gemma
+from tests.weights.sail import sail_folder
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
@@ -49,14 +51,40 @@ def fields(data: Path | str, steps: int = STEPS) -> dict[str, object]:
 FAMILY: dict[str, dict[str, object]] = {
     "neo_pt:llm=tiny,extra=1": {"data.area": (1024, 8192), "optim.warmup": 0.1, "optim.warmup_steps": 0},
     "hundred:llm=tiny,sides=8": {"data.max_size": 96, "model.patch_hidden": 64},
+    "sail_sft:llm=FOLDER": {},
+    "gemma4_sft:llm=FOLDER,tokens=70": {},
 }
 STAGE1 = "stage1:llm=tiny"
 ROW = {"data.row_tokens": 512, "data.max_tokens": 512}  # of dialogues by bytes
+OF_FOLDERS = ("data.tokenizer", "model.patch_hidden")  # which a model's folder has
+
+
+def own_fields(data: Path, name: str) -> dict[str, object]:
+    """Fields of the config `name`, on the data in the folder `data`."""
+    if name == STAGE1:
+        return fields(data)
+    found = fields(data) | FAMILY[name] | ROW
+    return {n: v for n, v in found.items() if "FOLDER" not in name or n not in OF_FOLDERS}
+
+
+def config_name(data: Path, name: str) -> str:
+    """`name` with the model's folder, which is next to the data."""
+    return name.replace("FOLDER", str(data / "model"))
+
+
+def write_model(data: Path, name: str) -> None:
+    """Write the folder of the model that `name` trains, where it trains one."""
+    if name.startswith("sail"):
+        sail_folder(data / "model")
+    elif name.startswith("gemma"):
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+        write_gemma(data / "model")
 
 
 def config(data: Path, name: str = STAGE1) -> ConfigDict:
-    c = load_config(name)
-    c.update_from_flattened_dict(fields(data) | (FAMILY[name] | ROW if name != STAGE1 else {}))
+    c = load_config(config_name(data, name))
+    c.update_from_flattened_dict(own_fields(data, name))
     return c
 
 
@@ -72,9 +100,9 @@ def wait_for(folder: Path, steps: int, running: Callable[[], bool]) -> None:
 
 def killed(folder: Path, data: Path, steps: int, name: str) -> None:
     """Train in a process of its own until `steps` steps are logged, and kill it there."""
-    values = fields(data) | (FAMILY[name] | ROW if name != STAGE1 else {})
-    given = [f"--config.{k}={str(v).replace(' ', '')}" for k, v in values.items()]
-    command = [sys.executable, "-m", "launch.train", f"--config={name}", f"--workdir={folder.parent}", *given]
+    given = [f"--config.{k}={str(v).replace(' ', '')}" for k, v in own_fields(data, name).items()]
+    asked = (f"--config={config_name(data, name)}", f"--workdir={folder.parent}")
+    command = [sys.executable, "-m", "launch.train", *asked, *given]
     printed = data / "output.txt"
     with printed.open("w") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
@@ -99,9 +127,11 @@ def terminated(folder: Path, data: Path, steps: int, name: str) -> None:
 @pytest.mark.parametrize("name", [STAGE1, *FAMILY])
 def test_killed_then_terminated(name, tmp_path, monkeypatch):
     monkeypatch.setattr(interrupt, "_asked", False)  # as it is afterwards, too, for the tests that follow
-    data, stage = tmp_path / "data", load_config(name).name
-    folder = tmp_path / "work" / stage
+    data = tmp_path / "data"
     write_dataset(data, "tiny")
+    write_model(data, name)
+    stage = load_config(config_name(data, name)).name
+    folder = tmp_path / "work" / stage
     killed(folder, data, 9, name)
     at_kill = lines(folder)
     saved = newest_step(folder)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from tokenizers import processors
 
 from eve_jax.data.image.size_rules import NEO_AREA
 from eve_jax.data.text.encode import IMAGE_ID
@@ -20,14 +19,13 @@ from eve_jax.hf.family import member
 from eve_jax.infer.api import EVE
 from eve_jax.infer.parameters import ready
 from eve_jax.model.config import ModelConfig
-from eve_jax.model.eve import init_params
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint
 from eve_jax.weights.open import open_checkpoint
 from tests import family as ref
-from tests.data.synthetic import byte_tokenizer
 from tests.hundred import hundred
 from tests.launcher import launch
+from tests.weights.sail import sail_folder
 
 CHAT = ("--max_new_tokens=16", "--json")
 FILES = {
@@ -173,23 +171,6 @@ def test_questions_and_losses(tmp_path: Path) -> None:
     records.write_text(json.dumps([{"id": "1", "image": str(image), "conversations": case["conversations"]}]))
     (line,) = eve.score(records).lines
     assert line.n_target == case["n_target"] and line.loss == pytest.approx(case["loss_token"], abs=5e-6)
-
-
-def sail_folder(folder: Path) -> tuple[Path, ModelConfig]:
-    """A random SAIL with the golden model's sizes and a tokenizer of bytes, which puts `<s>` before a text."""
-    tokenizer = byte_tokenizer(("<s>", "</s>", "<vision>", "<vpatch>", "</vision>"))
-    inner = tokenizer.inner  # type: ignore[attr-defined]
-    first = tokenizer.token_id("<s>")
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", first)])
-    folder.mkdir()
-    inner.save(str(folder / "tokenizer.json"))
-    tokens = {"patch_token": tokenizer.token_id("<vpatch>"), "close_token": tokenizer.token_id("</vision>")}
-    cfg = ref.sail(vocab_size=264, **tokens)
-    made = ref.by_their_names(cfg, {name: np.asarray(value) for name, value in init_params(cfg, 3).items()})
-    save_file({name: np.ascontiguousarray(value) for name, value in made.items()}, folder / "model.safetensors")
-    config = ref.facts("sail_meta")["config"] | {"vocab_size": 264, "head_dim": 128}
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "torch_dtype"}))
-    return folder, cfg
 
 
 def test_a_sail_whose_config_does_not_state_the_patches(tmp_path: Path) -> None:
