@@ -21,10 +21,11 @@ from eve_jax.errors import UserError
 from eve_jax.hf.clip_encoder import check_encoder, with_encoder
 from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
-from eve_jax.hf.family import MEMBERS, TRAINED_BY, member_of
+from eve_jax.hf.family import MEMBERS, TRAINED_BY, exported_member, member_of
 from eve_jax.hf.vision_tokenizer import check_vision_tokenizer
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
+from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.process.at_step import folder_of
 from eve_jax.process.connect import peers, print_once
 from eve_jax.process.peers import Peers
@@ -168,24 +169,26 @@ def open_init(config: Config, cfg: ModelConfig, together: Peers | None = None) -
         if getattr(checkpoint.cfg, field) != getattr(cfg, field):
             raise UserError(
                 f"config.init={config.init} has {field}={getattr(checkpoint.cfg, field)}, "
-                f"config.model.{field} is {getattr(cfg, field)}; {_with_its_sizes(config, cfg, checkpoint.cfg)}"
+                f"config.model.{field} is {getattr(cfg, field)}; {_with_its_sizes(config, cfg, checkpoint.cfg, field)}"
             )
     refuse_loss(checkpoint.cfg, cfg)
     check_base(checkpoint.cfg, f"config.init={config.init}")
     return checkpoint
 
 
-def _with_its_sizes(config: Config, cfg: ModelConfig, other: ModelConfig) -> str:
-    """Return how the stage, of a model `cfg`, gets the sizes and switches of `config.init`, whose model is `other`."""
-    own, found, folder = member_of(cfg), member_of(other), Path(folder_of(config.init))
+def _with_its_sizes(config: Config, cfg: ModelConfig, other: ModelConfig, field: str) -> str:
+    """Return how the stage, of a model `cfg`, gets what `config.init`, whose model is `other`, has as `field`."""
+    own, found, folder = member_of(cfg), exported_member(other), Path(folder_of(config.init))
     if found and found != own:
         return f"it is {MEMBERS[found]}: what trains it is {TRAINED_BY[found]}"
     if "model" not in read_config(folder):
         if config.init == config.model.llm:
             return "the folder, which llm= names as well, states it: leave that field out"
         return f"llm=FOLDER takes the sizes: --config={config.name}:llm={config.init}"
-    if own and not found:
+    if own and not member_of(other):
         return f"it is not {MEMBERS[own]}, which {config.name} trains"
+    if field in EVE_FIELDS and field != "extra_layers":
+        return f"give the value that it was trained with: --config.model.{field}={getattr(other, field)}"
     began = base_facts(folder).get("name", "")
     about = f" ({began})" if began else ""
     more = f",extra={other.extra_layers}" if other.extra_layers != cfg.extra_layers else ""

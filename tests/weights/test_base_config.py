@@ -19,6 +19,7 @@ from eve_jax.train.initial_state import open_init
 from eve_jax.train.lineage import check_settings
 from eve_jax.weights.base_config import HF_CONFIG, PATHS, carried_config, keep_base
 from eve_jax.weights.import_export import export_checkpoint, import_checkpoint, make_whole
+from eve_jax.weights.open import open_checkpoint
 from tests.weights import folders
 
 
@@ -76,6 +77,8 @@ def test_of_other_sizes(work: Path) -> None:
     extra.model.extra_layers = 1
     Path("runs/stage2/config.json").write_text(extra.to_json())
     assert says("runs/stage2", cfg) == f"{began},extra=1"
+    switched = replace(open_checkpoint(Path("base")).cfg, index_rule="thw")
+    assert says("runs/stage1", switched) == "give the value that it was trained with: --config.model.index_rule=token"
     neo = replace(cfg, **SWITCHES["neo"])
     assert says("runs/stage1", neo) == "it is not NEO, which stage2 trains"
 
