@@ -29,6 +29,15 @@ STAGES = (
 )
 
 
+def square(c: ConfigDict) -> None:
+    """Give the stage `c` of the demo images on EVEv1's canvas, and rows for them."""
+    c.data.image_mode = "square"
+    c.data.max_size = 192
+    c.data.teacher = (TEACHER.image_size, TEACHER.patch_size)
+    c.data.max_tokens = c.data.row_tokens = 256
+    c.data.rows = 2
+
+
 def stage(name: str, kind: str, template: str, records: str, steps: int, lr: float, tiny: bool) -> ConfigDict:
     """One stage of the recipe; `WORKDIR` in a path stands for the recipe's work folder."""
     c = demo.stage(name, kind, template, "", steps, lr, tiny)
@@ -36,11 +45,7 @@ def stage(name: str, kind: str, template: str, records: str, steps: int, lr: flo
     for field in ("llm", *llm_sizes("demo-llama"), "patch_embed", "variant"):
         c.model[field] = sizes.model[field]
     c.data.records = ",".join(f"WORKDIR/data/{file}.jsonl" for file in records.split(","))
-    c.data.image_mode = "square"
-    c.data.max_size = 192
-    c.data.teacher = (TEACHER.image_size, TEACHER.patch_size)
-    c.data.max_tokens = c.data.row_tokens = 256
-    c.data.rows = 2
+    square(c)
     if name in ("v1_prealign", "v1_pretrain"):
         c.teacher = "random"
         c.model.teacher = ConfigDict(asdict(TEACHER))

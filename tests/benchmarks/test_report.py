@@ -33,9 +33,11 @@ def test_the_readme_has_the_tables_of_the_results() -> None:
 
 
 def test_those_that_are_known_are_there_and_end_with_json() -> None:
-    """By its own flag, or always."""
+    """By its own flag, or always; by itself, or by what prints tables of kept rows."""
+    shown = (report.HERE / "rows.py").read_text(encoding="utf-8")
     for name, benchmark in BENCHMARKS.items():
         source = (report.HERE / f"{benchmark.arguments.split()[0]}.py").read_text(encoding="utf-8")
+        source += shown if "rows.show(" in source else ""
         assert "print(json.dumps(" in source and "indent" not in source, f"{name}: in one line"
         assert ("--json" in benchmark.arguments) == ('"json", False' in source or '"--json", ' in source), name
 
