@@ -96,7 +96,7 @@ def cost_lines(experiment: ExperimentConfig, stages: Sequence[Config]) -> list[s
     lines.append(f"  in all {_short(samples)} samples, {_short(tokens)} tokens, {flops:.2g} FLOPs")
     lines.append(f"  hours of one chip at {MFU:.0%} of its peak: {', '.join(hours)}; scoring not counted")
     if seconds < 48 * 3600:
-        lines.append(f"  on one free core about {seconds / 60:,.0f} minutes, on two fewer, scoring included")
+        lines.append(f"  on one free core about {seconds / 60:,.0f} minutes, less on two, scoring included")
     return lines
 
 
