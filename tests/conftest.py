@@ -40,7 +40,7 @@ def collected_often() -> Iterator[None]:
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Drop compiled programs before Linux refuses the process more memory maps: each has some, and XLA then crashes."""
-    if nextitem and nextitem.path == item.path or not MAPS.exists():
+    if (nextitem and nextitem.path == item.path) or not MAPS.exists():
         return
     with MAPS.open("rb") as maps:
         if sum(1 for _ in maps) > MOST_MAPS and "jax" in sys.modules:

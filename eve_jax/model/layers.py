@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from eve_jax.model.config import DELTA, ModelConfig
 from eve_jax.model.lora import adapted
-from eve_jax.model.product import product
+from eve_jax.model.product import computed_once, product
 from eve_jax.model.quantized import is_quantized
 from eve_jax.model.weight import constant, normal, ones, param, zeros
 from eve_jax.sharding import constrain, gather
@@ -195,5 +195,5 @@ class MLP(nnx.Module):
             up_weight, down_weight = self.delta_up(up_weight), self.delta_down(down_weight)
         gate = adapted(self, "gate", x, product(x, self.gate[...]))
         hidden = self.activation(gate) * adapted(self, "up", x, product(x, up_weight))
-        hidden = constrain(hidden, "batch", None, "mlp")
+        hidden = computed_once(constrain(hidden, "batch", None, "mlp"))
         return adapted(self, "down", hidden, product(hidden, down_weight))

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from eve_jax.model.quantized import compare, is_quantized, multiply
 from eve_jax.process.cpu_flags import has_flag
-from eve_jax.sharding import one_cpu
+from eve_jax.sharding import one_cpu, platform
 
 BFLOAT16 = "avx512_bf16"  # the flag of a processor with instructions for products of bfloat16
 FEW = 32  # tokens whose logits are faster on a CPU with the head as the left factor
@@ -39,6 +39,23 @@ def compared(x: Float[Array, "*B D"], table: Float[Array, "Q D"]) -> Float[Array
     # product. The barriers keep XLA from making it the right one, and from reducing over columns.
     found = jax.lax.dot_general(table, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
     return jax.lax.optimization_barrier(jax.lax.optimization_barrier(found).T)
+
+
+def computed_once(x: Array) -> Array:
+    """`x`, the result of a product and factor of another, which a TPU writes to memory in between.
+
+    Its compiler would compute the one again for each tile of the other, in half as much time again as both take.
+    """
+    return _written(x) if platform() == "tpu" else x
+
+
+@jax.custom_vjp
+def _written(x: Array) -> Array:
+    """The way back has no barrier: what follows the product of gradients is computed with it."""
+    return jax.lax.optimization_barrier(x)
+
+
+_written.defvjp(lambda x: (_written(x), None), lambda _, g: (g,))
 
 
 def _rounded(x: Float[Array, "M D"], y: Float[Array, "D N"]) -> Float[Array, "M N"]:

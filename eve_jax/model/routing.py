@@ -23,7 +23,7 @@ from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.image_sight import ahead_of, sees_beyond, within_images
 from eve_jax.model.kind_sights import KindSights, sight_of
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
-from eve_jax.model.permute import permute, permute_heads
+from eve_jax.model.permute import permute, to_causal, to_slots
 from eve_jax.model.sight import Kind, Numbers, Sight
 from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.weight import declare
@@ -121,9 +121,9 @@ class SplitRows(NamedTuple):
         if not self.vision_slots:  # text alone is in causal order
             out = self._attended(q[1], k[1], v[1], kind)
             return (out[:, :0], out), None
-        q, k, v = permute_heads([jnp.concatenate(x, axis=1) for x in (q, k, v)], self.perm, self.inv)
-        (out,) = permute_heads([self._attended(q, k, v, kind)], self.inv, self.perm)
-        return (out[:, : self.vision_slots], out[:, self.vision_slots :]), None
+        q, k, v = to_causal([q, k, v], self.perm, self.inv)
+        out = self._attended(q, k, v, kind)
+        return to_slots(out, self.perm, self.inv, self.vision_slots), None
 
     def _attended(self, q: Array, k: Array, v: Array, kind: Kind) -> Array:
         q, k = self.sight.turned(kind, q, k)
@@ -225,7 +225,7 @@ class CachedRows(NamedTuple):
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: Any, kind: Kind) -> tuple[Hidden, Any]:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (q, k, v))
         q, k = self.sight.turned(kind, q, k)
-        k, v = permute_heads([k, v], self.perm, self.inv)
+        k, v = to_causal([self._parted(k), self._parted(v)], self.perm, self.inv)
         if not isinstance(cache, LayerCache):
             held, new = cache
             new = new.append(k, v, jnp.int32(0))
@@ -241,9 +241,9 @@ class CachedRows(NamedTuple):
             last = self.sight.last(kind, self.own, self.end)
             out = cached_attention(q, [(*cache.read(q.dtype), last, self.sight.first(kind, self.own, self.within))])
         else:
-            (q,) = permute_heads([q], self.perm, self.inv)
+            (q,) = to_causal([self._parted(q)], self.perm, self.inv)
             out = self.sight.attend(kind, q, k, v, self.causal_segment, self.kernel)
-            (out,) = permute_heads([out], self.inv, self.perm)
+            return to_slots(out, self.perm, self.inv, self.vision_slots), cache
         return self._parted(out), cache
 
     def _parted(self, out: Array) -> Hidden:

@@ -1,6 +1,7 @@
 """Tokens in causal order: heads side by side, moved at once; rows of text alone, not at all."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,20 +9,21 @@ import numpy as np
 import pytest
 
 from eve_jax.batch import RowShape
+from eve_jax.model import permute as permute_module
 from eve_jax.model.eve import bind
-from eve_jax.model.permute import permute, permute_heads
+from eve_jax.model.permute import permute, to_causal, to_slots
 from eve_jax.model.routing import SplitRows
 from tests import reference as ref
 
 TEXT = RowShape(0, 0, 128)
 
 
-def gathers(batch: dict[str, np.ndarray]) -> int:
-    """How many gathers a layer's attention takes, forward and backward."""
+def gathered_rows(batch: dict[str, np.ndarray]) -> float:
+    """How many whole rows of tokens a layer's attention gathers, forward and backward."""
     cfg = ref.config()
     rows = SplitRows.of(cfg, batch, batch["perm"].shape[1] - batch["text_ids"].shape[1])
     slots = rows.vision_slots, batch["text_ids"].shape[1]
-    count = batch["perm"].shape[0]
+    count, length = batch["perm"].shape
     q, k = (
         tuple(jnp.ones((count, length, heads, cfg.head_dim)) for length in slots)
         for heads in (cfg.num_heads, cfg.num_kv_heads)
@@ -34,33 +36,61 @@ def gathers(batch: dict[str, np.ndarray]) -> int:
         out, back = jax.vjp(attended, q, k, v)
         return back(out)
 
-    return str(jax.make_jaxpr(both)(q, k, k)).count(" gather[")
+    shapes = re.findall(r":f32\[([\d,]*)\] = gather\[", str(jax.make_jaxpr(both)(q, k, k)))
+    return sum(int(shape.split(",")[1]) for shape in shapes) / length
 
 
-def test_heads_move_at_once():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_heads_move_at_once(platform, monkeypatch):
+    """To the values and gradients of each array moved for itself, also where heads part by slices, and back again."""
+    monkeypatch.setattr(permute_module, "platform", lambda: platform)
     batch = ref.distributed_run()
+    perm, inv = jnp.asarray(batch["perm"]), jnp.asarray(batch["inv"])
     keys = jax.random.split(jax.random.key(0), 3)
-    length = batch["perm"].shape[1]
-    heads = [
-        jax.random.normal(key, (1, length, n, size)) for key, n, size in zip(keys, (4, 2, 2), (8, 8, 4), strict=True)
-    ]
+    length, vision = batch["perm"].shape[1], batch["perm"].shape[1] - batch["text_ids"].shape[1]
+    sizes = zip(keys, (4, 2, 2), (128, 128, 64), strict=True)
+    heads = [jax.random.normal(key, (1, length, n, size)) for key, n, size in sizes]
 
-    def apart(*heads):
-        return [permute(x, batch["perm"], batch["inv"]) for x in heads]
+    def alone(*heads):
+        return [permute(x, perm, inv) for x in heads]
 
     def at_once(*heads):
-        return permute_heads(heads, jnp.asarray(batch["perm"]), jnp.asarray(batch["inv"]))
+        return to_causal([(x[:, :vision], x[:, vision:]) for x in heads], perm, inv)
 
-    (ours, back), (wanted, their) = (jax.vjp(f, *heads) for f in (at_once, apart))
-    for mine, theirs in zip([*ours, *back(ours)], [*wanted, *their(wanted)], strict=True):
+    def there_and_back(*heads):
+        return [jnp.concatenate(to_slots(x, perm, inv, vision), axis=1) for x in at_once(*heads)]
+
+    (ours, back), (wanted, their) = (jax.vjp(f, *heads) for f in (at_once, alone))
+    for mine, theirs in zip([*ours, *back(wanted)], [*wanted, *their(wanted)], strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    same, back = jax.vjp(there_and_back, *heads)
+    for mine, theirs in zip([*same, *back(wanted)], [*heads, *wanted], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(("platform", "size", "slices"), [("cpu", 128, 0), ("tpu", 128, 1), ("tpu", 64, 0)])
+def test_heads_of_whole_lanes_part_by_slices_on_a_tpu(platform, size, slices, monkeypatch):
+    """Without an array of the whole size for each head on the way back."""
+    monkeypatch.setattr(permute_module, "platform", lambda: platform)
+    batch = ref.distributed_run()
+    vision = batch["perm"].shape[1] - batch["text_ids"].shape[1]
+    perm, inv = jnp.asarray(batch["perm"]), jnp.asarray(batch["inv"])
+    pair = tuple(jnp.ones((1, slots, 4, size)) for slots in (vision, perm.shape[1] - vision))
+
+    def moved(pair):
+        (x,) = to_causal([pair], perm, inv)
+        return to_slots(x, perm, inv, vision)
+
+    program = str(jax.make_jaxpr(lambda pair: jax.vjp(moved, pair)[1](pair))(pair))
+    assert (" transpose[" in program) == bool(slices)
+    assert " pad[" not in program
 
 
 @pytest.mark.parametrize(("which", "expected"), [("images", 4), ("text", 0)])
 def test_a_layer_gathers_no_more_than_it_has_to(which, expected):
     """q, k and v once and the output once, and both again on the way back."""
     batch = ref.distributed_run() if which == "images" else ref.stack([ref.row([2, 2], TEXT)])
-    assert gathers(batch) == expected
+    assert gathered_rows(batch) == expected
 
 
 def test_rows_of_text_are_in_causal_order():
