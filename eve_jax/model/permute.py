@@ -62,9 +62,18 @@ def to_slots(
     x: Float[Array, "R L N H"], perm: Int[Array, "R L"], inv: Int[Array, "R L"], vision_slots: int
 ) -> tuple[Float[Array, "R V N H"], Float[Array, "R T N H"]]:
     """The reverse of `to_causal`, of one array."""
-    flat = _beside(x, x.shape[2]) if _by_lanes(x.shape[3]) else _side_by_side(x)
-    vision, text = (y.reshape(*y.shape[:2], *x.shape[2:]) for y in _parted(flat, perm, inv, vision_slots))
+    vision, text = (y.reshape(*y.shape[:2], *x.shape[2:]) for y in _parted(_flat(x), perm, inv, vision_slots))
     return vision, text
+
+
+def for_attention(heads: Sequence[Float[Array, "R L N H"]]) -> list[Float[Array, "R L N H"]]:
+    """Heads of projections that are in causal order already, as `to_causal` leaves them in memory."""
+    return [_heads(_side_by_side(x), *x.shape[2:]) for x in heads]
+
+
+def for_projection(x: Float[Array, "R L N H"]) -> Float[Array, "R L N H"]:
+    """The reverse of `for_attention`, of one array."""
+    return _flat(x).reshape(x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -100,6 +109,11 @@ def _by_lanes(size: int) -> bool:
 def _side_by_side(x: Float[Array, "R L N H"]) -> Float[Array, "R L D"]:
     """As a projection gave them, or takes them: there XLA finds nothing to do."""
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+def _flat(x: Float[Array, "R L N H"]) -> Float[Array, "R L D"]:
+    """As attention gave them."""
+    return _beside(x, x.shape[2]) if _by_lanes(x.shape[3]) else _side_by_side(x)
 
 
 def _heads(x: Float[Array, "R L D"], heads: int, size: int) -> Float[Array, "R L N H"]:

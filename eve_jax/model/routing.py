@@ -23,7 +23,7 @@ from eve_jax.model.config import ModelConfig, Part
 from eve_jax.model.image_sight import ahead_of, sees_beyond, within_images
 from eve_jax.model.kind_sights import KindSights, sight_of
 from eve_jax.model.layer_cache import HeldLayer, LayerCache
-from eve_jax.model.permute import permute, to_causal, to_slots
+from eve_jax.model.permute import for_attention, for_projection, permute, to_causal, to_slots
 from eve_jax.model.sight import Kind, Numbers, Sight
 from eve_jax.model.splash_blocks import Kernel
 from eve_jax.model.weight import declare
@@ -119,7 +119,8 @@ class SplitRows(NamedTuple):
 
     def attend(self, q: Hidden, k: Hidden, v: Hidden, cache: None, kind: Kind) -> tuple[Hidden, None]:
         if not self.vision_slots:  # text alone is in causal order
-            out = self._attended(q[1], k[1], v[1], kind)
+            q, k, v = for_attention([q[1], k[1], v[1]])
+            out = for_projection(self._attended(q, k, v, kind))
             return (out[:, :0], out), None
         q, k, v = to_causal([q, k, v], self.perm, self.inv)
         out = self._attended(q, k, v, kind)

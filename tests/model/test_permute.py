@@ -11,7 +11,7 @@ import pytest
 from eve_jax.batch import RowShape
 from eve_jax.model import permute as permute_module
 from eve_jax.model.eve import bind
-from eve_jax.model.permute import permute, to_causal, to_slots
+from eve_jax.model.permute import for_attention, for_projection, permute, to_causal, to_slots
 from eve_jax.model.routing import SplitRows
 from tests import reference as ref
 
@@ -62,6 +62,9 @@ def test_heads_move_at_once(platform, monkeypatch):
 
     (ours, back), (wanted, their) = (jax.vjp(f, *heads) for f in (at_once, alone))
     for mine, theirs in zip([*ours, *back(wanted)], [*wanted, *their(wanted)], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    in_order, back_in_order = jax.vjp(lambda *heads: [for_projection(x) for x in for_attention(heads)], *heads)
+    for mine, theirs in zip([*in_order, *back_in_order(wanted)], [*heads, *wanted], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     same, back = jax.vjp(there_and_back, *heads)
     for mine, theirs in zip([*same, *back(wanted)], [*heads, *wanted], strict=True):

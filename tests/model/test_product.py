@@ -1,4 +1,4 @@
-"""Products of bfloat16 on a CPU: by float32 results where the processor has instructions for them."""
+"""Products of bfloat16 on a CPU, by float32 results where the processor has instructions; results that a TPU keeps."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eve_jax.model import product as module
-from eve_jax.model.product import product
+from eve_jax.model.product import computed_once, product
 from eve_jax.process.cpu_flags import has_flag
 
 
@@ -43,6 +43,22 @@ def test_the_product_of_a_float32_result(fast: bool, dtype: str) -> None:
     text = str(jax.make_jaxpr(jax.grad(lambda x: product(x, weight).astype(jnp.float32).sum()))(x))
     assert ("preferred_element_type=bfloat16" in text) == (dtype == "bfloat16" and not fast)
     assert ("preferred_element_type=float32" in text) == (dtype == "float32" or fast)
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("cpu", 0)])
+def test_the_factor_of_a_product_is_written_once_on_a_tpu(
+    platform: str, barriers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way there has a barrier and the way back none; value and gradient are as without."""
+    monkeypatch.setattr(module, "platform", lambda: platform)
+    x, weight = jnp.arange(8.0), jnp.arange(8.0)
+
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.dot(computed_once(jnp.sin(x)), weight)
+
+    assert str(jax.make_jaxpr(jax.grad(loss))(x)).count("optimization_barrier") == barriers
+    np.testing.assert_array_equal(jax.grad(loss)(x), weight * jnp.cos(x))
+    assert loss(x) == jnp.dot(jnp.sin(x), weight)
 
 
 def test_flags(tmp_path: Path) -> None:
