@@ -3,7 +3,7 @@
 Most of the run is XLA's work on programs that then run once or twice: its code generator is told to take less care,
 which makes that work a fifth. `XLA_FLAGS= python -m pytest` runs the tests with the programs that users get. Tracing
 makes millions of small objects that last: Python looks through them for cycles a 30th as often. Each of pytest-xdist's
-workers is bound to cores of its own: threads of one worker's XLA on the cores of another took a third of the run.
+workers is bound to cores of its own: with threads of each on the cores of all the run took a third longer.
 """
 
 import gc
