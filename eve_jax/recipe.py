@@ -122,6 +122,10 @@ def _run_stages(config: RecipeConfig, workdir: Path) -> None:
         with by_process_0("data") as mine:
             if mine:
                 _write_data(config.demo, workdir)
+    if config.experiment is not None:
+        from eve_jax.experiments.score import check_asked
+
+        check_asked(config.experiment, workdir)
     if config.demo is not None and config.pretrain is not None:
         from eve_jax.demo.pretrain.run import pretrain
 

@@ -13,12 +13,15 @@ from typing import Any
 from eve_jax.checkpoint.stage_folder import read_meta, steps_in
 from eve_jax.config.stage import Config
 from eve_jax.data.samples.sample_rule import hash_of
-from eve_jax.errors import UserError, amount, warn
-from eve_jax.eval.chosen import Choice, Chosen
+from eve_jax.data.sources.records import check_present
+from eve_jax.errors import UserError, amount, name_fields, warn
+from eve_jax.eval.chosen import FILES, Choice, Chosen
+from eve_jax.eval.hub import HUB
 from eve_jax.eval.live import open_task, shortened
 from eve_jax.eval.outcome import Outcome
 from eve_jax.eval.passages import passage_scores
 from eve_jax.eval.run import Run, run_tasks
+from eve_jax.eval.text_loss import TextLoss
 from eve_jax.eval.together import from_leader
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.infer.api import EVE
@@ -109,14 +112,50 @@ def _of(experiment: ExperimentConfig, stage: Config, folder: Path, texts_alone: 
     return {"lineage": read_meta(folder, step).get("lineage", ""), "step": step, "settings": settings}
 
 
-def _answered(eve: EVE, experiment: ExperimentConfig, out: Path, values: Values) -> Values:
-    """`values` with the scores of the tasks, and the losses of correct answers."""
-    names, most = split_names(experiment.tasks), experiment.max_new_tokens
-    chosen = Choice(names, experiment.data, experiment.protocol, images=experiment.images).open()
+def check_asked(experiment: ExperimentConfig, workdir: Path) -> None:
+    """Raise UserError, before anything is trained, for what is asked of the stages and cannot be read.
+
+    Where all stages have their scores nothing is looked for.
+    """
+    if all("values" in (_known(workdir / FOLDER / point.scored) or {}) for point in experiment.points):
+        return
+    experiment = placed(experiment, workdir)
+    _chosen(experiment)
+    for name in split_names(experiment.texts):
+        _text(name)
+    names = {"data.records": "config.experiment.answers", "data.images": "config.experiment.images"}
+    with name_fields(names.__getitem__):
+        check_present(experiment.answers, experiment.images)
+
+
+def _chosen(experiment: ExperimentConfig) -> list[Chosen]:
+    """Return the tasks with their data."""
+    names, data = split_names(experiment.tasks), experiment.data
+    if data != HUB and not Path(data or "-").is_dir() and any(Path(name).suffix.lower() not in FILES for name in names):
+        raise UserError(
+            f"config.experiment.data={data!r}: no such folder; name the one with the benchmarks' data, which is the "
+            f"argument bench=FOLDER of the papers' recipes, or {HUB} to download it"
+        )
+    with name_fields("config.{}".format, "config.experiment.tasks: "):
+        chosen = Choice(names, experiment.data, experiment.protocol, images=experiment.images).open()
     for one in chosen:
         if one.error or one.rows is None:
             raise UserError(f"config.experiment.tasks: {one.task.name}: {one.error or 'a text asks no questions'}")
-    asked = [replace(one, task=shortened(one.task, most)) for one in chosen]
+    return chosen
+
+
+def _text(name: str) -> TextLoss:
+    """Return the file of texts that `experiment.texts` names."""
+    opened = open_task(name)
+    if opened.text is None:
+        raise UserError(f"config.experiment.texts: {name} is no text file")
+    return opened.text
+
+
+def _answered(eve: EVE, experiment: ExperimentConfig, out: Path, values: Values) -> Values:
+    """`values` with the scores of the tasks, and the losses of correct answers."""
+    chosen = _chosen(experiment)
+    asked = [replace(one, task=shortened(one.task, experiment.max_new_tokens)) for one in chosen]
     outcomes = run_tasks(eve, asked, Run(out, rows=experiment.rows, checkpoint=str(out.name)))
     values = replace(values, losses=_answer_losses(eve, experiment))
     return with_outcomes(values, chosen, outcomes) if is_leader() else values
@@ -151,9 +190,7 @@ def _answer_losses(eve: EVE, experiment: ExperimentConfig) -> dict[str, float]:
 def _text_losses(eve: EVE, experiment: ExperimentConfig) -> dict[str, dict[str, tuple[float, int]]]:
     found = {}
     for name in split_names(experiment.texts):
-        opened = open_task(name)
-        if opened.text is None:
-            raise UserError(f"config.experiment.texts: {name} is no text file")
-        lines = passage_scores(eve, opened.text, quiet=True)
-        found[opened.text.path.stem] = {line.id: (line.nll_sum, line.n_target) for line in lines}
+        text = _text(name)
+        lines = passage_scores(eve, text, quiet=True)
+        found[text.path.stem] = {line.id: (line.nll_sum, line.n_target) for line in lines}
     return found

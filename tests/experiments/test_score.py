@@ -15,8 +15,8 @@ from eve_jax.eval.own import OwnQuestions
 from eve_jax.eval.task import Verdict
 from eve_jax.experiments import score
 from eve_jax.experiments.config import ExperimentConfig
-from eve_jax.experiments.score import FOLDER, VALUES, Values, score_stage, values_of, with_outcomes
-from tests.experiments.made_up import section, values
+from eve_jax.experiments.score import FOLDER, VALUES, Values, check_asked, score_stage, values_of, with_outcomes
+from tests.experiments.made_up import section, values, write
 
 STAGE: Any = SimpleNamespace(name="old_0_questions", data=SimpleNamespace(fit="shrink"))
 
@@ -116,3 +116,29 @@ def test_values_of_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
         with_outcomes(Values(), chosen, [Outcome(task, items[:1], good[2:])])
     with pytest.raises(UserError, match=r"held\.own: no data"):
         with_outcomes(Values(), chosen, [Outcome(task, error="no data")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tasks": "gqa"}, r"^config\.experiment\.data='': no such folder; .* bench=FOLDER"),
+        ({"tasks": "gqa", "data": "WORKDIR/nowhere"}, r"^config\.experiment\.data='.*/nowhere': no such folder"),
+        ({"tasks": "gqa", "data": "WORKDIR"}, r"^config\.experiment\.tasks: .*: no data of gqa"),
+        ({"tasks": "gqua", "data": "WORKDIR"}, r"^config\.experiment\.tasks: .*gqua"),
+        ({"tasks": "WORKDIR/lost.jsonl"}, r"^config\.experiment\.tasks: .*/lost\.jsonl"),
+        ({"tasks": "WORKDIR/text.txt"}, r"^config\.experiment\.tasks: .* a text asks no questions"),
+        ({"answers": "WORKDIR/lost.jsonl"}, r"/lost\.jsonl: no such records file; set config\.experiment\.answers"),
+        ({"images": "WORKDIR/nowhere"}, r"/nowhere"),
+        ({"texts": "WORKDIR/lost.txt"}, r"/lost\.txt"),
+        ({"texts": "WORKDIR/held.jsonl"}, r"^config\.experiment\.texts: .* is no text file"),
+    ],
+)
+def test_what_is_asked_is_looked_for_before_anything_trains(tmp_path: Path, changes: dict, says: str) -> None:
+    turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "This."}]
+    (tmp_path / "held.jsonl").write_text(json.dumps({"id": "a", "conversations": turns}) + "\n")
+    (tmp_path / "text.txt").write_text("A text.\n")
+    check_asked(section(), tmp_path)
+    with pytest.raises(UserError, match=says):
+        check_asked(section(**changes), tmp_path)
+    write(tmp_path, section())
+    check_asked(section(**changes), tmp_path)
