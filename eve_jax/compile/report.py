@@ -50,8 +50,9 @@ def summarise(topology: Topology, step: Step, built: list[Built]) -> dict[str, A
     chips, work, chip = step.mesh.size, step.work, topology.chip
     with sharding.use(step.mesh):
         again = not by_targets()
-    dense = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches), again)
-    useful = step_flops(step.cfg, step.trains, slots(work.shape, work.rows * work.micro_batches, SAMPLES))
+    cfg, rows = step.cfg, work.rows * work.micro_batches
+    dense = step_flops(cfg, step.trains, slots(cfg, work.shape, rows), again)
+    useful = step_flops(cfg, step.trains, slots(cfg, work.shape, rows, SAMPLES))
     found = sum(b.program.times * b.counts.flops for b in built)
     kinds = (attention_flops, tower_flops, rotary_flops)
     scores, of_tower, turning = (sum(b.program.times * flops(b.counts) for b in built) for flops in kinds)

@@ -167,11 +167,14 @@ def step_flops(cfg: ModelConfig, trains: frozenset[str], tokens: Tokens, logits_
     return Flops(model, again, 3 * forward + _tower_attention(cfg, trains, tokens.patches), kernel)
 
 
-def slots(shape: RowShape, rows: int, samples: int = 1) -> Tokens:
+def slots(cfg: ModelConfig, shape: RowShape, rows: int, samples: int = 1) -> Tokens:
     """Every slot of `rows` rows of `shape`, the text slots all targets; the row holds `samples` samples of one length.
 
-    With one sample a row, pairs are those that a kernel computes that skips nothing but the future.
+    With one sample a row, pairs are those that a kernel computes that skips nothing but the future. A vision encoder
+    sees whole images: slots that are left of those for patches count as special vision tokens.
     """
+    rest = shape.patches % cfg.encoder.cells**2 if cfg.encoder is not None else 0
+    shape = shape._replace(patches=shape.patches - rest, specials=shape.specials + rest)
     length = shape.length / samples
     pairs = samples * length * (length + 1) / 2
     patches, specials, text = (float(rows * n) for n in shape)

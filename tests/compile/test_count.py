@@ -47,7 +47,7 @@ def test_formula_is_what_the_compiler_finds(stage, variant, changes, by_targets,
     text = lowered.compile({"xla_backend_optimization_level": "0"}).as_text()  # machine code is not needed
     counts = count(text or "")
     found = counts.flops - attention_flops(counts)
-    expected = step_flops(cfg, trained_groups(stage_factors(stage)), slots(SHAPE, 2), logits_again=not by_targets)
+    expected = step_flops(cfg, trained_groups(stage_factors(stage)), slots(cfg, SHAPE, 2), logits_again=not by_targets)
     assert found == pytest.approx(expected.model + expected.again, rel=1e-6)
 
 

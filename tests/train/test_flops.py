@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from configs import dt, ve
+from configs import dt, fig2, ve
 from eve_jax.batch import RowShape
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import stage_factors, trained_groups
@@ -53,19 +53,26 @@ def test_masked_routing_wastes_what_it_computes():
     """Model FLOPs are the routed ones either way."""
     cfg = ModelConfig.from_dict(llm_sizes("tiny"))
     masked = replace(cfg, routing="masked")
-    split_flops, masked_flops = (step_flops(c, ALL, slots(SHAPE, 2)) for c in (cfg, masked))
+    split_flops, masked_flops = (step_flops(c, ALL, slots(c, SHAPE, 2)) for c in (cfg, masked))
     assert masked_flops.model == split_flops.model
     assert masked_flops.again > split_flops.again
 
 
 def test_attention_pairs():
     cfg = ModelConfig.from_dict(llm_sizes("tiny"))
-    whole, quarters = (slots(RowShape(0, 0, 512), 3, n) for n in (1, 4))
+    whole, quarters = (slots(cfg, RowShape(0, 0, 512), 3, n) for n in (1, 4))
     assert whole.pairs == 3 * 512 * 513 / 2
     assert quarters.pairs == 3 * 4 * 128 * 129 / 2
     assert whole[:4] == quarters[:4]
     flops = step_flops(cfg, ALL, whole)
     assert flops.attention == 3 * 4 * cfg.num_layers * cfg.num_heads * cfg.head_dim * whole.pairs
+
+
+def test_a_vision_encoder_sees_whole_images():
+    cfg = Config.of(fig2.get_config("tiny").stages.ve_0_stage1).sizes
+    assert cfg.encoder is not None and cfg.encoder.cells == 6
+    found = slots(cfg, RowShape(154, 2, 100), 3)
+    assert found[:3] == (3 * 144, 3 * (2 + 10), 300) and found.total == 3 * 256
 
 
 def test_tokens_of_a_batch():
