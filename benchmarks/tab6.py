@@ -6,7 +6,7 @@ turn in every round; ratios are to dense within a round, with their middle half.
 weights when a model is loaded, so that it runs the program of dense: its ratio shows how far the rounds are from each
 other. The paper measured at 7B on one A100 with PyTorch, and states no spread.
 
-Prints tables; with --json the last line is JSON. Expected to take some ten minutes on two free cores (not yet timed).
+Prints tables; with --json the last line is JSON. Takes five minutes on two free cores of an AMD EPYC.
 """
 
 import json

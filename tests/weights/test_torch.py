@@ -124,6 +124,16 @@ def test_last_logits_alone(pair):
     torch.testing.assert_close(last.logits, whole.logits[:, -1:])
 
 
+def test_a_model_of_a_config_alone(pair):
+    """Made with weights at random and not by `from_pretrained`, which makes models without memory first."""
+    model = type(pair[0])(pair[0].config)
+    assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in pair[0].named_parameters()}
+    assert torch.equal(model.model.norm.weight, torch.ones_like(model.model.norm.weight))
+    ids, mask, _, images = inputs()
+    with torch.no_grad():
+        assert torch.isfinite(model(ids, images=images, attention_mask=mask).logits).all()
+
+
 def test_wrong_number_of_images(pair):
     model, _, _ = pair
     with pytest.raises(ValueError, match="name 1 images, 0 are given"):

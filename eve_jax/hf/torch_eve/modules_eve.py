@@ -33,7 +33,7 @@ class EveRMSNorm(nn.Module):
     def __init__(self, config: EveConfig, width: int = 0):
         super().__init__()
         self.eps, self.plus_one = config.rms_norm_eps, config.switch("norm_plus_one")
-        self.weight = nn.Parameter(torch.ones(width or config.hidden_size) - self.plus_one)
+        self.weight = nn.Parameter(torch.full((width or config.hidden_size,), 1.0 - self.plus_one))
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
