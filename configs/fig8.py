@@ -8,7 +8,9 @@
 Synthesized : language-only : web are 0:0:10, 10:0:0, 3:7:0, 5:5:0, 7:3:0 and 7:2:1 in the stage of captions, in which
 everything trains. The figure draws scores; here accuracy is drawn against the text loss, which shows what is paid for
 it. The settings of the paper, and what it does not state, are in configs/dense.py. Nor does it state the text corpus.
-It mixes the data of stage 1 as well, which is shared here. Data of a real size: captions.jsonl, text.jsonl, web.jsonl.
+It mixes the data of stage 1 as well, which is shared here. Data of a real size: stage1.jsonl, captions.jsonl,
+text.jsonl, web.jsonl, sft.jsonl; text loss is measured there, and drawn, where --config.experiment.texts=FILE.txt names
+held-out text (docs/eval.md).
 
 Arguments: tiny, size=demo|1.5b|paper, llm=NAME, data=FOLDER, bench=FOLDER, seeds=N, points=N, of=ARM+ARM...
 """

@@ -6,7 +6,8 @@ records; `1.5b` and `paper` are the papers' settings on Qwen2.5-1.5B and on the 
     data=FOLDER     stage1.jsonl, captions.jsonl and sft.jsonl, and images/, which image paths are relative to; other
                     places of records by --config.stages.STAGE.data.records
     bench=FOLDER    data of the benchmarks (docs/eval.md#data)
-    llm=...         the base LLM as for other configs, instead of the size's own
+    llm=...         the base LLM as for other configs, instead of the size's own; without size= it decides: 1.5b where
+                    its name, or its folder's, has 1.5b in it, else the paper's
 
 Rows and micro-batches are made for eight chips (`launch.compile` finds others); four of them hold a model that answers
 (`config.experiment.mesh`).
@@ -30,6 +31,7 @@ SIZES = ("demo", "1.5b", "paper")
 # LLMs whose weights the hub has as we read them.
 WEIGHTS = {"qwen2.5-1.5b": "hf:Qwen/Qwen2.5-1.5B", "qwen2.5-7b": "hf:Qwen/Qwen2.5-7B"}
 BATCH = {"stage1": 1024, "captions": 1024, "sft": 512}  # samples of a step (EVEv2 paper, Table 5)
+SMALL = "On Qwen2.5-1.5B the papers have Fig. 5 alone: the samples of stages 1 and 2 at this size are ours."
 BENCHMARKS = "gqa,seed,textvqa"  # whose average Fig. 5 shows
 Stage = Callable[[str], ConfigDict | None]  # arm -> a stage of it, None for an arm that has none of the kind
 
@@ -44,8 +46,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Args:
-    """Arguments of a recipe: `more` are its own. of: the arms that are chosen."""
+    """Arguments of the recipe `name`: `more` are its own. of: the arms that are chosen."""
 
+    name: str
     tiny: bool
     size: str
     llm: str
@@ -65,7 +68,7 @@ def read_args(name: str, arg: str, arms: Mapping[str, Arm], llm: str, default: S
     """
     a = parse_args(name, arg, tiny=False, size="", llm="", data="", bench="", seeds="", points="1", of="", **more)
     base = expand(a["llm"], "llm", fetch) if a["llm"] else ""
-    of_llm = "1.5b" if "1.5b" in base.lower() else "paper" if base else "demo"
+    of_llm = "1.5b" if "1.5b" in Path(a["llm"]).name.lower() else "paper" if base else "demo"
     size = a["size"] or ("demo" if a["tiny"] else of_llm)
     if size not in SIZES:
         raise UserError(f"--config={name}:size={size}: expected one of {', '.join(SIZES)}")
@@ -79,7 +82,7 @@ def read_args(name: str, arg: str, arms: Mapping[str, Arm], llm: str, default: S
     if unknown := [one for one in chosen if one not in arms]:
         raise UserError(f"--config={name}:of={a['of']}: unknown arm {unknown[0]!r}; known: {', '.join(arms)}")
     data, bench = (expand(a[key], key, fetch) if a[key] else "" for key in ("data", "bench"))
-    return Args(a["tiny"], size, base, data, bench, runs, points, chosen, {key: a[key] for key in more})
+    return Args(name, a["tiny"], size, base, data, bench, runs, points, chosen, {key: a[key] for key in more})
 
 
 def _number(name: str, key: str, text: str) -> int:
@@ -231,7 +234,7 @@ def experiment(a: Args, title: str, arms: Mapping[str, Arm], **fields: Any) -> C
     demo_size = a.size == "demo"
     held_out = f"{WORKDIR}/data/heldout.jsonl" if demo_size else ""
     values = {
-        "title": title,
+        "title": title if demo_size else f"{title} (size {a.size}, LLM {Path(a.llm).name})",
         "arms": a.of,
         "labels": {arm: arms[arm].label for arm in a.of},
         "seeds": a.seeds,
@@ -250,4 +253,6 @@ def experiment(a: Args, title: str, arms: Mapping[str, Arm], **fields: Any) -> C
         "chart": "curves" if a.points > 1 else "bars",
         "paper": {arm: arms[arm].paper for arm in a.of if arms[arm].paper},
     }
+    if a.size == "1.5b" and a.name != "fig5":
+        fields["deviations"] = (*fields.get("deviations", ()), SMALL)
     return ConfigDict(values | fields)

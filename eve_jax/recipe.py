@@ -12,15 +12,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from eve_jax.checkpoint.stage_folder import steps_in
 from eve_jax.config.stage import Config
 from eve_jax.data.sources.records import check_present
 from eve_jax.demo.config import DemoConfig, RecipeConfig
 from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.experiments.config import ExperimentConfig
+from eve_jax.process.at_step import at_step
 from eve_jax.process.connect import by_process_0, count, print_once
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.published import in_bucket, own, work_folder
 from eve_jax.process.section import Section
+from eve_jax.train.initial_state import check_before
 from eve_jax.train.report import reported
 from eve_jax.train.shared_data import written_by_one_run
 from eve_jax.train.trainer import train
@@ -88,10 +91,37 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
             raise UserError(f"{config.name} curates and captions in one process: run it on one host")
         check_installed(config.loop)
     workdir = own(Path(expand(workdir, "workdir", work_folder)))
+    _check_starts(config, workdir)
     with ExitStack() as held:
         if not held.enter_context(in_bucket(workdir, "the recipe")):
             held.enter_context(written_by_one_run(workdir, "the recipe"))
         _run_stages(config, workdir)
+
+
+def _check_starts(config: RecipeConfig, workdir: Path) -> None:
+    """Raise UserError where a stage that has not begun could not: of all, before the first one trains."""
+    for name in config.order:
+        stage = config.stages[name]
+        if steps_in(workdir / stage.name):
+            continue
+        with name_fields(f"config.stages.{name}.{{}}".format):
+            if stage.init and Path(stage.init).resolve().is_relative_to(workdir.resolve()):
+                inside = Path(stage.init).resolve().relative_to(workdir.resolve())
+                stage = replace(stage, init=f"{WORKDIR}/{inside}")
+            check_before(stage)
+            _check_step(stage.init, workdir)
+
+
+def _check_step(init: str, workdir: Path) -> None:
+    """Raise FieldError where `init` is a step of a stage of the recipe that was trained without keeping it."""
+    folder, step = at_step(init.replace(WORKDIR, str(workdir)))
+    kept = steps_in(Path(folder)) if step is not None and init.startswith(WORKDIR) else []
+    if kept and step is not None and step not in kept and step < kept[-1]:
+        raise FieldError(
+            Field("init"),
+            f"={init}: {Path(folder).name} is trained and keeps the steps {', '.join(map(str, kept))}. The points of a "
+            f"curve are settled by its first run: take another --workdir, or remove {folder}, which trains it again",
+        )
 
 
 def _write_data(demo: DemoConfig, workdir: Path) -> None:

@@ -32,6 +32,9 @@ QUESTIONS = define_path(
 IMAGES = define_path("images", "", "folder that image paths of questions and cards are relative to", remote=images)
 LIMIT = flags.DEFINE_integer("limit", 64, "questions, the first ones; 0: all", lower_bound=0)
 CARDS = define_path("cards", "", 'JSONL of {"image", "prompt", "text", "paper", "marks"}', remote=fetch)
+FIT = flags.DEFINE_enum(
+    "fit", "fill", ["fill", "shrink"], "image rule of cards: fill (inference), shrink (as in training)"
+)
 MAX_NEW = flags.DEFINE_integer("max_new_tokens", 512, "longest answer to a card in tokens", lower_bound=1)
 flags.mark_flags_as_required(["out"])
 
@@ -57,6 +60,7 @@ def main(checkpoints: list[str]) -> None:
         LIMIT.value or 0,
         Path(CARDS.value) if CARDS.value else None,
         MAX_NEW.value or 1,
+        FIT.value or "fill",
     )
     setup(computes=True)
     out = required_folder(OUT)

@@ -11,6 +11,7 @@ from typing import Any
 
 from eve_jax.checkpoint.stage_folder import CHECKPOINTS, CONFIG
 from eve_jax.compare.cards import Card
+from eve_jax.compare.questions import named
 from eve_jax.data.image_file import ImageFile
 from eve_jax.data.record import BadRecord, digest_of
 from eve_jax.data.samples.image_stamps import files_hash
@@ -64,13 +65,16 @@ def stamp_of(model: Checkpoint) -> str:
 
 
 def stamp_of_questions(records: Records, limit: int) -> str:
-    """Return a hash of the first `limit` records, 0 for all, and of the sizes and times of their images."""
+    """Return a hash of the first `limit` records, 0 for all, and of the sizes and times of their images.
+
+    Raises UserError naming the first record that cannot be read.
+    """
     images: list[ImageFile] = []
     for index in range(min(limit or len(records), len(records))):
         try:
             images.extend(records[index].images)
-        except BadRecord:  # is named when it is asked
-            continue
+        except BadRecord as error:
+            raise UserError(named(records.where(index), error)) from error
     return digest_of([records.fingerprint(), str(limit), str(files_hash(images))])
 
 

@@ -92,6 +92,11 @@ def _gray(image: Pixels) -> Pixels:
     return Pixels(np.full_like(image.rgb, GRAY), image.size)
 
 
+def named(where: str, error: Exception) -> str:
+    """Return what is wrong with a record, with its place where the message does not begin with it."""
+    return str(error) if str(error).startswith(where) else f"{where}: {error}"
+
+
 def read_question(records: Records, index: int, rule: SampleRule) -> Question:
     """Return record `index` as `rule` writes it. Raises UserError naming the record that cannot be asked."""
     where = records.where(index)
@@ -100,7 +105,7 @@ def read_question(records: Records, index: int, rule: SampleRule) -> Question:
         ids, labels = rule.encode(record)
         images = [open_pixels(file, rule.images) for file in record.images]
     except (BadRecord, BadImage) as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(named(where, error)) from error
     if not images:
         raise UserError(f"{where}: the question has no image; give questions with images by --questions")
     return Question(record.id, ids, labels, images)

@@ -20,7 +20,7 @@ from eve_jax.compare.weights import check_sizes, compared_weights
 from eve_jax.data.samples.sample_rule import hash_of
 from eve_jax.data.sources.records import Records, open_records
 from eve_jax.data.view.document import write_text
-from eve_jax.errors import UserError, amount
+from eve_jax.errors import UserError, amount, name_fields
 from eve_jax.eval.passages import text_loss
 from eve_jax.eval.text_loss import TextLoss
 from eve_jax.infer.api import EVE
@@ -37,7 +37,7 @@ Unit = tuple[str, str, str]  # part, checkpoint, text: what is measured at a tim
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared. parts: of PARTS. limit: questions, 0 = all. max_new_tokens: of an answer to a card."""
+    """What is compared. parts: of PARTS. limit: questions, 0 = all. max_new_tokens, fit: of an answer to a card."""
 
     checkpoints: tuple[str, ...]
     parts: tuple[str, ...]
@@ -47,6 +47,7 @@ class Asked:
     limit: int = 64
     cards: Path | None = None
     max_new_tokens: int = 512
+    fit: str = "fill"
 
     def __post_init__(self) -> None:
         """Raise UserError for parts and files that do not go together."""
@@ -78,14 +79,14 @@ class Opened:
 class _Model:
     """A checkpoint that is read when it is first asked."""
 
-    def __init__(self, name: str, checkpoint: Checkpoint, quiet: bool):
-        self.name, self.checkpoint, self.quiet = name, checkpoint, quiet
+    def __init__(self, name: str, checkpoint: Checkpoint, fit: str, quiet: bool):
+        self.name, self.checkpoint, self.fit, self.quiet = name, checkpoint, fit, quiet
 
     @cached_property
     def eve(self) -> EVE:
         """The model."""
         with spinner(f"reading {self.name}", off=self.quiet):
-            return EVE.from_pretrained(self.checkpoint.name)
+            return EVE.from_pretrained(self.checkpoint.name, self.fit)
 
     def text(self, text: TextLoss) -> dict[str, Any]:
         """Return the loss on a text."""
@@ -149,7 +150,7 @@ def _keys(asked: Asked, opened: Opened) -> dict[Unit, str]:
         if questions:
             units["questions", name, ""] = [stamp, questions]
         if opened.cards:
-            units["cards", name, ""] = [stamp, cards, asked.max_new_tokens]
+            units["cards", name, ""] = [stamp, cards, asked.max_new_tokens, asked.fit]
     return {unit: hash_of([unit[0], __version__, *what]) for unit, what in units.items()}
 
 
@@ -163,7 +164,9 @@ def _open(asked: Asked) -> Opened:
     texts = [TextLoss(path) for path in asked.texts]
     for text in texts:
         next(text.passages())
-    records = open_records(asked.questions, asked.images) if asked.questions else None
+    flags = {"data.records": "--questions", "data.images": "--images"}
+    with name_fields(lambda field: flags.get(field, f"config.{field}")):
+        records = open_records(asked.questions, asked.images) if asked.questions else None
     cards = read_cards(asked.cards, asked.images) if asked.cards is not None else []
     return Opened(names, models, texts, records, cards)
 
@@ -212,7 +215,7 @@ def _answered(asked: Asked, opened: Opened, kept: Kept, keys: dict[Unit, str], q
     """What takes a model that runs: losses on texts, questions and cards, by the checkpoint's name."""
     found: dict[str, Any] = {part: {} for part in ("texts", "questions", "cards") if part in asked.parts}
     for name, checkpoint in zip(opened.names, opened.models, strict=True):
-        one = _Model(name, checkpoint, quiet)
+        one = _Model(name, checkpoint, asked.fit, quiet)
         for text_name, text in zip(_text_names(asked), opened.texts, strict=True):
             losses = kept.measured(keys["texts", name, text_name], one.text, text)
             found["texts"].setdefault(name, {})[text_name] = losses

@@ -28,6 +28,7 @@ from eve_jax.infer.api import EVE
 from eve_jax.process.connect import is_leader, print_once
 from eve_jax.process.files import read_json, write_json
 from eve_jax.process.paths import WORKDIR, split_names
+from eve_jax.sharding import make_mesh
 
 FOLDER, VALUES = "scores", "values.json"
 ASKED = ("tasks", "data", "protocol", "images", "answers", "max_new_tokens", "fit")  # what the values of a point follow
@@ -120,6 +121,9 @@ def check_asked(experiment: ExperimentConfig, workdir: Path) -> None:
     if all("values" in (_known(workdir / FOLDER / point.scored) or {}) for point in experiment.points):
         return
     experiment = placed(experiment, workdir)
+    if experiment.mesh:
+        with name_fields("config.experiment.{}".format):
+            make_mesh(experiment.mesh)
     _chosen(experiment)
     for name in split_names(experiment.texts):
         _text(name)

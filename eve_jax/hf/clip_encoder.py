@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import jax.numpy as jnp
 
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError
 from eve_jax.hf.clip_teacher import RANDOM, load_teacher, open_teacher
 from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import ModelConfig
@@ -24,8 +24,11 @@ def check_encoder(cfg: ModelConfig, folder: str, known: Collection[str] | None) 
     if folder not in ("", RANDOM):
         open_teacher(folder, _sizes(cfg))
     elif not folder and known is not None and not of_groups(cfg, "encoder") <= set(known):
-        raise UserError(
-            "config.init has no vision encoder: name a folder of CLIP's by config.encoder, or encoder=random"
+        raise FieldError(
+            Field("init"),
+            " has no vision encoder: name a folder of CLIP's by ",
+            Field("encoder"),
+            ", which configs take as encoder=DIR, or encoder=random",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from eve_jax.errors import UserError, name_fields
+from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.hf.config import CONFIG, clip_config
 from eve_jax.hf.names import COMPRESSOR, TEACHER, Entry, clip
 from eve_jax.hf.safetensors_io import TensorInfo, check_names, open_tensors
@@ -120,6 +120,16 @@ def without_aligning(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Par
     return replace(cfg, align_weight=0.0, align_width=0, teacher=None), kept
 
 
+def no_teacher() -> FieldError:
+    """The error of a stage whose aligning layer has no teacher."""
+    return FieldError(
+        Field("init"),
+        " has no teacher: name a folder of CLIP's by ",
+        Field("teacher"),
+        ", which configs take as teacher=DIR or encoder=DIR, or set align_weight=0",
+    )
+
+
 def with_aligning(cfg: ModelConfig, source: ModelConfig, params: Params, folder: str, seed: int) -> Params:
     """Return `params` of the model `source` with the aligning layer and the teacher of `cfg`, and no others.
 
@@ -137,7 +147,7 @@ def with_aligning(cfg: ModelConfig, source: ModelConfig, params: Params, folder:
     elif cfg.teacher and folder:
         out |= {name: jnp.asarray(value) for name, value in load_teacher(folder, cfg.teacher).items()}
     elif cfg.teacher and not taught:
-        raise UserError("config.init has no teacher: name a folder of CLIP's by config.teacher, or set align_weight=0")
+        raise no_teacher()
     for name in sorted((align | teacher) & out.keys()):
         if out[name].shape != shapes[name].shape:
             raise UserError(f"config.init has {name} of shape {out[name].shape}, the model's is {shapes[name].shape}")

@@ -59,6 +59,11 @@ def check_vision_tokenizer(cfg: ModelConfig, images: ImageRule, folder: str | Pa
     """Raise UserError unless the encoder in `folder` makes the codes that a model `cfg` has. Reads no weights."""
     if not cfg.codes:
         return
+    if not (Path(folder) / CONFIG).is_file():
+        raise FieldError(
+            Field("data.vision_tokenizer"),
+            f": {folder} holds no vision tokenizer; name the folder of one, which configs take as vq=DIR",
+        )
     sizes = vq_sizes(Path(folder))
     for field, given, has in (("model.codes", cfg.codes, sizes.codes), ("data.patch", images.patch, sizes.patch)):
         if given != has:

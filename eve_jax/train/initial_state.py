@@ -1,6 +1,6 @@
 """Where a stage's training begins: its own last checkpoint, the one it is told to start from, or random weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,19 @@ from eve_jax.checkpoint.vision_copies import add_vision_copies, refuse_loss
 from eve_jax.config.stage import Config
 from eve_jax.config.stages import partition, trainable_names
 from eve_jax.data.image.rule import ImageRule
-from eve_jax.errors import UserError
+from eve_jax.errors import Field, FieldError, UserError
 from eve_jax.hf.clip_encoder import check_encoder, with_encoder
-from eve_jax.hf.clip_teacher import RANDOM, open_teacher, with_aligning
+from eve_jax.hf.clip_teacher import RANDOM, no_teacher, open_teacher, with_aligning
 from eve_jax.hf.config import PATCH_FIELDS, SIZES
 from eve_jax.hf.family import MEMBERS, TRAINED_BY, exported_member, member_of
 from eve_jax.hf.vision_tokenizer import check_vision_tokenizer
+from eve_jax.model.clip_config import ClipConfig
 from eve_jax.model.config import ModelConfig
 from eve_jax.model.eve import Params, abstract_params, init_adapters, init_params, of_groups, parameter_shardings
 from eve_jax.model.family_config import EVE_FIELDS
 from eve_jax.process.at_step import folder_of
 from eve_jax.process.connect import peers, print_once
+from eve_jax.process.paths import WORKDIR
 from eve_jax.process.peers import Peers
 from eve_jax.train.frozen_base import base, check_base, describe
 from eve_jax.train.optimizer import abstract_optimizer, optimizer_state
@@ -146,10 +148,37 @@ def check_origins(config: Config, cfg: ModelConfig) -> None:
         open_init(config, cfg)
         if not config.data.tokenizer:
             own_tokenizer(folder_of(config.init))
-    if cfg.teacher and config.teacher not in ("", RANDOM):
-        open_teacher(config.teacher, cfg.teacher)
+    check_folders(config, cfg)
     check_vision_tokenizer(cfg, ImageRule.of(config.data), vision_tokenizer(config))
     check_encoder(cfg, config.encoder, _known(open_init(config, cfg)) if config.init and cfg.encoder else None)
+
+
+def check_folders(config: Config, cfg: ModelConfig) -> None:
+    """Raises UserError where a teacher or vision encoder that the config names is not there or does not fit."""
+    for field, folder, sizes in (("teacher", config.teacher, cfg.teacher), ("encoder", config.encoder, cfg.encoder)):
+        if sizes is None or folder in ("", RANDOM) or folder.startswith(WORKDIR):
+            continue
+        try:
+            open_teacher(folder, ClipConfig(**asdict(sizes)))
+        except UserError as error:
+            raise FieldError(Field(field), f"={folder} is to be a folder of CLIP's: {error}") from error
+
+
+def check_before(config: Config) -> None:
+    """`check_origins` of a stage of a recipe whose earlier stages are not there yet: of what begins with none of them.
+
+    Names that begin with WORKDIR are of what a recipe writes before it reads them.
+    """
+    cfg, codes = config.sizes, config.data.vision_tokenizer
+    outside = bool(config.init) and not config.init.startswith(WORKDIR)
+    if not outside or any(name.startswith(WORKDIR) for name in (config.teacher, config.encoder, codes)):
+        check_folders(config, cfg)
+        if codes and not codes.startswith(WORKDIR):
+            check_vision_tokenizer(cfg, ImageRule.of(config.data), codes)
+        return
+    check_origins(config, cfg)
+    if cfg.teacher and not config.teacher and not of_groups(cfg, "teacher") & _known(open_init(config, cfg)):
+        raise no_teacher()
 
 
 def _known(checkpoint: Checkpoint) -> set[str]:

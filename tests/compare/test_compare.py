@@ -140,17 +140,17 @@ def measured(monkeypatch):
     done: list[str] = []
     fails: set[str] = set()
 
-    def open_it(name: Any) -> Any:
+    def open_it(name: Any, fit: str) -> Any:
         if name.name in fails:
             raise RuntimeError("broken off")
-        return SimpleNamespace(name=name.name, sees=name.name == "eve")
+        return SimpleNamespace(name=name.name, sees=name.name == "eve", fit=fit)
 
     def text(eve: Any, text: Any, quiet: bool) -> dict[str, float]:
         done.append(f"{eve.name} {text.path.stem}")
         return {"loss": float(len(done)), "tokens": 3, "passages": 1}
 
     def answers(eve: Any, cards: Any, most: int, *_: Any) -> list[dict[str, Any]]:
-        done.append(f"{eve.name} cards of {most}")
+        done.append(f"{eve.name} cards of {most}" + (", shrunk" if eve.fit == "shrink" else ""))
         return [{"answer": "A", "grid": [1, 1], "tokens": 3, "error_rate": None} for _ in cards]
 
     monkeypatch.setattr(run.EVE, "from_pretrained", open_it)
@@ -198,6 +198,28 @@ def test_what_was_measured_of_other_weights_is_not_kept(folders, asked, measured
     (tmp_path / "out" / FILE).write_text("{")
     with pytest.raises(UserError, match=r"compare\.parts\.json is not valid JSON: .*; remove it, and everything is"):
         compare(given, tmp_path / "out", quiet=True)
+
+
+def test_a_question_that_cannot_be_read_is_named_before_any_model_is(folders, asked, measured, tmp_path):
+    file = tmp_path / "bad.jsonl"
+    file.write_text((asked / "questions.jsonl").read_text() + "{bad\n")
+    for name, says in {
+        "bad.jsonl": r"^[^:]*/bad\.jsonl:3: not valid JSON",
+        "lost.jsonl": r"set --questions to",
+    }.items():
+        given = Asked(
+            (str(folders[1]),), ("texts", "questions"), (asked / "text.txt",), str(tmp_path / name), str(asked)
+        )
+        with pytest.raises(UserError, match=says):
+            compare(given, tmp_path / "out", quiet=True)
+    assert measured[0] == []
+
+
+def test_cards_follow_the_image_rule_that_is_asked_for(folders, asked, measured, tmp_path):
+    done, _ = measured
+    for fit in ("fill", "shrink", "shrink"):
+        compare(Asked((str(folders[1]),), ("cards",), cards=asked / "cards.jsonl", fit=fit), tmp_path, quiet=True)
+    assert done == ["eve cards of 512", "eve cards of 512, shrunk"]
 
 
 def test_questions_with_other_images_are_other_questions(asked, tmp_path):

@@ -129,6 +129,7 @@ def test_values_of_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
         ({"tasks": "WORKDIR/text.txt"}, r"^config\.experiment\.tasks: .* a text asks no questions"),
         ({"answers": "WORKDIR/lost.jsonl"}, r"/lost\.jsonl: no such records file; set config\.experiment\.answers"),
         ({"images": "WORKDIR/nowhere"}, r"/nowhere"),
+        ({"mesh": "data:3,tensor:5"}, r"^config\.experiment\.mesh='data:3,tensor:5' does not fit"),
         ({"texts": "WORKDIR/lost.txt"}, r"/lost\.txt"),
         ({"texts": "WORKDIR/held.jsonl"}, r"^config\.experiment\.texts: .* is no text file"),
     ],
