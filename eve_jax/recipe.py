@@ -4,6 +4,7 @@ A stage starts from the one before it; in a recipe that is a tree, the first sta
 `init = "WORKDIR/STAGE"`.
 """
 
+import copy
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +21,7 @@ from eve_jax.errors import Field, FieldError, UserError, name_fields
 from eve_jax.experiments.config import ExperimentConfig
 from eve_jax.process.at_step import at_step
 from eve_jax.process.connect import by_process_0, count, print_once
+from eve_jax.process.hub import HUB
 from eve_jax.process.paths import DATA_FIELDS, EVAL_FIELDS, WORKDIR, expand
 from eve_jax.process.published import in_bucket, own, work_folder
 from eve_jax.process.section import Section
@@ -51,6 +53,31 @@ def train_stage(config: ConfigDict | Config, workdir: Path, quiet: bool = False)
     return train(config, workdir, quiet, LiveTasks)
 
 
+def recipe_of(config: ConfigDict | RecipeConfig) -> RecipeConfig:
+    """Return `RecipeConfig.of(config)`; where the hub does not give an experiment's LLM, its cost is printed first."""
+    try:
+        return RecipeConfig.of(config)
+    except UserError as error:
+        if isinstance(config, RecipeConfig) or "experiment" not in config:
+            raise
+        without = copy.deepcopy(config)
+        for stage in without.stages.values():
+            stage.init = "" if stage.init.startswith(HUB) else stage.init
+            stage.data.tokenizer = "" if stage.data.tokenizer.startswith(HUB) else stage.data.tokenizer
+        if without == config:
+            raise
+        found = RecipeConfig.of(without)
+        _print_cost(found)
+        raise UserError(f"{error}; or name a folder that has it: llm=FOLDER,size=1.5b or size=paper") from error
+
+
+def _print_cost(config: RecipeConfig) -> None:
+    if config.experiment is not None:
+        from eve_jax.experiments.cost import cost_lines
+
+        print_once("\n".join(cost_lines(config.experiment, [config.stages[name] for name in config.order])))
+
+
 def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     """Train every stage of `config.order` that is not done; then, for a demo or a comparison, answer and report.
 
@@ -58,11 +85,8 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
     """
     from eve_jax.eval.training import check_tasks
 
-    config = RecipeConfig.of(config)
-    if config.experiment is not None:
-        from eve_jax.experiments.cost import cost_lines
-
-        print_once("\n".join(cost_lines(config.experiment, [config.stages[name] for name in config.order])))
+    config = recipe_of(config)
+    _print_cost(config)
     if config.pretrain is not None:
         from eve_jax.demo.pretrain.run import lines
 
@@ -72,6 +96,7 @@ def run_recipe(config: ConfigDict | RecipeConfig, workdir: Path) -> None:
             if config.experiment is not None:
                 first = number == 0 and config.demo is None
                 config.experiment.check_start(name, config.stages[name].init, first)
+                config.experiment.check_records(config.stages[name].data.records)
             config.stages[name].check_data(starts=number == 0)
             before = config.stages[config.order[number - 1]] if number and not config.stages[name].init else None
             if before is not None and before.lora.rank:

@@ -17,12 +17,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    from eve_jax.demo.config import RecipeConfig
     from eve_jax.process.connect import distributed_run
     from eve_jax.process.setup import setup
-    from eve_jax.recipe import run_recipe
+    from eve_jax.recipe import recipe_of, run_recipe
 
-    config, workdir = RecipeConfig.of(CONFIG.value), required_folder(WORKDIR)
+    config, workdir = recipe_of(CONFIG.value), required_folder(WORKDIR)
     setup(computes=True)
     with distributed_run(CLUSTER(), workdir):
         run_recipe(config, workdir)

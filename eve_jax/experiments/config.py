@@ -2,13 +2,16 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from eve_jax.data.image.rule import FITS
 from eve_jax.errors import Field, FieldError
+from eve_jax.process.paths import split_names
 from eve_jax.process.section import Section, setting
 from eve_jax.sharding import parse_mesh
 
+NO_DATA = "DATA/"  # before records whose folder is an argument that was not given
 CHARTS = ("curves", "bars", "scatter")
 
 
@@ -127,6 +130,16 @@ class ExperimentConfig(Section):
                 Field("init"),
                 " is empty: name what the stage starts from, such as the folder of the LLM as an argument of the "
                 "config, llm=FOLDER",
+            )
+
+    def check_records(self, records: str) -> None:
+        """Raise FieldError where `records` of a stage are in the folder that stands for one that was not given."""
+        lost = [name for name in split_names(records) if name.startswith(NO_DATA) and not Path(name).exists()]
+        if lost:
+            raise FieldError(
+                f"{lost[0].removeprefix(NO_DATA)} is in no folder: name that of the records as an argument of the "
+                "config, data=FOLDER, or set ",
+                Field("data.records"),
             )
 
     def check_stages(self, order: Collection[str]) -> None:

@@ -1,11 +1,14 @@
 """What the speed benchmarks work on and how they compare."""
 
+import json
+
 import numpy as np
 import pytest
 
 from benchmarks import tab6, workload
 from benchmarks.timing import Times, interleaved, ratios, spread
 from eve_jax.train.flops import batch_tokens
+from tests.launcher import launch
 
 
 def test_the_samples_are_those_described():
@@ -41,3 +44,13 @@ def test_ratios_of_table_6() -> None:
     assert tab6.figures(times, 1, rate=True)["dac"] == pytest.approx(
         {"over_dense": 0.8, "low": 0.8, "high": 0.8, "paper": 1.0}
     )
+
+
+@pytest.mark.slow
+def test_table_6_of_one_layer() -> None:
+    done = launch("benchmarks.tab6", "--layers=1", "--rounds=2", "--answer=4", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for measure in ("ttft", "rate"):
+        assert found[measure].keys() == {"dense", "rep", "moe", "dac"}
+        assert all(one["low"] <= one["over_dense"] <= one["high"] for one in found[measure].values())

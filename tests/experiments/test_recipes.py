@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import fig2, fig5, fig5_parts, fig6, fig7, fig8, fig9, fig10, stage1, tree, v1_parts
 from eve_jax import recipe
+from eve_jax.config import from_hub
 from eve_jax.data.image.rule import ImageRule
 from eve_jax.errors import UserError
 from eve_jax.experiments.cost import cost_lines, costs
@@ -317,3 +318,24 @@ def test_the_size_follows_from_the_name_of_the_llm_alone(tmp_path: Path, name: s
     section = tree.experiment(a, "Mixtures", fig8.ARMS, deviations=())
     assert section.title == f"Mixtures (size {size}, LLM {Path(name).name})"
     assert (tree.SMALL in section.deviations) == (size == "1.5b")
+
+
+def test_the_cost_is_printed_where_the_hub_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(text: str) -> str:
+        if text.startswith("hf:"):
+            raise UserError(f"{text}: the hub did not give it")
+        return text
+
+    monkeypatch.setattr(from_hub, "local_model", refuse)
+    with pytest.raises(UserError, match=r"^hf:Qwen/Qwen2\.5-1\.5B: the hub did not give it; or .* llm=FOLDER"):
+        recipe.run_recipe(fig5.get_config("llm=qwen2.5-1.5b"), tmp_path)
+    assert "v5e 541, v6e 116, H100 108" in capsys.readouterr().out
+
+
+def test_a_folder_of_records_that_is_not_given_is_asked_for() -> None:
+    experiment = section(made(fig8, "size=1.5b"))
+    with pytest.raises(UserError, match=r"^web\.jsonl is in no folder: .* data=FOLDER, or set config\.data\.records"):
+        experiment.check_records(made(fig8, "size=1.5b").stages["0-0-10_0_captions"].data.records)
+    experiment.check_records(made(fig8, "size=1.5b,data=/records").stages["0-0-10_0_captions"].data.records)
